@@ -1,0 +1,48 @@
+"""Visual explanations of PyTorch image models.
+
+Importing this package imports neither torch nor any plugin: public names load on first use.
+
+Example:
+    >>> import explainkit as ek
+    >>> "saliency" in [name.rpartition("/")[2] for name in ek.methods()]
+    True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from explainkit.errors import ExplainkitError as ExplainkitError
+from explainkit.hookspecs import hookimpl as hookimpl
+
+if TYPE_CHECKING:
+    from explainkit.api import (
+        datasets as datasets,
+        explain as explain,
+        load_dataset as load_dataset,
+        load_model as load_model,
+        methods as methods,
+        models as models,
+    )
+    from explainkit.types import Explanation as Explanation
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Explanation": "explainkit.types",
+    "datasets": "explainkit.api",
+    "explain": "explainkit.api",
+    "load_dataset": "explainkit.api",
+    "load_model": "explainkit.api",
+    "methods": "explainkit.api",
+    "models": "explainkit.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'explainkit' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
