@@ -9,36 +9,40 @@ class ExplainkitError(Exception):
     """Base of every error that explainkit raises on purpose."""
 
 
-class InputError(ExplainkitError):
+class InputError(ExplainkitError, ValueError):
     """The images can't be explained: wrong type, shape, device, or values that are not finite."""
 
 
-class ModelError(ExplainkitError):
-    """The model can't be loaded, or its output can't be read as scores."""
+class ModelError(ExplainkitError, RuntimeError):
+    """The model can't be loaded, fails on the images, or its output can't be read as scores."""
 
 
-class TargetError(ExplainkitError):
+class TargetError(ExplainkitError, ValueError):
     """The target names nothing that the model's output has."""
 
 
-class MethodError(ExplainkitError):
+class MethodError(ExplainkitError, ValueError):
     """A method got parameters it doesn't take, or returned something that is not a map."""
 
 
-class DatasetError(ExplainkitError):
+class DatasetError(ExplainkitError, ValueError):
     """A data set can't be read; names the file, the row and the reason."""
 
 
-class PluginError(ExplainkitError):
+class PluginError(ExplainkitError, RuntimeError):
     """A plugin that was asked for did not load or breaks its contract."""
 
 
-class UnknownNameError(ExplainkitError):
+class UnknownNameError(ExplainkitError, LookupError):
     """A name is not registered, or belongs to several plugins."""
 
 
-class RenderError(ExplainkitError):
+class RenderError(ExplainkitError, RuntimeError):
     """A picture can't be drawn or written as asked."""
+
+
+class StorageError(ExplainkitError, RuntimeError):
+    """A saved result is incomplete, was changed, or can't be written."""
 
 
 class ExplainkitWarning(UserWarning):

@@ -1,0 +1,59 @@
+# Everything a developer types. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
+export PYTHONHASHSEED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint type docs docs-serve bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo ## Install into .venv and explain a face: the main job
+	$(BIN)/explainkit run fer_hw3 saliency
+
+test: $(VENV)/.test ## Install what tests need and run them all
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.test ## The tests without the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(VENV)/.lint ## Style, as CI checks it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.lint ## Types, strictly
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs ## Build the documentation site into site/
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
+	$(BIN)/python -m mkdocs serve
+
+bench: $(VENV)/.test ## Measure speed and memory beside bare passes and Captum
+	$(BIN)/python benchmarks/bench_gradient.py
+	$(BIN)/python benchmarks/bench_csv.py
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) site build dist docs/gallery explainkit-out
+
+$(VENV)/.demo: $(SPEC)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e . -e plugins/fer_hw3
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e '.[test]' -e plugins/fer_hw3
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) -e '.[lint]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) -e '.[docs]'
+	touch $@

@@ -1,0 +1,258 @@
+"""The host: it resolves names, guards the model, runs a method, checks and records what came."""
+
+import dataclasses
+import difflib
+import platform
+import typing
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import explainkit
+from explainkit import plugins
+from explainkit.adapter import Adapter
+from explainkit.errors import ExplainkitWarning, InputError, MethodError
+from explainkit.guard import preserve_model, preserve_process
+from explainkit.host import check_inputs, check_target, run
+from explainkit.types import Dataset, DatasetSpec, Explanation, Method, ModelSpec, Target
+from explainkit.weights import build, load_file
+
+
+def methods() -> dict[str, str]:
+    """All saliency methods: qualified name to what it does in one line."""
+    return _described("methods")
+
+
+def models() -> dict[str, str]:
+    """All models: qualified name to what it is in one line."""
+    return _described("models")
+
+
+def datasets() -> dict[str, str]:
+    """All data sets: qualified name to what it is in one line."""
+    return _described("datasets")
+
+
+def _described(kind: str) -> dict[str, str]:
+    registry = plugins.registry(kind)
+    return {name: plugins.summary(registry.get(name)) for name in registry.names()}
+
+
+def load_model(name: str | Path) -> nn.Module:
+    """Builds a registered model with its trained weights, or one from a file of weights.
+
+    Args:
+        name: ``"fer_hw3/cnn"``, or ``"cnn"`` while that is unique; or the path of a
+            ``.safetensors`` file whose metadata names its architecture
+            (``explainkit_model: fer_hw3/cnn``).
+
+    Returns:
+        The module in eval mode, float32, on the CPU, with its `ModelSpec` at ``.explainkit_spec``.
+
+    Raises:
+        UnknownNameError: No such model.
+        ModelError: The weights are missing, damaged, or of another architecture.
+    """
+    if Path(name).suffix or Path(name).is_file():
+        return load_file(Path(name))
+    registry = plugins.registry("models")
+    qualified = registry.qualify(str(name))
+    return build(qualified, typing.cast(ModelSpec, registry.get(qualified)))
+
+
+def load_dataset(
+    name: str, path: str | Path | None = None, split: str = "train", seed: int = 0
+) -> Dataset:
+    """Reads a registered data set.
+
+    Args:
+        name: ``"fer_hw3/fer2013"``, or ``"fer2013"`` while that is unique.
+        path: The file or folder; None for data that is embedded in its plugin.
+        split: One of the data set's splits; ``"all"`` is every picture.
+        seed: Of splits and pictures that are drawn at random.
+
+    Raises:
+        UnknownNameError: No such data set.
+        DatasetError: The data can't be read, or has no such split.
+    """
+    spec = typing.cast(DatasetSpec, plugins.registry("datasets").get(name))
+    return spec.load(None if path is None else Path(path), split, seed=seed)
+
+
+def load_method(method: str | Method | type[Method], **params: Any) -> Method:
+    """Makes a method from its name and its parameters.
+
+    Args:
+        method: A registered name, a class, or a method that only needs some fields changed.
+        **params: Its fields. A field that holds a method takes a name too.
+
+    Raises:
+        UnknownNameError: No such method.
+        MethodError: A parameter that the method doesn't have, or a value that it refuses.
+    """
+    kind = plugins.registry("methods").get(method) if isinstance(method, str) else method
+    if not dataclasses.is_dataclass(kind) or not callable(kind):
+        raise MethodError(
+            f"expected a method's name, or a dataclass that is called with a model, inputs and "
+            f"a target, got {method!r}"
+        )
+    known = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    for name, value in params.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            fields = ", ".join(sorted(known)) or "no parameters"
+            raise MethodError(f"{method_name(kind)} takes {fields}, got {name!r}{hint}")
+        if isinstance(value, str) and _holds_method(kind, name):
+            params[name] = load_method(value)
+    if isinstance(kind, type):
+        made: Method = kind(**params)
+        return made
+    return typing.cast(Method, dataclasses.replace(kind, **params)) if params else kind
+
+
+def _holds_method(kind: Any, field: str) -> bool:
+    hints = typing.get_type_hints(kind if isinstance(kind, type) else type(kind))
+    return hints.get(field) is Method
+
+
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: Target = None,
+    method: str | Method | type[Method] = "saliency",
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    as_is: bool = False,
+    **params: Any,
+) -> Explanation:
+    """Explains what a model says about images.
+
+    The model, the caller's tensors, the grad mode and all random generators are as before when
+    this returns or raises. A model in train mode is explained in eval mode, with a warning.
+
+    Args:
+        model: A registered name, a file of weights, or any module. It may return a tensor, a
+            tuple or list, a dict, or an object with ``.logits``.
+        inputs: Floating images ``[batch, channel, height, width]`` in model-input space, on the
+            model's device and in its dtype.
+        target: What to explain of each image: a class index, int64 ``[batch]``, a class name where
+            the model has them, a function from the model's output to one score per image, or
+            None: the predicted class.
+        method: A registered name, or a method.
+        seed: Of the method's random draws. The same seed gives the same map, whatever the batch.
+        batch_size: Images run at once; the work is padded to it, so that an image's map is the
+            same to the bit whatever stands beside it. None: as many as fit a memory budget.
+        as_is: Leave the model in the mode it is in.
+        **params: The method's fields.
+
+    Returns:
+        The maps with everything needed to read and to reproduce them.
+
+    Raises:
+        InputError: Inputs of the wrong type, shape or device, or that are not finite.
+        ModelError: The model fails on these inputs, or its output can't be read as scores.
+        TargetError: The target names nothing that the output has.
+        MethodError: Parameters that the method doesn't take, or a map that is not finite.
+
+    Example:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+        >>> e = ek.explain(net, torch.rand(2, 1, 4, 4), method="input_x_gradient")
+        >>> e.attribution.shape, e.logits.shape
+        (torch.Size([2, 1, 4, 4]), torch.Size([2, 3]))
+    """
+    ready = _seeded(load_method(method, **params), seed)
+    module = load_model(model) if isinstance(model, str | Path) else model
+    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    check_inputs(module, inputs, spec)
+    check_target(target, len(inputs))
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    images = inputs.detach().clone()
+    remarks = []
+    with preserve_process(seed), preserve_model(module, as_is=as_is) as was_training:
+        if was_training and as_is:
+            batch_size = len(images)  # batch statistics need the batch as it is
+        elif was_training:
+            remarks.append(
+                "the model was in train mode: explained in eval mode and put back "
+                "(as_is=True leaves dropout and batch statistics on)"
+            )
+        adapter = Adapter(module, target if callable(target) else None, batch_size)
+        class_names = spec.class_names if spec else ()
+        outcome = run(ready, adapter, images, None if callable(target) else target, class_names)
+        remarks += outcome.remarks(module)
+    name = method_name(ready)
+    for remark in remarks:
+        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=2)
+    registered = getattr(module, "explainkit_name", None)
+    return Explanation(
+        inputs=images,
+        attribution=outcome.values,
+        target=outcome.target,
+        score=outcome.score,
+        logits=outcome.logits,
+        method=name,
+        params=method_params(ready),
+        model=registered or _class_name(type(module)),
+        layer=getattr(ready, "layer", None),
+        seed=seed,
+        class_names=class_names,
+        mean=spec.mean if spec else None,
+        std=spec.std if spec else None,
+        diagnostics=outcome.diagnostics | ({"warnings": remarks} if remarks else {}),
+        versions=_versions(name, registered),
+    )
+
+
+def _seeded(method: Method, seed: int) -> Method:
+    """The method, and those inside it, with their seeds set."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        if field.name == "seed":
+            changes["seed"] = seed
+        elif _is_method(value):
+            changes[field.name] = _seeded(value, seed)
+    return dataclasses.replace(method, **changes) if changes else method
+
+
+def _is_method(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type) and callable(value)
+
+
+def method_name(method: Method | type[Method]) -> str:
+    """Qualified name of a method; module and class of one that isn't registered."""
+    kind = method if isinstance(method, type) else type(method)
+    return plugins.registry("methods").name_of(kind) or _class_name(kind)
+
+
+def method_params(method: Method) -> dict[str, Any]:
+    """A method's fields; a nested method is its name and its own fields."""
+    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    return {
+        name: {"method": method_name(value), **method_params(value)} if _is_method(value) else value
+        for name, value in fields.items()
+    }
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _versions(method: str, model: str | None) -> dict[str, str]:
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "explainkit": explainkit.__version__,
+    }
+    for name in (method, model or ""):
+        plugin, slash, _ = name.partition("/")
+        if slash and plugin != "explainkit":
+            found[plugin] = plugins.default().version_of(plugin)
+    return found

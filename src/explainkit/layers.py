@@ -1,0 +1,80 @@
+"""Layers by their dotted path, and what comes out of them."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from explainkit.errors import ModelError
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Dotted paths of all submodules, in the order of their definition.
+
+    Example:
+        >>> from torch import nn
+        >>> layer_names(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU())))
+        ['0', '1', '1.0']
+    """
+    return [name for name, _ in model.named_modules() if name]
+
+
+def get_layer(model: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path such as ``"features.3"``.
+
+    Raises:
+        ModelError: There is no such layer; the message names the nearest ones.
+    """
+    modules = dict(model.named_modules())
+    if path and path in modules:
+        return modules[path]
+    near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
+    hint = ", ".join(map(repr, near or layer_names(model)[:8])) or "none: it has no layers"
+    raise ModelError(f"expected a layer of {type(model).__name__}, got {path!r}; near it: {hint}")
+
+
+@contextmanager
+def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """Keeps what layers put out while the block runs, still attached to the graph.
+
+    Args:
+        model: The model; its hooks are as before after the block, exceptions included.
+        paths: Dotted layer paths.
+
+    Yields:
+        For each path one tensor per call, so that a reused layer is seen as often as it ran.
+
+    Raises:
+        ModelError: A layer doesn't exist, or puts out something that is not a tensor.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        >>> with capture(net, ["0"]) as outputs:
+        ...     _ = net(torch.zeros(2, 1, 8, 8))
+        >>> outputs["0"][0].shape
+        torch.Size([2, 4, 6, 6])
+    """
+    outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
+    handles = []
+
+    def keeper(path: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise ModelError(
+                    f"expected a tensor from layer {path!r}, got {type(output).__name__}; "
+                    "name a layer inside it"
+                )
+            outputs[path].append(output)
+
+        return keep
+
+    try:
+        for path in outputs:
+            handles.append(get_layer(model, path).register_forward_hook(keeper(path)))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""Saliency methods. Each is a frozen dataclass that is called with a model, images and targets."""

@@ -1,0 +1,426 @@
+"""Methods that need nothing but the gradient of a score with respect to the image."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from explainkit.batching import chunk_size, in_chunks
+from explainkit.errors import MethodError, ModelError
+from explainkit.types import Attribution, Method
+
+Rule = Literal[
+    "gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"
+]
+
+
+def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+    """The gradient of each image's own score with respect to the image.
+
+    ``out[i] = ∂ model(inputs)[i, target[i]] / ∂ inputs[i]``, in chunks that fit the memory budget.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: Images ``[batch, channel, height, width]``.
+        target: int64 ``[batch]``.
+
+    Returns:
+        A tensor like ``inputs``.
+
+    Raises:
+        ModelError: The score does not depend on the images.
+    """
+    size = chunk_size(model, inputs[0]) if len(inputs) > 1 else 1
+
+    def run(part: slice) -> Tensor:
+        # the whole batch must stay the tensor it is: the adapter holds its forward ready
+        images = inputs if part == slice(0, len(inputs)) else inputs[part]
+        if not (images.requires_grad and images.is_leaf):
+            images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            scores = model(images).gather(1, target[part, None]).sum()
+            if scores.requires_grad:
+                (gradient,) = torch.autograd.grad(scores, images, allow_unused=True)
+                if gradient is not None:
+                    return gradient
+        raise ModelError(
+            "expected a score that depends on the images, but no gradient reaches them: look for "
+            "detach(), no_grad(), argmax or rounding in the model or the target"
+        )
+
+    return in_chunks(run, len(inputs), size)
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Gradient of the target's score with respect to the image.
+
+    ``a = ∂S_c(x) / ∂x``: how much the score changes per unit of each pixel, to first order.
+
+    Attributes:
+        absolute: Take ``|a|``, which hides whether a pixel speaks for or against the class.
+
+    References:
+        Simonyan, Vedaldi and Zisserman (2013), "Deep Inside Convolutional Networks: Visualising
+        Image Classification Models and Saliency Maps", arXiv:1312.6034.
+
+    Example:
+        >>> import torch
+        >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> a = Saliency()(linear, torch.rand(1, 1, 2, 2), torch.tensor([1]))
+        >>> torch.equal(a.flatten(), linear[1].weight[1])
+        True
+    """
+
+    absolute: bool = False
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        """Returns ``[batch, channel, height, width]``, score per unit of input."""
+        gradient = input_gradient(model, inputs, target)
+        return gradient.abs() if self.absolute else gradient
+
+
+@dataclass(frozen=True)
+class InputXGradient:
+    """Gradient times image: the score's first-order share of each pixel, counted from zero.
+
+    ``a = x · ∂S_c(x) / ∂x``. For a network of rectifiers and no biases the map sums to the score.
+
+    References:
+        Shrikumar, Greenside, Shcherbina and Kundaje (2016), "Not Just a Black Box: Learning
+        Important Features Through Propagating Activation Differences", arXiv:1605.01713.
+
+    Example:
+        >>> import torch
+        >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
+        >>> x = torch.rand(1, 1, 2, 2)
+        >>> a = InputXGradient()(linear, x, torch.tensor([1]))
+        >>> torch.allclose(a.sum(), linear(x)[0, 1])
+        True
+    """
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        return input_gradient(model, inputs, target) * inputs
+
+
+@lru_cache
+def quadrature(rule: Rule, steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes in [0, 1] and weights of a rule that integrates over the straight path.
+
+    The rules and their nodes are those that Captum uses, so that maps can be compared. Its
+    trapezoid has ``steps`` nodes of weight 1 / steps with the ends halved: the weights sum to
+    (steps − 1) / steps, not to one, and the map is too small by that share.
+
+    Returns:
+        Two float64 tensors ``[steps]``.
+
+    Example:
+        >>> nodes, weights = quadrature("gausslegendre", 2)
+        >>> float(weights @ nodes**3)
+        0.25
+    """
+    if rule == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(weights / 2)
+    weights = torch.full((steps,), 1 / steps, dtype=torch.float64)
+    step = torch.arange(steps, dtype=torch.float64)
+    match rule:
+        case "riemann_left":
+            return step / steps, weights
+        case "riemann_right":
+            return (step + 1) / steps, weights
+        case "riemann_middle":
+            return (step + 0.5) / steps, weights
+        case "riemann_trapezoid":
+            weights[[0, -1]] /= 2
+            return torch.linspace(0, 1, steps, dtype=torch.float64), weights
+    raise MethodError(f"rule: expected one of {', '.join(Rule.__args__)}, got {rule!r}")  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """Gradients integrated along the straight path from a baseline to the image.
+
+    ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα ≈ (x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``.
+    The exact map sums to ``S_c(x) − S_c(b)``. How far the sum is off is always reported as
+    ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05), one number per image.
+
+    Each image's path is a batch of its own, so that a map does not depend on its neighbours.
+
+    Attributes:
+        baseline: The image that counts as "nothing", in model-input space: one value, or a tensor
+            ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
+        steps: Gradients per image.
+        rule: Quadrature over the path.
+        tolerance: Double the steps of an image until its gap is at most this.
+        max_steps: Where the doubling ends.
+
+    Raises:
+        MethodError: A field is out of its range, or the baseline does not fit the images.
+
+    References:
+        Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks",
+        arXiv:1703.01365.
+
+    Example:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> model, images = toy_models()["plain"]
+        >>> e = ek.explain(model, images, 0, "integrated_gradients", tolerance=0.01)
+        >>> bool((e.diagnostics["completeness_gap"] <= 0.01).all())
+        True
+    """
+
+    baseline: float | Tensor = 0.0
+    steps: int = 50
+    rule: Rule = "gausslegendre"
+    tolerance: float | None = None
+    max_steps: int = 1600
+
+    def __post_init__(self) -> None:
+        least = 2 if self.rule == "riemann_trapezoid" else 1
+        if self.steps < least:
+            raise MethodError(f"steps: expected at least {least}, got {self.steps}")
+        if self.max_steps < self.steps:
+            raise MethodError(
+                f"max_steps: expected at least steps = {self.steps}, got {self.max_steps}"
+            )
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise MethodError(f"tolerance: expected a positive number, got {self.tolerance}")
+        quadrature(self.rule, least)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        with torch.no_grad():
+            scores = model(inputs).gather(1, target[:, None])[:, 0].double()
+        baselines = self._baselines(inputs)
+        shared = baselines[:1] if baselines.stride(0) == 0 else None
+        shared_scores = _scores(model, shared)[0] if shared is not None else None
+        maps, gaps, steps = [], [], []
+        for image, baseline, label, score in zip(
+            inputs.detach(), baselines, target, scores, strict=True
+        ):
+            start = shared_scores if shared_scores is not None else _scores(model, baseline[None])[0]
+            change = score - start[label]
+            values, gap, used = self._integrate(model, image, baseline, label, change)
+            maps.append(values)
+            gaps.append(gap)
+            steps.append(used)
+        diagnostics: dict[str, Any] = {
+            "completeness_gap": torch.stack(gaps),
+            "steps": torch.tensor(steps),
+        }
+        if self.tolerance is not None and (missed := diagnostics["completeness_gap"] > self.tolerance).any():
+            diagnostics["warnings"] = [
+                f"completeness gap {float(diagnostics['completeness_gap'].max()):.3g} after "
+                f"{self.max_steps} steps, above the tolerance {self.tolerance:g}, in "
+                f"{int(missed.sum())} images: raise max_steps, or another rule"
+            ]
+        return Attribution(torch.stack(maps), diagnostics=diagnostics)
+
+    def _baselines(self, inputs: Tensor) -> Tensor:
+        if isinstance(self.baseline, Tensor):
+            baseline = self.baseline.to(inputs)
+            if baseline.shape not in {inputs.shape, inputs.shape[1:]}:
+                raise MethodError(
+                    f"baseline: expected a number or a tensor {list(inputs.shape[1:])} or "
+                    f"{list(inputs.shape)}, got {list(baseline.shape)}"
+                )
+        else:
+            baseline = torch.full_like(inputs[0], self.baseline)
+        return baseline.expand_as(inputs)
+
+    def _integrate(
+        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, change: Tensor
+    ) -> tuple[Tensor, Tensor, int]:
+        steps = self.steps
+        while True:
+            values = self._sum(model, image, baseline, label, steps)
+            gap = (values.double().sum() - change).abs() / change.abs().clamp(min=0.05)
+            if self.tolerance is None or gap <= self.tolerance or 2 * steps > self.max_steps:
+                return values, gap, steps
+            steps *= 2
+
+    def _sum(
+        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, steps: int
+    ) -> Tensor:
+        precise = torch.promote_types(image.dtype, torch.float32)
+        nodes, weights = quadrature(self.rule, steps)
+        size = chunk_size(model, image)
+        total = torch.zeros_like(image, dtype=precise)
+        for alpha, weight in zip(nodes.split(size), weights.split(size), strict=True):
+            along = alpha.to(image)[:, None, None, None]
+            gradient = input_gradient(
+                model, baseline + along * (image - baseline), label.expand(len(alpha))
+            )
+            total += torch.einsum("n,nchw->chw", weight.to(total), gradient.to(precise))
+        return (total * (image - baseline)).to(image.dtype)
+
+
+def _scores(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        scores: Tensor = model(images)
+    return scores.double()
+
+
+@dataclass(frozen=True)
+class _Noisy:
+    """What the three methods that explain noisy copies of an image share."""
+
+    base: Method = field(default_factory=Saliency)
+    samples: int = 25
+    noise: float = 0.15
+    relative: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise MethodError(f"samples: expected at least 1, got {self.samples}")
+        if not self.noise >= 0:
+            raise MethodError(f"noise: expected a standard deviation of at least 0, got {self.noise}")
+
+    def _moments(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Mean and summed squared deviations of the maps (or of their squares) over the samples."""
+        means, deviations, warnings = [], [], []
+        for image, label in zip(inputs.detach(), target, strict=True):
+            mean, deviation, remarks = self._moments_of(model, image, label, squares=squares)
+            means.append(mean)
+            deviations.append(deviation)
+            warnings += remarks
+        unique = list(dict.fromkeys(warnings))
+        return torch.stack(means), torch.stack(deviations), {"warnings": unique} if unique else {}
+
+    def _moments_of(
+        self, model: nn.Module, image: Tensor, label: Tensor, *, squares: bool
+    ) -> tuple[Tensor, Tensor, list[str]]:
+        precise = torch.promote_types(image.dtype, torch.float32)
+        generator = torch.Generator().manual_seed(self.seed)
+        deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
+        size = chunk_size(model, image)
+        count = 0
+        mean = total = torch.zeros((), dtype=precise, device=image.device)
+        remarks: list[str] = []
+        for start in range(0, self.samples, size):
+            now = min(size, self.samples - start)
+            noisy = torch.stack([image + deviation * _normal(image, generator) for _ in range(now)])
+            result = self.base(model, noisy.requires_grad_(), label.expand(now))
+            if isinstance(result, Attribution):
+                remarks += result.diagnostics.get("warnings", [])
+                result = result.values
+            maps = result.detach().to(precise)
+            maps = maps.square() if squares else maps
+            # merging means and deviations chunk by chunk (Chan, Golub and LeVeque, 1983) keeps
+            # the digits that E[a²] − E[a]² cancels
+            chunk_mean = maps.mean(0)
+            delta = chunk_mean - mean
+            total = total + (maps - chunk_mean).square().sum(0) + delta.square() * (
+                count * now / (count + now)
+            )
+            mean = mean + delta * (now / (count + now))
+            count += now
+        return mean, total, remarks
+
+    def _standard_error(self, deviations: Tensor, dtype: torch.dtype) -> Tensor | None:
+        if self.samples < 2:
+            return None
+        return (deviations / (self.samples * (self.samples - 1))).sqrt().to(dtype)
+
+
+def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise, the same on every device and in every dtype."""
+    return torch.randn(image.shape, generator=generator).to(image)
+
+
+@dataclass(frozen=True)
+class SmoothGrad(_Noisy):
+    """Mean map of noisy copies of the image.
+
+    ``a = 1/n Σ_i A(x + ε_i)``, ``ε_i ~ N(0, σ²)``, where A is any method.
+
+    Every image draws from a generator of its own that starts at ``seed``: its map depends neither
+    on the batch it was in nor on how the work was cut, and images that differ a little see the
+    same noise. The standard error of each value is reported.
+
+    Attributes:
+        base: The method that is averaged.
+        samples: Noisy copies per image.
+        noise: Standard deviation σ, as a share of the image's own range (max − min).
+        relative: False: ``noise`` is in units of the input instead.
+        seed: Where the generators start; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range.
+
+    References:
+        Smilkov, Thorat, Kim, Viégas and Wattenberg (2017), "SmoothGrad: removing noise by adding
+        noise", arXiv:1706.03825.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> a = SmoothGrad(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values
+        >>> torch.allclose(a.flatten(), net[1].weight[1])
+        True
+    """
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns a map in the unit of the base method."""
+        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=False)
+        error = self._standard_error(deviations, inputs.dtype)
+        return Attribution(mean.to(inputs.dtype), error, diagnostics)
+
+
+@dataclass(frozen=True)
+class SmoothGradSquared(_Noisy):
+    """Mean squared map of noisy copies of the image.
+
+    ``a = 1/n Σ_i A(x + ε_i)²``; noise, seeds, fields and standard error as in `SmoothGrad`.
+
+    References:
+        Hooker, Erhan, Kindermans and Kim (2019), "A Benchmark for Interpretability Methods in Deep
+        Neural Networks", arXiv:1806.10758.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> a = SmoothGradSquared(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values
+        >>> torch.allclose(a.flatten(), net[1].weight[1] ** 2)
+        True
+    """
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns a map in the squared unit of the base method, never negative."""
+        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=True)
+        error = self._standard_error(deviations, inputs.dtype)
+        return Attribution(mean.to(inputs.dtype), error, diagnostics)
+
+
+@dataclass(frozen=True)
+class VarGrad(_Noisy):
+    """Variance of the maps of noisy copies of the image.
+
+    ``a = 1/n Σ_i (A(x + ε_i) − mean)²``; noise, seeds and fields as in `SmoothGrad`. Computed from
+    deviations, not as E[A²] − E[A]², which loses all digits where the maps hardly vary.
+
+    References:
+        Adebayo, Gilmer, Goodfellow and Kim (2018), "Local Explanation Methods for Deep Neural
+        Networks Lack Sensitivity to Parameter Values", arXiv:1810.03307.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> a = VarGrad(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values
+        >>> float(a.abs().max())
+        0.0
+    """
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns a map in the squared unit of the base method, never negative."""
+        _, deviations, diagnostics = self._moments(model, inputs, target, squares=False)
+        return Attribution((deviations / self.samples).to(inputs.dtype), diagnostics=diagnostics)

@@ -1,0 +1,381 @@
+"""For authors of methods: small models of every kind, and one check that proves a method sound."""
+
+import copy
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from explainkit.api import explain, load_method, method_name
+from explainkit.errors import ExplainkitError, ExplainkitWarning
+from explainkit.types import Method
+
+SHAPE = (3, 12, 10)
+"""Channel, height, width of the images of the toy models: odd proportions on purpose."""
+
+CLASSES = 5
+
+
+def toy_models() -> dict[str, tuple[nn.Module, Tensor]]:
+    """Small networks with random weights, one for each way in which models differ.
+
+    Returns:
+        Name to model and four images ``[4, 3, 12, 10]``; the same at every call. All are in eval
+        mode but ``"batch_norm"``.
+
+    Example:
+        >>> sorted(toy_models())[:3]
+        ['batch_norm', 'functional', 'in_place']
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models: dict[str, nn.Module] = {
+            "plain": nn.Sequential(
+                nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 3, CLASSES),
+            ),
+            "functional": _Functional(),
+            "in_place": nn.Sequential(
+                nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3),
+                nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, CLASSES),
+            ),
+            "reused": _Reused(),
+            "residual": _Residual(),
+            "batch_norm": nn.Sequential(
+                nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5),
+                nn.Flatten(), nn.Linear(480, CLASSES),
+            ),
+            "mlp": nn.Sequential(
+                nn.Flatten(), nn.Linear(360, 32), nn.GELU(), nn.Linear(32, CLASSES)
+            ),
+            "tuple": _Tuple(),
+            "vit": _VisionTransformer(),
+        }  # fmt: skip
+        images = torch.rand(4, *SHAPE)
+        for module in models["batch_norm"]:
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean = torch.randn(6) / 10
+                module.running_var = torch.rand(6) + 0.5
+    return {
+        name: (model.train(name == "batch_norm"), images.clone()) for name, model in models.items()
+    }
+
+
+class _Functional(nn.Module):
+    """Rectifiers that no module hook can see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3)
+        self.second = nn.Conv2d(6, 8, 3, stride=2)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = F.relu(self.second(x)).mean((2, 3))
+        out: Tensor = self.head(x)
+        return out
+
+
+class _Reused(nn.Module):
+    """One rectifier, three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3)
+        self.second = nn.Conv2d(6, 6, 3)
+        self.hidden = nn.Linear(6 * 8 * 6, 16)
+        self.head = nn.Linear(16, CLASSES)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.second(self.relu(self.first(x))))
+        out: Tensor = self.head(self.relu(self.hidden(x.flatten(1))))
+        return out
+
+
+class _Residual(nn.Module):
+    """A sum of two branches, written in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.branch = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 1))
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = self.branch(x)
+        y += x
+        out: Tensor = self.head(F.relu(y).mean((2, 3)))
+        return out
+
+
+class _Tuple(nn.Module):
+    """Logits first, features second, as many recognisers return them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten())
+        self.head = nn.Linear(120, CLASSES)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        return self.head(features), features
+
+
+class _VisionTransformer(nn.Module):
+    """Patches of 2×2, a class token, two blocks."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 2, stride=2)
+        self.token = nn.Parameter(torch.randn(1, 1, width) / 5)
+        self.position = nn.Parameter(torch.randn(1, 31, width) / 5)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(2))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.position
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.head(x[:, 0])
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 32), nn.GELU(), nn.Linear(32, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        out: Tensor = x + self.mlp(x)
+        return out
+
+
+def check_method(method: str | Method, models: dict[str, tuple[nn.Module, Tensor]] | None = None) -> None:
+    """Proves that a method keeps the host's promises, or raises an AssertionError that says which not.
+
+    On every model: the map has the shape and dtype of the images and is finite; the same seed
+    gives the same map; an image's map depends neither on its neighbours nor on its place in the
+    batch; layout in memory does not matter; a constant target tensor is the same as its number. And
+    whatever happens - success, a wrong target, an input with NaN, an error or a KeyboardInterrupt
+    in the model's first, middle or last call - model, images, modes and random generators are to
+    the bit as before.
+
+    Args:
+        method: A registered name, or a method.
+        models: Name to model and images ``[batch ≥ 2, …]``; `toy_models` by default.
+
+    Raises:
+        AssertionError: The method breaks a promise on the model that the message names.
+
+    Example:
+        >>> check_method("saliency", {"plain": toy_models()["plain"]})
+    """
+    ready = load_method(method)
+    for name, (model, images) in (models or toy_models()).items():
+        _Check(ready, model, images, f"{method_name(ready)} on {name}").run()
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One method on one model."""
+
+    method: Method
+    model: nn.Module
+    images: Tensor
+    where: str
+
+    def run(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExplainkitWarning)
+            self.result()
+            self.neighbours()
+            self.layouts()
+            self.precision()
+            self.faults()
+
+    def map(self, images: Tensor, target: Any = 1, **options: Any) -> Tensor:
+        return explain(self.model, images, target, self.method, **options).attribution
+
+    def expect(self, condition: bool, promise: str) -> None:
+        if not condition:
+            raise AssertionError(f"{self.where}: {promise}")
+
+    def result(self) -> None:
+        with self.unchanged("after a successful call"):
+            found = self.map(self.images)
+        batch, channels, height, width = self.images.shape
+        shapes = {(batch, channels, height, width), (batch, 1, height, width)}
+        self.expect(found.shape in shapes, f"the map is {list(found.shape)}")
+        self.expect(found.dtype == self.images.dtype, f"the map is {found.dtype}")
+        self.expect(not found.requires_grad, "the map still carries a graph")
+        self.expect(bool(torch.isfinite(found).all()), "the map is not finite")
+        self.expect(bool((found != 0).any()), "the map is zero everywhere")
+        torch.manual_seed(1)
+        self.expect(
+            torch.equal(found, self.map(self.images)), "the same seed gives another map"
+        )
+        same = torch.full((batch,), 1)
+        self.expect(
+            torch.equal(found, self.map(self.images, same)),
+            "a tensor of equal targets gives another map than their number",
+        )
+
+    def neighbours(self) -> None:
+        images = self.images
+        found = self.map(images)
+        order = torch.arange(len(images)).flip(0)
+        self.close(self.map(images[order]), found[order], "the order of the batch matters")
+        self.close(self.map(images[:1]), found[:1], "the rest of the batch matters")
+        fixed = self.map(images, batch_size=len(images))
+        padded = self.map(images[:-1], batch_size=len(images))
+        self.expect(
+            torch.equal(padded, fixed[:-1]),
+            "in chunks of one size, an image's map differs with its neighbours",
+        )
+        self.close(self.map(images, batch_size=1), found, "the chunk size matters")
+
+    def layouts(self) -> None:
+        images = self.images
+        found = self.map(images)
+        last = images.to(memory_format=torch.channels_last)
+        self.close(self.map(last), found, "channels_last gives another map")
+        strided = images.repeat_interleave(2, 3)[..., ::2]
+        self.close(self.map(strided), found, "a non-contiguous tensor gives another map")
+
+    def precision(self) -> None:
+        for dtype in (torch.float64, torch.bfloat16):
+            model, images = copy.deepcopy(self.model).to(dtype), self.images.to(dtype)
+            found = explain(model, images, 1, self.method).attribution
+            self.expect(found.dtype == dtype, f"{dtype} images give a map in {found.dtype}")
+            self.expect(bool(torch.isfinite(found).all()), f"in {dtype} the map is not finite")
+
+    def close(self, one: Tensor, other: Tensor, promise: str) -> None:
+        scale = float(other.abs().max()) or 1.0
+        difference = float((one - other).abs().max()) / scale
+        self.expect(difference <= 1e-5, f"{promise} (by {difference:.1e} of the largest value)")
+
+    def faults(self) -> None:
+        calls = self.count_calls()
+        for call in sorted({1, (calls + 1) // 2, calls}):
+            for error in (RuntimeError("planted"), KeyboardInterrupt()):
+                with self.unchanged(f"after {type(error).__name__} in call {call} of {calls}"):
+                    self.fail(lambda: self.map(self.images), raising=(error, call))
+        broken = self.images.clone()
+        broken[0, 0, 0, 0] = torch.nan
+        cases: dict[str, Callable[[], Any]] = {
+            "a target out of range": lambda: self.map(self.images, 10**6),
+            "an input with NaN": lambda: self.map(broken),
+            "integer input": lambda: self.map(self.images.to(torch.uint8)),
+            "an empty batch": lambda: self.map(self.images[:0]),
+            "a missing batch axis": lambda: self.map(self.images[0]),
+        }
+        for name, case in cases.items():
+            with self.unchanged(f"after {name}"):
+                error = self.fail(case)
+            self.expect(isinstance(error, ExplainkitError), f"{name} raises {error!r}")
+            self.expect("\n" not in str(error), f"{name} raises an error of several lines")
+
+    def count_calls(self) -> int:
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        handle = self.model.register_forward_pre_hook(count)
+        try:
+            self.map(self.images)
+        finally:
+            handle.remove()
+        return calls
+
+    def fail(
+        self, call: Callable[[], Any], raising: tuple[BaseException, int] | None = None
+    ) -> BaseException | None:
+        """Runs what must fail, if asked with an error planted in one of the model's calls."""
+        calls = 0
+
+        def plant(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if raising and calls == raising[1]:
+                raise raising[0]
+
+        handle = self.model.register_forward_pre_hook(plant)
+        try:
+            call()
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+            return error
+        finally:
+            handle.remove()
+        self.expect(raising is not None and calls < raising[1], "what must fail did not")
+        return None
+
+    @contextmanager
+    def unchanged(self, when: str) -> Iterator[None]:
+        """Compares everything a call could leave behind."""
+        before = _state(self.model, self.images)
+        yield
+        after = _state(self.model, self.images)
+        for what, value in before.items():
+            self.expect(_equal(value, after[what]), f"{what} is not as it was {when}")
+
+
+def _state(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Everything that a call could leave a trace on."""
+    found: dict[str, Any] = {
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "torch's generator": torch.get_rng_state(),
+        "numpy's generator": np.random.get_state()[1].tobytes(),  # type: ignore[union-attr]
+        "python's generator": random.getstate(),
+        "global module hooks": [
+            dict(value)
+            for name, value in vars(torch_module).items()
+            if name.startswith("_global_") and isinstance(value, dict)
+        ],
+        "images": images.clone(),
+        "images.requires_grad": images.requires_grad,
+        "images.grad": images.grad,
+    }
+    for name, module in model.named_modules():
+        attributes = vars(module)
+        found[f"attributes of module {name!r}"] = list(attributes)
+        for attribute, value in attributes.items():
+            if isinstance(value, dict):
+                value = [(key, id(inner)) for key, inner in value.items()]
+            elif isinstance(value, Tensor):
+                value = (id(value), value.clone())
+            found[f"attribute {attribute} of module {name!r}"] = value
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found[f"value of {name}"] = tensor.detach().clone()
+        found[f"requires_grad of {name}"] = tensor.requires_grad
+        found[f"grad of {name}"] = tensor.grad if tensor.grad is None else tensor.grad.clone()
+    return found
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(map(_equal, one, other))
+    return bool(one == other)

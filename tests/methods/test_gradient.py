@@ -1,0 +1,296 @@
+"""Gradient methods against closed forms, axioms, statistics, and Captum 0.9.0 as an oracle."""
+
+import captum.attr
+import pytest
+import torch
+from torch import nn
+
+import explainkit as ek
+from explainkit.errors import ExplainkitWarning, MethodError, ModelError
+from explainkit.methods.gradient import (
+    InputXGradient,
+    IntegratedGradients,
+    Saliency,
+    SmoothGrad,
+    SmoothGradSquared,
+    VarGrad,
+    quadrature,
+)
+from explainkit.testing import check_method, toy_models
+
+RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
+MODELS = sorted(toy_models())
+TARGET = torch.tensor([0, 3, 1, 4])
+
+
+def prepared(name):
+    """A toy model in eval mode, its logits only, and images of both signs."""
+    model, images = toy_models()[name]
+    model.eval()
+    forward = (lambda x: model(x)[0]) if name == "tuple" else model
+    return model, forward, images - 0.4
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
+
+
+def noise_of(images, samples, seed=0):
+    """The draws of the documented generator: one per image, all started at the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in range(samples)])
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestCaptum:
+    def test_saliency(self, name):
+        model, forward, x = prepared(name)
+        ours = ek.explain(model, x, TARGET, "saliency", absolute=True).attribution
+        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone(), TARGET))
+
+    def test_signed_saliency(self, name):
+        model, forward, x = prepared(name)
+        ours = ek.explain(model, x, TARGET).attribution
+        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone(), TARGET, abs=False))
+
+    def test_input_x_gradient(self, name):
+        model, forward, x = prepared(name)
+        ours = ek.explain(model, x, TARGET, "input_x_gradient").attribution
+        assert_close(ours, captum.attr.InputXGradient(forward).attribute(x.clone(), TARGET))
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_integrated_gradients(self, name, rule):
+        model, forward, x = prepared(name)
+        baseline = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(3))
+        explanation = ek.explain(
+            model, x, TARGET, "integrated_gradients", steps=20, rule=rule, baseline=baseline
+        )
+        oracle, delta = captum.attr.IntegratedGradients(forward).attribute(
+            x, baseline.expand_as(x).contiguous(), TARGET,
+            n_steps=20, method=rule, return_convergence_delta=True,
+        )  # fmt: skip
+        assert_close(explanation.attribution, oracle)
+        change = (forward(x) - forward(baseline[None])).gather(1, TARGET[:, None])[:, 0].detach()
+        gap = delta.abs() / change.abs().clamp(min=0.05)
+        torch.testing.assert_close(
+            explanation.diagnostics["completeness_gap"].float(), gap.float(), atol=1e-4, rtol=1e-3
+        )
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs"), [("smoothgrad", "smoothgrad"), ("smoothgrad_squared", "smoothgrad_sq")]
+    )
+    def test_noise(self, name, ours, theirs, monkeypatch):
+        model, forward, x = prepared(name)
+        found = ek.explain(
+            model, x, TARGET, ours, samples=6, noise=0.2, relative=False, base=Saliency(absolute=True)
+        )
+        oracle = self.captum_noise(monkeypatch, forward, x, theirs)
+        assert_close(found.attribution, oracle)
+
+    def test_vargrad_in_float64(self, name, monkeypatch):
+        model, _, x = prepared(name)
+        found = ek.explain(model, x, TARGET, "vargrad", samples=6, noise=0.2, relative=False)
+        model = model.double()
+        forward = (lambda v: model(v)[0]) if name == "tuple" else model
+        oracle = self.captum_noise(monkeypatch, forward, x.double(), "vargrad", absolute=False)
+        assert_close(found.attribution.double(), oracle)
+
+    @staticmethod
+    def captum_noise(monkeypatch, forward, x, kind, *, absolute=True):
+        noise = noise_of(x, 6).to(x)
+        # Captum lays the copies of an image side by side and draws for all of them at once
+        draws = (0.2 * noise).repeat(len(x), 1, 1, 1)
+
+        def normal(mean, _std):
+            assert mean.shape == draws.shape
+            return draws
+
+        monkeypatch.setattr(torch, "normal", normal)
+        tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(forward))
+        return tunnel.attribute(
+            x.clone(), nt_type=kind, nt_samples=6, stdevs=0.2, target=TARGET, abs=absolute
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["saliency", "input_x_gradient", "integrated_gradients", "smoothgrad", "smoothgrad_squared",
+     "vargrad"],
+)  # fmt: skip
+@pytest.mark.parametrize("model", MODELS)
+def test_conformance(name, model):
+    method = ek.api.load_method(name)
+    fields = {"samples": 5, "steps": 6}
+    few = {key: value for key, value in fields.items() if hasattr(method, key)}
+    check_method(ek.api.load_method(name, **few), {model: toy_models()[model]})
+
+
+@pytest.mark.parametrize("base", [InputXGradient(), IntegratedGradients(steps=4)])
+@pytest.mark.parametrize("kind", [SmoothGrad, SmoothGradSquared, VarGrad])
+def test_noise_wraps_any_method(kind, base):
+    check_method(kind(base=base, samples=3), {"plain": toy_models()["plain"]})
+
+
+class TestLinear:
+    """On a linear model every one of these methods has a closed form."""
+
+    @pytest.fixture
+    def linear(self):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4 * 5 * 7, 3))
+        return model, torch.randn(2, 4, 5, 7), model[1].weight.detach().reshape(3, 4, 5, 7)
+
+    def test_gradient_is_the_weight(self, linear):
+        model, x, weight = linear
+        assert torch.equal(ek.explain(model, x, 2).attribution, weight[2].expand(2, -1, -1, -1))
+
+    @pytest.mark.parametrize("rule", RULES[:4])
+    def test_integral_is_exact_with_one_step(self, linear, rule):
+        model, x, weight = linear
+        e = ek.explain(model, x, 1, "integrated_gradients", steps=1, rule=rule, baseline=0.5)
+        assert_close(e.attribution, (x - 0.5) * weight[1])
+        assert float(e.diagnostics["completeness_gap"].max()) < 1e-5
+
+    def test_trapezoid_misses_captums_share(self, linear):
+        model, x, weight = linear
+        e = ek.explain(
+            model, x, 1, "integrated_gradients", steps=10, rule="riemann_trapezoid"
+        )
+        assert_close(e.attribution, x * weight[1] * 9 / 10)
+
+    def test_noise_changes_nothing(self, linear):
+        model, x, weight = linear
+        smooth = ek.explain(model, x, 0, "smoothgrad")
+        assert_close(smooth.attribution, weight[0].expand(2, -1, -1, -1))
+        assert float(smooth.diagnostics["standard_error"].max()) < 1e-6
+
+
+class _Quadratic(nn.Module):
+    """S = Σ x², so that ∂S/∂x = 2x and noise passes straight into the map."""
+
+    def forward(self, x):
+        return x.square().flatten(1).sum(1, keepdim=True)
+
+
+class TestStatistics:
+    x = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(5))
+
+    def test_smoothgrad_is_unbiased_and_its_error_bar_is_right(self):
+        e = ek.explain(_Quadratic(), self.x, method="smoothgrad", samples=400, noise=0.3)
+        error = e.diagnostics["standard_error"]
+        sigma = 0.3 * (self.x.amax((1, 2, 3)) - self.x.amin((1, 2, 3)))
+        expected = (2 * sigma / 400**0.5)[:, None, None, None].expand_as(error)
+        torch.testing.assert_close(error, expected, rtol=0.15, atol=0)
+        z = (e.attribution - 2 * self.x) / error
+        assert float(z.abs().max()) < 4.5
+        assert 0.5 < float(z[0].std()) < 1.6
+
+    def test_squares_and_variances(self):
+        sigma = 0.25
+        options = {"samples": 2000, "noise": sigma, "relative": False}
+        squared = ek.explain(_Quadratic(), self.x, method="smoothgrad_squared", **options)
+        expected = 4 * (self.x.square() + sigma**2)
+        error = squared.diagnostics["standard_error"]
+        assert float(((squared.attribution - expected) / error).abs().max()) < 4.5
+        variance = ek.explain(_Quadratic(), self.x, method="vargrad", **options).attribution
+        torch.testing.assert_close(
+            variance, torch.full_like(variance, 4 * sigma**2), rtol=4.5 * (2 / 2000) ** 0.5, atol=0
+        )
+
+    def test_vargrad_keeps_digits_that_captums_formula_loses(self):
+        x = self.x + 1000
+        ours = ek.explain(
+            _Quadratic(), x, method="vargrad", samples=8, noise=0.01, relative=False
+        ).attribution
+        noise = noise_of(x, 8).double() * 0.01
+        maps = 2 * (x[:, None].float() + noise.float()).double()
+        truth = maps.var(1, correction=0)
+        assert_close(ours.double(), truth, 1e-4)
+        naive = maps.float().square().mean(1) - maps.float().mean(1).square()
+        assert float((naive - truth).abs().max()) > 100 * float((ours - truth).abs().max())
+
+    def test_seeds(self):
+        a, again, b = (
+            ek.explain(_Quadratic(), self.x, method="smoothgrad", samples=3, seed=seed).attribution
+            for seed in (1, 1, 2)
+        )
+        assert torch.equal(a, again)
+        assert not torch.allclose(a, b)
+
+    def test_float64_sees_the_same_noise(self):
+        one = ek.explain(_Quadratic(), self.x, method="smoothgrad", samples=3).attribution
+        two = ek.explain(_Quadratic(), self.x.double(), method="smoothgrad", samples=3).attribution
+        assert_close(one.double(), two)
+
+
+class TestIntegratedGradients:
+    @pytest.mark.parametrize("name", MODELS)
+    def test_tolerance_is_met_and_reported(self, name):
+        model, forward, x = prepared(name)
+        e = ek.explain(model, x, TARGET, "integrated_gradients", steps=2, tolerance=0.01)
+        scores = (forward(x) - forward(torch.zeros_like(x))).gather(1, TARGET[:, None])[:, 0]
+        gap = (e.attribution.sum((1, 2, 3)) - scores).abs() / scores.abs().clamp(min=0.05)
+        assert float(gap.max()) <= 0.0101
+        torch.testing.assert_close(
+            e.diagnostics["completeness_gap"].float(), gap.detach(), atol=1e-4, rtol=1e-2
+        )
+
+    def test_each_image_stops_by_itself(self):
+        model, _, x = prepared("vit")
+        together = ek.explain(model, x, TARGET, "integrated_gradients", steps=1, tolerance=1e-3)
+        alone = [
+            ek.explain(
+                model, x[i : i + 1], TARGET[i : i + 1], "integrated_gradients", steps=1, tolerance=1e-3
+            )
+            for i in range(4)
+        ]
+        steps = [int(e.diagnostics["steps"]) for e in alone]
+        assert together.diagnostics["steps"].tolist() == steps
+        assert len(set(steps)) > 1
+
+    def test_a_tolerance_out_of_reach_is_said(self):
+        model, _, x = prepared("plain")
+        with pytest.warns(ExplainkitWarning, match="completeness gap .* after 2 steps"):
+            e = ek.explain(
+                model, x, 0, "integrated_gradients", steps=1, max_steps=2, tolerance=1e-12
+            )
+        assert "raise max_steps" in e.diagnostics["warnings"][0]
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_quadrature_converges(self, rule):
+        nodes, weights = quadrature(rule, 200)
+        assert float(weights @ nodes.square()) == pytest.approx(1 / 3, abs=0.01)
+
+    def test_gauss_legendre_is_exact_for_its_degree(self):
+        nodes, weights = quadrature("gausslegendre", 5)
+        for degree in range(10):
+            assert float(weights @ nodes**degree) == pytest.approx(1 / (degree + 1), abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("integrated_gradients", {"steps": 0}, "steps: expected at least 1, got 0"),
+        ("integrated_gradients", {"rule": "simpson"}, "rule: expected one of .*, got 'simpson'"),
+        ("integrated_gradients", {"rule": "riemann_trapezoid", "steps": 1}, "at least 2"),
+        ("integrated_gradients", {"tolerance": -1.0}, "tolerance: expected a positive"),
+        ("integrated_gradients", {"max_steps": 3}, "max_steps: expected at least steps"),
+        ("integrated_gradients", {"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),
+        ("smoothgrad", {"samples": 0}, "samples: expected at least 1"),
+        ("smoothgrad", {"noise": -0.1}, "noise: expected"),
+        ("vargrad", {"noise": float("nan")}, "noise: expected"),
+    ],
+)
+def test_bad_parameters(method, params, message):
+    model, images = toy_models()["plain"]
+    with pytest.raises(MethodError, match=message):
+        ek.explain(model, images, 0, method, **params)
+
+
+def test_a_model_that_cuts_the_gradient_is_refused():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return x.detach().flatten(1)
+
+    with pytest.raises(ModelError, match="no gradient reaches them"):
+        ek.explain(Cut(), torch.rand(2, 1, 2, 2), 0)
