@@ -41,7 +41,7 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
 
 
 def _activation_bytes(model: nn.Module, image: Tensor) -> int:
-    owned = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        output = model(image[None].detach().clone().requires_grad_())
+        output = model(image[None].detach().requires_grad_().clone())
     del output
     return sum(kept.values())
 

@@ -129,16 +129,19 @@ class _Parameter:
         self.version = _version(tensor)
 
     def freeze(self) -> None:
-        if self.requires_grad:
-            self.tensor.requires_grad_(False)
+        self._require_grad(False)
         self.tensor.grad = None
 
     def restore(self) -> None:
         if self.tensor.data_ptr() != self.data.data_ptr():
             self.tensor.data = self.data
-        if self.tensor.requires_grad != self.requires_grad:
-            self.tensor.requires_grad_(self.requires_grad)
+        self._require_grad(self.requires_grad)
         self.tensor.grad = self.grad
+
+    def _require_grad(self, wanted: bool) -> None:
+        if self.tensor.requires_grad != wanted:
+            with torch.inference_mode(self.tensor.is_inference()):
+                self.tensor.requires_grad_(wanted)
 
     def was_written(self) -> bool:
         return _version(self.tensor) != self.version

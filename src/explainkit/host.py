@@ -44,20 +44,22 @@ class Outcome:
         return [*self.warnings, *self._saturation(module), *self._flatness()]
 
     def _saturation(self, module: nn.Module) -> Iterator[str]:
-        logits = self.logits.float()
+        logits, score = self.logits.float(), self.score.float()
         if not ((logits >= 0) & (logits <= 1)).all():
             return
         last = [m for m in module.modules() if isinstance(m, nn.Sigmoid | nn.Softmax)]
         layer = f"the final {type(last[-1]).__name__}" if last else "the final softmax or sigmoid"
-        score = self.score.float()
-        saturated = int(((score < SATURATED) | (score > 1 - SATURATED)).sum())
+        sums_to_one = logits.shape[1] > 1 and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+        # a rectifier's exact zero is no saturation, a squashed output's is
+        low = (score < SATURATED) & ((score > 0) | bool(last) | sums_to_one)
+        saturated = int((low | (score > 1 - SATURATED)).sum())
         if saturated:
             yield (
-                f"the target's output is saturated in {saturated} of {len(score)} images "
-                f"(e.g. {float(score[0]):.6f}), so its gradient all but vanishes: explain the "
-                f"model without {layer}, on its pre-activation"
+                f"the target's output is saturated in {saturated} of {len(score)} images, so its "
+                f"gradient all but vanishes: explain the model without {layer}, on its "
+                "pre-activation"
             )
-        elif logits.shape[1] > 1 and torch.allclose(logits.sum(1), torch.ones(()).to(logits), atol=1e-3):
+        elif sums_to_one:
             yield (
                 f"the model returns probabilities: explain it without {layer}, on its logits, "
                 "since a probability also moves with the other classes"

@@ -47,17 +47,17 @@ class TestCaptum:
     def test_saliency(self, name):
         model, forward, x = prepared(name)
         ours = ek.explain(model, x, TARGET, "saliency", absolute=True).attribution
-        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone(), TARGET))
+        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone().requires_grad_(), TARGET))
 
     def test_signed_saliency(self, name):
         model, forward, x = prepared(name)
         ours = ek.explain(model, x, TARGET).attribution
-        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone(), TARGET, abs=False))
+        assert_close(ours, captum.attr.Saliency(forward).attribute(x.clone().requires_grad_(), TARGET, abs=False))
 
     def test_input_x_gradient(self, name):
         model, forward, x = prepared(name)
         ours = ek.explain(model, x, TARGET, "input_x_gradient").attribution
-        assert_close(ours, captum.attr.InputXGradient(forward).attribute(x.clone(), TARGET))
+        assert_close(ours, captum.attr.InputXGradient(forward).attribute(x.clone().requires_grad_(), TARGET))
 
     @pytest.mark.parametrize("rule", RULES)
     def test_integrated_gradients(self, name, rule):
@@ -109,7 +109,7 @@ class TestCaptum:
         monkeypatch.setattr(torch, "normal", normal)
         tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(forward))
         return tunnel.attribute(
-            x.clone(), nt_type=kind, nt_samples=6, stdevs=0.2, target=TARGET, abs=absolute
+            x.clone().requires_grad_(), nt_type=kind, nt_samples=6, stdevs=0.2, target=TARGET, abs=absolute
         )
 
 
