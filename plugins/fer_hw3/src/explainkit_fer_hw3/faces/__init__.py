@@ -1,0 +1,178 @@
+"""Drawn faces: the data set that needs no download, and whose every part is known.
+
+A procedural renderer of grey 48x48 faces in the framing of FER2013, with the seven expressions
+made from facial action units. Because the geometry is known, so is the part of the face that
+every pixel shows, and the same face can be drawn again with one part relaxed or left out: the
+ground truth against which explanations of a model are scored.
+
+    >>> from explainkit_fer_hw3.faces import CLASS_NAMES, draw
+    >>> happy, surprise = CLASS_NAMES.index("happy"), CLASS_NAMES.index("surprise")
+    >>> faces = draw([happy, surprise], seed=0)
+    >>> faces.pixels.shape, faces.pixels.dtype
+    ((2, 1, 48, 48), dtype('uint8'))
+    >>> bool(faces.mask("mouth").any(axis=(1, 2)).all())
+    True
+
+    The same two people, with the mouth at rest:
+
+    >>> relaxed = draw([happy, surprise], seed=0, neutral="mouth")
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.faces.expressions import ACTION_UNITS, CLASS_NAMES, PART_UNITS, UNITS
+from explainkit_fer_hw3.faces.identity import SIZE, Array, sample
+from explainkit_fer_hw3.faces.render import PARTS, REMOVABLE, render
+
+__all__ = [
+    "ACTION_UNITS",
+    "CLASS_NAMES",
+    "PARTS",
+    "PART_UNITS",
+    "REMOVABLE",
+    "Faces",
+    "draw",
+]
+
+_CHUNK = 8  # faces drawn at once: their sub-pixels stay in the cache of a core
+
+_ACTIVE = np.array(
+    [[unit in ACTION_UNITS[name] for unit in UNITS] for name in CLASS_NAMES], np.float32
+)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Drawn pictures with what is known about them.
+
+    Attributes:
+        pixels: Grey values, uint8 ``[faces, 1, 48, 48]``.
+        labels: Index into ``CLASS_NAMES``, int64 ``[faces]``.
+        parts: For each pixel the part that covers most of it, an index into ``PARTS``, uint8
+            ``[faces, 48, 48]``.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.uint8]
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Where a part is seen, bool ``[faces, 48, 48]``; the masks of all parts add up to one.
+
+        Raises:
+            DatasetError: ``name`` is not one of ``PARTS``.
+        """
+        _check_part("mask", name, PARTS)
+        return self.parts == PARTS.index(name)
+
+
+def draw(
+    labels: Sequence[int] | NDArray[Any],
+    *,
+    seed: int,
+    first: int = 0,
+    neutral: str | None = None,
+    without: str | None = None,
+    intensity: float | None = None,
+) -> Faces:
+    """Draw one face per label.
+
+    Face ``i`` depends on ``seed``, ``first + i`` and ``labels[i]`` alone: neither on its
+    neighbours nor on how many are drawn. The person, the pose, the light and the noise depend on
+    ``seed`` and ``first + i`` only, so another label, ``neutral`` or ``without`` gives another
+    picture of the same person that differs nowhere else.
+
+    Args:
+        labels: Indices into ``CLASS_NAMES``, one per face.
+        seed: Chooses the population, 0 to 2**64 - 1.
+        first: Number of the first face within the population.
+        neutral: A part that shows no expression: those of its action units (``PART_UNITS``) that
+            the label calls for are 0 in this part, as they are throughout a neutral face.
+        without: A part that is not drawn, one of ``REMOVABLE``; what is behind it shows.
+        intensity: Strength of every action unit, 0 to 1. By default each has its own between
+            0.55 and 1, drawn per face.
+
+    Returns:
+        The pictures, their labels and the parts they show.
+
+    Raises:
+        DatasetError: A label, number, part or intensity out of range.
+
+    Example:
+        >>> face = draw([3], seed=7)
+        >>> bare = draw([3], seed=7, without="brows")
+        >>> changed = (face.pixels != bare.pixels)[:, 0]
+        >>> bool((changed & face.mask("mouth")).any())
+        False
+    """
+    labels = _check_labels(labels)
+    seed = _check_integer("seed", seed)
+    first = _check_integer("first", first)
+    if neutral is not None:
+        _check_part("neutral", neutral, tuple(PART_UNITS))
+    if without is not None:
+        _check_part("without", without, REMOVABLE)
+    if intensity is not None and not 0 <= intensity <= 1:
+        raise DatasetError(f"intensity: expected a number from 0 to 1, got {intensity}")
+    pixels = np.empty((len(labels), 1, SIZE, SIZE), np.uint8)
+    parts = np.empty((len(labels), SIZE, SIZE), np.uint8)
+    for start in range(0, len(labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        count = len(labels[rows])
+        who, strength, noise = sample(seed, first + start, count)
+        level = _ACTIVE[labels[rows]] * (
+            np.float32(0.55) + np.float32(0.45) * strength
+            if intensity is None
+            else np.float32(intensity)
+        )
+        units = _units_by_part(level, neutral)
+        pixels[rows, 0], parts[rows] = render(who, units, noise, without)
+    return Faces(pixels, labels, parts)
+
+
+def _units_by_part(level: Array, neutral: str | None) -> dict[str, dict[int, Array]]:
+    columns = {unit: level[:, column, None, None] for column, unit in enumerate(UNITS)}
+    rest = np.zeros_like(level[:, 0, None, None])
+    return {
+        part: {unit: rest if part == neutral else columns[unit] for unit in shown}
+        for part, shown in PART_UNITS.items()
+    }
+
+
+def _check_labels(labels: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DatasetError(
+            f"labels: expected a sequence of integers, got {array.dtype} of shape {array.shape}"
+        )
+    wrong = (array < 0) | (array >= len(CLASS_NAMES))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DatasetError(
+            f"labels: expected 0 to {len(CLASS_NAMES) - 1}, got {array[row]} at index {row}"
+        )
+    return array.astype(np.int64)
+
+
+def _check_integer(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DatasetError(f"{name}: expected an integer, got {value!r}") from None
+    if not 0 <= number < 2**64:
+        raise DatasetError(f"{name}: expected 0 to 2**64 - 1, got {number}")
+    return number
+
+
+def _check_part(argument: str, name: str, allowed: tuple[str, ...]) -> None:
+    if name not in allowed:
+        raise DatasetError(f"{argument}: expected one of {', '.join(allowed)}, got {name!r}")

@@ -1,0 +1,119 @@
+"""Who is drawn, and how they are lit: the random numbers behind one face.
+
+Everything is in face units: one unit is one pixel of the 48x48 picture before the pose scales it;
+x points right, y down, the origin lies between the eyes and the nose tip. Tones are 0 (black) to
+1 (white). Every field is an array ``[faces, 1, 1]`` that broadcasts against pictures.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainkit_fer_hw3.faces.expressions import UNITS
+
+Array = NDArray[np.float32]
+
+SIZE = 48
+"""Height and width of a picture in pixels."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One uniformly drawn number per trait and face; the range stands beside the trait."""
+
+    # Pose
+    shift_x: Annotated[Array, -1.3, 1.3]
+    shift_y: Annotated[Array, -0.9, 1.1]
+    scale: Annotated[Array, 0.98, 1.15]
+    roll: Annotated[Array, -1.0, 1.0]
+    yaw: Annotated[Array, -1.0, 1.0]
+    skew: Annotated[Array, -1.0, 1.0]
+    # Head
+    width: Annotated[Array, 16.8, 19.6]
+    length: Annotated[Array, 21.6, 24.0]
+    taper: Annotated[Array, 0.16, 0.42]
+    square: Annotated[Array, 0.0, 0.9]
+    ears: Annotated[Array, 0.6, 2.2]
+    age: Annotated[Array, 0.0, 1.0]
+    skin: Annotated[Array, 0.0, 1.0]
+    # Hair
+    style: Annotated[Array, 0.0, 1.0]
+    hair: Annotated[Array, 0.0, 1.0]
+    volume: Annotated[Array, -0.8, 0.8]
+    hairline: Annotated[Array, -1.0, 1.0]
+    parting: Annotated[Array, -1.0, 1.0]
+    wave: Annotated[Array, 0.0, 1.0]
+    strands: Annotated[Array, 0.55, 1.15]
+    phase: Annotated[Array, 0.0, 6.2832]
+    beard: Annotated[Array, 0.0, 1.0]
+    stubble: Annotated[Array, 0.0, 1.0]
+    moustache: Annotated[Array, 0.0, 1.0]
+    # Brows and eyes
+    brow_y: Annotated[Array, -12.0, -10.9]
+    brow_thickness: Annotated[Array, 1.1, 2.0]
+    brow_arch: Annotated[Array, 0.2, 1.3]
+    eye_x: Annotated[Array, 8.2, 9.3]
+    eye_y: Annotated[Array, -6.9, -6.0]
+    eye_width: Annotated[Array, 3.9, 4.8]
+    eye_open: Annotated[Array, 1.65, 2.2]
+    eye_tilt: Annotated[Array, -0.14, 0.05]
+    iris: Annotated[Array, 0.06, 0.30]
+    gaze_x: Annotated[Array, -0.8, 0.8]
+    gaze_y: Annotated[Array, -0.2, 0.25]
+    lashes: Annotated[Array, 0.0, 1.0]
+    # Nose and mouth
+    nose_length: Annotated[Array, 4.1, 5.7]
+    nose_width: Annotated[Array, 2.9, 4.1]
+    nose_height: Annotated[Array, 0.75, 1.25]
+    mouth_y: Annotated[Array, 12.0, 13.4]
+    mouth_width: Annotated[Array, 5.9, 7.2]
+    lip_upper: Annotated[Array, 0.9, 1.6]
+    lip_lower: Annotated[Array, 1.2, 2.1]
+    lip_tone: Annotated[Array, 0.58, 0.84]
+    teeth: Annotated[Array, 0.0, 1.0]
+    # Glasses
+    glasses: Annotated[Array, 0.0, 1.0]
+    frame_tone: Annotated[Array, 0.0, 1.0]
+    frame_width: Annotated[Array, 0.35, 0.8]
+    lens: Annotated[Array, 0.0, 1.0]
+    # Light, background and camera
+    light_x: Annotated[Array, -1.0, 1.0]
+    light_y: Annotated[Array, -0.75, 0.05]
+    ambient: Annotated[Array, 0.0, 1.0]
+    shine: Annotated[Array, 0.0, 0.22]
+    backdrop: Annotated[Array, 0.0, 1.0]
+    backdrop_x: Annotated[Array, -0.18, 0.18]
+    backdrop_y: Annotated[Array, -0.15, 0.15]
+    clutter: Annotated[Array, 0.0, 1.0]
+    cloth: Annotated[Array, 0.05, 0.85]
+    exposure: Annotated[Array, -1.0, 1.0]
+    contrast: Annotated[Array, 0.9, 1.3]
+    blur: Annotated[Array, 0.0, 0.30]
+    noise: Annotated[Array, 0.002, 0.014]
+
+
+_TRAITS = {trait.name: get_args(trait.type)[1:] for trait in fields(Identity)}
+
+
+def sample(seed: int, first: int, count: int) -> tuple[Identity, Array, Array]:
+    """Draw ``count`` people of a seed, from number ``first`` on.
+
+    Each face has a generator of its own, Philox keyed by (seed, index), so that it depends on
+    neither its neighbours nor the order in which faces are drawn.
+
+    Returns:
+        The identities; the strength of every action unit, uniform on [0, 1), ``[faces, units]``;
+        the noise of the sensor, standard normal, ``[faces, 48, 48]``.
+    """
+    uniform = np.empty((count, len(_TRAITS) + len(UNITS)), np.float32)
+    noise = np.empty((count, SIZE, SIZE), np.float32)
+    for row in range(count):
+        generator = np.random.Generator(np.random.Philox(key=[seed, first + row]))
+        generator.random(dtype=np.float32, out=uniform[row])
+        generator.standard_normal(dtype=np.float32, out=noise[row])
+    traits: dict[str, Array] = {}
+    for column, (name, (low, high)) in enumerate(_TRAITS.items()):
+        traits[name] = low + (high - low) * uniform[:, column, None, None]
+    return Identity(**traits), uniform[:, len(_TRAITS) :], noise
