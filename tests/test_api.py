@@ -176,7 +176,7 @@ def test_wrong_inputs(plain, inputs, message):
 def test_pixels_that_are_not_finite_are_placed(plain, value):
     x = plain[1].clone()
     x[2, 1, 5, 3] = value
-    with pytest.raises(InputError, match="got 1 .* image 2, channel 1, row 5, column 3"):
+    with pytest.raises(InputError, match=r"got 1 .* image 2, channel 1, row 5, column 3"):
         ek.explain(plain[0], x, 0)
 
 
@@ -236,9 +236,7 @@ class TestRemarks:
     def test_as_is_is_seeded_and_leaves_no_trace(self):
         model, x = toy_models()["batch_norm"]
         before = model[1].running_mean.clone()
-        one, again, other = (
-            ek.explain(model, x, 0, seed=seed, as_is=True) for seed in (1, 1, 2)
-        )
+        one, again, other = (ek.explain(model, x, 0, seed=seed, as_is=True) for seed in (1, 1, 2))
         assert torch.equal(one.attribution, again.attribution)
         assert not torch.equal(one.attribution, other.attribution)
         assert torch.equal(before, model[1].running_mean)
@@ -308,7 +306,9 @@ class TestMethods:
     def test_unknown(self, plain):
         with pytest.raises(UnknownNameError, match="saliency"):
             ek.explain(*plain, 0, "salency")
-        with pytest.raises(MethodError, match="takes absolute, got 'absolut'; did you mean 'absolute'"):
+        with pytest.raises(
+            MethodError, match="takes absolute, got 'absolut'; did you mean 'absolute'"
+        ):
             ek.explain(*plain, 0, absolut=True)
         with pytest.raises(MethodError, match="expected a method's name"):
             ek.explain(*plain, 0, len)

@@ -17,10 +17,20 @@ from explainkit.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from explainkit.api import (
         datasets as datasets,
+    )
+    from explainkit.api import (
         explain as explain,
+    )
+    from explainkit.api import (
         load_dataset as load_dataset,
+    )
+    from explainkit.api import (
         load_model as load_model,
+    )
+    from explainkit.api import (
         methods as methods,
+    )
+    from explainkit.api import (
         models as models,
     )
     from explainkit.types import Explanation as Explanation

@@ -160,14 +160,13 @@ def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> 
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
         raise TargetError(f"expected integer targets, got {target.dtype}")
     if target.dim() and target.shape != (batch,):
-        raise TargetError(
-            f"expected one target per image, [{batch}], got {list(target.shape)}"
-        )
-    wrong = target[(target < 0) | (target >= classes)] if target.dim() else target.reshape(1)
-    wrong = wrong[(wrong < 0) | (wrong >= classes)]
+        raise TargetError(f"expected one target per image, [{batch}], got {list(target.shape)}")
+    flat = target.reshape(-1)
+    wrong = flat[(flat < 0) | (flat >= classes)]
     if len(wrong):
         raise TargetError(
             f"expected targets from 0 to {classes - 1} (the model has {classes} classes), "
             f"got {int(wrong[0])}"
         )
-    return target.to(logits.device, torch.int64).expand(batch).clone()
+    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
+    return resolved

@@ -93,7 +93,7 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
         UnknownNameError: No such method.
         MethodError: A parameter that the method doesn't have, or a value that it refuses.
     """
-    kind = plugins.registry("methods").get(method) if isinstance(method, str) else method
+    kind: Any = plugins.registry("methods").get(method) if isinstance(method, str) else method
     if not dataclasses.is_dataclass(kind) or not callable(kind):
         raise MethodError(
             f"expected a method's name, or a dataclass that is called with a model, inputs and "
@@ -108,10 +108,8 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
             raise MethodError(f"{method_name(kind)} takes {fields}, got {name!r}{hint}")
         if isinstance(value, str) and _holds_method(kind, name):
             params[name] = load_method(value)
-    if isinstance(kind, type):
-        made: Method = kind(**params)
-        return made
-    return typing.cast(Method, dataclasses.replace(kind, **params)) if params else kind
+    made: Method = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
+    return made
 
 
 def _holds_method(kind: Any, field: str) -> bool:

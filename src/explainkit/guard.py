@@ -21,14 +21,13 @@ def preserve_process(seed: int) -> Iterator[None]:
     dropout on) reproducible; torch, numpy and the standard library are covered.
     """
     numpy = sys.modules.get("numpy")
-    states = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": numpy.random.get_state() if numpy else None,
-        # seeding an accelerator that has not started would take effect when it does
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-    }
+    torch_state = torch.get_rng_state()
+    python_state = random.getstate()
+    numpy_state = numpy.random.get_state() if numpy else None
+    # seeding an accelerator that has not started would take effect when it does
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda_states = torch.cuda.get_rng_state_all() if cuda else []
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     dtype = torch.get_default_dtype()
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -36,21 +35,21 @@ def preserve_process(seed: int) -> Iterator[None]:
             random.seed(seed)
             if numpy:
                 numpy.random.seed(seed % 2**32)
-            if states["cuda"] is not None:
+            if cuda:
                 torch.cuda.manual_seed_all(seed)
-            if states["mps"] is not None:
+            if mps_state is not None:
                 torch.mps.manual_seed(seed)
             yield
     finally:
         torch.set_default_dtype(dtype)
-        torch.set_rng_state(states["torch"])
-        random.setstate(states["python"])
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
         if numpy:
-            numpy.random.set_state(states["numpy"])
-        if states["cuda"] is not None:
-            torch.cuda.set_rng_state_all(states["cuda"])
-        if states["mps"] is not None:
-            torch.mps.set_rng_state(states["mps"])
+            numpy.random.set_state(numpy_state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
 
 
 @contextmanager

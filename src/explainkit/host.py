@@ -120,7 +120,9 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"
         )
-    first = next((p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), None)
+    first = next(
+        (p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), None
+    )
     if first is not None and first.device != inputs.device:
         raise InputError(
             f"expected inputs on the model's device {first.device}, got {inputs.device}: "
@@ -151,9 +153,7 @@ def check_target(target: object, count: int) -> None:
         TargetError: The shape doesn't fit.
     """
     if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
-        raise TargetError(
-            f"expected one target per image, [{count}], got {list(target.shape)}"
-        )
+        raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
 
 
 def run(

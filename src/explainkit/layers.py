@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
     Raises:
         ModelError: There is no such layer; the message names the nearest ones.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if path and path in modules:
         return modules[path]
     near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
@@ -58,7 +58,6 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
         torch.Size([2, 4, 6, 6])
     """
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
-    handles = []
 
     def keeper(path: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -71,10 +70,8 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
 
         return keep
 
-    try:
+    with ExitStack() as hooks:
         for path in outputs:
-            handles.append(get_layer(model, path).register_forward_hook(keeper(path)))
+            hook = get_layer(model, path).register_forward_hook(keeper(path))
+            hooks.callback(hook.remove)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,4 +1,4 @@
-"""The types that cross explainkit's borders: results, specifications, and what a plugin satisfies."""
+"""The types that cross explainkit's borders: results, specifications, what a plugin satisfies."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -235,7 +235,7 @@ class Explanation:
         return plot(self, scaling=scaling, reduce=reduce)
 
     def save(self, directory: str | Path) -> Path:
-        """Writes tensors (safetensors) and everything else (JSON) atomically; returns the folder."""
+        """Writes tensors (safetensors) and the rest (JSON) atomically; returns the folder."""
         from explainkit.storage import save
 
         return save(self, Path(directory))
