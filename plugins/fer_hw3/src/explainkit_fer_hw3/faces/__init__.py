@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from explainkit.errors import DatasetError
 from explainkit_fer_hw3.faces.expressions import ACTION_UNITS, CLASS_NAMES, PART_UNITS, UNITS
 from explainkit_fer_hw3.faces.identity import SIZE, Array, sample
-from explainkit_fer_hw3.faces.render import PARTS, REMOVABLE, render
+from explainkit_fer_hw3.faces.render import render
+from explainkit_fer_hw3.faces.scene import PARTS, REMOVABLE
 
 __all__ = [
     "ACTION_UNITS",
@@ -41,7 +42,7 @@ __all__ = [
     "draw",
 ]
 
-_CHUNK = 8  # faces drawn at once: their sub-pixels stay in the cache of a core
+_CHUNK = 8  # faces drawn at once: few enough for the cache, many enough to outweigh call overhead
 
 _ACTIVE = np.array(
     [[unit in ACTION_UNITS[name] for unit in UNITS] for name in CLASS_NAMES], np.float32
@@ -121,6 +122,8 @@ def draw(
         _check_part("without", without, REMOVABLE)
     if intensity is not None and not 0 <= intensity <= 1:
         raise DatasetError(f"intensity: expected a number from 0 to 1, got {intensity}")
+    # Freed at once: tells the C library to recycle blocks of this size, not to map them anew.
+    np.empty(1 << 22, np.uint8)
     pixels = np.empty((len(labels), 1, SIZE, SIZE), np.uint8)
     parts = np.empty((len(labels), SIZE, SIZE), np.uint8)
     for start in range(0, len(labels), _CHUNK):

@@ -1,17 +1,23 @@
 """A batch of canvases to paint on, and the few shapes that everything is made of.
 
-Shapes are signed distances in face units, negative inside; `Canvas.cover` turns one into the
-share of each sub-pixel that lies inside, so that edges are antialiased twice: analytically within
-a sub-pixel, and by the area average over the ``SCALE`` x ``SCALE`` sub-pixels of a pixel.
+Shapes are signed distances in face units, negative inside. `cover` turns one into the share of
+each sub-pixel that lies inside, so that edges are antialiased twice: analytically within a
+sub-pixel, and by the area average over the ``SCALE`` x ``SCALE`` sub-pixels of a pixel.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from explainkit_fer_hw3.faces.identity import SIZE, Array
+from explainkit_fer_hw3.faces.identity import SIZE, Array, Identity
 
 SCALE = 2
 """Sub-pixels per pixel along each axis."""
+
+Slices = tuple[slice, ...]
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 
 def square(x: Array) -> Array:
@@ -20,8 +26,8 @@ def square(x: Array) -> Array:
 
 
 def positive(x: Array) -> Array:
-    """``max(x, 0)``."""
-    return np.clip(x, 0, None)
+    """``max(x, 0)``; `numpy.clip` with two bounds is three times as fast as `numpy.maximum`."""
+    return np.clip(x, 0, np.inf)
 
 
 def bump(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
@@ -29,9 +35,87 @@ def bump(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
     return square(positive(1 - square(x / rx) - square(y / ry)))
 
 
+def crest(distance: Array, width: float | Array) -> Array:
+    """A ridge of height 1 along the zeros of ``distance``: ``max(0, 1 - (d/width)^2)``."""
+    return positive(1 - square(distance / width))
+
+
 def disc(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
-    """Signed distance to an ellipse, to first order, in units of its mean radius."""
+    """Distance to an ellipse, exact for a circle and of the right sign for all."""
     return (np.sqrt(square(x / rx) + square(y / ry)) - 1) * (0.5 * (rx + ry))
+
+
+def squircle(x: Array, y: Array, rx: Array, squareness: float | Array) -> Array:
+    """Distance, to first order, to ``(x/rx)^2 + y^2 - squareness (x/rx)^2 y^2 = 1``.
+
+    Between an ellipse (0) and a rectangle (1); ``y`` comes in units of its own radius. Source:
+    M. Fernandez-Guasti, "Analytic geometry of some rectilinear figures" (1992),
+    doi:10.1080/0020739920230607.
+    """
+    s, t = square(x / rx), square(y)
+    return (s + t - squareness * s * t - 1) * (0.5 * rx) / np.sqrt(s + t + 0.04)
+
+
+def cover(distance: Array, sharpness: float | Array) -> Array:
+    """Share of each sub-pixel inside a shape; ``1 / sharpness`` is the width of its edge."""
+    return np.clip(0.5 - distance * sharpness, 0, 1)
+
+
+def on(condition: Mask) -> Array:
+    """1 where the condition holds, 0 elsewhere."""
+    return condition.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a `Grid`, in face coordinates.
+
+    Attributes:
+        at: Where it lies in an array over the grid.
+        x: To the right, turned with the head, ``[faces, rows, columns]``.
+        a: ``|x|``; what is drawn with it appears on both sides.
+        y: Downwards.
+        sharpness: (Sub-)pixels per face unit.
+    """
+
+    at: Slices
+    x: Array
+    a: Array
+    y: Array
+    sharpness: Array
+
+    def cover(self, distance: Array, softness: float = 1.0) -> Array:
+        """Share of each (sub-)pixel inside a shape whose edge is ``softness`` of them wide."""
+        return cover(distance, self.sharpness / softness)
+
+
+class Grid:
+    """Face coordinates of the centres of all (sub-)pixels, the pose undone.
+
+    Attributes:
+        u: To the right of the middle of the head, ``[faces, rows, columns]``.
+        v: Downwards.
+        x: ``u`` as it lies on the surface of the head, which a turn of the head shifts.
+        sharpness: (Sub-)pixels per face unit, ``[faces, 1, 1]``.
+    """
+
+    def __init__(self, who: Identity, scale: int) -> None:
+        centres = (np.arange(SIZE * scale, dtype=np.float32) + np.float32(0.5)) / scale - SIZE / 2
+        right = centres[None, None, :] - who.shift_x
+        down = centres[None, :, None] - who.shift_y - 0.8
+        angle = 0.22 * who.roll * np.abs(who.roll)
+        cosine, sine = np.cos(angle) / who.scale, np.sin(angle) / who.scale
+        self.u = right * cosine + down * sine
+        self.v = down * cosine - right * (sine - 0.02 * who.skew)
+        self.x = self.u - 2.2 * who.yaw * (1 - square(self.u / who.width))
+        self.sharpness = scale * who.scale
+        self._scale = scale
+
+    def window(self, top: int, bottom: int, left: int = 0, right: int = SIZE) -> Window:
+        """The rectangle between these rows and columns of the picture, in pixels."""
+        k = self._scale
+        at = (slice(None), slice(top * k, bottom * k), slice(left * k, right * k))
+        return Window(at, self.x[at], np.abs(self.x[at]), self.v[at], self.sharpness)
 
 
 class Canvas:
@@ -39,38 +123,59 @@ class Canvas:
 
     def __init__(self, tones: Array) -> None:
         self.tones = tones
-        self.parts = np.zeros(tones.shape, np.uint8)
+        self.parts: Labels = np.zeros(tones.shape, np.uint8)
 
     def paint(
-        self, window: tuple[slice, ...], cover: Array, tone: float | Array, part: int | None = None
+        self, at: Slices, amount: Array, tone: float | Array, part: int | None = None
     ) -> None:
-        """Lay ``tone`` over the window where ``cover`` (0 to 1) says, as ``part`` if it is one."""
-        tones = self.tones[window]
-        tones += cover * (tone - tones)
+        """Lay ``tone`` over a rectangle, ``amount`` (0 to 1) thick; most of it makes the part."""
+        tones = self.tones[at]
+        tones += amount * (tone - tones)
         if part is not None:
-            np.copyto(self.parts[window], np.uint8(part), where=cover > 0.5)
+            self.label(at, amount > 0.5, part)
 
-    def darken(self, window: tuple[slice, ...], amount: Array) -> None:
+    def darken(self, at: Slices, amount: Array) -> None:
         """Take a share of the light away."""
-        tones = self.tones[window]
+        tones = self.tones[at]
         tones -= amount * tones
 
-    def label(self, window: tuple[slice, ...], distance: Array, part: int) -> None:
-        """Name the inside of a shape without painting it."""
-        np.copyto(self.parts[window], np.uint8(part), where=distance < 0)
-
-
-def cover(distance: Array, sharpness: float | Array) -> Array:
-    """Share of each sub-pixel inside a shape; ``1 / sharpness`` is the width of the edge."""
-    return np.clip(0.5 - distance * sharpness, 0, 1)
+    def label(self, at: Slices, where: Mask, part: int | Labels) -> None:
+        """Name the part seen at some sub-pixels."""
+        parts = self.parts[at]
+        # Arithmetic modulo 256: a masked copy takes thirty times as long.
+        parts += (np.uint8(part) - parts) * where.view(np.uint8)
 
 
 def enlarge(tones: Array) -> Array:
     """Repeat every pixel of ``[faces, 48, 48]`` over its sub-pixels."""
-    return np.repeat(np.repeat(tones, SCALE, axis=1), SCALE, axis=2)
+    count, height, width = tones.shape
+    large = np.empty((count, height * SCALE, width * SCALE), np.float32)
+    for column in range(SCALE):
+        large[:, ::SCALE, column::SCALE] = tones
+    for row in range(1, SCALE):
+        large[:, row::SCALE] = large[:, ::SCALE]
+    return large
 
 
-def reduce_tones(tones: Array) -> Array:
+def shrink(values: Array) -> Array:
     """Average the sub-pixels of every pixel."""
-    total = sum(tones[:, i::SCALE, j::SCALE] for i in range(SCALE) for j in range(SCALE))
-    return total * np.float32(1 / SCALE**2)  # type: ignore[return-value]
+    total = values[:, ::SCALE] + values[:, 1::SCALE]
+    for row in range(2, SCALE):
+        total += values[:, row::SCALE]
+    rows = total[:, :, ::SCALE] + total[:, :, 1::SCALE]
+    for column in range(2, SCALE):
+        rows += total[:, :, column::SCALE]
+    return rows / SCALE**2
+
+
+def majority(labels: Labels, count: int) -> Labels:
+    """The label that most sub-pixels of a pixel have; of equals, the one painted last."""
+    best = np.zeros((len(labels), SIZE, SIZE), np.uint8)
+    most = np.zeros_like(best)
+    for label in range(count):
+        here = (labels == label).view(np.uint8)
+        rows = here[:, ::SCALE] + here[:, 1::SCALE]
+        votes = rows[:, :, ::SCALE] + rows[:, :, 1::SCALE]
+        best += (np.uint8(label) - best) * (votes >= most).view(np.uint8)
+        most = np.maximum(most, votes)
+    return best

@@ -94,26 +94,31 @@ class Identity:
     noise: Annotated[Array, 0.002, 0.014]
 
 
+_NOISE_DEVIATION = (4 * (256**2 - 1) / 12) ** 0.5  # of the sum of four uniform bytes
 _TRAITS = {trait.name: get_args(trait.type)[1:] for trait in fields(Identity)}
 
 
 def sample(seed: int, first: int, count: int) -> tuple[Identity, Array, Array]:
     """Draw ``count`` people of a seed, from number ``first`` on.
 
-    Each face has a generator of its own, Philox keyed by (seed, index), so that it depends on
-    neither its neighbours nor the order in which faces are drawn.
+    Each face has a generator of its own, Philox keyed by (seed, number), so that it depends on
+    neither its neighbours nor the order in which faces are drawn. The raw words are turned into
+    numbers here, so that no release of NumPy can change the faces.
 
     Returns:
-        The identities; the strength of every action unit, uniform on [0, 1), ``[faces, units]``;
-        the noise of the sensor, standard normal, ``[faces, 48, 48]``.
+        The identities; a number per action unit, uniform on [0, 1), ``[faces, units]``; the noise
+        of the sensor, ``[faces, 48, 48]``, with mean 0, variance 1 and nearly normal (the sum of
+        four uniform bytes).
     """
-    uniform = np.empty((count, len(_TRAITS) + len(UNITS)), np.float32)
-    noise = np.empty((count, SIZE, SIZE), np.float32)
+    numbers = len(_TRAITS) + len(UNITS)
+    words = np.empty((count, numbers + SIZE * SIZE // 2), np.uint64)
     for row in range(count):
-        generator = np.random.Generator(np.random.Philox(key=[seed, first + row]))
-        generator.random(dtype=np.float32, out=uniform[row])
-        generator.standard_normal(dtype=np.float32, out=noise[row])
-    traits: dict[str, Array] = {}
-    for column, (name, (low, high)) in enumerate(_TRAITS.items()):
-        traits[name] = low + (high - low) * uniform[:, column, None, None]
-    return Identity(**traits), uniform[:, len(_TRAITS) :], noise
+        words[row] = np.random.Philox(key=[seed, first + row]).random_raw(words.shape[1])
+    uniform = (words[:, :numbers] >> np.uint64(40)).astype(np.float32) / 2**24
+    traits = {
+        name: low + (high - low) * uniform[:, column, None, None]
+        for column, (name, (low, high)) in enumerate(_TRAITS.items())
+    }
+    quarters = words[:, numbers:].astype("<u8").view(np.uint8).reshape(count, 4, SIZE, SIZE)
+    noise = quarters.sum(axis=1, dtype=np.float32)
+    return Identity(**traits), uniform[:, len(_TRAITS) :], (noise - 510) / _NOISE_DEVIATION

@@ -1,0 +1,43 @@
+"""The hair of the head: behind the face and over it."""
+
+import numpy as np
+
+from explainkit_fer_hw3.faces.canvas import Grid, bump, square, squircle
+from explainkit_fer_hw3.faces.identity import Array
+from explainkit_fer_hw3.faces.scene import Scene
+
+
+def hair_tones(scene: Scene, grid: Grid) -> Array:
+    """Strands, a sheen on the side of the light, and shade beside the neck."""
+    who = scene.who
+    bend = 0.13 * (1 + who.wave) * grid.v
+    sway = np.sin(bend + who.phase)
+    strand = np.sin(who.strands * grid.u + 1.8 * who.wave * sway + who.phase)
+    fine = np.sin(2.3 * who.strands * grid.u - 2 * bend + 2 * who.phase)
+    body = 1 + 0.13 * strand * (1 + 0.6 * sway) + 0.08 * fine
+    shade = 0.22 * bump(np.abs(grid.u) - who.width, grid.v - 4, 6, 22)
+    sheen = bump(grid.u - 7 * who.light_x, grid.v + 19, 15, 6)
+    return scene.hair * (body - shade) + (0.05 + 0.2 * scene.hair) * sheen
+
+
+def silhouette(scene: Scene, grid: Grid) -> Array:
+    """Distance to all that the hair may cover, as if the face were not there."""
+    who, style = scene.who, scene.style
+    ripple = 0.55 * style.curl * np.sin(0.9 * grid.v + who.phase) * np.sin(0.31 * grid.u + 1)
+    width = who.width + style.thickness + 0.6 * who.volume + ripple
+    height = np.clip(grid.v, -np.inf, 0) / (23 + style.volume + 0.5 * who.volume)
+    height += np.clip(grid.v, 0, np.inf) / style.length
+    return squircle(grid.u, height, width, 0.35)
+
+
+def front(scene: Scene, grid: Grid, behind: Array) -> Array:
+    """Distance to the hair over the face: what lies above the hairline, within the silhouette."""
+    who, style = scene.who, scene.style
+    x = grid.u / who.width - 0.25 * who.parting
+    x2 = square(x)
+    x4 = square(x2)
+    line = style.line + 0.9 * who.hairline + x2 * (style.side + x4 * style.temple)
+    ripple = 0.45 * style.curl * np.sin(1.3 * grid.u + who.phase)
+    slope = x * (2 * style.side + 6 * style.temple * x4) / who.width
+    above = (grid.v - line - ripple) / np.sqrt(1 + square(slope))
+    return np.maximum(above, behind)
