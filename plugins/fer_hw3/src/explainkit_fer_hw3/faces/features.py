@@ -45,12 +45,12 @@ def paint_eyes(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     canvas.darken(w.at, 0.22 * w.cover(crease))
     white = w.cover(np.maximum(between, ends))
     canvas.paint(w.at, white, (0.50 + 0.42 * scene.skin) * (0.88 + 0.12 * arc))
-    gaze = np.where(w.x > 0, who.gaze_x, -who.gaze_x)
-    gx, gy = x - gaze, y - who.gaze_y + 0.25 - 0.1 * wide
+    gx = w.x - np.copysign(who.eye_x, w.x) - who.gaze_x
+    gy = y - who.gaze_y + 0.25 - 0.1 * wide
     radius = np.sqrt(square(gx) + square(gy))
     canvas.paint(w.at, white * w.cover(radius - 1.85), who.iris)
     canvas.paint(w.at, white * w.cover(radius - 0.95), 0.03)
-    spark = disc(np.copysign(gx, w.x) + 0.7, gy + 0.75, 0.5, 0.5)
+    spark = disc(gx + 0.7, gy + 0.75, 0.5, 0.5)
     canvas.paint(w.at, 0.8 * white * w.cover(spark), 0.95)
     thick = 0.34 + 0.26 * who.lashes * (0.3 + 0.7 * scene.beardless)
     lash = np.maximum(np.abs(y - upper) - thick * (1 + 0.4 * s), ends - 0.5)

@@ -14,10 +14,10 @@ def hair_tones(scene: Scene, grid: Grid) -> Array:
     sway = np.sin(bend + who.phase)
     strand = np.sin(who.strands * grid.u + 1.8 * who.wave * sway + who.phase)
     fine = np.sin(2.3 * who.strands * grid.u - 2 * bend + 2 * who.phase)
-    body = 1 + 0.13 * strand * (1 + 0.6 * sway) + 0.08 * fine
+    body = 1 + 0.10 * strand * (1 + 0.7 * sway) + 0.07 * fine
     shade = 0.22 * bump(np.abs(grid.u) - who.width, grid.v - 4, 6, 22)
     sheen = bump(grid.u - 7 * who.light_x, grid.v + 19, 15, 6)
-    return scene.hair * (body - shade) + (0.05 + 0.2 * scene.hair) * sheen
+    return scene.hair * (body - shade) + (0.08 + 0.2 * scene.hair) * sheen
 
 
 def silhouette(scene: Scene, grid: Grid) -> Array:
@@ -33,11 +33,11 @@ def silhouette(scene: Scene, grid: Grid) -> Array:
 def front(scene: Scene, grid: Grid, behind: Array) -> Array:
     """Distance to the hair over the face: what lies above the hairline, within the silhouette."""
     who, style = scene.who, scene.style
-    x = grid.u / who.width - 0.25 * who.parting
+    x = grid.u / who.width - 0.15 * who.parting
     x2 = square(x)
     x4 = square(x2)
     line = style.line + 0.9 * who.hairline + x2 * (style.side + x4 * style.temple)
-    ripple = 0.45 * style.curl * np.sin(1.3 * grid.u + who.phase)
+    ripple = 0.6 * style.curl * np.sin(1.3 * grid.u + who.phase) * np.sin(0.41 * grid.u + 2)
     slope = x * (2 * style.side + 6 * style.temple * x4) / who.width
     above = (grid.v - line - ripple) / np.sqrt(1 + square(slope))
     return np.maximum(above, behind)

@@ -69,9 +69,9 @@ class Identity:
     nose_height: Annotated[Array, 0.75, 1.25]
     mouth_y: Annotated[Array, 12.0, 13.4]
     mouth_width: Annotated[Array, 5.9, 7.2]
-    lip_upper: Annotated[Array, 0.9, 1.6]
-    lip_lower: Annotated[Array, 1.2, 2.1]
-    lip_tone: Annotated[Array, 0.58, 0.84]
+    lip_upper: Annotated[Array, 1.0, 1.8]
+    lip_lower: Annotated[Array, 1.3, 2.3]
+    lip_tone: Annotated[Array, 0.52, 0.80]
     teeth: Annotated[Array, 0.0, 1.0]
     # Glasses
     glasses: Annotated[Array, 0.0, 1.0]
@@ -89,7 +89,7 @@ class Identity:
     clutter: Annotated[Array, 0.0, 1.0]
     cloth: Annotated[Array, 0.05, 0.85]
     exposure: Annotated[Array, -1.0, 1.0]
-    contrast: Annotated[Array, 0.9, 1.3]
+    contrast: Annotated[Array, 0.9, 1.4]
     blur: Annotated[Array, 0.0, 0.30]
     noise: Annotated[Array, 0.002, 0.014]
 

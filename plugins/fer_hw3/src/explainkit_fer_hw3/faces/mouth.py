@@ -31,17 +31,17 @@ class Mouth:
         laugh = smile * on(who.teeth > 0.35) * (0.5 + 0.6 * who.teeth)
         widening = 0.26 * smile + 0.22 * stretch - 0.12 * tight - 0.30 * rounded
         self.half = who.mouth_width * (1 + widening - 0.08 * down * (1 - stretch))
-        self.y = who.mouth_y + 0.9 * smile - 0.7 * down - 0.5 * sneer - 0.3 * jaw
+        self.y = who.mouth_y + 0.9 * smile - 0.7 * down - 0.5 * sneer - 0.3 * jaw + 1.9 * rounded
         self.bend = 0.4 * stretch - 3.6 * smile
         self.hook = 3.3 * down + 0.8 * stretch
-        self.up = 0.3 * laugh + 0.9 * jaw + sneer * depress + 0.5 * stretch * jaw
-        self.low = 3.0 * laugh + (5.6 - 2.2 * stretch) * jaw + 1.7 * depress
+        self.up = 0.3 * laugh + 0.9 * jaw + 1.7 * rounded + sneer * depress + 0.5 * stretch * jaw
+        self.low = 3.6 * laugh + (5.6 - 2.2 * stretch) * jaw - 1.4 * rounded + 1.7 * depress
         self.roundness = np.minimum(jaw + 0.8 * depress, 1)
         thin = (1 - 0.6 * tight) * (1 - 0.2 * stretch)
         self.upper = who.lip_upper * thin * (1 - 0.3 * smile) * (1 - 0.2 * sneer)
         self.lower = who.lip_lower * thin * (1 - 0.2 * smile) * (1 + 0.2 * depress)
         self.press = 0.38 + 0.35 * tight
-        self.teeth = 2.4 * laugh + 1.7 * stretch * jaw + 1.2 * depress * sneer + 0.55 * rounded
+        self.teeth = 2.9 * laugh + 1.7 * stretch * jaw + 1.2 * depress * sneer + 0.55 * rounded
         self.lower_teeth = stretch * jaw + 1.1 * depress
 
     @property
@@ -80,7 +80,7 @@ def paint_mouth(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth) -> None:
     canvas.paint(w.at, 0.5 * inside * tongue, 0.85 * who.lip_tone * scene.skin)
     above = w.cover(w.y - roof - mouth.teeth * np.sqrt(elliptic)) * np.minimum(3 * mouth.teeth, 1)
     beneath = w.cover(floor - w.y - mouth.lower_teeth * gap) * np.minimum(3 * mouth.lower_teeth, 1)
-    canvas.paint(w.at, 0.9 * inside * np.maximum(above, beneath), 0.55 + 0.35 * scene.skin)
+    canvas.paint(w.at, 0.9 * inside * np.maximum(above, beneath), 0.55 + 0.38 * scene.skin)
 
 
 def paint_beard(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth, head: Array) -> None:
@@ -103,7 +103,7 @@ def paint_beard(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth, head: Ar
         mouth.upper + mouth.lower + spread + 0.2,
     )
     jaw = np.maximum(np.maximum(edge - w.y, head[w.at] - 0.6), -ring)
-    hairs = 1 + 0.2 * np.sin(2 * w.x + who.phase) * np.sin(1.7 * w.y)
+    hairs = 1 + 0.12 * np.sin(2.6 * w.x + 1.6 * np.sin(1.9 * w.y + who.phase))
     below = density * w.cover(jaw, 3.5)
     canvas.paint(w.at, below, scene.stubble * hairs)
     s2 = np.clip(square(w.x / mouth.half), 0, 1)

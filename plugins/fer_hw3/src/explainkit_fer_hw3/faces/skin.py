@@ -38,11 +38,11 @@ def skin_tones(scene: Scene, grid: Grid, mouth: Mouth) -> Array:
     slope_y[:, 1:-1] = 0.5 * (relief[:, 2:] - relief[:, :-2])
     slope_x[:, :, 0], slope_x[:, :, -1] = slope_x[:, :, 1], slope_x[:, :, -2]
     slope_y[:, 0], slope_y[:, -1] = slope_y[:, 1], slope_y[:, -2]
-    light_x, light_y = 0.8 * who.light_x * np.abs(who.light_x), 0.75 * who.light_y
+    light_x, light_y = 0.9 * who.light_x * np.abs(who.light_x), 0.75 * who.light_y
     towards = np.sqrt(1 - 0.7 * (square(light_x) + square(light_y)))
     length = np.sqrt(1 + square(slope_x) + square(slope_y))
     facing = positive((towards - light_x * slope_x - light_y * slope_y) / length)
-    ambient = 0.30 + 0.22 * who.ambient
+    ambient = 0.22 + 0.26 * who.ambient
     light = ambient + (1.08 - ambient) * facing - 0.13 * socket
     for window, shadow in _wrinkles(scene, grid, mouth):
         light[window.at] -= shadow
