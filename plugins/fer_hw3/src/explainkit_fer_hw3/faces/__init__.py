@@ -116,6 +116,8 @@ def draw(
     labels = _check_labels(labels)
     seed = _check_integer("seed", seed)
     first = _check_integer("first", first)
+    if first + len(labels) > 2**64:
+        raise DatasetError(f"first: expected at most 2**64 - {len(labels)}, got {first}")
     if neutral is not None:
         _check_part("neutral", neutral, tuple(PART_UNITS))
     if without is not None:

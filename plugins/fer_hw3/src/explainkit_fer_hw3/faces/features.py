@@ -39,7 +39,8 @@ def paint_eyes(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     upper, lower = -up * arc * (1 + slant * s), low * arc
     ends = np.abs(x) - who.eye_width
     between = np.maximum(upper - y, y - lower)
-    canvas.label(w.at, np.maximum(between - 0.9, ends - 0.7) < 0, EYES)
+    lids = np.maximum(upper - y - 2.0, y - lower - 0.9)
+    canvas.label(w.at, np.maximum(lids, ends - 0.7) < 0, EYES)
 
     crease = np.maximum(np.abs(y - upper + 1.5 + 0.3 * wide) - 0.4, ends)
     canvas.darken(w.at, 0.22 * w.cover(crease))

@@ -113,7 +113,9 @@ def sample(seed: int, first: int, count: int) -> tuple[Identity, Array, Array]:
     numbers = len(_TRAITS) + len(UNITS)
     words = np.empty((count, numbers + SIZE * SIZE // 2), np.uint64)
     for row in range(count):
-        words[row] = np.random.Philox(key=[seed, first + row]).random_raw(words.shape[1])
+        words[row] = np.random.Philox(key=np.array([seed, first + row], np.uint64)).random_raw(
+            words.shape[1]
+        )
     uniform = (words[:, :numbers] >> np.uint64(40)).astype(np.float32) / 2**24
     traits = {
         name: low + (high - low) * uniform[:, column, None, None]

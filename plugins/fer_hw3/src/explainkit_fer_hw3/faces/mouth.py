@@ -108,7 +108,7 @@ def paint_beard(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth, head: Ar
     canvas.paint(w.at, below, scene.stubble * hairs)
     s2 = np.clip(square(w.x / mouth.half), 0, 1)
     top = mouth.meeting(s2) - mouth.up * (1 - s2) - mouth.upper - 1.7
-    tash = np.abs(w.y - top - 2.2 * s2) - 1.45 + 0.6 * s2
+    tash = np.abs(w.y - top - 1.3 * s2) - 1.35 + 0.8 * s2
     tash = np.maximum(tash, w.a - mouth.half - 0.7)
     above = 0.82 * lip * w.cover(tash, 2)
     canvas.paint(w.at, above, scene.stubble * hairs)

@@ -21,8 +21,9 @@ PARTS: tuple[str, ...] = (
     "brows",
     "glasses",
 )
-"""Every pixel shows one: ``background`` takes in neck and clothes, ``cheeks`` the temples and
-ears, ``chin`` the skin around the mouth, ``beard`` the moustache; ``eyes`` includes the lids."""
+"""Every pixel shows one. ``eyes`` reaches from the fold of the upper lid to the lower lid,
+``forehead`` takes in the temples and the skin between and below the brows, ``cheeks`` the ears,
+``chin`` the skin around the mouth, ``beard`` the moustache, ``background`` neck and clothes."""
 
 BACKGROUND, HAIR, FOREHEAD, NOSE, CHEEKS, CHIN, BEARD, MOUTH, EYES, BROWS, GLASSES = range(11)
 
