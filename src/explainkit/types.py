@@ -76,6 +76,7 @@ class DatasetSpec:
         splits: The splits that ``load`` may give.
         source: Where the data comes from.
         licence: Its terms of use.
+        summary: What it is, in one line.
     """
 
     load: "Callable[..., Dataset]"
@@ -86,6 +87,7 @@ class DatasetSpec:
     splits: tuple[str, ...]
     source: str
     licence: str
+    summary: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class ModelSpec:
         std: Per channel, in units of pixel / 255.
         dataset: Qualified name of the data set it was trained on.
         layer: Dotted path of the layer that class-activation maps use by default.
+        summary: What it is, in one line.
     """
 
     build: Callable[[], nn.Module]
@@ -111,6 +114,7 @@ class ModelSpec:
     std: tuple[float, ...]
     dataset: str | None = None
     layer: str | None = None
+    summary: str = ""
 
 
 @dataclass(frozen=True, eq=False)

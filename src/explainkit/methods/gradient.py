@@ -146,7 +146,8 @@ class IntegratedGradients:
     """Gradients integrated along the straight path from a baseline to the image.
 
     ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα``, which is approximated by
-    ``(x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``. The exact map sums to ``S_c(x) − S_c(b)``. How far the sum is off is always reported as
+    ``(x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``.
+    The exact map sums to ``S_c(x) − S_c(b)``. How far the sum is off is always reported as
     ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05), one number per image.
 
     Each image's path is a batch of its own, so that a map does not depend on its neighbours.

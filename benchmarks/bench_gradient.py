@@ -1,0 +1,162 @@
+"""Gradient methods beside the bare passes they need and beside Captum, as documented and tuned.
+
+Run `make bench`. Everything is measured in one process on two threads: rounds are interleaved
+(bare passes, ours, Captum, …), the median is taken, a warm-up round is dropped. Peak memory is the
+high-water mark of a fresh process above its level before the call. The network is the shape of a
+4.8-million-parameter recogniser of 48×48 grey faces, with random weights: speed does not depend on
+what they are.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import captum.attr
+import torch
+from torch import Tensor, nn
+
+import explainkit as ek
+
+STEPS, SAMPLES = 50, 25
+TUNED = 64  # images at once that Captum is fastest with
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    channels = 1
+    for width, padding in ((128, 1), (128, 0), (256, 0), (256, 0), (512, 0), (512, 0)):
+        layers += [nn.Conv2d(channels, width, 3, padding=padding), nn.ReLU()]
+        if len(layers) % 5 == 4:
+            layers.append(nn.MaxPool2d(2))
+        channels = width
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
+        nn.Linear(64, 7),
+    ).eval()  # fmt: skip
+
+
+def bare(model: nn.Module, images: Tensor, target: Tensor, passes: int) -> None:
+    """The forwards and input gradients that a method can't do without, and nothing else."""
+    points = images.repeat_interleave(passes, 0)
+    labels = target.repeat_interleave(passes)
+    for start in range(0, len(points), TUNED):
+        x = points[start : start + TUNED].clone().requires_grad_()
+        score = model(x).gather(1, labels[start : start + TUNED, None]).sum()
+        torch.autograd.grad(score, x)
+
+
+def candidates(
+    model: nn.Module, images: Tensor, target: Tensor
+) -> dict[str, dict[str, Callable[[], object]]]:
+    def ours(method: str, **params: object) -> Callable[[], object]:
+        return lambda: ek.explain(model, images, target, method, **params)
+
+    saliency = captum.attr.Saliency(model)
+    leaf = images.clone().requires_grad_()
+    tunnel = captum.attr.NoiseTunnel(saliency)
+    integrated = captum.attr.IntegratedGradients(model)
+    noise = {"nt_samples": SAMPLES, "stdevs": 0.15, "target": target}
+    return {
+        "saliency": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("saliency"),
+            "captum": lambda: saliency.attribute(leaf, target, abs=False),
+        },
+        "input_x_gradient": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("input_x_gradient"),
+            "captum": lambda: captum.attr.InputXGradient(model).attribute(leaf, target),
+        },
+        "integrated_gradients": {
+            "bare": lambda: bare(model, images, target, STEPS),
+            "explainkit": ours("integrated_gradients", steps=STEPS),
+            "captum": lambda: integrated.attribute(images, 0.0, target, n_steps=STEPS),
+            "captum tuned": lambda: integrated.attribute(
+                images, 0.0, target, n_steps=STEPS, internal_batch_size=TUNED
+            ),
+        },
+        "smoothgrad": {
+            "bare": lambda: bare(model, images, target, SAMPLES),
+            "explainkit": ours("smoothgrad", samples=SAMPLES),
+            "captum": lambda: tunnel.attribute(leaf, abs=False, **noise),
+            "captum tuned": lambda: tunnel.attribute(
+                leaf, abs=False, nt_samples_batch_size=max(TUNED // len(images), 1), **noise
+            ),
+        },
+    }
+
+
+def prepare(batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.set_num_threads(2)
+    # Captum computes the gradients of all weights unless they are frozen: its best setting
+    model = network().requires_grad_(False)
+    return model, torch.rand(batch, 1, 48, 48), torch.arange(batch) % 7
+
+
+def seconds(method: str, batch: int, rounds: int) -> dict[str, float]:
+    calls = candidates(*prepare(batch))[method]
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak(method: str, batch: int, name: str) -> float:
+    """Megabytes above the level before the call; the process is fresh."""
+    model, images, target = prepare(batch)
+    call = candidates(model, images, target)[method][name]
+    bare(model, images[:1], target[:1], 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--peak", nargs=2, metavar=("METHOD", "NAME"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(peak(options.peak[0], options.batch, options.peak[1]))
+        return
+    rows = []
+    for method in candidates(*prepare(1)):
+        times = seconds(method, options.batch, options.rounds)
+        for name, value in times.items():
+            command = [sys.executable, __file__, "--batch", str(options.batch), "--peak", method]
+            memory = subprocess.run([*command, name], capture_output=True, text=True, check=True)
+            rows.append(
+                {
+                    "method": method,
+                    "what": name,
+                    "ms_per_image": 1000 * value / options.batch,
+                    "ratio_to_bare": value / times["bare"],
+                    "peak_mb": float(memory.stdout),
+                }
+            )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}\n")
+    print(f"{'method':22}{'':14}{'ms/image':>10}{'/ bare':>9}{'peak MB':>10}")
+    for row in rows:
+        print(
+            f"{row['method']:22}{row['what']:14}{row['ms_per_image']:10.1f}"
+            f"{row['ratio_to_bare']:9.3f}{row['peak_mb']:10.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

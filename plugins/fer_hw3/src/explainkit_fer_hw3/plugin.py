@@ -1,0 +1,26 @@
+"""What the plugin offers. Strings only: importing this imports no torch."""
+
+from collections.abc import Mapping
+
+from explainkit import hookimpl
+
+
+@hookimpl
+def explainkit_datasets() -> Mapping[str, str]:
+    """FER2013, and faces that are drawn on the spot."""
+    return {
+        "fer2013": "explainkit_fer_hw3.data:FER2013",
+        "drawn": "explainkit_fer_hw3.data:DRAWN",
+    }
+
+
+@hookimpl
+def explainkit_models() -> Mapping[str, str]:
+    """The study's two networks."""
+    return {"cnn": "explainkit_fer_hw3.models:CNN", "dnn": "explainkit_fer_hw3.models:DNN"}
+
+
+@hookimpl
+def explainkit_commands() -> str:
+    """The study's commands, at ``explainkit run fer_hw3``."""
+    return "explainkit_fer_hw3.commands:app"

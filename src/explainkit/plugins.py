@@ -1,0 +1,265 @@
+"""Discovery: every plugin is loaded in its own guard, so that a broken one takes nobody along.
+
+pluggy's own loader stops at the first entry point that fails and skips a duplicate name in
+silence; here each one is loaded, validated and asked alone, and a report says how it went.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
+from typing import Any
+
+import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+import explainkit
+from explainkit import builtin, hookspecs
+from explainkit.errors import PluginError, UnknownNameError
+from explainkit.hookspecs import PROJECT
+from explainkit.registry import Registry
+
+KINDS = {"methods": "method", "models": "model", "datasets": "dataset"}
+"""Kinds of things a plugin can offer, with their singular: hook ``explainkit_<kind>``."""
+
+CORE = "explainkit"
+"""The core's own plugin id."""
+
+DISTRIBUTION = "explainkit-vision"
+
+SLOW = 1.0
+"""Seconds after which loading a plugin is reported as slow."""
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """How one plugin fared.
+
+    Attributes:
+        name: Its id: the entry point's name.
+        distribution: The package it came with.
+        version: That package's version.
+        hooks: The hooks it implements.
+        status: ``"ok"``, ``"slow"`` (it works) or ``"broken"`` (something of it was skipped).
+        error: What is wrong, in one line.
+        seconds: What loading it took.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...] = ()
+    status: str = "ok"
+    error: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.distribution} {self.version})"
+
+
+class Plugins:
+    """All plugins of a process: what they are, how they fared, and what they offer."""
+
+    def __init__(self, found: Iterable[EntryPoint] | None = None, strict: bool | None = None) -> None:
+        """Finds plugins by their metadata; none is imported yet.
+
+        Args:
+            found: Entry points; by default those of the installed packages.
+            strict: Make any broken plugin an error; by default what ``EXPLAINKIT_STRICT`` says.
+        """
+        points = entry_points(group=PROJECT) if found is None else found
+        self.strict = os.environ.get("EXPLAINKIT_STRICT") == "1" if strict is None else strict
+        self._points: dict[str, EntryPoint] = {}
+        self._reports: dict[str, PluginReport] = {
+            CORE: PluginReport(CORE, DISTRIBUTION, explainkit.__version__)
+        }
+        self._duplicates: list[PluginReport] = []
+        self._modules: dict[str, object] = {}
+        self._offers: dict[str, dict[str, Any]] = {}
+        self._registries: dict[str, Registry] = {}
+        for point in sorted(points, key=lambda p: (p.name, _distribution(p)[0])):
+            report = PluginReport(point.name, *_distribution(point))
+            if point.name in self._reports:
+                first = self._reports[point.name]
+                self._duplicates.append(
+                    replace(
+                        report,
+                        status="broken",
+                        error=f"skipped: {first.distribution} has the plugin id {point.name!r} too",
+                    )
+                )
+                continue
+            self._points[point.name] = point
+            self._reports[point.name] = report
+
+    def names(self) -> list[str]:
+        """Ids of all plugins but the core, from metadata alone."""
+        return sorted(self._points)
+
+    def reports(self) -> list[PluginReport]:
+        """How every plugin fared; loads them all."""
+        for name in (CORE, *self.names()):
+            self._load(name)
+        return [self._reports[name] for name in (CORE, *self.names())] + self._duplicates
+
+    def broken(self) -> list[PluginReport]:
+        """Reports of the plugins loaded so far that don't work as they should."""
+        known = [*self._reports.values(), *self._duplicates]
+        return [report for report in known if report.status == "broken"]
+
+    def registry(self, kind: str) -> Registry:
+        """The registry of a kind, filled by every plugin that works.
+
+        Raises:
+            PluginError: A plugin is broken and strictness was asked for.
+        """
+        if kind not in self._registries:
+            registry = Registry(KINDS[kind], self._described)
+            for name in (CORE, *self.names()):
+                for short, value in self._load(name).get(f"{PROJECT}_{kind}", {}).items():
+                    registry.add(name, short, value)
+            self._registries[kind] = registry
+        return self._registries[kind]
+
+    def offer(self, name: str, hook: str) -> Any:
+        """What one plugin's hook returned; here a broken plugin is an error.
+
+        Raises:
+            UnknownNameError: No such plugin.
+            PluginError: It did not load, or doesn't implement the hook.
+        """
+        if name not in self._reports:
+            known = ", ".join(self.names()) or "none"
+            raise UnknownNameError(f"no plugin is named {name!r}; installed: {known}")
+        offers = self._load(name)
+        report = self._reports[name]
+        if hook in offers:
+            return offers[hook]
+        reason = report.error or f"it has no {hook.removeprefix(PROJECT + '_')}"
+        raise PluginError(f"plugin {report} can't be used: {reason}")
+
+    def version_of(self, name: str) -> str:
+        """Distribution and version of a plugin, for the record."""
+        report = self._reports[name]
+        return f"{report.distribution} {report.version}"
+
+    def _described(self, name: str) -> str:
+        return str(self._reports[name])
+
+    def _load(self, name: str) -> dict[str, Any]:
+        """Loads one plugin if that hasn't been tried, and gives what its hooks returned."""
+        if name not in self._offers:
+            start = time.perf_counter()
+            self._offers[name], hooks, errors = self._try(name)
+            seconds = time.perf_counter() - start
+            slow = seconds > SLOW and not errors
+            self._reports[name] = replace(
+                self._reports[name],
+                hooks=tuple(hooks),
+                status="broken" if errors else "slow" if slow else "ok",
+                error="; ".join(errors) or (f"took {seconds:.1f} s to load" if slow else ""),
+                seconds=seconds,
+            )
+            if errors and self.strict:
+                raise PluginError(f"plugin {self._reports[name]} is broken: {'; '.join(errors)}")
+        return self._offers[name]
+
+    def _try(self, name: str) -> tuple[dict[str, Any], list[str], list[str]]:
+        """What a plugin's hooks return, which it has, and what is wrong with it."""
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        try:
+            module = builtin if name == CORE else self._points[name].load()
+            if mismatch := _built_for_another_version(self._reports[name].distribution):
+                return {}, [], [mismatch]
+            manager.register(module, name)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            return {}, [], [f"built for another version of explainkit: {_line(error)}"]
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return {}, [], [_line(error)]
+        offers, errors = {}, []
+        callers = manager.get_hookcallers(module) or []
+        for caller in sorted(callers, key=lambda c: c.name):
+            for implementation in caller.get_hookimpls():
+                try:
+                    result = implementation.function()
+                except (Exception, SystemExit) as error:  # noqa: BLE001
+                    errors.append(f"{caller.name} raises {_line(error)}")
+                    continue
+                if problem := _problem(caller.name, result):
+                    errors.append(f"{caller.name} returns {problem}")
+                else:
+                    offers[caller.name] = result
+        return offers, sorted(caller.name for caller in callers), errors
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    if point.dist is None:
+        return "unknown distribution", "?"
+    return str(point.dist.name), str(point.dist.version)
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _built_for_another_version(distribution: str) -> str | None:
+    """Why a plugin's own requirement excludes this explainkit, if it does."""
+    try:
+        needs = requires(distribution) or []
+        installed = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return None
+    for text in needs:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if canonicalize_name(requirement.name) == DISTRIBUTION and not requirement.specifier.contains(
+            installed, prereleases=True
+        ):
+            return f"built for another version of explainkit: it needs {text}, this is {installed}"
+    return None
+
+
+def _problem(hook: str, result: object) -> str | None:
+    """What is wrong with a hook's return value, if anything."""
+    if hook == f"{PROJECT}_commands":
+        if isinstance(result, str) or type(result).__name__ == "Typer":
+            return None
+        return f"{type(result).__name__}, not a typer.Typer or 'module:attribute'"
+    if not isinstance(result, Mapping):
+        return f"{type(result).__name__}, not a mapping of names"
+    for name, value in result.items():
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            return f"the name {name!r}, which is not an identifier"
+        if isinstance(value, str):
+            if ":" not in value:
+                return f"{value!r} for {name!r}, not 'module:attribute'"
+        elif not hasattr(value, "__dataclass_fields__"):
+            return f"{type(value).__name__} for {name!r}, not 'module:attribute' or a dataclass"
+    return None
+
+
+@cache
+def default() -> Plugins:
+    """The plugins of this process."""
+    return Plugins()
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind (`KINDS`) with what is installed in this process."""
+    return default().registry(kind)
+
+
+def summary(value: object) -> str:
+    """What something is, in one line: a class's docstring, or a specification's own words."""
+    if isinstance(value, type):
+        return (value.__doc__ or "").strip().partition("\n")[0]
+    return str(getattr(value, "summary", ""))
