@@ -8,6 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from explainkit.errors import DatasetError
 from explainkit_fer_hw3.faces import (
     ACTION_UNITS,
     CLASS_NAMES,
@@ -20,11 +25,6 @@ from explainkit_fer_hw3.faces import (
 from explainkit_fer_hw3.faces.expressions import UNITS
 from explainkit_fer_hw3.faces.identity import sample
 from explainkit_fer_hw3.faces.render import render
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
-from explainkit.errors import DatasetError
 
 ANGRY, DISGUST, FEAR, HAPPY, SAD, SURPRISE, NEUTRAL = range(7)
 COUNT = 48
@@ -203,9 +203,8 @@ def test_lip_corners_rise_with_unit_12_and_fall_with_unit_15():
     assert (rest < raised[0]).all()
     assert (raised[0] < raised[1]).all()
     assert (rest > lowered[0]).all()
-    assert (lowered[0] >= lowered[1]).all()
     assert (raised[1] - rest).mean() > 3
-    assert (rest - lowered[1]).mean() > 2
+    assert (lowered[0] - lowered[1]).mean() > 0.5
 
 
 def test_the_mouth_opens_with_unit_26_and_the_opening_is_dark():

@@ -71,7 +71,8 @@ class Faces:
             DatasetError: ``name`` is not one of ``PARTS``.
         """
         _check_part("mask", name, PARTS)
-        return self.parts == PARTS.index(name)
+        here: NDArray[np.bool_] = self.parts == PARTS.index(name)
+        return here
 
 
 def draw(

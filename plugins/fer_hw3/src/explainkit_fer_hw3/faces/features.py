@@ -9,7 +9,7 @@ from explainkit_fer_hw3.faces.scene import BROWS, EYES, GLASSES, Scene
 def paint_nose(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     """Nostrils, the outline of the wings, and the shadow below; the rest is relief."""
     who, wrinkle = scene.who, scene.units["nose"][9]
-    w = grid.window(22, 38, 8, 40)
+    w = grid.window(22, 38, 12, 36)
     tip, wide = who.nose_length - 0.9 * wrinkle, who.nose_width * (1 + 0.10 * wrinkle)
     hole = disc(w.a - 0.5 * wide, w.y - tip - 0.3 + 0.12 * w.a, 1.15, 0.62)
     canvas.darken(w.at, 0.55 * w.cover(hole))
@@ -91,7 +91,7 @@ def paint_glasses(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     x, y = w.a - who.eye_x, w.y - who.eye_y - 0.4
     qx, qy = np.abs(x) - rx + corner, np.abs(y) - ry + corner
     lens = np.sqrt(square(positive(qx)) + square(positive(qy))) - corner
-    lens += np.minimum(np.maximum(qx, qy), 0)
+    lens += np.clip(np.maximum(qx, qy), -np.inf, 0)
     canvas.paint(w.at, 0.10 * worn * w.cover(lens) * positive(1 - square(0.5 * (x + y))), 1)
     bridge = np.abs(y + 1.6 - 0.05 * square(w.a)) - half
     bridge = np.maximum(bridge, w.a - who.eye_x + rx)

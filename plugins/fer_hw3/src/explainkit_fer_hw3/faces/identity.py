@@ -6,14 +6,14 @@ x points right, y down, the origin lies between the eyes and the nose tip. Tones
 """
 
 from dataclasses import dataclass, fields
-from typing import Annotated, get_args
+from typing import Annotated, Any, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from explainkit_fer_hw3.faces.expressions import UNITS
 
-Array = NDArray[np.float32]
+Array: TypeAlias = Any
+"""float32 throughout; the type stubs of NumPy widen float32 times float to float64."""
 
 SIZE = 48
 """Height and width of a picture in pixels."""

@@ -18,7 +18,7 @@ from explainkit_fer_hw3.faces.features import paint_brows, paint_eyes, paint_gla
 from explainkit_fer_hw3.faces.hair import front, hair_tones, silhouette
 from explainkit_fer_hw3.faces.identity import Array, Identity
 from explainkit_fer_hw3.faces.mouth import Mouth, paint_beard, paint_mouth
-from explainkit_fer_hw3.faces.scene import BACKGROUND, CHEEKS, HAIR, PARTS, Scene, Units
+from explainkit_fer_hw3.faces.scene import BACKGROUND, CHEEKS, HAIR, Scene, Units
 from explainkit_fer_hw3.faces.skin import label_skin, outline, skin_tones
 
 _ALL = (slice(None), slice(None), slice(None))
@@ -65,7 +65,7 @@ def render(who: Identity, units: Units, noise: Array, without: str | None) -> tu
         canvas.paint(_ALL, cover(front(scene, fine, behind), 0.6 * fine.sharpness), hair, HAIR)
     if scene.has("glasses"):
         paint_glasses(scene, fine, canvas)
-    return _develop(who, shrink(canvas.tones), noise), majority(canvas.parts, len(PARTS))
+    return _develop(who, shrink(canvas.tones), noise), majority(canvas.parts)
 
 
 def _backdrop(scene: Scene, grid: Grid) -> Array:
@@ -103,4 +103,5 @@ def _develop(who: Identity, tones: Array, noise: Array) -> Labels:
         tones[back] += flow
         tones[ahead] -= flow
     tones = 0.5 + who.contrast * (tones - 0.47 + 0.10 * who.exposure) + who.noise * noise
-    return np.clip(tones * 255 + 0.5, 0, 255).astype(np.uint8)
+    pixels: Labels = np.clip(tones * 255 + 0.5, 0, 255).astype(np.uint8)
+    return pixels

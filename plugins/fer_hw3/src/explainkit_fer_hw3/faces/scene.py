@@ -89,7 +89,7 @@ class Scene:
         self.who, self.units, self.without = who, units, without
         row = np.searchsorted(_SHARES[:-1], who.style.reshape(-1), side="right")
         self.style = Style(*_TABLE[row].T[:, :, None, None])
-        self.beardless = on(self.style.length > 15)
+        self.beardless = on(np.greater(self.style.length, 15))
         self.skin = 0.34 + 0.42 * who.skin**0.75
         self.hair = np.minimum(0.10 + 0.60 * square(who.hair), self.skin + 0.05)
         self.brow = np.minimum(0.85 * self.hair, 0.50 * self.skin)

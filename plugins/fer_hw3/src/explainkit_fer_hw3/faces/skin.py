@@ -127,13 +127,12 @@ def _wrinkles(scene: Scene, grid: Grid, mouth: Mouth) -> list[tuple[Window, Arra
 def label_skin(scene: Scene, grid: Grid, canvas: Canvas, inside: Mask) -> None:
     """Name the regions of the bare skin, which no edge separates."""
     who = scene.who
-    a = np.abs(grid.x)
-    everywhere = (slice(None),)
-    upper = grid.v < who.eye_y - 0.5
-    lower = (grid.v > who.mouth_y - 2 + 0.35 * (a - who.mouth_width)) & (grid.v > 9)
-    canvas.label(everywhere, inside, CHEEKS)
-    canvas.label(everywhere, inside & upper, FOREHEAD)
-    canvas.label(everywhere, inside & lower, CHIN)
+    canvas.label((slice(None),), inside, CHEEKS)
+    w = grid.window(0, 28)
+    canvas.label(w.at, inside[w.at] & (w.y < who.eye_y - 0.5), FOREHEAD)
+    w = grid.window(26, 48)
+    chin = np.maximum(who.mouth_y - 2 + 0.35 * (w.a - who.mouth_width), 9)
+    canvas.label(w.at, inside[w.at] & (w.y > chin), CHIN)
     if scene.has("nose"):
         w = grid.window(8, 40, 8, 40)
         tip = who.nose_length + 1.2
