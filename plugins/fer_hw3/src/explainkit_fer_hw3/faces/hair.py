@@ -27,7 +27,7 @@ def silhouette(scene: Scene, grid: Grid) -> Array:
     width = who.width + style.thickness + 0.6 * who.volume + ripple
     height = np.clip(grid.v, -np.inf, 0) / (23 + style.volume + 0.5 * who.volume)
     height += np.clip(grid.v, 0, np.inf) / style.length
-    return squircle(grid.u, height, width, 0.35)
+    return squircle(grid.u, height, width, np.maximum(0.35, 0.55 * who.square))
 
 
 def front(scene: Scene, grid: Grid, behind: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from explainkit_fer_hw3.faces.canvas import Canvas, Grid, bump, disc, on, square
+from explainkit_fer_hw3.faces.canvas import Canvas, Grid, bump, crest, disc, on, square
 from explainkit_fer_hw3.faces.identity import Array
 from explainkit_fer_hw3.faces.scene import BEARD, MOUTH, Scene
 
@@ -95,21 +95,21 @@ def paint_beard(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth, head: Ar
     w = grid.window(20, 48)
     x = w.a / who.width
     edge = 13.5 - 2 * x - 10.5 * square(square(x)) + 0.35 * np.sin(1.3 * w.x + who.phase)
-    spread = 0.5 * (mouth.low + mouth.up)
-    ring = disc(
-        w.x,
-        w.y - mouth.y - 0.5 * (mouth.low - mouth.up),
-        mouth.half + 0.7,
-        mouth.upper + mouth.lower + spread + 0.2,
-    )
-    jaw = np.maximum(np.maximum(edge - w.y, head[w.at] - 0.6), -ring)
-    hairs = 1 + 0.12 * np.sin(2.6 * w.x + 1.6 * np.sin(1.9 * w.y + who.phase))
-    below = density * w.cover(jaw, 3.5)
-    canvas.paint(w.at, below, scene.stubble * hairs)
     s2 = np.clip(square(w.x / mouth.half), 0, 1)
-    top = mouth.meeting(s2) - mouth.up * (1 - s2) - mouth.upper - 1.7
-    tash = np.abs(w.y - top - 1.3 * s2) - 1.35 + 0.8 * s2
-    tash = np.maximum(tash, w.a - mouth.half - 0.7)
-    above = 0.82 * lip * w.cover(tash, 2)
-    canvas.paint(w.at, above, scene.stubble * hairs)
+    meeting = mouth.meeting(s2)
+    lips = disc(
+        w.x,
+        w.y - meeting - 0.5 * (mouth.low + mouth.lower - mouth.up - mouth.upper) * (1 - s2),
+        mouth.half + 0.3,
+        0.5 * (mouth.up + mouth.upper + mouth.low + mouth.lower) + 0.2,
+    )
+    hairs = scene.stubble * (1 + 0.12 * np.sin(2.6 * w.x + 1.6 * np.sin(1.9 * w.y + who.phase)))
+    below = w.cover(np.maximum(edge - w.y, head[w.at] - 0.6), 3.5)
+    below *= density * (1 - w.cover(lips, 2))
+    canvas.paint(w.at, below, hairs)
+    top = meeting - (mouth.up + mouth.upper) * (1 - s2)
+    thick = 1.3 - 0.7 * square(s2) - 0.5 * crest(w.x, 1.1)
+    moustache = np.abs(w.y - top + 2.0 - 1.3 * s2) - thick
+    above = 0.88 * lip * w.cover(np.maximum(moustache, w.a - mouth.half), 1.6)
+    canvas.paint(w.at, above, hairs)
     canvas.label(w.at, np.maximum(below, above) > 0.4, BEARD)

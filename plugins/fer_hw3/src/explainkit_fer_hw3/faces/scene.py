@@ -93,7 +93,7 @@ class Scene:
         self.skin = 0.34 + 0.42 * who.skin**0.75
         self.hair = np.minimum(0.10 + 0.60 * square(who.hair), self.skin + 0.05)
         self.brow = np.minimum(0.85 * self.hair, 0.50 * self.skin)
-        self.stubble = np.minimum(0.90 * self.hair, 0.55 * self.skin)
+        self.stubble = np.minimum(0.80 * self.hair, 0.36 * self.skin)
 
     def has(self, part: str) -> bool:
         """Whether a part is drawn at all."""
