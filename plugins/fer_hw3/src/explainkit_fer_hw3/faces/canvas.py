@@ -49,8 +49,8 @@ def squircle(x: Array, y: Array, rx: Array, squareness: float | Array) -> Array:
     """Distance, to first order, to ``(x/rx)^2 + y^2 - squareness (x/rx)^2 y^2 = 1``.
 
     Between an ellipse (0) and a rectangle (1); ``y`` comes in units of its own radius. Source:
-    M. Fernandez-Guasti, "Analytic geometry of some rectilinear figures" (1992),
-    doi:10.1080/0020739920230607.
+    M. Fernandez-Guasti, "Analytic geometry of some rectilinear figures", Int. J. Math. Educ. Sci.
+    Technol. 23(6), 895-901 (1992).
     """
     s, t = square(x / rx), square(y)
     total = s + t

@@ -1,10 +1,10 @@
 """The seven expressions as facial action units, and which part of a face shows which unit.
 
 Action units (AUs) are the observable muscle actions of the Facial Action Coding System. The
-combinations are the prototypes of EMFACS as listed by Lucey et al. (2010).
+combinations are the prototypes of its emotional edition, EMFACS.
 
-Sources: P. Ekman, W. V. Friesen, "Facial Action Coding System" (1978); P. Lucey et al., "The
-Extended Cohn-Kanade Dataset (CK+)", CVPR Workshops 2010, doi:10.1109/CVPRW.2010.5543262.
+Sources: P. Ekman, W. V. Friesen, "Facial Action Coding System" (1978); W. V. Friesen, P. Ekman,
+"EMFACS-7: Emotional Facial Action Coding System" (1983).
 """
 
 from collections.abc import Mapping

@@ -70,7 +70,7 @@ def paint_brows(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     t = np.clip((w.a - start) / (end - start), -0.2, 1.1)
     near, far = square(1 - t), square(t)
     y = who.brow_y - 3.0 * inner * near - 2.5 * outer * (0.25 + 1.75 * t - far)
-    y += lowered * (1.1 + 2.2 * near) + wrinkle * (0.8 + 1.2 * near) + 0.9 * knit * inner * t
+    y += lowered * (1.1 + 2.2 * near) + wrinkle * (1.4 + 1.1 * near) + 0.9 * knit * inner * t
     arch = who.brow_arch * (1 - 0.6 * lowered) * (1 - 0.8 * inner * knit)
     y += far * t - 4 * arch * t * (1 - t) * (0.4 + t)
     half = 0.5 * who.brow_thickness * (1 + 0.12 * knit) * (1 - 0.62 * np.clip(far, 0, 1))
