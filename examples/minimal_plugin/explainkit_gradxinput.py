@@ -1,0 +1,20 @@
+"""A whole plugin: one saliency method."""
+
+from dataclasses import dataclass
+
+import torch
+from explainkit import hookimpl
+
+
+@dataclass(frozen=True)
+class GradientXInput:
+    """Gradient of the target's score times the image (Shrikumar et al., 2016)."""
+
+    def __call__(self, model, inputs, target):
+        score = model(inputs).gather(1, target[:, None]).sum()
+        return torch.autograd.grad(score, inputs)[0] * inputs
+
+
+@hookimpl
+def explainkit_methods():
+    return {"gradient_x_input": GradientXInput}

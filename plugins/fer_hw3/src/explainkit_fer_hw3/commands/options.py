@@ -1,0 +1,144 @@
+"""The options that commands share, each declared once, and what they stand for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from explainkit_fer_hw3.data import FaceDataset
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="FER2013 in any of its forms: a CSV, a folder `train/<class>/*.jpg`, or a zip of "
+        "either. Without it: faces drawn on the spot.",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="train, validation, public_test, private_test or all."),
+]
+Index = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--index",
+        help="Number of a picture within the split, in file order (a folder tree: in sorted path "
+        "order). May be repeated.",
+    ),
+]
+Image = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image",
+        help="Any photo of a face: it is made grey, cropped to its central square and resized. "
+        "May be repeated.",
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", help="cnn, dnn, or a .safetensors file of weights.")
+]
+MethodName = Annotated[
+    str, typer.Option("--method", help="A saliency method; `explainkit list methods` shows all.")
+]
+Param = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="A parameter of the method, `name=value`. May be repeated."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", help="The class to explain, by name or number; else the predicted."),
+]
+Out = Annotated[Path, typer.Option("--out", help="The folder to write into.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, or a torch device such as cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only it.")]
+
+OUT = Path("explainkit-out")
+
+notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def load_model(name: str, device: str) -> "nn.Module":
+    """The network, on its device.
+
+    Raises:
+        ModelError: A file that is no such network.
+        typer.BadParameter: A device that this machine doesn't have.
+    """
+    import explainkit as ek
+
+    model = ek.load_model(f"fer_hw3/{name}" if name in {"cnn", "dnn"} else name)
+    return model.to(find_device(device))
+
+
+def find_device(name: str) -> "torch.device":
+    """The torch device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        typer.BadParameter: This machine doesn't have it.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"--device {name}: {reason}; try auto or cpu") from error
+
+
+def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
+    """FER2013 from a file or folder, or drawn faces without one.
+
+    Raises:
+        DatasetError: It can't be read, or has no such split.
+    """
+    from explainkit_fer_hw3.data import load_drawn, load_fer2013
+
+    if path is None:
+        return load_drawn(None, split, seed=seed)
+    return load_fer2013(path, split, seed=seed)
+
+
+def describe_data(path: Path | None) -> str:
+    """What the pictures are, for a title or a record."""
+    return "drawn faces" if path is None else str(path)
+
+
+def predict(model: "nn.Module", data: "FaceDataset", batch: int = 256) -> "Tensor":
+    """Logits ``[n, classes]`` of a data set, on the CPU, with a progress bar on a terminal."""
+    import torch
+
+    device = next(model.parameters()).device
+    parts = []
+    with torch.inference_mode(), progress(len(data), "pictures") as advance:
+        for start in range(0, len(data), batch):
+            images = data.subset(range(start, min(start + batch, len(data)))).images
+            # the layout in which convolutions run fastest, on a CPU too
+            images = images.to(device).contiguous(memory_format=torch.channels_last)
+            parts.append(model(images).cpu())
+            advance(len(images))
+    return torch.cat(parts)
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Any]:
+    """A progress bar on stderr, none where that is no terminal; gives a function to advance it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=notes, transient=True, disable=not notes.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,182 @@
+"""``saliency``: where a network looks, drawn as the study draws it."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from explainkit.types import Explanation
+
+
+def saliency(
+    data: options.Data = None,
+    split: options.Split = None,
+    index: options.Index = None,
+    image: options.Image = None,
+    model: options.Model = "cnn",
+    method: options.MethodName = "saliency",
+    param: options.Param = None,
+    target: options.Target = None,
+    out: options.Out = options.OUT,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Where the network looks: one row per picture, and the explanation saved beside it.
+
+    Each row shows the picture with its class and the network's probabilities, the heatmap under
+    two named scalings, and the picture masked to its most relevant pixels.
+
+    The study's example is picture 38 of its own file, an angry face: `--index 38` on a CSV of that
+    layout. A folder tree has another order. Without `--split` the numbers count all pictures of
+    the file.
+
+    Examples:
+
+        explainkit run fer_hw3 saliency
+
+        explainkit run fer_hw3 saliency --data train.csv --index 38
+
+        explainkit run fer_hw3 saliency --image me.jpg --method smoothgrad --param samples=50
+
+        explainkit run fer_hw3 saliency --method integrated_gradients --target sad --json
+    """
+    import explainkit as ek
+    from explainkit.parameters import parse_params
+    from explainkit.render.figure import save_figure, study_figure
+
+    params = parse_params(method, param or [])
+    pictures = _pictures(data, split, index, image, seed)
+    network = options.load_model(model, device)
+    start = time.perf_counter()
+    explanation = ek.explain(
+        network,
+        pictures.images.to(options.find_device(device)),
+        _target(target),
+        method,
+        seed=seed,
+        **params,
+    )
+    seconds = time.perf_counter() - start
+    stem = "-".join([method.rpartition("/")[2], Path(model).stem, *pictures.tags[:8]])
+    figure = save_figure(study_figure(explanation, labels=pictures.labels), out / f"{stem}.png")
+    saved = explanation.save(out / stem)
+    if as_json:
+        rows = _rows(explanation, pictures, figure, saved, seconds)
+        typer.echo(json.dumps({"schema_version": 1, "pictures": rows}))
+        return
+    for i in range(len(explanation)):
+        typer.echo(_sentence(explanation, pictures, i))
+    typer.echo(f"explanation: {saved}")
+    typer.echo(f"picture: {figure}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """What is to be explained.
+
+    Attributes:
+        images: Normalised, ``[n, 1, 48, 48]``.
+        labels: True class of each, or None where it isn't known.
+        indices: Number of each in its split, or None for a photo.
+        tags: A short name of each, for file names.
+    """
+
+    images: "Tensor"
+    labels: list[int | None]
+    indices: list[int | None]
+    tags: list[str]
+
+
+STUDY_ROW = (0, 3, 5)
+"""Without any choice: an angry, a happy and a surprised face of the drawn ones."""
+
+
+def _pictures(
+    data: Path | None,
+    split: str | None,
+    index: list[int] | None,
+    image: list[Path] | None,
+    seed: int,
+) -> _Pictures:
+    """Reads what the options name.
+
+    Raises:
+        DatasetError: A file can't be read.
+        typer.BadParameter: A number that the data doesn't have, or options that exclude each other.
+    """
+    if image:
+        if index or data or split:
+            raise typer.BadParameter("--image stands alone: leave out --data, --split and --index")
+        return _photos(image)
+    faces = options.load_data(data, split or "all", seed)
+    chosen = index or (list(STUDY_ROW) if data is None else [0])
+    for number in chosen:
+        if not 0 <= number < len(faces):
+            raise typer.BadParameter(
+                f"--index {number}: {options.describe_data(data)} ({split or 'all'}) has pictures "
+                f"0 to {len(faces) - 1}"
+            )
+    subset = faces.subset(chosen)
+    labels = [None if label < 0 else label for label in subset.labels.tolist()]
+    return _Pictures(subset.images, labels, [*chosen], [str(number) for number in chosen])
+
+
+def _photos(paths: list[Path]) -> _Pictures:
+    import torch
+
+    from explainkit_fer_hw3.data import read_image
+    from explainkit_fer_hw3.models import MEAN, STD
+
+    pixels = torch.stack([read_image(path) for path in paths])
+    unknown = [None] * len(paths)
+    tags = ["".join(c if c.isalnum() else "_" for c in path.stem)[:40] for path in paths]
+    return _Pictures((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
+
+
+def _target(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _sentence(explanation: "Explanation", pictures: _Pictures, i: int) -> str:
+    probabilities = explanation.logits[i].softmax(0)
+    best = int(probabilities.argmax())
+    name = "picture " + pictures.tags[i]
+    label = pictures.labels[i]
+    truth = f" ({explanation.class_names[label]})" if label is not None else ""
+    return (
+        f"{name}{truth}: read as {explanation.class_names[best]}, "
+        f"probability {float(probabilities[best]):.2f}; explained: {explanation.target_name(i)}"
+    )
+
+
+def _rows(
+    explanation: "Explanation", pictures: _Pictures, figure: Path, saved: Path, seconds: float
+) -> list[dict[str, Any]]:
+    rows = []
+    for i, logits in enumerate(explanation.logits):
+        probabilities = logits.softmax(0).tolist()
+        label = pictures.labels[i]
+        rows.append(
+            {
+                "index": pictures.indices[i],
+                "label": None if label is None else explanation.class_names[label],
+                "predicted": explanation.class_names[int(logits.argmax())],
+                "target": explanation.target_name(i),
+                "probabilities": dict(zip(explanation.class_names, probabilities, strict=True)),
+                "method": explanation.method,
+                "params": explanation.params,
+                "figure": str(figure),
+                "explanation": str(saved),
+                "seconds": round(seconds / len(explanation), 4),
+            }
+        )
+    return rows

@@ -1,0 +1,131 @@
+"""``summary``: the layers of a network with their shapes, parameters and operations."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def summary(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="cnn, dnn, or a .safetensors file; both networks by default."),
+    ] = None,
+    out: options.Out = options.OUT,
+    as_json: options.Json = False,
+) -> None:
+    """The layers of the networks: shapes, parameters, operations; and a drawing of each.
+
+    Examples:
+
+        explainkit run fer_hw3 summary
+
+        explainkit run fer_hw3 summary --model cnn --json
+    """
+    from explainkit.render.diagram import architecture_figure
+    from explainkit.render.figure import save_figure
+
+    found = []
+    for name in model or ["cnn", "dnn"]:
+        module = options.load_model(name, "cpu")
+        rows = layers(module)
+        title = f"{Path(name).stem}: {sum(row['parameters'] for row in rows):,} parameters"
+        drawn = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in rows]
+        figure = save_figure(
+            architecture_figure(drawn, title), out / f"summary-{Path(name).stem}.png"
+        )
+        found.append(
+            {
+                "model": name,
+                "parameters": sum(row["parameters"] for row in rows),
+                "multiply_adds": sum(row["multiply_adds"] for row in rows),
+                "layers": rows,
+                "figure": str(figure),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "models": found}))
+        return
+    for facts in found:
+        _print(facts)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    table = Table("layer", "kind", "output", box=None, title=facts["model"], title_justify="left")
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds", justify="right")
+    for row in facts["layers"]:
+        shape = " × ".join(map(str, row["output"]))
+        counts = (f"{row[key]:,}" if row[key] else "" for key in ("parameters", "multiply_adds"))
+        table.add_row(row["name"], escape(row["kind"]), shape, *counts)
+    totals = (f"{facts[key]:,}" for key in ("parameters", "multiply_adds"))
+    table.add_row("total", "", "", *totals, style="bold")
+    Console().print(table)
+    typer.echo(f"drawn: {facts['figure']}\n")
+
+
+def layers(model: "nn.Module") -> list[dict[str, Any]]:
+    """One row per layer that has no layers of its own, in the order in which they run.
+
+    Multiply-adds are counted for convolutions and linear layers, per picture.
+    """
+    import torch
+    from torch import nn
+
+    rows: list[dict[str, Any]] = []
+
+    def row(name: str, module: nn.Module, output: torch.Tensor) -> dict[str, Any]:
+        weights = [p for key, p in module.named_parameters() if key.endswith("weight")]
+        places = output[0, 0].numel() if output.dim() == 4 else 1
+        counted = isinstance(module, nn.Conv2d | nn.Linear)
+        return {
+            "name": name,
+            "kind": _kind(module),
+            "output": list(output.shape[1:]),
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "multiply_adds": sum(w.numel() for w in weights) * places if counted else 0,
+        }
+
+    handles = [
+        module.register_forward_hook(
+            lambda module, _inputs, output, name=name: rows.append(row(name, module, output))
+        )
+        for name, module in model.named_modules()
+        if not list(module.children())
+    ]
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, *model.explainkit_spec.image_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
+def _kind(module: "nn.Module") -> str:
+    """A layer's kind in words: ``3×3 convolution``, ``dropout 0.3``."""
+    from torch import nn
+
+    match module:
+        case nn.Conv2d():
+            height, width = module.kernel_size
+            padding = ", padded" if any(module.padding) else ""
+            return f"{height}×{width} convolution{padding}"
+        case nn.MaxPool2d():
+            return f"{module.kernel_size}×{module.kernel_size} max pooling"
+        case nn.Dropout():
+            return f"dropout {module.p:g}"
+        case nn.Linear():
+            return "linear"
+        case nn.ReLU():
+            return "ReLU"
+    return type(module).__name__.lower()

@@ -1,0 +1,125 @@
+"""The study's two networks: a convolutional one, and a fully connected one of nearly its size."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from explainkit.errors import ModelError
+from explainkit.types import ModelSpec
+from explainkit_fer_hw3.faces import CLASS_NAMES
+
+MEAN, STD = 0.5077, 0.2550
+"""Of FER2013's training pictures, in units of pixel / 255."""
+
+
+def build_cnn() -> nn.Sequential:
+    """Six 3×3 convolutions of 128-128-256-256-512-512 channels, then 2048-128-64-7.
+
+    The first convolution is padded by 1, the others are not; 2×2 max pooling and dropout follow
+    each pair. 4,845,063 parameters, as in the study.
+
+    Example:
+        >>> sum(p.numel() for p in build_cnn().parameters())
+        4845063
+    """
+    layers: list[nn.Module] = []
+    channels = 1
+    for width, dropout in ((128, 0.05), (256, 0.05), (512, 0.1)):
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1 if channels == 1 else 0),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Dropout(dropout),
+        ]
+        channels = width
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(2048, 128),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(64, len(CLASS_NAMES)),
+    )
+
+
+def build_dnn() -> nn.Sequential:
+    """Five linear layers, 2304-1216-1024-768-200-7, with dropout: 4,991,495 parameters.
+
+    The study gives the total and the number of layers, not the widths: these are chosen to meet
+    the total.
+
+    Example:
+        >>> sum(p.numel() for p in build_dnn().parameters())
+        4991495
+    """
+    widths = (48 * 48, 1216, 1024, 768, 200)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, width in enumerate(widths[1:]):
+        layers += [nn.Linear(widths[i], width), nn.ReLU(), nn.Dropout(0.3)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], len(CLASS_NAMES)))
+
+
+def packaged_weights(file: str) -> Mapping[str, Tensor]:
+    """The weights that ship with the plugin, checked against their hash, in float32.
+
+    Raises:
+        ModelError: The file is missing or was changed.
+    """
+    folder = files("explainkit_fer_hw3") / "weights"
+    try:
+        expected = json.loads((folder / "hashes.json").read_text())[file]
+        data = (folder / file).read_bytes()
+    except (OSError, KeyError) as error:
+        raise ModelError(
+            f"expected packaged weights {file}, found none ({error}): reinstall explainkit-fer-hw3"
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise ModelError(
+            f"expected {file} to have sha256 {expected[:12]}…, got {found[:12]}…: the file was "
+            "changed; reinstall explainkit-fer-hw3"
+        )
+    return {name: tensor.float() for name, tensor in load(data).items()}
+
+
+def cnn_weights() -> Mapping[str, Tensor]:
+    """The trained weights of the CNN; ``weights/cnn.md`` is their model card."""
+    return packaged_weights("cnn.safetensors")
+
+
+def dnn_weights() -> Mapping[str, Tensor]:
+    """The trained weights of the DNN; ``weights/dnn.md`` is their model card."""
+    return packaged_weights("dnn.safetensors")
+
+
+CNN = ModelSpec(
+    build=build_cnn,
+    weights=cnn_weights,
+    class_names=CLASS_NAMES,
+    image_shape=(1, 48, 48),
+    mean=(MEAN,),
+    std=(STD,),
+    dataset="fer_hw3/fer2013",
+    layer="15",
+    summary="Six convolutions on 48×48 grey faces, seven expressions, 4,845,063 parameters.",
+)
+
+DNN = ModelSpec(
+    build=build_dnn,
+    weights=dnn_weights,
+    class_names=CLASS_NAMES,
+    image_shape=(1, 48, 48),
+    mean=(MEAN,),
+    std=(STD,),
+    dataset="fer_hw3/fer2013",
+    summary="Five linear layers on 48×48 grey faces, seven expressions, 4,991,495 parameters.",
+)

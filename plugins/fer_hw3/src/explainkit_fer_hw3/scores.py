@@ -1,0 +1,89 @@
+"""How well a classifier does, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+Z95 = 1.959963984540054
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share: ``(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)``.
+
+    It stays within 0 and 1 and is honest for few trials. No trials: everything is possible.
+
+    References:
+        Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference",
+        Journal of the American Statistical Association 22, doi:10.1080/01621459.1927.10502953.
+
+    Example:
+        >>> wilson(0, 10)
+        (0.0, 0.2775327998628891)
+    """
+    if not trials:
+        return 0.0, 1.0
+    share, z2 = successes / trials, Z95**2
+    centre = share + z2 / (2 * trials)
+    reach = Z95 * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    scale = 1 + z2 / trials
+    return max((centre - reach) / scale, 0.0), min((centre + reach) / scale, 1.0)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One mistake: how many pictures of a class are read as another."""
+
+    true: str
+    predicted: str
+    count: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """Of the true class's pictures."""
+        return self.count / self.of
+
+    def __str__(self) -> str:
+        return (
+            f"{self.true.capitalize()} is read as {self.predicted.capitalize()} in "
+            f"{self.share:.0%} of its pictures ({self.count} of {self.of})"
+        )
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Counts ``[true, predicted]``, int64, from int64 ``[n]`` each.
+
+    Example:
+        >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
+        [[1, 0], [1, 1]]
+    """
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, -1)
+
+
+def most_confused(counts: Tensor, class_names: Sequence[str], most: int = 5) -> list[Confusion]:
+    """The mistakes that take the largest shares of their true class, largest first."""
+    found = [
+        Confusion(class_names[true], class_names[predicted], int(count), int(counts[true].sum()))
+        for true in range(len(counts))
+        for predicted, count in enumerate(counts[true])
+        if true != predicted and count
+    ]
+    return sorted(found, key=lambda c: (-c.share, c.true, c.predicted))[:most]
+
+
+def class_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Recall and precision of each class with their 95 % intervals, and its number of pictures."""
+    scores: dict[str, dict[str, object]] = {}
+    for i, name in enumerate(class_names):
+        right, support, read = (int(v) for v in (counts[i, i], counts[i].sum(), counts[:, i].sum()))
+        scores[name] = {
+            "support": support,
+            "recall": right / support if support else None,
+            "recall_interval": wilson(right, support),
+            "precision": right / read if read else None,
+            "precision_interval": wilson(right, read),
+        }
+    return scores
