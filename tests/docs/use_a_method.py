@@ -1,0 +1,22 @@
+"""Snippets of docs/how-to/use-a-method.md; run by tests/test_docs.py."""
+
+# --8<-- [start:use]
+import explainkit as ek
+
+model = ek.load_model("fer_hw3/cnn")
+faces = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(4))
+
+explanation = ek.explain(model, faces.images, method="integrated_gradients", steps=20)
+explanation.attribution.shape  # [4, 1, 48, 48]
+explanation.target  # the predicted class of each
+explanation.diagnostics["completeness_gap"]  # how far the map's sum is off
+# --8<-- [end:use]
+
+# --8<-- [start:draw]
+heat = explanation.heatmap(reduce="sum")  # [4, 48, 48]
+figure = explanation.plot(scaling="percentile:99")
+explanation.save("where-it-looks")
+# --8<-- [end:draw]
+
+assert heat.shape == (4, 48, 48)
+assert ek.Explanation.load("where-it-looks").method == "explainkit/integrated_gradients"
