@@ -178,15 +178,16 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: int) -> "Explanation":
-        """The explanation of one image, still with its batch axis."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"explanation {index} of {len(self)}")
-        start = index % len(self)
-        one = slice(start, start + 1)
+    def __getitem__(self, index: int | slice) -> "Explanation":
+        """The explanation of one image or some, still with the batch axis."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"explanation {index} of {len(self)}")
+            start = index % len(self)
+            index = slice(start, start + 1)
 
         def cut(value: Any) -> Any:
-            return value[one] if isinstance(value, Tensor) and len(value) == len(self) else value
+            return value[index] if isinstance(value, Tensor) and len(value) == len(self) else value
 
         changes = {name: cut(value) for name, value in vars(self).items()}
         changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
@@ -252,6 +253,6 @@ class Explanation:
         return load(Path(directory))
 
     def _repr_html_(self) -> str:
-        from explainkit.render.figure import to_html
+        from explainkit.render.html import to_html
 
         return to_html(self)

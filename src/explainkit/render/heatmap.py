@@ -1,0 +1,221 @@
+"""From a map's values to colours: scaling is explicit, named, and never hidden."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explainkit.errors import RenderError
+
+Kind = Literal["max", "percentile", "cumulative"]
+Sign = Literal["signed", "positive", "absolute"]
+
+DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
+"""Red speaks for the class, blue against it; both maps are fit for colour-blind readers."""
+
+_DEFAULTS: dict[str, float] = {"max": 0.0, "percentile": 99.0, "cumulative": 2.0}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How values become colours: what full colour stands for, and what happens to the sign.
+
+    Attributes:
+        kind: ``max``: the largest size |a| in the picture. ``percentile``: that percentile of
+            the sizes. ``cumulative``: the size at which the sorted sizes have added up to
+            100 − amount per cent of their sum, which is Captum's outlier rule.
+        amount: The percentile, or the per cent of the sum that is cut; not used by ``max``.
+        sign: ``signed``: a diverging scale symmetric about zero. ``positive``: values below zero
+            count as zero. ``absolute``: sizes.
+    """
+
+    kind: Kind = "percentile"
+    amount: float = 99.0
+    sign: Sign = "signed"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise RenderError(f"scaling: expected {_list(Kind)}, got {self.kind!r}")
+        if self.sign not in get_args(Sign):
+            raise RenderError(f"scaling's sign: expected {_list(Sign)}, got {self.sign!r}")
+        if not 0 <= self.amount <= 100:
+            raise RenderError(f"scaling's amount: expected 0 to 100, got {self.amount}")
+
+    @classmethod
+    def parse(cls, text: "Scaling | str") -> "Scaling":
+        """Reads ``max``, ``percentile:98``, ``cumulative:2:absolute``, ``max:positive``.
+
+        Raises:
+            RenderError: It is none of these.
+
+        Example:
+            >>> str(Scaling.parse("percentile:positive"))
+            'percentile:99:positive'
+        """
+        if isinstance(text, Scaling):
+            return text
+        kind, *rest = text.split(":")
+        amount, sign = _DEFAULTS.get(kind, 0.0), "signed"
+        for part in rest:
+            try:
+                amount = float(part)
+            except ValueError:
+                sign = part
+        return cls(kind, amount, sign)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        amount = "" if self.kind == "max" else f":{self.amount:g}"
+        return f"{self.kind}{amount}" + ("" if self.sign == "signed" else f":{self.sign}")
+
+    @property
+    def title(self) -> str:
+        """The scaling in words, for a figure."""
+        words = {
+            "max": "to the maximum",
+            "percentile": f"to percentile {self.amount:g}",
+            "cumulative": f"to {100 - self.amount:g} % of the sum",
+        }[self.kind]
+        return words if self.sign == "signed" else f"{words}, {self.sign}"
+
+    @property
+    def colours(self) -> str:
+        """The name of the colour map."""
+        return DIVERGING if self.sign == "signed" else SEQUENTIAL
+
+
+def _list(kind: Any) -> str:
+    return ", ".join(get_args(kind))
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Maps ready to be coloured.
+
+    Attributes:
+        values: ``[batch, height, width]`` in [−1, 1], or [0, 1] where there is no sign.
+        limits: What full colour stands for in each map, in the method's own unit, ``[batch]``; 0
+            for a map without values.
+        notes: A remark for each map, or "".
+    """
+
+    values: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool = False) -> Scaled:
+    """Scales maps so that full colour stands for their limit; larger values are clipped.
+
+    Args:
+        maps: ``[batch, height, width]`` in the method's own unit.
+        scaling: How, as an object or by name.
+        shared: Give all maps the largest of their limits, so that their colours compare.
+
+    Raises:
+        RenderError: Values that are not finite, or a scaling that doesn't exist.
+
+    Example:
+        >>> scale(torch.tensor([[[1.0, -4.0]]]), "max").values.tolist()
+        [[[0.25, -1.0]]]
+    """
+    rule = Scaling.parse(scaling)
+    values = maps.detach().to("cpu", torch.float64).numpy()
+    if not np.isfinite(values).all():
+        raise RenderError("expected a finite map to draw, got NaN or infinity")
+    if rule.sign == "positive":
+        values = values.clip(min=0)
+    elif rule.sign == "absolute":
+        values = np.abs(values)
+    limits = np.array([_limit(np.abs(one), rule) for one in values])
+    notes = tuple("" if limit else "zero everywhere" for limit in limits)
+    if shared:
+        limits = np.full_like(limits, limits.max(initial=0.0))
+    divisor = np.where(limits > 0, limits, 1.0)[:, None, None]
+    return Scaled((values / divisor).clip(-1, 1), limits, notes)
+
+
+def _limit(sizes: NDArray[np.float64], rule: Scaling) -> float:
+    """What full colour stands for; the maximum where the rule would give a map no colour at all."""
+    largest = float(sizes.max(initial=0.0))
+    match rule.kind:
+        case "percentile":
+            found = float(np.percentile(sizes, rule.amount))
+        case "cumulative":
+            ordered = np.sort(sizes, axis=None)
+            # the first place at which the sum reaches the share, as Captum counts it
+            sums = np.cumsum(ordered)
+            reached = sums >= sums[-1] * 0.01 * (100 - rule.amount)
+            found = float(ordered[int(reached.argmax())])
+        case _:
+            found = largest
+    return found or largest
+
+
+def colour(values: NDArray[np.float64], colours: str = DIVERGING) -> NDArray[np.uint8]:
+    """Colours scaled values: ``[height, width]`` to RGB ``[height, width, 3]``.
+
+    Args:
+        values: In [−1, 1] for a diverging colour map, in [0, 1] otherwise.
+        colours: Name of the colour map.
+    """
+    place = (values + 1) / 2 if colours == DIVERGING else values
+    rgb: NDArray[np.uint8] = colormaps[colours](place, bytes=True)[..., :3]
+    return rgb
+
+
+def picture(
+    image: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> tuple[NDArray[np.float64], str]:
+    """An input as it looks, and a remark if that took a guess.
+
+    Args:
+        image: ``[channel, height, width]`` in model-input space.
+        mean: Per channel; pixel / 255 = input · std + mean. None: unknown.
+        std: Per channel.
+
+    Returns:
+        Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the remark, or "".
+    """
+    values = image.detach().to("cpu", torch.float64).numpy()
+    note = ""
+    if mean is not None and std is not None:
+        values = values * np.array(std)[:, None, None] + np.array(mean)[:, None, None]
+    elif values.min() < 0 or values.max() > 1:
+        low, high = values.min(), values.max()
+        values = (values - low) / ((high - low) or 1.0)
+        note = "normalisation unknown: drawn from the least to the largest value"
+    values = values.clip(0, 1)
+    if len(values) == 3:
+        return np.moveaxis(values, 0, -1), note
+    if len(values) > 1:
+        note = f"mean of {len(values)} channels"
+    return values.mean(0), note
+
+
+def masked(
+    image: NDArray[np.float64], relevance: Tensor, keep: float = 0.2
+) -> NDArray[np.float64]:
+    """A picture in which only its most relevant pixels stay bright.
+
+    Args:
+        image: Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
+        relevance: ``[height, width]``; the larger, the more relevant.
+        keep: Share of the pixels that stay: exactly ``round(keep · height · width)``, the first in
+            reading order where values are equal.
+
+    Returns:
+        RGB ``[height, width, 3]`` in [0, 1], the other pixels dimmed.
+    """
+    flat = relevance.detach().to("cpu", torch.float64).flatten()
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[flat.argsort(descending=True, stable=True)[: round(keep * len(flat))]] = True
+    rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
+    backdrop = 0.12 + 0.18 * rgb.mean(-1, keepdims=True)
+    shown: NDArray[np.float64] = np.where(
+        kept.reshape(relevance.shape).numpy()[..., None], rgb, backdrop
+    )
+    return shown
