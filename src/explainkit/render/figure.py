@@ -24,7 +24,8 @@ INK, FAINT, RIGHT, WRONG, BAR = "#1c1c28", "#6b6b7b", "#1b7f4b", "#b3261e", "#c9
 TALL = 1.55
 """Height of a picture in inches."""
 
-_GAP, _MARGIN, _HEAD, _FOOT, _BARS, _SCALE = 0.3, 0.25, 0.62, 0.22, 1.75, 0.72
+_GAP, _MARGIN, _HEAD, _FOOT = 0.28, 0.25, 0.62, 0.22
+_BARS, _LABELS, _SCALE = 1.75, 0.62, 0.55
 
 
 class _Sheet:
@@ -102,7 +103,7 @@ def study_figure(
     notes: list[str] = []
     for row in range(len(explanation)):
         image = _draw_picture(sheet.axes(row, 0), explanation, row, labels, notes)
-        _draw_bars(sheet.axes(row, 1, _BARS - 0.72, shift=0.72), explanation, row, labels)
+        _draw_bars(sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS), explanation, row, labels)
         for column, rule in enumerate(rules, 2):
             _draw_map(sheet, row, column, wide, maps[row], rule, notes)
         axes = sheet.axes(row, len(rules) + 2)
@@ -133,7 +134,7 @@ def plot(
     notes: list[str] = []
     for row in range(len(explanation)):
         image = _draw_picture(sheet.axes(row, 0), explanation, row, None, notes)
-        _draw_bars(sheet.axes(row, 1, _BARS - 0.72, shift=0.72), explanation, row, None)
+        _draw_bars(sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS), explanation, row, None)
         _draw_map(sheet, row, 2, wide, maps[row], rule, notes)
         axes = sheet.axes(row, 3)
         _show(axes, overlay(image, maps[row], rule))
@@ -250,7 +251,7 @@ def _draw_bars(
     axes.tick_params(length=0, pad=3)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.spines["left"].set_color(BAR)
-    _title(axes, "probabilities (dark: explained)")
+    axes.set_title("probabilities", size=7, color=FAINT, loc="right", pad=4)
 
 
 def _draw_map(

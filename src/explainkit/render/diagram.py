@@ -1,0 +1,77 @@
+"""A network as a drawing: its layers as blocks, with shapes and parameters."""
+
+from collections.abc import Sequence
+from math import log2, prod
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from explainkit.render.figure import FAINT, INK
+
+Row = tuple[str, str, tuple[int, ...], int]
+"""A layer's name, kind, output shape without the batch, and number of parameters."""
+
+_COLOURS = {
+    "convolution": "#3f6fb5", "linear": "#7a4fa3", "pooling": "#c77d2e", "dropout": "#c9ccd8",
+    "flatten": "#5d6b78",
+}  # fmt: skip
+
+_UNIT, _ROW, _PER_LINE = 1.02, 2.55, 9
+
+
+def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
+    """Draws layers as blocks, from left to right; height tells the outputs' size, by its logarithm.
+
+    Rectifiers are not drawn: they change neither shape nor parameters.
+
+    Args:
+        rows: One per layer, in the order in which they run.
+        title: What the network is.
+    """
+    drawn = [row for row in rows if "relu" not in row[1].lower()]
+    lines = -(-len(drawn) // _PER_LINE)
+    per_line = -(-len(drawn) // lines)
+    width, height = 0.5 + per_line * _UNIT, 0.55 + lines * _ROW
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    axes.text(0.25, height - 0.27, title, size=10.5, weight="bold", color=INK, va="center")
+    largest = max(log2(prod(shape)) for _, _, shape, _ in drawn)
+    for place, row in enumerate(drawn):
+        line, column = divmod(place, per_line)
+        x = 0.25 + (column + 0.5) * _UNIT
+        y = height - 0.55 - line * _ROW - 0.95
+        _draw_block(axes, x, y, row, largest)
+        if column + 1 < per_line and place + 1 < len(drawn):
+            axes.annotate(
+                "", (x + _UNIT - 0.36, y), (x + 0.36, y),
+                arrowprops={"arrowstyle": "-|>", "color": "#b8b8c4", "lw": 0.8},
+            )  # fmt: skip
+    return figure
+
+
+def _draw_block(axes: Axes, x: float, y: float, row: Row, largest: float) -> None:
+    name, kind, shape, parameters = row
+    colour = next((c for word, c in _COLOURS.items() if word in kind.lower()), "#5d6b78")
+    tall = 0.35 + 1.2 * log2(prod(shape)) / largest
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - 0.3, y - tall / 2), 0.6, tall, boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor=colour, edgecolor="none",
+        )
+    )  # fmt: skip
+    light = "dropout" not in kind.lower()
+    axes.text(
+        x, y, " × ".join(map(str, shape)), size=7, rotation=90, ha="center", va="center",
+        color="white" if light else INK, weight="bold",
+    )  # fmt: skip
+    words = kind.replace(", padded", "\npadded").replace(" convolution", "\nconvolution")
+    below = words.replace(" max pooling", "\nmax pooling").replace(" 0", "\n0")
+    axes.text(x, y - 0.9, below, size=6.5, color=INK, ha="center", va="top", linespacing=1.15)
+    if parameters:
+        axes.text(x, y - 1.36, f"{parameters:,}", size=6, color=FAINT, ha="center", va="center")
+    axes.text(x, y + 0.86, name, size=5.5, color=FAINT, ha="center", va="center")
