@@ -1,0 +1,61 @@
+"""Pictures in memory, as bytes, normalised when they are asked for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explainkit_fer_hw3.faces import CLASS_NAMES
+from explainkit_fer_hw3.models import MEAN, STD
+
+
+@dataclass(frozen=True, eq=False)
+class FaceDataset:
+    """Labelled grey faces.
+
+    Attributes:
+        pixels: uint8 ``[n, 1, 48, 48]``.
+        labels: int64 ``[n]``, an index into ``class_names``; -1 where the file has no label.
+        indices: Number of each picture in its file, in file order, int64 ``[n]``.
+        names: What each picture is called: its path in a tree, or its row.
+        parts: Of drawn faces: the part that each pixel shows, uint8 ``[n, 48, 48]``.
+        class_names: In the order of the labels.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    names: tuple[str, ...]
+    parts: Tensor | None = None
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    @property
+    def images(self) -> Tensor:
+        """``(pixel / 255 − mean) / std``, float32 ``[n, 1, 48, 48]``: what the networks take."""
+        return normalise(self.pixels)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One picture as in `images`, ``[1, 48, 48]``, and its label."""
+        return normalise(self.pixels[index]), int(self.labels[index])
+
+    def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
+        """Some of the pictures, in the order of their places in this data set."""
+        rows = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices)
+        rows = rows.to(torch.int64)
+        changes: dict[str, Any] = {
+            name: getattr(self, name)[rows] for name in ("pixels", "labels", "indices")
+        }
+        parts = None if self.parts is None else self.parts[rows]
+        return replace(
+            self, **changes, parts=parts, names=tuple(self.names[i] for i in rows.tolist())
+        )
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Bytes to what the networks take."""
+    return (pixels.float() / 255 - MEAN) / STD

@@ -1,0 +1,56 @@
+"""Drawn faces as a data set."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.data.dataset import FaceDataset
+from explainkit_fer_hw3.faces import CLASS_NAMES, draw
+
+_POPULATIONS = {"train": 1_000_000, "validation": 2_000_000, "public_test": 3_000_000, "private_test": 4_000_000, "all": 5_000_000}  # fmt: skip
+
+_COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
+
+
+def load_drawn(
+    path: Path | None = None, split: str = "train", *, seed: int = 0, count: int | None = None
+) -> FaceDataset:
+    """Draws faces, the classes in turn: picture ``i`` shows class ``i`` mod 7.
+
+    Every split is a population of its own, so no split shows a face of another. There is no end of
+    faces: ``all`` is one more population, to look at.
+
+    Args:
+        path: None: nothing is read.
+        split: ``train``, ``validation``, ``public_test``, ``private_test`` or ``all``.
+        seed: Chooses other populations.
+        count: How many; by default 7,000 to train on and 700 of each other split.
+
+    Returns:
+        A data set that also knows the part of the face that every pixel shows, ``.parts``.
+
+    Raises:
+        DatasetError: A path, an unknown split, or a count below one.
+
+    Example:
+        >>> faces = load_drawn(split="validation", count=14)
+        >>> len(faces), faces.labels[:3].tolist(), faces.parts.shape
+        (14, [0, 1, 2], torch.Size([14, 48, 48]))
+    """
+    if path is not None:
+        raise DatasetError(f"drawn faces are read from nowhere: leave out the path, got {path}")
+    if split not in _POPULATIONS:
+        raise DatasetError(f"split: expected {', '.join(_POPULATIONS)}, got {split!r}")
+    count = _COUNTS[split] if count is None else count
+    if count < 1:
+        raise DatasetError(f"count: expected at least 1, got {count}")
+    faces = draw(np.arange(count) % len(CLASS_NAMES), seed=_POPULATIONS[split] + seed)
+    return FaceDataset(
+        pixels=torch.from_numpy(faces.pixels),
+        labels=torch.from_numpy(faces.labels),
+        indices=torch.arange(count),
+        names=tuple(f"face {i}" for i in range(count)),
+        parts=torch.from_numpy(faces.parts),
+    )

@@ -1,0 +1,59 @@
+"""Which pictures belong to which split."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.faces import CLASS_NAMES
+
+SPLITS = ("train", "validation", "public_test", "private_test")
+
+HELD_OUT = 0.1
+"""Share of the training pictures that validate where the file has no split for it."""
+
+
+def rows_of(
+    split: str, labels: NDArray[np.int64], codes: NDArray[np.int8], seed: int, where: str
+) -> NDArray[np.int64]:
+    """Places of a split's pictures, in file order.
+
+    Args:
+        split: One of `SPLITS`, or ``"all"``.
+        labels: Of all pictures of the file.
+        codes: The split that the file tells for each picture, an index into `SPLITS`.
+        seed: Of the drawn validation split.
+        where: The file, for the error.
+
+    Raises:
+        DatasetError: The file has no such split.
+    """
+    if split == "all":
+        return np.arange(len(codes))
+    known = splits_of(codes)
+    if split not in known:
+        raise DatasetError(f"{where} has no split {split!r}; it has {', '.join(known)}, all")
+    told = SPLITS.index("validation") in codes
+    drawn = split in {"train", "validation"} and not told
+    rows = np.flatnonzero(codes == SPLITS.index("train" if drawn else split))
+    if drawn:
+        held = _held_out(labels[rows], seed)
+        rows = rows[held if split == "validation" else ~held]
+    return rows
+
+
+def splits_of(codes: NDArray[np.int8]) -> list[str]:
+    """The splits that a file has, the drawn validation split among them."""
+    told = {SPLITS[code] for code in np.unique(codes)}
+    if "train" in told:
+        told.add("validation")
+    return [name for name in SPLITS if name in told]
+
+
+def _held_out(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """A seeded tenth of every class."""
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in range(len(CLASS_NAMES)):
+        of_class = generator.permutation(np.flatnonzero(labels == label))
+        held[of_class[: round(HELD_OUT * len(of_class))]] = True
+    return held

@@ -1,0 +1,162 @@
+"""Pictures in a table: a row a picture, its pixels as numbers in one column.
+
+The forms in use differ in the names, the order and the number of their columns; all are told by
+the header. The table is streamed, and a line is never longer than a picture can be.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.data.source import MOST_PICTURES, SIDE, Source, short
+from explainkit_fer_hw3.data.splits import SPLITS
+from explainkit_fer_hw3.faces import CLASS_NAMES
+
+LONGEST_LINE = 64 * 1024
+"""Bytes; a picture's row has at most 9,300."""
+
+_BLOCK = 1 << 20
+
+_COLUMNS = {
+    "emotion": "label", "label": "label", "pixels": "pixels", "feature": "pixels",
+    "usage": "usage", "id": "id",
+}  # fmt: skip
+
+_USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
+
+_DIGITS = b"0123456789 "
+
+
+def is_table(first: bytes) -> bool:
+    """Whether a file that begins like this is a table of pictures."""
+    line = first.split(b"\n", 1)[0]
+    return b"\0" not in line and "pixels" in {_COLUMNS.get(name) for name in _header_names(line)}
+
+
+def read_table(stream: BinaryIO, where: str) -> Source:
+    """Reads all rows.
+
+    Args:
+        stream: The bytes, from the beginning.
+        where: The file, for errors.
+
+    Raises:
+        DatasetError: A header or a row that isn't what it should be; names file, row and reason.
+    """
+    lines = _lines(stream, where)
+    columns = _columns(next(lines, b""), where)
+    pixels, labels, splits = [], [], []
+    for row, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"{where}, row {row}"
+        if len(pixels) == MOST_PICTURES:
+            raise DatasetError(f"{place}: expected at most {MOST_PICTURES:,} pictures")
+        fields = _fields(line, len(columns), place)
+        values = dict(zip(columns, fields, strict=True))
+        pixels.append(_pixels(values["pixels"], place))
+        labels.append(_label(values["label"], place) if "label" in values else -1)
+        splits.append(_split(values, place))
+    if not pixels:
+        raise DatasetError(f"{where}: expected rows of pictures after the header, found none")
+    return Source(
+        np.stack(pixels),
+        np.array(labels, dtype=np.int64),
+        np.array(splits, dtype=np.int8),
+        tuple(f"row {row}" for row in range(1, len(pixels) + 1)),
+    )
+
+
+def _lines(stream: BinaryIO, where: str) -> Iterator[bytes]:
+    """Lines without their ends; one that is too long is refused before it is read to its end."""
+    rest = b""
+    count = 0
+    while block := stream.read(_BLOCK):
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            _check_length(line, count, where)
+            count += 1
+            yield line
+        _check_length(rest, count, where)
+    if rest:
+        yield rest
+
+
+def _check_length(line: bytes, row: int, where: str) -> None:
+    if len(line) > LONGEST_LINE:
+        raise DatasetError(
+            f"{where}, row {row}: expected at most {LONGEST_LINE:,} bytes in a line, got more: "
+            "the file is damaged, or no table of pictures"
+        )
+
+
+def _header_names(line: bytes) -> list[str]:
+    text = line.decode("utf-8-sig", errors="replace")
+    return [name.strip().strip('"').strip().casefold() for name in text.split(",")]
+
+
+def _columns(line: bytes, where: str) -> list[str]:
+    names = _header_names(line)
+    columns = [_COLUMNS.get(name, f"other {i}") for i, name in enumerate(names)]
+    if "pixels" not in columns:
+        raise DatasetError(
+            f"{where}: expected a header with a column 'pixels' or 'feature', "
+            f"got {short(', '.join(names)[:200], 80)}"
+        )
+    double = [name for name in ("label", "pixels", "usage") if columns.count(name) > 1]
+    if double:
+        raise DatasetError(f"{where}: expected one column for {double[0]} in the header, got more")
+    if "label" not in columns and "id" not in columns:
+        raise DatasetError(f"{where}: expected a column 'emotion' or 'label' in the header")
+    return columns
+
+
+def _fields(line: bytes, count: int, place: str) -> list[bytes]:
+    fields = [field.strip() for field in line.split(b",")]
+    if len(fields) != count:
+        raise DatasetError(f"{place}: expected {count} columns, got {len(fields)}")
+    for i, field in enumerate(fields):
+        if field.startswith(b'"') or field.endswith(b'"'):
+            if len(field) < 2 or not (field.startswith(b'"') and field.endswith(b'"')):
+                raise DatasetError(f"{place}: a quotation mark is not closed")
+            fields[i] = field[1:-1].strip()
+    return fields
+
+
+def _pixels(field: bytes, place: str) -> np.ndarray:
+    foreign = field.translate(None, _DIGITS)
+    if foreign:
+        raise DatasetError(
+            f"{place}, pixels: expected whole numbers from 0 to 255, got {short(foreign[:40])}"
+        )
+    values = np.fromstring(field.decode("ascii"), dtype=np.int64, sep=" ")
+    if len(values) != SIDE * SIDE:
+        raise DatasetError(f"{place}, pixels: expected {SIDE * SIDE} values, got {len(values)}")
+    if values.max() > 255 or values.min() < 0:
+        wrong = values[(values > 255) | (values < 0)][0]
+        raise DatasetError(f"{place}, pixels: expected values from 0 to 255, got {wrong}")
+    return values.astype(np.uint8).reshape(SIDE, SIDE)
+
+
+def _label(field: bytes, place: str) -> int:
+    if field.isdigit() and len(field) == 1 and int(field) < len(CLASS_NAMES):
+        return int(field)
+    raise DatasetError(
+        f"{place}, label: expected 0 to {len(CLASS_NAMES) - 1}, got "
+        f"{short(field.decode('utf-8', errors='replace'))}"
+    )
+
+
+def _split(values: dict[str, bytes], place: str) -> int:
+    if "usage" not in values:
+        # a table without labels is there to be tested on
+        return SPLITS.index("train" if "label" in values else "public_test")
+    name = values["usage"].decode("utf-8", errors="replace")
+    split = _USAGES.get(name.casefold())
+    if split is None:
+        raise DatasetError(
+            f"{place}, usage: expected Training, PublicTest or PrivateTest, got {short(name)}"
+        )
+    return SPLITS.index(split)

@@ -1,0 +1,144 @@
+"""Pictures in folders, one folder a class: on disk, or in a zip that is never unpacked."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.data.photo import decode
+from explainkit_fer_hw3.data.source import MOST_PICTURES, SIDE, Source, short
+from explainkit_fer_hw3.data.splits import SPLITS
+from explainkit_fer_hw3.faces import CLASS_NAMES
+
+LARGEST_PICTURE = 1 << 20
+"""Bytes of one picture's file."""
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+_SYNONYMS = {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy",
+    "sadness": "sad", "surprised": "surprise",
+}  # fmt: skip
+
+_PREFIXES = {
+    "training_": "train", "publictest_": "public_test", "privatetest_": "private_test",
+}  # fmt: skip
+
+_FOLDERS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation",
+    "validation": "validation", "test": "public_test", "publictest": "public_test",
+    "public_test": "public_test", "privatetest": "private_test", "private_test": "private_test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture's place in the tree, and how to read its bytes.
+
+    Attributes:
+        path: Relative to the tree.
+        read: Gives at most so many bytes.
+    """
+
+    path: PurePosixPath
+    read: Callable[[int], bytes]
+
+
+def is_picture(path: PurePosixPath) -> bool:
+    """Whether a file of a tree counts, by its name."""
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def folder_entries(folder: Path) -> list[Entry]:
+    """Pictures below a folder; links are not followed.
+
+    Raises:
+        DatasetError: A folder can't be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DatasetError(f"{error.filename}: can't be read: {error.strerror}") from error
+
+    entries = []
+    for base, _, files in os.walk(folder, onerror=refuse):
+        for file in files:
+            path = Path(base) / file
+            relative = PurePosixPath(path.relative_to(folder).as_posix())
+            if is_picture(relative) and not path.is_symlink():
+                entries.append(Entry(relative, _reader(path)))
+    return entries
+
+
+def _reader(path: Path) -> Callable[[int], bytes]:
+    def read(most: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(most)
+
+    return read
+
+
+def read_tree(entries: Iterable[Entry], where: str) -> Source:
+    """Reads all pictures, in the order of their sorted paths.
+
+    Raises:
+        DatasetError: A folder that is no class, or a picture that is damaged or not 48×48.
+    """
+    ordered = sorted(entries, key=lambda entry: str(entry.path))
+    if not ordered:
+        raise DatasetError(f"{where}: expected pictures in folders <class>/*.jpg, found none")
+    if len(ordered) > MOST_PICTURES:
+        raise DatasetError(f"{where}: expected at most {MOST_PICTURES:,} pictures")
+    labels = [_label(entry.path, where) for entry in ordered]
+    splits = [_split(entry.path) for entry in ordered]
+    pixels = np.empty((len(ordered), SIDE, SIDE), dtype=np.uint8)
+    for i, entry in enumerate(ordered):
+        pixels[i] = _pixels(entry, f"{where}, {entry.path}")
+    return Source(
+        pixels,
+        np.array(labels, dtype=np.int64),
+        np.array(splits, dtype=np.int8),
+        tuple(str(entry.path) for entry in ordered),
+    )
+
+
+def _pixels(entry: Entry, place: str) -> np.ndarray:
+    try:
+        data = entry.read(LARGEST_PICTURE + 1)
+    except OSError as error:
+        raise DatasetError(f"{place}: can't be read: {error.strerror or error}") from error
+    if len(data) > LARGEST_PICTURE:
+        raise DatasetError(f"{place}: expected at most {LARGEST_PICTURE:,} bytes")
+    image = decode(data, place, most_pixels=4_000_000)
+    if image.size != (SIDE, SIDE):
+        raise DatasetError(
+            f"{place}: expected {SIDE} × {SIDE} pixels, got {image.width} × {image.height}; "
+            "--image takes a photo of any size"
+        )
+    return np.asarray(image.convert("L"))
+
+
+def _label(path: PurePosixPath, where: str) -> int:
+    folder = path.parent.name.casefold()
+    name = _SYNONYMS.get(folder, folder)
+    if name in CLASS_NAMES:
+        return CLASS_NAMES.index(name)
+    if name.isdigit() and len(name) == 1 and int(name) < len(CLASS_NAMES):
+        return int(name)
+    raise DatasetError(
+        f"{where}, {path}: expected a folder named by a class ({', '.join(CLASS_NAMES)}), got "
+        f"{short(path.parent.name)}"
+    )
+
+
+def _split(path: PurePosixPath) -> int:
+    """Told by the picture's name, else by a folder above its class, else it is for training."""
+    name = path.name.casefold()
+    told = [split for prefix, split in _PREFIXES.items() if name.startswith(prefix)]
+    if told[:1] == ["train"]:
+        told = []  # a folder of validation pictures keeps the names that they had
+    told += [_FOLDERS[part] for part in map(str.casefold, path.parts[:-2]) if part in _FOLDERS]
+    return SPLITS.index(told[0] if told else "train")
