@@ -9,7 +9,6 @@ what they are.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Callable
 import captum.attr
 import torch
 from torch import Tensor, nn
+
+from memory import peak_mb
 
 import explainkit as ek
 
@@ -116,14 +117,14 @@ def peak(method: str, batch: int, name: str) -> float:
     model, images, target = prepare(batch)
     call = candidates(model, images, target)[method][name]
     bare(model, images[:1], target[:1], 1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_mb() - before
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peak", nargs=2, metavar=("METHOD", "NAME"), help=argparse.SUPPRESS)
