@@ -1,5 +1,6 @@
 """FER2013, told by content and not by name: a table, a folder of pictures, or a zip of either."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -132,8 +133,9 @@ def _one_error(path: Path) -> Iterator[None]:
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it ends too soon"
         raise DatasetError(f"{path}: can't be read: {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        # an encrypted member is a RuntimeError, a rare compression a NotImplementedError
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, LookupError) as error:
+        # an encrypted member is a RuntimeError, a rare compression a NotImplementedError, a member
+        # without a name an IndexError
         raise DatasetError(f"{path}: the zip can't be read: {error}") from error
     except (ValueError, OverflowError, MemoryError) as error:
         raise DatasetError(f"{path}: damaged: {error}") from error

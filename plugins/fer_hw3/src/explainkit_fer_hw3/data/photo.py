@@ -50,12 +50,13 @@ def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
             image.load()
     except DatasetError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels: {error}") from error
     except UnidentifiedImageError:
         raise DatasetError(f"{where}: expected a picture ({', '.join(FORMATS)})") from None
     except (
         OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, IndexError,
         KeyError, TypeError, AttributeError, RuntimeError,
-        Image.DecompressionBombError, Image.DecompressionBombWarning,
     ) as error:  # fmt: skip
         # Pillow's decoders raise all of these on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -93,5 +94,6 @@ def read_image(path: Path, size: int = SIDE) -> Tensor:
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
     box = (left, top, left + square, top + square)
-    grey = image.convert("L").resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # cropped first: a resampling box would blend in what lies outside it
+    grey = image.convert("L").crop(box).resize((size, size), Image.Resampling.LANCZOS)
     return torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).reshape(1, size, size)

@@ -1,0 +1,450 @@
+"""FER2013 is told by content in all its forms; what is damaged is one line, never a crash."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from forms import COUNT, TABLES, table, text, tree, unpack, zipped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import explainkit as ek
+from explainkit.errors import DatasetError
+from explainkit.types import Dataset
+from explainkit_fer_hw3.data import load_drawn, load_fer2013, read_image
+from explainkit_fer_hw3.data.table import read_table
+
+
+@pytest.mark.parametrize("form", TABLES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables(pictures, tmp_path, form, packed):
+    data = table(pictures, form)
+    path = tmp_path / "anything.bin"
+    path.write_bytes(zipped({"x/whatever.txt": data, "readme": b"hello"}) if packed else data)
+    found = load_fer2013(path, "all")
+    assert torch.equal(found.pixels[:, 0], torch.from_numpy(pictures[0]))
+    labels = torch.full((COUNT,), -1) if form == "test" else torch.from_numpy(pictures[1])
+    assert torch.equal(found.labels, labels)
+    assert found.names[4] == "row 5"
+    assert found.indices.tolist() == list(range(COUNT))
+
+
+@pytest.mark.parametrize("root", ["", "fer2013/", "a/b/"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_trees(pictures, tmp_path, root, packed):
+    files = {root + name: data for name, data in tree(pictures).items()}
+    files |= {"README.md": b"hello", "__MACOSX/train/happy/._x.png": b"junk"}
+    if packed:
+        path = tmp_path / "tree"
+        path.write_bytes(zipped(files))
+    else:
+        path = unpack(files, tmp_path / "tree")
+    found = load_fer2013(path, "all")
+    order = sorted(tree(pictures))
+    rows = [int(name.rpartition("_")[2][:5]) for name in order]
+    assert torch.equal(found.pixels[:, 0], torch.from_numpy(pictures[0][rows]))
+    assert torch.equal(found.labels, torch.from_numpy(pictures[1][rows]))
+    assert list(found.names) == [root + name for name in order]
+
+
+def test_folders_tell_what_names_do_not(pictures, tmp_path):
+    names = [f"{part}/{label}/{i}.png" for part, label, i in [
+        ("train", "Anger", 0), ("validation", "3", 1), ("test", "Surprised", 2), ("val", "sad", 3),
+    ]]  # fmt: skip
+    data = next(iter(tree(pictures).values()))
+    path = unpack(dict.fromkeys(names, data), tmp_path / "t")
+    assert load_fer2013(path, "train").labels.tolist() == [0]
+    assert load_fer2013(path, "validation").labels.tolist() == [4, 3]
+    assert load_fer2013(path, "public_test").labels.tolist() == [5]
+
+
+def test_splits_told_by_the_file(pictures, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_bytes(table(pictures, "fer2013"))
+    assert load_fer2013(path, "public_test").indices.tolist() == [21, 22, 23, 24]
+    assert load_fer2013(path, "private_test").indices.tolist() == [25, 26, 27]
+    assert load_fer2013(path, "train").indices.tolist() == list(range(21))
+    with pytest.raises(DatasetError, match="expected pictures in split 'validation', found none"):
+        load_fer2013(path, "validation")  # a tenth of three of each class
+    path.write_bytes(table(pictures, "train"))
+    with pytest.raises(DatasetError, match="no split 'public_test'; it has train, validation, all"):
+        load_fer2013(path, "public_test")
+    path.write_bytes(table(pictures, "test"))
+    assert len(load_fer2013(path, "public_test")) == COUNT
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 6), min_size=1, max_size=300))
+@settings(deadline=None, max_examples=50)
+def test_the_drawn_validation_split(seed, labels):
+    from explainkit_fer_hw3.data.splits import rows_of
+
+    labels, codes = np.array(labels), np.zeros(len(labels), dtype=np.int8)
+    train, held = (rows_of(n, labels, codes, seed, "f") for n in ("train", "validation"))
+    assert sorted([*train, *held]) == list(range(len(labels)))
+    for label in range(7):
+        count = int((labels == label).sum())
+        assert int((labels[held] == label).sum()) == round(0.1 * count)
+    assert np.array_equal(held, rows_of("validation", labels, codes, seed, "f"))
+
+
+def test_a_data_set(pictures, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_bytes(table(pictures, "fer2013"))
+    found = ek.load_dataset("fer_hw3/fer2013", path, split="all")
+    assert isinstance(found, Dataset)
+    image, label = found[3]
+    expected = (torch.from_numpy(pictures[0][3]).float() / 255 - 0.5077) / 0.2550
+    torch.testing.assert_close(image[0], expected)
+    assert label == int(pictures[1][3])
+    torch.testing.assert_close(found.images[3], image)
+    some = found.subset([5, 2])
+    assert some.indices.tolist() == [5, 2]
+    assert some.names == ("row 6", "row 3")
+    torch.testing.assert_close(some.images, found.images[[5, 2]])
+
+
+class TestCache:
+    @pytest.fixture
+    def path(self, pictures, tmp_path):
+        path = tmp_path / "f.csv"
+        path.write_bytes(table(pictures, "icml"))
+        return path
+
+    def test_the_second_read_does_not_parse(self, path, cache_folder, monkeypatch):
+        first = load_fer2013(path, "all")
+        (kept,) = cache_folder.iterdir()
+        monkeypatch.setattr("explainkit_fer_hw3.data.fer2013.read_table", None)
+        again = load_fer2013(path, "all")
+        assert torch.equal(first.pixels, again.pixels)
+        assert (first.names, first.labels.tolist()) == (again.names, again.labels.tolist())
+        with pytest.raises(TypeError):
+            load_fer2013(path, "all", cache=False)
+        assert kept.stat().st_size < 2 * first.pixels.numel() + 10_000
+
+    def test_another_content_is_another_key(self, path, pictures):
+        load_fer2013(path, "all")
+        path.write_bytes(table(pictures, "fer2013").replace(b"Training", b"PublicTest"))
+        assert len(load_fer2013(path, "public_test")) == 25
+
+    @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "noise"])
+    def test_a_damaged_cache_is_written_anew(self, path, cache_folder, damage):
+        first = load_fer2013(path, "all")
+        (kept,) = cache_folder.iterdir()
+        whole = kept.read_bytes()
+        broken = {
+            "cut": whole[: len(whole) // 2],
+            "flip": whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+            "empty": b"",
+            "noise": os.urandom(1000),
+        }[damage]
+        kept.write_bytes(broken)
+        assert torch.equal(load_fer2013(path, "all").pixels, first.pixels)
+        assert kept.read_bytes() == whole
+
+    def test_a_cache_that_cannot_be_written(self, path, tmp_path, monkeypatch):
+        blocked = tmp_path / "file"
+        blocked.write_text("")
+        monkeypatch.setenv("EXPLAINKIT_CACHE", str(blocked / "below"))
+        assert len(load_fer2013(path, "all")) == COUNT
+
+
+def good(pictures, row=0):
+    return f"3,{text(pictures[0][row])},Training\n"
+
+
+def rows(*lines):
+    return ("emotion,pixels,Usage\n" + "".join(lines)).encode()
+
+
+DAMAGED = {
+    "empty": (lambda g: b"", "expected a header with a column 'pixels'"),
+    "header only": (lambda g: b"emotion,pixels,Usage\n", "expected rows of pictures"),
+    "no pixels": (lambda g: b"emotion,Usage\n1,Training\n", "column 'pixels' or 'feature'"),
+    "no label": (lambda g: b"pixels\n" + g.encode(), "column 'emotion' or 'label'"),
+    "two labels": (lambda g: b"label,emotion,pixels\n", "one column for label in the header"),
+    "binary": (lambda g: bytes(range(256)) * 20, "expected a header"),
+    "few values": (lambda g: rows(g, "1,3 4 5,Training\n"), "row 2, pixels: expected 2304 .* got 3"),
+    "many values": (lambda g: rows(g.replace("3,", "3,7 ", 1)), "row 1, pixels: .* got 2305"),
+    "256": (lambda g: rows(g.replace("3,", "3,256 ", 1).replace(" ", "", 0)), "row 1, pixels"),
+    "a word": (lambda g: rows(g, "1,abc,Training\n"), "row 2, pixels: expected whole .* b'abc'"),
+    "negative": (lambda g: rows(g, "1,-3 4,Training\n"), "row 2, pixels: .* got b'-'"),
+    "decimal": (lambda g: rows(g, "1,3.5 4,Training\n"), "row 2, pixels: .* got b'.'"),
+    "huge": (lambda g: rows(g.replace("3,", "3," + "9" * 400 + " ", 1)), "row 1, pixels"),
+    "label 7": (lambda g: rows("7" + g[1:]), "row 1, label: expected 0 to 6, got '7'"),
+    "label -1": (lambda g: rows(g, "-1" + g[1:]), "row 2, label: expected 0 to 6, got '-1'"),
+    "label word": (lambda g: rows("happy" + g[1:]), "row 1, label: .* got 'happy'"),
+    "usage": (lambda g: rows(g.replace("Training", "Holiday")), "row 1, usage: .* got 'Holiday'"),
+    "columns": (lambda g: rows(g, "3,1 2\n"), "row 2: expected 3 columns, got 2"),
+    "more columns": (lambda g: rows(g.replace("\n", ",x\n")), "row 1: expected 3 columns, got 4"),
+    "cut": (lambda g: rows(g, g[:5000]), "row 2: expected 3 columns, got 2"),
+    "NUL": (lambda g: rows(g.replace("3,", "3,\0", 1)), r"row 1, pixels: .*x00"),
+    "quote": (lambda g: rows(g.replace("3,", '3,"', 1)), "row 1: a quotation mark is not closed"),
+    "utf-16": (lambda g: rows(g).decode().encode("utf-16"), "expected a header"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("packed", [False, True])
+def test_damaged_tables(pictures, tmp_path, make, message, packed):
+    data = make(good(pictures))
+    path = tmp_path / "bad.csv"
+    if packed:
+        path.write_bytes(zipped({"bad.csv": data}))
+        message = f"{message}|expected pictures or one table"
+    else:
+        path.write_bytes(data)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_fer2013(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + 2 * len(str(path))
+
+
+def test_an_endless_line_is_refused_before_it_is_read():
+    class Endless(io.RawIOBase):
+        """A hundred megabytes without a line's end."""
+
+        given = 0
+
+        def read(self, size=-1):
+            self.given += size
+            assert self.given < 4 << 20, "read on after the line was too long"
+            return b"1 " * (size // 2)
+
+    with pytest.raises(DatasetError, match="row 0: expected at most 65,536 bytes"):
+        read_table(Endless(), "f")
+
+
+class TestPaths:
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(DatasetError, match="expected a file or folder at .*found nothing"):
+            load_fer2013(tmp_path / "missing.csv")
+        with pytest.raises(DatasetError, match="expected pictures in folders"):
+            load_fer2013(tmp_path)
+        with pytest.raises(DatasetError, match="expected the path"):
+            load_fer2013(None)
+
+    def test_a_folder_that_is_no_class(self, pictures, tmp_path):
+        data = next(iter(tree(pictures).values()))
+        path = unpack({"train/bored/1.png": data}, tmp_path / "t")
+        with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named by"):
+            load_fer2013(path)
+
+    def test_pictures_of_another_size(self, tmp_path):
+        buffer = io.BytesIO()
+        Image.new("L", (50, 48)).save(buffer, "PNG")
+        path = unpack({"train/happy/1.png": buffer.getvalue()}, tmp_path / "t")
+        with pytest.raises(DatasetError, match=r"1\.png: expected 48 × 48 pixels, got 50 × 48"):
+            load_fer2013(path)
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [(b"", "expected a picture"), (b"GIF89a" + bytes(50), "expected a picture"),
+         (b"x" * (1 << 20) + b"xx", "at most 1,048,576 bytes")],
+    )  # fmt: skip
+    def test_files_that_are_no_pictures(self, tmp_path, data, message):
+        path = unpack({"train/happy/1.jpg": data}, tmp_path / "t")
+        with pytest.raises(DatasetError, match=message):
+            load_fer2013(path)
+
+    def test_a_truncated_picture(self, pictures, tmp_path):
+        buffer = io.BytesIO()
+        Image.fromarray(pictures[0][0]).save(buffer, "JPEG")
+        path = unpack({"train/happy/1.jpg": buffer.getvalue()[:-300]}, tmp_path / "t")
+        with pytest.raises(DatasetError, match=r"1\.jpg: the picture is damaged"):
+            load_fer2013(path)
+
+    def test_links_are_not_followed(self, pictures, tmp_path):
+        outside = unpack(tree(pictures), tmp_path / "outside")
+        inside = unpack({"train/happy/1.png": next(iter(tree(pictures).values()))}, tmp_path / "in")
+        (inside / "more").symlink_to(outside)
+        (inside / "train/happy/2.png").symlink_to(inside / "train/happy/1.png")
+        assert len(load_fer2013(inside, "all")) == 1
+
+    def test_encrypted_members(self, pictures, tmp_path):
+        data = bytearray(zipped({"train/happy/1.png": next(iter(tree(pictures).values()))}))
+        for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(signature) + place] |= 1
+        path = tmp_path / "locked.zip"
+        path.write_bytes(data)
+        with pytest.raises(DatasetError, match="the zip can't be read: .*encrypted"):
+            load_fer2013(path)
+
+    def test_a_zip_bomb_stays_small(self, tmp_path):
+        path = tmp_path / "bomb.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("train/happy/1.png", bytes(200 << 20))
+        with pytest.raises(DatasetError, match="at most 1,048,576 bytes"):
+            load_fer2013(path)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("f.csv", b"emotion,pixels\n" + b"1" * (200 << 20))
+        with pytest.raises(DatasetError, match="at most 65,536 bytes"):
+            load_fer2013(path)
+
+    def test_two_tables_in_a_zip(self, pictures, tmp_path):
+        path = tmp_path / "two.zip"
+        path.write_bytes(zipped({f"{n}.csv": table(pictures, n) for n in ("train", "test")}))
+        with pytest.raises(DatasetError, match="found 2 tables among 2 members"):
+            load_fer2013(path)
+
+
+MUTATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "delete", "insert", "cut", "repeat", "swap"]),
+        st.floats(0, 1, exclude_max=True),
+        st.floats(0, 1, exclude_max=True),
+        st.binary(min_size=1, max_size=8),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutate(data, mutations):
+    data = bytearray(data)
+    for kind, start, end, noise in mutations:
+        if not data:
+            break
+        a, b = sorted((int(start * len(data)), int(end * len(data))))
+        match kind:
+            case "flip":
+                data[a] ^= noise[0] or 1
+            case "delete":
+                del data[a : a + len(noise)]
+            case "insert":
+                data[a:a] = noise
+            case "cut":
+                del data[b:]
+            case "repeat":
+                data[a:a] = data[a : min(b, a + 5000)]
+            case "swap":
+                data[a : a + 8], data[b : b + 8] = data[b : b + 8], data[a : a + 8]
+    return bytes(data)
+
+
+def attempt(path):
+    """Valid data or a DatasetError of one line; anything else fails the test."""
+    try:
+        found = load_fer2013(path, "all", cache=False)
+    except DatasetError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 1000
+        return False
+    assert found.pixels.shape[1:] == (1, 48, 48)
+    assert bool(((found.labels >= -1) & (found.labels < 7)).all())
+    return True
+
+
+FUZZ = settings(
+    max_examples=500, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fer2013", "icml", "zip of pictures", "zip of a table"])
+def test_two_thousand_damaged_files(pictures, tmp_path, form):
+    whole = {
+        "fer2013": lambda: table(pictures, "fer2013")[:60_000],
+        "icml": lambda: table(pictures, "icml")[:60_000],
+        "zip of pictures": lambda: zipped(dict(list(tree(pictures).items())[:6])),
+        "zip of a table": lambda: zipped({"t.csv": table(pictures, "train")[:60_000]}),
+    }[form]()
+    path = tmp_path / "damaged"
+    outcomes = []
+
+    @FUZZ
+    @given(MUTATIONS)
+    def damage(mutations):
+        path.write_bytes(mutate(whole, mutations))
+        outcomes.append(attempt(path))
+
+    damage()
+    assert len(outcomes) >= 500
+    assert not all(outcomes)
+
+
+class TestPhotos:
+    def photo(self, tmp_path, image, name="p.png", **options):
+        image.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    def test_colour_and_crop(self, tmp_path):
+        image = Image.new("RGB", (200, 100), (255, 0, 0))
+        image.paste((0, 0, 255), (50, 0, 150, 100))
+        found = read_image(self.photo(tmp_path, image))
+        assert found.shape == (1, 48, 48)
+        assert found.dtype == torch.uint8
+        assert set(found.flatten().tolist()) == {29}  # Rec. 601 luma of blue; the red is cut off
+
+    def test_it_is_turned_upright(self, tmp_path):
+        image = Image.new("L", (60, 60), 0)
+        image.paste(255, (0, 0, 60, 30))
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down
+        found = read_image(self.photo(tmp_path, image, "p.jpg", exif=exif, quality=95))[0].float()
+        assert float(found[:20].mean()) < 10
+        assert float(found[28:].mean()) > 245
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    def test_transparency_lies_on_grey(self, tmp_path, mode):
+        image = Image.new("RGBA", (50, 50), (255, 255, 255, 0)).convert(mode)
+        options = {"transparency": image.getpixel((0, 0))} if mode == "P" else {}
+        found = read_image(self.photo(tmp_path, image, **options))
+        assert int(found.float().mean()) == 128
+
+    def test_what_cannot_be_read(self, tmp_path):
+        (tmp_path / "x.jpg").write_text("no picture")
+        with pytest.raises(DatasetError, match=r"x\.jpg: expected a picture"):
+            read_image(tmp_path / "x.jpg")
+        with pytest.raises(DatasetError, match="can't be read: No such file"):
+            read_image(tmp_path / "missing.jpg")
+        with pytest.raises(DatasetError, match="can't be read: Is a directory"):
+            read_image(tmp_path)
+
+    def test_a_picture_that_claims_too_much(self, tmp_path):
+        path = self.photo(tmp_path, Image.new("1", (10_000, 10_000)))
+        assert path.stat().st_size < 100_000
+        with pytest.raises(DatasetError, match="expected at most 64,000,000 pixels"):
+            read_image(path)
+
+
+class TestDrawn:
+    def test_splits_never_meet(self):
+        populations = [load_drawn(None, split, count=50) for split in
+                       ("train", "validation", "public_test", "private_test", "all")]  # fmt: skip
+        seen = {p.pixels[i].numpy().tobytes() for p in populations for i in range(50)}
+        assert len(seen) == 250
+
+    def test_seeds_and_counts(self):
+        one, again, other = (load_drawn(None, "train", seed=s, count=7) for s in (0, 0, 1))
+        assert torch.equal(one.pixels, again.pixels)
+        assert not torch.equal(one.pixels, other.pixels)
+        assert len(ek.load_dataset("fer_hw3/drawn", split="validation")) == 700
+        assert one.subset([3]).parts.shape == (1, 48, 48)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [({"path": "x"}, "leave out the path"), ({"split": "test"}, "split: expected train"),
+         ({"count": 0}, "count: expected at least 1")],
+    )  # fmt: skip
+    def test_refusals(self, arguments, message):
+        with pytest.raises(DatasetError, match=message):
+            load_drawn(**arguments)
+
+
+@pytest.mark.slow
+def test_the_real_file(fer2013):
+    found = load_fer2013(fer2013, "all")
+    training = len(load_fer2013(fer2013, "train")) + len(load_fer2013(fer2013, "validation"))
+    assert training == 28_709
+    public = load_fer2013(fer2013, "public_test")
+    assert len(public) == 3_589
+    counts = torch.bincount(public.labels, minlength=7).tolist()
+    assert counts == [467, 56, 496, 895, 653, 415, 607]
+    assert len(found) == 32_298
+    assert abs(float(found.images.mean())) < 0.02
