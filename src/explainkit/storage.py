@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -122,7 +123,8 @@ def _read(record: Any, directory: Path) -> Explanation:
 def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     """A value as JSON; tensors are put aside and referred to by their path."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous()
+        # a copy: tensors that share memory can't stand in one file
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"$tensor": path}
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": str(value)}

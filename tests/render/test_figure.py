@@ -1,0 +1,195 @@
+"""Figures carry true scales, leave matplotlib alone, and are the same for the same input."""
+
+import base64
+import io
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from explainkit.errors import RenderError
+from explainkit.render.diagram import architecture_figure
+from explainkit.render.figure import matrix_figure, overlay, plot, png, save_figure, study_figure
+from explainkit.types import Explanation
+
+
+def explanation(shape=(2, 1, 12, 10), classes=7, names=True, **changes):
+    generator = torch.Generator().manual_seed(0)
+    attribution = torch.randn(shape, generator=generator)
+    logits = torch.randn(shape[0], classes, generator=generator)
+    known = {
+        "inputs": torch.rand(shape, generator=generator),
+        "attribution": attribution,
+        "target": logits.argmax(1),
+        "score": logits.amax(1),
+        "logits": logits,
+        "method": "explainkit/saliency",
+        "params": {"absolute": False},
+        "model": "fer_hw3/cnn",
+        "class_names": tuple(f"name {i}" for i in range(classes)) if names else (),
+        "mean": (0.5,) * shape[1],
+        "std": (0.25,) * shape[1],
+    }
+    return Explanation(**known | changes)
+
+
+def texts(figure):
+    found = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        labels = [*axes.get_yticklabels(), *axes.get_xticklabels(), *axes.texts]
+        found += [axes.get_title(loc=loc) for loc in ("left", "right", "center")]
+        found += [label.get_text() for label in labels]
+    return found
+
+
+@pytest.mark.parametrize("draw", [plot, study_figure])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 48, 48), (2, 3, 9, 30), (2, 3, 40, 7), (1, 13, 5, 5), (12, 1, 8, 8)]
+)
+def test_shapes(draw, shape):
+    figure = draw(explanation(shape))
+    image = Image.open(io.BytesIO(png(figure)))
+    width, height = (150 * side for side in figure.get_size_inches())
+    assert abs(image.width - width) <= 1
+    assert abs(image.height - height) <= 1
+
+
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+@pytest.mark.parametrize("names", [True, False])
+def test_classes(classes, names):
+    figure = plot(explanation(classes=classes, names=names))
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert all(len(axes.patches) <= 7 for axes in bars)
+
+
+def test_the_colour_bar_carries_the_true_scale():
+    one = explanation((1, 1, 4, 4))
+    one = explanation((1, 1, 4, 4), attribution=one.attribution * 1234)
+    largest = float(one.attribution.abs().max())
+    assert {f"{largest:.2g}", f"{-largest:.2g}"} <= set(texts(plot(one, scaling="max")))
+    limits = [axes.get_ylim() for axes in plot(one, scaling="max").axes]
+    assert any(np.allclose(limit, (-largest, largest)) for limit in limits)
+
+
+def test_truth_and_reading_are_told_apart():
+    one = explanation()
+    read = one.logits.argmax(1).tolist()
+    found = texts(study_figure(one, labels=[read[0], (read[1] + 1) % 7]))
+    assert f"name {read[0]}, read rightly" in found
+    assert f"name {(read[1] + 1) % 7}, read as name {read[1]}" in found
+    assert "map, scaled to the maximum" in found
+    assert "map, scaled to percentile 97" in found
+
+
+def test_a_zero_map_is_drawn_and_said():
+    figure = plot(explanation(attribution=torch.zeros(2, 1, 12, 10)))
+    assert "the map of row 1 is zero everywhere" in " ".join(texts(figure))
+    png(figure)
+
+
+def test_overlay_shows_the_picture_where_the_map_is_zero():
+    image = np.linspace(0, 1, 6).reshape(2, 3)
+    np.testing.assert_allclose(overlay(image, torch.zeros(2, 3)), np.dstack([image] * 3))
+
+
+def test_the_same_input_gives_the_same_bytes():
+    assert png(study_figure(explanation())) == png(study_figure(explanation()))
+
+
+def test_the_same_names_with_dollars_are_no_mathematics():
+    one = explanation(class_names=("$", "$x", "x_^$$", "a", "b", "c", r"\frac"), model="$\\bad$")
+    png(study_figure(one, labels=[0, 1]))
+
+
+def test_matrices():
+    counts = np.array([[3, 1], [0, 0]])
+    found = texts(matrix_figure(counts, ["a$", "b"], "t"))
+    assert {"75%", "25%", "3", "1"} <= set(found)
+    png(matrix_figure(counts, ["a$", "b"], "t"))
+
+
+def test_architectures():
+    rows = [("0", "3×3 convolution, padded", (4, 8, 8), 40), ("1", "ReLU", (4, 8, 8), 0),
+            ("2", "linear", (7,), 1799)]  # fmt: skip
+    found = texts(architecture_figure(rows, "net"))
+    assert {"4 × 8 × 8", "40", "1,799", "net"} <= set(found)
+    assert "ReLU" not in found
+
+
+def test_saving(tmp_path):
+    figure = plot(explanation())
+    path = save_figure(figure, tmp_path / "a/b.png")
+    assert path.read_bytes() == png(figure)
+    with pytest.raises(RenderError, match="can't write the picture"):
+        save_figure(figure, path / "below.png")
+    assert [p.name for p in path.parent.iterdir()] == ["b.png"]
+
+
+def test_matplotlibs_global_state_is_left_alone():
+    before = dict(mpl.rcParams)
+    png(plot(explanation()))
+    assert dict(mpl.rcParams) == before
+    code = (
+        "import sys, torch, explainkit as ek\n"
+        "from explainkit.testing import toy_models\n"
+        "model, images = toy_models()['plain']\n"
+        "ek.explain(model, images, 0).plot()\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+class _Reader(HTMLParser):
+    """Collects what a browser would run or fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.sources, self.handlers, self.text = [], [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in {"src", "href"}]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+PAYLOADS = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'><svg onload=alert(1)>",
+    "</table><iframe src=//evil>", "javascript:alert(1)", "<b>&amp;</b>", '" onmouseover="x', "\0<a>",
+    "<style>@import'//evil'</style>", "${7*7}", "{{7*7}}", "<!--", "]]>", "<math><mi//xlink:href='x'>",
+]  # fmt: skip
+HOSTILE = [f"{payload}{suffix}" for payload in PAYLOADS for suffix in ("", " ", "é", "x" * 30, "\n", "'", '"', "<")]
+
+
+def test_hostile_names_stay_text():
+    assert len(HOSTILE) >= 100
+    for text in HOSTILE:
+        one = explanation(
+            (1, 1, 4, 4), model=text, method=text, params={text: text}, names=True,
+            class_names=(text,) * 7, versions={text: text}, diagnostics={"warnings": [text]},
+        )  # fmt: skip
+        reader = _Reader()
+        reader.feed(one._repr_html_())
+        assert set(reader.tags) == {"div", "img", "table", "tr", "th", "td"}
+        assert not reader.handlers
+        assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+
+
+def test_notebook_display_is_self_contained():
+    one = explanation((20, 1, 6, 6), diagnostics={"warnings": ["mind the gap"]})
+    reader = _Reader()
+    html = one._repr_html_()
+    reader.feed(html)
+    assert "mind the gap" in reader.text
+    assert "20, 8 shown" in reader.text
+    assert 'alt="explainkit/saliency of fer_hw3/cnn' in html
+    (source,) = reader.sources
+    assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).format == "PNG"

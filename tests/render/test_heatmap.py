@@ -1,0 +1,131 @@
+"""Scaling does what its name says, and Captum's rule is Captum's."""
+
+import numpy as np
+import pytest
+import torch
+from captum.attr._utils.visualization import _normalize_attr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from explainkit.errors import RenderError
+from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, Scaling, colour, masked, picture, scale
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max", Scaling("max", 0)),
+        ("percentile", Scaling("percentile", 99)),
+        ("percentile:97.5", Scaling("percentile", 97.5)),
+        ("cumulative", Scaling("cumulative", 2)),
+        ("cumulative:5:absolute", Scaling("cumulative", 5, "absolute")),
+        ("max:positive", Scaling("max", 0, "positive")),
+    ],
+)
+def test_names(text, expected):
+    assert Scaling.parse(text) == expected
+    assert Scaling.parse(str(expected)) == expected
+    assert Scaling.parse(expected) is expected
+    assert expected.title
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("min", "expected max, percentile, cumulative, got 'min'"),
+     ("max:x", "sign: expected signed, positive, absolute, got 'x'"),
+     ("percentile:101", "amount: expected 0 to 100, got 101")],
+)  # fmt: skip
+def test_names_that_are_none(text, message):
+    with pytest.raises(RenderError, match=message):
+        Scaling.parse(text)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 2, 5, 20]), st.sampled_from([1e-6, 1.0, 1e6]))
+@settings(deadline=None, max_examples=100)
+def test_cumulative_is_captums_rule(seed, outliers, unit):
+    values = np.random.default_rng(seed).standard_normal((9, 7)) ** 3 * unit
+    for ours, theirs in (("signed", "all"), ("positive", "positive"), ("absolute", "absolute_value")):
+        oracle = _normalize_attr(values[..., None], theirs, outliers, reduction_axis=2)
+        found = scale(torch.from_numpy(values)[None], Scaling("cumulative", outliers, ours))
+        np.testing.assert_allclose(found.values[0], oracle, rtol=1e-12, atol=1e-15)
+
+
+def test_limits_are_in_the_methods_unit():
+    maps = torch.tensor([[[1.0, -4.0], [2.0, 0.0]], [[10.0, 0.0], [0.0, 0.0]]])
+    found = scale(maps, "max")
+    assert found.limits.tolist() == [4, 10]
+    assert found.values.tolist() == [[[0.25, -1], [0.5, 0]], [[1, 0], [0, 0]]]
+    assert scale(maps, "max", shared=True).limits.tolist() == [10, 10]
+    assert scale(maps, "max:positive").values[0].tolist() == [[0.5, 0], [1, 0]]
+    assert scale(maps, "max:absolute").values[0].tolist() == [[0.25, 1], [0.5, 0]]
+    assert scale(maps, "percentile:50").limits[0] == 1.5
+
+
+def test_zero_maps_stay_zero_with_a_note():
+    found = scale(torch.zeros(1, 2, 2), "cumulative")
+    assert not found.values.any()
+    assert found.notes == ("zero everywhere",)
+    assert scale(-torch.ones(1, 2, 2), "max:positive").notes == ("zero everywhere",)
+
+
+def test_a_sparse_map_is_not_lost_to_its_percentile():
+    maps = torch.zeros(1, 20, 20)
+    maps[0, 3, 4] = -2
+    found = scale(maps, "percentile:90")
+    assert found.limits.tolist() == [2]
+    assert found.values[0, 3, 4] == -1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes(dtype):
+    assert scale(torch.ones(1, 2, 2, dtype=dtype), "max").values.tolist() == [[[1, 1], [1, 1]]]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_refused(value):
+    with pytest.raises(RenderError, match="finite"):
+        scale(torch.full((1, 2, 2), value))
+
+
+def test_colours():
+    red, white, blue = colour(np.array([[1.0, 0.0, -1.0]]), DIVERGING)[0].astype(int)
+    assert red[0] > 2 * red[2]
+    assert min(white) > 240
+    assert blue[2] > 2 * blue[0]
+    ramp = colour(np.linspace(0, 1, 20)[None], SEQUENTIAL)[0] @ np.array([0.3, 0.59, 0.11])
+    assert (np.diff(ramp) > 0).all()
+
+
+class TestPicture:
+    def test_normalisation_is_undone(self):
+        pixels = torch.rand(3, 4, 5, dtype=torch.float64)
+        mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+        inputs = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        shown, note = picture(inputs, mean, std)
+        np.testing.assert_allclose(shown, pixels.permute(1, 2, 0), atol=1e-6)
+        assert note == ""
+
+    def test_grey(self):
+        shown, note = picture(torch.tensor([[[-2.0, 2.0]]]), (0.5,), (0.25,))
+        assert (shown.tolist(), note) == ([[0.0, 1.0]], "")
+
+    def test_what_took_a_guess_is_said(self):
+        shown, note = picture(torch.tensor([[[-1.0, 3.0]]]))
+        assert shown.tolist() == [[0, 1]]
+        assert "normalisation unknown" in note
+        assert picture(torch.rand(1, 2, 2))[1] == ""
+        shown, note = picture(torch.rand(13, 2, 2))
+        assert shown.shape == (2, 2)
+        assert "mean of 13 channels" in note
+        assert np.isfinite(picture(torch.full((1, 2, 2), 7.0))[0]).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_the_masks_share_is_exact(height, width, keep, seed):
+    relevance = torch.randint(0, 4, (height, width), generator=torch.Generator().manual_seed(seed))
+    bright = masked(np.ones((height, width)), relevance, keep)[..., 0] == 1
+    count = round(keep * height * width)
+    assert int(bright.sum()) == count
+    if 0 < count < height * width:
+        assert int(relevance.numpy()[bright].min()) >= int(relevance.numpy()[~bright].max())
