@@ -45,7 +45,7 @@ def test_names_that_are_none(text, message):
 def test_cumulative_is_captums_rule(seed, outliers, unit):
     values = np.random.default_rng(seed).standard_normal((9, 7)) ** 3 * unit
     for ours, theirs in (("signed", "all"), ("positive", "positive"), ("absolute", "absolute_value")):
-        oracle = _normalize_attr(values[..., None], theirs, outliers, reduction_axis=2)
+        oracle = _normalize_attr(values, theirs, outliers)
         found = scale(torch.from_numpy(values)[None], Scaling("cumulative", outliers, ours))
         np.testing.assert_allclose(found.values[0], oracle, rtol=1e-12, atol=1e-15)
 

@@ -1,6 +1,7 @@
 """Figures of explanations, drawn without touching matplotlib's global state."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,9 @@ class _Sheet:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib doesn't read as mathematics."""
-    return text.replace("$", r"\$")
+    """Text on one line that matplotlib doesn't read as mathematics."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return printable.replace("$", r"\$")
 
 
 def study_figure(
@@ -333,7 +335,10 @@ def matrix_figure(
 def png(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # a name in a script that the font lacks is drawn as boxes, which is seen
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

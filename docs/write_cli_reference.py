@@ -1,0 +1,35 @@
+"""Prints the command line's reference: the help text of every command."""
+
+import os
+import subprocess
+import sys
+
+COMMANDS = [
+    [], ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"], ["run", "fer_hw3"],
+    ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
+    ["run", "fer_hw3", "saliency"],
+]  # fmt: skip
+
+
+def help_of(command: list[str]) -> str:
+    """What ``--help`` prints, at a fixed width and without colour."""
+    plain = {"COLUMNS": "96", "TERMINAL_WIDTH": "96", "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(
+        [sys.executable, "-m", "explainkit", *command, "--help"],
+        capture_output=True, text=True, check=True, env=os.environ | plain,
+    )  # fmt: skip
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def main() -> None:
+    print("# Command line\n")
+    print("Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong use, 130 interrupted.")
+    print("`--traceback`, at any place, shows where an error comes from. `--json` prints one JSON")
+    print("value on stdout and nothing else there.")
+    for command in COMMANDS:
+        name = " ".join(["explainkit", *command])
+        print(f"\n## {name}\n\n```text\n{help_of(command)}\n```")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The commands: what they print, what they write, what they refuse."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from forms import COUNT, table, tree, unpack
+from PIL import Image
+from typer.testing import CliRunner
+
+import explainkit as ek
+from explainkit.errors import DatasetError, ExplainkitError, MethodError, ModelError, TargetError
+from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.commands.summary import layers
+from explainkit_fer_hw3.models import build_cnn
+from explainkit_fer_hw3.scores import wilson
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def csv(pictures, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_bytes(table(pictures, "fer2013"))
+    return path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_json(*arguments):
+    """The one object on stdout; nothing else may be there."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_summary():
+    found = run_json("summary")
+    cnn, dnn = found["models"]
+    assert (cnn["parameters"], dnn["parameters"]) == (4_845_063, 4_991_495)
+    assert dnn["multiply_adds"] == 2304 * 1216 + 1216 * 1024 + 1024 * 768 + 768 * 200 + 200 * 7
+    shapes = {row["name"]: row["output"] for row in cnn["layers"]}
+    assert shapes["0"] == [128, 48, 48]
+    assert shapes["16"] == [512, 2, 2]
+    assert shapes["18"] == [2048]
+    assert all(os.path.getsize(m["figure"]) > 5000 for m in found["models"])  # noqa: PTH202
+    text = run("summary", "--model", "dnn").stdout
+    assert "4,991,495" in text
+    assert "4,845,063" not in text
+
+
+def test_multiply_adds_are_those_of_torchs_counter():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_cnn().eval()
+    vars(model)["explainkit_spec"] = ek.load_model("fer_hw3/cnn").explainkit_spec
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 1, 48, 48))
+    assert 2 * sum(row["multiply_adds"] for row in layers(model)) == counter.get_total_flops()
+
+
+def test_evaluate_counts_rightly(csv):
+    found = run_json("evaluate", "--data", csv, "--split", "all", "--model", "dnn")
+    data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
+    with torch.inference_mode():
+        read = ek.load_model("fer_hw3/dnn")(data.images).argmax(1)
+    right = int((read == data.labels).sum())
+    assert (found["n"], found["split"], found["model"]) == (COUNT, "all", "dnn")
+    assert found["accuracy"] == pytest.approx(right / COUNT)
+    assert found["interval"] == pytest.approx(wilson(right, COUNT))
+    happy = found["classes"]["happy"]
+    assert happy["support"] == 4
+    assert happy["recall"] == float((read[data.labels == 3] == 3).float().mean())
+    assert run_json("evaluate", "--data", csv)["split"] == "public_test"
+
+
+def test_evaluate_in_words(csv):
+    text = run("evaluate", "--data", csv, "--split", "all").stdout
+    assert "28 pictures" in text
+    assert "disgust" in text
+
+
+def test_pictures_without_labels(pictures, here):
+    (here / "t.csv").write_bytes(table(pictures, "test"))
+    with pytest.raises(DatasetError, match="expected pictures with labels"):
+        run("evaluate", "--data", here / "t.csv")
+    found = run_json("saliency", "--data", here / "t.csv", "--index", 3)["pictures"][0]
+    assert found["label"] is None
+
+
+def test_confusion(csv):
+    found = run_json("confusion", "--data", csv, "--split", "all")
+    counts, shares = np.array(found["counts"]), np.array(found["shares"])
+    assert counts.sum() == COUNT
+    assert (counts.sum(1) == 4).all()
+    np.testing.assert_allclose(shares, counts / 4)
+    assert found["accuracy"] == pytest.approx(np.trace(counts) / COUNT)
+    for mistake in found["confusions"]:
+        i, j = (found["class_names"].index(mistake[key]) for key in ("true", "predicted"))
+        assert counts[i, j] == mistake["count"]
+        assert mistake["words"].startswith(mistake["true"].capitalize())
+    assert Image.open(found["figure"]).format == "PNG"
+    text = run("confusion", "--data", csv, "--split", "all").stdout
+    assert found["figure"] in text
+    assert all(mistake["words"] in text for mistake in found["confusions"])
+
+
+class TestSaliency:
+    def test_the_default_needs_nothing(self):
+        result = run("saliency")
+        assert result.exit_code == 0
+        last = result.stdout.strip().splitlines()[-1]
+        assert last.startswith("picture: ")
+        assert Image.open(last.removeprefix("picture: ")).format == "PNG"
+
+    def test_its_json_is_what_was_explained(self, csv):
+        found = run_json(
+            "saliency", "--data", csv, "--index", 22, "--index", 1, "--method", "smoothgrad",
+            "--param", "samples=3", "--param", "base=input_x_gradient", "--target", "sad", "--seed", 5,
+        )  # fmt: skip
+        assert found["schema_version"] == 1
+        assert [row["index"] for row in found["pictures"]] == [22, 1]
+        saved = ek.Explanation.load(found["pictures"][0]["explanation"])
+        data = ek.load_dataset("fer_hw3/fer2013", csv, split="all").subset([22, 1])
+        expected = ek.explain(
+            "fer_hw3/cnn", data.images, "sad", "smoothgrad", samples=3, base="input_x_gradient",
+            seed=5,
+        )  # fmt: skip
+        assert torch.equal(saved.attribution, expected.attribution)
+        for i, row in enumerate(found["pictures"]):
+            assert row["label"] == data.class_names[data.labels[i]]
+            assert row["target"] == "sad"
+            assert row["predicted"] == data.class_names[expected.logits[i].argmax()]
+            probabilities = expected.logits[i].softmax(0).tolist()
+            assert list(row["probabilities"]) == list(data.class_names)
+            assert list(row["probabilities"].values()) == pytest.approx(probabilities)
+            assert row["method"] == "explainkit/smoothgrad"
+            assert row["params"] == expected.params
+            assert row["seconds"] > 0
+
+    def test_indices_count_within_the_split(self, csv):
+        found = run_json("saliency", "--data", csv, "--split", "public_test", "--index", 2)
+        (row,) = found["pictures"]
+        saved = ek.Explanation.load(row["explanation"])
+        data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
+        torch.testing.assert_close(saved.inputs, data.images[23:24])
+
+    def test_photos(self, here):
+        Image.new("RGB", (90, 60), (200, 120, 40)).save(here / "me and you.jpg")
+        found = run_json("saliency", "--image", here / "me and you.jpg", "--model", "dnn")
+        (row,) = found["pictures"]
+        assert (row["index"], row["label"]) == (None, None)
+        assert "me_and_you" in row["figure"]
+
+    def test_trees_and_files_of_weights(self, pictures, here):
+        import explainkit_fer_hw3
+
+        folder = unpack(tree(pictures), here / "tree")
+        weights = os.path.join(os.path.dirname(explainkit_fer_hw3.__file__), "weights/dnn.safetensors")  # noqa: PTH118, PTH120
+        found = run_json("saliency", "--data", folder, "--model", weights, "--target", "2")
+        assert ek.Explanation.load(found["pictures"][0]["explanation"]).model == "fer_hw3/dnn"
+
+    def test_twice_is_the_same(self, csv, here):
+        rows = []
+        for folder in ("a", "b"):
+            arguments = ("--data", csv, "--index", 4, "--method", "vargrad", "--param", "samples=2")
+            (row,) = run_json("saliency", *arguments, "--out", here / folder)["pictures"]
+            rows.append(row)
+        one, two = ((here / folder / "vargrad-cnn-4.png").read_bytes() for folder in "ab")
+        assert one == two
+        for row in rows:
+            for key in ("seconds", "figure", "explanation"):
+                del row[key]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--target", "bored"], TargetError, "expected a class name of the model .angry, disgust"),
+        (["--target", "7"], TargetError, "from 0 to 6"),
+        (["--param", "x=1"], MethodError, "takes absolute, got 'x'"),
+        (["--method", "salincy"], ExplainkitError, "did you mean 'saliency'"),
+        (["--model", "rnn"], ExplainkitError, "no model is named 'fer_hw3/rnn'|no model is named 'rnn'"),
+        (["--model", "x.pt"], ModelError, "pickled checkpoints can run code"),
+        (["--data", "missing.csv"], DatasetError, "found nothing"),
+        (["--image", "missing.jpg"], DatasetError, "can't be read"),
+        (["--split", "holiday"], DatasetError, "got 'holiday'"),
+    ],
+)  # fmt: skip
+def test_refusals(arguments, error, message):
+    with pytest.raises(error, match=message):
+        run("saliency", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--index", "700"], "has pictures 0 to 699"),
+        (["--index", "-1"], "has pictures 0 to 699"),
+        (["--index", "x"], "not a valid"),
+        (["--image", "a.jpg", "--index", "1"], "--image stands alone"),
+        (["--device", "warp"], "--device warp"),
+    ],
+)
+def test_wrong_use(arguments, message):
+    result = run("saliency", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_process_prints_its_json_and_nothing_else(here):
+    done = subprocess.run(
+        [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--index", "3"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["pictures"][0]["label"] == "happy"
+    failed = subprocess.run(
+        [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--data", "no"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr.strip() == "error: expected a file or folder at no, found nothing"
+
+
+@pytest.mark.slow
+def test_the_real_file(fer2013):
+    found = run_json("evaluate", "--data", fer2013, "--split", "public_test", "--model", "dnn")
+    assert found["n"] == 3_589
+    assert 0.35 < found["accuracy"] < 0.6

@@ -1,0 +1,5 @@
+"""``python -m explainkit``: the command line."""
+
+from explainkit.cli import main
+
+main()

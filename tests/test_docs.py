@@ -1,0 +1,73 @@
+"""The docs tell the truth: snippets run, signatures and help texts are those of the code."""
+
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from explainkit import hookspecs, plugins
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SNIPPETS = sorted((ROOT / "tests/docs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SNIPPETS, ids=lambda path: path.stem)
+def test_snippets_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path))
+
+
+def test_every_snippet_that_a_page_includes_exists():
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        for name, _, section in re.findall(r'--8<-- "([^":]+)(:(\w+))?"', page.read_text()):
+            text = (ROOT / name).read_text()
+            assert not section or f"[start:{section}]" in text, f"{page.name}: {name}:{section}"
+
+
+def test_hooks_reference_has_every_signature():
+    page = (DOCS / "reference/hooks.md").read_text()
+    hooks = {
+        name: value
+        for name, value in vars(hookspecs).items()
+        if name.startswith("explainkit_") and callable(value)
+    }
+    assert set(re.findall(r"^## (explainkit_\w+)$", page, re.MULTILINE)) == set(hooks)
+    for name, hook in hooks.items():
+        returns = str(inspect.signature(hook).return_annotation).strip("'")
+        assert f"def {name}() -> {returns}" in page
+        assert hook.__doc__.endswith(".")
+
+
+def test_every_hook_has_a_real_user():
+    used = {hook for report in plugins.default().reports() for hook in report.hooks}
+    assert used >= {f"explainkit_{kind}" for kind in plugins.KINDS} | {"explainkit_commands"}
+
+
+def test_every_method_is_in_the_reference():
+    page = (DOCS / "reference/methods.md").read_text()
+    for name in plugins.registry("methods").names():
+        if name.startswith("explainkit/"):
+            assert plugins.registry("methods").get(name).__name__ in page
+
+
+def test_the_command_line_reference_is_what_help_prints():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/write_cli_reference.py"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (DOCS / "reference/cli.md").read_text() == done.stdout, (
+        "write it anew: python docs/write_cli_reference.py > docs/reference/cli.md"
+    )
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in DOCS.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+\.(?:md|png))", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), f"README links to {target}"
