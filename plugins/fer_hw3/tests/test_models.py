@@ -76,7 +76,7 @@ class TestFiles:
         save_file(state, path, {"explainkit_model": "fer_hw3/dnn"})
         with pytest.raises(ModelError, match="expected weights of fer_hw3/dnn .10 tensors., got 18"):
             ek.load_model(path)
-        save_file(state | {"0.weight": state["0.bias"]}, path, {"explainkit_model": "fer_hw3/cnn"})
+        save_file(state | {"0.weight": torch.zeros(128)}, path, {"explainkit_model": "fer_hw3/cnn"})
         with pytest.raises(ModelError, match=r"expected '0.weight' .* to be \[128, 1, 3, 3\]"):
             ek.load_model(path)
 

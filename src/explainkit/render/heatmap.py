@@ -149,7 +149,8 @@ def _limit(sizes: NDArray[np.float64], rule: Scaling) -> float:
             # the first place at which the sum reaches the share, as Captum counts it
             sums = np.cumsum(ordered)
             reached = sums >= sums[-1] * 0.01 * (100 - rule.amount)
-            found = float(ordered[int(reached.argmax())])
+            # rounding may put the whole sum just above itself
+            found = float(ordered[int(reached.argmax())]) if reached.any() else largest
         case _:
             found = largest
     return found or largest
