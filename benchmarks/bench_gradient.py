@@ -17,9 +17,8 @@ from collections.abc import Callable
 
 import captum.attr
 import torch
-from torch import Tensor, nn
-
 from memory import peak_mb
+from torch import Tensor, nn
 
 import explainkit as ek
 
@@ -150,7 +149,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}\n")
+    print(
+        f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}\n"
+    )
     print(f"{'method':22}{'':14}{'ms/image':>10}{'/ bare':>9}{'peak MB':>10}")
     for row in rows:
         print(

@@ -84,7 +84,9 @@ def test_run_lists_plugins_and_suggests():
 
 def test_a_broken_plugin_is_fatal_only_when_it_is_asked_for(fakes, monkeypatch):
     fakes.add("bad", "import no_such_module")
-    fakes.add("list", "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return []")
+    fakes.add(
+        "list", "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return []"
+    )
     found = plugins.Plugins(fakes.entry_points(), strict=False)
     monkeypatch.setattr(plugins, "default", lambda: found)
     listed = run("list", "methods", "--json")

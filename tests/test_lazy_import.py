@@ -57,6 +57,15 @@ def test_the_plugins_table_needs_no_torch():
     assert "'torch'" not in loaded_by(command("plugins", "--json"))
 
 
+@pytest.mark.parametrize("first", ["", "import explainkit.methods.gradient; "])
+def test_methods_is_a_function_and_a_package(first):
+    code = (
+        f"{first}import explainkit as ek; assert 'explainkit/saliency' in ek.methods(); "
+        "from explainkit.methods.gradient import Saliency; assert ek.methods()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_public_names_exist():
     for name in explainkit._LAZY:
         assert getattr(explainkit, name) is not None

@@ -28,7 +28,9 @@ def test_ambiguity_lists_the_candidates(methods):
 
 @pytest.mark.parametrize(("name", "hint"), [("othr", "'other'"), ("zzz", "none like it")])
 def test_unknown(methods, name, hint):
-    with pytest.raises(UnknownNameError, match=f"no method is named '{name}'.*{hint}.*list methods"):
+    with pytest.raises(
+        UnknownNameError, match=f"no method is named '{name}'.*{hint}.*list methods"
+    ):
         methods.get(name)
 
 
@@ -48,5 +50,7 @@ def test_names_of_classes_import_nothing(methods):
 
 
 def test_a_string_that_leads_nowhere_names_the_plugin(methods):
-    with pytest.raises(PluginError, match=r"plugin b 2\.0 offers method 'b/other' .*no_such_module"):
+    with pytest.raises(
+        PluginError, match=r"plugin b 2\.0 offers method 'b/other' .*no_such_module"
+    ):
         methods.get("other")

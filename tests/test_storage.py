@@ -62,8 +62,12 @@ def test_layouts(explanation, tmp_path):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=8).filter(lambda k: not k.startswith("$")), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=8).filter(lambda k: not k.startswith("$")), inner, max_size=3
+        )
+    ),
     max_leaves=8,
 )
 

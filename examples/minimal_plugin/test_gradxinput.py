@@ -1,9 +1,10 @@
 """The minimal plugin keeps the host's promises and does what it says."""
 
-import explainkit as ek
 import torch
-from explainkit.testing import check_method, toy_models
 from explainkit_gradxinput import GradientXInput
+
+import explainkit as ek
+from explainkit.testing import check_method, toy_models
 
 
 def test_promises():

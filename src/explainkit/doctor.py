@@ -46,7 +46,9 @@ def examine() -> list[Check]:
 
 
 def _versions() -> Iterator[Check]:
-    yield Check("explainkit", "ok", f"{explainkit.__version__} at {Path(explainkit.__file__).parent}")
+    yield Check(
+        "explainkit", "ok", f"{explainkit.__version__} at {Path(explainkit.__file__).parent}"
+    )
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
 
 
@@ -55,7 +57,10 @@ def _torch() -> Iterator[Check]:
         import torch
     except Exception as error:  # noqa: BLE001
         yield Check(
-            "torch", "problem", f"can't be imported: {_line(error)}", "reinstall torch 2.10 or newer"
+            "torch",
+            "problem",
+            f"can't be imported: {_line(error)}",
+            "reinstall torch 2.10 or newer",
         )
         return
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])
@@ -78,7 +83,7 @@ def _torchvision() -> Iterator[Check]:
         installed = version("torchvision")
     except PackageNotFoundError:
         return
-    tried = subprocess.run(  # noqa: S603
+    tried = subprocess.run(
         [sys.executable, "-c", "import torchvision"],
         capture_output=True,
         text=True,
@@ -131,7 +136,8 @@ def _plugins() -> Iterator[Check]:
         yield Check(
             f"plugin {report.name}",
             status,
-            f"{report.distribution} {report.version}" + (f": {report.error}" if report.error else ""),
+            f"{report.distribution} {report.version}"
+            + (f": {report.error}" if report.error else ""),
             "update or uninstall it" if status == "problem" else "",
         )
 

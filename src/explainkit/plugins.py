@@ -63,7 +63,9 @@ class PluginReport:
 class Plugins:
     """All plugins of a process: what they are, how they fared, and what they offer."""
 
-    def __init__(self, found: Iterable[EntryPoint] | None = None, strict: bool | None = None) -> None:
+    def __init__(
+        self, found: Iterable[EntryPoint] | None = None, strict: bool | None = None
+    ) -> None:
         """Finds plugins by their metadata; none is imported yet.
 
         Args:
@@ -221,9 +223,9 @@ def _built_for_another_version(distribution: str) -> str | None:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if canonicalize_name(requirement.name) == DISTRIBUTION and not requirement.specifier.contains(
-            installed, prereleases=True
-        ):
+        if canonicalize_name(
+            requirement.name
+        ) == DISTRIBUTION and not requirement.specifier.contains(installed, prereleases=True):
             return f"built for another version of explainkit: it needs {text}, this is {installed}"
     return None
 

@@ -73,7 +73,7 @@ class Registry:
         if isinstance(value, str):
             try:
                 value = pkgutil.resolve_name(value)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 plugin = full.partition("/")[0]
                 reason = str(error).splitlines()[0] if str(error) else ""
                 raise PluginError(

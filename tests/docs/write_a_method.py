@@ -23,6 +23,8 @@ class GradientTimesDeviation:
         score = model(inputs).gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, inputs)
         return gradient * (inputs - self.grey)
+
+
 # --8<-- [end:method]
 
 
@@ -47,6 +49,8 @@ class WithMoreToSay:
         (gradient,) = torch.autograd.grad(score, inputs)
         length = gradient.flatten(1).norm(dim=1)
         return Attribution(gradient, diagnostics={"gradient_norm": length})
+
+
 # --8<-- [end:attribution]
 
 
@@ -56,6 +60,8 @@ from explainkit.testing import check_method
 
 def test_my_method():
     check_method(GradientTimesDeviation(grey=0.5))
+
+
 # --8<-- [end:check]
 
 

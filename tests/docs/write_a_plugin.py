@@ -33,6 +33,8 @@ def saliency(index: int = 0) -> None:
     import explainkit as ek  # inside: torch is imported only now
 
     typer.echo(f"{index}: {', '.join(ek.methods())}")
+
+
 # --8<-- [end:commands]
 
 from typer.testing import CliRunner

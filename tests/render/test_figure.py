@@ -166,7 +166,11 @@ PAYLOADS = [
     "</table><iframe src=//evil>", "javascript:alert(1)", "<b>&amp;</b>", '" onmouseover="x', "\0<a>",
     "<style>@import'//evil'</style>", "${7*7}", "{{7*7}}", "<!--", "]]>", "<math><mi//xlink:href='x'>",
 ]  # fmt: skip
-HOSTILE = [f"{payload}{suffix}" for payload in PAYLOADS for suffix in ("", " ", "é", "x" * 30, "\n", "'", '"', "<")]
+HOSTILE = [
+    f"{payload}{suffix}"
+    for payload in PAYLOADS
+    for suffix in ("", " ", "é", "x" * 30, "\n", "'", '"', "<")
+]
 
 
 def test_hostile_names_stay_text():

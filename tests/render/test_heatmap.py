@@ -44,7 +44,11 @@ def test_names_that_are_none(text, message):
 @settings(deadline=None, max_examples=100)
 def test_cumulative_is_captums_rule(seed, outliers, unit):
     values = np.random.default_rng(seed).standard_normal((9, 7)) ** 3 * unit
-    for ours, theirs in (("signed", "all"), ("positive", "positive"), ("absolute", "absolute_value")):
+    for ours, theirs in (
+        ("signed", "all"),
+        ("positive", "positive"),
+        ("absolute", "absolute_value"),
+    ):
         try:
             oracle = _normalize_attr(values, theirs, outliers)
         except IndexError:  # Captum finds no threshold where rounding puts the sum above itself

@@ -175,7 +175,9 @@ class TestSaliency:
         import explainkit_fer_hw3
 
         folder = unpack(tree(pictures), here / "tree")
-        weights = os.path.join(os.path.dirname(explainkit_fer_hw3.__file__), "weights/dnn.safetensors")  # noqa: PTH118, PTH120
+        weights = os.path.join(
+            os.path.dirname(explainkit_fer_hw3.__file__), "weights/dnn.safetensors"
+        )
         found = run_json("saliency", "--data", folder, "--model", weights, "--target", "2")
         assert ek.Explanation.load(found["pictures"][0]["explanation"]).model == "fer_hw3/dnn"
 

@@ -74,7 +74,9 @@ class TestFiles:
         state = load_file(WEIGHTS / "cnn.safetensors")
         path = tmp_path / "x.safetensors"
         save_file(state, path, {"explainkit_model": "fer_hw3/dnn"})
-        with pytest.raises(ModelError, match="expected weights of fer_hw3/dnn .10 tensors., got 18"):
+        with pytest.raises(
+            ModelError, match="expected weights of fer_hw3/dnn .10 tensors., got 18"
+        ):
             ek.load_model(path)
         save_file(state | {"0.weight": torch.zeros(128)}, path, {"explainkit_model": "fer_hw3/cnn"})
         with pytest.raises(ModelError, match=r"expected '0.weight' .* to be \[128, 1, 3, 3\]"):

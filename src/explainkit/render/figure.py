@@ -58,7 +58,13 @@ class _Sheet:
         """Two lines at the top left."""
         x = _MARGIN / self.width
         self.figure.text(
-            x, 1 - 0.2 / self.height, _plain(title), size=10.5, weight="bold", color=INK, va="center"
+            x,
+            1 - 0.2 / self.height,
+            _plain(title),
+            size=10.5,
+            weight="bold",
+            color=INK,
+            va="center",
         )
         self.figure.text(
             x, 1 - 0.42 / self.height, _plain(subtitle), size=7.5, color=FAINT, va="center"
@@ -248,7 +254,9 @@ def _draw_bars(
     axes.set_yticks(range(len(shown)), [_plain(_name(explanation, i, 12)) for i in shown])
     for tick, i in zip(axes.get_yticklabels(), shown, strict=True):
         known = labels is not None and labels[row] == i
-        tick.set(size=6.5, color=RIGHT if known else INK, weight="bold" if i == target else "normal")
+        tick.set(
+            size=6.5, color=RIGHT if known else INK, weight="bold" if i == target else "normal"
+        )
     axes.set(xlim=(0, 1.22), ylim=(len(shown) - 0.4, -0.6), xticks=[])
     axes.tick_params(length=0, pad=3)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -323,7 +331,13 @@ def matrix_figure(
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
     figure.text(
-        0.12 / width, 1 - 0.2 / height, _plain(title), size=9.5, weight="bold", color=INK, va="center"
+        0.12 / width,
+        1 - 0.2 / height,
+        _plain(title),
+        size=9.5,
+        weight="bold",
+        color=INK,
+        va="center",
     )
     figure.text(
         0.12 / width, 1 - 0.42 / height, "rows: true class; columns: read as; shares of each row",

@@ -197,9 +197,7 @@ def picture(
     return values.mean(0), note
 
 
-def masked(
-    image: NDArray[np.float64], relevance: Tensor, keep: float = 0.2
-) -> NDArray[np.float64]:
+def masked(image: NDArray[np.float64], relevance: Tensor, keep: float = 0.2) -> NDArray[np.float64]:
     """A picture in which only its most relevant pixels stay bright.
 
     Args:

@@ -31,7 +31,6 @@ def evaluate(
     the file has it, else validation.
 
     Examples:
-
         explainkit run fer_hw3 evaluate
 
         explainkit run fer_hw3 evaluate --data fer2013.csv --split private_test --json
@@ -95,7 +94,6 @@ def confusion(
     else validation.
 
     Examples:
-
         explainkit run fer_hw3 confusion
 
         explainkit run fer_hw3 confusion --data fer2013.zip --model dnn

@@ -42,9 +42,7 @@ Image = Annotated[
         "May be repeated.",
     ),
 ]
-Model = Annotated[
-    str, typer.Option("--model", help="cnn, dnn, or a .safetensors file of weights.")
-]
+Model = Annotated[str, typer.Option("--model", help="cnn, dnn, or a .safetensors file of weights.")]
 MethodName = Annotated[
     str, typer.Option("--method", help="A saliency method; `explainkit list methods` shows all.")
 ]

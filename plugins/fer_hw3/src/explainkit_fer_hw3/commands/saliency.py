@@ -40,7 +40,6 @@ def saliency(
     the file.
 
     Examples:
-
         explainkit run fer_hw3 saliency
 
         explainkit run fer_hw3 saliency --data train.csv --index 38

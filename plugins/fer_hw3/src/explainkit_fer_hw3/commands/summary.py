@@ -26,7 +26,6 @@ def summary(
     """The layers of the networks: shapes, parameters, operations; and a drawing of each.
 
     Examples:
-
         explainkit run fer_hw3 summary
 
         explainkit run fer_hw3 summary --model cnn --json

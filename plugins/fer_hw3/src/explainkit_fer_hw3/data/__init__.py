@@ -5,6 +5,8 @@ from explainkit_fer_hw3.data.dataset import FaceDataset as FaceDataset
 from explainkit_fer_hw3.data.drawn import load_drawn as load_drawn
 from explainkit_fer_hw3.data.fer2013 import (
     known_splits as known_splits,
+)
+from explainkit_fer_hw3.data.fer2013 import (
     load_fer2013 as load_fer2013,
 )
 from explainkit_fer_hw3.data.photo import read_image as read_image

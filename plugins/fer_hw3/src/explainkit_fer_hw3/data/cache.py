@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -40,10 +41,11 @@ def key_of_tree(root: Path, paths: Iterable[Path]) -> str:
     Raises:
         OSError: A file has gone.
     """
-    digest = hashlib.sha256(str(root.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
     for path in sorted(paths):
         status = path.stat()
-        digest.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(root)))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -57,8 +59,8 @@ def recall(key: str) -> Source | None:
         arrays = load(body)
         names = tuple(json.loads(arrays["names"].tobytes()))
         source = Source(arrays["pixels"], arrays["labels"], arrays["splits"], names)
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError):
+        return None  # RuntimeError: there is no home folder
     count = len(source.labels)
     sound = source.pixels.shape == (count, SIDE, SIDE) and len(names) == len(source.splits) == count
     return source if sound else None
@@ -66,8 +68,6 @@ def recall(key: str) -> Source | None:
 
 def keep(key: str, source: Source) -> None:
     """Keeps pictures under a key; a folder that can't be written is no reason to fail."""
-    import numpy as np
-
     body = save(
         {
             "pixels": source.pixels,
@@ -76,7 +76,7 @@ def keep(key: str, source: Source) -> None:
             "names": np.frombuffer(json.dumps(source.names).encode(), dtype=np.uint8).copy(),
         }
     )
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         _path(key).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_path(key), hashlib.sha256(body).hexdigest().encode() + body)
 

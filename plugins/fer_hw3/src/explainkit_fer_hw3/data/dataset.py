@@ -44,9 +44,9 @@ class FaceDataset:
         return normalise(self.pixels[index]), int(self.labels[index])
 
     def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
-        """Some of the pictures, in the order of their places in this data set."""
-        rows = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices)
-        rows = rows.to(torch.int64)
+        """The pictures at these places, in this order; a bool mask keeps those where it is true."""
+        rows = indices if isinstance(indices, Tensor) else torch.tensor(list(indices))
+        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.to(torch.int64)
         changes: dict[str, Any] = {
             name: getattr(self, name)[rows] for name in ("pixels", "labels", "indices")
         }

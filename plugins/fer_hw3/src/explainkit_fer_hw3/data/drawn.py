@@ -9,7 +9,13 @@ from explainkit.errors import DatasetError
 from explainkit_fer_hw3.data.dataset import FaceDataset
 from explainkit_fer_hw3.faces import CLASS_NAMES, draw
 
-_POPULATIONS = {"train": 1_000_000, "validation": 2_000_000, "public_test": 3_000_000, "private_test": 4_000_000, "all": 5_000_000}  # fmt: skip
+_POPULATIONS = {
+    "train": 1_000_000, "validation": 2_000_000, "public_test": 3_000_000,
+    "private_test": 4_000_000, "all": 5_000_000,
+}  # fmt: skip
+
+_APART = 10_000_000
+"""Between the populations of one seed and the next, so that no two ever meet."""
 
 _COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
 
@@ -32,7 +38,7 @@ def load_drawn(
         A data set that also knows the part of the face that every pixel shows, ``.parts``.
 
     Raises:
-        DatasetError: A path, an unknown split, or a count below one.
+        DatasetError: A path, an unknown split, or a count or seed out of range.
 
     Example:
         >>> faces = load_drawn(split="validation", count=14)
@@ -46,7 +52,10 @@ def load_drawn(
     count = _COUNTS[split] if count is None else count
     if count < 1:
         raise DatasetError(f"count: expected at least 1, got {count}")
-    faces = draw(np.arange(count) % len(CLASS_NAMES), seed=_POPULATIONS[split] + seed)
+    if not 0 <= seed < 2**32:
+        raise DatasetError(f"seed: expected 0 to {2**32 - 1}, got {seed}")
+    population = _POPULATIONS[split] + _APART * seed
+    faces = draw(np.arange(count) % len(CLASS_NAMES), seed=population)
     return FaceDataset(
         pixels=torch.from_numpy(faces.pixels),
         labels=torch.from_numpy(faces.labels),

@@ -1,11 +1,10 @@
 """FER2013, told by content and not by name: a table, a folder of pictures, or a zip of either."""
 
-import struct
+import os
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import torch
 
@@ -14,10 +13,16 @@ from explainkit_fer_hw3.data import cache as cached
 from explainkit_fer_hw3.data.dataset import FaceDataset
 from explainkit_fer_hw3.data.source import Source
 from explainkit_fer_hw3.data.splits import rows_of, splits_of
-from explainkit_fer_hw3.data.table import is_table, read_table
-from explainkit_fer_hw3.data.tree import Entry, folder_entries, is_picture, read_tree
+from explainkit_fer_hw3.data.table import read_table, table_columns
+from explainkit_fer_hw3.data.tree import Entry, folder_entries, is_picture, printable, read_tree
 
-_MOST_MEMBERS = 500_000
+LARGEST_FILE = 4 << 30
+"""Bytes; FER2013 has at most 300 MB."""
+
+_LARGEST_DIRECTORY = 32 << 20
+"""Bytes of a zip's list of members, which is read whole."""
+
+_HEADER = 4096
 
 
 def load_fer2013(
@@ -45,6 +50,8 @@ def load_fer2013(
     """
     if path is None:
         raise DatasetError("expected the path of FER2013: a CSV, a folder, or a zip of either")
+    if seed < 0:
+        raise DatasetError(f"seed: expected at least 0, got {seed}")
     path = Path(path)
     source = _source(path, cache)
     rows = rows_of(split, source.labels, source.splits, seed, str(path))
@@ -69,73 +76,125 @@ def known_splits(path: Path) -> list[str]:
 
 def _source(path: Path, cache: bool) -> Source:
     """All pictures, from the cache where it has them."""
-    with _one_error(path):
+    try:
         if path.is_dir():
             entries = folder_entries(path)
             key = cached.key_of_tree(path, [path / entry.path for entry in entries])
         else:
-            entries = []
+            _check_file(path)
             key = cached.key_of_file(path)
-        found = cached.recall(key) if cache else None
-        if found is None:
-            found = read_tree(entries, str(path)) if path.is_dir() else _read_file(path)
-            if cache:
-                cached.keep(key, found)
-        return found
+        if cache and (found := cached.recall(key)):
+            return found
+        found = _read_folder(path, entries) if path.is_dir() else _read_file(path)
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
+    if cache:
+        cached.keep(key, found)
+    return found
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is no file, or none of ours, before it is read to its end."""
+    if not path.exists():
+        raise DatasetError(f"expected a file or folder at {path}, found nothing")
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected a regular file or a folder")
+    if path.stat().st_size > LARGEST_FILE:
+        raise DatasetError(f"{path}: expected at most {LARGEST_FILE >> 30} GiB")
+
+
+def _read_folder(path: Path, entries: list[Entry]) -> Source:
+    tables = [] if entries else [file.name for file in path.glob("*.csv")]
+    if tables:
+        raise DatasetError(
+            f"{path}: expected pictures in folders <class>/*.jpg, found the table {tables[0]}: "
+            "name the table itself"
+        )
+    return read_tree(entries, str(path))
 
 
 def _read_file(path: Path) -> Source:
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            return read_table(file, str(path))
+        _check_directory(file, path)
+    try:
         with zipfile.ZipFile(path) as archive:
             return _read_zip(archive, path)
-    with path.open("rb") as file:
-        return read_table(file, str(path))
+    except (DatasetError, OSError):
+        raise
+    except Exception as error:
+        # damaged archives make zipfile raise nearly everything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DatasetError(f"{path}: the zip can't be read: {reason[:120]}") from error
+
+
+def _check_directory(file: IO[bytes], path: Path) -> None:
+    """Refuses a zip whose list of members alone would fill the memory.
+
+    The list's size stands in the last record, which is at most 64 KiB of comment before the end.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - 65_557, 0))
+    tail = file.read()
+    place = tail.rfind(b"PK\5\6")
+    if place >= 0 and int.from_bytes(tail[place + 12 : place + 16], "little") > _LARGEST_DIRECTORY:
+        raise DatasetError(f"{path}: expected a zip with fewer members")
 
 
 def _read_zip(archive: zipfile.ZipFile, path: Path) -> Source:
     members = [member for member in archive.infolist() if not member.is_dir()]
-    if len(members) > _MOST_MEMBERS:
-        raise DatasetError(f"{path}: expected at most {_MOST_MEMBERS:,} members")
-    pictures = [m for m in members if is_picture(PurePosixPath(m.filename))]
-    if pictures:
-        return read_tree((_entry(archive, member) for member in pictures), str(path))
-    tables = []
-    for member in members:
-        with archive.open(member) as file:
-            if is_table(file.read(4096)):
-                tables.append(member)
-    if len(tables) != 1:
+    tables = _tables(archive, members)
+    if not tables and len(members) == 1 and _path(members[0]).suffix.lower() == ".csv":
+        tables = members  # what is wrong with its header is what a user must hear
+    if tables:
+        with _open(archive, tables[0], path) as file:
+            return read_table(file, f"{path}, {printable(PurePosixPath(tables[0].filename))}")
+    pictures = [m for m in members if is_picture(_path(m))]
+    if not pictures:
         raise DatasetError(
-            f"{path}: expected pictures or one table of pictures in the zip, found "
-            f"{len(tables)} tables among {len(members)} members"
+            f"{path}: expected pictures or a table of pictures in the zip, found neither among "
+            f"{len(members)} members"
         )
-    with archive.open(tables[0]) as file:
-        return read_table(file, f"{path}, {tables[0].filename}")
+    return read_tree([_entry(archive, member, path) for member in pictures], str(path))
 
 
-def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
+def _tables(archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """Tables of pictures, the one that tells most first: with splits, then with labels."""
+    found = []
+    for member in members:
+        if _path(member).suffix.lower() in {".csv", ".txt", ""}:
+            with _open(archive, member, Path(archive.filename or "")) as file:
+                if columns := table_columns(file.read(_HEADER)):
+                    found.append(("usage" not in columns, "label" not in columns, member))
+    return [member for *_, member in sorted(found, key=lambda row: row[:2])]
+
+
+def _path(member: zipfile.ZipInfo) -> PurePosixPath:
+    """A member's name as a path; it is only a name and leads nowhere."""
+    return PurePosixPath(member.filename.replace("\\", "/"))
+
+
+def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> IO[bytes]:
+    """Opens a member whose decoder hands out no more than it is asked for.
+
+    Raises:
+        DatasetError: It is encrypted, or packed in another way.
+    """
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise DatasetError(
+            f"{path}, {printable(_path(member))}: expected a stored or deflated member: pack the "
+            "zip anew"
+        )
+    if member.flag_bits & 1:
+        raise DatasetError(f"{path}, {printable(_path(member))}: the member is encrypted")
+    return archive.open(member)
+
+
+def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Entry:
     def read(most: int) -> bytes:
-        with archive.open(member) as file:
+        with _open(archive, member, path) as file:
             return file.read(most)
 
-    return Entry(PurePosixPath(member.filename), read)
-
-
-@contextmanager
-def _one_error(path: Path) -> Iterator[None]:
-    """Turns what reading raises into one line that names the file."""
-    try:
-        yield
-    except DatasetError:
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(f"expected a file or folder at {path}, found nothing") from error
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "it ends too soon"
-        raise DatasetError(f"{path}: can't be read: {reason}") from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, LookupError) as error:
-        # an encrypted member is a RuntimeError, a rare compression a NotImplementedError, a member
-        # without a name an IndexError
-        raise DatasetError(f"{path}: the zip can't be read: {error}") from error
-    except (ValueError, OverflowError, MemoryError) as error:
-        raise DatasetError(f"{path}: damaged: {error}") from error
+    return Entry(_path(member), read)

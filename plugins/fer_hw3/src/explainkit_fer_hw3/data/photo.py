@@ -26,7 +26,7 @@ _GREY = 128
 
 
 def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
-    """Decodes a picture.
+    """Decodes a picture and turns it upright.
 
     Args:
         data: The file's bytes.
@@ -36,32 +36,35 @@ def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
     Raises:
         DatasetError: Not a picture of the formats allowed, too large, or damaged.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
-            if width * height > most_pixels:
-                raise DatasetError(
-                    f"{where}: expected at most {most_pixels:,} pixels, got {width} × {height}"
-                )
-            image.load()
-    except DatasetError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels: {error}") from error
+            if width * height <= most_pixels:
+                image.load()
+                return _eight_bits(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise DatasetError(f"{where}: expected a picture ({', '.join(FORMATS)})") from None
-    except (
-        OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, IndexError,
-        KeyError, TypeError, AttributeError, RuntimeError,
-    ) as error:  # fmt: skip
-        # Pillow's decoders raise all of these on damaged files
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels: {error}") from error
+    except Exception as error:
+        # Pillow's decoders raise nearly everything on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DatasetError(f"{where}: the picture is damaged: {reason[:120]}") from error
-    return image
+    raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels, got {width} × {height}")
+
+
+def _eight_bits(image: "Image") -> "Image":
+    """The picture itself, or a 16-bit grey one scaled to 8 bits, where Pillow would clip it."""
+    if not image.mode.startswith("I"):
+        return image
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def read_image(path: Path, size: int = SIDE) -> Tensor:
@@ -77,16 +80,18 @@ def read_image(path: Path, size: int = SIDE) -> Tensor:
     Raises:
         DatasetError: It can't be read or is no picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
+        if not path.is_file() and path.exists():
+            raise DatasetError(f"{path}: expected a regular file")
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
     if len(data) > LARGEST_FILE:
         raise DatasetError(f"{path}: expected at most {LARGEST_FILE:,} bytes")
-    image = ImageOps.exif_transpose(decode(data, str(path)))
+    image = decode(data, str(path))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))

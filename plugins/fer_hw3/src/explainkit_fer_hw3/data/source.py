@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 SIDE = 48
 """Pixels per side of a picture."""
 
-MOST_PICTURES = 250_000
-"""More than this is no FER2013, and would not fit into memory."""
+MOST_PICTURES = 100_000
+"""More than this is no FER2013, and its memory would have no bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,5 +31,5 @@ class Source:
 
 def short(value: object, most: int = 40) -> str:
     """A value for an error line: printable, and cut where it is long."""
-    text = repr(value)
+    text = repr(value) if not isinstance(value, bytes) else repr(value.decode("utf-8", "replace"))
     return text if len(text) <= most else text[: most - 1] + "…"

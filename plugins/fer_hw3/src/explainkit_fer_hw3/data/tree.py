@@ -1,11 +1,13 @@
 """Pictures in folders, one folder a class: on disk, or in a zip that is never unpacked."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from explainkit.errors import DatasetError
 from explainkit_fer_hw3.data.photo import decode
@@ -47,9 +49,15 @@ class Entry:
     read: Callable[[int], bytes]
 
 
+def printable(path: PurePosixPath) -> str:
+    """A path as text that is safe on one line, whatever bytes it was made of."""
+    text = str(path).encode("utf-8", "replace").decode()
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def is_picture(path: PurePosixPath) -> bool:
     """Whether a file of a tree counts, by its name."""
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    hidden = any(part.startswith(("._", "__MACOSX")) for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
@@ -68,7 +76,8 @@ def folder_entries(folder: Path) -> list[Entry]:
         for file in files:
             path = Path(base) / file
             relative = PurePosixPath(path.relative_to(folder).as_posix())
-            if is_picture(relative) and not path.is_symlink():
+            # a link may lead anywhere, and reading a pipe may never end
+            if is_picture(relative) and stat.S_ISREG(path.lstat().st_mode):
                 entries.append(Entry(relative, _reader(path)))
     return entries
 
@@ -96,16 +105,16 @@ def read_tree(entries: Iterable[Entry], where: str) -> Source:
     splits = [_split(entry.path) for entry in ordered]
     pixels = np.empty((len(ordered), SIDE, SIDE), dtype=np.uint8)
     for i, entry in enumerate(ordered):
-        pixels[i] = _pixels(entry, f"{where}, {entry.path}")
+        pixels[i] = _pixels(entry, f"{where}, {printable(entry.path)}")
     return Source(
         pixels,
         np.array(labels, dtype=np.int64),
         np.array(splits, dtype=np.int8),
-        tuple(str(entry.path) for entry in ordered),
+        tuple(printable(entry.path) for entry in ordered),
     )
 
 
-def _pixels(entry: Entry, place: str) -> np.ndarray:
+def _pixels(entry: Entry, place: str) -> NDArray[np.uint8]:
     try:
         data = entry.read(LARGEST_PICTURE + 1)
     except OSError as error:
@@ -129,16 +138,18 @@ def _label(path: PurePosixPath, where: str) -> int:
     if name.isdigit() and len(name) == 1 and int(name) < len(CLASS_NAMES):
         return int(name)
     raise DatasetError(
-        f"{where}, {path}: expected a folder named by a class ({', '.join(CLASS_NAMES)}), got "
+        f"{where}, {printable(path)}: expected a folder named by a class "
+        f"({', '.join(CLASS_NAMES)}), got "
         f"{short(path.parent.name)}"
     )
 
 
 def _split(path: PurePosixPath) -> int:
-    """Told by the picture's name, else by a folder above its class, else it is for training."""
+    """Told by the picture's name, else by the nearest folder that tells, else for training."""
     name = path.name.casefold()
     told = [split for prefix, split in _PREFIXES.items() if name.startswith(prefix)]
     if told[:1] == ["train"]:
         told = []  # a folder of validation pictures keeps the names that they had
-    told += [_FOLDERS[part] for part in map(str.casefold, path.parts[:-2]) if part in _FOLDERS]
+    folders = [part.casefold() for part in path.parts[-3::-1]]
+    told += [_FOLDERS[part] for part in folders if part in _FOLDERS]
     return SPLITS.index(told[0] if told else "train")
