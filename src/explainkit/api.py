@@ -94,7 +94,7 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
         MethodError: A parameter that the method doesn't have, or a value that it refuses.
     """
     kind: Any = plugins.registry("methods").get(method) if isinstance(method, str) else method
-    if not dataclasses.is_dataclass(kind) or not callable(kind):
+    if not (_is_method(kind) or (isinstance(kind, type) and dataclasses.is_dataclass(kind))):
         raise MethodError(
             f"expected a method's name, or a dataclass that is called with a model, inputs and "
             f"a target, got {method!r}"

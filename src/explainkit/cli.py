@@ -29,7 +29,7 @@ errors = Console(stderr=True, highlight=False)
 class PluginGroup(TyperGroup):
     """The group ``run``: its commands are the plugins, each imported only when it is named."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
         """Ids of the installed plugins, from metadata alone."""
         return plugins.default().names()
 

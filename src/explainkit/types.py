@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -44,7 +43,10 @@ class Method(Protocol):
 class Dataset(Protocol):
     """Labelled pictures in model-input space."""
 
-    class_names: tuple[str, ...]
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of their labels."""
+        ...
 
     @property
     def images(self) -> Tensor:
@@ -225,7 +227,7 @@ class Explanation:
             case "abs_max":
                 return values.abs().amax(1)
             case "norm":
-                return torch.linalg.vector_norm(values, dim=1)
+                return values.square().sum(1).sqrt()
         raise ValueError(f"reduce: expected sum, abs_sum, abs_max or norm, got {reduce!r}")
 
     def plot(self, *, scaling: "Scaling | str" = "percentile", reduce: Reduce = "sum") -> "Figure":

@@ -1,0 +1,1 @@
+"""Facial-expression recognition on explainkit: data, drawn faces, two networks, commands."""

@@ -75,8 +75,7 @@ def _share(value: object) -> str:
 
 
 def _interval(value: object) -> str:
-    low, high = value  # type: ignore[misc]
-    return f"{low:.3f} to {high:.3f}"
+    return "{:.3f} to {:.3f}".format(*value)  # type: ignore[misc]
 
 
 def confusion(

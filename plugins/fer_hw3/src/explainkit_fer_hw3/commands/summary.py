@@ -80,6 +80,8 @@ def layers(model: "nn.Module") -> list[dict[str, Any]]:
     import torch
     from torch import nn
 
+    from explainkit_fer_hw3.data.source import SIDE
+
     rows: list[dict[str, Any]] = []
 
     def row(name: str, module: nn.Module, output: torch.Tensor) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def layers(model: "nn.Module") -> list[dict[str, Any]]:
     ]
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, *model.explainkit_spec.image_shape))
+            model(torch.zeros(1, 1, SIDE, SIDE))
     finally:
         for handle in handles:
             handle.remove()
