@@ -29,7 +29,7 @@ type: $(VENV)/.lint ## Types, strictly
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## Build the documentation site into site/
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve

@@ -24,7 +24,7 @@ def help_of(command: list[str]) -> str:
 def main() -> None:
     print("# Command line\n")
     print(
-        "Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong use, 130 interrupted."
+        "Exit codes: 0 done, 1 it failed (stderr says why in one line), 2 wrong use, 130 stopped."
     )
     print("`--traceback`, at any place, shows where an error comes from. `--json` prints one JSON")
     print("value on stdout and nothing else there.")

@@ -54,7 +54,8 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
         >>> with capture(net, ["0"]) as outputs:
         ...     _ = net(torch.zeros(2, 1, 8, 8))
-        >>> outputs["0"][0].shape
+        >>> (output,) = outputs["0"]
+        >>> output.shape
         torch.Size([2, 4, 6, 6])
     """
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}

@@ -32,8 +32,9 @@ def toy_models() -> dict[str, tuple[nn.Module, Tensor]]:
         mode but ``"batch_norm"``.
 
     Example:
-        >>> sorted(toy_models())[:3]
-        ['batch_norm', 'functional', 'in_place']
+        >>> model, images = toy_models()["vit"]
+        >>> model(images).shape
+        torch.Size([4, 5])
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
