@@ -24,6 +24,9 @@ def test_snippets_run(path, tmp_path, monkeypatch):
 
 def test_every_snippet_that_a_page_includes_exists():
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        assert not re.search(r"--\s*8\s+<|8<--\S", page.read_text()), (
+            f"{page.name}: a broken marker"
+        )
         for name, _, section in re.findall(r'--8<-- "([^":]+)(:(\w+))?"', page.read_text()):
             text = (ROOT / name).read_text()
             assert not section or f"[start:{section}]" in text, f"{page.name}: {name}:{section}"

@@ -2,7 +2,7 @@
 
 Importing this package imports neither torch nor any plugin: public names load on first use.
 
-Example:
+Examples:
     >>> import explainkit as ek
     >>> "saliency" in [name.rpartition("/")[2] for name in ek.methods()]
     True

@@ -83,7 +83,7 @@ def as_scores(output: Any, batch: int) -> Tensor:
     Raises:
         ModelError: Nothing fits; the message says what came.
 
-    Example:
+    Examples:
         >>> as_scores({"logits": torch.zeros(2, 7), "features": torch.zeros(2, 64)}, 2).shape
         torch.Size([2, 7])
     """
@@ -136,7 +136,7 @@ def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> 
     Raises:
         TargetError: It names no class of the model.
 
-    Example:
+    Examples:
         >>> as_targets("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
         tensor([1, 1])
     """

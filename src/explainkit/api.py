@@ -121,7 +121,7 @@ def explain(
     model: str | Path | nn.Module,
     inputs: Tensor,
     target: Target = None,
-    method: str | Method | type[Method] = "saliency",
+    method: str | Method | type[Method] = "explainkit/saliency",
     *,
     seed: int = 0,
     batch_size: int | None = None,
@@ -157,7 +157,7 @@ def explain(
         TargetError: The target names nothing that the output has.
         MethodError: Parameters that the method doesn't take, or a map that is not finite.
 
-    Example:
+    Examples:
         >>> import torch, explainkit as ek
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
         >>> e = ek.explain(net, torch.rand(2, 1, 4, 4), method="input_x_gradient")

@@ -13,7 +13,7 @@ from explainkit.errors import ModelError
 def layer_names(model: nn.Module) -> list[str]:
     """Dotted paths of all submodules, in the order of their definition.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> layer_names(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU())))
         ['0', '1', '1.0']
@@ -49,7 +49,7 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
     Raises:
         ModelError: A layer doesn't exist, or puts out something that is not a tensor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
         >>> with capture(net, ["0"]) as outputs:

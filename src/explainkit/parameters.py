@@ -27,7 +27,7 @@ def parse_params(method: str, texts: Sequence[str]) -> dict[str, Any]:
         UnknownNameError: No such method.
         MethodError: No such field, or a value that doesn't fit its type.
 
-    Example:
+    Examples:
         >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
         {'steps': 20, 'tolerance': 0.01}
     """

@@ -13,7 +13,7 @@ class Registry:
     Every name is stored as ``plugin/name``. The bare name works while it is unique; installing
     another package never changes what a name means, it can only make a bare name ambiguous.
 
-    Example:
+    Examples:
         >>> methods = Registry("method")
         >>> methods.add("explainkit", "saliency", "explainkit.methods.gradient:Saliency")
         >>> methods.qualify("saliency")

@@ -31,7 +31,7 @@ def toy_models() -> dict[str, tuple[nn.Module, Tensor]]:
         Name to model and four images ``[4, 3, 12, 10]``; the same at every call. All are in eval
         mode but ``"batch_norm"``.
 
-    Example:
+    Examples:
         >>> model, images = toy_models()["vit"]
         >>> model(images).shape
         torch.Size([4, 5])
@@ -193,7 +193,7 @@ def check_method(
     Raises:
         AssertionError: The method breaks a promise on the model that the message names.
 
-    Example:
+    Examples:
         >>> check_method("saliency", {"plain": toy_models()["plain"]})
     """
     ready = load_method(method)

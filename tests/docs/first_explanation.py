@@ -7,9 +7,7 @@ model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
 image, label = faces[3]
 
-explanation = ek.explain(
-    model, image[None], "happy", method="integrated_gradients", tolerance=0.01
-)
+explanation = ek.explain(model, image[None], "happy", method="integrated_gradients", tolerance=0.01)
 # --8<-- [end:explain]
 
 # --8<-- [start:read]
@@ -30,7 +28,11 @@ import torch
 from torch import nn
 
 mine = nn.Sequential(
-    nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    nn.Conv2d(3, 8, 3),
+    nn.ReLU(inplace=True),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(8, 10),
 ).eval()
 
 explanation = ek.explain(mine, torch.rand(2, 3, 224, 180), target=7, method="smoothgrad", samples=5)

@@ -67,7 +67,7 @@ class Saliency:
         Simonyan, Vedaldi and Zisserman (2013), "Deep Inside Convolutional Networks: Visualising
         Image Classification Models and Saliency Maps", arXiv:1312.6034.
 
-    Example:
+    Examples:
         >>> import torch
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         >>> a = Saliency()(linear, torch.rand(1, 1, 2, 2), torch.tensor([1]))
@@ -93,7 +93,7 @@ class InputXGradient:
         Shrikumar, Greenside, Shcherbina and Kundaje (2016), "Not Just a Black Box: Learning
         Important Features Through Propagating Activation Differences", arXiv:1605.01713.
 
-    Example:
+    Examples:
         >>> import torch
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
         >>> x = torch.rand(1, 1, 2, 2)
@@ -118,7 +118,7 @@ def quadrature(rule: Rule, steps: int) -> tuple[Tensor, Tensor]:
     Returns:
         Two float64 tensors ``[steps]``.
 
-    Example:
+    Examples:
         >>> nodes, weights = quadrature("gausslegendre", 2)
         >>> float(weights @ nodes**3)
         0.25
@@ -167,7 +167,7 @@ class IntegratedGradients:
         Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks",
         arXiv:1703.01365.
 
-    Example:
+    Examples:
         >>> import explainkit as ek
         >>> from explainkit.testing import toy_models
         >>> model, images = toy_models()["plain"]
@@ -367,7 +367,7 @@ class SmoothGrad(_Noisy):
         Smilkov, Thorat, Kim, Viégas and Wattenberg (2017), "SmoothGrad: removing noise by adding
         noise", arXiv:1706.03825.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         >>> a = SmoothGrad(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values
@@ -392,7 +392,7 @@ class SmoothGradSquared(_Noisy):
         Hooker, Erhan, Kindermans and Kim (2019), "A Benchmark for Interpretability Methods in Deep
         Neural Networks", arXiv:1806.10758.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         >>> a = SmoothGradSquared(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values
@@ -418,7 +418,7 @@ class VarGrad(_Noisy):
         Adebayo, Gilmer, Goodfellow and Kim (2018), "Local Explanation Methods for Deep Neural
         Networks Lack Sensitivity to Parameter Values", arXiv:1810.03307.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         >>> a = VarGrad(samples=4)(net, torch.rand(1, 1, 2, 2), torch.tensor([1])).values

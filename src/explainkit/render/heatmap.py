@@ -52,7 +52,7 @@ class Scaling:
         Raises:
             RenderError: It is none of these.
 
-        Example:
+        Examples:
             >>> str(Scaling.parse("percentile:positive"))
             'percentile:99:positive'
         """
@@ -118,7 +118,7 @@ def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool =
     Raises:
         RenderError: Values that are not finite, or a scaling that doesn't exist.
 
-    Example:
+    Examples:
         >>> scale(torch.tensor([[[1.0, -4.0]]]), "max").values.tolist()
         [[[0.25, -1.0]]]
     """

@@ -22,7 +22,7 @@ def build_cnn() -> nn.Sequential:
     The first convolution is padded by 1, the others are not; 2×2 max pooling and dropout follow
     each pair. 4,845,063 parameters, as in the study.
 
-    Example:
+    Examples:
         >>> sum(p.numel() for p in build_cnn().parameters())
         4845063
     """
@@ -57,7 +57,7 @@ def build_dnn() -> nn.Sequential:
     The study gives the total and the number of layers, not the widths: these are chosen to meet
     the total.
 
-    Example:
+    Examples:
         >>> sum(p.numel() for p in build_dnn().parameters())
         4991495
     """

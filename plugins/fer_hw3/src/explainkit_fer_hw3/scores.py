@@ -19,7 +19,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
         Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference",
         Journal of the American Statistical Association 22, doi:10.1080/01621459.1927.10502953.
 
-    Example:
+    Examples:
         >>> wilson(0, 10)
         (0.0, 0.2775327998628891)
     """
@@ -56,7 +56,7 @@ class Confusion:
 def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Counts ``[true, predicted]``, int64, from int64 ``[n]`` each.
 
-    Example:
+    Examples:
         >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
         [[1, 0], [1, 1]]
     """

@@ -22,7 +22,7 @@ def saliency(
     index: options.Index = None,
     image: options.Image = None,
     model: options.Model = "cnn",
-    method: options.MethodName = "saliency",
+    method: options.MethodName = "explainkit/saliency",
     param: options.Param = None,
     target: options.Target = None,
     out: options.Out = options.OUT,

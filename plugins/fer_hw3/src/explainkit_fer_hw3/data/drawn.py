@@ -40,7 +40,7 @@ def load_drawn(
     Raises:
         DatasetError: A path, an unknown split, or a count or seed out of range.
 
-    Example:
+    Examples:
         >>> faces = load_drawn(split="validation", count=14)
         >>> len(faces), faces.labels[:3].tolist(), faces.parts.shape
         (14, [0, 1, 2], torch.Size([14, 48, 48]))

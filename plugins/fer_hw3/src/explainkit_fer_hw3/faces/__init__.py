@@ -107,7 +107,7 @@ def draw(
     Raises:
         DatasetError: A label, number, part or intensity out of range.
 
-    Example:
+    Examples:
         >>> face = draw([3], seed=7)
         >>> bare = draw([3], seed=7, without="brows")
         >>> changed = (face.pixels != bare.pixels)[:, 0]
