@@ -90,6 +90,8 @@ def test_evaluate_counts_rightly(csv):
     assert happy["support"] == 4
     assert happy["recall"] == float((read[data.labels == 3] == 3).float().mean())
     assert run_json("evaluate", "--data", csv)["split"] == "public_test"
+    assert "this is no test" in run("evaluate", "--data", csv, "--split", "train").stderr
+    assert run("evaluate", "--data", csv).stderr == ""
 
 
 def test_evaluate_in_words(csv):

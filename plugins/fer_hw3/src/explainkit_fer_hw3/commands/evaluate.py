@@ -152,6 +152,11 @@ def _counts(
 
     module = options.load_model(model, device)
     split = split or options.test_split(data)
+    if data is not None and split in {"train", "validation", "all"}:
+        options.notes.print(
+            f"note: {split} may hold pictures that the weights were trained on (the shipped ones "
+            "were, on FER2013's training pictures): this is no test"
+        )
     faces = options.load_data(data, split, seed)
     known = (faces.labels >= 0).nonzero().flatten()
     if not len(known):

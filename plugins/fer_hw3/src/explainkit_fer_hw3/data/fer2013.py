@@ -138,9 +138,11 @@ def _check_directory(file: IO[bytes], path: Path) -> None:
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 65_557, 0))
     tail = file.read()
-    place = tail.rfind(b"PK\5\6")
-    if place >= 0 and int.from_bytes(tail[place + 12 : place + 16], "little") > _LARGEST_DIRECTORY:
-        raise DatasetError(f"{path}: expected a zip with fewer members")
+    for signature, start, width in ((b"PK\5\6", 12, 4), (b"PK\6\6", 40, 8)):  # plain, zip64
+        place = tail.rfind(signature)
+        size = int.from_bytes(tail[place + start : place + start + width], "little")
+        if place >= 0 and _LARGEST_DIRECTORY < size != 2 ** (8 * width) - 1:
+            raise DatasetError(f"{path}: expected a zip with fewer members")
 
 
 def _read_zip(archive: zipfile.ZipFile, path: Path) -> Source:
@@ -164,7 +166,7 @@ def _tables(archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> lis
     """Tables of pictures, the one that tells most first: with splits, then with labels."""
     found = []
     for member in members:
-        if _path(member).suffix.lower() in {".csv", ".txt", ""}:
+        if not is_picture(_path(member)):
             with _open(archive, member, Path(archive.filename or "")) as file:
                 if columns := table_columns(file.read(_HEADER)):
                     found.append(("usage" not in columns, "label" not in columns, member))

@@ -67,7 +67,20 @@ def _eight_bits(image: "Image") -> "Image":
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
-def read_image(path: Path, size: int = SIDE) -> Tensor:
+def grey(image: "Image") -> "Image":
+    """A picture in 8-bit grey; its transparent parts lie on middle grey."""
+    from PIL import Image
+
+    if image.has_transparency_data:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a palette's transparency kept as bytes
+            image = image.convert("RGBA")
+        backdrop = Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
+        image = Image.alpha_composite(backdrop, image)
+    return image.convert("L")
+
+
+def read_image(path: Path | str, size: int = SIDE) -> Tensor:
     """Reads any photo as the networks want it: upright, grey, its central square, resized.
 
     Args:
@@ -82,6 +95,7 @@ def read_image(path: Path, size: int = SIDE) -> Tensor:
     """
     from PIL import Image
 
+    path = Path(path)
     try:
         if not path.is_file() and path.exists():
             raise DatasetError(f"{path}: expected a regular file")
@@ -92,13 +106,9 @@ def read_image(path: Path, size: int = SIDE) -> Tensor:
     if len(data) > LARGEST_FILE:
         raise DatasetError(f"{path}: expected at most {LARGEST_FILE:,} bytes")
     image = decode(data, str(path))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        backdrop = Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
-        image = Image.alpha_composite(backdrop, image)
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
-    box = (left, top, left + square, top + square)
     # cropped first: a resampling box would blend in what lies outside it
-    grey = image.convert("L").crop(box).resize((size, size), Image.Resampling.LANCZOS)
-    return torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).reshape(1, size, size)
+    image = grey(image.crop((left, top, left + square, top + square)))
+    image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, size, size)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainkit.errors import DatasetError
-from explainkit_fer_hw3.data.photo import decode
+from explainkit_fer_hw3.data.photo import decode, grey
 from explainkit_fer_hw3.data.source import MOST_PICTURES, SIDE, Source, short
 from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
@@ -52,7 +52,8 @@ class Entry:
 def printable(path: PurePosixPath) -> str:
     """A path as text that is safe on one line, whatever bytes it was made of."""
     text = str(path).encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return shown if len(shown) <= 120 else f"…{shown[-119:]}"
 
 
 def is_picture(path: PurePosixPath) -> bool:
@@ -127,7 +128,7 @@ def _pixels(entry: Entry, place: str) -> NDArray[np.uint8]:
             f"{place}: expected {SIDE} × {SIDE} pixels, got {image.width} × {image.height}; "
             "--image takes a photo of any size"
         )
-    return np.asarray(image.convert("L"))
+    return np.asarray(grey(image))
 
 
 def _label(path: PurePosixPath, where: str) -> int:
