@@ -189,7 +189,8 @@ class Explanation:
             index = slice(start, start + 1)
 
         def cut(value: Any) -> Any:
-            return value[index] if isinstance(value, Tensor) and len(value) == len(self) else value
+            batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self)
+            return value[index] if batched else value
 
         changes = {name: cut(value) for name, value in vars(self).items()}
         changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
