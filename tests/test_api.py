@@ -117,6 +117,19 @@ def test_a_function_sees_the_models_own_output():
     torch.testing.assert_close(e.attribution[0].flatten(), 2 * model.head.weight[3].detach())
 
 
+@pytest.mark.parametrize("ids", [(0, 1, 2), ("0", "1", "2")])
+def test_class_names_of_a_configuration(ids):
+    model = _Output(lambda y: _Enum(y[:, :3]))
+    model.config = types.SimpleNamespace(
+        id2label=dict(zip(ids, ("cat", "Dog", "emu"), strict=True))
+    )
+    e = ek.explain(model, torch.rand(2, 3, 4, 5), "dog")
+    assert e.target.tolist() == [1, 1]
+    assert e.target_name(0) == "Dog"
+    with pytest.raises(TargetError, match="cat, Dog, emu"):
+        ek.explain(model, torch.rand(2, 3, 4, 5), "ibex")
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -182,7 +182,7 @@ def explain(
                 "(as_is=True leaves dropout and batch statistics on)"
             )
         adapter = Adapter(module, target if callable(target) else None, batch_size)
-        class_names = spec.class_names if spec else ()
+        class_names = spec.class_names if spec else _class_names(module)
         outcome = run(ready, adapter, images, None if callable(target) else target, class_names)
         remarks += outcome.remarks(module)
     name = method_name(ready)
@@ -206,6 +206,16 @@ def explain(
         diagnostics=outcome.diagnostics | ({"warnings": remarks} if remarks else {}),
         versions=_versions(name, registered),
     )
+
+
+def _class_names(module: nn.Module) -> tuple[str, ...]:
+    """The names that a model from the transformers library carries in its configuration."""
+    names = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(names, dict):
+        return ()
+    by_id = {str(i): str(name) for i, name in names.items()}
+    ids = [str(i) for i in range(len(names))]
+    return tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()
 
 
 def _seeded(method: Method, seed: int) -> Method:
