@@ -20,8 +20,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
         Journal of the American Statistical Association 22, doi:10.1080/01621459.1927.10502953.
 
     Examples:
-        >>> wilson(0, 10)
-        (0.0, 0.2775327998628891)
+        >>> low, high = wilson(0, 10)
+        >>> print(f"{low:.4f} to {high:.4f}")
+        0.0000 to 0.2775
     """
     if not trials:
         return 0.0, 1.0
