@@ -72,8 +72,24 @@ def test_the_colour_bar_carries_the_true_scale():
     one = explanation((1, 1, 4, 4), attribution=one.attribution * 1234)
     largest = float(one.attribution.abs().max())
     assert {f"{largest:.2g}", f"{-largest:.2g}"} <= set(texts(plot(one, scaling="max")))
-    limits = [axes.get_ylim() for axes in plot(one, scaling="max").axes]
-    assert any(np.allclose(limit, (-largest, largest)) for limit in limits)
+    bar = bar_of(plot(one, scaling="max"))
+    assert bar.get_ylim() == (-1, 1)
+    assert bar.get_yticks().tolist() == [-1, 0, 1]
+    assert labels(bar) == [f"{-largest:.2g}", "0", f"{largest:.2g}"]
+
+
+def bar_of(figure):
+    """The first colour bar: the axes that are drawn from a ramp of colours."""
+    return next(axes for axes in figure.axes if ramp_of(axes) is not None)
+
+
+def ramp_of(axes):
+    arrays = [image.get_array() for image in axes.images]
+    return next((array for array in arrays if array.shape == (256, 1, 3)), None)
+
+
+def labels(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
 
 
 def test_truth_and_reading_are_told_apart():
@@ -88,8 +104,33 @@ def test_truth_and_reading_are_told_apart():
 
 def test_a_zero_map_is_drawn_and_said():
     figure = plot(explanation(attribution=torch.zeros(2, 1, 12, 10)))
-    assert "the map of row 1 is zero everywhere" in " ".join(texts(figure))
-    png(figure)
+    assert "the maps of rows 1, 2 are zero everywhere" in " ".join(texts(figure))
+    bar = bar_of(figure)
+    assert labels(bar) == ["0"]
+    assert np.unique(ramp_of(bar).reshape(-1, 3), axis=0).shape == (1, 3)
+    study = study_figure(explanation(attribution=torch.zeros(2, 1, 12, 10)))
+    assert texts(study).count("no pixel is relevant") == 2
+    last = study.axes[len(study.axes) // 2 - 1].images[0].get_array()
+    assert (last[..., 2] - last[..., 0] > 0.2).all()
+
+
+def test_fewer_pixels_than_asked_for_are_counted():
+    attribution = torch.zeros(2, 1, 12, 10)
+    attribution[0, 0, 1, :3] = -1
+    attribution[1] = 1
+    found = " ".join(texts(study_figure(explanation(attribution=attribution))))
+    assert "the 3 pixels where |a| > 0" in found.replace("\n", " ")
+    assert "most relevant 20% by |a|" in found.replace("\n", " ")
+    assert "the map of row 1 is scaled to the maximum, as percentile 97 is zero" in found
+
+
+@pytest.mark.parametrize("unit", [1e308, 1e-300])
+def test_the_largest_and_smallest_numbers(unit):
+    attribution = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(1, 1, 4, 4) * unit
+    one = explanation((1, 1, 4, 4), attribution=attribution)
+    assert labels(bar_of(study_figure(one))) == [f"{-unit:.2g}", "0", f"{unit:.2g}"]
+    png(study_figure(one, scalings=["cumulative", "percentile:50:positive"]))
+    png(plot(one))
 
 
 def test_overlay_shows_the_picture_where_the_map_is_zero():

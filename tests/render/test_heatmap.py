@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explainkit.errors import RenderError
-from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, Scaling, colour, masked, picture, scale
+from explainkit.render.heatmap import (
+    DIVERGING,
+    SEQUENTIAL,
+    Scaling,
+    colour,
+    masked,
+    most_relevant,
+    picture,
+    scale,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +42,25 @@ def test_names(text, expected):
     ("text", "message"),
     [("min", "expected max, percentile, cumulative, got 'min'"),
      ("max:x", "sign: expected signed, positive, absolute, got 'x'"),
-     ("percentile:101", "amount: expected 0 to 100, got 101")],
+     ("percentile:101", "amount: expected 0 to 100, got 101"),
+     ("percentile:nan", "amount: expected 0 to 100, got nan"),
+     ("percentile:97:98", "each once .* got 'percentile:97:98'"),
+     ("max:positive:signed", "each once"), ("max:3", "no amount for max"),
+     (None, "expected text such as 'percentile:98', got None"), (3, "got 3")],
 )  # fmt: skip
 def test_names_that_are_none(text, message):
     with pytest.raises(RenderError, match=message):
         Scaling.parse(text)
+
+
+@given(
+    st.sampled_from(["max", "percentile", "cumulative"]),
+    st.floats(0, 100),
+    st.sampled_from(["signed", "positive", "absolute"]),
+)
+def test_text_is_exact(kind, amount, sign):
+    rule = Scaling(kind, amount, sign)
+    assert Scaling.parse(str(rule)) == rule
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 2, 5, 20]), st.sampled_from([1e-2, 1.0, 1e6]))
@@ -81,6 +104,17 @@ def test_a_sparse_map_is_not_lost_to_its_percentile():
     found = scale(maps, "percentile:90")
     assert found.limits.tolist() == [2]
     assert found.values[0, 3, 4] == -1
+    assert found.notes == ("scaled to the maximum, as percentile 90 is zero",)
+    assert scale(maps, "max").notes == scale(maps, "cumulative").notes == ("",)
+
+
+@pytest.mark.parametrize("rule", ["max", "percentile:50", "cumulative:2", "cumulative:50:absolute"])
+@pytest.mark.parametrize("exponent", [1023, -990])
+def test_huge_and_tiny_maps_look_like_their_multiples(rule, exponent):
+    maps = torch.rand(2, 9, 7, dtype=torch.float64) - 0.5
+    one, far = scale(maps, rule), scale(maps * 2.0**exponent, rule)
+    np.testing.assert_array_equal(far.limits, one.limits * 2.0**exponent)
+    np.testing.assert_array_equal(far.values, one.values)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -123,16 +157,46 @@ class TestPicture:
         assert picture(torch.rand(1, 2, 2))[1] == ""
         shown, note = picture(torch.rand(13, 2, 2))
         assert shown.shape == (2, 2)
+        assert note == "mean of 13 channels"
+        _, note = picture(torch.linspace(-1, 1, 52).reshape(13, 2, 2))
+        assert "normalisation unknown" in note
         assert "mean of 13 channels" in note
         assert np.isfinite(picture(torch.full((1, 2, 2), 7.0))[0]).all()
+        huge = torch.tensor([[[-1.7e308, 0, 1.7e308]]], dtype=torch.float64)
+        assert picture(huge)[0].tolist() == [[0, 0.5, 1]]
+
+    def test_a_normalisation_of_other_channels(self):
+        with pytest.raises(RenderError, match="each of 1 channels, got 3 and 3"):
+            picture(torch.rand(1, 2, 2), (0.5,) * 3, (0.2,) * 3)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
 @settings(deadline=None, max_examples=60)
 def test_the_masks_share_is_exact(height, width, keep, seed):
-    relevance = torch.randint(0, 4, (height, width), generator=torch.Generator().manual_seed(seed))
-    bright = masked(np.ones((height, width)), relevance, keep)[..., 0] == 1
-    count = round(keep * height * width)
-    assert int(bright.sum()) == count
-    if 0 < count < height * width:
-        assert int(relevance.numpy()[bright].min()) >= int(relevance.numpy()[~bright].max())
+    relevance = torch.randint(-1, 4, (height, width), generator=torch.Generator().manual_seed(seed))
+    kept = most_relevant(relevance, keep)
+    values = relevance.numpy()
+    assert kept.sum() == min(round(keep * height * width), (values > 0).sum())
+    assert (values[kept] > 0).all()
+    if kept.any() and not kept.all():
+        assert values[kept].min() >= values[~kept].max()
+
+
+def test_equal_pixels_are_kept_in_reading_order():
+    assert most_relevant(torch.ones(2, 3), 0.5).tolist() == [[True] * 3, [False] * 3]
+    assert not most_relevant(torch.zeros(2, 3), 0.5).any()
+
+
+@pytest.mark.parametrize("keep", [-0.1, 1.1, 20, float("nan")])
+def test_shares_that_are_none(keep):
+    with pytest.raises(RenderError, match="keep: expected a share from 0 to 1"):
+        most_relevant(torch.ones(2, 2), keep)
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.2, 0.5, 1.0])
+def test_what_stays_is_true_and_what_fades_is_told_apart(grey):
+    kept = np.array([[True, False]])
+    stays, fades = masked(np.full((1, 2), grey), kept)[0]
+    assert stays.tolist() == [grey] * 3
+    assert fades[2] - fades[0] > 0.2
+    np.testing.assert_array_equal(masked(np.full((1, 2, 3), grey), kept)[0], [stays, fades])

@@ -2,87 +2,47 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from explainkit.errors import RenderError
-from explainkit.render.heatmap import SEQUENTIAL, Scaling, colour, masked, picture, scale
+from explainkit.render.heatmap import (
+    SEQUENTIAL,
+    Scaled,
+    Scaling,
+    colour,
+    masked,
+    most_relevant,
+    picture,
+    scale,
+)
+from explainkit.render.sheet import (
+    BAR,
+    FAINT,
+    INK,
+    RIGHT,
+    TALL,
+    WRONG,
+    Sheet,
+    fit,
+    house_style,
+    page,
+    show,
+)
 from explainkit.storage import write_atomically
 from explainkit.types import Explanation, Reduce
 
-INK, FAINT, RIGHT, WRONG, BAR = "#1c1c28", "#6b6b7b", "#1b7f4b", "#b3261e", "#c9ccd8"
-
-TALL = 1.55
-"""Height of a picture in inches."""
-
-_GAP, _MARGIN, _HEAD, _FOOT = 0.28, 0.25, 0.62, 0.22
 _BARS, _LABELS, _SCALE = 1.75, 0.62, 0.55
+_MOST_BARS = 7
 
 
-class _Sheet:
-    """A figure of rows and columns, placed in inches, so that everything lines up."""
-
-    def __init__(self, rows: int, widths: Sequence[float]) -> None:
-        self.widths = widths
-        self.step = TALL + 0.42
-        self.width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
-        self.height = _HEAD + rows * self.step + _FOOT
-        self.figure = Figure(figsize=(self.width, self.height), dpi=150, facecolor="white")
-        FigureCanvasAgg(self.figure)
-
-    def axes(self, row: int, column: int, width: float | None = None, shift: float = 0) -> Axes:
-        """Axes in a cell, as wide as its column or as said."""
-        left = _MARGIN + sum(self.widths[:column]) + _GAP * column + shift
-        top = _HEAD + row * self.step + 0.26
-        wide = self.widths[column] if width is None else width
-        return self.figure.add_axes(
-            (
-                left / self.width,
-                1 - (top + TALL) / self.height,
-                wide / self.width,
-                TALL / self.height,
-            )
-        )
-
-    def heading(self, title: str, subtitle: str) -> None:
-        """Two lines at the top left."""
-        x = _MARGIN / self.width
-        self.figure.text(
-            x,
-            1 - 0.2 / self.height,
-            _plain(title),
-            size=10.5,
-            weight="bold",
-            color=INK,
-            va="center",
-        )
-        self.figure.text(
-            x, 1 - 0.42 / self.height, _plain(subtitle), size=7.5, color=FAINT, va="center"
-        )
-
-    def note(self, text: str) -> None:
-        """A line at the bottom left."""
-        self.figure.text(
-            _MARGIN / self.width, 0.1 / self.height, _plain(text), size=6.5, color=FAINT
-        )
-
-
-def _plain(text: str) -> str:
-    """Text on one line that matplotlib doesn't read as mathematics."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return printable.replace("$", r"\$")
-
-
+@house_style()
 def study_figure(
     explanation: Explanation,
     *,
@@ -95,32 +55,35 @@ def study_figure(
 
     Args:
         explanation: What to draw.
-        labels: True class of each picture, None where it isn't known.
+        labels: True class of each picture; None or −1 where it isn't known.
         scalings: How values become colours, one heatmap each; the colour bars carry true values.
         reduce: How channels become one.
-        keep: Share of the pixels that stay bright in the last column: those of the largest |a|.
+        keep: Share of the pixels that stay as they are in the last column: those of the largest
+            |a|; fewer where fewer are not zero.
 
     Raises:
-        RenderError: A scaling that doesn't exist.
+        RenderError: A scaling that doesn't exist, a share outside [0, 1], labels that aren't one
+            per picture, or a normalisation of other channels.
     """
-    rules = [Scaling.parse(text) for text in scalings]
-    wide = _width(explanation)
-    sheet = _Sheet(len(explanation), [wide, _BARS, *[wide + _SCALE] * len(rules), wide])
-    sheet.heading(*_headline(explanation))
+    rows = _Rows(explanation, labels)
     maps = explanation.heatmap(reduce)
-    notes: list[str] = []
-    for row in range(len(explanation)):
-        image = _draw_picture(sheet.axes(row, 0), explanation, row, labels, notes)
-        _draw_bars(sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS), explanation, row, labels)
-        for column, rule in enumerate(rules, 2):
-            _draw_map(sheet, row, column, wide, maps[row], rule, notes)
-        axes = sheet.axes(row, len(rules) + 2)
-        _show(axes, masked(image, maps[row].abs(), keep))
-        _title(axes, f"most relevant {keep:.0%} of pixels")
-    sheet.note("; ".join(dict.fromkeys(notes)))
+    scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
+    width = rows.cell
+    widths = [width, _BARS, *[width + _SCALE] * len(scaled), width]
+    sheet = rows.sheet(widths, [found for _, found in scaled])
+    last = len(widths) - 1
+    for row, image in enumerate(rows.images):
+        rows.draw(sheet, row)
+        for column, (rule, found) in enumerate(scaled, 2):
+            _draw_map(sheet, row, column, rows.size, found, rule)
+        kept = most_relevant(maps[row].abs(), keep)
+        axes = sheet.axes(row, last, *rows.size)
+        show(axes, masked(image, kept))
+        sheet.title(axes, last, _kept(kept, keep))
     return sheet.figure
 
 
+@house_style()
 def plot(
     explanation: Explanation, *, scaling: Scaling | str = "percentile", reduce: Reduce = "sum"
 ) -> Figure:
@@ -132,22 +95,19 @@ def plot(
         reduce: How channels become one.
 
     Raises:
-        RenderError: A scaling that doesn't exist.
+        RenderError: A scaling that doesn't exist, or a normalisation of other channels.
     """
     rule = Scaling.parse(scaling)
-    wide = _width(explanation)
-    sheet = _Sheet(len(explanation), [wide, _BARS, wide + _SCALE, wide])
-    sheet.heading(*_headline(explanation))
+    rows = _Rows(explanation, None)
     maps = explanation.heatmap(reduce)
-    notes: list[str] = []
-    for row in range(len(explanation)):
-        image = _draw_picture(sheet.axes(row, 0), explanation, row, None, notes)
-        _draw_bars(sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS), explanation, row, None)
-        _draw_map(sheet, row, 2, wide, maps[row], rule, notes)
-        axes = sheet.axes(row, 3)
-        _show(axes, overlay(image, maps[row], rule))
-        _title(axes, "map over picture")
-    sheet.note("; ".join(dict.fromkeys(notes)))
+    scaled = scale(maps, rule)
+    sheet = rows.sheet([rows.cell, _BARS, rows.cell + _SCALE, rows.cell], [scaled])
+    for row, image in enumerate(rows.images):
+        rows.draw(sheet, row)
+        _draw_map(sheet, row, 2, rows.size, scaled, rule)
+        axes = sheet.axes(row, 3, *rows.size)
+        show(axes, overlay(image, maps[row], rule))
+        sheet.title(axes, 3, "map over picture")
     return sheet.figure
 
 
@@ -155,6 +115,9 @@ def overlay(
     image: NDArray[np.float64], values: torch.Tensor, scaling: Scaling | str = "percentile"
 ) -> NDArray[np.float64]:
     """A map over its grey picture: the stronger the value, the more its colour covers.
+
+    The opacity of a pixel is 0.85 · |s|^0.7, where s is the scaled value in [−1, 1]: weak values
+    show a little more than in proportion, and the picture shines through even the strongest.
 
     Args:
         image: ``[height, width]`` or ``[height, width, 3]`` in [0, 1].
@@ -174,124 +137,163 @@ def overlay(
     return mixed
 
 
-def _width(explanation: Explanation) -> float:
-    height, width = explanation.inputs.shape[-2:]
-    return float(np.clip(TALL * width / height, 0.8, 2.4))
-
-
-def _headline(explanation: Explanation) -> tuple[str, str]:
-    method = explanation.method.rpartition("/")[2]
-    params = ", ".join(f"{key}={_short(value)}" for key, value in explanation.params.items())
-    layer = f" at {explanation.layer}" if explanation.layer else ""
-    return f"{method}{layer} of {explanation.model}", params or "no parameters"
+def parameters(params: Mapping[str, Any]) -> str:
+    """Hyper-parameters in one line, those of nested methods in brackets."""
+    return ", ".join(f"{key}={_short(value)}" for key, value in params.items())
 
 
 def _short(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"tensor {list(value.shape)}"
-    if isinstance(value, dict) and "method" in value:
-        return str(value["method"]).rpartition("/")[2]
+    if isinstance(value, Mapping) and "method" in value:
+        own = parameters({name: inner for name, inner in value.items() if name != "method"})
+        return str(value["method"]).rpartition("/")[2] + (f"({own})" if own else "")
     return str(value)
 
 
-def _title(axes: Axes, text: str, ink: str = FAINT) -> None:
-    axes.set_title(_plain(text), size=7, color=ink, loc="left", pad=4)
+class _Rows:
+    """What the rows of every figure have in common: the pictures and what the model made of them.
 
+    Attributes:
+        images: Each picture as it looks.
+        size: Width and height of a picture in inches.
+        cell: Width of a column of pictures, wide enough for a title.
+    """
 
-def _show(axes: Axes, image: NDArray[Any]) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
-    axes.set_axis_off()
+    def __init__(self, explanation: Explanation, labels: Sequence[int | None] | None) -> None:
+        self.explanation = explanation
+        if labels is not None and len(labels) != len(explanation):
+            raise RenderError(f"expected {len(explanation)} labels, got {len(labels)}")
+        known = labels if labels is not None else [None] * len(explanation)
+        self.labels = [None if label is None or label < 0 else int(label) for label in known]
+        classes = explanation.logits.shape[1]
+        if beyond := [label for label in self.labels if label is not None and label >= classes]:
+            raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
+        drawn = [picture(one, explanation.mean, explanation.std) for one in explanation.inputs]
+        self.images = [image for image, _ in drawn]
+        self._remarks = list(dict.fromkeys(remark for _, remark in drawn if remark))
+        high, wide = explanation.inputs.shape[-2:]
+        inch = min(TALL / high, 2.4 / wide)
+        self.size = wide * inch, high * inch
+        self.cell = max(self.size[0], 1.3)
 
-
-def _draw_picture(
-    axes: Axes,
-    explanation: Explanation,
-    row: int,
-    labels: Sequence[int | None] | None,
-    notes: list[str],
-) -> NDArray[np.float64]:
-    image, note = picture(explanation.inputs[row], explanation.mean, explanation.std)
-    if note:
-        notes.append(note)
-    _show(axes, image)
-    label = labels[row] if labels is not None else None
-    read = int(explanation.logits[row].argmax())
-    if label is None:
-        _title(axes, f"read as {_name(explanation, read)}", INK)
-    elif label == read:
-        _title(axes, f"{_name(explanation, label)}, read rightly", RIGHT)
-    else:
-        _title(axes, f"{_name(explanation, label)}, read as {_name(explanation, read)}", WRONG)
-    return image
-
-
-def _name(explanation: Explanation, label: int, most: int = 16) -> str:
-    name = explanation.class_names[label] if explanation.class_names else f"class {label}"
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _draw_bars(
-    axes: Axes, explanation: Explanation, row: int, labels: Sequence[int | None] | None
-) -> None:
-    """Softmax probabilities of the likeliest classes, in the order of the classes."""
-    logits = explanation.logits[row].double()
-    if len(logits) == 1:
-        axes.set_axis_off()
-        axes.text(0, 0.5, f"score {float(explanation.score[row]):.3g}", size=8, color=INK)
-        return
-    probabilities = logits.softmax(0)
-    shown = sorted(probabilities.topk(min(7, len(logits))).indices.tolist())
-    values = [float(probabilities[i]) for i in shown]
-    target = int(explanation.target[row])
-    axes.barh(
-        range(len(shown)),
-        values,
-        height=0.62,
-        color=[INK if i == target else BAR for i in shown],
-    )
-    for place, value in enumerate(values):
-        axes.text(value + 0.03, place, f"{value:.2f}", size=6, color=FAINT, va="center")
-    axes.set_yticks(range(len(shown)), [_plain(_name(explanation, i, 12)) for i in shown])
-    for tick, i in zip(axes.get_yticklabels(), shown, strict=True):
-        known = labels is not None and labels[row] == i
-        tick.set(
-            size=6.5, color=RIGHT if known else INK, weight="bold" if i == target else "normal"
+    def sheet(self, widths: Sequence[float], maps: Sequence[Scaled]) -> Sheet:
+        """The empty page, with headline and remarks."""
+        found: dict[str, list[int]] = {}
+        for scaled in maps:
+            for row, note in enumerate(scaled.notes, 1):
+                if note and row not in found.setdefault(note, []):
+                    found[note].append(row)
+        remarks = [
+            f"the map of row {rows[0]} is {note}"
+            if len(rows) == 1
+            else f"the maps of rows {', '.join(map(str, rows))} are {note}"
+            for note, rows in found.items()
+        ]
+        one = self.explanation
+        layer = f" at {one.layer}" if one.layer else ""
+        return Sheet(
+            len(one),
+            widths,
+            f"{one.method.rpartition('/')[2]}{layer} of {one.model}",
+            parameters(one.params) or "no parameters",
+            "; ".join([*self._remarks, *remarks]),
         )
-    axes.set(xlim=(0, 1.22), ylim=(len(shown) - 0.4, -0.6), xticks=[])
-    axes.tick_params(length=0, pad=3)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.spines["left"].set_color(BAR)
-    axes.set_title("probabilities", size=7, color=FAINT, loc="right", pad=4)
+
+    def draw(self, sheet: Sheet, row: int) -> None:
+        """The first two columns: the picture and the probabilities."""
+        axes = sheet.axes(row, 0, *self.size)
+        show(axes, self.images[row])
+        label, read = self.labels[row], int(self.explanation.logits[row].argmax())
+        if label is None:
+            sheet.title(axes, 0, f"read as {self._name(read)}", INK)
+        elif label == read:
+            sheet.title(axes, 0, f"{self._name(label)}, read rightly", RIGHT)
+        else:
+            sheet.title(axes, 0, f"{self._name(label)}, read as {self._name(read)}", WRONG)
+        self._draw_bars(sheet, row)
+
+    def _name(self, label: int) -> str:
+        names = self.explanation.class_names
+        return fit(names[label] if names else f"class {label}", 0.9, 7)
+
+    def _draw_bars(self, sheet: Sheet, row: int) -> None:
+        """Softmax probabilities of the likeliest classes, in the order of the classes.
+
+        The explained and the true class are always among them.
+        """
+        axes = sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS)
+        logits = self.explanation.logits[row].double()
+        if len(logits) == 1:
+            axes.set_axis_off()
+            score = float(self.explanation.score[row])
+            axes.text(0, 0.5, f"score {score:.3g}", size=8, color=INK)
+            return
+        probabilities = logits.softmax(0)
+        target, label = int(self.explanation.target[row]), self.labels[row]
+        likeliest = probabilities.argsort(descending=True, stable=True).tolist()
+        first = [target] if label is None else [target, label]
+        shown = sorted(list(dict.fromkeys([*first, *likeliest]))[:_MOST_BARS])
+        values = [float(probabilities[i]) for i in shown]
+        axes.barh(
+            range(len(shown)),
+            values,
+            height=0.62,
+            color=[INK if i == target else BAR for i in shown],
+        )
+        for place, value in enumerate(values):
+            axes.text(value + 0.03, place, f"{value:.2f}", size=6, color=FAINT, va="center")
+        names = [fit(self._name(i), _LABELS, 6.5) for i in shown]
+        axes.set_yticks(range(len(shown)), names)
+        for tick, i in zip(axes.get_yticklabels(), shown, strict=True):
+            tick.set(
+                size=6.5,
+                color=RIGHT if i == label else INK,
+                weight="bold" if i == target else "normal",
+            )
+        axes.set(xlim=(0, 1.22), ylim=(len(shown) - 0.4, -0.6), xticks=[])
+        axes.tick_params(length=0, pad=3)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.spines["left"].set_color(BAR)
+        axes.set_title("probabilities", size=7, color=FAINT, loc="right", pad=4)
+
+
+def _kept(kept: NDArray[np.bool_], keep: float) -> str:
+    """What the pixels that stay are, in words."""
+    count = int(kept.sum())
+    if count < round(keep * kept.size):
+        return f"the {count} pixels where |a| > 0" if count else "no pixel is relevant"
+    return f"most relevant {100 * keep:.3g}% by |a|"
 
 
 def _draw_map(
-    sheet: _Sheet,
+    sheet: Sheet,
     row: int,
     column: int,
-    wide: float,
-    values: torch.Tensor,
+    size: tuple[float, float],
+    scaled: Scaled,
     rule: Scaling,
-    notes: list[str],
 ) -> None:
-    scaled = scale(values[None], rule)
-    axes = sheet.axes(row, column, wide)
-    _show(axes, colour(scaled.values[0], rule.colours))
-    _title(axes, f"map, scaled {rule.title}")
-    if scaled.notes[0]:
-        notes.append(f"the map of row {row + 1} is {scaled.notes[0]}")
-    limit = float(scaled.limits[0])
-    bar = sheet.axes(row, column, 0.09, shift=wide + 0.08)
-    low = 0.0 if rule.colours == SEQUENTIAL else -limit
-    sheet.figure.colorbar(
-        ScalarMappable(Normalize(low, limit or 1.0), rule.colours),
-        cax=bar,
-        ticks=sorted({low, 0.0, limit}),
+    axes = sheet.axes(row, column, *size)
+    show(axes, colour(scaled.values[row], rule.colours))
+    sheet.title(axes, column, f"map, scaled {rule.title}")
+    limit = float(scaled.limits[row])
+    bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)
+    low = 0 if rule.colours == SEQUENTIAL else -1
+    # drawn from -1 to 1 and labelled in the map's unit: a span of 2e308 is no float
+    ramp = np.linspace(1, low, 256) if limit else np.zeros(256)
+    bar.imshow(
+        colour(ramp[:, None], rule.colours), aspect="auto", extent=(0, 1, low if limit else -1, 1)
     )
-    bar.set_yticklabels([f"{tick:.2g}" for tick in sorted({low, 0.0, limit})])
-    bar.tick_params(labelsize=6, length=2, width=0.5, colors=FAINT, pad=2)
-    bar.spines["outline"].set(linewidth=0.4, edgecolor=FAINT)
+    ticks = sorted({low, 0, 1}) if limit else [0]
+    bar.set_yticks(ticks, [f"{limit * tick:.2g}" for tick in ticks])
+    bar.yaxis.tick_right()
+    bar.set_xticks([])
+    bar.tick_params(labelsize=6, length=2, width=0.5, color=FAINT, labelcolor=FAINT, pad=2)
+    bar.spines[:].set(linewidth=0.4, edgecolor=FAINT)
 
 
+@house_style()
 def matrix_figure(
     counts: NDArray[np.int64], class_names: Sequence[str], title: str = "confusion matrix"
 ) -> Figure:
@@ -303,11 +305,18 @@ def matrix_figure(
         title: What it is.
     """
     n = len(class_names)
-    side = max(0.62 * n, 2.4)
-    left, bottom, top, right = 0.95, 0.35, 0.85, 0.3
-    width, height = left + side + right, bottom + side + top
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
+    side = max(0.62 * n, 2.6)
+    names = [fit(name, 1.4, 7) for name in class_names]
+    longest = 0.06 * max(map(len, names))
+    upright = longest > side / n
+    bottom, right = 0.35, 0.3
+    left = max(0.95, longest + 0.15)
+    width = left + side + right
+    title = fit(title, (width - 0.3) / 1.15, 9.5, 2)
+    head = 0.2 + 0.16 * title.count("\n")
+    top = head + 0.65 + (longest if upright else 0)
+    height = bottom + side + top
+    figure = page(width, height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Purples", vmin=0, vmax=1)
@@ -320,8 +329,7 @@ def matrix_figure(
                 ha="center", va="center",
             )  # fmt: skip
             axes.text(j, i + 0.25, str(counts[i, j]), size=5.5, color=ink, ha="center", va="center")
-    names = [_plain(name) for name in class_names]
-    axes.set_xticks(range(n), names, size=7, color=INK)
+    axes.set_xticks(range(n), names, size=7, color=INK, rotation=90 if upright else 0)
     axes.set_yticks(range(n), names, size=7, color=INK)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -331,21 +339,17 @@ def matrix_figure(
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
     figure.text(
-        0.12 / width,
-        1 - 0.2 / height,
-        _plain(title),
-        size=9.5,
-        weight="bold",
-        color=INK,
-        va="center",
+        0.12 / width, 1 - head / height, title, size=9.5, weight="bold", color=INK, va="bottom"
     )
     figure.text(
-        0.12 / width, 1 - 0.42 / height, "rows: true class; columns: read as; shares of each row",
+        0.12 / width, 1 - (head + 0.15) / height,
+        "rows: true class; columns: read as; shares of each row",
         size=7, color=FAINT, va="center",
     )  # fmt: skip
     return figure
 
 
+@house_style()
 def png(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
@@ -356,12 +360,13 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
     """Writes a figure as PNG; the file appears whole or not at all.
 
     Raises:
         RenderError: The file can't be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, png(figure))

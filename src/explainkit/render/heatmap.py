@@ -17,6 +17,8 @@ Sign = Literal["signed", "positive", "absolute"]
 DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
 """Red speaks for the class, blue against it; both maps are fit for colour-blind readers."""
 
+_FADED = (0.25, 0.34, 0.52)
+
 _DEFAULTS: dict[str, float] = {"max": 0.0, "percentile": 99.0, "cumulative": 2.0}
 
 
@@ -44,6 +46,8 @@ class Scaling:
             raise RenderError(f"scaling's sign: expected {_list(Sign)}, got {self.sign!r}")
         if not 0 <= self.amount <= 100:
             raise RenderError(f"scaling's amount: expected 0 to 100, got {self.amount}")
+        # one value for one meaning: equal scalings compare equal
+        object.__setattr__(self, "amount", 0.0 if self.kind == "max" else float(self.amount))
 
     @classmethod
     def parse(cls, text: "Scaling | str") -> "Scaling":
@@ -58,17 +62,25 @@ class Scaling:
         """
         if isinstance(text, Scaling):
             return text
+        if not isinstance(text, str):
+            raise RenderError(f"scaling: expected text such as 'percentile:98', got {text!r:.40}")
         kind, *rest = text.split(":")
-        amount, sign = _DEFAULTS.get(kind, 0.0), "signed"
+        amounts: list[float] = []
+        signs: list[str] = []
         for part in rest:
             try:
-                amount = float(part)
+                amounts.append(float(part))
             except ValueError:
-                sign = part
-        return cls(kind, amount, sign)  # type: ignore[arg-type]
+                signs.append(part)
+        if len(amounts) > (kind != "max") or len(signs) > 1:
+            raise RenderError(
+                f"scaling: expected kind:amount:sign, each once and no amount for max, got {text!r}"
+            )
+        amount = amounts[0] if amounts else _DEFAULTS.get(kind, 0.0)
+        return cls(kind, amount, signs[0] if signs else "signed")  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        amount = "" if self.kind == "max" else f":{self.amount:g}"
+        amount = "" if self.kind == "max" else f":{self.amount!r}".removesuffix(".0")
         return f"{self.kind}{amount}" + ("" if self.sign == "signed" else f":{self.sign}")
 
     @property
@@ -130,30 +142,39 @@ def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool =
         values = values.clip(min=0)
     elif rule.sign == "absolute":
         values = np.abs(values)
-    limits = np.array([_limit(np.abs(one), rule) for one in values])
-    notes = tuple("" if limit else "zero everywhere" for limit in limits)
+    found = [_limit(np.abs(one), rule) for one in values]
+    limits = np.array([limit for limit, _ in found])
+    notes = tuple(note for _, note in found)
     if shared:
         limits = np.full_like(limits, limits.max(initial=0.0))
     divisor = np.where(limits > 0, limits, 1.0)[:, None, None]
     return Scaled((values / divisor).clip(-1, 1), limits, notes)
 
 
-def _limit(sizes: NDArray[np.float64], rule: Scaling) -> float:
-    """What full colour stands for; the maximum where the rule would give a map no colour at all."""
+def _limit(sizes: NDArray[np.float64], rule: Scaling) -> tuple[float, str]:
+    """What full colour stands for, and a remark if it isn't what the rule says."""
     largest = float(sizes.max(initial=0.0))
+    if not largest:
+        return 0.0, "zero everywhere"
+    # by a power of two, which is exact: sums of values near the largest float stay finite
+    exponent = int(np.frexp(largest)[1])
+    near_one = np.ldexp(sizes, -exponent)
     match rule.kind:
         case "percentile":
-            found = float(np.percentile(sizes, rule.amount))
+            found = float(np.percentile(near_one, rule.amount))
         case "cumulative":
-            ordered = np.sort(sizes, axis=None)
+            ordered = np.sort(near_one, axis=None)
             # the first place at which the sum reaches the share, as Captum counts it
             sums = np.cumsum(ordered)
             reached = sums >= sums[-1] * 0.01 * (100 - rule.amount)
             # rounding may put the whole sum just above itself
-            found = float(ordered[int(reached.argmax())]) if reached.any() else largest
+            found = float(ordered[int(reached.argmax()) if reached.any() else -1])
         case _:
-            found = largest
-    return found or largest
+            return largest, ""
+    if not found:
+        words = rule.title.split(",")[0].removeprefix("to ")
+        return largest, f"scaled to the maximum, as {words} is zero"
+    return float(np.ldexp(found, exponent)), ""
 
 
 def colour(values: NDArray[np.float64], colours: str = DIVERGING) -> NDArray[np.uint8]:
@@ -180,41 +201,66 @@ def picture(
 
     Returns:
         Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the remark, or "".
+
+    Raises:
+        RenderError: ``mean`` or ``std`` isn't one number per channel.
     """
     values = image.detach().to("cpu", torch.float64).numpy()
-    note = ""
+    notes = []
     if mean is not None and std is not None:
+        if not len(mean) == len(std) == len(values):
+            raise RenderError(
+                f"expected a mean and a std for each of {len(values)} channels, got {len(mean)} "
+                f"and {len(std)}"
+            )
         values = values * np.array(std)[:, None, None] + np.array(mean)[:, None, None]
     elif values.min() < 0 or values.max() > 1:
-        low, high = values.min(), values.max()
-        values = (values - low) / ((high - low) or 1.0)
-        note = "normalisation unknown: drawn from the least to the largest value"
+        low, high = values.min() / 2, values.max() / 2  # halves: no difference overflows
+        values = (values / 2 - low) / ((high - low) or 1.0)
+        notes.append("normalisation unknown: drawn from the least to the largest value")
     values = values.clip(0, 1)
     if len(values) == 3:
-        return np.moveaxis(values, 0, -1), note
+        return np.moveaxis(values, 0, -1), "; ".join(notes)
     if len(values) > 1:
-        note = f"mean of {len(values)} channels"
-    return values.mean(0), note
+        notes.append(f"mean of {len(values)} channels")
+    return values.mean(0), "; ".join(notes)
 
 
-def masked(image: NDArray[np.float64], relevance: Tensor, keep: float = 0.2) -> NDArray[np.float64]:
-    """A picture in which only its most relevant pixels stay bright.
+def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
+    """The most relevant pixels of a map, as a mask.
 
     Args:
-        image: Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
-        relevance: ``[height, width]``; the larger, the more relevant.
-        keep: Share of the pixels that stay: exactly ``round(keep · height · width)``, the first in
-            reading order where values are equal.
+        relevance: ``[height, width]``; the larger, the more relevant; from 0 down: not at all.
+        keep: Share of the pixels: ``round(keep · height · width)``, the first in reading order
+            where values are equal; fewer if fewer are larger than 0.
 
     Returns:
-        RGB ``[height, width, 3]`` in [0, 1], the other pixels dimmed.
+        ``[height, width]``.
+
+    Raises:
+        RenderError: ``keep`` is not in [0, 1].
     """
+    if not 0 <= keep <= 1:
+        raise RenderError(f"keep: expected a share from 0 to 1, got {keep}")
     flat = relevance.detach().to("cpu", torch.float64).flatten()
     kept = torch.zeros(len(flat), dtype=torch.bool)
     kept[flat.argsort(descending=True, stable=True)[: round(keep * len(flat))]] = True
+    mask: NDArray[np.bool_] = (kept & (flat > 0)).reshape(relevance.shape).numpy()
+    return mask
+
+
+def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A picture in which only some pixels stay as they are; the others fade into a blue-grey.
+
+    Args:
+        image: Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
+        kept: The pixels that stay, ``[height, width]``.
+
+    Returns:
+        RGB ``[height, width, 3]`` in [0, 1].
+    """
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
-    backdrop = 0.12 + 0.18 * rgb.mean(-1, keepdims=True)
-    shown: NDArray[np.float64] = np.where(
-        kept.reshape(relevance.shape).numpy()[..., None], rgb, backdrop
-    )
+    # a hue that dark grey pixels which stay don't have
+    faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
+    shown: NDArray[np.float64] = np.where(kept[..., None], rgb, faded)
     return shown

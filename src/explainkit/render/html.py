@@ -3,7 +3,9 @@
 import base64
 from html import escape
 
-from explainkit.render.figure import plot, png
+from torch import Tensor
+
+from explainkit.render.figure import parameters, plot, png
 from explainkit.types import Explanation
 
 MOST = 8
@@ -22,13 +24,16 @@ def to_html(explanation: Explanation) -> str:
     targets = ", ".join(explanation.target_name(i) for i in range(len(shown)))
     facts = {
         "method": explanation.method,
-        "parameters": ", ".join(f"{k}={v}" for k, v in explanation.params.items()) or "none",
+        "parameters": parameters(explanation.params) or "none",
         "model": explanation.model,
         "explained": targets,
         "score": ", ".join(f"{float(score):.4g}" for score in shown.score),
         "images": f"{len(explanation)}" + ("" if shown is explanation else f", {MOST} shown"),
         "versions": ", ".join(f"{k} {v}" for k, v in explanation.versions.items()),
     }
+    gap = shown.diagnostics.get("completeness_gap")
+    if isinstance(gap, Tensor):
+        facts["completeness gap"] = ", ".join(f"{value:.2g}" for value in gap.flatten().tolist())
     rows = [_row(name, value) for name, value in facts.items()]
     rows += [_row("warning", text) for text in explanation.diagnostics.get("warnings", [])]
     alt = escape(f"{explanation.method} of {explanation.model}, explained: {targets}", quote=True)

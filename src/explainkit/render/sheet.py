@@ -1,0 +1,126 @@
+"""The page that figures are drawn on: one style, text that fits, cells measured in inches."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK, FAINT, RIGHT, WRONG, BAR = "#1c1c28", "#6b6b7b", "#1b7f4b", "#b3261e", "#c9ccd8"
+
+TALL = 1.55
+"""Height of a cell in inches."""
+
+_GAP, _MARGIN, _HEAD, _FOOT = 0.28, 0.25, 0.62, 0.22
+_TITLE, _SUBTITLE, _NOTE = 10.5, 7.5, 6.5
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib's own defaults, whatever the caller has set; used as a decorator.
+
+    The caller's settings are back afterwards. Names are text, never mathematics.
+    """
+    defaults: dict[Any, Any] = {
+        name: value
+        for name, value in mpl.rcParamsDefault.items()
+        if name != "interactive" and not name.startswith("backend")
+    }
+    with mpl.rc_context(defaults | {"text.parse_math": False}):
+        yield
+
+
+def page(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, without pyplot."""
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
+    """Printable text in at most so many lines of that width; what is too long ends in an ellipsis.
+
+    Args:
+        text: Any text.
+        inches: Width of a line.
+        size: Of the font, in points.
+        lines: How many there may be.
+    """
+    most = max(4, int(inches * 72 / (0.58 * size)))
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    found = textwrap.wrap(printable, most, break_on_hyphens=False)
+    if len(found) > lines:
+        found[lines - 1 :] = [found[lines - 1][: most - 1] + "…"]
+    return "\n".join(found)
+
+
+def show(axes: Axes, image: NDArray[Any]) -> None:
+    """A picture ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    axes.set_anchor("NW")
+    axes.set_axis_off()
+
+
+class Sheet:
+    """A figure of rows and columns, placed in inches, so that everything lines up.
+
+    Args:
+        rows: How many.
+        widths: Of each column in inches.
+        title: The first line, bold.
+        subtitle: Under it, in up to three lines.
+        notes: Remarks at the foot, in up to four lines.
+    """
+
+    def __init__(
+        self, rows: int, widths: Sequence[float], title: str, subtitle: str, notes: str
+    ) -> None:
+        self.widths = widths
+        self.step = TALL + 0.42
+        self.width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
+        inner = self.width - 2 * _MARGIN
+        subtitle, notes = fit(subtitle, inner, _SUBTITLE, 3), fit(notes, inner, _NOTE, 4)
+        self.head = _HEAD + 0.13 * subtitle.count("\n")
+        self.height = self.head + rows * self.step + _FOOT + 0.11 * notes.count("\n")
+        self.figure = page(self.width, self.height)
+        # bold letters are wider
+        self._write(0.2, fit(title, inner / 1.15, _TITLE), _TITLE, va="center", weight="bold")
+        self._write(0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
+        self._write(self.height - 0.08, notes, _NOTE, va="bottom", color=FAINT)
+
+    def _write(self, top: float, text: str, size: float, **style: Any) -> None:
+        at = _MARGIN / self.width, 1 - top / self.height
+        self.figure.text(*at, text, **{"size": size, "color": INK, **style})
+
+    def axes(
+        self,
+        row: int,
+        column: int,
+        width: float | None = None,
+        height: float = TALL,
+        shift: float = 0,
+    ) -> Axes:
+        """Axes at the top of a cell, as wide as its column or as said."""
+        left = _MARGIN + sum(self.widths[:column]) + _GAP * column + shift
+        top = self.head + row * self.step + 0.26
+        wide = self.widths[column] if width is None else width
+        return self.figure.add_axes(
+            (
+                left / self.width,
+                1 - (top + height) / self.height,
+                wide / self.width,
+                height / self.height,
+            )
+        )
+
+    def title(self, axes: Axes, column: int, text: str, ink: str = FAINT) -> None:
+        """A title over axes at the left of a column, in up to two lines."""
+        axes.set_title(
+            fit(text, self.widths[column], 7, 2), size=7, color=ink, loc="left", pad=4,
+            linespacing=1.1,
+        )  # fmt: skip
