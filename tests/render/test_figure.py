@@ -102,6 +102,63 @@ def test_truth_and_reading_are_told_apart():
     assert "map, scaled to percentile 97" in found
 
 
+@pytest.mark.parametrize("unknown", [-1, None])
+def test_unknown_truth_is_not_wrong(unknown):
+    one = explanation()
+    read = one.logits.argmax(1).tolist()
+    found = texts(study_figure(one, labels=[unknown, read[1]]))
+    assert f"read as name {read[0]}" in found
+    assert f"name {read[1]}, read rightly" in found
+
+
+@pytest.mark.parametrize("wrong", [[0], [0, 1, 2], [0, 7]])
+def test_labels_that_do_not_fit(wrong):
+    with pytest.raises(RenderError, match="labels"):
+        study_figure(explanation(), labels=wrong)
+
+
+def test_a_normalisation_of_other_channels_is_refused():
+    with pytest.raises(RenderError, match="a mean and a std for each of 1 channels"):
+        plot(explanation(mean=(0.5,) * 3, std=(0.2,) * 3))
+
+
+def test_the_bars_hold_the_explained_and_the_true_class():
+    logits = torch.arange(20.0).repeat(2, 1)
+    one = explanation(classes=20, logits=logits, target=torch.tensor([0, 19]))
+    bars = [axes for axes in study_figure(one, labels=[1, -1]).axes if axes.patches]
+    assert labels(bars[0]) == ["name 0", "name 1", *(f"name {i}" for i in range(15, 20))]
+    assert labels(bars[1]) == [f"name {i}" for i in range(13, 20)]
+
+
+def test_parameters_of_nested_methods_are_told():
+    inner = {"method": "explainkit/saliency", "absolute": True}
+    one = explanation(params={"method": inner, "samples": 8})
+    assert "method=saliency(absolute=True), samples=8" in texts(plot(one))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 48, 48), (1, 3, 40, 7), (1, 3, 5, 90)])
+@pytest.mark.parametrize("draw", [plot, study_figure])
+def test_no_text_is_cut_or_covers_another(draw, shape):
+    one = explanation(
+        shape, model="some/" + "model" * 40, params={f"parameter_{i}": i for i in range(40)},
+        class_names=tuple(f"a rather long name of class {i}" for i in range(7)), mean=None,
+        attribution=torch.eye(shape[2], shape[3]).expand(shape) * -1e-200,
+    )  # fmt: skip
+    figure = draw(one)
+    png(figure)
+    page = figure.bbox.padded(1)
+    drawn = [*figure.texts]
+    for axes in figure.axes:
+        drawn += [axes.title, axes._left_title, axes._right_title]
+        drawn += [*axes.texts, *(axes.get_yticklabels() if axes.axison else [])]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in drawn if t.get_text()]
+    for place, (text, box) in enumerate(boxes):
+        assert page.contains(box.x0, box.y0), text
+        assert page.contains(box.x1, box.y1), text
+        for other, found in boxes[:place]:
+            assert not box.overlaps(found), (text, other)
+
+
 def test_a_zero_map_is_drawn_and_said():
     figure = plot(explanation(attribution=torch.zeros(2, 1, 12, 10)))
     assert "the maps of rows 1, 2 are zero everywhere" in " ".join(texts(figure))
@@ -160,15 +217,66 @@ def test_architectures():
     found = texts(architecture_figure(rows, "net"))
     assert {"4 × 8 × 8", "40", "1,799", "net"} <= set(found)
     assert "ReLU" not in found
+    kept = [("a", "PReLU", (4,), 0), ("b", "ReLU6", (4,), 0), ("c", "ReLU", (4,), 5)]
+    found = texts(architecture_figure(kept, "net"))
+    assert {"PReLU", "ReLU6", "ReLU"} <= set(found)
+
+
+def test_architectures_at_the_edge():
+    for rows in ([], [("1", "ReLU", (4, 8, 8), 0)]):
+        with pytest.raises(RenderError, match="expected layers to draw"):
+            architecture_figure(rows, "net")
+    png(architecture_figure([("a$", "$kind", (1, 1), 0), ("b", "x", (), 0)], "$net$" * 50))
+    lines = architecture_figure([(str(i), "linear", (7,), 56) for i in range(12)], "net")
+    assert len(lines.axes[0].lines) == 1
 
 
 def test_saving(tmp_path):
     figure = plot(explanation())
-    path = save_figure(figure, tmp_path / "a/b.png")
+    path = save_figure(figure, str(tmp_path / "a/b.png"))
     assert path.read_bytes() == png(figure)
     with pytest.raises(RenderError, match="can't write the picture"):
         save_figure(figure, path / "below.png")
     assert [p.name for p in path.parent.iterdir()] == ["b.png"]
+
+
+ROWS = [("0", "3×3 convolution, padded", (4, 8, 8), 40), ("1", "linear", (7,), 1799)]
+FOREIGN = {
+    "savefig.dpi": 37, "savefig.bbox": "tight", "savefig.facecolor": "red", "savefig.pad_inches": 1,
+    "savefig.transparent": True, "figure.dpi": 51, "figure.facecolor": "green",
+    "figure.autolayout": True, "font.family": "serif", "font.size": 30, "font.weight": "bold",
+    "axes.grid": True, "axes.facecolor": "yellow", "axes.titlelocation": "right",
+    "axes.titleweight": "bold", "axes.linewidth": 5, "axes.spines.left": False,
+    "axes.labelcolor": "red", "axes.xmargin": 0.4, "text.usetex": True, "text.color": "red",
+    "text.antialiased": False, "text.hinting": "none", "patch.force_edgecolor": True,
+    "patch.linewidth": 4, "patch.edgecolor": "red", "image.interpolation": "bicubic",
+    "image.origin": "lower", "image.cmap": "jet", "xtick.top": True, "ytick.right": True,
+    "ytick.direction": "in", "ytick.minor.visible": True, "ytick.color": "red",
+    "lines.linewidth": 6, "grid.color": "red", "path.sketch": (1, 100, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot(explanation()),
+        lambda: study_figure(explanation(), labels=[0, None]),
+        lambda: matrix_figure(np.array([[3, 1], [0, 2]]), ["a", "b"]),
+        lambda: architecture_figure(ROWS, "net"),
+    ],
+    ids=["plot", "study", "matrix", "architecture"],
+)
+def test_the_callers_settings_neither_leak_in_nor_get_lost(draw):
+    plain = png(draw())
+    with mpl.rc_context(FOREIGN):
+        before = dict(mpl.rcParams)
+        assert png(draw()) == plain
+        assert dict(mpl.rcParams) == before
+        with pytest.raises(RenderError):
+            matrix_figure(np.zeros((2, 3), np.int64), ["a", "b"])
+        with pytest.raises(RenderError):
+            architecture_figure([], "net")
+        assert dict(mpl.rcParams) == before
 
 
 def test_matplotlibs_global_state_is_left_alone():
@@ -184,6 +292,13 @@ def test_matplotlibs_global_state_is_left_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_notebooks_tell_the_completeness_gap():
+    reader = _Reader()
+    gaps = {"completeness_gap": torch.tensor([0.0012, 0.25])}
+    reader.feed(explanation(diagnostics=gaps)._repr_html_())
+    assert "completeness gap0.0012, 0.25" in reader.text
 
 
 class _Reader(HTMLParser):
@@ -235,6 +350,7 @@ def test_notebook_display_is_self_contained():
     reader.feed(html)
     assert "mind the gap" in reader.text
     assert "20, 8 shown" in reader.text
+    assert "completeness gap" not in reader.text
     assert 'alt="explainkit/saliency of fer_hw3/cnn' in html
     (source,) = reader.sources
     assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).format == "PNG"

@@ -48,7 +48,7 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
     axes.text(
         0.25,
         height - 0.27,
-        fit(title, (width - 0.5) / 1.15, 10.5),
+        fit(title, (width - 0.5) / 1.25, 10.5),
         size=10.5,
         weight="bold",
         color=INK,

@@ -303,8 +303,13 @@ def matrix_figure(
         counts: ``[true, predicted]``.
         class_names: In the order of both axes.
         title: What it is.
+
+    Raises:
+        RenderError: ``counts`` isn't square, with a row per class.
     """
     n = len(class_names)
+    if counts.shape != (n, n) or not n:
+        raise RenderError(f"expected counts {n} × {n} for {n} classes, got {list(counts.shape)}")
     side = max(0.62 * n, 2.6)
     names = [fit(name, 1.4, 7) for name in class_names]
     longest = 0.06 * max(map(len, names))
@@ -312,7 +317,7 @@ def matrix_figure(
     bottom, right = 0.35, 0.3
     left = max(0.95, longest + 0.15)
     width = left + side + right
-    title = fit(title, (width - 0.3) / 1.15, 9.5, 2)
+    title = fit(title, (width - 0.3) / 1.25, 9.5, 2)
     head = 0.2 + 0.16 * title.count("\n")
     top = head + 0.65 + (longest if upright else 0)
     height = bottom + side + top

@@ -89,7 +89,7 @@ class Sheet:
         self.height = self.head + rows * self.step + _FOOT + 0.11 * notes.count("\n")
         self.figure = page(self.width, self.height)
         # bold letters are wider
-        self._write(0.2, fit(title, inner / 1.15, _TITLE), _TITLE, va="center", weight="bold")
+        self._write(0.2, fit(title, inner / 1.25, _TITLE), _TITLE, va="center", weight="bold")
         self._write(0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
         self._write(self.height - 0.08, notes, _NOTE, va="bottom", color=FAINT)
 
