@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from explainkit.adapter import as_scores
 from explainkit.api import explain, load_method, method_name
 from explainkit.errors import ExplainkitError, ExplainkitWarning
 from explainkit.types import Method
@@ -154,6 +155,28 @@ class _VisionTransformer(nn.Module):
         return out
 
 
+def _dead(scores: Tensor) -> Tensor:
+    """Units that are off: no gradient at all."""
+    return F.relu(scores.tanh() - 2)
+
+
+def _saturated(scores: Tensor) -> Tensor:
+    """Probabilities of one, with hardly any gradient left."""
+    return torch.sigmoid(scores.tanh() + 40)
+
+
+class _Squashed(nn.Module):
+    """A model whose scores have lost their slope."""
+
+    def __init__(self, model: nn.Module, squash: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.squash = squash
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.squash(as_scores(self.model(x), len(x)))
+
+
 class _PlantedError(Exception):
     """Raised inside a model to see what stays behind."""
 
@@ -181,7 +204,8 @@ def check_method(
 
     On every model: the map has the shape and dtype of the images and is finite; the same seed
     gives the same map; an image's map depends neither on its neighbours nor on its place in the
-    batch; layout in memory does not matter; a constant target tensor is the same as its number. And
+    batch; layout in memory does not matter; a constant target tensor is the same as its number; a
+    dead or saturated output never gives a zero map in silence. And
     whatever happens - success, a wrong target, an input with NaN, an error or a KeyboardInterrupt
     in the model's first, middle or last call - model, images, modes and random generators are to
     the bit as before.
@@ -217,6 +241,7 @@ class _Check:
             self.neighbours()
             self.layouts()
             self.precision()
+            self.degenerate()
             self.faults()
 
     def map(self, images: Tensor, target: Any = 1, **options: Any) -> Tensor:
@@ -273,6 +298,16 @@ class _Check:
             self.expect(found.dtype == dtype, f"{dtype} images give a map in {found.dtype}")
             self.expect(bool(torch.isfinite(found).all()), f"in {dtype} the map is not finite")
 
+    def degenerate(self) -> None:
+        for squash in (_dead, _saturated):
+            try:
+                found = explain(_Squashed(self.model, squash), self.images, 1, self.method)
+            except ExplainkitError:
+                continue
+            lit = bool((found.attribution != 0).flatten(1).any(1).all())
+            said = bool(found.diagnostics.get("warnings"))
+            self.expect(lit or said, f"a {squash.__name__[1:]} output gives a zero map in silence")
+
     def close(self, one: Tensor, other: Tensor, promise: str) -> None:
         scale = float(other.abs().max()) or 1.0
         difference = float((one - other).abs().max()) / scale
@@ -285,11 +320,14 @@ class _Check:
                 with self.unchanged(f"after {type(planted).__name__} in call {call} of {calls}"):
                     came = self.fail(lambda: self.map(self.images), raising=(planted, call))
                 self.expect(came is planted, f"{planted!r} in the model becomes {came!r}")
-        broken = self.images.clone()
-        broken[0, 0, 0, 0] = torch.nan
+        nan, infinite = self.images.clone(), self.images.clone()
+        nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = torch.nan, torch.inf
         cases: dict[str, Callable[[], Any]] = {
             "a target out of range": lambda: self.map(self.images, 10**6),
-            "an input with NaN": lambda: self.map(broken),
+            "an input with NaN": lambda: self.map(nan),
+            "an infinite input": lambda: self.map(infinite),
+            "an input on another device": lambda: self.map(self.images.to("meta")),
+            "too few targets": lambda: self.map(self.images, torch.zeros(1, dtype=torch.int64)),
             "integer input": lambda: self.map(self.images.to(torch.uint8)),
             "an empty batch": lambda: self.map(self.images[:0]),
             "a missing batch axis": lambda: self.map(self.images[0]),

@@ -64,7 +64,7 @@ def build_dnn() -> nn.Sequential:
     widths = (48 * 48, 1216, 1024, 768, 200)
     layers: list[nn.Module] = [nn.Flatten()]
     for i, width in enumerate(widths[1:]):
-        layers += [nn.Linear(widths[i], width), nn.ReLU(), nn.Dropout(0.3)]
+        layers += [nn.Linear(widths[i], width), nn.ReLU(), nn.Dropout(0.2)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], len(CLASS_NAMES)))
 
 

@@ -1,0 +1,67 @@
+"""`check_method` finds each way in which a method can break the host's promises."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from explainkit.methods.gradient import input_gradient
+from explainkit.testing import check_method, toy_models
+
+
+def method(call):
+    namespace = {"__call__": lambda self, *args: call(*args)}
+    return dataclasses.make_dataclass("Made", [], frozen=True, namespace=namespace)()
+
+
+def remembers(calls=[]):  # noqa: B006 - the fault under test
+    def call(model, x, target):
+        calls.append(1)
+        return input_gradient(model, x, target) * len(calls)
+
+    return call
+
+
+def looks_at_neighbours(model, x, target):
+    return input_gradient(model, x, target) * x.mean()
+
+
+def depends_on_the_place(model, x, target):
+    return input_gradient(model, x, target) * torch.arange(1, len(x) + 1)[:, None, None, None]
+
+
+def draws_by_place(model, x, target):
+    return input_gradient(model, x, target) + torch.rand_like(x)
+
+
+FAULTS = {
+    "another map": (remembers(), "the same seed gives another map|neighbours"),
+    "a zero map": (lambda model, x, target: x * 0, "the map is zero everywhere"),
+    "neighbours": (looks_at_neighbours, "the rest of the batch matters|differs with its neighbours"),
+    "the place": (depends_on_the_place, "the order of the batch matters"),
+    "draws": (draws_by_place, "the order of the batch matters"),
+    "float32 only": (
+        lambda model, x, target: input_gradient(model, x, target).float().double().log().exp(),
+        "finite|expected a finite map",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), FAULTS.values(), ids=FAULTS)
+def test_faults_are_found(call, message):
+    with pytest.raises((AssertionError, ValueError), match=message):
+        check_method(method(call), {"plain": toy_models()["plain"]})
+
+
+def test_a_trace_outside_the_model_is_found():
+    """The host puts the model back; what a method leaves elsewhere only the check can see."""
+
+    def call(model, x, target):
+        images = toy["plain"][1]
+        with torch.no_grad():
+            images.add_(1e-3)
+        return input_gradient(model, x, target)
+
+    toy = {"plain": toy_models()["plain"]}
+    with pytest.raises(AssertionError, match="images is not as it was"):
+        check_method(method(call), toy)
