@@ -95,7 +95,7 @@ class _Pictures:
     tags: list[str]
 
 
-STUDY_ROW = (0, 3, 5)
+STUDY_ROW = (14, 10, 12)
 """Without any choice: an angry, a happy and a surprised face of the drawn ones."""
 
 
