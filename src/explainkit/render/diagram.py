@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from explainkit.errors import RenderError
-from explainkit.render.sheet import FAINT, INK, fit, house_style, page
+from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 
 Row = tuple[str, str, tuple[int, ...], int]
 """A layer's name, kind, output shape without the batch, and number of parameters."""
@@ -70,11 +70,11 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
         else:
             between, first = y - 1.5, 0.25 + 0.5 * _UNIT
             axes.plot(
-                [x + 0.36, x + 0.46, x + 0.46, first - 0.46, first - 0.46],
+                [x + 0.36, x + 0.46, x + 0.46, first - 0.48, first - 0.48],
                 [y, y, between, between, y - _ROW], color="#b8b8c4", lw=0.8,
             )  # fmt: skip
             axes.annotate(
-                "", (first - 0.3, y - _ROW), (first - 0.46, y - _ROW),
+                "", (first - 0.33, y - _ROW), (first - 0.48, y - _ROW),
                 arrowprops={"arrowstyle": "-|>", "color": "#b8b8c4", "lw": 0.8,
                             "shrinkA": 0, "shrinkB": 0},
             )  # fmt: skip
@@ -107,4 +107,6 @@ def _draw_block(axes: Axes, x: float, y: float, row: Row, largest: float) -> Non
     axes.text(x, y - 0.9, below, size=6.5, color=INK, ha="center", va="top", linespacing=1.15)
     if parameters:
         axes.text(x, y - 1.36, f"{parameters:,}", size=6, color=FAINT, ha="center", va="center")
-    axes.text(x, y + 0.86, fit(name, 0.95, 5.5), size=5.5, color=FAINT, ha="center", va="center")
+    axes.text(
+        x, y + 0.86, fit_name(name, 0.95, 5.5), size=5.5, color=FAINT, ha="center", va="center"
+    )

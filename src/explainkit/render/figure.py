@@ -31,6 +31,7 @@ from explainkit.render.sheet import (
     WRONG,
     Sheet,
     fit,
+    fit_name,
     house_style,
     page,
     show,
@@ -38,7 +39,7 @@ from explainkit.render.sheet import (
 from explainkit.storage import write_atomically
 from explainkit.types import Explanation, Reduce
 
-_BARS, _LABELS, _SCALE = 1.75, 0.62, 0.55
+_BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
 
 
@@ -175,7 +176,7 @@ class _Rows:
         high, wide = explanation.inputs.shape[-2:]
         inch = min(TALL / high, 2.4 / wide)
         self.size = wide * inch, high * inch
-        self.cell = max(self.size[0], 1.3)
+        self.cell = max(self.size[0], 1.4)
 
     def sheet(self, widths: Sequence[float], maps: Sequence[Scaled]) -> Sheet:
         """The empty page, with headline and remarks."""
@@ -205,17 +206,19 @@ class _Rows:
         axes = sheet.axes(row, 0, *self.size)
         show(axes, self.images[row])
         label, read = self.labels[row], int(self.explanation.logits[row].argmax())
+        seen = fit_name(self._name(read), 0.85, 7)
         if label is None:
-            sheet.title(axes, 0, f"read as {self._name(read)}", INK)
+            sheet.title(axes, 0, f"read as {seen}", INK)
         elif label == read:
-            sheet.title(axes, 0, f"{self._name(label)}, read rightly", RIGHT)
+            sheet.title(axes, 0, f"{seen}, read rightly", RIGHT)
         else:
-            sheet.title(axes, 0, f"{self._name(label)}, read as {self._name(read)}", WRONG)
+            true = fit_name(self._name(label), 0.85, 7)
+            sheet.title(axes, 0, f"{true}, read as {seen}", WRONG)
         self._draw_bars(sheet, row)
 
     def _name(self, label: int) -> str:
         names = self.explanation.class_names
-        return fit(names[label] if names else f"class {label}", 0.9, 7)
+        return names[label] if names else f"class {label}"
 
     def _draw_bars(self, sheet: Sheet, row: int) -> None:
         """Softmax probabilities of the likeliest classes, in the order of the classes.
@@ -243,7 +246,7 @@ class _Rows:
         )
         for place, value in enumerate(values):
             axes.text(value + 0.03, place, f"{value:.2f}", size=6, color=FAINT, va="center")
-        names = [fit(self._name(i), _LABELS, 6.5) for i in shown]
+        names = [fit_name(self._name(i), _LABELS, 6.5) for i in shown]
         axes.set_yticks(range(len(shown)), names)
         for tick, i in zip(axes.get_yticklabels(), shown, strict=True):
             tick.set(
@@ -311,15 +314,16 @@ def matrix_figure(
     if counts.shape != (n, n) or not n:
         raise RenderError(f"expected counts {n} × {n} for {n} classes, got {list(counts.shape)}")
     side = max(0.62 * n, 2.6)
-    names = [fit(name, 1.4, 7) for name in class_names]
-    longest = 0.06 * max(map(len, names))
-    upright = longest > side / n
+    inch = n / side
+    names = [fit_name(name, 1.4, 7) for name in class_names]
+    longest = 0.056 * max(map(len, names))
+    upright = longest * inch > 1
     bottom, right = 0.35, 0.3
     left = max(0.95, longest + 0.15)
     width = left + side + right
     title = fit(title, (width - 0.3) / 1.25, 9.5, 2)
-    head = 0.2 + 0.16 * title.count("\n")
-    top = head + 0.65 + (longest if upright else 0)
+    head = 0.26 + 0.16 * title.count("\n")
+    top = head + (0.4 + longest if upright else 0.6)
     height = bottom + side + top
     figure = page(width, height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
@@ -330,10 +334,18 @@ def matrix_figure(
             ink = "white" if shares[i, j] > 0.55 else INK if shares[i, j] >= 0.005 else "#b8b8c4"
             weight = "bold" if i == j else "normal"
             axes.text(
-                j, i - 0.1, f"{shares[i, j]:.0%}", size=8, color=ink, weight=weight,
+                j, i - 0.062 * inch, f"{shares[i, j]:.0%}", size=8, color=ink, weight=weight,
                 ha="center", va="center",
             )  # fmt: skip
-            axes.text(j, i + 0.25, str(counts[i, j]), size=5.5, color=ink, ha="center", va="center")
+            axes.text(
+                j,
+                i + 0.155 * inch,
+                str(counts[i, j]),
+                size=5.5,
+                color=ink,
+                ha="center",
+                va="center",
+            )
     axes.set_xticks(range(n), names, size=7, color=INK, rotation=90 if upright else 0)
     axes.set_yticks(range(n), names, size=7, color=INK)
     axes.xaxis.tick_top()

@@ -17,7 +17,7 @@ Sign = Literal["signed", "positive", "absolute"]
 DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
 """Red speaks for the class, blue against it; both maps are fit for colour-blind readers."""
 
-_FADED = (0.25, 0.34, 0.52)
+_FADED = (0.26, 0.33, 0.47)
 
 _DEFAULTS: dict[str, float] = {"max": 0.0, "percentile": 99.0, "cumulative": 2.0}
 

@@ -51,12 +51,29 @@ def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
         size: Of the font, in points.
         lines: How many there may be.
     """
-    most = max(4, int(inches * 72 / (0.58 * size)))
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    found = textwrap.wrap(printable, most, break_on_hyphens=False)
+    most = _letters(inches, size)
+    found = textwrap.wrap(_printable(text), most, break_on_hyphens=False)
     if len(found) > lines:
         found[lines - 1 :] = [found[lines - 1][: most - 1] + "…"]
     return "\n".join(found)
+
+
+def fit_name(name: str, inches: float, size: float) -> str:
+    """A name on one line; one that is too long keeps its start and its end, which tell it apart."""
+    most, name = _letters(inches, size), _printable(name)
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 3
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
+def _letters(inches: float, size: float) -> int:
+    """How many letters of common width stand in a line."""
+    return max(4, int(inches * 72 / (0.58 * size)))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def show(axes: Axes, image: NDArray[Any]) -> None:
