@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import matplotlib as mpl
@@ -277,6 +278,16 @@ def test_the_callers_settings_neither_leak_in_nor_get_lost(draw):
         with pytest.raises(RenderError):
             architecture_figure([], "net")
         assert dict(mpl.rcParams) == before
+
+
+def test_threads_give_back_the_callers_settings():
+    with mpl.rc_context(FOREIGN):
+        before = dict(mpl.rcParams)
+        counts = np.eye(2, dtype=np.int64)
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda _: png(matrix_figure(counts, ["a", "b"])), range(8)))
+        assert dict(mpl.rcParams) == before
+    assert set(drawn) == {png(matrix_figure(counts, ["a", "b"]))}
 
 
 def test_matplotlibs_global_state_is_left_alone():

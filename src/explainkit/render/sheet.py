@@ -1,11 +1,12 @@
 """The page that figures are drawn on: one style, text that fits, cells measured in inches."""
 
 import textwrap
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ TALL = 1.55
 _GAP, _MARGIN, _HEAD, _FOOT = 0.28, 0.25, 0.62, 0.22
 _TITLE, _SUBTITLE, _NOTE = 10.5, 7.5, 6.5
 
+_LOCK = threading.RLock()
+
 
 @contextmanager
 def house_style() -> Iterator[None]:
@@ -26,12 +29,8 @@ def house_style() -> Iterator[None]:
 
     The caller's settings are back afterwards. Names are text, never mathematics.
     """
-    defaults: dict[Any, Any] = {
-        name: value
-        for name, value in mpl.rcParamsDefault.items()
-        if name != "interactive" and not name.startswith("backend")
-    }
-    with mpl.rc_context(defaults | {"text.parse_math": False}):
+    # settings belong to the process: two threads would give back each other's
+    with _LOCK, style.context(["default", {"text.parse_math": False}]):
         yield
 
 
@@ -110,9 +109,9 @@ class Sheet:
         self._write(0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
         self._write(self.height - 0.08, notes, _NOTE, va="bottom", color=FAINT)
 
-    def _write(self, top: float, text: str, size: float, **style: Any) -> None:
+    def _write(self, top: float, text: str, size: float, **how: Any) -> None:
         at = _MARGIN / self.width, 1 - top / self.height
-        self.figure.text(*at, text, **{"size": size, "color": INK, **style})
+        self.figure.text(*at, text, **{"size": size, "color": INK, **how})
 
     def axes(
         self,
