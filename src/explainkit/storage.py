@@ -161,11 +161,11 @@ def _check(fields: Mapping[str, Any]) -> None:
             raise TypeError(
                 f"{name}: expected {getattr(kind, '__name__', kind)}, got {fields[name]!r:.40}"
             )
-    names = (*fields["class_names"], *fields["versions"].values())
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"class_names, versions: expected text, got {names!r:.60}")
-    if isinstance(fields["class_names"], str):
-        raise TypeError(f"class_names: expected a list, got {fields['class_names']!r:.40}")
+    names = fields["class_names"]
+    if not isinstance(names, list | tuple):
+        raise TypeError(f"class_names: expected a list, got {names!r:.40}")
+    if not all(isinstance(name, str) for name in (*names, *fields["versions"].values())):
+        raise TypeError("class_names, versions: expected text only")
     for name in ("mean", "std"):
         numbers = () if fields[name] is None else fields[name]
         if not isinstance(numbers, list | tuple) or not all(
