@@ -270,7 +270,8 @@ class TestRefusals:
          ("class_names", "abc"), ("class_names", [1]), ("class_names", None), ("mean", ["a"]),
          ("mean", "abc"), ("model", 3), ("layer", 3), ("diagnostics", None), ("coverage", 1),
          ("score", {"$tensor": "0"}), ("target", 3), ("schema_version", True),
-         ("tensors_sha256", None), ("params", {"a": {"$tensor": "99"}}), ("params", {"$mapping": 1})],
+         ("tensors_sha256", None), ("params", {"a": {"$tensor": "99"}}), ("params", {"$mapping": 1}),
+         ("params", {"a": {"$float": 10**400}}), ("params", {"a": {"$float": "x"}})],
     )  # fmt: skip
     def test_fields_of_another_type(self, folder, field, value):
         self.edit(folder, **{field: value})

@@ -97,6 +97,7 @@ def load(directory: Path) -> Explanation:
         TypeError,
         ValueError,
         AttributeError,
+        OverflowError,
         RecursionError,
         SafetensorError,
     ) as error:
