@@ -72,11 +72,10 @@ def test_the_colour_bar_carries_the_true_scale():
     one = explanation((1, 1, 4, 4))
     one = explanation((1, 1, 4, 4), attribution=one.attribution * 1234)
     largest = float(one.attribution.abs().max())
-    assert {f"{largest:.2g}", f"{-largest:.2g}"} <= set(texts(plot(one, scaling="max")))
     bar = bar_of(plot(one, scaling="max"))
     assert bar.get_ylim() == (-1, 1)
     assert bar.get_yticks().tolist() == [-1, 0, 1]
-    assert labels(bar) == [f"{-largest:.2g}", "0", f"{largest:.2g}"]
+    assert labels(bar) == [f"−{largest:.2g}", "0", f"{largest:.2g}"]
 
 
 def bar_of(figure):
@@ -186,7 +185,8 @@ def test_fewer_pixels_than_asked_for_are_counted():
 def test_the_largest_and_smallest_numbers(unit):
     attribution = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(1, 1, 4, 4) * unit
     one = explanation((1, 1, 4, 4), attribution=attribution)
-    assert labels(bar_of(study_figure(one))) == [f"{-unit:.2g}", "0", f"{unit:.2g}"]
+    shown = [f"{value:.2g}".replace("-", "−") for value in (-unit, 0, unit)]
+    assert labels(bar_of(study_figure(one))) == shown
     png(study_figure(one, scalings=["cumulative", "percentile:50:positive"]))
     png(plot(one))
 
@@ -318,9 +318,11 @@ class _Reader(HTMLParser):
     def __init__(self):
         super().__init__()
         self.tags, self.sources, self.handlers, self.text = [], [], [], ""
+        self.styles = []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.styles.append((tag, dict(attributes).get("style")))
         self.sources += [value for name, value in attributes if name in {"src", "href"}]
         self.handlers += [name for name, _ in attributes if name.startswith("on")]
 
@@ -352,6 +354,15 @@ def test_hostile_names_stay_text():
         assert set(reader.tags) == {"div", "img", "table", "tr", "th", "td"}
         assert not reader.handlers
         assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+
+
+def test_cells_carry_their_own_style():
+    reader = _Reader()
+    reader.feed(explanation((1, 1, 4, 4))._repr_html_())
+    cells = [style for tag, style in reader.styles if tag in {"th", "td"}]
+    assert cells
+    assert all("text-align:left" in style for style in cells)
+    assert all("overflow-wrap:anywhere" in style for tag, style in reader.styles if tag == "td")
 
 
 def test_notebook_display_is_self_contained():

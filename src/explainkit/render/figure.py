@@ -258,7 +258,7 @@ class _Rows:
         axes.tick_params(length=0, pad=3)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.spines["left"].set_color(BAR)
-        axes.set_title("probabilities", size=7, color=FAINT, loc="right", pad=4)
+        axes.set_title("probabilities", size=7, color=FAINT, loc="left", pad=4)
 
 
 def _kept(kept: NDArray[np.bool_], keep: float) -> str:
@@ -289,7 +289,7 @@ def _draw_map(
         colour(ramp[:, None], rule.colours), aspect="auto", extent=(0, 1, low if limit else -1, 1)
     )
     ticks = sorted({low, 0, 1}) if limit else [0]
-    bar.set_yticks(ticks, [f"{limit * tick:.2g}" for tick in ticks])
+    bar.set_yticks(ticks, [f"{limit * tick:.2g}".replace("-", "−") for tick in ticks])
     bar.yaxis.tick_right()
     bar.set_xticks([])
     bar.tick_params(labelsize=6, length=2, width=0.5, color=FAINT, labelcolor=FAINT, pad=2)

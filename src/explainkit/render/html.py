@@ -15,6 +15,8 @@ _STYLE = (
     "font:13px system-ui,sans-serif;border:1px solid #8884;border-radius:8px;padding:10px 14px;"
     "max-width:960px;color:inherit"
 )
+# said for each cell, as notebooks have rules of their own for cells
+_CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0"
 
 
 def to_html(explanation: Explanation) -> str:
@@ -41,12 +43,12 @@ def to_html(explanation: Explanation) -> str:
         f'<div style="{_STYLE}">'
         f'<img alt="{alt}" src="data:image/png;base64,{data}" '
         'style="width:100%;background:white;border-radius:4px">'
-        f'<table style="margin-top:8px;text-align:left">{"".join(rows)}</table></div>'
+        f'<table style="margin:8px 0 0">{"".join(rows)}</table></div>'
     )
 
 
 def _row(name: str, value: str) -> str:
     return (
-        f'<tr><th style="padding-right:12px;opacity:.65;font-weight:500">{escape(name)}</th>'
-        f"<td>{escape(str(value))}</td></tr>"
+        f'<tr><th style="{_CELL};opacity:.65;font-weight:500">{escape(name)}</th>'
+        f'<td style="{_CELL};overflow-wrap:anywhere">{escape(str(value))}</td></tr>'
     )
