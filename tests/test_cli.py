@@ -129,8 +129,24 @@ def test_traceback_on_request():
     assert "UnknownNameError" in process("describe", "nothing", "--traceback").stderr
 
 
+def test_a_real_interrupt(tmp_path):
+    (tmp_path / "held.py").write_text(
+        "import os, signal, explainkit.plugins as p\n"
+        "p.described = lambda kind: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from explainkit.cli import main\nmain(['list'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "held.py"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+def test_usage_names_the_command():
+    assert "Usage: explainkit list" in process("list", "--help").stdout
+
+
 def test_interrupted(monkeypatch, capsys):
-    def interrupt(_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("explainkit.cli.app", interrupt)

@@ -56,6 +56,21 @@ BROKEN = {
         "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return {'x': 'x.y'}",
         "'x.y' for 'x', not 'module:attribute'",
     ),
+    "iteration": (
+        (
+            "from collections import UserDict\n"
+            "class Bad(UserDict):\n    def __iter__(self): raise ValueError('no')\n"
+            "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return Bad(x='y:z')"
+        ),
+        "explainkit_methods raises ValueError: no",
+    ),
+    "an_instance": (
+        (
+            "from explainkit import hookimpl\nfrom explainkit.methods.gradient import Saliency\n"
+            "@hookimpl\ndef explainkit_methods(): return {'x': Saliency()}"
+        ),
+        "explainkit_methods returns Saliency for 'x'",
+    ),
     "bad_commands": (
         "from explainkit import hookimpl\n@hookimpl\ndef explainkit_commands(): return 3",
         "explainkit_commands returns int, not a typer.Typer",
@@ -152,6 +167,59 @@ def test_a_plugin_for_another_version(fakes, needs):
     fakes.add("future", GOOD, requires=["numpy", needs])
     report = report_of(Plugins(fakes.entry_points(), strict=False), "future")
     assert report.error.startswith("built for another version of explainkit: it needs")
+
+
+def test_the_version_is_checked_before_the_import(fakes):
+    fakes.add("future", "import no_such_module", requires=["explainkit-vision>=99"])
+    report = report_of(Plugins(fakes.entry_points(), strict=False), "future")
+    assert report.error.startswith("built for another version")
+
+
+def test_a_requirement_of_an_extra_does_not_count(fakes):
+    fakes.add("good", GOOD, requires=['explainkit-vision>=99; extra == "next"'])
+    assert report_of(Plugins(fakes.entry_points(), strict=False), "good").status == "ok"
+
+
+def test_a_hook_with_an_argument_says_which(fakes):
+    fakes.add("bad", BROKEN["argument"][0])
+    assert "config" in report_of(Plugins(fakes.entry_points(), strict=False), "bad").error
+
+
+def test_strictness_holds_at_every_call_and_still_lists_all(fakes):
+    fakes.add("bad", "import no_such_module")
+    fakes.add("good", GOOD)
+    found = Plugins(fakes.entry_points(), strict=True)
+    for _ in range(2):
+        with pytest.raises(PluginError, match="'bad'"):
+            found.registry("methods")
+    assert {report.name for report in found.reports()} == {"explainkit", "bad", "good"}
+
+
+def test_an_id_that_is_no_identifier(fakes):
+    fakes.add("a/b", GOOD, distribution="slash")
+    found = Plugins(fakes.entry_points(), strict=False)
+    assert "explainkit/saliency" in found.registry("methods").names()
+    assert "not an identifier" in found.broken()[0].error
+
+
+def test_what_a_plugin_prints_does_not_reach_stdout(fakes, capsys):
+    fakes.add("loud", "print('hello')\n" + GOOD.replace("\n    ", "\n"))
+    assert "loud/good" in Plugins(fakes.entry_points(), strict=False).registry("methods").names()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "hello" in captured.err
+
+
+def test_a_lazy_name_that_leads_nowhere_does_not_take_the_rest_along(fakes, monkeypatch):
+    import explainkit as ek
+    from explainkit import plugins
+
+    fakes.add("lost", GOOD.replace("Good}", "'no_such_module:X'}"))
+    found = Plugins(fakes.entry_points(), strict=False)
+    monkeypatch.setattr(plugins, "default", lambda: found)
+    listed = ek.methods()
+    assert "can't be loaded: ModuleNotFoundError" in listed["lost/good"]
+    assert listed["explainkit/saliency"].startswith("Gradient")
 
 
 def test_a_slow_plugin_is_named_and_works(fakes, monkeypatch):

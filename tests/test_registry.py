@@ -49,6 +49,23 @@ def test_names_of_classes_import_nothing(methods):
     assert methods.name_of(Fraction) == "a/sal"
 
 
+def test_a_string_that_ends_the_process_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "leaving_module.py").write_text("print('bye'); raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("method", str)
+    registry.add("a", "x", "leaving_module:X")
+    with pytest.raises(PluginError, match="SystemExit: 0"):
+        registry.get("x")
+
+
+def test_a_broken_plugins_names_say_so():
+    registry = Registry("method", str, lambda name: "'bad' is broken: why" * (name == "bad"))
+    with pytest.raises(PluginError, match=r"'bad/x' can't be used: plugin 'bad' is broken: why"):
+        registry.qualify("bad/x")
+    with pytest.raises(UnknownNameError):
+        registry.qualify("good/x")
+
+
 def test_a_string_that_leads_nowhere_names_the_plugin(methods):
     with pytest.raises(
         PluginError, match=r"plugin b 2\.0 offers method 'b/other' .*no_such_module"

@@ -29,7 +29,25 @@ def test_its_test_passes_right_after_the_installation(tmp_path):
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["", "A", "1x", "a b", "../x", "a/b", "class", "é", "a.b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "A",
+        "1x",
+        "a b",
+        "../x",
+        "a/b",
+        "class",
+        "é",
+        "a.b",
+        "true",
+        "none",
+        "_",
+        "vision",
+        "fer_hw3",
+    ],
+)
 def test_names_that_cannot_be(name, tmp_path):
     with pytest.raises(PluginError, match="expected a name of lower-case"):
         new_plugin(name, tmp_path)

@@ -37,7 +37,10 @@ def draws_by_place(model, x, target):
 FAULTS = {
     "another map": (remembers(), "the same seed gives another map|neighbours"),
     "a zero map": (lambda model, x, target: x * 0, "the map is zero everywhere"),
-    "neighbours": (looks_at_neighbours, "the rest of the batch matters|differs with its neighbours"),
+    "neighbours": (
+        looks_at_neighbours,
+        "the rest of the batch matters|differs with its neighbours",
+    ),
     "the place": (depends_on_the_place, "the order of the batch matters"),
     "draws": (draws_by_place, "the order of the batch matters"),
     "float32 only": (

@@ -23,22 +23,17 @@ from explainkit.weights import build, load_file
 
 def methods() -> dict[str, str]:
     """All saliency methods: qualified name to what it does in one line."""
-    return _described("methods")
+    return plugins.described("methods")
 
 
 def models() -> dict[str, str]:
     """All models: qualified name to what it is in one line."""
-    return _described("models")
+    return plugins.described("models")
 
 
 def datasets() -> dict[str, str]:
     """All data sets: qualified name to what it is in one line."""
-    return _described("datasets")
-
-
-def _described(kind: str) -> dict[str, str]:
-    registry = plugins.registry(kind)
-    return {name: plugins.summary(registry.get(name)) for name in registry.names()}
+    return plugins.described("datasets")
 
 
 def load_model(name: str | Path) -> nn.Module:

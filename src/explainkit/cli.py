@@ -20,10 +20,14 @@ from typer.core import TyperGroup
 import explainkit
 from explainkit import plugins
 from explainkit.errors import ExplainkitError, PluginError, UnknownNameError
+from explainkit.registry import resolve
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
-errors = Console(stderr=True, highlight=False)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 class PluginGroup(TyperGroup):
@@ -48,7 +52,7 @@ class PluginGroup(TyperGroup):
             return super().resolve_command(ctx, args)
         commands = plugins.default().offer(name, "explainkit_commands")
         if isinstance(commands, str):
-            commands = _resolve(name, commands)
+            commands = resolve(commands, f"plugin {name!r} offers commands")
         if not isinstance(commands, typer.Typer):
             raise PluginError(
                 f"plugin {name!r} offers {type(commands).__name__} as commands, not a typer.Typer"
@@ -56,18 +60,6 @@ class PluginGroup(TyperGroup):
         mounted = typer.Typer(add_completion=False)
         mounted.add_typer(commands, name=name)
         return name, typer.main.get_group(mounted).commands[name], rest
-
-
-def _resolve(plugin: str, path: str) -> Any:
-    import pkgutil
-
-    try:
-        return pkgutil.resolve_name(path)
-    except Exception as error:
-        raise PluginError(
-            f"plugin {plugin!r} offers commands as {path!r}, which can't be loaded: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 app = typer.Typer(
@@ -129,27 +121,22 @@ def list_names(
     """Everything that can be named: methods, models, data sets."""
     kinds = _kinds(kind)
     rows = [
-        {"kind": one, "name": name, "summary": _summary(one, name)}
+        {"kind": one, "name": name, "summary": summary}
         for one in kinds
-        for name in plugins.registry(one).names()
+        for name, summary in plugins.described(one).items()
     ]
     _mention_broken()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     for one in kinds:
-        table = Table("name", "what it is", title=one, title_justify="left", box=None)
+        table = Table(title=one, title_justify="left", box=None)
+        table.add_column("name", min_width=max((len(row["name"]) for row in rows), default=0))
+        table.add_column("what it is")
         for row in rows:
             if row["kind"] == one:
                 table.add_row(escape(row["name"]), escape(row["summary"]))
-        Console().print(table)
-
-
-def _summary(kind: str, name: str) -> str:
-    try:
-        return plugins.summary(plugins.registry(kind).get(name))
-    except PluginError as error:
-        return f"can't be loaded: {error.__cause__}"
+        Console(emoji=False).print(table)
 
 
 def _kinds(kind: str | None) -> Sequence[str]:
@@ -181,7 +168,7 @@ def describe(
             )
         )
         return
-    console = Console()
+    console = Console(emoji=False)
     console.print(f"[bold]{escape(full)}[/bold] ({kind})\n")
     console.print(escape(text or ""), highlight=False, soft_wrap=True, end="\n\n")
     if fields:
@@ -238,10 +225,12 @@ def list_plugins(as_json: Json = False) -> None:
         table.add_row(
             *map(escape, (report.name, report.distribution, report.version, report.status, hooks))
         )
-    Console().print(table)
+    Console(emoji=False).print(table)
     for report in reports:
         if report.error:
-            Console(highlight=False).print(f"{escape(str(report))}: {escape(report.error)}")
+            Console(highlight=False, emoji=False).print(
+                f"{escape(str(report))}: {escape(report.error)}"
+            )
 
 
 @app.command("new-plugin")
@@ -256,7 +245,7 @@ def new_plugin(
 
     folder = write(name, path)
     typer.echo(f"{folder}: a working plugin. Next:")
-    typer.echo(f"  pip install -e {folder}")
+    typer.echo(f"  pip install -e '{folder}[test]'")
     typer.echo(f"  python -m pytest {folder}")
     typer.echo(f"  explainkit describe {name}")
 
@@ -270,7 +259,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
     else:
-        console = Console(highlight=False)
+        console = Console(highlight=False, emoji=False)
         for check in checks:
             colour = {"ok": "green", "warning": "yellow", "problem": "red"}[check.status]
             console.print(
@@ -302,7 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # an error of any command asks for --traceback, so it is understood at any place
     arguments = [argument for argument in arguments if argument != "--traceback"]
     try:
-        app(arguments)
+        app(arguments, prog_name="explainkit")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # Typer has swallowed the interrupt itself
+            errors.print("interrupted")
+        raise
     except ExplainkitError as error:
         if traceback:
             raise
@@ -310,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2 if isinstance(error, UnknownNameError) else 1)
     except KeyboardInterrupt:
         errors.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # the reader has gone: nothing is left to say, and flushing at exit must not say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -87,7 +87,6 @@ def _torchvision() -> Iterator[Check]:
         [sys.executable, "-c", "import torchvision"],
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     if tried.returncode == 0:

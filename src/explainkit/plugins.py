@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
@@ -20,7 +20,7 @@ import explainkit
 from explainkit import builtin, hookspecs
 from explainkit.errors import PluginError, UnknownNameError
 from explainkit.hookspecs import PROJECT
-from explainkit.registry import Registry
+from explainkit.registry import Registry, foreign_code, line
 
 KINDS = {"methods": "method", "models": "model", "datasets": "dataset"}
 """Kinds of things a plugin can offer, with their singular: hook ``explainkit_<kind>``."""
@@ -119,11 +119,12 @@ class Plugins:
             PluginError: A plugin is broken and strictness was asked for.
         """
         if kind not in self._registries:
-            registry = Registry(KINDS[kind], self._described)
+            registry = Registry(KINDS[kind], self._described, self._reason)
             for name in (CORE, *self.names()):
                 for short, value in self._load(name).get(f"{PROJECT}_{kind}", {}).items():
                     registry.add(name, short, value)
             self._registries[kind] = registry
+        self._check_strictly()
         return self._registries[kind]
 
     def offer(self, name: str, hook: str) -> Any:
@@ -137,6 +138,7 @@ class Plugins:
             known = ", ".join(self.names()) or "none"
             raise UnknownNameError(f"no plugin is named {name!r}; installed: {known}")
         offers = self._load(name)
+        self._check_strictly()
         report = self._reports[name]
         if hook in offers:
             return offers[hook]
@@ -147,6 +149,10 @@ class Plugins:
         """Distribution and version of a plugin, for the record."""
         report = self._reports[name]
         return f"{report.distribution} {report.version}"
+
+    def _reason(self, name: str) -> str:
+        report = self._reports.get(name)
+        return f"{report} is broken: {report.error}" if report and report.status == "broken" else ""
 
     def _described(self, name: str) -> str:
         return str(self._reports[name])
@@ -165,32 +171,47 @@ class Plugins:
                 error="; ".join(errors) or (f"took {seconds:.1f} s to load" if slow else ""),
                 seconds=seconds,
             )
-            if errors and self.strict:
-                raise PluginError(f"plugin {self._reports[name]} is broken: {'; '.join(errors)}")
         return self._offers[name]
+
+    def _check_strictly(self) -> None:
+        """Under strictness, any broken plugin is an error, at every call.
+
+        Raises:
+            PluginError: One is broken.
+        """
+        if self.strict and (broken := self.broken()):
+            raise PluginError(f"plugin {broken[0]} is broken: {broken[0].error}")
 
     def _try(self, name: str) -> tuple[dict[str, Any], list[str], list[str]]:
         """What a plugin's hooks return, which it has, and what is wrong with it."""
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
+        if not name.replace("-", "_").isidentifier():
+            return {}, [], [f"its id {name!r} is not an identifier"]
+        # before the import, which may need what only the other version has
+        if name != CORE and (mismatch := _built_for_another_version(self._points[name])):
+            return {}, [], [mismatch]
         try:
-            module = builtin if name == CORE else self._points[name].load()
-            if mismatch := _built_for_another_version(self._reports[name].distribution):
-                return {}, [], [mismatch]
+            with foreign_code():
+                module = builtin if name == CORE else self._points[name].load()
             manager.register(module, name)
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            return {}, [], [f"built for another version of explainkit: {_line(error)}"]
+            reason = " ".join(str(error).split())
+            return {}, [], [f"built for another version of explainkit: {reason}"]
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            return {}, [], [_line(error)]
+            return {}, [], [line(error)]
         offers, errors = {}, []
         callers = manager.get_hookcallers(module) or []
         for caller in sorted(callers, key=lambda c: c.name):
             for implementation in caller.get_hookimpls():
                 try:
-                    result = implementation.function()
+                    with foreign_code():
+                        result = implementation.function()
+                        if isinstance(result, Mapping):
+                            result = dict(result)  # iterating is the plugin's code too
                 except (Exception, SystemExit) as error:  # noqa: BLE001
-                    errors.append(f"{caller.name} raises {_line(error)}")
+                    errors.append(f"{caller.name} raises {line(error)}")
                     continue
                 if problem := _problem(caller.name, result):
                     errors.append(f"{caller.name} returns {problem}")
@@ -205,35 +226,31 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
     return str(point.dist.name), str(point.dist.version)
 
 
-def _line(error: BaseException) -> str:
-    """An error in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-def _built_for_another_version(distribution: str) -> str | None:
+def _built_for_another_version(point: EntryPoint) -> str | None:
     """Why a plugin's own requirement excludes this explainkit, if it does."""
-    try:
-        needs = requires(distribution) or []
-        installed = version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return None
-    for text in needs:
+    for text in (point.dist.requires or []) if point.dist else []:
         try:
-            requirement = Requirement(text)
+            needed = Requirement(text)
         except InvalidRequirement:
             continue
-        if canonicalize_name(
-            requirement.name
-        ) == DISTRIBUTION and not requirement.specifier.contains(installed, prereleases=True):
-            return f"built for another version of explainkit: it needs {text}, this is {installed}"
+        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        if (
+            applies
+            and canonicalize_name(needed.name) == DISTRIBUTION
+            and not needed.specifier.contains(explainkit.__version__, prereleases=True)
+        ):
+            return (
+                f"built for another version of explainkit: it needs {text}, "
+                f"this is {explainkit.__version__}"
+            )
     return None
 
 
 def _problem(hook: str, result: object) -> str | None:
     """What is wrong with a hook's return value, if anything."""
     if hook == f"{PROJECT}_commands":
-        if isinstance(result, str) or type(result).__name__ == "Typer":
+        # by name: importing typer only to compare would make every start slower
+        if isinstance(result, str) or "Typer" in {base.__name__ for base in type(result).__mro__}:
             return None
         return f"{type(result).__name__}, not a typer.Typer or 'module:attribute'"
     if not isinstance(result, Mapping):
@@ -244,7 +261,9 @@ def _problem(hook: str, result: object) -> str | None:
         if isinstance(value, str):
             if ":" not in value:
                 return f"{value!r} for {name!r}, not 'module:attribute'"
-        elif not hasattr(value, "__dataclass_fields__"):
+        elif not hasattr(value, "__dataclass_fields__") or (
+            hook == f"{PROJECT}_methods" and not isinstance(value, type)
+        ):
             return f"{type(value).__name__} for {name!r}, not 'module:attribute' or a dataclass"
     return None
 
@@ -258,6 +277,18 @@ def default() -> Plugins:
 def registry(kind: str) -> Registry:
     """The registry of a kind (`KINDS`) with what is installed in this process."""
     return default().registry(kind)
+
+
+def described(kind: str) -> dict[str, str]:
+    """Everything of a kind: qualified name to what it is, in one line."""
+    return {name: _described(kind, name) for name in registry(kind).names()}
+
+
+def _described(kind: str, name: str) -> str:
+    try:
+        return summary(registry(kind).get(name))
+    except PluginError as error:
+        return f"can't be loaded: {line(error.__cause__ or error)}"
 
 
 def summary(value: object) -> str:

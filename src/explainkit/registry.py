@@ -2,9 +2,38 @@
 
 import difflib
 import pkgutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 
 from explainkit.errors import PluginError, UnknownNameError
+
+
+def line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+@contextmanager
+def foreign_code() -> Iterator[None]:
+    """Runs a plugin's code; what it prints goes to stderr, for stdout may be a machine's."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def resolve(path: str, whose: str) -> object:
+    """What a ``"module:attribute"`` string leads to.
+
+    Raises:
+        PluginError: Its module can't be imported or lacks the attribute.
+    """
+    try:
+        with foreign_code():
+            found: object = pkgutil.resolve_name(path)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{whose} as {path!r}, which can't be loaded: {line(error)}") from error
+    return found
 
 
 class Registry:
@@ -20,15 +49,22 @@ class Registry:
         'explainkit/saliency'
     """
 
-    def __init__(self, kind: str, describe: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        describe: Callable[[str], str] = str,
+        broken: Callable[[str], str] = lambda _: "",
+    ) -> None:
         """Makes an empty registry.
 
         Args:
             kind: What it holds, in the singular, for error messages.
             describe: Gives a plugin's distribution and version, for error messages.
+            broken: Gives the reason why a plugin is broken, or "".
         """
         self.kind = kind
         self._describe = describe
+        self._broken = broken
         self._entries: dict[str, object] = {}
 
     def add(self, plugin: str, name: str, value: object) -> None:
@@ -44,9 +80,13 @@ class Registry:
 
         Raises:
             UnknownNameError: No such name, or several plugins have it.
+            PluginError: The name's plugin is broken.
         """
         if name in self._entries:
             return name
+        plugin, slash, _ = name.partition("/")
+        if slash and (reason := self._broken(plugin)):
+            raise PluginError(f"{self.kind} {name!r} can't be used: plugin {reason}")
         candidates = [full for full in self.names() if full.partition("/")[2] == name]
         if len(candidates) == 1:
             return candidates[0]
@@ -71,15 +111,8 @@ class Registry:
         full = self.qualify(name)
         value = self._entries[full]
         if isinstance(value, str):
-            try:
-                value = pkgutil.resolve_name(value)
-            except Exception as error:
-                plugin = full.partition("/")[0]
-                reason = str(error).splitlines()[0] if str(error) else ""
-                raise PluginError(
-                    f"plugin {self._describe(plugin)} offers {self.kind} {full!r} as {value!r}, "
-                    f"which can't be loaded: {type(error).__name__}: {reason}"
-                ) from error
+            plugin = self._describe(full.partition("/")[0])
+            value = resolve(value, f"plugin {plugin} offers {self.kind} {full!r}")
             self._entries[full] = value
         return value
 

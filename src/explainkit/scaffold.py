@@ -1,11 +1,13 @@
 """``explainkit new-plugin``: writes a working plugin with its test."""
 
 import keyword
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import explainkit
+from explainkit import plugins
 from explainkit.errors import PluginError
 
 _PYPROJECT = """\
@@ -119,12 +121,12 @@ def new_plugin(name: str, parent: Path) -> Path:
         PluginError: A name that can't be one, or a folder that is in the way.
     """
     name = name.replace("-", "_")
-    if not (name.isascii() and name.isidentifier() and name == name.lower()) or keyword.iskeyword(
-        name
-    ):
+    taken = {"vision", plugins.CORE, *plugins.default().names()}
+    sound = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
+    if not sound or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
         raise PluginError(
             f"expected a name of lower-case letters, digits and underscores that begins with a "
-            f"letter, such as my_method, got {name!r}"
+            f"letter, such as my_method, that no installed plugin has, got {name!r}"
         )
     dashed = name.strip("_").replace("_", "-")
     folder = parent / f"explainkit-{dashed}"
@@ -134,7 +136,7 @@ def new_plugin(name: str, parent: Path) -> Path:
     words = {
         "name": name,
         "dashed": dashed,
-        "class_name": "".join(part.capitalize() for part in name.split("_")) or "Method",
+        "class_name": "".join(part.capitalize() for part in name.split("_")),
         "version": f"{major}.{minor}",
         "next_version": f"{major}.{int(minor) + 1}",
     }
