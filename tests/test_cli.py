@@ -131,8 +131,8 @@ def test_traceback_on_request():
 
 def test_a_real_interrupt(tmp_path):
     (tmp_path / "held.py").write_text(
-        "import os, signal, explainkit.plugins as p\n"
-        "p.described = lambda kind: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, time, explainkit.plugins as p\n"
+        "p.described = lambda kind: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))\n"
         "from explainkit.cli import main\nmain(['list'])\n"
     )
     done = subprocess.run(
