@@ -35,6 +35,13 @@ def test_a_torchvision_that_does_not_fit(fakes, monkeypatch):
     assert "0.1 does not fit torch" in check.found
     assert "operator torchvision::nms does not exist" in check.found
     assert check.remedy
+    package.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 1)
+    (check,) = doctor._torchvision()
+    assert "takes more than 1 s" in check.found
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(fakes.folder)
+    monkeypatch.setenv("PYTHONPATH", str(fakes.folder))
     package.write_text("")
     (check,) = doctor._torchvision()
     assert check.status == "ok"

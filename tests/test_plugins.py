@@ -64,6 +64,13 @@ BROKEN = {
         ),
         "explainkit_methods raises ValueError: no",
     ),
+    "attributes": (
+        (
+            "class Bad:\n    def __getattr__(self, name): raise ValueError('no')\n"
+            "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return {'x': Bad()}"
+        ),
+        "explainkit_methods raises ValueError: no",
+    ),
     "an_instance": (
         (
             "from explainkit import hookimpl\nfrom explainkit.methods.gradient import Saliency\n"

@@ -13,6 +13,9 @@ from typing import Literal
 import explainkit
 from explainkit import plugins
 
+IMPORT_SECONDS = 120
+"""After this long an import that is tried counts as one that never ends."""
+
 Status = Literal["ok", "warning", "problem"]
 
 
@@ -83,16 +86,21 @@ def _torchvision() -> Iterator[Check]:
         installed = version("torchvision")
     except PackageNotFoundError:
         return
-    tried = subprocess.run(
-        [sys.executable, "-c", "import torchvision"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if tried.returncode == 0:
-        yield Check("torchvision", "ok", installed)
-        return
-    reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import torchvision"],
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"its import takes more than {IMPORT_SECONDS} s"
+    else:
+        if tried.returncode == 0:
+            yield Check("torchvision", "ok", installed)
+            return
+        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
     yield Check(
         "torchvision",
         "warning",

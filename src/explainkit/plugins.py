@@ -210,10 +210,11 @@ class Plugins:
                         result = implementation.function()
                         if isinstance(result, Mapping):
                             result = dict(result)  # iterating is the plugin's code too
+                        problem = _problem(caller.name, result)
                 except (Exception, SystemExit) as error:  # noqa: BLE001
                     errors.append(f"{caller.name} raises {line(error)}")
                     continue
-                if problem := _problem(caller.name, result):
+                if problem:
                     errors.append(f"{caller.name} returns {problem}")
                 else:
                     offers[caller.name] = result
