@@ -132,6 +132,8 @@ def test_traceback_on_request():
 def test_a_real_interrupt(tmp_path):
     (tmp_path / "held.py").write_text(
         "import os, signal, time, explainkit.plugins as p\n"
+        # a shell starts what runs in its background with the signal ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "p.described = lambda kind: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))\n"
         "from explainkit.cli import main\nmain(['list'])\n"
     )
