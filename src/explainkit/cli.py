@@ -57,7 +57,8 @@ class PluginGroup(TyperGroup):
             raise PluginError(
                 f"plugin {name!r} offers {type(commands).__name__} as commands, not a typer.Typer"
             )
-        mounted = typer.Typer(add_completion=False)
+        # the group decides how its commands' help is read, whatever the plugin's own app says
+        mounted = typer.Typer(add_completion=False, rich_markup_mode=commands.rich_markup_mode)
         mounted.add_typer(commands, name=name)
         return name, typer.main.get_group(mounted).commands[name], rest
 

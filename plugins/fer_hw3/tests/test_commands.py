@@ -1,9 +1,12 @@
 """The commands: what they print, what they write, what they refuse."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +16,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import explainkit as ek
+import explainkit_fer_hw3
 from explainkit.errors import DatasetError, ExplainkitError, MethodError, ModelError, TargetError
 from explainkit_fer_hw3.commands import app
 from explainkit_fer_hw3.commands.summary import layers
 from explainkit_fer_hw3.models import build_cnn
 from explainkit_fer_hw3.scores import wilson
+
+WEIGHTS = Path(explainkit_fer_hw3.__file__).parent / "weights"
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +207,8 @@ class TestSaliency:
     [
         (["--target", "bored"], TargetError, "expected a class name of the model .angry, disgust"),
         (["--target", "7"], TargetError, "from 0 to 6"),
+        (["--target", "²"], TargetError, "expected a class name of the model"),
+        (["--method", "smoothgrad", "--param", "noise=inf"], MethodError, "expected a finite"),
         (["--param", "x=1"], MethodError, "takes absolute, got 'x'"),
         (["--method", "salincy"], ExplainkitError, "did you mean 'saliency'"),
         (["--model", "rnn"], ExplainkitError, "no model is named 'fer_hw3/rnn'|no model is named 'rnn'"),
@@ -213,6 +221,77 @@ class TestSaliency:
 def test_refusals(arguments, error, message):
     with pytest.raises(error, match=message):
         run("saliency", *arguments)
+
+
+@pytest.mark.parametrize("field", ["image_shape", "class_names", "mean"])
+def test_other_networks_are_refused(field, monkeypatch):
+    """Their numbers would be wrong and look right."""
+    other = {"image_shape": (3, 48, 48), "class_names": ("a", "b"), "mean": (0.0,)}
+    model = ek.load_model("fer_hw3/dnn")
+    spec = dataclasses.replace(model.explainkit_spec, **{field: other[field]})
+    vars(model)["explainkit_spec"] = spec
+    monkeypatch.setattr(ek, "load_model", lambda _: model, raising=False)
+    for command in ("summary", "evaluate", "confusion", "saliency"):
+        with pytest.raises(ModelError, match=f"a network of this study with {field}"):
+            run(command, "--model", "other/net")
+
+
+def test_results_of_other_questions_stay(csv, here):
+    """A file name tells the weights, the split and the target that it is about."""
+    weights = here / "mine"
+    weights.mkdir()
+    shutil.copy(WEIGHTS / "dnn.safetensors", weights / "cnn.safetensors")
+    questions = [
+        ("--data", csv),
+        ("--data", csv, "--target", "sad"),
+        ("--data", csv, "--split", "public_test"),
+        ("--data", csv, "--model", weights / "cnn.safetensors"),
+    ]
+    rows = [run_json("saliency", *question)["pictures"][0] for question in questions]
+    assert len({row["figure"] for row in rows}) == 4
+    assert all(is_png(row["figure"]) for row in rows)
+    models = ("--model", weights / "cnn.safetensors", "--model", "cnn")
+    drawn = [found["figure"] for found in run_json("summary", *models)["models"]]
+    assert len(set(drawn)) == 2
+
+
+def test_drawn_faces_that_were_trained_on_are_no_test(monkeypatch):
+    few = ek.load_dataset("fer_hw3/drawn", split="train").subset(range(7))
+    monkeypatch.setattr("explainkit_fer_hw3.data.load_drawn", lambda *_, **__: few)
+    run = CliRunner().invoke(app, ["evaluate", "--model", "dnn", "--split", "train"])
+    assert "this is no test" in run.stderr
+
+
+def test_narrow_terminals_cut_no_numbers(csv, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in ("confusion", "evaluate", "summary"):
+        arguments = ["--model", "dnn"] + ([] if command == "summary" else ["--data", csv])
+        assert "…" not in run(command, *arguments).stdout
+
+
+def test_convolutions_run_in_the_fast_layout(csv, monkeypatch):
+    seen = []
+    forward = torch.nn.Conv2d.forward
+    fast = {"memory_format": torch.channels_last}
+
+    def spy(self, x):
+        seen.append(forward(self, x).is_contiguous(**fast))
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", spy)
+    run_json("evaluate", "--data", csv)
+    assert len(seen) == 6
+    assert all(seen)
+
+
+def test_help_is_wrapped_as_prose():
+    """Line ends of the source are not line ends of the text."""
+    done = subprocess.run(
+        [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--help"],
+        capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "100"},
+    )  # fmt: skip
+    assert "`--index 38`" not in done.stdout
+    assert "on a CSV of that layout." in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

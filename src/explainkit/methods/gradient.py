@@ -284,8 +284,8 @@ class _Noisy:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise MethodError(f"samples: expected at least 1, got {self.samples}")
-        if not self.noise >= 0:
-            raise MethodError(f"noise: expected a deviation of at least 0, got {self.noise}")
+        if not 0 <= self.noise < float("inf"):
+            raise MethodError(f"noise: expected a finite deviation of at least 0, got {self.noise}")
 
     def _moments(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool

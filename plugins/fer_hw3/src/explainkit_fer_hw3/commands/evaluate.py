@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from explainkit_fer_hw3.commands import options
@@ -30,7 +29,8 @@ def evaluate(
     Every share comes with its 95 % interval (Wilson, 1927). Without `--split`: public_test where
     the file has it, else validation.
 
-    Examples:
+    For example:
+
         explainkit run fer_hw3 evaluate
 
         explainkit run fer_hw3 evaluate --data fer2013.csv --split private_test --json
@@ -67,7 +67,7 @@ def evaluate(
             for text in (_share(scores[key]), _interval(scores[f"{key}_interval"]))
         ]
         table.add_row(name, str(scores["support"]), *cells)
-    Console().print(table)
+    options.show(table)
 
 
 def _share(value: object) -> str:
@@ -92,7 +92,8 @@ def confusion(
     Rows are true classes and add up to one. Without `--split`: public_test where the file has it,
     else validation.
 
-    Examples:
+    For example:
+
         explainkit run fer_hw3 confusion
 
         explainkit run fer_hw3 confusion --data fer2013.zip --model dnn
@@ -102,10 +103,11 @@ def confusion(
 
     faces, split, counts = _counts(data, split, model, seed, device)
     accuracy = float(counts.trace() / counts.sum())
-    name = Path(model).stem
+    name = options.model_tag(model)
     title = f"{name} on {int(counts.sum()):,} pictures ({split}): accuracy {accuracy:.3f}"
     figure = save_figure(
-        matrix_figure(counts.numpy(), faces.class_names, title), out / f"confusion-{name}.png"
+        matrix_figure(counts.numpy(), faces.class_names, title),
+        out / f"confusion-{name}-{split}.png",
     )
     mistakes = most_confused(counts, faces.class_names)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
@@ -133,7 +135,7 @@ def confusion(
     table = Table("true \\ read as", *faces.class_names, "pictures", box=None)
     for i, row in enumerate(shares.tolist()):
         table.add_row(faces.class_names[i], *(f"{v:.2f}" for v in row), str(int(counts[i].sum())))
-    Console().print(table)
+    options.show(table)
     for mistake in mistakes:
         typer.echo(f"{mistake}.")
     typer.echo(f"drawn: {figure}")
@@ -147,15 +149,18 @@ def _counts(
     Raises:
         DatasetError: The data can't be read, or its pictures have no labels.
     """
+    import torch
+
     from explainkit.errors import DatasetError
     from explainkit_fer_hw3.scores import confusion_matrix
 
-    module = options.load_model(model, device)
+    # the layout in which convolutions run fastest; one channel can't carry it, the weights can
+    module = options.load_model(model, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     split = split or options.test_split(data)
-    if data is not None and split in {"train", "validation", "all"}:
+    if split in ({"train"} if data is None else {"train", "validation", "all"}):
         options.notes.print(
             f"note: {split} may hold pictures that the weights were trained on (the shipped ones "
-            "were, on FER2013's training pictures): this is no test"
+            "were, on FER2013's training pictures and drawn ones): this is no test"
         )
     faces = options.load_data(data, split, seed)
     known = (faces.labels >= 0).nonzero().flatten()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
     import torch
@@ -68,13 +69,29 @@ def load_model(name: str, device: str) -> "nn.Module":
     """The network, on its device.
 
     Raises:
-        ModelError: A file that is no such network.
+        ModelError: A file that is no such network, or a network for other pictures or classes.
         typer.BadParameter: A device that this machine doesn't have.
     """
     import explainkit as ek
+    from explainkit.errors import ModelError
+    from explainkit_fer_hw3.models import CNN
 
     model = ek.load_model(f"fer_hw3/{name}" if name in {"cnn", "dnn"} else name)
+    # other numbers would come out of these, and look right
+    for field in ("image_shape", "class_names", "mean", "std"):
+        wanted, found = (getattr(spec, field) for spec in (CNN, model.explainkit_spec))
+        if found != wanted:
+            raise ModelError(
+                f"expected a network of this study with {field} {wanted}, got {name} with {found}: "
+                "use cnn, dnn or a file of their weights"
+            )
     return model.to(find_device(device))
+
+
+def model_tag(name: str) -> str:
+    """A model's part of a file name: ``cnn``, or folder and name of a file of weights."""
+    path = Path(name)
+    return f"{path.resolve().parent.name}-{path.stem}" if path.suffix else path.name
 
 
 def find_device(name: str) -> "torch.device":
@@ -123,7 +140,15 @@ def describe_data(path: Path | None) -> str:
     return "drawn faces" if path is None else str(path)
 
 
-def predict(model: "nn.Module", data: "FaceDataset", batch: int = 256) -> "Tensor":
+def show(table: Table) -> None:
+    """Prints a table at its full width: a narrow terminal wraps lines, it cuts no numbers."""
+    console = Console()
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
+
+
+def predict(model: "nn.Module", data: "FaceDataset", batch: int = 64) -> "Tensor":
     """Logits ``[n, classes]`` of a data set, on the CPU, with a progress bar on a terminal."""
     import torch
 
@@ -132,9 +157,7 @@ def predict(model: "nn.Module", data: "FaceDataset", batch: int = 256) -> "Tenso
     with torch.inference_mode(), progress(len(data), "pictures") as advance:
         for start in range(0, len(data), batch):
             images = data.subset(range(start, min(start + batch, len(data)))).images
-            # the layout in which convolutions run fastest, on a CPU too
-            images = images.to(device).contiguous(memory_format=torch.channels_last)
-            parts.append(model(images).cpu())
+            parts.append(model(images.to(device)).cpu())
             advance(len(images))
     return torch.cat(parts)
 

@@ -39,7 +39,8 @@ def saliency(
     layout. A folder tree has another order. Without `--split` the numbers count all pictures of
     the file.
 
-    Examples:
+    For example:
+
         explainkit run fer_hw3 saliency
 
         explainkit run fer_hw3 saliency --data train.csv --index 38
@@ -65,7 +66,12 @@ def saliency(
         **params,
     )
     seconds = time.perf_counter() - start
-    stem = "-".join([method.rpartition("/")[2], Path(model).stem, *pictures.tags[:8]])
+    chosen = [
+        *([split] if split else []),
+        *pictures.tags[:8],
+        *([f"as_{target}"] if target else []),
+    ]
+    stem = "-".join([method.rpartition("/")[2], options.model_tag(model), *chosen])
     figure = save_figure(study_figure(explanation, labels=pictures.labels), out / f"{stem}.png")
     saved = explanation.save(out / stem)
     if as_json:
@@ -142,7 +148,10 @@ def _photos(paths: list[Path]) -> _Pictures:
 
 
 def _target(text: str | None) -> str | int | None:
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+    try:
+        return text if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _sentence(explanation: "Explanation", pictures: _Pictures, i: int) -> str:

@@ -1,11 +1,9 @@
 """``summary``: the layers of a network with their shapes, parameters and operations."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,7 +23,8 @@ def summary(
 ) -> None:
     """The layers of the networks: shapes, parameters, operations; and a drawing of each.
 
-    Examples:
+    For example:
+
         explainkit run fer_hw3 summary
 
         explainkit run fer_hw3 summary --model cnn --json
@@ -37,11 +36,10 @@ def summary(
     for name in model or ["cnn", "dnn"]:
         module = options.load_model(name, "cpu")
         rows = layers(module)
-        title = f"{Path(name).stem}: {sum(row['parameters'] for row in rows):,} parameters"
+        tag = options.model_tag(name)
+        title = f"{tag}: {sum(row['parameters'] for row in rows):,} parameters"
         drawn = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in rows]
-        figure = save_figure(
-            architecture_figure(drawn, title), out / f"summary-{Path(name).stem}.png"
-        )
+        figure = save_figure(architecture_figure(drawn, title), out / f"summary-{tag}.png")
         found.append(
             {
                 "model": name,
@@ -59,7 +57,9 @@ def summary(
 
 
 def _print(facts: dict[str, Any]) -> None:
-    table = Table("layer", "kind", "output", box=None, title=facts["model"], title_justify="left")
+    table = Table(
+        "layer", "kind", "output", box=None, title=escape(facts["model"]), title_justify="left"
+    )
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds", justify="right")
     for row in facts["layers"]:
@@ -68,7 +68,7 @@ def _print(facts: dict[str, Any]) -> None:
         table.add_row(row["name"], escape(row["kind"]), shape, *counts)
     totals = (f"{facts[key]:,}" for key in ("parameters", "multiply_adds"))
     table.add_row("total", "", "", *totals, style="bold")
-    Console().print(table)
+    options.show(table)
     typer.echo(f"drawn: {facts['figure']}\n")
 
 
