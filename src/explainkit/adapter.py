@@ -159,8 +159,6 @@ def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> 
             ) from None
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
         raise TargetError(f"expected integer targets, got {target.dtype}")
-    if target.dim() and target.shape != (batch,):
-        raise TargetError(f"expected one target per image, [{batch}], got {list(target.shape)}")
     flat = target.reshape(-1)
     wrong = flat[(flat < 0) | (flat >= classes)]
     if len(wrong):

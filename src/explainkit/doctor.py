@@ -12,6 +12,7 @@ from typing import Literal
 
 import explainkit
 from explainkit import plugins
+from explainkit.registry import line
 
 IMPORT_SECONDS = 120
 """After this long an import that is tried counts as one that never ends."""
@@ -62,7 +63,7 @@ def _torch() -> Iterator[Check]:
         yield Check(
             "torch",
             "problem",
-            f"can't be imported: {_line(error)}",
+            f"can't be imported: {line(error)}",
             "reinstall torch 2.10 or newer",
         )
         return
@@ -165,8 +166,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -79,7 +79,6 @@ class Plugins:
             CORE: PluginReport(CORE, DISTRIBUTION, explainkit.__version__)
         }
         self._duplicates: list[PluginReport] = []
-        self._modules: dict[str, object] = {}
         self._offers: dict[str, dict[str, Any]] = {}
         self._registries: dict[str, Registry] = {}
         for point in sorted(points, key=lambda p: (p.name, _distribution(p)[0])):

@@ -332,10 +332,14 @@ class _Noisy:
             count += now
         return mean, total, remarks
 
-    def _standard_error(self, deviations: Tensor, dtype: torch.dtype) -> Tensor | None:
-        if self.samples < 2:
-            return None
-        return (deviations / (self.samples * (self.samples - 1))).sqrt().to(dtype)
+    def _mean(
+        self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
+    ) -> Attribution:
+        """The mean map (or that of the squares) with the standard error of each value."""
+        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=squares)
+        pairs = self.samples * (self.samples - 1)
+        error = (deviations / pairs).sqrt().to(inputs.dtype) if pairs else None
+        return Attribution(mean.to(inputs.dtype), error, diagnostics)
 
 
 def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -377,9 +381,7 @@ class SmoothGrad(_Noisy):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map in the unit of the base method."""
-        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=False)
-        error = self._standard_error(deviations, inputs.dtype)
-        return Attribution(mean.to(inputs.dtype), error, diagnostics)
+        return self._mean(model, inputs, target, squares=False)
 
 
 @dataclass(frozen=True)
@@ -402,9 +404,7 @@ class SmoothGradSquared(_Noisy):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map in the squared unit of the base method, never negative."""
-        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=True)
-        error = self._standard_error(deviations, inputs.dtype)
-        return Attribution(mean.to(inputs.dtype), error, diagnostics)
+        return self._mean(model, inputs, target, squares=True)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 
 from safetensors.torch import load
@@ -113,13 +114,10 @@ CNN = ModelSpec(
     summary="Six convolutions on 48×48 grey faces, seven expressions, 4,845,063 parameters.",
 )
 
-DNN = ModelSpec(
+DNN = replace(
+    CNN,
     build=build_dnn,
     weights=dnn_weights,
-    class_names=CLASS_NAMES,
-    image_shape=(1, 48, 48),
-    mean=(MEAN,),
-    std=(STD,),
-    dataset="fer_hw3/fer2013",
+    layer=None,
     summary="Five linear layers on 48×48 grey faces, seven expressions, 4,991,495 parameters.",
 )

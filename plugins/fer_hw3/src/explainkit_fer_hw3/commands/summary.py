@@ -73,42 +73,34 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def layers(model: "nn.Module") -> list[dict[str, Any]]:
-    """One row per layer that has no layers of its own, in the order in which they run.
+    """One row per layer that has no layers of its own, in their order, which is that of a run.
 
     Multiply-adds are counted for convolutions and linear layers, per picture.
     """
     import torch
     from torch import nn
 
+    from explainkit.layers import capture
     from explainkit_fer_hw3.data.source import SIDE
 
-    rows: list[dict[str, Any]] = []
-
-    def row(name: str, module: nn.Module, output: torch.Tensor) -> dict[str, Any]:
+    leaves = {name: m for name, m in model.named_modules() if not list(m.children())}
+    with torch.inference_mode(), capture(model, leaves) as outputs:
+        model(torch.zeros(1, 1, SIDE, SIDE))
+    rows = []
+    for name, module in leaves.items():
+        (output,) = outputs[name]
         weights = [p for key, p in module.named_parameters() if key.endswith("weight")]
         places = output[0, 0].numel() if output.dim() == 4 else 1
         counted = isinstance(module, nn.Conv2d | nn.Linear)
-        return {
-            "name": name,
-            "kind": _kind(module),
-            "output": list(output.shape[1:]),
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "multiply_adds": sum(w.numel() for w in weights) * places if counted else 0,
-        }
-
-    handles = [
-        module.register_forward_hook(
-            lambda module, _inputs, output, name=name: rows.append(row(name, module, output))
+        rows.append(
+            {
+                "name": name,
+                "kind": _kind(module),
+                "output": list(output.shape[1:]),
+                "parameters": sum(p.numel() for p in module.parameters()),
+                "multiply_adds": sum(w.numel() for w in weights) * places if counted else 0,
+            }
         )
-        for name, module in model.named_modules()
-        if not list(module.children())
-    ]
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 1, SIDE, SIDE))
-    finally:
-        for handle in handles:
-            handle.remove()
     return rows
 
 

@@ -1,5 +1,7 @@
 """The plugin's pictures: FER2013 in all its file forms, drawn faces, and any photo."""
 
+from dataclasses import replace
+
 from explainkit.types import DatasetSpec
 from explainkit_fer_hw3.data.dataset import FaceDataset as FaceDataset
 from explainkit_fer_hw3.data.drawn import load_drawn as load_drawn
@@ -26,13 +28,9 @@ FER2013 = DatasetSpec(
     summary="FER2013: 48×48 grey faces, seven expressions; a CSV, a folder, or a zip of either.",
 )
 
-DRAWN = DatasetSpec(
+DRAWN = replace(
+    FER2013,
     load=load_drawn,
-    class_names=CLASS_NAMES,
-    image_shape=(1, 48, 48),
-    mean=(MEAN,),
-    std=(STD,),
-    splits=(*SPLITS, "all"),
     source="drawn on the spot by explainkit_fer_hw3.faces",
     licence="Apache-2.0",
     summary="Drawn faces: seven expressions from action units, with the exact mask of every part.",
