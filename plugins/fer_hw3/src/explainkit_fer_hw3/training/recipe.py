@@ -1,0 +1,79 @@
+"""How a network is trained: everything that decides the numbers, as fields."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train.
+
+    Attributes:
+        optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adam`` (as published, β 0.9 and 0.999).
+        rate: Learning rate after the warm-up.
+        warmup: Steps of linear warm-up.
+        decay: Share of the run, at its end, over which the rate falls linearly to 0.
+        batch: Pictures of the data set in a step.
+        drawn: Drawn faces beside them in each step.
+        weight_decay: On weight matrices and kernels, not on biases or normalisation.
+        smoothing: Label smoothing (Szegedy et al., 2016, arXiv:1512.00567).
+        average: Share of the running average of the weights that a step keeps; 0: no average.
+        batch_norm: Normalise after every convolution while training (Ioffe and Szegedy, 2015,
+            arXiv:1502.03167); folded into the convolutions on export.
+        augment: Strength of the random flips, turns, shifts and changes of light; 0: none.
+        cells: Share of the pictures that lose random 8×8 cells, so that pictures with deleted
+            regions, on which deletion metrics stand, are no foreign ones.
+        repeat: How often an epoch shows each picture of a class; 1 where it is not named.
+        first_block_every: The first block learns in every n-th step only: it costs more than half
+            of the backward pass and changes least (compare Brock et al., 2017, arXiv:1706.04983).
+    """
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    rate: float = 0.02
+    warmup: int = 100
+    decay: float = 0.35
+    batch: int = 96
+    drawn: int = 16
+    weight_decay: float = 5e-4
+    smoothing: float = 0.1
+    average: float = 0.999
+    batch_norm: bool = True
+    augment: float = 1.0
+    cells: float = 0.3
+    repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
+    first_block_every: int = 1
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step of a run of ``steps``: warm-up, constant, linear to 0.
+
+        Examples:
+            >>> recipe = Recipe(rate=1.0, warmup=10, decay=0.5)
+            >>> [recipe.rate_at(step, 100) for step in (0, 9, 40, 75)]
+            [0.1, 1.0, 1.0, 0.5]
+        """
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        falling = self.decay * steps
+        fall = min(1.0, (steps - step) / falling) if falling else 1.0
+        return self.rate * min(warm, fall)
+
+
+CNN_RECIPE = Recipe(first_block_every=4)
+
+DNN_RECIPE = Recipe(
+    rate=0.05, decay=0.5, batch=192, drawn=24, batch_norm=False, augment=0.6,
+    repeat=(("disgust", 2),),
+)  # fmt: skip
+
+STUDY = Recipe(
+    optimizer="adam", rate=1e-3, warmup=0, decay=0.0, batch=128, drawn=0, weight_decay=0.0,
+    smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, repeat=(),
+)  # fmt: skip
+"""The study's: plain Adam on the pictures as they are. It ran for 200 epochs."""
+
+STUDY_EPOCHS = 200
+
+
+def recipe_for(model: str, name: str, **changes: object) -> Recipe:
+    """The recipe of a network, ``default`` or ``study``, with fields changed."""
+    recipe = STUDY if name == "study" else CNN_RECIPE if model == "cnn" else DNN_RECIPE
+    return replace(recipe, **changes)  # type: ignore[arg-type]
