@@ -11,7 +11,7 @@ ROOT = Path(explainkit.__file__).parent
 LAYERS = [
     {"errors"},
     {"types", "hookspecs", "registry", "layers", "guard", "adapter"},
-    {"builtin", "batching", "render", "storage"},
+    {"builtin", "batching", "expressions", "render", "storage"},
     {"methods", "plugins"},
     {"host", "weights", "parameters"},
     {"api"},

@@ -1,0 +1,43 @@
+"""Targets and objectives: one small immutable algebra over what a model puts out.
+
+An expression is one score per picture. Its terms read logits, inner layers or the picture itself;
+``+ - * /`` and numbers combine them. ``str`` gives its text form, `parse` reads that back; nothing
+is evaluated as code.
+
+Examples:
+    >>> from explainkit.expressions import channel, logit, parse, tv
+    >>> objective = channel("features.0", 7) - 0.5 * tv()
+    >>> str(objective)
+    'channel("features.0", 7) - 0.5 * tv()'
+    >>> parse(str(objective)) == objective
+    True
+    >>> sorted(objective.layers), (logit("fear") - logit("sad")).uses_logits
+    (['features.0'], True)
+"""
+
+from explainkit.expressions.algebra import Expression, Scope, evaluate_each
+from explainkit.expressions.terms import (
+    Caricature,
+    Channel,
+    Channels,
+    Classes,
+    Direction,
+    Diversity,
+    Layer,
+    Logit,
+    Neuron,
+    Norm,
+    Tv,
+)
+from explainkit.expressions.text import parse
+
+# the terms as they are written, in Python and in text
+logit = class_logit = Logit
+channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
+caricature, diversity, tv, norm = Caricature, Diversity, Tv, Norm
+channels, classes = Channels, Classes
+
+__all__ = [
+    "Expression", "Scope", "caricature", "channel", "channels", "class_logit", "classes",
+    "direction", "diversity", "evaluate_each", "layer", "logit", "neuron", "norm", "parse", "tv",
+]  # fmt: skip

@@ -1,0 +1,379 @@
+"""The algebra: expressions, the numbers and signs between them, and what terms have in common."""
+
+import json
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from explainkit.errors import TargetError
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """What the terms of an expression may read, for one batch of pictures.
+
+    Attributes:
+        logits: ``[batch, classes]``.
+        activations: Layer path to its output, batch first.
+        images: The pictures ``[batch, channel, height, width]``.
+        class_names: In the order of the logits.
+        reference: Layer path to what it puts out for the picture that `caricature` exaggerates.
+    """
+
+    logits: Tensor | None
+    activations: Mapping[str, Tensor]
+    images: Tensor | None
+    class_names: Sequence[str] = ()
+    reference: Mapping[str, Tensor] | None = None
+
+    @property
+    def example(self) -> Tensor:
+        """Any tensor of the batch, for its length, dtype and device."""
+        for tensor in (self.logits, self.images, *self.activations.values()):
+            if tensor is not None:
+                return tensor
+        raise TargetError("expected logits, activations or images to evaluate, got none")
+
+    def layer(self, name: str) -> Tensor:
+        """A layer's output, batch first.
+
+        Raises:
+            TargetError: It wasn't captured, or its first axis is not the batch.
+        """
+        if name not in self.activations:
+            known = ", ".join(map(repr, self.activations)) or "none"
+            raise TargetError(f"expected the output of layer {name!r}, got those of: {known}")
+        found = self.activations[name]
+        batch = len(self.example)
+        if found.dim() not in {2, 3, 4} or len(found) != batch:
+            raise TargetError(
+                f"layer {name!r}: expected an output [{batch}, channel, height, width], "
+                f"[{batch}, tokens, features] or [{batch}, features], got {list(found.shape)}"
+            )
+        return found
+
+
+class Expression:
+    """One score per picture; immutable, printable, comparable.
+
+    Expressions and numbers combine with ``+ - * /`` and a minus sign; the operands stay as
+    they are.
+    """
+
+    reads_logits: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
+
+    def __add__(self, other: object) -> "Expression":
+        return _binary(Add, self, other)
+
+    def __radd__(self, other: object) -> "Expression":
+        return _binary(Add, other, self)
+
+    def __sub__(self, other: object) -> "Expression":
+        return _binary(Subtract, self, other)
+
+    def __rsub__(self, other: object) -> "Expression":
+        return _binary(Subtract, other, self)
+
+    def __mul__(self, other: object) -> "Expression":
+        return _binary(Multiply, self, other)
+
+    def __rmul__(self, other: object) -> "Expression":
+        return _binary(Multiply, other, self)
+
+    def __truediv__(self, other: object) -> "Expression":
+        return _binary(Divide, self, other)
+
+    def __rtruediv__(self, other: object) -> "Expression":
+        return _binary(Divide, other, self)
+
+    def __neg__(self) -> "Expression":
+        return Negate(self)
+
+    def __pos__(self) -> "Expression":
+        return self
+
+    def walk(self) -> Iterator["Expression"]:
+        """This expression and everything inside it."""
+        yield self
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Expression):
+                yield from value.walk()
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Dotted paths of the inner layers that it reads."""
+        return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
+
+    @property
+    def uses_logits(self) -> bool:
+        """Whether it reads the model's final scores."""
+        return any(node.reads_logits for node in self.walk())
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether it reads the picture itself."""
+        return any(node.reads_images for node in self.walk())
+
+    def evaluate(
+        self,
+        logits: Tensor | None,
+        activations: Mapping[str, Tensor],
+        images: Tensor | None = None,
+        class_names: Sequence[str] = (),
+    ) -> Tensor:
+        """One score per picture.
+
+        Args:
+            logits: ``[batch, classes]``; None if it doesn't read them.
+            activations: Layer path to output, for the layers in `layers`.
+            images: ``[batch, channel, height, width]``; None if it has no penalty term.
+            class_names: In the order of the logits.
+
+        Returns:
+            ``[batch]``, differentiable.
+
+        Raises:
+            TargetError: A class, channel or position that doesn't exist, or a term that needs what
+                wasn't given.
+        """
+        scope = Scope(logits, activations, images, class_names)
+        return evaluate_each([self] * len(scope.example), scope)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """The values ``[batch]`` of expressions of one form, picture i under expression i."""
+        raise NotImplementedError
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Equal for expressions that one pass over a batch can evaluate together."""
+        inner = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        return (type(self), *(v.form if isinstance(v, Expression) else None for v in inner))
+
+    def expand(self, channels: Mapping[str, int], classes: int | None) -> list["Expression"]:
+        """The single expressions that one with `channels` or `classes` stands for.
+
+        Args:
+            channels: Layer path to its number of channels.
+            classes: How many classes the model has.
+
+        Raises:
+            TargetError: It holds several families, or channels that the layer doesn't have.
+        """
+        families = [node for node in self.walk() if isinstance(node, Family)]
+        if not families:
+            return [self]
+        if len(set(families)) > 1:
+            raise TargetError(
+                f"expected one family of units in an objective, got "
+                f"{' and '.join(map(str, dict.fromkeys(families)))}: maximise them one by one"
+            )
+        (family, *_) = families
+        return [_substitute(self, family, term) for term in family.members(channels, classes)]
+
+
+def evaluate_each(expressions: Sequence[Expression], scope: Scope) -> Tensor:
+    """Scores picture i by expression i.
+
+    Args:
+        expressions: One per picture, all of one form.
+        scope: What they read.
+
+    Returns:
+        ``[batch]``.
+
+    Raises:
+        TargetError: A term names nothing that the scope has, or their forms differ.
+    """
+    if len({expression.form for expression in expressions}) != 1:
+        raise TargetError("expected expressions of one form to evaluate together")
+    return expressions[0].each(expressions, scope)
+
+
+def _binary(kind: "type[_Binary]", left: object, right: object) -> Expression:
+    first, second = operand(left), operand(right)
+    return NotImplemented if first is None or second is None else kind(first, second)
+
+
+def operand(value: object) -> Expression | None:
+    """An expression, or a number as one; None for anything else."""
+    if isinstance(value, Expression):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    return Number(float(value))
+
+
+def _substitute(node: Expression, old: Expression, new: Expression) -> Expression:
+    if node == old:
+        return new
+    inner = {
+        field.name: _substitute(value, old, new)
+        for field in fields(node)  # type: ignore[arg-type]
+        if isinstance(value := getattr(node, field.name), Expression)
+    }
+    return replace(node, **inner) if inner else node  # type: ignore[type-var]
+
+
+def _level(node: Expression) -> int:
+    """How tightly a node binds: sums 1, products 2, signs 3, everything else 4."""
+    if isinstance(node, _Binary):
+        return node.level
+    return 3 if isinstance(node, Negate) or str(node).startswith("-") else 4
+
+
+def _inside(node: Expression, least: int) -> str:
+    return str(node) if _level(node) >= least else f"({node})"
+
+
+@dataclass(frozen=True)
+class _Binary(Expression):
+    left: Expression
+    right: Expression
+
+    sign: ClassVar[str] = ""
+    level: ClassVar[int] = 1
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        left = self.left.each([node.left for node in nodes], scope)
+        return self.combine(left, self.right.each([node.right for node in nodes], scope))
+
+    def combine(self, left: Tensor, right: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        # the right side binds one tighter: a - (b - c)
+        return f"{_inside(self.left, self.level)} {self.sign} {_inside(self.right, self.level + 1)}"
+
+
+class Add(_Binary):
+    """The sum of two expressions."""
+
+    sign = "+"
+
+    def combine(self, left: Tensor, right: Tensor) -> Tensor:
+        """``a + b``."""
+        return left + right
+
+
+class Subtract(_Binary):
+    """The difference of two expressions."""
+
+    sign = "-"
+
+    def combine(self, left: Tensor, right: Tensor) -> Tensor:
+        """``a − b``."""
+        return left - right
+
+
+class Multiply(_Binary):
+    """The product of two expressions."""
+
+    sign, level = "*", 2
+
+    def combine(self, left: Tensor, right: Tensor) -> Tensor:
+        """``a · b``."""
+        return left * right
+
+
+class Divide(_Binary):
+    """The quotient of two expressions."""
+
+    sign, level = "/", 2
+
+    def combine(self, left: Tensor, right: Tensor) -> Tensor:
+        """``a / b``."""
+        return left / right
+
+
+@dataclass(frozen=True)
+class Negate(Expression):
+    """An expression with the opposite sign."""
+
+    inner: Expression
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``−a``."""
+        return -self.inner.each([node.inner for node in nodes], scope)
+
+    def __str__(self) -> str:
+        return f"-{_inside(self.inner, 3)}"
+
+
+@dataclass(frozen=True)
+class Number(Expression):
+    """A number, the same for every picture."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise TargetError(f"expected a finite number in an expression, got {self.value}")
+
+    def __neg__(self) -> "Number":
+        return Number(-self.value)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """The number, per picture."""
+        return scope.example.new_tensor([node.value for node in nodes])
+
+    def __str__(self) -> str:
+        whole = self.value.is_integer() and abs(self.value) < 1e15
+        return f"{self.value:.0f}" if whole else repr(self.value)
+
+
+class Term(Expression):
+    """A leaf: what is read from the model or the picture. Its text is ``call(fields)``."""
+
+    call: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        while values and values[-1] is None:
+            values.pop()
+        return f"{self.call}({', '.join(map(_literal, values))})"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return str(Number(value)) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class LayerTerm(Term):
+    """A leaf that reads one inner layer."""
+
+    layer: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, str) or not self.layer:
+            raise TargetError(f"{self.call}: expected a layer's dotted path, got {self.layer!r}")
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Terms on one layer are evaluated together."""
+        return (type(self), self.layer)
+
+
+class Family(Term):
+    """A leaf that stands for one term per unit, which `Expression.expand` writes out."""
+
+    def members(self, channels: Mapping[str, int], classes: int | None) -> Sequence[Expression]:
+        """The terms, given how many channels its layer has and how many classes there are."""
+        raise NotImplementedError
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
+        """A family is no single score.
+
+        Raises:
+            TargetError: Always.
+        """
+        raise TargetError(f"{self} stands for many objectives: only maximize takes it")

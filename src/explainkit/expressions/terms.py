@@ -1,0 +1,303 @@
+"""The terms: what an expression reads from logits, inner layers and the picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from explainkit.adapter import as_targets
+from explainkit.errors import TargetError
+from explainkit.expressions.algebra import (
+    Expression,
+    Family,
+    LayerTerm,
+    Scope,
+    Term,
+    operand,
+)
+
+
+@dataclass(frozen=True)
+class Logit(Term):
+    """The score of a class before softmax, by the class's name or index."""
+
+    name: str | int
+    call = "logit"
+    reads_logits = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.name, bool) or not isinstance(self.name, str | int):
+            raise TargetError(f"logit: expected a class name or index, got {self.name!r}")
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``S_c(x)``."""
+        if scope.logits is None:
+            raise TargetError(f"{self}: expected the model's logits, got none")
+        found = {
+            name: as_targets(name, scope.logits[:1], scope.class_names)[0]
+            for name in dict.fromkeys(node.name for node in nodes)
+        }
+        return scope.logits.gather(1, torch.stack([found[n.name] for n in nodes])[:, None])[:, 0]
+
+
+def _channels_last(found: Tensor) -> bool:
+    return found.dim() == 3
+
+
+def _select(term: LayerTerm, found: Tensor, indices: Sequence[int]) -> Tensor:
+    """Channel ``indices[i]`` of picture i: ``[batch, …]``."""
+    count = found.shape[-1] if _channels_last(found) else found.shape[1]
+    for index in indices:
+        if not 0 <= index < count:
+            raise TargetError(
+                f"{term.call}: expected a channel of layer {term.layer!r} from 0 to {count - 1}, "
+                f"got {index}"
+            )
+    chosen = torch.tensor(indices, device=found.device)
+    rows = torch.arange(len(found), device=found.device)
+    return found[rows, :, chosen] if _channels_last(found) else found[rows, chosen]
+
+
+def _whole(term: Term, name: str, value: Any, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TargetError(f"{term.call}: {name}: expected a whole number from 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Channel(LayerTerm):
+    """The mean over space of one channel; of a token layer, over the tokens."""
+
+    index: int
+    call = "channel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "index", self.index)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``mean_{y,x} a[k, y, x]``."""
+        chosen = _select(self, scope.layer(self.layer), [node.index for node in nodes])
+        return chosen.flatten(1).mean(1) if chosen.dim() > 1 else chosen
+
+
+@dataclass(frozen=True)
+class Neuron(LayerTerm):
+    """One channel at one place, by default the centre; of a token layer, at one token."""
+
+    index: int
+    y: int | None = None
+    x: int | None = None
+    call = "neuron"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "index", self.index)
+        _whole(self, "y", self.y, optional=True)
+        _whole(self, "x", self.x, optional=True)
+        if self.y is None and self.x is not None:
+            raise TargetError("neuron: expected y with x, got x alone")
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``a[k, y, x]``."""
+        chosen = _select(self, scope.layer(self.layer), [node.index for node in nodes])
+        sizes = chosen.shape[1:]
+        places = []
+        for node in nodes:
+            given = (node.y, node.x)
+            if any(p is not None for p in given[len(sizes) :]):
+                raise TargetError(
+                    f"{node}: layer {self.layer!r} has {len(sizes)} axes of space: give as many"
+                )
+            place = [s // 2 if p is None else p for p, s in zip(given, sizes, strict=False)]
+            if any(p >= s for p, s in zip(place, sizes, strict=True)):
+                raise TargetError(f"{node}: expected a place within {list(sizes)}, got {place}")
+            places.append(place)
+        rows = torch.arange(len(nodes), device=chosen.device)
+        columns = torch.tensor(places, device=chosen.device, dtype=torch.int64).unbind(1)
+        return chosen[(rows, *columns)]
+
+
+@dataclass(frozen=True)
+class Direction(LayerTerm):
+    """The mean over space of the channels' weighted sum: linear in the layer's output."""
+
+    vector: tuple[float, ...]
+    call = "direction"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        values: Any = self.vector
+        values = values.tolist() if isinstance(values, Tensor) else values
+        if not isinstance(values, list | tuple) or not values or None in map(operand, values):
+            raise TargetError(f"direction: expected a list of numbers, got {values!r:.60}")
+        object.__setattr__(self, "vector", tuple(float(value) for value in values))
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``mean_{y,x} Σ_k v_k a[k, y, x]``."""
+        mean = _channel_means(scope.layer(self.layer))
+        wrong = [len(node.vector) for node in nodes if len(node.vector) != mean.shape[1]]
+        if wrong:
+            raise TargetError(
+                f"direction: layer {self.layer!r} has {mean.shape[1]} channels, got a vector of "
+                f"{wrong[0]}"
+            )
+        return (mean * mean.new_tensor([node.vector for node in nodes])).sum(1)
+
+
+def _channel_means(found: Tensor) -> Tensor:
+    """``[batch, channel]``: the mean over space, or over tokens."""
+    if _channels_last(found):
+        return found.mean(1)
+    return found.flatten(2).mean(2) if found.dim() == 4 else found
+
+
+@dataclass(frozen=True)
+class Layer(LayerTerm):
+    """The mean square of a whole layer: what deep dream exaggerates."""
+
+    call = "layer"
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
+        """``mean a²``."""
+        return scope.layer(self.layer).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Caricature(LayerTerm):
+    """How far a layer goes along what it says of the start picture, `maximize`'s ``start``.
+
+    ``<a, a₀> / |a₀| · max(cos(a, a₀), 0.1)^p``: the projection on the start picture's activations,
+    times a power of the cosine that keeps the direction.
+    """
+
+    power: float = 1.0
+    call = "caricature"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if operand(self.power) is None or self.power < 0:
+            raise TargetError(f"caricature: expected a power from 0, got {self.power!r}")
+        object.__setattr__(self, "power", float(self.power))
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """The power is no index: it must be one."""
+        return (*super().form, self.power)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
+        """The projection, in units of the layer."""
+        if scope.reference is None:
+            raise TargetError(f"{self}: expected a picture to exaggerate; give maximize a start")
+        found = scope.layer(self.layer).flatten(1)
+        wanted = scope.reference[self.layer].flatten(1).expand_as(found)
+        length: Tensor = torch.linalg.vector_norm(wanted, dim=1).clamp_min(1e-12)
+        cosine = torch.cosine_similarity(found, wanted, dim=1)
+        return (found * wanted).sum(1) / length * cosine.clamp_min(0.1) ** self.power
+
+
+@dataclass(frozen=True)
+class Diversity(LayerTerm):
+    """How unlike each other a unit's pictures are on a layer: 1 − mean cosine of Gram matrices.
+
+    It reads the pictures that stand together, so `maximize` puts one unit's starts, and nothing
+    else, in a batch. 0 for a picture that stands alone.
+    """
+
+    call = "diversity"
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``1 − mean_{j≠i} cos(G_i, G_j)``."""
+        found = scope.layer(self.layer)
+        maps = found.transpose(1, 2) if _channels_last(found) else found.flatten(2)
+        maps = maps if maps.dim() == 3 else maps[:, :, None]
+        gram = torch.nn.functional.normalize((maps @ maps.transpose(1, 2)).flatten(1), dim=1)
+        similarity = gram @ gram.T
+        others = similarity.sum(1) - similarity.diagonal()
+        return 1 - others / (len(nodes) - 1) if len(nodes) > 1 else 0 * others
+
+
+@dataclass(frozen=True)
+class Tv(Term):
+    """Total variation of the picture: the mean absolute step to the next pixel, down and right."""
+
+    call = "tv"
+    reads_images = True
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
+        """``Σ(|Δ_y x| + |Δ_x x|) / n``."""
+        images = _images(self, scope)
+        down, right = images.diff(dim=2).abs(), images.diff(dim=3).abs()
+        return (down.flatten(1).sum(1) + right.flatten(1).sum(1)) / images[0].numel()
+
+
+@dataclass(frozen=True)
+class Norm(Term):
+    """The picture's p-norm per pixel: ``(Σ|x|^p / n)^(1/p)``, in model-input space."""
+
+    p: float = 2.0
+    call = "norm"
+    reads_images = True
+
+    def __post_init__(self) -> None:
+        if operand(self.p) is None or not self.p >= 1:
+            raise TargetError(f"norm: expected p from 1, got {self.p!r}")
+        object.__setattr__(self, "p", float(self.p))
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """The power is no index: it must be one."""
+        return (type(self), self.p)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
+        """``(Σ|x|^p / n)^(1/p)``."""
+        flat = _images(self, scope).flatten(1)
+        length: Tensor = torch.linalg.vector_norm(flat, self.p, dim=1)
+        return length / math.pow(flat.shape[1], 1 / self.p)
+
+
+def _images(term: Term, scope: Scope) -> Tensor:
+    if scope.images is None:
+        raise TargetError(
+            f"{term}: expected the picture itself, got none: penalties are for maximize"
+        )
+    return scope.images
+
+
+@dataclass(frozen=True)
+class Channels(Family, LayerTerm):
+    """A family: `channel` for every channel of a layer, or for those listed."""
+
+    indices: tuple[int, ...] | None = None
+    call = "channels"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: Any = self.indices
+        if given is not None:
+            if not isinstance(given, list | tuple | range):
+                raise TargetError(f"channels: expected a list of numbers, got {given!r:.60}")
+            for index in given:
+                _whole(self, "indices", index)
+            object.__setattr__(self, "indices", tuple(given))
+
+    def members(self, channels: Mapping[str, int], classes: int | None) -> list[Expression]:  # noqa: ARG002
+        """One term per channel."""
+        chosen = range(channels[self.layer]) if self.indices is None else self.indices
+        return [Channel(self.layer, index) for index in chosen]
+
+
+@dataclass(frozen=True)
+class Classes(Family):
+    """A family: `logit` for every class."""
+
+    call = "classes"
+    reads_logits = True
+
+    def members(self, channels: Mapping[str, int], classes: int | None) -> list[Expression]:  # noqa: ARG002
+        """One term per class."""
+        return [Logit(index) for index in range(classes or 0)]
