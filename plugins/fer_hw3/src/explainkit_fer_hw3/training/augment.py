@@ -3,7 +3,7 @@
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 CELL = 8
@@ -14,19 +14,29 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
     """Flips, turns, scales and shifts pictures, changes their light, and deletes cells.
 
     At strength 1: mirrored half of the time, up to ±12°, ±10 % of size, ±4 pixels, ±20 % of
-    contrast, ±0.4 (a tenth of the pixels' range) of brightness.
+    contrast, ±0.4 (a tenth of the pixels' range) of brightness. A deleted cell is 0, the mean.
 
     Args:
         images: Normalised, ``[n, 1, height, width]``: 0 is the mean of the data set.
-        strength: Of each picture, ``[n]``.
-        cells: Share of the pictures that lose up to 30 % of their 8×8 cells to the mean.
+        strength: Of each picture, ``[n]``; at 0 a picture is only resampled onto its own grid,
+            and where it is 0 for all of them they stay what they are.
+        cells: Share of the pictures that lose up to 30 % of their 8×8 cells, whose grid begins
+            anywhere.
         generator: Every random number comes from it; on the CPU.
 
     Returns:
-        New pictures of the same shape.
+        Pictures of the same shape.
     """
-    n, _, height, width = images.shape
-    draws = torch.rand(8, n, generator=generator)
+    draws = torch.rand(8, len(images), generator=generator)
+    if strength.any():
+        images = _lit(_moved(images, strength, draws), strength, draws)
+    if cells:
+        images = images.masked_fill(_lost(images, draws[7] < cells, generator), 0.0)
+    return images
+
+
+def _moved(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
     one = 2 * draws - 1
     angle = one[0] * strength * math.radians(12)
     scale = 1 + 0.10 * one[1] * strength
@@ -34,18 +44,25 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
     shift = 4 * strength * one[3:5] * 2 / torch.tensor([[width], [height]])
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = torch.stack([mirror * cosine, sine, shift[0], -mirror * sine, cosine, shift[1]], 1)
-    grid = F.affine_grid(rows.view(n, 2, 3), list(images.shape), align_corners=False)
+    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     grid = grid.to(images.device)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    moved: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return moved
+
+
+def _lit(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
+    one = 2 * draws - 1
     light = torch.stack([1 + 0.2 * one[5] * strength, 0.4 * one[6] * strength])
-    gain, offset = light.to(images.device)[:, :, None, None, None]
-    lit = moved * gain + offset
-    if not cells:
-        return lit
-    grid_height, grid_width = height // CELL + 1, width // CELL + 1
-    share = 0.3 * torch.rand(n, generator=generator) * (draws[7] < cells)
-    lost = torch.rand(n, 1, grid_height, grid_width, generator=generator) < share.view(n, 1, 1, 1)
+    light = light.to(images.device)[:, :, None, None, None]
+    return images * light[0] + light[1]
+
+
+def _lost(images: Tensor, losing: Tensor, generator: torch.Generator) -> Tensor:
+    """Where pixels are deleted, bool, in the shape of the images; ``losing`` tells in which."""
+    n, _, height, width = images.shape
+    share = 0.3 * torch.rand(n, generator=generator) * losing
+    places = (n, 1, height // CELL + 1, width // CELL + 1)
+    lost = torch.rand(*places, generator=generator) < share.view(n, 1, 1, 1)
     mask = lost.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
     top, left = torch.randint(CELL, (2,), generator=generator).tolist()
-    mask = mask[:, :, top : top + height, left : left + width].to(images.device)
-    return lit.masked_fill(mask, 0.0)
+    return mask[:, :, top : top + height, left : left + width].to(images.device)

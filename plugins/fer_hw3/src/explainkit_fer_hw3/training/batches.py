@@ -1,77 +1,83 @@
-"""What a step sees: a function of seed, epoch and step alone, so that any step can be made again."""
-
-from dataclasses import dataclass
+"""What a step sees: a function of seed and step alone, so that any step can be made again."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from explainkit.errors import DatasetError
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.data.dataset import normalise
 from explainkit_fer_hw3.faces import CLASS_NAMES, draw
 from explainkit_fer_hw3.training.augment import augmented
 from explainkit_fer_hw3.training.recipe import Recipe
 
-POPULATION = 1_000_000
-"""The drawn faces that train; those of every split of `load_drawn` are others."""
+POPULATION, APART = 1_000_000, 10_000_000
+"""Of the drawn faces that train, and between those of one seed and the next: the population of
+`load_drawn`'s training split, so no face of another split is ever trained on."""
 
 DRAWN_STRENGTH = 0.6
 """Of augmentation, relative to photographs: drawn faces come turned and lit already."""
 
 
-@dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a training run.
+    """The batches of a training run, by the number of the step.
 
     Attributes:
+        per_epoch: Steps in an epoch; the last is filled up from the start of the next order.
+
+    Args:
         data: The pictures to learn.
         recipe: How they are mixed and changed.
         seed: Of all random choices.
+
+    Raises:
+        DatasetError: A picture has no label.
     """
 
-    data: FaceDataset
-    recipe: Recipe
-    seed: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, data: FaceDataset, recipe: Recipe, seed: int) -> None:
+        if bool((data.labels < 0).any()):
+            raise DatasetError(
+                f"expected a label for each of {len(data)} pictures, "
+                f"{int((data.labels < 0).sum())} have none: leave them out"
+            )
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
         times = torch.ones(len(CLASS_NAMES), dtype=torch.int64)
-        for name, count in self.recipe.repeat:
+        for name, count in recipe.repeat:
             times[CLASS_NAMES.index(name)] = count
-        rows = torch.arange(len(self.data)).repeat_interleave(times[self.data.labels])
-        object.__setattr__(self, "_rows", rows)
+        self._rows = torch.arange(len(data)).repeat_interleave(times[data.labels])
+        self.per_epoch = -(-len(self._rows) // recipe.batch)
 
-    @property
-    def per_epoch(self) -> int:
-        """Steps in an epoch; the last one is filled up from the start of the next order."""
-        rows: Tensor = self._rows  # type: ignore[attr-defined]
-        return -(-len(rows) // self.recipe.batch)
+    def rows(self, step: int) -> Tensor:
+        """Places in the data set of the pictures of a step, int64 ``[batch]``."""
+        batch = self._recipe.batch
+        epoch, place = divmod(step, self.per_epoch)
+        rows = self._order(epoch)[place * batch : (place + 1) * batch]
+        missing = batch - len(rows)
+        return torch.cat([rows, self._order(epoch + 1)[:missing]]) if missing else rows
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised images ``[n, 1, 48, 48]`` and labels of one step, on the CPU."""
-        epoch, place = divmod(step, self.per_epoch)
-        first = place * self.recipe.batch
-        order = self._order(epoch)[first : first + self.recipe.batch]
-        if len(order) < self.recipe.batch:
-            order = torch.cat([order, self._order(epoch + 1)[: self.recipe.batch - len(order)]])
-        images, labels = normalise(self.data.pixels[order]), self.data.labels[order]
-        strength = torch.full((len(order),), self.recipe.augment)
-        if self.recipe.drawn:
-            number = step * self.recipe.drawn
-            kinds = (np.arange(self.recipe.drawn) + number) % len(CLASS_NAMES)
-            faces = draw(kinds, seed=POPULATION + 10_000_000 * self.seed, first=number)
+        """Normalised images ``[n, 1, 48, 48]`` and labels ``[n]`` of a step, on the CPU."""
+        recipe, rows = self._recipe, self.rows(step)
+        images, labels = normalise(self._data.pixels[rows]), self._data.labels[rows]
+        strength = torch.full((len(rows),), recipe.augment)
+        if recipe.drawn:
+            first = step * recipe.drawn
+            kinds = (np.arange(recipe.drawn) + first) % len(CLASS_NAMES)
+            faces = draw(kinds, seed=POPULATION + APART * self._seed, first=first)
             images = torch.cat([images, normalise(torch.from_numpy(faces.pixels))])
             labels = torch.cat([labels, torch.from_numpy(faces.labels)])
-            weaker = torch.full((self.recipe.drawn,), self.recipe.augment * DRAWN_STRENGTH)
+            weaker = torch.full((recipe.drawn,), recipe.augment * DRAWN_STRENGTH)
             strength = torch.cat([strength, weaker])
-        if self.recipe.augment or self.recipe.cells:
-            generator = torch.Generator().manual_seed(_mixed(self.seed, step))
-            images = augmented(images, strength, self.recipe.cells, generator)
+        if recipe.augment or recipe.cells:
+            generator = torch.Generator().manual_seed(_mixed(self._seed, step))
+            images = augmented(images, strength, recipe.cells, generator)
         return images, labels
 
     def _order(self, epoch: int) -> Tensor:
-        rows: Tensor = self._rows  # type: ignore[attr-defined]
-        generator = torch.Generator().manual_seed(_mixed(self.seed, -1 - epoch))
-        return rows[torch.randperm(len(rows), generator=generator)]
+        generator = torch.Generator().manual_seed(_mixed(self._seed, -1 - epoch))
+        return self._rows[torch.randperm(len(self._rows), generator=generator)]
 
 
 def _mixed(seed: int, number: int) -> int:
