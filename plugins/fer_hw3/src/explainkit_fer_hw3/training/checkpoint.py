@@ -1,7 +1,8 @@
 """The state of a run on disk: one file, replaced whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,32 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         StorageError: No such file, or a damaged one.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _facts(file)  # noqa: SIM118
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """The facts alone, without the tensors.
+
+    Raises:
+        StorageError: No such file, or a damaged one.
+    """
+    with _opened(path) as file:
+        return _facts(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            yield file
     except FileNotFoundError:
         raise StorageError(
             f"expected a checkpoint at {path}, found none: leave out --resume to start a run"
         ) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise StorageError(f"expected a checkpoint, got {path}: {error}") from error
-    return tensors, metadata
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}

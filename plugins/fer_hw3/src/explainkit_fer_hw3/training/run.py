@@ -137,7 +137,7 @@ class Training:
             raise ModelError(
                 f"expected a finite loss and gradient in step {self.step}, got loss "
                 f"{float(loss):g} and a gradient of length {float(length):g} at rate {rate:g}: "
-                "the run diverged; start again with a lower --rate"
+                "the run diverged; its last checkpoint stays; start a new one with a lower --rate"
             )
         self.optimizer.step()
         self.step += 1
@@ -181,7 +181,7 @@ class Training:
         if not math.isfinite(held_loss):
             raise ModelError(
                 f"expected a finite validation loss after step {self.step}, got {held_loss:g}: "
-                "the run diverged; start again with a lower --rate"
+                "the run diverged; its last checkpoint stays; start a new one with a lower --rate"
             )
         running = self.running
         self.history.append(

@@ -1,0 +1,298 @@
+"""``train``: teaches one of the study's networks, safe against interruption."""
+
+import datetime as dt
+import json
+import platform
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from explainkit_fer_hw3.data import FaceDataset
+    from explainkit_fer_hw3.training.recipe import Recipe
+    from explainkit_fer_hw3.training.run import Training
+
+_INTERRUPTED = 130
+
+Row = Mapping[str, float]
+
+
+def train(
+    model: Annotated[Literal["cnn", "dnn"], typer.Option("--model", help="cnn or dnn.")] = "cnn",
+    data: options.Data = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            help="How often every picture is seen; by default 60, with the study's recipe 200. "
+            "With `--resume`: as it was, or longer.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Literal["default", "study"],
+        typer.Option(
+            "--recipe", help="default: the one worth copying; study: plain Adam, as the study did."
+        ),
+    ] = "default",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start", help="Weights to start from: cnn, dnn, or a .safetensors file; else random."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Learning rate; by default the recipe's.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="Pictures in a step; by default the recipe's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The folder to write into; by default `explainkit-out/train-MODEL`."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training in that folder.")
+    ] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Train a network; it goes on to the bit where it was stopped or killed.
+
+    It learns the training pictures and is measured on the validation pictures of the file, or on
+    a seeded tenth where it tells none. The folder gets the weights (for `--model`), history.csv,
+    curves.png, and a checkpoint after each epoch and every three minutes. Ctrl-C saves.
+
+    For example:
+
+        explainkit run fer_hw3 train --model dnn --epochs 2
+
+        explainkit run fer_hw3 train --data fer2013.zip --out run
+
+        explainkit run fer_hw3 train --data fer2013.zip --out run --resume
+
+        explainkit run fer_hw3 evaluate --data fer2013.zip --model run/cnn.safetensors
+    """
+    _recycle_memory()
+    from explainkit_fer_hw3.training import checkpoint, folder
+    from explainkit_fer_hw3.training.recipe import EPOCHS, recipe_for
+    from explainkit_fer_hw3.training.run import Training
+
+    if not 0 <= seed < 2**32:
+        raise typer.BadParameter(f"--seed {seed}: expected 0 to {2**32 - 1}")
+    if rate is not None and not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"--rate {rate}: expected a number above 0")
+    place = out or options.OUT / f"train-{model}"
+    how = _changed(recipe_for(model, recipe), rate, batch)
+    on = options.find_device(device)
+    with folder.claimed(place, resume=resume):
+        was = checkpoint.facts(place / checkpoint.FILE).get("epochs") if resume else None
+        length = epochs or was or EPOCHS[recipe]
+        learnt, held = (_labelled(data, split, seed) for split in ("train", "validation"))
+        # a checkpoint holds its own weights
+        weights = None if start is None or resume else _start(start, model)
+        training = Training(model, learnt, how, epochs=length, seed=seed, device=on, start=weights)
+        if resume:
+            training.resume(place)
+            if was not in {None, length}:
+                options.notes.print(
+                    f"note: the run was of {was} epochs; from here on its rate is that of {length}"
+                )
+        with _stopping() as stopped, _display(training) as (on_step, on_epoch):
+            done = folder.fit(
+                training, held, place, on_step=on_step, on_epoch=on_epoch, stopped=stopped
+            )
+    if not done:
+        options.notes.print(
+            f"stopped after step {training.step:,} of {training.steps:,} and saved in {place}: "
+            "the same command with --resume goes on"
+        )
+        raise typer.Exit(_INTERRUPTED)
+    _report(training, place, options.describe_data(data), (len(learnt), len(held)), as_json)
+
+
+def _changed(recipe: "Recipe", rate: float | None, batch: int | None) -> "Recipe":
+    return replace(
+        recipe,
+        rate=recipe.rate if rate is None else rate,
+        batch=recipe.batch if batch is None else batch,
+    )
+
+
+def _labelled(path: Path | None, split: str, seed: int) -> "FaceDataset":
+    """The pictures of a split that have a label.
+
+    Raises:
+        DatasetError: The data can't be read, or has none.
+    """
+    from explainkit.errors import DatasetError
+
+    faces = options.load_data(path, split, seed)
+    known = faces.labels >= 0
+    if not known.any():
+        raise DatasetError(
+            f"expected pictures with labels in split {split!r}, "
+            f"{options.describe_data(path)} has none"
+        )
+    return faces.subset(known)
+
+
+def _start(name: str, model: str) -> Any:
+    """The network to start from.
+
+    Raises:
+        ModelError: It is another network than the one to train.
+    """
+    from explainkit.errors import ModelError
+
+    module: Any = options.load_model(name, "cpu")
+    if module.explainkit_name != f"fer_hw3/{model}":
+        raise ModelError(
+            f"--start: expected weights of fer_hw3/{model}, got {name} with those of "
+            f"{module.explainkit_name}"
+        )
+    return module
+
+
+def _recycle_memory() -> None:
+    """Lets glibc keep large blocks: mapping them anew in each step costs a quarter of the speed.
+
+    It holds for the process, so it is the command's to do and not the library's.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    trim_threshold, mmap_threshold = -1, -3
+    libc = ctypes.CDLL(None)
+    # older versions take at most 32 MB
+    if libc.mallopt(mmap_threshold, 1 << 30) or libc.mallopt(mmap_threshold, 1 << 25):
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C or SIGTERM came; a second one acts as ever."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
+        before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Callable[[Row], None]]]:
+    """A progress bar on a terminal, and one line per epoch, on stderr."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+    bar = Progress(
+        "{task.description}", BarColumn(bar_width=None), TaskProgressColumn(),
+        "{task.fields[facts]}", TimeRemainingColumn(),
+        console=options.notes, transient=True, disable=not options.notes.is_terminal,
+        speed_estimate_period=300, expand=True,
+    )  # fmt: skip
+
+    def name() -> str:
+        return f"epoch {min(len(training.history) + 1, training.epochs)}/{training.epochs}"
+
+    def on_step(step: Row) -> None:
+        now = training.running
+        facts = (
+            f"loss {now['loss']:.3f} acc {now['accuracy']:.3f} rate {step['rate']:.2g} "
+            f"{now['pictures_per_second']:.0f}/s"
+        )
+        bar.update(task, completed=training.step, description=name(), facts=facts)
+
+    def on_epoch(row: Row) -> None:
+        left = dt.timedelta(seconds=round(row["seconds"] * (training.epochs - row["epoch"])))
+        bar.update(task, description=name())
+        options.notes.print(
+            f"epoch {row['epoch']}/{training.epochs}: loss {row['loss']:.4f}, "
+            f"accuracy {row['accuracy']:.4f}; validation loss {row['validation_loss']:.4f}, "
+            f"accuracy {row['validation_accuracy']:.4f}; rate {row['rate']:.3g}; "
+            f"{row['pictures_per_second']:.0f} pictures/s, {left} left"
+        )
+
+    with bar:
+        task = bar.add_task(name(), total=training.steps, completed=training.step, facts="")
+        yield on_step, on_epoch
+
+
+def _report(
+    training: "Training", place: Path, data: str, counts: tuple[int, int], as_json: bool
+) -> None:
+    from explainkit_fer_hw3.training import checkpoint, folder
+
+    last = training.history[-1]
+    best = max(training.history, key=lambda row: row["validation_accuracy"])
+    seconds = sum(row["seconds"] for row in training.history)
+    memory = _peak_mb()
+    files = {
+        "weights": place / f"{training.model}.safetensors",
+        "history": place / folder.HISTORY,
+        "curves": place / folder.CURVES,
+        "checkpoint": place / checkpoint.FILE,
+    }
+    if as_json:
+        found = {
+            "schema_version": 1,
+            "model": training.model,
+            "data": data,
+            "pictures": counts[0],
+            "validation_pictures": counts[1],
+            "recipe": asdict(training.recipe),
+            "seed": training.seed,
+            "epochs": training.epochs,
+            "steps": training.steps,
+            "last": last,
+            "best": best,
+            "seconds": round(seconds, 1),
+            "peak_memory_mb": memory,
+            "files": {name: str(path) for name, path in files.items()},
+        }
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(
+        f"{training.model}, {training.epochs} epochs of {counts[0]:,} pictures of {data} in "
+        f"{dt.timedelta(seconds=round(seconds))}"
+        + (f", {memory:,.0f} MB of memory at most" if memory else "")
+    )
+    typer.echo(
+        f"validation ({counts[1]:,} pictures): accuracy {last['validation_accuracy']:.4f}, loss "
+        f"{last['validation_loss']:.4f}; best accuracy {best['validation_accuracy']:.4f} after "
+        f"epoch {best['epoch']}"
+    )
+    for name, path in files.items():
+        typer.echo(f"{name}: {path}")
+
+
+def _peak_mb() -> float | None:
+    """The most memory that this process has held, in megabytes; None where Linux doesn't tell.
+
+    Not ``getrusage``: there a child begins with the mark of the process that started it.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return round(int(lines["VmHWM"].split()[0]) / 1024, 1)
