@@ -142,7 +142,7 @@ def test_class_names_of_a_configuration(ids):
         (torch.tensor([True] * 4), "integer targets, got torch.bool"),
         ("sad", "no names"),
         (1.5, "got float"),
-        ([0, 1, 2, 3], "got list"),
+        ((0, 1, 2, 3), "got tuple"),
         (lambda y: y, r"one score per image, \[4\], got \(4, 5\)"),
         (lambda y: 3, "got int"),
     ],

@@ -10,9 +10,12 @@ ROOT = Path(explainkit.__file__).parent
 # lowest first; a module may import those of its own row and of the rows above it here
 LAYERS = [
     {"errors"},
-    {"types", "hookspecs", "registry", "layers", "guard", "adapter"},
-    {"builtin", "batching", "expressions", "render", "storage"},
-    {"methods", "plugins"},
+    {"outputs", "hookspecs", "registry", "layers", "guard"},
+    {"expressions"},
+    {"types", "adapter"},
+    {"builtin", "batching", "render", "storage", "graph"},
+    {"passes"},
+    {"methods", "plugins", "maximize"},
     {"host", "weights", "parameters"},
     {"api"},
     {"testing", "scaffold", "doctor"},

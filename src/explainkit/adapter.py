@@ -1,52 +1,88 @@
 """Any image model as one that returns ``[batch, classes]``."""
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import index
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.errors import ModelError, TargetError
+from explainkit.expressions import Expression
+from explainkit.layers import capture, single
+from explainkit.outputs import as_scores
 
-_LOGIT_KEYS = ("logits", "out", "output", "scores")
+
+@dataclass(eq=False)
+class Forward:
+    """The host's own pass over a chunk of images, which methods share.
+
+    Attributes:
+        inputs: The images, a leaf that requires grad.
+        scores: ``[batch, classes]``, with its graph.
+        needs: What was gathered on the way.
+        activations: Output of each layer of ``needs``, in the graph.
+        records: Operators by sequence number, where ``needs`` asks for a trace.
+        gradients: What `passes.gradients` has computed, by the id of the target tensor.
+    """
+
+    inputs: Tensor
+    scores: Tensor
+    needs: Any = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Mapping[int, Any] | None = None
+    gradients: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
+
+    def has(self, layers: Iterable[str]) -> bool:
+        """Whether the outputs of all these layers were gathered."""
+        return set(layers) <= self.activations.keys()
 
 
 class Adapter(nn.Module):
     """The model as a method sees it.
 
     It returns ``[batch, classes]`` whatever the caller's model returns, never lets that model
-    write into its input, and hands out the host's own forward, with its graph, the first time it
-    is called on the very tensor that the host ran: a method that needs the score and the gradient
-    of the images as they are costs no second pass.
+    write into its input, and hands out the host's own forward, with its graph, when it is called
+    on the very tensor that the host ran: a method that needs the score and the gradient of the
+    images as they are costs no second pass.
 
     Attributes:
         module: The caller's model, which layer paths name.
         batch_size: How many images to run at once, or None for as many as the budget holds.
+        shared: Whether more than one computation will use the host's forward: its graph is kept.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        score: Callable[[Any], Tensor] | None = None,
+        score: "Callable[[Any], Tensor] | Expression | None" = None,
         batch_size: int | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.module = module
         self.batch_size = batch_size
+        self.shared = False
         self._score = score
-        self._ready: tuple[Tensor, Tensor] | None = None
+        self._class_names = class_names
+        self._ready: Forward | None = None
+
+    def hold(self, forward: Forward | None) -> None:
+        """Keeps a forward to be handed out, or lets go of it."""
+        self._ready = forward
+
+    def ready(self, inputs: Tensor) -> Forward | None:
+        """The host's forward of this very tensor, if there is one."""
+        return self._ready if self._ready is not None and self._ready.inputs is inputs else None
 
     def run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the model once and keeps the scores for the first call on the same tensor.
+        """Runs the model once.
 
         Returns:
             The scores ``[batch, classes]`` (``[batch, 1]`` where a function is explained), and the
             model's own ``[batch, classes]`` where it has them, else the scores again.
         """
-        output = self.module(inputs.clone())
-        scores = self._scores(output, len(inputs))
-        self._ready = (inputs, scores)
+        scores, output = self._scores(inputs)
         if self._score is None:
             return scores, scores
         try:
@@ -56,115 +92,32 @@ class Adapter(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
-        ready, self._ready = self._ready, None
-        if ready is not None and ready[0] is inputs:
-            return ready[1]
-        return self._scores(self.module(inputs.clone()), len(inputs))
+        ready = self.ready(inputs)
+        if ready is not None and not torch.is_grad_enabled():
+            return ready.scores.detach()
+        if ready is not None and not self.shared:
+            self._ready = None  # whoever gets it may use up its graph
+            return ready.scores
+        return self._scores(inputs)[0]
 
-    def _scores(self, output: Any, batch: int) -> Tensor:
+    def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
+        batch = len(inputs)
         if self._score is None:
-            return as_scores(output, batch)
-        scores = self._score(output)
+            output = self.module(inputs.clone())
+            return as_scores(output, batch), output
+        if isinstance(self._score, Expression):
+            with capture(self.module, self._score.layers) as calls:
+                output = self.module(inputs.clone())
+            activations = {path: single(outputs, path) for path, outputs in calls.items()}
+            logits = as_scores(output, batch) if self._score.uses_logits else None
+            scores = self._score.evaluate(logits, activations, inputs, self._class_names)
+        else:
+            output = self.module(inputs.clone())
+            scores = self._score(output)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         if not isinstance(scores, Tensor) or shape not in {(batch,), (batch, 1)}:
             raise TargetError(
                 f"expected the target function to return one score per image, [{batch}], "
                 f"got {shape}"
             )
-        return scores.reshape(batch, 1)
-
-
-def as_scores(output: Any, batch: int) -> Tensor:
-    """Finds ``[batch, classes]`` in what a model returned.
-
-    A tensor is taken as it is, ``[batch]`` as one class; of an object its ``.logits``; of a dict
-    its logits or its only tensor; of a tuple or list the first element that fits.
-
-    Raises:
-        ModelError: Nothing fits; the message says what came.
-
-    Examples:
-        >>> as_scores({"logits": torch.zeros(2, 7), "features": torch.zeros(2, 64)}, 2).shape
-        torch.Size([2, 7])
-    """
-    for candidate in _candidates(output):
-        if not candidate.is_floating_point() or not candidate.dim() or len(candidate) != batch:
-            continue
-        if candidate.dim() == 1 or candidate[0].numel() == candidate.shape[1]:
-            return candidate.reshape(batch, -1)
-    raise ModelError(
-        f"expected scores [batch, classes] = [{batch}, …] from the model, got {_describe(output)}; "
-        "pass as target a function of the output that gives one score per image"
-    )
-
-
-def _candidates(output: Any) -> Sequence[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(logits := getattr(output, "logits", None), Tensor):
-        return [logits]
-    if isinstance(output, Mapping):
-        named = [output[key] for key in _LOGIT_KEYS if isinstance(output.get(key), Tensor)]
-        tensors = [value for value in output.values() if isinstance(value, Tensor)]
-        return named[:1] or (tensors if len(tensors) == 1 else [])
-    if isinstance(output, tuple | list):
-        return [value for value in output if isinstance(value, Tensor)]
-    return []
-
-
-def _describe(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}"
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with keys {', '.join(map(str, output))}"
-    if isinstance(output, tuple | list):
-        return f"{type(output).__name__} of " + ", ".join(map(_describe, output[:4]))
-    return type(output).__name__
-
-
-def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> Tensor:
-    """Resolves a target to one class per image.
-
-    Args:
-        target: None (the predicted class), a class index, a tensor ``[batch]``, or a class name.
-        logits: ``[batch, classes]``.
-        class_names: In the order of the logits.
-
-    Returns:
-        int64 ``[batch]`` on the device of the logits.
-
-    Raises:
-        TargetError: It names no class of the model.
-
-    Examples:
-        >>> as_targets("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
-        tensor([1, 1])
-    """
-    batch, classes = logits.shape
-    if target is None:
-        return logits.argmax(1)
-    if isinstance(target, str):
-        names = [name.casefold() for name in class_names]
-        if target.casefold() not in names:
-            known = ", ".join(class_names) or "none: this model's classes have no names"
-            raise TargetError(f"expected a class name of the model ({known}), got {target!r}")
-        target = names.index(target.casefold())
-    if not isinstance(target, Tensor):
-        try:
-            target = torch.tensor(index(target))
-        except TypeError:
-            raise TargetError(
-                "expected as target a class index, a tensor [batch], a class name, a function of "
-                f"the output, or None, got {type(target).__name__}"
-            ) from None
-    if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
-        raise TargetError(f"expected integer targets, got {target.dtype}")
-    flat = target.reshape(-1)
-    wrong = flat[(flat < 0) | (flat >= classes)]
-    if len(wrong):
-        raise TargetError(
-            f"expected targets from 0 to {classes - 1} (the model has {classes} classes), "
-            f"got {int(wrong[0])}"
-        )
-    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
-    return resolved
+        return scores.reshape(batch, 1), output

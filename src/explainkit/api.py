@@ -6,19 +6,21 @@ import platform
 import typing
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 import explainkit
 from explainkit import plugins
-from explainkit.adapter import Adapter
 from explainkit.errors import ExplainkitWarning, InputError, MethodError
 from explainkit.guard import preserve_model, preserve_process
-from explainkit.host import check_inputs, check_target, run
+from explainkit.host import Outcome, as_target, check_inputs, check_target, run_all
 from explainkit.types import Dataset, DatasetSpec, Explanation, Method, ModelSpec, Target
 from explainkit.weights import build, load_file
+
+AnyMethod = str | Method | type[Method]
+"""A method, its class, or its registered name."""
 
 
 def methods() -> dict[str, str]:
@@ -112,17 +114,48 @@ def _holds_method(kind: Any, field: str) -> bool:
     return hints.get(field) is Method
 
 
+@overload
 def explain(
     model: str | Path | nn.Module,
     inputs: Tensor,
     target: Target = None,
-    method: str | Method | type[Method] = "explainkit/saliency",
+    method: AnyMethod = ...,
     *,
+    at: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     as_is: bool = False,
     **params: Any,
-) -> Explanation:
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: Target | list[Target],
+    method: list[AnyMethod],
+    *,
+    at: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    as_is: bool = False,
+    **params: Any,
+) -> list[Explanation]: ...
+
+
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: Target | list[Target] = None,
+    method: AnyMethod | list[AnyMethod] = "explainkit/saliency",
+    *,
+    at: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    as_is: bool = False,
+    **params: Any,
+) -> Explanation | list[Explanation]:
     """Explains what a model says about images.
 
     The model, the caller's tensors, the grad mode and all random generators are as before when
@@ -134,17 +167,22 @@ def explain(
         inputs: Floating images ``[batch, channel, height, width]`` in model-input space, on the
             model's device and in its dtype.
         target: What to explain of each image: a class index, int64 ``[batch]``, a class name where
-            the model has them, a function from the model's output to one score per image, or
-            None: the predicted class.
-        method: A registered name, or a method.
+            the model has them, an expression (`explainkit.expressions`) or its text, such as
+            ``logit("fear") - logit("sad")``, a function from the model's output to one score per
+            image, or None: the predicted class. A list of these, or ``"all"`` for every class,
+            gives a list of explanations.
+        method: A registered name, or a method. A list gives a list of explanations, from forwards
+            and backwards that the methods share.
+        at: Explain this layer's output instead of the image: the map has the layer's shape.
         seed: Of the method's random draws. The same seed gives the same map, whatever the batch.
         batch_size: Images run at once; the work is padded to it, so that an image's map is the
             same to the bit whatever stands beside it. None: as many as fit a memory budget.
         as_is: Leave the model in the mode it is in.
-        **params: The method's fields.
+        **params: The method's fields; of several methods each takes those that it has.
 
     Returns:
-        The maps with everything needed to read and to reproduce them.
+        The maps with everything needed to read and to reproduce them; of several methods and
+        targets a list, for each method all its targets.
 
     Raises:
         InputError: Inputs of the wrong type, shape or device, or that are not finite.
@@ -158,12 +196,20 @@ def explain(
         >>> e = ek.explain(net, torch.rand(2, 1, 4, 4), method="input_x_gradient")
         >>> e.attribution.shape, e.logits.shape
         (torch.Size([2, 1, 4, 4]), torch.Size([2, 3]))
+        >>> len(ek.explain(net, torch.rand(2, 1, 4, 4), "all", ["saliency", "input_x_gradient"]))
+        6
     """
-    ready = _seeded(load_method(method, **params), seed)
+    several = isinstance(method, list) or isinstance(target, list) or target == "all"
+    chosen = method if isinstance(method, list) else [method]
+    ready = [_seeded(made, seed) for made in _load_methods(chosen, params)]
     module = load_model(model) if isinstance(model, str | Path) else model
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     check_inputs(module, inputs, spec)
-    check_target(target, len(inputs))
+    class_names = spec.class_names if spec else _class_names(module)
+    wanted = target if isinstance(target, list) else [target]
+    targets = [as_target(given, class_names) for given in wanted]
+    for given in targets:
+        check_target(given, len(inputs))
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     images = inputs.detach().clone()
@@ -176,14 +222,58 @@ def explain(
                 "the model was in train mode: explained in eval mode and put back "
                 "(as_is=True leaves dropout and batch statistics on)"
             )
-        adapter = Adapter(module, target if callable(target) else None, batch_size)
-        class_names = spec.class_names if spec else _class_names(module)
-        outcome = run(ready, adapter, images, None if callable(target) else target, class_names)
-        remarks += outcome.remarks(module)
-    name = method_name(ready)
-    for remark in remarks:
-        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=2)
+        outcomes = run_all(ready, module, images, targets, class_names, batch_size, at)
+        found = [
+            _explanation(made, module, images, outcome, seed, at, remarks, class_names, name)
+            for made, outcomes_of_one in zip(ready, outcomes, strict=True)
+            for outcome, name in outcomes_of_one
+        ]
+    return found if several else found[0]
+
+
+def _load_methods(methods: list[AnyMethod], params: dict[str, Any]) -> list[Method]:
+    """Makes several methods of one set of parameters, each of those that it has.
+
+    Raises:
+        MethodError: A parameter that none of them has.
+    """
+    if not methods:
+        raise MethodError("expected at least one method, got an empty list")
+    if len(methods) == 1:
+        return [load_method(methods[0], **params)]
+    made = [load_method(method) for method in methods]
+    fields = [{f.name for f in dataclasses.fields(method) if f.init} for method in made]
+    foreign = sorted(params.keys() - set().union(*fields))
+    if foreign:
+        names = ", ".join(method_name(method) for method in made)
+        raise MethodError(f"expected a parameter of {names}, got {foreign[0]!r}: none has it")
+    return [
+        load_method(method, **{name: params[name] for name in params.keys() & own})
+        for method, own in zip(methods, fields, strict=True)
+    ]
+
+
+def _explanation(
+    method: Method,
+    module: nn.Module,
+    images: Tensor,
+    outcome: Outcome,
+    seed: int,
+    at: str | None,
+    remarks: list[str],
+    class_names: tuple[str, ...],
+    target_text: str | None,
+) -> Explanation:
+    """The record of one method's outcome; its remarks become warnings."""
+    name = method_name(method)
+    all_remarks = [*remarks, *outcome.remarks(module)]
+    for remark in all_remarks:
+        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=4)
+    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     registered = getattr(module, "explainkit_name", None)
+    diagnostics = dict(outcome.diagnostics)
+    layer = diagnostics.pop("layer", None) or getattr(method, "layer", None)
+    coverage = diagnostics.pop("coverage", None)
     return Explanation(
         inputs=images,
         attribution=outcome.values,
@@ -191,14 +281,17 @@ def explain(
         score=outcome.score,
         logits=outcome.logits,
         method=name,
-        params=method_params(ready),
+        params=method_params(method),
         model=registered or _class_name(type(module)),
-        layer=getattr(ready, "layer", None),
+        layer=layer,
+        at=at,
+        expression=target_text,
         seed=seed,
         class_names=class_names,
         mean=spec.mean if spec else None,
         std=spec.std if spec else None,
-        diagnostics=outcome.diagnostics | ({"warnings": remarks} if remarks else {}),
+        coverage=coverage,
+        diagnostics=diagnostics | ({"warnings": all_remarks} if all_remarks else {}),
         versions=_versions(name, registered),
     )
 

@@ -1,16 +1,23 @@
 """Running one method on one model: the checks before, the chunks, the checks after."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from explainkit.adapter import Adapter, as_targets
+from explainkit.adapter import Adapter, Forward
 from explainkit.batching import chunk_size, out_of_memory
 from explainkit.errors import InputError, MethodError, ModelError, TargetError
+from explainkit.expressions import Expression, parse
+from explainkit.graph.tape import recording, refuse_scripted
+from explainkit.layers import capture, single
+from explainkit.outputs import as_targets
+from explainkit.passes import Needs, needs_of
 from explainkit.types import Attribution, Method, ModelSpec, Target
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
@@ -156,29 +163,109 @@ def check_target(target: object, count: int) -> None:
         raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
 
 
+def as_target(target: Target, class_names: Sequence[str]) -> Target:
+    """A target with the text of an expression read; a class of that very name comes first.
+
+    Raises:
+        TargetError: A text that is no expression.
+
+    Examples:
+        >>> as_target('logit(1) - logit(0)', ())
+        Subtract(left=Logit(target=1), right=Logit(target=0))
+        >>> as_target("sad", ("happy", "sad"))
+        'sad'
+    """
+    text = isinstance(target, str) and target != "all"
+    known = {name.casefold() for name in class_names}
+    if isinstance(target, str) and text and target.casefold() not in known and "(" in target:
+        return parse(target)
+    return target
+
+
+def run_all(
+    methods: Sequence[Method],
+    module: nn.Module,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+    batch_size: int | None,
+    at: str | None = None,
+) -> list[list[tuple[Outcome, str | None]]]:
+    """Runs methods on targets of every kind, sharing passes between all that can share them.
+
+    Classes share a forward with each other; an expression or a function has one of its own.
+
+    Args:
+        methods: Ready to be called.
+        module: The caller's model.
+        images: ``[batch, channel, height, width]``.
+        targets: Of any kind, ``"all"`` among them.
+        class_names: In the order of the logits.
+        batch_size: Images run at once, or None.
+        at: The layer whose output is explained instead of the images.
+
+    Returns:
+        For each method each target's outcome, with the text of the expression that it explains.
+    """
+    groups: list[tuple[Any, list[Target]]] = []
+    for target in targets:
+        if callable(target) or isinstance(target, Expression):
+            groups.append((target, [None]))
+        elif groups and groups[-1][0] is None:
+            groups[-1][1].append(target)
+        else:
+            groups.append((None, [target]))
+    found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
+    for score, members in groups:
+        adapter = Adapter(module, score, batch_size, class_names)
+        every: list[Target] = []
+        for target in members:
+            if isinstance(target, str) and target == "all":
+                with _failing_as_model_error(module, images), torch.no_grad():
+                    every += range(adapter(images[:1]).shape[1])
+            else:
+                every.append(target)
+        per_method = run(methods, adapter, images, every, class_names)
+        text = str(score) if isinstance(score, Expression) else None
+        for place in range(len(methods)):
+            block = per_method[place * len(every) : (place + 1) * len(every)]
+            found[place] += [(outcome, text) for outcome in block]
+    return found
+
+
 def run(
-    method: Method, adapter: Adapter, images: Tensor, target: Target, class_names: Sequence[str]
-) -> Outcome:
-    """Runs a method over chunks of one size, the last padded, halving it when memory runs out.
+    methods: Sequence[Method],
+    adapter: Adapter,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+) -> list[Outcome]:
+    """Runs methods over chunks of one size, the last padded, halving it when memory runs out.
+
+    All of them share one forward per chunk, and what else they declare that they need.
+
+    Returns:
+        For each method, one after the other, the outcome of each target.
 
     Raises:
         ModelError: The model fails on the images, or its output is not finite.
-        TargetError: The target names nothing that the output has.
-        MethodError: The method's map has the wrong shape or is not finite.
+        TargetError: A target names nothing that the output has.
+        MethodError: A method's map has the wrong shape or is not finite.
     """
     count = len(images)
     size = adapter.batch_size or _balanced(adapter, images)
     while True:
         try:
-            return _joined(
-                [
-                    _run_chunk(method, adapter, images, target, class_names, start, size)
-                    for start in range(0, count, size)
-                ]
-            )
+            chunks = [
+                _run_chunk(methods, adapter, images, targets, class_names, start, size)
+                for start in range(0, count, size)
+            ]
+            return [_joined(list(parts)) for parts in zip(*chunks, strict=True)]
         except RuntimeError as error:
             if size == 1 or not out_of_memory(error):
                 raise
+        finally:
+            adapter.hold(None)
         size = size // 2
         adapter.batch_size = size
 
@@ -194,28 +281,64 @@ def _balanced(adapter: Adapter, images: Tensor) -> int:
 
 
 def _run_chunk(
-    method: Method,
+    methods: Sequence[Method],
     adapter: Adapter,
     images: Tensor,
-    target: Target,
+    targets: Sequence[Target],
     class_names: Sequence[str],
     start: int,
     size: int,
-) -> Outcome:
+) -> list[Outcome]:
     count = min(size, len(images) - start)
     inputs = _padded(images, start, size).requires_grad_()
+    adapter.shared = len(methods) * len(targets) > 1
     with _failing_as_model_error(adapter.module, images):
-        scores, logits = adapter.run(inputs)
+        needs = reduce(or_, (needs_of(method, adapter.module) for method in methods), Needs())
+        forward, logits = _forward(adapter, inputs, needs)
+    scores = forward.scores
     if not torch.isfinite(logits).all():
         raise ModelError(
             "expected finite outputs from the model, got NaN or infinity for "
             f"{_listed(~torch.isfinite(logits[:count]).all(1))} on finite inputs: check its "
             "weights and its dtype"
         )
-    if isinstance(target, Tensor) and target.dim():
-        target = _padded(target, start, size)
-    targets = as_targets(target, scores, class_names)
-    result = method(adapter, inputs, targets)
+    resolved = []
+    for target in targets:
+        if isinstance(target, Tensor) and target.dim():
+            target = _padded(target, start, size)
+        resolved.append(as_targets(target, scores, class_names))
+    outcomes = []
+    for method in methods:
+        for chosen in resolved:
+            adapter.hold(forward)
+            result = method(adapter, inputs, chosen)
+            outcomes.append(_outcome(result, inputs, chosen, scores, logits, count))
+    return outcomes
+
+
+def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
+    """The one forward of a chunk, with everything gathered that the methods read of it."""
+    with ExitStack() as stack:
+        calls = stack.enter_context(capture(adapter.module, needs.layers))
+        tape = None
+        if needs.values is not None:
+            refuse_scripted(adapter.module)
+            tape = stack.enter_context(recording(needs.values))
+        scores, logits = adapter.run(inputs)
+    activations = {path: single(calls[path], path) for path in needs.layers}
+    records = tape.records if tape else None
+    return Forward(inputs, scores, needs, activations, records), logits
+
+
+def _outcome(
+    result: Tensor | Attribution,
+    inputs: Tensor,
+    targets: Tensor,
+    scores: Tensor,
+    logits: Tensor,
+    count: int,
+) -> Outcome:
+    """What a method gave for a chunk, checked, without the padding."""
     attribution = result if isinstance(result, Attribution) else Attribution(result)
     diagnostics = dict(attribution.diagnostics)
     if attribution.standard_error is not None:

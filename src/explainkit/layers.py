@@ -39,6 +39,9 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
 def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
     """Keeps what layers put out while the block runs, still attached to the graph.
 
+    What goes on into the model is a copy, so that a later change in place leaves what was kept as
+    it was. Of a tuple the first tensor is kept, which is a block's hidden state.
+
     Args:
         model: The model; its hooks are as before after the block, exceptions included.
         paths: Dotted layer paths.
@@ -61,13 +64,16 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
 
     def keeper(path: str) -> Any:
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            several = isinstance(output, tuple) and bool(output)
+            tensor = output[0] if several else output
+            if not isinstance(tensor, Tensor):
                 raise ModelError(
                     f"expected a tensor from layer {path!r}, got {type(output).__name__}; "
                     "name a layer inside it"
                 )
-            outputs[path].append(output)
+            outputs[path].append(tensor)
+            return (tensor.clone(), *output[1:]) if several else tensor.clone()
 
         return keep
 
@@ -76,3 +82,17 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
             hook = get_layer(model, path).register_forward_hook(keeper(path))
             hooks.callback(hook.remove)
         yield outputs
+
+
+def single(calls: list[Tensor], path: str) -> Tensor:
+    """The output of a layer that ran once.
+
+    Raises:
+        ModelError: It did not run, or more than once.
+    """
+    if len(calls) != 1:
+        what = f"ran {len(calls)} times" if calls else "was not run"
+        raise ModelError(
+            f"expected layer {path!r} to run once, but it {what}: name a layer that runs once"
+        )
+    return calls[0]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from explainkit.adapter import as_scores
+from explainkit.outputs import as_scores
 from explainkit.api import explain, load_method, method_name
 from explainkit.errors import ExplainkitError, ExplainkitWarning
 from explainkit.types import Method

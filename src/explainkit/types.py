@@ -1,11 +1,13 @@
 """The types that cross explainkit's borders: results, specifications, what a plugin satisfies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from explainkit.expressions import Expression
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
     from explainkit.render.heatmap import Scaling
 
 Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
-Target = int | Tensor | str | Callable[[Any], Tensor] | None
-"""What to explain: a class index, one index per image, a class name, a function from the model's
-own output to one score per image, or None for the predicted class."""
+Target = int | Tensor | str | Expression | Callable[[Any], Tensor] | None
+"""What to explain: a class index, one index per image, a class name, an expression or its text, a
+function from the model's own output to one score per image, or None for the predicted class."""
 
 
 @runtime_checkable
@@ -143,7 +145,8 @@ class Explanation:
 
     Attributes:
         inputs: Images ``[batch, channel, height, width]`` in model-input space.
-        attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit.
+        attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit;
+            of the shape of a layer's output where ``at`` names one.
         target: Explained class of each image, int64 ``[batch]``; 0 where a function was explained.
         score: The explained score of each image ``[batch]``, before softmax.
         logits: The model's outputs ``[batch, classes]``.
@@ -151,6 +154,8 @@ class Explanation:
         params: Its hyper-parameters, nested methods included.
         model: Qualified name of the model, or module and class of one that isn't registered.
         layer: Dotted path of the layer that the method looked at.
+        at: Dotted path of the layer whose output was explained instead of the image.
+        expression: Text of the expression that was explained instead of a class.
         seed: Seed of the method's random draws.
         class_names: In the order of the logits; empty if they have no names.
         mean: Per channel; with ``std`` it takes the inputs back to pixel / 255. None if unknown.
@@ -169,6 +174,8 @@ class Explanation:
     params: Mapping[str, Any]
     model: str
     layer: str | None = None
+    at: str | None = None
+    expression: str | None = None
     seed: int = 0
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
@@ -205,7 +212,9 @@ class Explanation:
         return ", ".join(shown) + (", …" if len(self) > 4 else "")
 
     def target_name(self, index: int) -> str:
-        """Name of the class that was explained for one image, or its number."""
+        """Name of the class that was explained for one image, its number, or the expression."""
+        if self.expression is not None:
+            return self.expression
         label = int(self.target[index])
         return self.class_names[label] if self.class_names else str(label)
 
@@ -241,6 +250,32 @@ class Explanation:
         from explainkit.render.figure import plot
 
         return plot(self, scaling=scaling, reduce=reduce)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        beside: "Sequence[Explanation]" = (),
+        labels: "Sequence[int | None] | None" = None,
+        names: Sequence[str] | None = None,
+        command: str | None = None,
+        reduce: Reduce = "sum",
+    ) -> Path:
+        """Writes one HTML file to look into the explanation, without network; returns its path.
+
+        Args:
+            path: The file.
+            beside: Other explanations of the same pictures, to compare with.
+            labels: True class of each picture; None or −1 where it isn't known.
+            names: Of the pictures.
+            command: The command line that makes the report again.
+            reduce: How channels become one, as in `heatmap`.
+        """
+        from explainkit.render.report import report
+
+        return report(
+            [self, *beside], path, labels=labels, names=names, command=command, reduce=reduce
+        )
 
     def save(self, directory: str | Path) -> Path:
         """Writes tensors (safetensors) and the rest (JSON) atomically; returns the folder."""

@@ -1,0 +1,108 @@
+"""Reading what a model puts out as scores, and a target as one of them."""
+
+from collections.abc import Mapping, Sequence
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explainkit.errors import ModelError, TargetError
+
+_LOGIT_KEYS = ("logits", "out", "output", "scores")
+
+
+def as_scores(output: Any, batch: int) -> Tensor:
+    """Finds ``[batch, classes]`` in what a model returned.
+
+    A tensor is taken as it is, ``[batch]`` as one class; of an object its ``.logits``; of a dict
+    its logits or its only tensor; of a tuple or list the first element that fits.
+
+    Raises:
+        ModelError: Nothing fits; the message says what came.
+
+    Examples:
+        >>> as_scores({"logits": torch.zeros(2, 7), "features": torch.zeros(2, 64)}, 2).shape
+        torch.Size([2, 7])
+    """
+    for candidate in _candidates(output):
+        if not candidate.is_floating_point() or not candidate.dim() or len(candidate) != batch:
+            continue
+        if candidate.dim() == 1 or candidate[0].numel() == candidate.shape[1]:
+            return candidate.reshape(batch, -1)
+    raise ModelError(
+        f"expected scores [batch, classes] = [{batch}, …] from the model, got {_describe(output)}; "
+        "pass as target a function of the output that gives one score per image"
+    )
+
+
+def _candidates(output: Any) -> Sequence[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(logits := getattr(output, "logits", None), Tensor):
+        return [logits]
+    if isinstance(output, Mapping):
+        named = [output[key] for key in _LOGIT_KEYS if isinstance(output.get(key), Tensor)]
+        tensors = [value for value in output.values() if isinstance(value, Tensor)]
+        return named[:1] or (tensors if len(tensors) == 1 else [])
+    if isinstance(output, tuple | list):
+        return [value for value in output if isinstance(value, Tensor)]
+    return []
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with keys {', '.join(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"{type(output).__name__} of " + ", ".join(map(_describe, output[:4]))
+    return type(output).__name__
+
+
+def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> Tensor:
+    """Resolves a target to one class per image.
+
+    Args:
+        target: None (the predicted class), a class index, a tensor ``[batch]``, or a class name.
+        logits: ``[batch, classes]``.
+        class_names: In the order of the logits.
+
+    Returns:
+        int64 ``[batch]`` on the device of the logits.
+
+    Raises:
+        TargetError: It names no class of the model.
+
+    Examples:
+        >>> as_targets("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
+        tensor([1, 1])
+    """
+    batch, classes = logits.shape
+    if target is None:
+        return logits.argmax(1)
+    if isinstance(target, str):
+        names = [name.casefold() for name in class_names]
+        if target.casefold() not in names:
+            known = ", ".join(class_names) or "none: this model's classes have no names"
+            raise TargetError(f"expected a class name of the model ({known}), got {target!r}")
+        target = names.index(target.casefold())
+    if not isinstance(target, Tensor):
+        try:
+            target = torch.tensor(index(target))
+        except TypeError:
+            raise TargetError(
+                "expected as target a class index, a tensor [batch], a class name, a function of "
+                f"the output, or None, got {type(target).__name__}"
+            ) from None
+    if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
+        raise TargetError(f"expected integer targets, got {target.dtype}")
+    flat = target.reshape(-1)
+    wrong = flat[(flat < 0) | (flat >= classes)]
+    if len(wrong):
+        raise TargetError(
+            f"expected targets from 0 to {classes - 1} (the model has {classes} classes), "
+            f"got {int(wrong[0])}"
+        )
+    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
+    return resolved
