@@ -1,0 +1,303 @@
+"use strict";
+const byId = (id) => document.getElementById(id);
+const report = JSON.parse(byId("data").textContent);
+const { width, height, columns, rows } = report.grid;
+const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent.trim());
+const state = { picture: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
+
+function element(tag, text = "", attributes = {}) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+function name(text) { return element("bdi", text); }
+function number(value) {
+  // as Python's .4g: four digits, an exponent where the number is far from one
+  if (value === 0) return "0";
+  const power = Number(value.toExponential(3).split("e")[1]);
+  const text = power < -4 || power > 3
+    ? value.toExponential(3).replace(/\.?0+e/, "e").replace(/e([+-])(\d)$/, "e$10$2")
+    : value.toFixed(3 - power).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  return text.replaceAll("-", "−");
+}
+function bytes(text) { return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)); }
+const colours = { signed: bytes(report.colours.signed), sequential: bytes(report.colours.sequential) };
+const ramp = () => (state.sign === "signed" ? colours.signed : colours.sequential);
+
+// Numbers ---------------------------------------------------------------------------------------
+function values(m) {
+  const map = report.maps[m];
+  if (map.held === state.picture) return map.values;
+  const start = state.picture * map.length;
+  const raw = bytes(packed[m].slice(start, start + map.length)).buffer;
+  const unit = map.units[state.picture];
+  const numbers = map.kind === "f4" ? new Float32Array(raw, 0, width * height) : new Int16Array(raw, 0, width * height);
+  map.values = Float64Array.from(numbers, map.kind === "f4" ? (n) => n * unit : (n) => (n / 32767) * unit);
+  map.held = state.picture;
+  return map.values;
+}
+const limit = (m) => report.maps[m].limits[state.scaling][state.sign][state.picture];
+function share(value, full) {
+  // of full colour, −1 to 1
+  const seen = state.sign === "absolute" ? Math.abs(value) : state.sign === "positive" ? Math.max(value, 0) : value;
+  return full > 0 ? Math.max(-1, Math.min(1, seen / full)) : 0;
+}
+const slot = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed" ? (s + 1) / 2 : s)));
+
+// Pictures --------------------------------------------------------------------------------------
+function cell(figure, picture) {
+  const sheets = figure.querySelectorAll(".sheet");
+  const place = picture % (columns * rows);
+  return [sheets[Math.floor(picture / (columns * rows))], (place % columns) * width, Math.floor(place / columns) * height];
+}
+function copy(context, figure, picture) {
+  context.drawImage(...cell(figure, picture), width, height, 0, 0, width, height);
+}
+function canvas(parent, wide = width, high = height) {
+  const made = element("canvas");
+  Object.assign(made, { width: wide, height: high });
+  parent.append(made);
+  return made.getContext("2d", { willReadFrequently: true });
+}
+const panels = [...document.querySelectorAll("figure")].map((figure, p) => {
+  const stage = figure.querySelector(".stage");
+  const context = canvas(stage);
+  const cross = element("div", "", { class: "cross", hidden: "" });
+  stage.append(cross);
+  const view = context.canvas;
+  view.tabIndex = 0;
+  view.setAttribute("role", "img");
+  view.addEventListener("pointermove", (event) => follow(view, event));
+  view.addEventListener("pointerdown", (event) => follow(view, event));
+  view.addEventListener("keydown", (event) => step(event));
+  const bar = figure.querySelector(".bar");
+  bar.replaceChildren();
+  const scale = p ? canvas(bar, 256, 1) : null;
+  if (p) { scale.canvas.setAttribute("role", "img"); bar.append(element("div")); }
+  return { figure, context, view, cross, bar, scale };
+});
+
+function draw() {
+  const base = panels[0].context;
+  copy(base, panels[0].figure, state.picture);
+  const pixels = base.getImageData(0, 0, width, height).data;
+  report.maps.forEach((map, m) => {
+    const { context, view } = panels[m + 1];
+    const full = limit(m), numbers = values(m), table = ramp();
+    const image = context.createImageData(width, height);
+    for (let i = 0, o = 0; i < numbers.length; i += 1, o += 4) {
+      const s = share(numbers[i], full), size = Math.abs(s), at = slot(s);
+      const grey = (pixels[o] + pixels[o + 1] + pixels[o + 2]) / 3;
+      const shown = size >= state.threshold;
+      let cover = shown ? state.opacity * size ** 0.7 : 0;
+      let under = grey;
+      if (state.view === "map") { cover = shown ? 1 : 0; under = 128; }
+      for (let c = 0; c < 3; c += 1) image.data[o + c] = Math.round((1 - cover) * under + cover * table[at + c]);
+      image.data[o + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+    view.setAttribute("aria-label", `${map.name}, ${report.names[state.picture]}; explains ${explained(m)}; full colour stands for ${number(full)}`);
+    drawBar(m, full);
+  });
+  panels[0].view.setAttribute("aria-label", report.names[state.picture]);
+  tell();
+}
+function drawBar(m, full) {
+  const { bar, scale } = panels[m + 1];
+  const low = state.sign === "signed" ? -1 : 0, table = ramp(), image = scale.createImageData(256, 1);
+  for (let x = 0; x < 256; x += 1) {
+    const s = low + ((1 - low) * x) / 255, at = slot(s), hidden = Math.abs(s) < state.threshold;
+    image.data.set(hidden ? [128, 128, 128, 255] : [table[at], table[at + 1], table[at + 2], 255], 4 * x);
+  }
+  scale.putImageData(image, 0, 0);
+  const ticks = low ? [-full, 0, full] : [0, full];
+  bar.querySelector("div").replaceChildren(...(full ? ticks.map((tick) => element("span", number(tick))) : [element("span", "zero everywhere")]));
+  scale.canvas.setAttribute("aria-label", full ? `colour bar from ${number(low * full)} to ${number(full)}` : "zero everywhere");
+}
+
+// The pointer -----------------------------------------------------------------------------------
+function follow(view, event) {
+  const box = view.getBoundingClientRect();
+  const x = Math.floor(((event.clientX - box.left) / box.width) * width);
+  const y = Math.floor(((event.clientY - box.top) / box.height) * height);
+  state.at = [Math.max(0, Math.min(width - 1, x)), Math.max(0, Math.min(height - 1, y))];
+  tell();
+}
+function step(event) {
+  const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (!move) return;
+  event.preventDefault();
+  const far = event.shiftKey ? 5 : 1;
+  const [x, y] = state.at ?? [Math.floor(width / 2), Math.floor(height / 2)];
+  state.at = [Math.max(0, Math.min(width - 1, x + far * move[0])), Math.max(0, Math.min(height - 1, y + far * move[1]))];
+  tell();
+  const said = report.maps.map((map, m) => `${map.name} ${number(values(m)[state.at[1] * width + state.at[0]])}`);
+  byId("spoken").textContent = `row ${state.at[1]}, column ${state.at[0]}: ${said.join(", ")}`;
+}
+function tell() {
+  const table = byId("pointer"), place = state.at;
+  const head = element("tr");
+  head.append(element("th", place ? `row ${place[1]}, column ${place[0]}` : "nowhere yet", { scope: "col" }), element("th", "value", { scope: "col" }), element("th", "% of full", { scope: "col" }));
+  const body = element("tbody");
+  report.maps.forEach((map, m) => {
+    const line = element("tr");
+    const value = place ? values(m)[place[1] * width + place[0]] : null;
+    line.append(element("th", caption(m), { scope: "row" }), element("td", place ? number(value) : "–"), element("td", place ? `${Math.round(100 * share(value, limit(m)))}`.replace("-", "−") : "–"));
+    body.append(line);
+  });
+  const top = element("thead");
+  top.append(head);
+  table.replaceChildren(top, body);
+  for (const { cross } of panels) {
+    cross.hidden = !place;
+    if (!place) continue;
+    Object.assign(cross.style, {
+      left: `${(100 * place[0]) / width}%`, top: `${(100 * place[1]) / height}%`,
+      width: `max(8px, ${100 / width}%)`, height: `max(8px, ${100 / height}%)`,
+    });
+  }
+}
+
+// Words -----------------------------------------------------------------------------------------
+const caption = (m) => panels[m + 1].figure.querySelector("figcaption b").textContent;
+function explained(m) {
+  const map = report.maps[m];
+  if (map.expression !== null) return map.expression;
+  return map.one ? "the output" : report.classes[map.target[state.picture]];
+}
+function describe() {
+  const i = state.picture, label = report.labels[i], reading = report.readings[0];
+  byId("name").replaceChildren(name(report.names[i]));
+  const known = label !== null && reading.confidence[i] !== null;
+  const verdict = byId("verdict");
+  if (reading.confidence[i] === null) verdict.replaceChildren("");
+  else if (!known) verdict.replaceChildren("read as ", name(report.classes[reading.read[i]]));
+  else if (label === reading.read[i]) verdict.replaceChildren(name(report.classes[label]), ", read rightly");
+  else verdict.replaceChildren(name(report.classes[label]), ", read as ", name(report.classes[reading.read[i]]));
+  verdict.className = !known ? "unknown" : label === reading.read[i] ? "right" : "wrong";
+  report.maps.forEach((_, m) => panels[m + 1].figure.querySelector(".note").replaceChildren("explains ", name(explained(m))));
+  report.readings.forEach((one, r) => bars(byId(`bars-${r}`), one));
+  const found = new Map();
+  report.maps.forEach((map, m) => Object.entries(map.numbers).forEach(([what, all]) => {
+    // a number that all maps share is said once
+    const shared = report.maps.every((other) => other.numbers[what]?.[i] === all[i]);
+    found.set(shared ? what : `${caption(m)}: ${what}`, all[i]);
+  }));
+  byId("numbers").replaceChildren(...[...found].map(([what, text]) => {
+    const line = element("tr");
+    line.append(element("th", what, { scope: "row" }), element("td", text));
+    return line;
+  }));
+}
+function bars(table, reading) {
+  const i = state.picture, targets = new Set(report.maps.map((map) => map.target[i]));
+  if (!reading.top[i].length) return;
+  const lines = reading.top[i].map(([label, probability]) => {
+    const line = element("tr", "", { class: `${targets.has(label) ? "explained " : ""}${label === report.labels[i] ? "true" : ""}` });
+    const head = element("th", "", { scope: "row" }), middle = element("td");
+    head.append(name(report.classes[label]));
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    svg.setAttribute("viewBox", "0 0 100 8");
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("aria-hidden", "true");
+    bar.setAttribute("width", (100 * probability).toFixed(2));
+    bar.setAttribute("height", "8");
+    svg.append(bar);
+    middle.append(svg);
+    line.append(head, middle, element("td", probability.toFixed(3)));
+    return line;
+  });
+  table.replaceChildren(...lines);
+}
+
+// The index -------------------------------------------------------------------------------------
+const cards = byId("cards");
+const items = cards ? [...cards.children] : [];
+function visible() {
+  const of = (id) => byId(id)?.value ?? "";
+  const reading = report.readings[0], right = of("right");
+  const chosen = items.map((_, i) => i).filter((i) => {
+    const label = report.labels[i], sure = reading.confidence[i] ?? 1;
+    const kind = label === null ? "unknown" : label === reading.read[i] ? "right" : "wrong";
+    return (!right || right === kind)
+      && (!of("true") || Number(of("true")) === label)
+      && (!of("read") || Number(of("read")) === reading.read[i])
+      && sure >= Number(of("least")) && sure <= Number(of("most") || 1);
+  });
+  const keys = {
+    sure: (i) => -(reading.confidence[i] ?? 0), unsure: (i) => reading.confidence[i] ?? 0,
+    read: (i) => reading.read[i], true: (i) => report.labels[i] ?? Infinity,
+  };
+  const key = keys[of("sort")];
+  return key ? chosen.sort((a, b) => key(a) - key(b) || a - b) : chosen;
+}
+let order = report.names.map((_, i) => i);
+function list() {
+  order = visible();
+  cards.replaceChildren(...order.map((i) => items[i]));
+  byId("found").textContent = `${order.length.toLocaleString("en")} of ${report.count.toLocaleString("en")}`;
+  turnable();
+}
+function turnable() {
+  const place = order.indexOf(state.picture);
+  byId("back").disabled = place <= 0;
+  byId("next").disabled = place < 0 ? !order.length : place >= order.length - 1;
+}
+function turn(by) {
+  const next = order[order.indexOf(state.picture) + by];
+  if (next !== undefined) location.hash = `picture-${next + 1}`;
+}
+function open() {
+  const wanted = Number(/^#picture-(\d+)$/.exec(location.hash)?.[1] ?? 1) - 1;
+  items[state.picture]?.querySelector("a").removeAttribute("aria-current");
+  state.picture = wanted < report.count ? wanted : 0;
+  items[state.picture]?.querySelector("a").setAttribute("aria-current", "true");
+  describe();
+  draw();
+  if (cards) turnable();
+}
+function thumbnails() {
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      const link = target.querySelector("a"), context = canvas(link);
+      context.canvas.setAttribute("aria-hidden", "true");
+      link.prepend(context.canvas);
+      copy(context, panels[1].figure, items.indexOf(target));
+    }
+  }, { root: cards, rootMargin: "200px" });
+  items.forEach((item) => seen.observe(item));
+}
+
+// Begin -----------------------------------------------------------------------------------------
+function listen() {
+  for (const radio of document.querySelectorAll(".switch input")) {
+    radio.addEventListener("change", () => { state[radio.name] = radio.value; draw(); });
+  }
+  const scaling = byId("scaling");
+  state.scaling = scaling.value;
+  scaling.addEventListener("change", () => { state.scaling = scaling.value; draw(); });
+  for (const what of ["opacity", "threshold"]) {
+    byId(what).addEventListener("input", (event) => {
+      state[what] = event.target.value / 100;
+      byId(`${what}-value`).textContent = `${event.target.value} %`;
+      draw();
+    });
+  }
+  if (!cards) return;
+  byId("index").querySelector("form").addEventListener("input", list);
+  byId("index").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+  byId("back").addEventListener("click", () => turn(-1));
+  byId("next").addEventListener("click", () => turn(1));
+  window.addEventListener("hashchange", open);
+}
+Promise.all([...document.querySelectorAll(".sheet")].map((sheet) => sheet.decode())).then(() => {
+  listen();
+  if (cards) { list(); thumbnails(); }
+  open();
+  document.documentElement.classList.add("scripted");
+  document.documentElement.dataset.ready = "true";
+});

@@ -1,0 +1,87 @@
+"""A headless Chromium that records what pages log and ask for."""
+
+import json
+import shutil
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="make test-browser installs selenium")
+
+DESKTOP, PHONE = (1280, 900, 1.0, False), (390, 844, 2.0, True)
+
+
+class Browser:
+    """One page at a time, with the console and the network under watch."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, path, *, screen=DESKTOP, dark=False, scripts=True):
+        """Opens a file from disk and waits until its own script is done."""
+        width, height, scale, mobile = screen
+        run = self.driver.execute_cdp_cmd
+        run(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile},
+        )
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        run("Emulation.setEmulatedMedia", {"features": features})
+        run("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        self.driver.get("about:blank")
+        self.requests(), self.console()
+        self.driver.get(path if "://" in str(path) else path.as_uri())
+        if scripts:
+            self.wait("document.documentElement.dataset.ready || !document.getElementById('data')")
+
+    def wait(self, condition, seconds=20):
+        """Until a JavaScript expression is true."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, seconds, 0.02).until(lambda _: self.js(f"return {condition}"))
+
+    def js(self, code, *arguments):
+        return self.driver.execute_script(code, *arguments)
+
+    def console(self):
+        """What was logged since the last call."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self):
+        """Addresses asked for since the last call, but for those within the file."""
+        messages = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        asked = [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+        return [url for url in asked if not url.startswith(("data:", "blob:", "about:"))]
+
+    def find(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def picture(self, path):
+        """The whole page as PNG."""
+        data = self.driver.execute_cdp_cmd(
+            "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}
+        )["data"]
+        import base64
+
+        path.write_bytes(base64.b64decode(data))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.fail("expected chromium and chromedriver: make test-browser installs them")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(driver)
+    started = webdriver.Chrome(options=options, service=service)
+    yield Browser(started)
+    started.quit()
