@@ -1,0 +1,69 @@
+"""What takes the place of the parts of an image that are taken away."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explainkit.errors import MethodError
+
+Filling = Literal["mean", "blur", "noise"]
+
+
+def fill_images(baseline: "float | Tensor | str", images: Tensor, seed: int) -> Tensor:
+    """The image that shows through where another one is masked.
+
+    Args:
+        baseline: One value; a tensor ``[channel, height, width]`` or one per image; ``"mean"``: the
+            image's mean per channel; ``"blur"``: the image under a Gaussian of a tenth of its
+            shorter side; ``"noise"``: normal noise with the mean and deviation of each channel.
+        images: ``[batch, channel, height, width]``.
+        seed: Of the noise; every image draws from a generator of its own.
+
+    Returns:
+        A tensor like ``images``.
+
+    Raises:
+        MethodError: The baseline is none of these.
+
+    Examples:
+        >>> fill_images("mean", torch.tensor([[[[1.0, 3.0]]]]), 0)
+        tensor([[[[2., 2.]]]])
+    """
+    images = images.detach()
+    match baseline:
+        case "mean":
+            return images.mean((2, 3), keepdim=True).expand_as(images)
+        case "blur":
+            return blurred(images, min(images.shape[2:]) / 10)
+        case "noise":
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(images.shape[1:], generator=generator).to(images)
+            mean = images.mean((2, 3), keepdim=True)
+            return mean + noise * images.std((2, 3), correction=0, keepdim=True)
+        case Tensor():
+            if baseline.shape not in {images.shape, images.shape[1:]}:
+                raise MethodError(
+                    f"baseline: expected a number or a tensor {list(images.shape[1:])} or "
+                    f"{list(images.shape)}, got {list(baseline.shape)}"
+                )
+            return baseline.to(images).expand_as(images)
+        case int() | float():
+            return torch.full_like(images[:1], baseline).expand_as(images)
+    raise MethodError(
+        f"baseline: expected a number, a tensor, {' or '.join(get_args(Filling))}, got {baseline!r}"
+    )
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images under a Gaussian of ``sigma`` pixels, cut at 3 σ, the border's pixels repeated."""
+    radius = round(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float64)
+    kernel = (-offsets.square() / (2 * max(sigma, 1e-9) ** 2)).exp()
+    kernel = (kernel / kernel.sum()).to(images.dtype)
+    batch, channels, height, width = images.shape
+    planes = images.reshape(batch * channels, 1, height, width)
+    planes = F.pad(planes, (radius, radius, radius, radius), "replicate")
+    planes = F.conv2d(F.conv2d(planes, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return planes.reshape(images.shape)

@@ -1,0 +1,71 @@
+"""Occlusion: a window slides over the image, and what the score loses is noted where it stood."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.methods.perturbation.baselines import Filling, fill_images
+from explainkit.methods.perturbation.windows import Windows, inpainted, score_windows
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """How much the score falls when a window hides a part of the image.
+
+    ``a(u) = mean over the windows W that cover pixel u of S_c(x) − S_c(x with W filled)``.
+    The last window of a row or column may stand over the border, where it is cut.
+
+    Attributes:
+        window: Side of the window in pixels, or height and width; None: a sixth of the shorter
+            side of the image.
+        stride: How far it moves; None: half of the window.
+        baseline: What fills it, in model-input space: one value; a tensor ``[channel, height,
+            width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image under a
+            Gaussian of a tenth of its shorter side; ``"noise"`` with each channel's mean and
+            deviation; ``"inpaint"``: the harmonic continuation of the pixels around the window.
+        seed: Of the noise; set by the host.
+
+    Raises:
+        MethodError: The window doesn't fit the image, the stride leaves pixels out, or the
+            baseline doesn't fit.
+
+    References:
+        Zeiler and Fergus (2013), "Visualizing and Understanding Convolutional Networks",
+        arXiv:1311.2901.
+
+    Examples:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> x = torch.rand(1, 1, 2, 2)
+        >>> a = Occlusion(window=1)(net, x, torch.tensor([1]))
+        >>> torch.allclose(a.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
+        True
+    """
+
+    window: int | tuple[int, int] | None = None
+    stride: int | tuple[int, int] | None = None
+    baseline: float | Tensor | Filling | Literal["inpaint"] = 0.0
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        """Returns ``[batch, 1, height, width]`` in units of the score."""
+        with torch.no_grad():
+            clean = model(inputs).gather(1, target[:, None])[:, 0].double()
+        images = inputs.detach()
+        height, width = images.shape[2:]
+        window = _pair(self.window or max(min(height, width) // 6, 1))
+        stride = _pair(self.stride or (max(window[0] // 2, 1), max(window[1] // 2, 1)))
+        windows = Windows((height, width), window, stride)
+        harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
+        filling = images if harmonic else fill_images(self.baseline, images, self.seed)
+        falls = []
+        for image, fill, label, score in zip(images, filling, target, clean, strict=True):
+            patches = inpainted(image, windows) if harmonic else windows.cut(fill)
+            falls.append(score - score_windows(model, image, windows, patches)[:, label])
+        return windows.average(torch.stack(falls)).to(images.dtype)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

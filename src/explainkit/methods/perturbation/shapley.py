@@ -1,0 +1,277 @@
+"""Shapley values of segments: by regression on coalitions, and by permutations."""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from explainkit.errors import MethodError
+from explainkit.methods.perturbation.regression import least_squares
+from explainkit.methods.perturbation.sampled import SegmentSampled
+from explainkit.methods.perturbation.table import MaskTable
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which coalitions are scored: pairs of a coalition and its complement, by size.
+
+    A size k and its complement carry ``2 (M − 1) / (k (M − k))`` of the Shapley kernel. From the
+    smallest on, sizes whose share of the budget pays for all their coalitions are enumerated; the
+    pairs left are drawn from the sizes left, in proportion to their share.
+
+    Attributes:
+        features: Number of segments, M.
+        pairs: The budget.
+    """
+
+    features: int
+    pairs: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the budget pays for all coalitions."""
+        return self.features <= 60 and 2 ** (self.features - 1) - 1 <= self.pairs
+
+    def shares(self) -> Tensor:
+        """Share of the kernel of sizes 1, 2, … up to half of the features, float64."""
+        size = torch.arange(1, self.features // 2 + 1, dtype=torch.float64)
+        share = 1 / (size * (self.features - size))
+        share[2 * size == self.features] /= 2  # its own complement
+        return share / share.sum()
+
+    def count(self, size: int) -> int:
+        """Pairs of a size."""
+        return math.comb(self.features, size) // (2 if 2 * size == self.features else 1)
+
+    def enumerated(self) -> int:
+        """Up to which size all coalitions are scored."""
+        if self.exact:
+            return self.features // 2
+        shares = self.shares().tolist()
+        left = self.pairs
+        for size, share in enumerate(shares, 1):
+            if self.count(size) > left * share / sum(shares[size - 1 :]) + 1e-9:
+                return size - 1
+            left -= self.count(size)
+        return len(shares)
+
+    def fixed(self) -> int:
+        """Pairs that are enumerated."""
+        return sum(self.count(size) for size in range(1, self.enumerated() + 1))
+
+    def coalitions(self, seed: int) -> Tensor:
+        """One coalition of each pair, float32 ``[pairs, features]``."""
+        upto = self.enumerated()
+        fixed = [
+            members
+            for size in range(1, upto + 1)
+            for members in combinations(range(self.features), size)
+            if 2 * size < self.features or 0 in members
+        ]
+        rows = torch.zeros(len(fixed), self.features)
+        for row, members in zip(rows, fixed, strict=True):
+            row[list(members)] = 1
+        drawn = 0 if self.exact else self.pairs - len(fixed)
+        if not drawn:
+            return rows
+        generator = torch.Generator().manual_seed(seed)
+        # the golden ratio's multiples spread evenly, however many are used: sizes are stratified
+        begin = torch.rand((), generator=generator, dtype=torch.float64)
+        spread = (begin + GOLDEN * torch.arange(drawn, dtype=torch.float64)) % 1
+        share = self.shares()[upto:].cumsum(0)
+        size = upto + 1 + torch.searchsorted(share / share[-1], spread, right=True)
+        size = size.clamp(max=self.features // 2)
+        order = torch.rand(drawn, self.features, generator=generator).argsort(1).argsort(1)
+        return torch.cat([rows, (order < size[:, None]).float()])
+
+    def weights(self, pairs: int) -> Tensor:
+        """Share of the kernel that each of the first pairs stands for, float64 ``[pairs]``."""
+        upto = self.enumerated()
+        shares = self.shares().tolist()
+        each = [
+            share / self.count(size)
+            for size, share in enumerate(shares[:upto], 1)
+            for _ in range(self.count(size))
+        ]
+        drawn = pairs - len(each)
+        each += [sum(shares[upto:]) / max(drawn, 1)] * drawn
+        return torch.tensor(each, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class KernelShap(SegmentSampled):
+    """Shapley values of segments, by least squares on paired coalitions.
+
+    ``φ = argmin Σ_z k(z) (v(z) − v(∅) − zᵀ φ)²`` subject to ``Σ_j φ_j = v(all) − v(∅)``, with
+    ``v(z) = S_c(x on the segments of z, the baseline elsewhere)`` and the Shapley kernel
+    ``k(z) = (M − 1) / (C(M, |z|) |z| (M − |z|))``. Coalitions come in pairs with their complement,
+    small and large sizes are enumerated as far as the budget pays, the others drawn in
+    proportion to the kernel; where all ``2^M`` fit the budget the values are exact. The constraint
+    is eliminated, so that it holds to rounding. Each pixel has its segment's value.
+
+    The standard errors are HC3 over the pairs that were drawn; enumerated ones have none.
+
+    Attributes:
+        samples: Coalitions per image, the empty one included.
+        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: What stands for a segment that is away: one value, a tensor, ``"mean"``,
+            ``"blur"`` or ``"noise"``.
+        tolerance: Stop an image when its largest standard error is this share of its largest value.
+        max_seconds: Stop all then, with what is there.
+        seed: Where the generators start; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range, or there are too few samples for the segments.
+
+    References:
+        Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
+        arXiv:1705.07874. Covert and Lee (2021), "Improving KernelSHAP: Practical Shapley Value
+        Estimation via Linear Regression", arXiv:2012.01536.
+
+    Examples:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+        >>> x = torch.rand(1, 1, 2, 2)
+        >>> e = ek.explain(net, x, 1, "kernel_shap", segments=2)
+        >>> torch.allclose(e.attribution.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
+        True
+        >>> int(e.diagnostics["samples"])  # 2⁴ coalitions, less the full one
+        15
+    """
+
+    def _plan(self, features: int) -> Plan:
+        return Plan(features, (self.samples - 1) // 2)
+
+    def rows(self, features: int) -> Tensor:
+        """The rows ``[samples, features]`` of images with so many segments."""
+        plan = self._plan(features)
+        if not plan.exact and plan.pairs < features + 1:
+            raise MethodError(
+                f"samples: expected at least {min(2 * features + 3, 2**features - 1)} to determine "
+                f"the values of {features} segments, got {self.samples}: raise samples or take "
+                "fewer segments"
+            )
+        pairs = plan.coalitions(self.seed)
+        rows = torch.stack([pairs, 1 - pairs], 1).flatten(0, 1)
+        return torch.cat([torch.zeros(1, features), rows])
+
+    def least(self, rows: Tensor) -> int:
+        """How many of an image's rows make a map and its standard error."""
+        plan = self._plan(rows.shape[1])
+        return min(1 + 2 * max(plan.fixed() + 8, plan.features + 1), len(rows))
+
+    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+        """Values of one image's features and their standard errors, float64 ``[features]``."""
+        scores = table.scores[image][:, label]
+        pairs = (len(scores) - 1) // 2
+        kept = table.masks.rows[image][1 : 1 + 2 * pairs : 2].double()
+        features = kept.shape[1]
+        plan = self._plan(features)
+        change = table.clean[image, label] - scores[0]
+        # of a pair only the difference bears on φ: half of v(z) − v(¬z) = (z − ½)ᵀ φ
+        half = (scores[1 : 1 + 2 * pairs : 2] - scores[2 : 1 + 2 * pairs : 2]) / 2
+        centred = kept - 0.5
+        basis = _sums_to_zero(features).to(kept)
+        solution, influence = least_squares(
+            centred @ basis, half - centred.sum(1) * change / features,
+            plan.weights(pairs).to(kept),
+        )  # fmt: skip
+        drawn = influence[plan.fixed() :] @ basis.T
+        count = len(drawn)
+        error = torch.zeros_like(kept[0])
+        if count > 1:
+            error = (drawn.var(0) * count).sqrt()
+        return change / features + basis @ solution, error
+
+
+def _sums_to_zero(features: int) -> Tensor:
+    """Orthonormal basis ``[features, features − 1]`` of the vectors that sum to zero."""
+    mirror = torch.full((features,), features**-0.5, dtype=torch.float64)
+    mirror[0] -= 1
+    # a Householder reflection that takes the first axis to the diagonal
+    reflection = torch.eye(features, dtype=torch.float64)
+    reflection -= 2 * torch.outer(mirror, mirror) / mirror.square().sum()
+    return reflection[:, 1:]
+
+
+@dataclass(frozen=True)
+class ShapleySampling(SegmentSampled):
+    """Shapley values of segments, by adding them in random orders.
+
+    ``φ_j = mean over permutations of v(those before j, and j) − v(those before j)``, with v as in
+    `KernelShap`. Every permutation is also walked backwards, which needs the complements of its
+    coalitions and cancels what is odd in the order. The values always sum to
+    ``v(all) − v(∅)``. Each pixel has its segment's value; the standard error is that of the pairs
+    of permutations.
+
+    Attributes:
+        samples: Permutations per image, an even number; each costs ``segments − 1`` forwards.
+        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: What stands for a segment that is away: one value, a tensor, ``"mean"``,
+            ``"blur"`` or ``"noise"``.
+        tolerance: Stop an image when its largest standard error is this share of its largest value.
+        max_seconds: Stop all then, with what is there.
+        seed: Where the generators start; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range.
+
+    References:
+        Castro, Gómez and Tejada (2009), "Polynomial calculation of the Shapley value based on
+        sampling", doi:10.1016/j.cor.2008.04.004. Mitchell, Cooper, Frank and Holmes (2022),
+        "Sampling Permutations for Shapley Value Estimation", arXiv:2104.12199.
+
+    Examples:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+        >>> x = torch.rand(1, 1, 2, 2)
+        >>> e = ek.explain(net, x, 1, "shapley_sampling", segments=2, samples=4)
+        >>> torch.allclose(e.attribution.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
+        True
+    """
+
+    samples: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 4 or self.samples % 2:
+            raise MethodError(
+                f"samples: expected an even number of at least 4 permutations, got {self.samples}"
+            )
+
+    def rows(self, features: int) -> Tensor:
+        """The rows of images with so many segments: the empty one, then those of each pair."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rank = torch.rand(self.samples // 2, features, generator=generator).argsort(1).argsort(1)
+        kept = (rank[:, None] < torch.arange(1, features)[None, :, None]).float()
+        pairs = torch.stack([kept, 1 - kept], 2)
+        return torch.cat([torch.zeros(1, features), pairs.reshape(-1, features)])
+
+    def least(self, rows: Tensor) -> int:
+        """How many of an image's rows make a map and its standard error."""
+        return 1 + 4 * (rows.shape[1] - 1)
+
+    def used(self, rows: int, features: int) -> int:
+        """The permutations that so many rows make."""
+        return 2 * ((rows - 1) // (2 * (features - 1)))
+
+    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+        """Values of one image's features and their standard errors, float64 ``[features]``."""
+        rows, scores = table.masks.rows[image], table.scores[image][:, label]
+        features = rows.shape[1]
+        pairs = self.used(len(scores), features) // 2
+        end = 1 + pairs * 2 * (features - 1)
+        kept = rows[1:end:2].reshape(pairs, features - 1, features).double()
+        values = scores[1:end].reshape(pairs, features - 1, 2)
+        first, last = scores[0].expand(pairs, 1), table.clean[image, label].expand(pairs, 1)
+        ahead = torch.cat([first, values[:, :, 0], last], 1).diff(dim=1)
+        # the complements lose the features in the same order
+        back = -torch.cat([last, values[:, :, 1], first], 1).diff(dim=1)
+        ends = kept.new_zeros(pairs, 1, features), kept.new_ones(pairs, 1, features)
+        joined = torch.cat([ends[0], kept, ends[1]], 1).diff(dim=1)
+        each = torch.einsum("pkf,pk->pf", joined, (ahead + back) / 2)
+        return each.mean(0), (each.var(0) / pairs).sqrt()

@@ -1,0 +1,184 @@
+"""A window that slides over an image: where it stands, what fills it, how the model scores it."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from explainkit.batching import chunk_size, in_chunks
+from explainkit.errors import MethodError
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The places of a window that slides over an image, row by row.
+
+    It starts in the upper left corner and moves by the stride until the image is covered, so that
+    an axis has ``ceil((size − window) / stride) + 1`` places. The last one may stand over the
+    border, where it is cut.
+
+    Attributes:
+        image: Height and width of the image.
+        window: Height and width of the window.
+        stride: How far it moves, down and across.
+
+    Raises:
+        MethodError: The window doesn't fit, or the stride leaves pixels uncovered.
+
+    Examples:
+        >>> windows = Windows((5, 4), (2, 2), (2, 2))
+        >>> len(windows), windows.boxes()[-1]
+        (6, (4, 2, 5, 4))
+    """
+
+    image: tuple[int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for size, window, stride in zip(self.image, self.window, self.stride, strict=True):
+            if not 1 <= window <= size:
+                raise MethodError(
+                    f"window: expected from 1 pixel to the image's {size}, got {window}"
+                )
+            if not 1 <= stride <= window:
+                raise MethodError(
+                    f"stride: expected from 1 pixel to the window's {window}, so that no pixel is "
+                    f"left out, got {stride}"
+                )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Places down and across."""
+        down, across = (
+            -(-(size - window) // stride) + 1
+            for size, window, stride in zip(self.image, self.window, self.stride, strict=True)
+        )
+        return down, across
+
+    def __len__(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """Top, left, bottom, right of each place, the last two exclusive."""
+        height, width = self.image
+        down, across = self.grid
+        return [
+            (top, left, min(top + self.window[0], height), min(left + self.window[1], width))
+            for top in range(0, down * self.stride[0], self.stride[0])
+            for left in range(0, across * self.stride[1], self.stride[1])
+        ]
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """What a picture ``[channel, height, width]`` shows in each place.
+
+        Returns:
+            ``[places, channel, *window]``, zero beyond the border.
+        """
+        down, across = self.grid
+        lower = (down - 1) * self.stride[0] + self.window[0] - self.image[0]
+        right = (across - 1) * self.stride[1] + self.window[1] - self.image[1]
+        padded = F.pad(picture, (0, right, 0, lower))
+        cut = padded.unfold(1, self.window[0], self.stride[0])
+        cut = cut.unfold(2, self.window[1], self.stride[1])
+        return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
+
+    def average(self, values: Tensor) -> Tensor:
+        """For each pixel the mean of the values of the places that cover it.
+
+        Args:
+            values: ``[batch, places]``.
+
+        Returns:
+            ``[batch, 1, height, width]``.
+        """
+        kernel = values.new_ones(1, 1, *self.window)
+        grid = values.reshape(-1, 1, *self.grid)
+        total = F.conv_transpose2d(grid, kernel, stride=self.stride)
+        cover = F.conv_transpose2d(torch.ones_like(grid[:1]), kernel, stride=self.stride)
+        return (total / cover)[..., : self.image[0], : self.image[1]]
+
+
+def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
+    """Scores an image once for each place of a window, with a patch pasted there.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        image: ``[channel, height, width]``.
+        windows: The places.
+        patches: ``[places, channel, *window]``; what lies over the border is not used.
+
+    Returns:
+        float64 ``[places, classes]``.
+    """
+    size = min(chunk_size(model, image), len(windows))
+    canvas = image.new_empty(size, *image.shape)
+    boxes = windows.boxes()
+
+    def run(part: slice) -> Tensor:
+        images = canvas[: part.stop - part.start].copy_(image)
+        for row, place in enumerate(range(part.start, part.stop)):
+            top, left, bottom, right = boxes[place]
+            patch = patches[place, :, : bottom - top, : right - left]
+            images[row, :, top:bottom, left:right] = patch
+        scores: Tensor = model(images)
+        return scores.double()
+
+    with torch.no_grad():
+        return in_chunks(run, len(windows), size)
+
+
+def inpainted(image: Tensor, windows: Windows) -> Tensor:
+    """Each place filled smoothly from the pixels around it.
+
+    The filling is the harmonic function that continues the pixels next to the window (its discrete
+    Laplacian is zero inside); where the window touches the border of the image, its slope across
+    that border is zero. The system is the Kronecker sum of two tridiagonal matrices, so it is
+    solved exactly in their eigenvectors.
+
+    Args:
+        image: ``[channel, height, width]``.
+        windows: The places.
+
+    Returns:
+        ``[places, channel, *window]``, zero beyond the border.
+
+    Raises:
+        MethodError: The window covers the image, so that nothing is left to continue.
+    """
+    height, width = windows.image
+    if (height, width) == windows.window:
+        raise MethodError(
+            f"window: expected one smaller than the image to inpaint, got {list(windows.window)}"
+        )
+    exact = image.double().cpu()
+    patches = exact.new_zeros(len(windows), len(image), *windows.window)
+    for patch, (top, left, bottom, right) in zip(patches, windows.boxes(), strict=True):
+        around = exact.new_zeros(len(image), bottom - top, right - left)
+        if top:
+            around[:, 0] += exact[:, top - 1, left:right]
+        if bottom < height:
+            around[:, -1] += exact[:, bottom, left:right]
+        if left:
+            around[:, :, 0] += exact[:, top:bottom, left - 1]
+        if right < width:
+            around[:, :, -1] += exact[:, top:bottom, right]
+        rows, down = _second_difference(bottom - top, bool(top), bottom < height)
+        columns, across = _second_difference(right - left, bool(left), right < width)
+        inside = rows.T @ around @ columns / (down[:, None] + across)
+        patch[:, : bottom - top, : right - left] = rows @ inside @ columns.T
+    return patches.to(image)
+
+
+@lru_cache(64)
+def _second_difference(size: int, before: bool, after: bool) -> tuple[Tensor, Tensor]:
+    """Eigenvectors and eigenvalues of −d², with given values or zero slope at either end."""
+    matrix = 2 * torch.eye(size, dtype=torch.float64)
+    off = -torch.ones(size - 1, dtype=torch.float64)
+    matrix += torch.diag(off, 1) + torch.diag(off, -1)
+    matrix[0, 0] -= int(not before)
+    matrix[-1, -1] -= int(not after)
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors, values
