@@ -28,21 +28,31 @@ if TYPE_CHECKING:
         load_model as load_model,
     )
     from explainkit.api import (
+        maximize as maximize,
+    )
+    from explainkit.api import (
+        maximizers as maximizers,
+    )
+    from explainkit.api import (
         methods as methods,
     )
     from explainkit.api import (
         models as models,
     )
     from explainkit.types import Explanation as Explanation
+    from explainkit.visualization import Visualization as Visualization
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Explanation": "explainkit.types",
+    "Visualization": "explainkit.visualization",
     "datasets": "explainkit.api",
     "explain": "explainkit.api",
     "load_dataset": "explainkit.api",
     "load_model": "explainkit.api",
+    "maximize": "explainkit.api",
+    "maximizers": "explainkit.api",
     "methods": "explainkit.api",
     "models": "explainkit.api",
 }

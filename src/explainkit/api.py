@@ -6,7 +6,7 @@ import platform
 import typing
 import warnings
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,11 @@ from explainkit.guard import preserve_model, preserve_process
 from explainkit.host import Outcome, as_target, check_inputs, check_target, run_all
 from explainkit.types import Dataset, DatasetSpec, Explanation, Method, ModelSpec, Target
 from explainkit.weights import build, load_file
+
+if TYPE_CHECKING:
+    from explainkit.maximize.host import Objective
+    from explainkit.maximize.problem import Maximizer
+    from explainkit.visualization import Visualization
 
 AnyMethod = str | Method | type[Method]
 """A method, its class, or its registered name."""
@@ -36,6 +41,11 @@ def models() -> dict[str, str]:
 def datasets() -> dict[str, str]:
     """All data sets: qualified name to what it is in one line."""
     return plugins.described("datasets")
+
+
+def maximizers() -> dict[str, str]:
+    """All ways to maximise: qualified name to what it does in one line."""
+    return plugins.described("maximizers")
 
 
 def load_model(name: str | Path) -> nn.Module:
@@ -96,17 +106,26 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
             f"expected a method's name, or a dataclass that is called with a model, inputs and "
             f"a target, got {method!r}"
         )
-    known = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    _check_fields(kind, method_name(kind), params)
     for name, value in params.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            fields = ", ".join(sorted(known)) or "no parameters"
-            raise MethodError(f"{method_name(kind)} takes {fields}, got {name!r}{hint}")
         if isinstance(value, str) and _holds_method(kind, name):
             params[name] = load_method(value)
     made: Method = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
     return made
+
+
+def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
+    """Refuses parameters that a dataclass doesn't have.
+
+    Raises:
+        MethodError: Names the nearest field.
+    """
+    known = {f.name for f in dataclasses.fields(kind) if f.init}
+    for param in params.keys() - known:
+        near = difflib.get_close_matches(param, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        fields = ", ".join(sorted(known)) or "no parameters"
+        raise MethodError(f"{name} takes {fields}, got {param!r}{hint}")
 
 
 def _holds_method(kind: Any, field: str) -> bool:
@@ -294,6 +313,124 @@ def _explanation(
         diagnostics=diagnostics | ({"warnings": all_remarks} if all_remarks else {}),
         versions=_versions(name, registered),
     )
+
+
+def maximize(
+    model: str | Path | nn.Module,
+    objective: "Objective",
+    *,
+    shape: tuple[int, int, int] | None = None,
+    maximizer: "str | Maximizer | type[Maximizer]" = "explainkit/fourier",
+    steps: int | None = None,
+    seed: int = 0,
+    start: Tensor | None = None,
+    starts: int = 1,
+    negative: bool = False,
+    dataset: Dataset | Tensor | None = None,
+    frames: int = 0,
+    batch_size: int | None = None,
+    as_is: bool = False,
+    **params: Any,
+) -> "Visualization":
+    """Finds pictures that units answer to most.
+
+    The model runs no further than the layers that the objective reads, and is as before when this
+    returns or raises, like everything else. Pictures stay within valid pixel values where the
+    model's `ModelSpec` gives its normalisation, and are unbounded otherwise.
+
+    Args:
+        model: A registered name, a file of weights, or any module.
+        objective: An expression (`explainkit.expressions`), its text, or a list of them: each is a
+            unit. ``channels("features.0")`` is every channel of a layer, ``classes()`` every class.
+        shape: Channel, height, width; by default the model's own, or that of ``start`` or
+            ``dataset``.
+        maximizer: A registered name, or a maximiser.
+        steps: Gradient steps; None: the maximiser's own number.
+        seed: The same seed gives the same pictures, whichever units are asked for.
+        start: A picture ``[channel, height, width]`` to start from instead of noise.
+        starts: Tries per unit; the one that the unit answers to best at the end is kept.
+        negative: Also find what each unit answers to least.
+        dataset: Real pictures ``[n, channel, height, width]`` in model-input space: their spectrum
+            is what ``maco`` keeps, and their colours guide RGB pictures.
+        frames: Pictures on the way to keep, for `Visualization.animate`.
+        batch_size: Pictures optimised at once; the work is padded to it. None: chosen.
+        as_is: Leave the model in the mode it is in.
+        **params: The maximiser's fields.
+
+    Returns:
+        The pictures with traces, ranks and everything needed to reproduce them.
+
+    Raises:
+        InputError: The shape can't be told, or pictures of another shape.
+        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        TargetError: An objective names nothing that the model has.
+        MethodError: Parameters that the maximiser doesn't take.
+
+    Examples:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU()).eval()
+        >>> v = ek.maximize(net, 'channel("0", 2) - 0.5 * tv()', shape=(1, 7, 9), steps=4)
+        >>> v.images.shape, v.trace.shape, v.layer
+        (torch.Size([1, 1, 7, 9]), torch.Size([4, 1]), '0')
+    """
+    from explainkit.maximize.host import Request, visualize
+
+    module = load_model(model) if isinstance(model, str | Path) else model
+    ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))
+    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    kind = type(ready)
+    name = plugins.registry("maximizers").name_of(kind) or _class_name(kind)
+    registered = getattr(module, "explainkit_name", None)
+    found = visualize(
+        module,
+        ready,
+        Request(
+            objective=objective,
+            shape=shape,
+            seed=seed,
+            start=start,
+            starts=starts,
+            negative=negative,
+            dataset=dataset if dataset is None or isinstance(dataset, Tensor) else dataset.images,
+            frames=frames,
+            batch_size=batch_size,
+            as_is=as_is,
+        ),
+        spec,
+        spec.class_names if spec else _class_names(module),
+    )
+    for remark in found.diagnostics.get("warnings", []):
+        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=2)
+    return dataclasses.replace(
+        found,
+        maximizer=name,
+        model=registered or _class_name(type(module)),
+        versions=_versions(name, registered),
+    )
+
+
+def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
+    """Makes a maximiser from its name and its parameters.
+
+    Args:
+        maximizer: A registered name, a class, or a maximiser that only needs some fields changed.
+        **params: Its fields.
+
+    Raises:
+        UnknownNameError: No such maximiser.
+        MethodError: A parameter that it doesn't have, or a value that it refuses.
+    """
+    registry = plugins.registry("maximizers")
+    kind: Any = registry.get(maximizer) if isinstance(maximizer, str) else maximizer
+    if not dataclasses.is_dataclass(kind) or not callable(kind):
+        raise MethodError(
+            "expected a maximiser's name, or a dataclass that is called with a problem, got "
+            f"{maximizer!r}"
+        )
+    of = kind if isinstance(kind, type) else type(kind)
+    _check_fields(kind, registry.name_of(of) or _class_name(of), params)
+    made: Any = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
+    return typing.cast("Maximizer", made)
 
 
 def _class_names(module: nn.Module) -> tuple[str, ...]:

@@ -9,10 +9,38 @@ from explainkit.hookspecs import hookimpl
 def explainkit_methods() -> Mapping[str, str]:
     """The core's methods, by name so that torch is imported only when one is used."""
     return {
+        "guided_backprop": "explainkit.methods.propagation.guided:GuidedBackprop",
+        "deconvnet": "explainkit.methods.propagation.guided:Deconvnet",
+        "deeplift": "explainkit.methods.propagation.deeplift:DeepLift",
+        "deeplift_shap": "explainkit.methods.propagation.deeplift:DeepLiftShap",
+        "feature_ablation": "explainkit.methods.perturbation.ablation:FeatureAblation",
+        "blur_ig": "explainkit.methods.path.blur:BlurIG",
+        "expected_gradients": "explainkit.methods.path.expected:ExpectedGradients",
+        "gradient_shap": "explainkit.methods.path.expected:ExpectedGradients",
+        "guided_ig": "explainkit.methods.path.guided:GuidedIG",
+        "idgi": "explainkit.methods.path.idgi:IDGI",
         "input_x_gradient": "explainkit.methods.gradient:InputXGradient",
-        "integrated_gradients": "explainkit.methods.gradient:IntegratedGradients",
+        "integrated_gradients": "explainkit.methods.path.integrated:IntegratedGradients",
+        "kernel_shap": "explainkit.methods.perturbation.shapley:KernelShap",
+        "lime": "explainkit.methods.perturbation.lime:Lime",
+        "occlusion": "explainkit.methods.perturbation.occlusion:Occlusion",
+        "rise": "explainkit.methods.perturbation.rise:Rise",
         "saliency": "explainkit.methods.gradient:Saliency",
+        "shapley_sampling": "explainkit.methods.perturbation.shapley:ShapleySampling",
         "smoothgrad": "explainkit.methods.gradient:SmoothGrad",
         "smoothgrad_squared": "explainkit.methods.gradient:SmoothGradSquared",
         "vargrad": "explainkit.methods.gradient:VarGrad",
+    }
+
+
+@hookimpl
+def explainkit_maximizers() -> Mapping[str, str]:
+    """The core's ways to maximise an activation."""
+    return {
+        "cppn": "explainkit.maximize.optimize:CPPN",
+        "fourier": "explainkit.maximize.optimize:Fourier",
+        "maco": "explainkit.maximize.optimize:MACO",
+        "pixel": "explainkit.maximize.optimize:Pixel",
+        "pyramid": "explainkit.maximize.optimize:LaplacianPyramid",
+        "study": "explainkit.maximize.optimize:Study",
     }

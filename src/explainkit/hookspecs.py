@@ -13,6 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     import typer
 
+    from explainkit.maximize.problem import Maximizer
     from explainkit.types import DatasetSpec, Method, ModelSpec
 
 PROJECT = "explainkit"
@@ -25,6 +26,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def explainkit_methods() -> "Mapping[str, type[Method] | str]":  # type: ignore[empty-body]
     """Saliency methods, e.g. ``{"my_method": "my_package:MyMethod"}``."""
+
+
+@hookspec
+def explainkit_maximizers() -> "Mapping[str, type[Maximizer] | str]":  # type: ignore[empty-body]
+    """Ways to maximise an activation, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
 
 
 @hookspec

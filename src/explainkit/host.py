@@ -221,7 +221,7 @@ def run_all(
         every: list[Target] = []
         for target in members:
             if isinstance(target, str) and target == "all":
-                with _failing_as_model_error(module, images), torch.no_grad():
+                with failing_as_model_error(module, images), torch.no_grad():
                     every += range(adapter(images[:1]).shape[1])
             else:
                 every.append(target)
@@ -275,7 +275,7 @@ def _balanced(adapter: Adapter, images: Tensor) -> int:
     count = len(images)
     if count == 1:
         return 1
-    with _failing_as_model_error(adapter.module, images):
+    with failing_as_model_error(adapter.module, images):
         most = chunk_size(adapter, images[0])
     return -(-count // -(-count // most))
 
@@ -292,7 +292,7 @@ def _run_chunk(
     count = min(size, len(images) - start)
     inputs = _padded(images, start, size).requires_grad_()
     adapter.shared = len(methods) * len(targets) > 1
-    with _failing_as_model_error(adapter.module, images):
+    with failing_as_model_error(adapter.module, images):
         needs = reduce(or_, (needs_of(method, adapter.module) for method in methods), Needs())
         forward, logits = _forward(adapter, inputs, needs)
     scores = forward.scores
@@ -413,7 +413,7 @@ def _joined(parts: list[Outcome]) -> Outcome:
 
 
 @contextmanager
-def _failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
+def failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
     """Turns what torch raises about shapes and types into one line about model and images."""
     try:
         yield

@@ -22,8 +22,16 @@ from explainkit.errors import PluginError, UnknownNameError
 from explainkit.hookspecs import PROJECT
 from explainkit.registry import Registry, foreign_code, line
 
-KINDS = {"methods": "method", "models": "model", "datasets": "dataset"}
+KINDS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "dataset",
+    "maximizers": "maximizer",
+}
 """Kinds of things a plugin can offer, with their singular: hook ``explainkit_<kind>``."""
+
+CLASSES = {"explainkit_methods", "explainkit_maximizers"}
+"""Hooks whose objects are classes, made with the caller's parameters."""
 
 CORE = "explainkit"
 """The core's own plugin id."""
@@ -262,7 +270,7 @@ def _problem(hook: str, result: object) -> str | None:
             if ":" not in value:
                 return f"{value!r} for {name!r}, not 'module:attribute'"
         elif not hasattr(value, "__dataclass_fields__") or (
-            hook == f"{PROJECT}_methods" and not isinstance(value, type)
+            hook in CLASSES and not isinstance(value, type)
         ):
             return f"{type(value).__name__} for {name!r}, not 'module:attribute' or a dataclass"
     return None

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from explainkit.adapter import as_targets
+from explainkit.outputs import as_targets
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import (
     Expression,

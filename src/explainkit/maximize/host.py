@@ -1,0 +1,455 @@
+"""Running one maximiser on one model: the units, the starts, the chunks, the record."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.batching import chunk_size
+from explainkit.errors import InputError, MethodError, ModelError, TargetError
+from explainkit.expressions import Expression, diversity, evaluate_each, parse
+from explainkit.guard import preserve_model, preserve_process
+from explainkit.host import failing_as_model_error
+from explainkit.maximize.problem import Ascent, Maximizer, Problem, Reading, Statistics
+from explainkit.progress import progress
+from explainkit.types import ModelSpec
+from explainkit.visualization import Visualization, has_converged, ranked
+
+WIDEST = 8
+"""Pictures optimised at once on a CPU: enough to hide Python's share of a step, few enough that
+one unit alone, which is padded to it, stays cheap."""
+
+WIDEST_ON_DEVICE = 64
+"""Pictures optimised at once on an accelerator."""
+
+Objective = Expression | str | Sequence[Expression | str]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a maximiser gave for some units, the best start of each.
+
+    Attributes:
+        objectives: One expression per unit.
+        images: ``[unit, channel, height, width]``.
+        score: Of each picture without transforms, ``[unit]``; NaN where dead.
+        trace: ``[step, unit]``.
+        dead: bool ``[unit]``.
+        frames: ``[frame, unit, channel, height, width]``.
+        frame_steps: The steps at which they were kept.
+        layer: The inner layer, where there is exactly one and no logit.
+    """
+
+    objectives: list[Expression]
+    images: Tensor
+    score: Tensor
+    trace: Tensor
+    dead: Tensor
+    frames: Tensor
+    frame_steps: list[int]
+    layer: str | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Request:
+    """What a caller of `maximize` asked for, besides model and maximiser; its words are there."""
+
+    objective: Objective
+    shape: tuple[int, int, int] | None
+    seed: int
+    start: Tensor | None
+    starts: int
+    negative: bool
+    dataset: Tensor | None
+    frames: int
+    batch_size: int | None
+    as_is: bool
+
+    def __post_init__(self) -> None:
+        for name, least in (("starts", 1), ("frames", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: expected at least {least}, got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all pictures of one call share.
+
+    Attributes:
+        module: The caller's model.
+        shape: Channel, height, width.
+        class_names: In the order of the logits.
+        seed: Of all random draws.
+        starts: Tries per unit, of which the best is kept.
+        frames: How many pictures to keep on the way.
+        batch_size: Pictures at once, or None: chosen.
+        dtype: Of the model.
+        device: Of the model.
+        start: A picture ``[channel, height, width]`` to start from, or None.
+        low: Smallest valid value per channel ``[channel, 1, 1]``, or None.
+        high: Largest valid value per channel, or None.
+        statistics: Of a data set, or None.
+    """
+
+    module: nn.Module
+    shape: tuple[int, int, int]
+    class_names: Sequence[str]
+    seed: int
+    starts: int
+    frames: int
+    batch_size: int | None
+    dtype: torch.dtype
+    device: torch.device
+    start: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    statistics: Statistics | None = None
+
+    def ready(
+        self, start: Tensor | None, pictures: Tensor | None, spec: ModelSpec | None
+    ) -> "Setting":
+        """With the pictures at hand, on the model's device; valid values where the spec says."""
+        like = torch.zeros((), device=self.device, dtype=self.precision)
+        low = high = None
+        if spec is not None:
+            mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
+            low, high = -mean / std, (1 - mean) / std
+        return replace(
+            self,
+            start=None if start is None else start.to(like),
+            low=low,
+            high=high,
+            statistics=None if pictures is None else Statistics.of(pictures),
+        )
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the pictures: no less than single, whatever the model computes in."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+
+def as_objectives(objective: object) -> list[Expression]:
+    """Reads what `maximize` takes as an objective: an expression, its text, or a list of them.
+
+    Raises:
+        TargetError: It is none of these, or reads nothing of the model.
+    """
+    given = list(objective) if isinstance(objective, list | tuple) else [objective]
+    found = [parse(one) if isinstance(one, str) else one for one in given]
+    if not found:
+        raise TargetError("expected at least one objective, got an empty list")
+    for one in found:
+        if not isinstance(one, Expression):
+            raise TargetError(
+                "expected as objective an expression, its text, or a list of them, got "
+                f"{type(one).__name__}"
+            )
+        if not (one.layers or one.uses_logits):
+            raise TargetError(f"expected an objective that reads a layer or a logit, got {one}")
+    return found  # type: ignore[return-value]
+
+
+def check_shape(
+    shape: object, spec: ModelSpec | None, *examples: Tensor | None
+) -> tuple[int, int, int]:
+    """The size of the pictures: as given, or the model's, or that of a picture at hand.
+
+    Raises:
+        InputError: It can't be told, is no (channel, height, width), or contradicts a picture.
+    """
+    known = [tuple(example.shape[-3:]) for example in examples if example is not None]
+    if shape is None:
+        shape = spec.image_shape if spec else known[0] if known else None
+    if shape is None:
+        raise InputError("expected shape=(channel, height, width): this model doesn't say its own")
+    sizes = tuple(shape) if isinstance(shape, tuple | list | torch.Size) else ()
+    if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
+        raise InputError(f"expected shape=(channel, height, width), got {shape!r}")
+    for other in known:
+        if other != sizes:
+            raise InputError(f"expected pictures {list(sizes)}, as shape says, got {list(other)}")
+    return sizes
+
+
+def check_picture(name: str, picture: object, dims: int) -> Tensor | None:
+    """A caller's picture or pictures, detached; None stays None.
+
+    Raises:
+        InputError: It isn't a finite floating tensor of so many axes.
+    """
+    if picture is None:
+        return None
+    if (
+        isinstance(picture, Tensor)
+        and picture.dim() == dims + 1
+        and len(picture) == 1
+        and dims == 3
+    ):
+        picture = picture[0]
+    axes = "[channel, height, width]" if dims == 3 else "[n, channel, height, width]"
+    if not isinstance(picture, Tensor) or picture.dim() != dims or not picture.numel():
+        shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+        raise InputError(f"{name}: expected floating pictures {axes}, got {shape}")
+    if not picture.is_floating_point() or not bool(torch.isfinite(picture).all()):
+        raise InputError(f"{name}: expected finite floating pictures {axes} in model-input space")
+    return picture.detach()
+
+
+def visualize(
+    module: nn.Module,
+    maximizer: Maximizer,
+    request: Request,
+    spec: ModelSpec | None,
+    class_names: tuple[str, ...],
+) -> Visualization:
+    """Checks a request, guards the model, maximises, and records what came.
+
+    Raises:
+        InputError: The shape can't be told, or pictures of another shape.
+        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        TargetError: An objective names nothing that the model has.
+        MethodError: The maximiser refuses the problem, or returns something that isn't pictures.
+    """
+    objectives = as_objectives(request.objective)
+    start = check_picture("start", request.start, 3)
+    pictures = check_picture("dataset", request.dataset, 4)
+    weights = [p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()]
+    like = weights[0].detach() if weights else torch.zeros(())
+    setting = Setting(
+        module=module,
+        shape=check_shape(request.shape, spec, start, pictures),
+        class_names=class_names,
+        seed=request.seed,
+        starts=request.starts,
+        frames=request.frames,
+        batch_size=request.batch_size,
+        dtype=like.dtype,
+        device=like.device,
+    )
+    remarks = []
+    with preserve_process(request.seed), preserve_model(module, as_is=request.as_is) as training:
+        if training and not request.as_is:
+            remarks.append(
+                "the model was in train mode: maximised in eval mode and put back "
+                "(as_is=True leaves dropout and batch statistics on)"
+            )
+        found = maximize_all(
+            maximizer, objectives, setting.ready(start, pictures, spec), negative=request.negative
+        )
+    dead = int(found.dead.sum())
+    if dead:
+        remarks.append(
+            f"{dead} of {len(found.dead)} units answer to no picture at all: they are listed in "
+            ".dead and not drawn"
+        )
+    return Visualization(
+        images=found.images,
+        objective=tuple(map(str, found.objectives)),
+        score=found.score,
+        trace=found.trace,
+        rank=ranked(found.score, found.dead),
+        dead=found.dead,
+        converged=has_converged(found.trace) & ~found.dead,
+        maximizer="",
+        params={f.name: getattr(maximizer, f.name) for f in fields(maximizer)}
+        | {"starts": request.starts, "negative": request.negative},
+        model="",
+        layer=found.layer,
+        seed=request.seed,
+        class_names=class_names,
+        mean=spec.mean if spec else None,
+        std=spec.std if spec else None,
+        frames=found.frames,
+        diagnostics={"frame_steps": found.frame_steps} | ({"warnings": remarks} if remarks else {}),
+    )
+
+
+def maximize_all(
+    maximizer: Maximizer,
+    objectives: Sequence[Expression],
+    setting: Setting,
+    *,
+    negative: bool,
+) -> Found:
+    """Runs a maximiser for every unit of every objective.
+
+    Units are optimised in chunks of one fixed size, the last padded with copies, so that a unit's
+    picture is the same to the bit whichever others are asked for. Each unit draws from a generator
+    seeded with the seed, its objective's text and the number of the start.
+
+    Args:
+        maximizer: The way to maximise.
+        objectives: Families are written out.
+        setting: What all pictures share; the model is frozen and in eval mode.
+        negative: Also minimise each, as an objective of its own.
+
+    Raises:
+        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        TargetError: An objective names nothing that the model has.
+        MethodError: The maximiser returns something that isn't pictures.
+    """
+    units = _units(objectives, setting, negative=negative)
+    tries = [(unit, start) for unit in range(len(units)) for start in range(setting.starts)]
+    chunks = list(_chunks(units, tries, setting))
+    steps = getattr(maximizer, "steps", 1)
+    keep = sorted({round(i * steps / max(setting.frames - 1, 1)) for i in range(setting.frames)})
+    best: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
+    with progress("maximize", len(chunks) * steps) as advance:
+        for members, size in chunks:
+            rows = [tries[i] for i in members]
+            rows += [rows[-1]] * (size - len(rows))
+            chosen, starts = [units[unit] for unit, _ in rows], [start for _, start in rows]
+            ascent, score = _run(maximizer, chosen, starts, setting, keep, lambda: advance(1, ""))
+            for row, (unit, _) in enumerate(rows[: len(members)]):
+                merit = _merit(ascent.trace[:, row]) if bool(ascent.moved[row]) else -math.inf
+                if unit not in best or merit > best[unit][0]:
+                    traced = ascent.trace[:, row], ascent.frames[:, row]
+                    best[unit] = merit, (ascent.images[row], score[row], *traced)
+    kept = [best[unit][1] for unit in range(len(units))]
+    images, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
+    dead = torch.tensor([best[unit][0] == -math.inf for unit in range(len(units))])
+    blank = _blank(setting)
+    layers = sorted({layer for unit in units for layer in unit.layers})
+    single = len(layers) == 1 and not any(unit.uses_logits for unit in units)
+    return Found(
+        objectives=units,
+        images=torch.stack([blank if d else i for d, i in zip(dead, images, strict=True)]),
+        score=torch.stack(scores).masked_fill(dead.to(setting.device), math.nan),
+        trace=torch.stack(traces, 1),
+        dead=dead,
+        frames=torch.stack(ways, 1),
+        frame_steps=keep,
+        layer=layers[0] if single else None,
+    )
+
+
+def _blank(setting: Setting) -> Tensor:
+    """What stands for a dead unit: the middle of the valid range, or zero."""
+    blank = torch.zeros(setting.shape, dtype=setting.precision, device=setting.device)
+    if setting.low is not None and setting.high is not None:
+        blank = blank + (setting.low + setting.high) / 2
+    return blank
+
+
+def _merit(trace: Tensor) -> float:
+    """The mean objective over the last tenth of the steps, under their transforms."""
+    return float(trace[-max(1, len(trace) // 10) :].double().mean())
+
+
+def _units(
+    objectives: Sequence[Expression], setting: Setting, *, negative: bool
+) -> list[Expression]:
+    """All objectives, families written out, each checked on one picture."""
+    layers = sorted({layer for one in objectives for layer in one.layers})
+    logits = any(one.uses_logits for one in objectives)
+    reading = Reading(setting.module, layers, logits=logits)
+    example = torch.zeros((1, *setting.shape), dtype=setting.dtype, device=setting.device)
+    with failing_as_model_error(setting.module, example):
+        classes, channels = reading.probe(example)
+    units = [unit for one in objectives for unit in one.expand(channels, classes)]
+    if negative:
+        units = [signed for unit in units for signed in (unit, -unit)]
+    with torch.no_grad():
+        scope = reading.scope(example, example, setting.class_names, _reference(reading, setting))
+        for unit in units:
+            evaluate_each([unit], scope)
+    return units
+
+
+def _chunks(
+    units: Sequence[Expression], tries: Sequence[tuple[int, int]], setting: Setting
+) -> Iterator[tuple[list[int], int]]:
+    """Tries that run together, and the size to which they are padded.
+
+    Only expressions of one form share a chunk; a unit whose pictures shall differ from each other
+    shares it with nobody.
+    """
+    forms: dict[tuple[Expression | None, object], list[int]] = {}
+    for i, (unit, _) in enumerate(tries):
+        differ = any(isinstance(node, diversity) for node in units[unit].walk())
+        forms.setdefault((units[unit] if differ else None, units[unit].form), []).append(i)
+    for (alone, _), members in forms.items():
+        size = setting.starts if alone is not None else _size(units[tries[members[0]][0]], setting)
+        for i in range(0, len(members), size):
+            yield members[i : i + size], size
+
+
+def _size(unit: Expression, setting: Setting) -> int:
+    """How many pictures to optimise at once; it depends on model, layer and shape alone."""
+    if setting.batch_size is not None:
+        return setting.batch_size
+    reading = Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
+    example = torch.zeros(setting.shape, dtype=setting.dtype, device=setting.device)
+    widest = WIDEST if setting.device.type == "cpu" else WIDEST_ON_DEVICE
+    return min(chunk_size(reading, example), widest)
+
+
+def _reference(reading: Reading, setting: Setting) -> Mapping[str, Tensor] | None:
+    """What the layers put out for the picture to start from."""
+    if setting.start is None:
+        return None
+    with torch.no_grad():
+        _, activations = reading(setting.start[None].to(setting.dtype))
+    return activations  # type: ignore[no-any-return]
+
+
+def _run(
+    maximizer: Maximizer,
+    units: Sequence[Expression],
+    starts: Sequence[int],
+    setting: Setting,
+    keep: Sequence[int],
+    done: Callable[[], None],
+) -> tuple[Ascent, Tensor]:
+    """One chunk: what the maximiser found, and the objective at its pictures ``[unit]``."""
+    reading = Reading(setting.module, sorted(units[0].layers), logits=units[0].uses_logits)
+    reference = _reference(reading, setting)
+
+    def score(shown: Tensor, pictures: Tensor) -> Tensor:
+        with failing_as_model_error(setting.module, shown):
+            scope = reading.scope(shown.to(setting.dtype), pictures, setting.class_names, reference)
+        found = evaluate_each(units, scope).to(setting.precision)
+        if not bool(torch.isfinite(found).all()):
+            raise ModelError(
+                f"expected a finite objective, got {found[~found.isfinite()][0].item()} for "
+                f"{units[int((~found.isfinite()).nonzero()[0])]}: the model overflows, or the "
+                "objective divides by zero"
+            )
+        return found
+
+    ascent = maximizer(
+        Problem(
+            score=score,
+            shape=setting.shape,
+            generators=[
+                _generator(setting.seed, unit, start)
+                for unit, start in zip(units, starts, strict=True)
+            ],
+            start=setting.start,
+            low=setting.low,
+            high=setting.high,
+            statistics=setting.statistics,
+            keep=frozenset(keep),
+            progress=done,
+            dtype=setting.precision,
+            device=setting.device,
+        )
+    )
+    wanted = (len(units), *setting.shape)
+    if not isinstance(ascent, Ascent) or tuple(ascent.images.shape) != wanted:
+        shape = list(ascent.images.shape) if isinstance(ascent, Ascent) else type(ascent).__name__
+        raise MethodError(f"expected from the maximiser pictures {list(wanted)}, got {shape}")
+    if not bool(torch.isfinite(ascent.images).all()):
+        raise MethodError("expected finite pictures from the maximiser: a smaller rate may help")
+    with torch.no_grad():
+        return ascent, score(ascent.images, ascent.images)
+
+
+def _generator(seed: int, unit: Expression, start: int) -> torch.Generator:
+    """A unit's own source of random numbers, whatever stands beside it."""
+    digest = hashlib.sha256(f"{seed} {start} {unit}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
