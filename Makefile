@@ -7,10 +7,10 @@ SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint type docs docs-serve bench clean
+.PHONY: help demo test test-browser quick lint type docs docs-serve bench clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo ## Install into .venv and explain a face: the main job
 	$(BIN)/explainkit run fer_hw3 saliency
@@ -19,7 +19,10 @@ test: $(VENV)/.test ## Install what tests need and run them all
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.test ## The tests without the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not browser'
+
+test-browser: docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.lint ## Style, as CI checks it
 	$(BIN)/ruff check .
@@ -48,6 +51,12 @@ $(VENV)/.demo: $(SPEC)
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) -e '.[test]' -e plugins/fer_hw3
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	command -v chromium chromedriver > /dev/null || apt-get install -y chromium chromium-driver
+	$(PIP) -e '.[browser]'
+	$(PIP) --no-deps axe-playwright-python  # for the axe-core inside; it would bring a browser
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -1,13 +1,14 @@
 """A headless Chromium that records what pages log and ask for."""
 
+import base64
 import json
+import os
 import shutil
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="make test-browser installs selenium")
-
-DESKTOP, PHONE = (1280, 900, 1.0, False), (390, 844, 2.0, True)
+from report_forms import DESKTOP
 
 
 class Browser:
@@ -66,13 +67,13 @@ class Browser:
         data = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}
         )["data"]
-        import base64
-
         path.write_bytes(base64.b64decode(data))
 
 
 @pytest.fixture(scope="session")
 def browser():
+    from selenium import webdriver
+
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.fail("expected chromium and chromedriver: make test-browser installs them")
@@ -85,3 +86,29 @@ def browser():
     started = webdriver.Chrome(options=options, service=service)
     yield Browser(started)
     started.quit()
+
+
+@pytest.fixture
+def axe(browser):
+    """A function that gives what axe-core finds wrong with the page that is open."""
+    source = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
+
+    def found():
+        browser.js(source)
+        result = browser.driver.execute_async_script("axe.run().then(arguments[0])")
+        return [
+            f"{rule['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
+            for rule in result["violations"]
+            for node in rule["nodes"]
+        ]
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory):
+    """The folder for screenshots: what EXPLAINKIT_SHOTS names, else a temporary one."""
+    named = os.environ.get("EXPLAINKIT_SHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

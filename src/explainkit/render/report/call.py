@@ -40,7 +40,9 @@ def call(one: Explanation) -> str:
         parameters = []
     targets = one.target.tolist()
     target = repr(targets[0])
-    if len(set(targets)) > 1:
+    if len(set(targets)) > 1 and one.logits.argmax(1).tolist() == targets:
+        target = "None"
+    elif len(set(targets)) > 1:
         target = f"torch.tensor({targets})"
         imports["import torch"] = None
     elif one.expression is not None:

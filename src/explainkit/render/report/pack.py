@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-ROOM = 1_000_000
+ROOM = 500_000
 """Bytes of numbers up to which all maps of a report are kept in single precision."""
 
 _SIDE, _ROW = 2048, 4

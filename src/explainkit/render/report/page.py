@@ -30,7 +30,10 @@ from explainkit.render.report.content import (
 from explainkit.render.report.pack import ROOM, Grid, Packed, data_uri, pack
 
 _FEW = 16
-"""Pictures up to which the overlays that need no script are exact, and the index needs no bar."""
+"""Pictures up to which the index needs no bar to scroll."""
+
+_SMALL = 40_000
+"""Pixels up to which the overlays that need no script are exact."""
 
 
 def page(content: Content, command: str | None) -> str:
@@ -160,8 +163,9 @@ def _index(content: Content) -> Iterator[str]:
             f'<label>True class <select id="true"><option value="">any</option>{options}</select>'
             "</label>"
         )
+    choice = f'<select id="read"><option value="">any</option>{options}</select>'
     yield (
-        f'<label>Read as <select id="read"><option value="">any</option>{options}</select></label>'
+        f"<label>Read as {choice}</label>"
         '<label>Confidence from <input id="least" type="number" min="0" max="1" step="0.05" '
         'value="0"></label><label>to <input id="most" type="number" min="0" max="1" step="0.05" '
         'value="1"></label><output id="found"></output></form>'
@@ -222,7 +226,7 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
         yield _panel(
             f"map-{m}", name, explained, grid, images,
             f"{name} over the picture, scaled {scaling_titles()[SCALINGS[0]]}: {alt}",
-            exact=count <= _FEW, bar=_bar(content.maps[m]),
+            exact=content.maps[m].size <= _SMALL, bar=_bar(content.maps[m]),
         )  # fmt: skip
     yield "</div>"
     yield from _controls()
