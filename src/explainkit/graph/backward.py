@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from explainkit.errors import MethodError
-from explainkit.graph.tape import Record, Trace, nodes_from
+from explainkit.graph.names import SHAPES
+from explainkit.graph.tape import COPY_SLICES, Record, Trace, nodes_from
 
 Gradients = Sequence[Tensor | None]
 
@@ -23,13 +24,13 @@ class Operator:
         name: ``relu``, ``convolution``, …; the class of a Python function.
         node: Its autograd node.
         record: Its call; None for a Python function.
-        index: Position among the operators of the forward, from its end.
+        users: How many operators use what it gave.
     """
 
     name: str
     node: Node
     record: Record | None
-    index: int
+    users: int
 
     @property
     def depends(self) -> tuple[bool, ...]:
@@ -38,9 +39,30 @@ class Operator:
 
     def gradient(self, *gradients: Tensor | None) -> Gradients:
         """What autograd itself gives for the inputs."""
-        call = getattr(self.node, "apply", self.node)  # Python functions are not callable
-        found = call(*gradients)
+        # the node of a Python function can't be called, but applied
+        found = (self.node if callable(self.node) else self.node.apply)(*gradients)
         return found if isinstance(found, tuple) else (found,)
+
+
+@dataclass(frozen=True, eq=False)
+class _SliceOperator(Operator):
+    """An operator that changed a part of a larger tensor in place, seen as if it stood alone."""
+
+    whole: Tensor
+
+    def slice_of(self, tensor: Tensor) -> Tensor:
+        """The part of the larger tensor, as a view."""
+        assert self.record is not None and self.record.slot is not None
+        size, stride, offset = self.record.slot
+        return tensor.as_strided(size, stride, offset)
+
+    def gradient(self, *gradients: Tensor | None) -> Gradients:
+        """What autograd gives for the part, and for what was mixed into it."""
+        whole = self.whole.clone()
+        if gradients[0] is not None:
+            self.slice_of(whole).copy_(gradients[0])
+        first, *others = super().gradient(whole)
+        return (None if first is None else self.slice_of(first), *others)
 
 
 class Rules(Protocol):
@@ -114,7 +136,7 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
     pending: dict[Node, dict[int, Tensor]] = {root: {trace.scores.output_nr: seeds}}
     reached = None
     with torch.no_grad():
-        for index, node in enumerate(nodes_from(root)):
+        for node, users in nodes_from(root).items():
             given = pending.pop(node, None)
             if given is None:
                 continue
@@ -122,8 +144,7 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
                 if leaf is trace.inputs:
                     reached = given[0]
                 continue
-            operator = _operator(trace, node, index)
-            found, rule = rules(operator, _outputs(node, given))
+            operator, found, rule = _pass(trace, node, users, _outputs(node, given), rules)
             coverage.counts[operator.name, rule] += 1
             for (below, slot), gradient in zip(node.next_functions, found, strict=True):
                 if below is None or gradient is None:
@@ -135,14 +156,29 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
     return reached, coverage
 
 
-def _operator(trace: Trace, node: Node, index: int) -> Operator:
+def _pass(
+    trace: Trace, node: Node, users: int, gradients: Gradients, rules: Rules
+) -> tuple[Operator, Gradients, str]:
+    """One operator under the rules; a change in place reaches only the part that it changed."""
     record = trace.record_of(node)
     if record is None:
-        return Operator(type(node).__name__.removesuffix("Backward"), node, None, index)
-    return Operator(record.name, node, record, index)
+        name = type(node).__name__.removesuffix("Backward")
+        operator = Operator(name, node, None, users)
+        return operator, *rules(operator, gradients)
+    if record.slot is None or node.name() != COPY_SLICES or record.name in SHAPES:
+        operator = Operator(record.name, node, record, users)
+        return operator, *rules(operator, gradients)
+    given = gradients[0]
+    assert given is not None
+    whole = given.clone(memory_format=torch.contiguous_format)
+    part = _SliceOperator(record.name, node, record, users, whole)
+    found, rule = rules(part, (part.slice_of(whole).clone(),))
+    if found[0] is not None:
+        part.slice_of(whole).copy_(found[0])
+    return part, (whole, *found[1:]), rule
 
 
 def _outputs(node: Node, given: dict[int, Tensor]) -> Gradients:
     """Gradients of all outputs in order; None for those that nothing uses."""
-    count = max(max(given) + 1, len(getattr(node, "_input_metadata", ())))
+    count = max(*given, len(node._input_metadata) - 1) + 1
     return [given.get(i) for i in range(count)]

@@ -7,9 +7,9 @@ two are linked by the number that autograd gives to a node when it makes it, rig
 operator runs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainkit.errors import ModelError
+
+COPY_SLICES = "torch::autograd::CopySlices"
+"""The node of a change in place of a part of a tensor."""
 
 
 class _Value:
@@ -36,22 +39,32 @@ class Record:
 
     Attributes:
         name: As torch's dispatcher knows it, without overload and trailing underscore: ``relu``.
-        arguments: Positional arguments, tensors left out where they were not kept.
-        options: Keyword arguments.
-        slices: Size, stride and offset of what the call wrote to, where it wrote in place.
+        options: Keyword arguments that are no tensors.
+        slot: Size, stride and offset of what the call wrote to, where it wrote in place.
     """
 
     name: str
-    arguments: tuple[Any, ...]
     options: Mapping[str, Any]
-    slices: tuple[torch.Size, tuple[int, ...], int] | None = None
-    _inputs: list[_Value] = field(default_factory=list)
-    _outputs: list[_Value] = field(default_factory=list)
+    slot: tuple[torch.Size, tuple[int, ...], int] | None = None
+    _arguments: tuple[Any, ...] = ()
+    _outputs: tuple[_Value, ...] = ()
+
+    def argument(self, place: int, default: Any = None) -> Any:
+        """A positional argument; a tensor as it was, None where it was not kept."""
+        if place >= len(self._arguments):
+            return default
+        found = self._arguments[place]
+        return found.tensor if isinstance(found, _Value) else found
 
     @property
-    def inputs(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         """The tensors among the arguments, in order, as they were; empty where not kept."""
-        return [value.tensor for value in self._inputs]
+        return [value.tensor for value in self._arguments if isinstance(value, _Value)]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The results, as they were."""
+        return [value.tensor for value in self._outputs]
 
     @property
     def output(self) -> Tensor:
@@ -63,7 +76,8 @@ class Tape(TorchDispatchMode):
     """Records the operators that run while it is active.
 
     Attributes:
-        records: By the sequence number of the autograd node that belongs to it.
+        records: By the sequence number of the autograd node that was made last: the first is the
+            node's own operator, save for a copy that autograd may take first; the others helped.
 
     Args:
         keep: Names of the operators whose inputs and outputs are wanted.
@@ -71,7 +85,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.records: dict[int, Record] = {}
+        self.records: dict[int, list[Record]] = {}
         self._keep = keep
         self._held: dict[int, list[_Value]] = {}
 
@@ -82,23 +96,25 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         number = torch.autograd._get_sequence_nr() - 1
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        record = None
-        if number not in self.records:
-            kept = name in self._keep
-            record = Record(name, tuple(None if _has_tensor(a) else a for a in args), kwargs)
-            self.records[number] = record
-            if kept:
-                record._inputs = [self._hold(tensor) for tensor in _tensors(args)]
-        if func._schema.is_mutable:
-            written = args[0] if args and isinstance(args[0], Tensor) else None
-            if written is not None:
-                self._detach(written)
-                if record is not None:
-                    record.slices = (written.size(), written.stride(), written.storage_offset())
+        kept = name in self._keep
+        record = Record(name, {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)})
+        record._arguments = tuple(self._argument(a, kept) for a in args)
+        self.records.setdefault(number, []).append(record)
+        if func._schema.is_mutable and args and isinstance(args[0], Tensor):
+            written = args[0]
+            self._detach(written)
+            record.slot = (written.size(), written.stride(), written.storage_offset())
         result = func(*args, **kwargs)
-        if record is not None and name in self._keep:
-            record._outputs = [self._hold(tensor) for tensor in _tensors((result,))]
+        if kept:
+            results = result if isinstance(result, tuple | list) else (result,)
+            record._outputs = tuple(self._hold(r) for r in results if isinstance(r, Tensor))
         return result
+
+    def _argument(self, argument: Any, kept: bool) -> Any:
+        if isinstance(argument, Tensor):
+            return self._hold(argument) if kept else None
+        # lists of tensors (cat, stack) are never read by a rule
+        return None if _holds_tensor(argument) else argument
 
     def _hold(self, tensor: Tensor) -> _Value:
         value = _Value(tensor.detach())
@@ -111,18 +127,8 @@ class Tape(TorchDispatchMode):
             value.tensor = value.tensor.clone()
 
 
-def _has_tensor(argument: Any) -> bool:
-    return isinstance(argument, Tensor) or (
-        isinstance(argument, list | tuple) and any(isinstance(a, Tensor) for a in argument)
-    )
-
-
-def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, list | tuple):
-            yield from _tensors(argument)
+def _holds_tensor(argument: Any) -> bool:
+    return isinstance(argument, list | tuple) and any(isinstance(a, Tensor) for a in argument)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +143,29 @@ class Trace:
 
     inputs: Tensor
     scores: Tensor
-    records: Mapping[int, Record]
+    records: Mapping[int, list[Record]]
 
     def record_of(self, node: Node) -> Record | None:
         """The operator call behind an autograd node, or None: a Python function, a leaf."""
-        number = node._sequence_nr()
-        if node.name() == "torch::autograd::CopySlices":
-            number -= 1  # the node of the change itself was made right before
-        return None if isinstance(node, torch.autograd.Function) else self.records.get(number)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return None
+        if node.name() == COPY_SLICES:  # the node of the change itself was made right before
+            calls = self.records.get(node._sequence_nr() - 1, [])
+            return next((call for call in calls if call.slot is not None), None)
+        calls = self.records.get(node._sequence_nr(), [])
+        own = _plain(node.name().partition("Backward")[0])
+        named = (call for call in calls if _plain(call.name) == own)
+        return next(named, calls[0] if calls else None)
+
+    def calls(self, names: frozenset[str]) -> list[Record]:
+        """All calls of some operators, in the order in which they ran."""
+        return [
+            call for _, calls in sorted(self.records.items()) for call in calls if call.name in names
+        ]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 @contextmanager
@@ -188,28 +209,26 @@ def refuse_scripted(model: nn.Module) -> None:
         )
 
 
-def nodes_from(root: Node) -> list[Node]:
-    """All nodes below one, each after every node that uses it."""
-    found: dict[Node, int] = {}
+def nodes_from(root: Node) -> dict[Node, int]:
+    """All nodes below one, each after every node that uses it, with the number of its users."""
+    users: dict[Node, int] = {root: 0}
     stack = [root]
     while stack:
-        node = stack.pop()
-        if node in found:
-            continue
-        found[node] = 0
-        stack += [below for below, _ in node.next_functions if below is not None]
-    for node in found:
-        for below, _ in node.next_functions:
+        for below, _ in stack.pop().next_functions:
             if below is not None:
-                found[below] += 1
-    ready = [node for node, users in found.items() if not users]
-    order = []
+                if below not in users:
+                    users[below] = 0
+                    stack.append(below)
+                users[below] += 1
+    waiting = dict(users)
+    ready = [root]
+    ordered: dict[Node, int] = {}
     while ready:
         node = ready.pop()
-        order.append(node)
+        ordered[node] = users[node]
         for below, _ in node.next_functions:
             if below is not None:
-                found[below] -= 1
-                if not found[below]:
+                waiting[below] -= 1
+                if not waiting[below]:
                     ready.append(below)
-    return order
+    return ordered

@@ -1,0 +1,44 @@
+"""What an operator is to a rule, given which of its inputs come from the image."""
+
+from typing import Literal
+
+from explainkit.graph.backward import Operator
+from explainkit.graph.names import BATCH_NORMS, GATES, LAYERS, LINEAR, MAXIMA, NORMS, SOFTMAXES, UNARY
+
+Kind = Literal[
+    "linear", "layer", "unary", "gate", "product", "quotient", "maximum", "softmax", "norm", ""
+]  # fmt: skip
+
+
+def kind_of(operator: Operator) -> Kind:
+    """What an operator is, given which of its inputs come from the image; "" if none knows it."""
+    name, depends = operator.name, operator.depends
+    if operator.record is None:
+        return ""
+    both = sum(depends) > 1
+    if name in LAYERS:
+        return "product" if both and name != "convolution" else "" if both else "layer"
+    if name == "mul":
+        return "product" if both else "linear"
+    if name == "div":
+        return "quotient" if len(depends) > 1 and depends[1] else "linear"
+    if name in BATCH_NORMS and not trains(operator):
+        return "linear"
+    sets: tuple[tuple[frozenset[str], Kind], ...] = (
+        (UNARY, "unary"),
+        (GATES, "gate"),
+        (MAXIMA, "maximum"),
+        (SOFTMAXES, "softmax"),
+        (NORMS, "norm"),
+        (LINEAR, "linear"),
+    )
+    return next((kind for names, kind in sets if name in names), "")
+
+
+def trains(operator: Operator) -> bool:
+    """Whether a batch normalisation uses the statistics of the batch at hand."""
+    record = operator.record
+    if record is None or record.name == "_native_batch_norm_legit_no_training":
+        return False
+    flags = [value for place in range(6) if isinstance(value := record.argument(place), bool)]
+    return flags[0] if flags else True

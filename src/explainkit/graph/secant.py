@@ -1,0 +1,282 @@
+"""Multipliers over a finite change: what carries Δscore back to Δimage without losing any of it.
+
+For an operator with inputs ``x`` and, on a baseline, ``x₀``, a multiplier ``m`` satisfies
+``Δy = m · Δx`` exactly. Linear operators have their gradient; a function of one number has
+``Δy / Δx``; a product gives each factor the average of the other, since
+``Δ(ab) = Δa · (b + b₀)/2 + Δb · (a + a₀)/2``; everything else is made of these.
+"""
+
+import torch
+from torch import Tensor
+
+from explainkit.graph.backward import Gradients, Operator
+from explainkit.graph.names import BATCH_NORMS
+from explainkit.graph.tape import Record
+
+SMALL = 1e-10
+"""Changes below this take the gradient instead of a quotient of two roundings."""
+
+
+def unary(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Tensor:
+    """``g · Δy / Δx``; the gradient where ``x`` hardly changes."""
+    change = record.tensors[0] - base.tensors[0]
+    still = change.abs() < SMALL
+    secant = (record.output - base.output) / torch.where(still, 1.0, change)
+    if not still.any():
+        return gradient * secant
+    own = next(g for g in operator.gradient(gradient) if g is not None)
+    return torch.where(still, own, gradient * secant)
+
+
+def product(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
+    """Each factor gets the gradient with the other at its average."""
+    *offset, left, right = record.tensors
+    *_, left_base, right_base = base.tensors
+    left_mean, right_mean = (left + left_base) / 2, (right + right_base) / 2
+    if record.name == "mul":
+        found = [gradient * right_mean, gradient * left_mean]
+        shapes = [left.shape, right.shape]
+        return tuple(
+            _fit(g, shape) if wanted else None
+            for g, shape, wanted in zip(found, shapes, operator.depends, strict=True)
+        )
+    scaled = gradient * record.options.get("alpha", 1)
+    factors: Gradients = (
+        scaled @ right_mean.transpose(-1, -2),
+        left_mean.transpose(-1, -2) @ scaled,
+    )
+    if offset:
+        own = _fit(gradient * record.options.get("beta", 1), offset[0].shape)
+        return (own if operator.depends[0] else None, *factors)
+    return factors
+
+
+def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
+    """``a · σ(b)`` of the two halves of a tensor: a product, and the secant of the sigmoid."""
+    axis = record.argument(1, -1)
+    (a, b), (a_base, b_base) = (r.tensors[0].chunk(2, axis) for r in (record, base))
+    open_, open_base = b.sigmoid(), b_base.sigmoid()
+    change = b - b_base
+    still = change.abs() < SMALL
+    slope = torch.where(
+        still, open_ * (1 - open_), (open_ - open_base) / torch.where(still, 1.0, change)
+    )
+    halves = (gradient * (open_ + open_base) / 2, gradient * (a + a_base) / 2 * slope)
+    return torch.cat(halves, axis)
+
+
+def quotient(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
+    """``a / b`` as the product of ``a`` and ``1 / b``, whose secant is ``−1 / (b b₀)``."""
+    top, bottom = _pair(record)
+    top_base, bottom_base = _pair(base)
+    reciprocal = (1 / bottom + 1 / bottom_base) / 2
+    below = -gradient * (top + top_base) / 2 / (bottom * bottom_base)
+    found = (
+        _fit(gradient * reciprocal, top.shape) if operator.depends[0] else None,
+        _fit(below, bottom.shape),
+    )
+    return found[: len(operator.depends)]
+
+
+def _pair(record: Record) -> tuple[Tensor, Tensor]:
+    top, bottom = record.tensors
+    return top, bottom
+
+
+def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients | None:
+    """All of the change goes to the element that is the larger of the two maxima.
+
+    That element's own change has the sign of the maximum's and at least its size, so that the
+    multiplier lies between 0 and 1. None for a form that is not known.
+    """
+    if record.name in {"maximum", "minimum"} or len(record.tensors) == 2:  # noqa: PLR2004
+        return _pairwise(operator, record, base, gradient)
+    x, x_base = record.tensors[0], base.tensors[0]
+    smallest = record.name in {"amin", "min"}
+    if "pool" in record.name:
+        dims = next(d for d in (1, 2, 3) if f"pool{d}d" in record.name)
+        flat, flat_base = x.flatten(-dims), x_base.flatten(-dims)
+        places = record.outputs[1].flatten(-dims)
+        places_base = base.outputs[1].flatten(-dims)
+        out, out_base = record.output.flatten(-dims), base.output.flatten(-dims)
+        g = gradient.flatten(-dims)
+        found = _to_winner(flat, flat_base, out, out_base, places, places_base, g, smallest=False)
+        return (found.reshape(x.shape),)
+    axes = record.argument(1, [])
+    axes = [axes] if isinstance(axes, int) else list(axes or [])
+    if not axes:
+        return None
+    axes = [axis % x.dim() for axis in axes]
+    kept = [axis for axis in range(x.dim()) if axis not in axes]
+    order = kept + axes
+    moved, moved_base = (t.permute(order).flatten(len(kept)) for t in (x, x_base))
+    pick = torch.argmin if smallest else torch.argmax
+    places, places_base = (pick(t, -1, keepdim=True) for t in (moved, moved_base))
+    out, out_base = moved.gather(-1, places), moved_base.gather(-1, places_base)
+    keepdim = bool(record.argument(2, False))
+    g = gradient
+    if keepdim:
+        g = g.permute(order).flatten(len(kept)).squeeze(-1)
+    found = _to_winner(
+        moved, moved_base, out, out_base, places, places_base, g[..., None], smallest=smallest
+    )
+    shape = [x.shape[axis] for axis in order]
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return (found.reshape(shape).permute(back),)
+
+
+def _to_winner(
+    x: Tensor,
+    x_base: Tensor,
+    out: Tensor,
+    out_base: Tensor,
+    places: Tensor,
+    places_base: Tensor,
+    gradient: Tensor,
+    *,
+    smallest: bool,
+) -> Tensor:
+    """Scatters the multipliers along the last axis."""
+    first = out <= out_base if smallest else out >= out_base
+    chosen = torch.where(first, places, places_base.expand_as(places))
+    change = (x - x_base).gather(-1, chosen)
+    still = change.abs() < SMALL
+    multiplier = torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, change))
+    return torch.zeros_like(x).scatter_add_(-1, chosen, gradient * multiplier)
+
+
+def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
+    """The larger (or smaller) of two tensors, element by element."""
+    (a, b), (a_base, b_base) = _pair(record), _pair(base)
+    out, out_base = record.output, base.output
+    smallest = "min" in record.name
+    from_a = torch.where(out <= out_base if smallest else out >= out_base, a == out, a_base == out_base)
+    changes = torch.where(from_a, a - a_base, b - b_base)
+    still = changes.abs() < SMALL
+    share = gradient * torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, changes))
+    found = (_fit(share * from_a, a.shape), _fit(share * ~from_a, b.shape))
+    return tuple(g if wanted else None for g, wanted in zip(found, operator.depends, strict=True))
+
+
+def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
+    """``e / Σe`` and its relatives, as exponential, sum and reciprocal (or logarithm)."""
+    x, x_base = record.tensors[0], base.tensors[0]
+    axes = record.argument(1)
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    top = torch.maximum(x.amax(axes, keepdim=True), x_base.amax(axes, keepdim=True))
+    top = torch.where(torch.isfinite(top), top, 0)  # a row that is masked away
+    e, e_base = (x - top).exp(), (x_base - top).exp()
+    total, total_base = e.sum(axes, keepdim=True), e_base.sum(axes, keepdim=True)
+    change = x - x_base
+    still = ~(change.abs() >= SMALL)  # also where both are −inf
+    slope = torch.where(still, e, (e - e_base) / torch.where(still, 1.0, change))
+    if record.name in {"_log_softmax", "logsumexp"}:
+        ratio = total / total_base
+        small = (ratio - 1).abs() < SMALL
+        log_slope = torch.where(
+            small, 1 / total, ratio.log() / torch.where(small, 1.0, total - total_base)
+        )
+        if record.name == "logsumexp":
+            if not record.argument(2, False):
+                for axis in sorted(axis % x.dim() for axis in axes):
+                    gradient = gradient.unsqueeze(axis)
+            return gradient * log_slope * slope
+        return gradient - gradient.sum(axes, keepdim=True) * log_slope * slope
+    inverse = (1 / total + 1 / total_base) / 2
+    crossed = (gradient * (e + e_base) / 2).sum(axes, keepdim=True) / (total * total_base)
+    return (gradient * inverse - crossed) * slope
+
+
+def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
+    """Normalisations, as difference from the mean, square, mean, reciprocal root and product.
+
+    None for a form that is not known.
+    """
+    x, x_base = record.tensors[0], base.tensors[0]
+    name = record.name
+    if name == "linalg_vector_norm":
+        if record.argument(1, 2) != 2:  # noqa: PLR2004
+            return None
+        gradient, total = (_spread(t, record, 2, x.dim()) for t in (gradient, record.output))
+        total_base = _spread(base.output, base, 2, x.dim())
+        return gradient * (x + x_base) / (total + total_base).clamp(min=SMALL)
+    if name in {"var", "std"}:
+        return _spread_of(record, base, gradient)
+    if name == "native_group_norm":
+        groups, eps = record.argument(6), record.argument(7)
+        weight = record.argument(1)
+        scale = 1.0 if weight is None else weight.reshape(1, -1, *[1] * (x.dim() - 2))
+        shape = (-1, groups, x.shape[1] // groups, *x.shape[2:])
+        x_in, base_in, g = (t.reshape(shape) for t in (x, x_base, gradient * scale))
+        axes = list(range(2, x_in.dim()))
+        return _normalised(x_in, base_in, g, axes, eps, centred=True).reshape(x.shape)
+    if name in BATCH_NORMS:
+        if x.shape[0] != 1:
+            return None  # statistics of the batch mix the images
+        weight = record.argument(1)
+        scale = 1.0 if weight is None else weight.reshape(1, -1, *[1] * (x.dim() - 2))
+        axes = [0, *range(2, x.dim())]
+        eps = record.argument(7, 1e-5)
+        return _normalised(x, x_base, gradient * scale, axes, eps, centred=True)
+    weight = record.argument(2)
+    axes = [-1 - axis for axis in range(len(record.argument(1)))]
+    eps = record.argument(4 if name == "native_layer_norm" else 3)
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    g = gradient if weight is None else gradient * weight
+    return _normalised(x, x_base, g, axes, eps, centred=name == "native_layer_norm")
+
+
+def _normalised(
+    x: Tensor, x_base: Tensor, gradient: Tensor, axes: list[int], eps: float, *, centred: bool
+) -> Tensor:
+    if centred:
+        x, x_base = x - x.mean(axes, keepdim=True), x_base - x_base.mean(axes, keepdim=True)
+    variance = x.square().mean(axes, keepdim=True) + eps
+    variance_base = x_base.square().mean(axes, keepdim=True) + eps
+    root, root_base = variance.sqrt(), variance_base.sqrt()
+    inverse = (1 / root + 1 / root_base) / 2
+    # Δ(v^-½) / Δv, without the difference of two nearly equal numbers
+    slope = -1 / (root * root_base * (root + root_base))
+    middle = (x + x_base) / 2
+    count = x.numel() // variance.numel()
+    crossed = (gradient * middle).sum(axes, keepdim=True) * slope * 2 * middle / count
+    found = gradient * inverse + crossed
+    return found - found.mean(axes, keepdim=True) if centred else found
+
+
+def _spread_of(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
+    """Variance and standard deviation."""
+    x, x_base = record.tensors[0], base.tensors[0]
+    axes = record.argument(1)
+    if axes is None or isinstance(axes, bool):
+        return None
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    correction = record.options.get("correction", 1)
+    gradient = _spread(gradient, record, 1, x.dim())
+    count = 1
+    for axis in axes:
+        count *= x.shape[axis]
+    middle = (x + x_base) / 2
+    middle = middle - middle.mean(axes, keepdim=True)
+    found = gradient * 2 * middle / max(count - (1 if correction is None else correction), 1)
+    if record.name == "std":
+        total = _spread(record.output, record, 1, x.dim()) + _spread(base.output, base, 1, x.dim())
+        found = found / total.clamp(min=SMALL)
+    return found
+
+
+def _spread(tensor: Tensor, record: Record, place: int, dim: int) -> Tensor:
+    """Puts back the axes that a reduction took away."""
+    axes = record.argument(place)
+    keepdim = bool(record.options.get("keepdim", record.argument(place + 1, False)))
+    if keepdim or axes is None:
+        return tensor
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    for axis in sorted(axis % dim for axis in axes):
+        tensor = tensor.unsqueeze(axis)
+    return tensor
+
+
+def _fit(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Sums over what was broadcast."""
+    return gradient.sum_to_size(shape) if gradient.shape != shape else gradient

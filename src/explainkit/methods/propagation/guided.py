@@ -1,0 +1,115 @@
+"""Gradients that let only positive evidence through activations."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from explainkit.graph.backward import Gradients, Operator
+from explainkit.graph.names import ACTIVATIONS
+from explainkit.graph.operators import kind_of
+from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, walk
+from explainkit.passes import Needs
+from explainkit.types import Attribution
+
+
+@dataclass(frozen=True)
+class _Rectified:
+    """Both methods' rule: what comes to an activation is cut to its positive part."""
+
+    method: str
+    through: bool
+    uncovered: Uncovered
+    keep: frozenset[str] = frozenset()
+
+    def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        if operator.name in ACTIVATIONS:
+            positive = [None if g is None else g.clamp(min=0) for g in gradients]
+            if self.through:
+                return operator.gradient(*positive), "rectified gradient"
+            return (positive[0], *[None] * (len(operator.depends) - 1)), "rectified"
+        found = operator.gradient(*gradients)
+        if not kind_of(operator):
+            return found, fall_back(operator, self.uncovered, self.method)
+        return found, "gradient"
+
+
+@dataclass(frozen=True)
+class GuidedBackprop:
+    """The gradient, cut to its positive part at every activation on the way back.
+
+    ``g_in = f'(x) · max(g_out, 0)`` at each activation f, which for a rectifier is
+    ``1[x > 0] · max(g_out, 0)``; the plain gradient everywhere else. The rule sits on operators:
+    functional, reused and in-place rectifiers, and those inside any block, all have it. Smooth
+    activations (GELU, SiLU, …) pass the positive part through their own slope.
+
+    The map shows edges that speak for *some* class: it hardly depends on the target and on the
+    weights of late layers (Adebayo et al., 2018, arXiv:1810.03292).
+
+    Attributes:
+        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+            its plain gradient, and a warning.
+
+    References:
+        Springenberg, Dosovitskiy, Brox and Riedmiller (2015), "Striving for Simplicity: The All
+        Convolutional Net", arXiv:1412.6806.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["functional"], 0, "guided_backprop")
+        >>> e.coverage["operators"]["relu"]
+        {'rectified gradient': 2}
+    """
+
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module) -> Needs:
+        """A recorded forward, without values."""
+        return Needs(values=frozenset())
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]``, score per unit of input."""
+        rules = _Rectified("guided_backprop", through=True, uncovered=self.uncovered)
+        values, diagnostics, _ = walk(model, inputs, target, rules)
+        return Attribution(values, diagnostics=diagnostics)
+
+
+@dataclass(frozen=True)
+class Deconvnet:
+    """A network run backwards, its activations applied to what comes back.
+
+    ``g_in = max(g_out, 0)`` at each activation, whatever its input was; the plain gradient
+    everywhere else, through the switches of max pooling.
+
+    Attributes:
+        uncovered: As in `GuidedBackprop`.
+
+    References:
+        Zeiler and Fergus (2014), "Visualizing and Understanding Convolutional Networks",
+        arXiv:1311.2901.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["in_place"], 0, "deconvnet")
+        >>> e.coverage["operators"]["relu"]
+        {'rectified': 2}
+    """
+
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module) -> Needs:
+        """A recorded forward, without values."""
+        return Needs(values=frozenset())
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]``, score per unit of input."""
+        rules = _Rectified("deconvnet", through=False, uncovered=self.uncovered)
+        values, diagnostics, _ = walk(model, inputs, target, rules)
+        return Attribution(values, diagnostics=diagnostics)

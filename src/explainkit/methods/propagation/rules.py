@@ -1,0 +1,67 @@
+"""What the propagation methods share: the walk from a score, and what happens without a rule."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.graph.backward import Coverage, Operator, Rules, propagate
+from explainkit.graph.tape import Trace
+from explainkit.passes import traced
+
+Uncovered = Literal["error", "gradient"]
+
+FALLBACK = "gradient (no rule)"
+"""How coverage names an operator that was passed by its gradient for want of a rule."""
+
+
+def fall_back(operator: Operator, uncovered: Uncovered, what: str) -> str:
+    """What to call the use of a plain gradient, or an error that says there is no rule.
+
+    Args:
+        operator: The operator without a rule.
+        uncovered: What the caller asked for.
+        what: The method, for the error.
+
+    Raises:
+        MethodError: ``uncovered`` is ``"error"``.
+    """
+    if uncovered == "gradient":
+        return FALLBACK
+    raise MethodError(
+        f"{what} has no rule for the operator {operator.name!r} of this model: write that step "
+        "with operators that it knows, or pass uncovered='gradient' to let its plain gradient "
+        "stand in (the coverage of the result then says so)"
+    )
+
+
+def check_uncovered(value: str) -> None:
+    """Raises where a field ``uncovered`` is neither of its values."""
+    if value not in {"error", "gradient"}:
+        raise MethodError(f"uncovered: expected 'error' or 'gradient', got {value!r}")
+
+
+def seeds_of(trace: Trace, target: Tensor) -> Tensor:
+    """One at each image's target, zero elsewhere: like the scores."""
+    seeds = torch.zeros_like(trace.scores)
+    return seeds.scatter_(1, target[:, None], 1.0)
+
+
+def walk(
+    model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules
+) -> tuple[Tensor, dict[str, Any], Trace]:
+    """What reaches the image from the target's score, the coverage, and the forward behind both."""
+    trace = traced(model, inputs, rules.keep)
+    reached, coverage = propagate(trace, seeds_of(trace, target), rules)
+    return reached, report(coverage), trace
+
+
+def report(coverage: Coverage) -> dict[str, Any]:
+    """Coverage as diagnostics, with a warning where something fell back."""
+    found = coverage.as_dict(frozenset({FALLBACK}))
+    remarks = {}
+    if found["fallbacks"]:
+        names = ", ".join(found["fallbacks"])
+        remarks = {"warnings": [f"no rule for {names}: the plain gradient stood in, as asked for"]}
+    return {"coverage": found, **remarks}
