@@ -91,8 +91,8 @@ def train(
 
     if not 0 <= seed < 2**32:
         raise typer.BadParameter(f"--seed {seed}: expected 0 to {2**32 - 1}")
-    if rate is not None and not 0 < rate < float("inf"):
-        raise typer.BadParameter(f"--rate {rate}: expected a number above 0")
+    if rate is not None and not 0 < rate <= 1000:
+        raise typer.BadParameter(f"--rate {rate}: expected a number above 0, at most 1000")
     place = out or options.OUT / f"train-{model}"
     how = _changed(recipe_for(model, recipe), rate, batch)
     on = options.find_device(device)
@@ -272,8 +272,9 @@ def _report(
         }
         typer.echo(json.dumps(found))
         return
+    plural = "s" if training.epochs > 1 else ""
     typer.echo(
-        f"{training.model}, {training.epochs} epochs of {counts[0]:,} pictures of {data} in "
+        f"{training.model}, {training.epochs} epoch{plural} of {counts[0]:,} pictures of {data} in "
         f"{dt.timedelta(seconds=round(seconds))}"
         + (f", {memory:,.0f} MB of memory at most" if memory else "")
     )

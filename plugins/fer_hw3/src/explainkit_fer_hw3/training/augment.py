@@ -61,7 +61,7 @@ def _lost(images: Tensor, losing: Tensor, generator: torch.Generator) -> Tensor:
     """Where pixels are deleted, bool, in the shape of the images; ``losing`` tells in which."""
     n, _, height, width = images.shape
     share = 0.3 * torch.rand(n, generator=generator) * losing
-    places = (n, 1, height // CELL + 1, width // CELL + 1)
+    places = (n, 1, -(-height // CELL) + 1, -(-width // CELL) + 1)
     lost = torch.rand(*places, generator=generator) < share.view(n, 1, 1, 1)
     mask = lost.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
     top, left = torch.randint(CELL, (2,), generator=generator).tolist()

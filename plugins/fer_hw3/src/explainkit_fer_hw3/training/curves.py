@@ -57,7 +57,7 @@ def _draw(axes: Axes, history: Sequence[Mapping[str, float]], name: str) -> None
     axes.set_xlabel("epoch", size=7, color=FAINT, labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlim(0, max(epochs[-1], 2))
-    axes.set_ylim(0, 1 if name == "accuracy" else None)
+    axes.set_ylim(0, 1 if name == "accuracy" else 1.08 * axes.dataLim.y1)
     axes.grid(visible=True, color="#e6e7ee", linewidth=0.6)
     axes.tick_params(labelsize=7, length=0, labelcolor=FAINT)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,437 @@
+"""Training: what a step sees, what normalisation does to the function, how a run goes on."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import explainkit as ek
+from explainkit.errors import DatasetError, ModelError, StorageError
+from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.models import build_cnn
+from explainkit_fer_hw3.training import checkpoint
+from explainkit_fer_hw3.training.augment import CELL, augmented
+from explainkit_fer_hw3.training.batches import Batches
+from explainkit_fer_hw3.training.batchnorm import KERNEL_NORM, folded, normalised
+from explainkit_fer_hw3.training.curves import curves_figure
+from explainkit_fer_hw3.training.recipe import (
+    CNN_RECIPE,
+    DNN_RECIPE,
+    EPOCHS,
+    STUDY,
+    Recipe,
+    recipe_for,
+)
+from explainkit_fer_hw3.training.run import Training
+
+PLAIN = Recipe(batch=16, drawn=0, augment=0.0, cells=0.0, repeat=())
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return load_drawn(split="train", count=49)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small_chain():
+    """Two convolutions and a pooling, as the study's network has them, with few channels."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 23 * 23, 7),
+    )  # fmt: skip
+
+
+class TestNormalisation:
+    def test_it_keeps_the_function_on_the_pictures_it_was_measured_on(self, faces):
+        model = small_chain().eval()
+        with torch.inference_mode():
+            expected = model(faces.images)
+            found = normalised(model, faces.images)(faces.images)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    def test_in_train_mode_too_for_it_has_their_statistics(self, faces):
+        model = small_chain()
+        model[5] = nn.Identity()
+        with torch.inference_mode():
+            found = normalised(model.train(), faces.images)(faces.images)
+            torch.testing.assert_close(found, model(faces.images), rtol=1e-4, atol=1e-4)
+
+    def test_every_kernel_gets_one_length(self, faces):
+        for layer in normalised(small_chain(), faces.images):
+            if isinstance(layer, nn.Conv2d):
+                lengths = layer.weight.flatten(1).norm(dim=1)
+                torch.testing.assert_close(lengths, torch.full_like(lengths, KERNEL_NORM))
+                assert layer.bias is None
+
+    def test_the_callers_network_stays_as_it_is(self, faces):
+        model = small_chain().train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        network = normalised(model, faces.images)
+        assert network.training
+        assert all(module.training for module in model.modules())
+        for parameter in network.parameters():
+            parameter.data.add_(1)
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+    @pytest.mark.parametrize("build", [small_chain, build_cnn])
+    def test_folding_is_the_normalised_network(self, build, faces):
+        network = normalised(build())
+        with torch.no_grad():  # statistics and gains as a training leaves them, signs included
+            for layer in network:
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.running_mean.normal_(0, 0.3, generator=generator(1))
+                    layer.running_var.uniform_(0.2, 3, generator=generator(2))
+                    layer.weight.normal_(1, 0.5, generator=generator(3))
+                    layer.bias.normal_(0, 0.3, generator=generator(4))
+            network.eval()
+            images = faces.images[:8]
+            plain = folded(network)
+            torch.testing.assert_close(plain(images), network(images), rtol=1e-5, atol=1e-5)
+        assert not any(isinstance(layer, nn.BatchNorm2d) for layer in plain)
+        assert plain.state_dict().keys() == build().state_dict().keys()
+        for name, value in build().state_dict().items():
+            assert plain.state_dict()[name].shape == value.shape
+
+    def test_folding_what_was_measured_gives_the_network_back(self, faces):
+        model = small_chain()
+        found = folded(normalised(model, faces.images)).state_dict()
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+class TestAugmentation:
+    def test_nothing_to_do_is_the_identity(self, faces):
+        images = faces.images
+        assert torch.equal(augmented(images, torch.zeros(49), 0.0, generator()), images)
+
+    def test_a_picture_of_strength_zero_among_others_is_as_good_as_itself(self, faces):
+        images = faces.images
+        strength = torch.ones(49)
+        strength[::2] = 0
+        found = augmented(images, strength, 0.0, generator())
+        torch.testing.assert_close(found[::2], images[::2], rtol=1e-4, atol=1e-4)
+        changed = (found[1::2] - images[1::2]).abs().mean((1, 2, 3))
+        assert (changed > 0.1).all()
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        size=st.tuples(st.integers(1, 5), st.integers(9, 50), st.integers(9, 50)),
+        strength=st.floats(0, 1), cells=st.sampled_from([0.0, 0.5, 1.0]),
+        seed=st.integers(0, 2**63 - 1),
+    )  # fmt: skip
+    def test_shape_and_determinism(self, size, strength, cells, seed):
+        n, height, width = size
+        images = torch.randn(n, 1, height, width, generator=generator(7))
+        before = images.clone()
+        one, two = (
+            augmented(images, torch.full((n,), strength), cells, generator(seed)) for _ in range(2)
+        )
+        assert one.shape == images.shape
+        assert torch.isfinite(one).all()
+        assert torch.equal(one, two)
+        assert torch.equal(images, before)
+
+    def test_it_leaves_the_global_generator_alone(self, faces):
+        state = torch.get_rng_state()
+        augmented(faces.images, torch.ones(49), 1.0, generator())
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_cells_are_whole_squares_of_exactly_zero(self):
+        images = torch.full((200, 1, 48, 48), 3.0)
+        found = augmented(images, torch.zeros(200), 0.4, generator())
+        assert set(found.unique().tolist()) == {0.0, 3.0}
+        lost = (found == 0)[:, 0]
+        hit = lost.flatten(1).any(1)
+        assert 0.3 * 200 < hit.sum() < 0.5 * 200
+        assert lost.flatten(1).float().mean(1).max() < 0.5
+        assert 0.1 < lost[hit].float().mean() < 0.2  # half of "up to 30 %", where there is any
+        # on one grid: what is lost changes at the same rows, 8 apart
+        rows = (lost[:, 1:] != lost[:, :-1]).any((0, 2)).nonzero().flatten() + 1
+        assert len({int(row) % CELL for row in rows}) == 1
+
+    def test_a_mirrored_picture_is_half_of_them(self):
+        """A picture brighter on its left stays so, or is turned round."""
+        ramp = torch.linspace(2, -2, 48).expand(300, 1, 48, 48)
+        found = augmented(ramp, torch.full((300,), 0.3), 0.0, generator())
+        turned = found[..., :24].mean((1, 2, 3)) < found[..., 24:].mean((1, 2, 3))
+        assert 0.4 < turned.float().mean() < 0.6
+
+
+class TestBatches:
+    @pytest.mark.parametrize("recipe", [CNN_RECIPE, DNN_RECIPE, STUDY])
+    def test_a_pure_function_of_seed_and_step(self, recipe, faces):
+        recipe = dataclasses.replace(recipe, batch=16)
+        one, two = Batches(faces, recipe, 3), Batches(faces, recipe, 3)
+        for _ in range(3):
+            one[0]
+        torch.manual_seed(99)
+        for step in (4, 0, 11):
+            images, labels = one[step]
+            again, same = two[step]
+            assert torch.equal(images, again)
+            assert torch.equal(labels, same)
+            assert images.shape == (16 + recipe.drawn, 1, 48, 48)
+            assert images.dtype == torch.float32
+        assert not torch.equal(one[0][0], one[1][0])
+        assert not torch.equal(one[0][0], Batches(faces, recipe, 4)[0][0])
+
+    @settings(max_examples=30, deadline=None)
+    @given(batch=st.integers(1, 60), epoch=st.integers(0, 5), times=st.integers(1, 4))
+    def test_an_epoch_shows_each_picture_as_often_as_said(self, batch, epoch, times):
+        faces = load_drawn(split="train", count=21)
+        recipe = dataclasses.replace(PLAIN, batch=batch, repeat=(("disgust", times),))
+        batches = Batches(faces, recipe, 0)
+        steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
+        rows = torch.cat([batches.rows(step) for step in steps])
+        shown = 18 + 3 * times
+        assert batches.per_epoch == -(-shown // batch)
+        counts = torch.bincount(rows[:shown], minlength=21)
+        assert torch.equal(counts, torch.where(faces.labels == 1, times, 1))
+
+    def test_plain_batches_are_the_pictures_themselves(self, faces):
+        batches = Batches(faces, PLAIN, 0)
+        images, labels = batches[2]
+        rows = batches.rows(2)
+        assert torch.equal(images, faces.images[rows])
+        assert torch.equal(labels, faces.labels[rows])
+
+    def test_epochs_have_orders_of_their_own(self, faces):
+        batches = Batches(faces, PLAIN, 0)
+        assert not torch.equal(batches.rows(0), batches.rows(batches.per_epoch))
+
+    def test_drawn_faces_are_new_in_every_step_and_of_the_training_population(self, faces):
+        batches = Batches(faces, dataclasses.replace(PLAIN, drawn=7), 0)
+        train = load_drawn(split="train", count=14)
+        for step in range(2):
+            images, labels = batches[step]
+            assert torch.equal(images[16:], train.images[7 * step : 7 * step + 7])
+            assert torch.equal(labels[16:], train.labels[7 * step : 7 * step + 7])
+
+    def test_pictures_without_labels_are_refused(self, faces):
+        labels = faces.labels.clone()
+        labels[3] = -1
+        with pytest.raises(DatasetError, match="a label for each of 49 pictures, 1 have none"):
+            Batches(dataclasses.replace(faces, labels=labels), PLAIN, 0)
+
+
+class TestRecipes:
+    def test_the_rate_warms_up_stays_and_falls_to_zero(self):
+        recipe = Recipe(rate=0.2, warmup=20, decay=0.25)
+        rates = [recipe.rate_at(step, 400) for step in range(401)]
+        assert rates[:20] == pytest.approx([0.2 * (i + 1) / 20 for i in range(20)])
+        assert rates[20:300] == [0.2] * 280
+        assert rates[300:] == pytest.approx([0.2 * (400 - i) / 100 for i in range(300, 401)])
+        assert rates[400] == 0
+
+    def test_the_studys_is_plain_adam(self, faces):
+        assert recipe_for("cnn", "study") == recipe_for("dnn", "study") == STUDY
+        assert EPOCHS["study"] == 200
+        assert {STUDY.rate_at(step, 1000) for step in (0, 500, 999)} == {0.001}
+        assert not STUDY.batch_norm
+        training = Training("dnn", faces, STUDY, epochs=1)
+        assert type(training.optimizer) is torch.optim.Adam
+        assert all(group["betas"] == (0.9, 0.999) for group in training.optimizer.param_groups)
+        assert all(group["weight_decay"] == 0 for group in training.optimizer.param_groups)
+        images, _ = Batches(faces, STUDY, 0)[0]
+        rows = Batches(faces, STUDY, 0).rows(0)
+        assert torch.equal(images, faces.images[rows])
+
+    def test_one_step_of_the_studys_is_one_step_of_adam(self, faces):
+        """Written out: after the first step every weight has moved by the rate, up to ε."""
+        recipe = dataclasses.replace(STUDY, batch=16)
+        training = Training("dnn", faces, recipe, epochs=1, seed=2)
+        training.dtype = None
+        before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+        training.advance()
+        for name, parameter in training.network.named_parameters():
+            gradient = parameter.grad
+            expected = before[name] - 0.001 * gradient / (gradient.abs() + 1e-8)
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+            assert torch.equal(training.average[name], parameter)
+
+
+TINY = {
+    "cnn": dataclasses.replace(CNN_RECIPE, batch=4, drawn=2, warmup=2, first_block_every=2),
+    "dnn": dataclasses.replace(DNN_RECIPE, batch=16, drawn=3, warmup=2),
+    "study": dataclasses.replace(STUDY, batch=16),
+}
+
+
+def made(kind, faces, **options):
+    few = faces.subset(range(10)) if kind == "cnn" else faces
+    return Training("cnn" if kind == "cnn" else "dnn", few, TINY[kind], **{"epochs": 1, **options})
+
+
+def state(training, folder):
+    training.save(folder)
+    tensors, facts = checkpoint.load(folder / checkpoint.FILE)
+    del facts["seconds"]
+    return tensors, facts
+
+
+class TestTraining:
+    @pytest.mark.parametrize("kind", ["cnn", "dnn", "study"])
+    def test_it_goes_on_to_the_bit(self, kind, faces, tmp_path):
+        whole = made(kind, faces, seed=5)
+        whole.advance()
+        whole.save(tmp_path)
+        rest = [whole.advance(), whole.advance()]
+        gone_on = made(kind, faces, seed=5)
+        gone_on.resume(tmp_path)
+        assert gone_on.step == 1
+        assert [gone_on.advance(), gone_on.advance()] == rest
+        tensors, facts = state(whole, tmp_path)
+        others, same = state(gone_on, tmp_path)
+        assert facts == same
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+    @pytest.mark.parametrize(("model", "count"), [("cnn", 4_845_063), ("dnn", 4_991_495)])
+    def test_what_it_saves_is_the_studys_network(self, model, count, faces, tmp_path):
+        training = made(model, faces)
+        training.advance()
+        training.save_weights(tmp_path / "mine.safetensors")
+        loaded = ek.load_model(str(tmp_path / "mine.safetensors"))
+        assert sum(p.numel() for p in loaded.parameters()) == count
+        assert loaded.explainkit_name == f"fer_hw3/{model}"
+        with torch.inference_mode():
+            expected = training.export()(faces.images[:4])
+            torch.testing.assert_close(loaded(faces.images[:4]), expected)
+            training.network.load_state_dict(training.average)
+            averaged = training.network.eval()(faces.images[:4])
+        torch.testing.assert_close(expected, averaged, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["cnn", "dnn"])
+    def test_a_start_is_what_the_network_does(self, kind, faces):
+        start = ek.load_model(f"fer_hw3/{kind}")
+        before = {name: value.clone() for name, value in start.state_dict().items()}
+        training = made(kind, faces, start=start)
+        with torch.inference_mode():
+            images = faces.images[:6]
+            torch.testing.assert_close(
+                training.export()(images), start(images), rtol=1e-3, atol=1e-3
+            )
+        training.advance()
+        assert all(torch.equal(before[name], v) for name, v in start.state_dict().items())
+
+    def test_the_first_block_rests(self, faces):
+        training = made("cnn", faces)
+        first, last = training.network[0].weight, training.network[-1].weight
+        for rests in (False, True, False):
+            before = first.detach().clone(), last.detach().clone()
+            training.advance()
+            assert torch.equal(first, before[0]) == rests
+            assert not torch.equal(last, before[1])
+
+    def test_the_average_runs_behind(self, faces):
+        """Written out for three steps: ``a ← k a + (1 − k) w`` with ``k = t / (t + 9)``."""
+        training = made("dnn", faces, epochs=2)
+        expected = training.network[1].weight.detach().clone()
+        for step in (1, 2, 3):
+            training.advance()
+            keep = step / (step + 9)
+            expected = keep * expected + (1 - keep) * training.network[1].weight.detach()
+            torch.testing.assert_close(training.average["1.weight"], expected)
+
+    def test_it_leaves_the_generators_alone(self, faces):
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        training = made("dnn", faces)
+        training.advance()
+        training.close_epoch(faces)
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_dropout_is_on_and_of_the_step(self, faces):
+        training = made("dnn", faces)
+        assert any(isinstance(m, nn.Dropout) and m.training for m in training.network)
+        other = made("dnn", faces)
+        torch.manual_seed(123)
+        assert training.advance() == other.advance()
+
+    def test_an_epochs_row(self, faces):
+        recipe = dataclasses.replace(PLAIN, batch_norm=False, smoothing=0.0)
+        training = Training("dnn", faces, recipe, epochs=2)
+        steps = []
+        while not training.at_epoch_end:
+            steps.append(training.advance())
+        assert len(steps) == training.batches.per_epoch == 4
+        assert training.running["loss"] == pytest.approx(sum(s["loss"] for s in steps) / 4)
+        row = training.close_epoch(faces)
+        assert not training.at_epoch_end
+        assert (row["epoch"], row["step"]) == (1, 4)
+        assert row["accuracy"] == pytest.approx(sum(s["accuracy"] for s in steps) / 4)
+        with torch.inference_mode():
+            logits = training.export()(faces.images)
+        loss = nn.functional.cross_entropy(logits, faces.labels)
+        assert row["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+        right = (logits.argmax(1) == faces.labels).double().mean()
+        assert row["validation_accuracy"] == pytest.approx(float(right))
+
+    @pytest.mark.parametrize("rate", [1e10, 1e30])
+    def test_divergence_is_told(self, rate, faces):
+        recipe = dataclasses.replace(TINY["study"], rate=rate)
+        training = Training("dnn", faces, recipe, epochs=9)
+        training.advance()
+        with pytest.raises(ModelError, match="expected a finite loss .* lower --rate"):
+            training.advance()
+        assert training.step == 1
+        with pytest.raises(ModelError, match="expected a finite validation loss"):
+            training.close_epoch(faces)
+
+    def test_other_runs_are_refused(self, faces, tmp_path):
+        training = made("dnn", faces, epochs=2)
+        training.advance()
+        training.save(tmp_path)
+        others = {
+            "its seed is 0, not 1": made("dnn", faces, seed=1),
+            "its recipe optimizer is sgd, not adam.*its recipe rate is 0.05, not 0.001": made(
+                "study", faces
+            ),
+            "its model is dnn, not cnn": made("cnn", faces),
+            "its pictures is [0-9a-f]+, not [0-9a-f]+; resume with": made(
+                "dnn", faces.subset(range(48))
+            ),
+        }
+        for message, other in others.items():
+            with pytest.raises(StorageError, match=message):
+                other.resume(tmp_path)
+        longer = made("dnn", faces, epochs=3)
+        longer.resume(tmp_path)
+        assert longer.step == 1
+        while training.step < training.batches.per_epoch + 1:
+            training.advance()
+        training.save(tmp_path)
+        with pytest.raises(StorageError, match="a run of at least 2 epochs.* got --epochs 1"):
+            made("dnn", faces, epochs=1).resume(tmp_path)
+
+    def test_damaged_checkpoints_are_refused(self, faces, tmp_path):
+        training = made("study", faces)
+        with pytest.raises(StorageError, match="expected a checkpoint at .* found none"):
+            training.resume(tmp_path)
+        training.save(tmp_path)
+        path = tmp_path / checkpoint.FILE
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(StorageError, match="expected a checkpoint, got"):
+            training.resume(tmp_path)
+
+
+def test_curves_show_what_was_recorded():
+    rows = [
+        {"epoch": i, "loss": 2 / i, "accuracy": 0.1 * i, "validation_loss": 3 / i,
+         "validation_accuracy": 0.05 * i} for i in range(1, 5)
+    ]  # fmt: skip
+    accuracy, loss = curves_figure(rows, "mine").axes
+    for axes, name in ((accuracy, "accuracy"), (loss, "loss")):
+        for line, key in zip(axes.lines, (name, f"validation_{name}"), strict=True):
+            assert list(line.get_xdata()) == [1, 2, 3, 4]
+            assert list(line.get_ydata()) == [row[key] for row in rows]
+            assert line.get_label() == ("validation" if "_" in key else "training")
