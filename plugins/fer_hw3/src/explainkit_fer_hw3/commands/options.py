@@ -1,5 +1,6 @@
 """The options that commands share, each declared once, and what they stand for."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from explainkit_fer_hw3.data import FaceDataset
+    from explainkit_fer_hw3.study.reading import Reading
 
 Data = Annotated[
     Path | None,
@@ -55,10 +57,23 @@ Target = Annotated[
     str | None,
     typer.Option("--target", help="The class to explain, by name or number; else the predicted."),
 ]
+Histories = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--history",
+        help="The `history.csv` of a training run, the first network's first. May be repeated; "
+        "without it: the curves that ship with the weights.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write into.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only it.")]
+
+Report = Annotated[
+    bool,
+    typer.Option("--report", help="Write an HTML file too, to look into the maps in a browser."),
+]
 
 OUT = Path("explainkit-out")
 
@@ -124,6 +139,27 @@ def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
     return load_fer2013(path, split, seed=seed)
 
 
+def labelled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
+    """The labelled pictures to measure on, and the split they are of.
+
+    Raises:
+        DatasetError: The data can't be read, or its pictures have no labels.
+    """
+    from explainkit.errors import DatasetError
+
+    split = split or test_split(path)
+    if split in ({"train"} if path is None else {"train", "validation", "all"}):
+        notes.print(
+            f"note: {split} may hold pictures that the weights were trained on (the shipped ones "
+            "were, on FER2013's training pictures and drawn ones): this is no test"
+        )
+    faces = load_data(path, split, seed)
+    known = (faces.labels >= 0).nonzero().flatten()
+    if not len(known):
+        raise DatasetError(f"expected pictures with labels, {describe_data(path)} has none")
+    return faces.subset(known), split
+
+
 def test_split(path: Path | None) -> str:
     """The split to measure on: public_test where the data has it, else validation.
 
@@ -140,6 +176,18 @@ def describe_data(path: Path | None) -> str:
     return "drawn faces" if path is None else str(path)
 
 
+def command_line(context: typer.Context) -> str:
+    """The command that was called, with the options that were given."""
+    words = context.command_path.split()
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if value == option.default or value is None or option.name is None:
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
+    return shlex.join(words)
+
+
 def show(table: Table) -> None:
     """Prints a table at its full width: a narrow terminal wraps lines, it cuts no numbers."""
     console = Console()
@@ -148,18 +196,22 @@ def show(table: Table) -> None:
     console.print(table)
 
 
-def predict(model: "nn.Module", data: "FaceDataset", batch: int = 64) -> "Tensor":
-    """Logits ``[n, classes]`` of a data set, on the CPU, with a progress bar on a terminal."""
+def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Reading":
+    """What a network reads in pictures, on the CPU, with a progress bar on a terminal."""
     import torch
 
+    from explainkit_fer_hw3.study.reading import Reading
+
+    # the layout in which convolutions run fastest; one channel can't carry it, the weights can
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(model.parameters()).device
     parts = []
-    with torch.inference_mode(), progress(len(data), "pictures") as advance:
-        for start in range(0, len(data), batch):
-            images = data.subset(range(start, min(start + batch, len(data)))).images
+    with torch.inference_mode(), progress(len(faces), "pictures") as advance:
+        for start in range(0, len(faces), batch):
+            images = faces.subset(range(start, min(start + batch, len(faces)))).images
             parts.append(model(images.to(device)).cpu())
             advance(len(images))
-    return torch.cat(parts)
+    return Reading(faces.labels, torch.cat(parts), faces.class_names)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def saliency(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     index: options.Index = None,
@@ -28,6 +29,7 @@ def saliency(
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    report: options.Report = False,
     as_json: options.Json = False,
 ) -> None:
     """Where the network looks: one row per picture, and the explanation saved beside it.
@@ -45,6 +47,8 @@ def saliency(
 
         explainkit run fer_hw3 saliency --data train.csv --index 38
 
+        explainkit run fer_hw3 saliency --report
+
         explainkit run fer_hw3 saliency --image me.jpg --method smoothgrad --param samples=50
 
         explainkit run fer_hw3 saliency --method integrated_gradients --target sad --json
@@ -54,7 +58,7 @@ def saliency(
     from explainkit.render.figure import save_figure, study_figure
 
     params = parse_params(method, param or [])
-    pictures = _pictures(data, split, index, image, seed)
+    pictures = load_pictures(data, split, index, image, seed)
     network = options.load_model(model, device)
     start = time.perf_counter()
     explanation = ek.explain(
@@ -74,18 +78,28 @@ def saliency(
     stem = "-".join([method.rpartition("/")[2], options.model_tag(model), *chosen])
     figure = save_figure(study_figure(explanation, labels=pictures.labels), out / f"{stem}.png")
     saved = explanation.save(out / stem)
+    files = {"figure": figure, "explanation": saved}
+    if report:
+        files["report"] = explanation.report(
+            out / f"{stem}.html",
+            labels=pictures.labels,
+            names=[f"picture {tag}" for tag in pictures.tags],
+            command=options.command_line(context),
+        )
     if as_json:
-        rows = _rows(explanation, pictures, figure, saved, seconds)
+        rows = _rows(explanation, pictures, files, seconds)
         typer.echo(json.dumps({"schema_version": 1, "pictures": rows}))
         return
     for i in range(len(explanation)):
         typer.echo(_sentence(explanation, pictures, i))
     typer.echo(f"explanation: {saved}")
     typer.echo(f"picture: {figure}")
+    if report:
+        typer.echo(f"report: {files['report']}")
 
 
 @dataclass(frozen=True, eq=False)
-class _Pictures:
+class Pictures:
     """What is to be explained.
 
     Attributes:
@@ -105,13 +119,13 @@ STUDY_ROW = (14, 10, 12)
 """Without any choice: an angry, a happy and a surprised face of the drawn ones."""
 
 
-def _pictures(
+def load_pictures(
     data: Path | None,
     split: str | None,
     index: list[int] | None,
     image: list[Path] | None,
     seed: int,
-) -> _Pictures:
+) -> Pictures:
     """Reads what the options name.
 
     Raises:
@@ -132,10 +146,10 @@ def _pictures(
             )
     subset = faces.subset(chosen)
     labels = [None if label < 0 else label for label in subset.labels.tolist()]
-    return _Pictures(subset.images, labels, [*chosen], [str(number) for number in chosen])
+    return Pictures(subset.images, labels, [*chosen], [str(number) for number in chosen])
 
 
-def _photos(paths: list[Path]) -> _Pictures:
+def _photos(paths: list[Path]) -> Pictures:
     import torch
 
     from explainkit_fer_hw3.data import read_image
@@ -144,7 +158,7 @@ def _photos(paths: list[Path]) -> _Pictures:
     pixels = torch.stack([read_image(path) for path in paths])
     unknown = [None] * len(paths)
     tags = ["".join(c if c.isalnum() else "_" for c in path.stem)[:40] for path in paths]
-    return _Pictures((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
+    return Pictures((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
 
 
 def _target(text: str | None) -> str | int | None:
@@ -154,7 +168,7 @@ def _target(text: str | None) -> str | int | None:
         return text
 
 
-def _sentence(explanation: "Explanation", pictures: _Pictures, i: int) -> str:
+def _sentence(explanation: "Explanation", pictures: Pictures, i: int) -> str:
     probabilities = explanation.logits[i].softmax(0)
     best = int(probabilities.argmax())
     name = "picture " + pictures.tags[i]
@@ -167,7 +181,7 @@ def _sentence(explanation: "Explanation", pictures: _Pictures, i: int) -> str:
 
 
 def _rows(
-    explanation: "Explanation", pictures: _Pictures, figure: Path, saved: Path, seconds: float
+    explanation: "Explanation", pictures: Pictures, files: dict[str, Path], seconds: float
 ) -> list[dict[str, Any]]:
     rows = []
     for i, logits in enumerate(explanation.logits):
@@ -182,8 +196,7 @@ def _rows(
                 "probabilities": dict(zip(explanation.class_names, probabilities, strict=True)),
                 "method": explanation.method,
                 "params": explanation.params,
-                "figure": str(figure),
-                "explanation": str(saved),
+                **{kind: str(path) for kind, path in files.items()},
                 "seconds": round(seconds / len(explanation), 4),
             }
         )

@@ -85,7 +85,7 @@ def layers(model: "nn.Module") -> list[dict[str, Any]]:
 
     leaves = {name: m for name, m in model.named_modules() if not list(m.children())}
     with torch.inference_mode(), capture(model, leaves) as outputs:
-        model(torch.zeros(1, 1, SIDE, SIDE))
+        model(torch.zeros(1, 1, SIDE, SIDE, device=next(model.parameters()).device))
     rows = []
     for name, module in leaves.items():
         (output,) = outputs[name]

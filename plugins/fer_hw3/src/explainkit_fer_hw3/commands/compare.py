@@ -1,0 +1,189 @@
+"""``compare``: two networks on the same pictures, side by side."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from explainkit_fer_hw3.data import FaceDataset
+    from explainkit_fer_hw3.study.reading import Reading
+
+
+def compare(
+    data: options.Data = None,
+    split: options.Split = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Two of: cnn, dnn, .safetensors files; cnn and dnn without."),
+    ] = None,
+    index: options.Index = None,
+    method: options.MethodName = "explainkit/saliency",
+    param: options.Param = None,
+    history: options.Histories = None,
+    out: options.Out = options.OUT,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Two networks side by side: size, work, accuracy of each class, agreement, maps, curves.
+
+    Both read the same pictures. McNemar's exact test tells whether one is right more often, and
+    the difference comes with its 95 % interval. The same pictures (`--index`; else the first of
+    each class that both read rightly) are explained in both. Without `--split`: public_test where
+    the file has it, else validation.
+
+    For example:
+
+        explainkit run fer_hw3 compare
+
+        explainkit run fer_hw3 compare --data fer2013.zip --index 38 --method integrated_gradients
+
+        explainkit run fer_hw3 compare --history cnn/history.csv --history dnn/history.csv --json
+    """
+    from explainkit.parameters import parse_params
+    from explainkit.render.figure import save_figure
+    from explainkit_fer_hw3.study.agreement import agreement
+    from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure
+    from explainkit_fer_hw3.study.curves import curves_of
+
+    names = model or ["cnn", "dnn"]
+    if len(names) != 2:
+        raise typer.BadParameter(f"--model: expected two networks to compare, got {len(names)}")
+    params = parse_params(method, param or [])
+    tags = [options.model_tag(name) for name in names]
+    curves = curves_of(names, history or [])
+    networks = [options.load_model(name, device) for name in names]
+    faces, split = options.labelled(data, split, seed)
+    if beyond := [number for number in index or [] if not 0 <= number < len(faces)]:
+        raise typer.BadParameter(
+            f"--index {beyond[0]}: {options.describe_data(data)} ({split}) has labelled pictures "
+            f"0 to {len(faces) - 1}"
+        )
+    readings = [options.read(network, faces) for network in networks]
+    rows = index or _first_of_each(readings)
+    stem = f"compare-{'-'.join(tags)}-{split}"
+    met = agreement(*readings)
+    figures = {
+        "recalls": save_figure(recalls_figure(readings, tags), out / f"{stem}-recalls.png"),
+        "maps": _draw_maps(
+            networks, tags, faces.subset(rows), method, params, seed,
+            out / f"{stem}-{method.rpartition('/')[2]}.png",
+        ),
+    }  # fmt: skip
+    for what in ("accuracy", "loss"):
+        drawn = [curve for curve in curves if curve.has(what)]
+        if drawn:
+            path = out / f"{stem}-{what}-curves.png"
+            figures[f"{what}_curves"] = save_figure(curves_figure(drawn, what), path)
+    found = {
+        "schema_version": 1,
+        "data": options.describe_data(data),
+        "split": split,
+        "n": len(faces),
+        "models": [
+            _facts(name, network, reading)
+            for name, network, reading in zip(names, networks, readings, strict=True)
+        ],
+        "agreement": asdict(met),
+        "curves": [asdict(curve) for curve in curves],
+        "pictures": faces.indices[rows].tolist(),
+        "figures": {name: str(path) for name, path in figures.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    _print(found, tags)
+
+
+def _facts(name: str, network: "nn.Module", reading: "Reading") -> dict[str, Any]:
+    """What a network is, and how it reads."""
+    from explainkit_fer_hw3.commands.summary import layers
+
+    rows = layers(network)
+    work = sum(row["multiply_adds"] for row in rows)
+    return {
+        "model": name,
+        "parameters": sum(row["parameters"] for row in rows),
+        "multiply_adds": work,
+        "flops": 2 * work,
+        **reading.facts(),
+    }
+
+
+def _first_of_each(readings: list["Reading"]) -> list[int]:
+    """The first picture of each class that all read rightly; any first where there is none."""
+    import torch
+
+    right = torch.stack([reading.right for reading in readings]).all(0)
+    labels = readings[0].labels
+    found = []
+    for label in sorted(set(labels.tolist())):
+        of_class = labels == label
+        pool = of_class & right if bool((of_class & right).any()) else of_class
+        found.append(int(pool.nonzero()[0]))
+    return found
+
+
+def _draw_maps(
+    networks: list["nn.Module"],
+    tags: list[str],
+    faces: "FaceDataset",
+    method: str,
+    params: dict[str, Any],
+    seed: int,
+    path: Path,
+) -> Path:
+    import explainkit as ek
+    from explainkit.render.figure import save_figure
+    from explainkit_fer_hw3.study.maps import comparison_figure
+
+    maps = []
+    for network in networks:
+        images = faces.images.to(next(network.parameters()).device)
+        maps.append(ek.explain(network, images, None, method, seed=seed, **params))
+    return save_figure(comparison_figure(maps, tags, faces.labels.tolist()), path)
+
+
+def _print(found: dict[str, Any], tags: list[str]) -> None:
+    first, second = found["models"]
+    table = Table("", *tags, box=None)
+    for key in ("parameters", "multiply_adds", "flops"):
+        table.add_row(key.replace("_", "-"), f"{first[key]:,}", f"{second[key]:,}")
+    table.add_row("accuracy", *(_share(m["accuracy"], m["interval"]) for m in (first, second)))
+    for name in first["classes"]:
+        cells = (m["classes"][name] for m in (first, second))
+        table.add_row(
+            f"recall, {name}", *(_share(c["recall"], c["recall_interval"]) for c in cells)
+        )
+    typer.echo(f"{found['n']:,} pictures of {found['data']} ({found['split']})")
+    options.show(table)
+    met = found["agreement"]
+    typer.echo(
+        f"right: both {met['both']}, {tags[0]} alone {met['only_first']}, {tags[1]} alone "
+        f"{met['only_second']}, none {met['neither']}; read as the same class: {met['same']:.1%}"
+    )
+    low, high = met["interval"]
+    verdict = (
+        "right equally often as far as these pictures can tell"
+        if met["p"] >= 0.05
+        else f"{tags[met['difference'] < 0]} is right more often"
+    )
+    typer.echo(
+        f"McNemar's exact test: p = {met['p']:.3g}; difference {met['difference']:+.4f} "
+        f"(95 %: {low:+.4f} to {high:+.4f}): {verdict}"
+    )
+    for name, path in found["figures"].items():
+        typer.echo(f"{name.replace('_', ' ')}: {path}")
+
+
+def _share(value: float | None, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return "–" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -1,0 +1,136 @@
+"""``confusion``: what a network mistakes for what, and what it saw in the mistakes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from explainkit_fer_hw3.data import FaceDataset
+    from explainkit_fer_hw3.study.confusions import Examples
+
+
+def confusion(
+    data: options.Data = None,
+    split: options.Split = None,
+    model: options.Model = "cnn",
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=0, help="How many confusions to list, the largest first.")
+    ] = 5,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Pictures of each, the surest mistakes first.")
+    ] = 3,
+    method: options.MethodName = "explainkit/saliency",
+    param: options.Param = None,
+    out: options.Out = options.OUT,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """What is mistaken for what: the matrix drawn and as numbers, the worst mistakes explained.
+
+    Rows are true classes and add up to one. Of each listed confusion the surest examples are
+    drawn with their maps for both classes and the difference of the two: why a picture of the one
+    was read as the other. Without `--split`: public_test where the file has it, else validation.
+
+    For example:
+
+        explainkit run fer_hw3 confusion
+
+        explainkit run fer_hw3 confusion --data fer2013.zip --model dnn --pairs 2 --examples 5
+
+        explainkit run fer_hw3 confusion --method smoothgrad --param base=input_x_gradient
+    """
+    from explainkit.parameters import parse_params
+    from explainkit.render.figure import matrix_figure, save_figure
+    from explainkit_fer_hw3.scores import most_confused
+    from explainkit_fer_hw3.study.confusions import explain_confusion
+
+    params = parse_params(method, param or [])
+    network = options.load_model(model, device)
+    faces, split = options.labelled(data, split, seed)
+    reading = options.read(network, faces)
+    tag = options.model_tag(model)
+    title = f"{tag} on {len(reading):,} pictures ({split}): accuracy {reading.accuracy:.3f}"
+    stem = f"confusion-{tag}-{split}"
+    figure = save_figure(
+        matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
+    )
+    rows = []
+    for mistake in most_confused(reading.counts, faces.class_names, pairs):
+        row = {
+            "true": mistake.true,
+            "predicted": mistake.predicted,
+            "count": mistake.count,
+            "of": mistake.of,
+            "share": mistake.share,
+            "words": str(mistake),
+        }
+        if examples:
+            found = explain_confusion(
+                mistake, network, faces, reading,
+                most=examples, method=method, params=params, seed=seed,
+            )  # fmt: skip
+            row |= _write(found, faces, out, f"{stem}-{method.rpartition('/')[2]}")
+        rows.append(row)
+    shares = reading.shares.tolist()
+    if as_json:
+        facts = {
+            "schema_version": 1,
+            "model": model,
+            "data": options.describe_data(data),
+            "split": split,
+            "n": len(reading),
+            "accuracy": reading.accuracy,
+            "interval": reading.interval,
+            "class_names": list(faces.class_names),
+            "counts": reading.counts.tolist(),
+            "shares": shares,
+            "confusions": rows,
+            "figure": str(figure),
+        }
+        typer.echo(json.dumps(facts))
+        return
+    typer.echo(title)
+    table = Table("true \\ read as", *faces.class_names, "pictures", box=None)
+    for name, row, support in zip(
+        faces.class_names, shares, reading.counts.sum(1).tolist(), strict=True
+    ):
+        table.add_row(name, *(f"{v:.2f}" for v in row), str(support))
+    options.show(table)
+    for row in rows:
+        drawn = f" Drawn: {row['figure']}" if examples else ""
+        typer.echo(f"{row['words']}.{drawn}")
+    typer.echo(f"drawn: {figure}")
+
+
+def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:
+    """Draws and saves the examples of one confusion; where they are, and what they are."""
+    from explainkit.render.figure import save_figure
+    from explainkit_fer_hw3.study.maps import confusion_figure
+
+    confusion = found.confusion
+    name = f"{stem}-{confusion.true}-as-{confusion.predicted}"
+    indices = faces.indices[found.rows].tolist()
+    figure = confusion_figure(found, [f"#{index}" for index in indices])
+    probabilities = found.true.logits.softmax(1)
+    pictures = [
+        {
+            "index": index,
+            "name": faces.names[place],
+            "probabilities": dict(zip(faces.class_names, row, strict=True)),
+        }
+        for index, place, row in zip(
+            indices, found.rows.tolist(), probabilities.tolist(), strict=True
+        )
+    ]
+    both = ((confusion.true, found.true), (confusion.predicted, found.predicted))
+    return {
+        "examples": pictures,
+        "figure": str(save_figure(figure, out / f"{name}.png")),
+        "explanations": {label: str(one.save(out / name / label)) for label, one in both},
+    }

@@ -1,0 +1,141 @@
+"""``report``: the study's five questions, answered by one run in one file."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from explainkit_fer_hw3.commands import options
+
+if TYPE_CHECKING:
+    from explainkit_fer_hw3.data import FaceDataset
+    from explainkit_fer_hw3.study.curves import Curve
+    from explainkit_fer_hw3.study.report.document import Document
+    from explainkit_fer_hw3.study.report.findings import Network
+
+DRAWN = 350
+"""Drawn faces on which both networks are measured beside the pictures."""
+
+
+def report(
+    context: typer.Context,
+    data: options.Data = None,
+    split: options.Split = None,
+    model_cnn: Annotated[
+        str, typer.Option("--model-cnn", help="cnn, or a .safetensors file of its weights.")
+    ] = "cnn",
+    model_dnn: Annotated[
+        str, typer.Option("--model-dnn", help="dnn, or a .safetensors file of its weights.")
+    ] = "dnn",
+    history: options.Histories = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=7, help="Pictures at most, drawn at random; all without it."),
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en or zh-TW.")] = "en",
+    out: options.Out = options.OUT,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """The whole study in one file: its five questions answered with the numbers of this run.
+
+    Writes `report.html` (complete in itself: no network, no script), `report.md` with its
+    `pictures/`, and `report.json` with every number. The CNN, the DNN of the same size, the
+    confusion matrix, where the CNN looks, and what its filters look for; beside the study's
+    numbers. Without `--split`: public_test where the file has it, else validation.
+
+    For example:
+
+        explainkit run fer_hw3 report
+
+        explainkit run fer_hw3 report --data fer2013.zip --out study
+
+        explainkit run fer_hw3 report --data fer2013.zip --limit 1000 --lang zh-TW
+    """
+    from explainkit_fer_hw3.study.curves import curves_of
+    from explainkit_fer_hw3.study.report.document import compose
+    from explainkit_fer_hw3.study.report.findings import find
+    from explainkit_fer_hw3.study.report.language import LANGUAGES, language
+
+    if lang not in LANGUAGES:
+        raise typer.BadParameter(f"--lang: expected {' or '.join(LANGUAGES)}, got {lang!r}")
+    start = time.perf_counter()
+    names = (model_cnn, model_dnn)
+    curves = [curves_of(names[i : i + 1], (history or [])[i : i + 1]) for i in range(2)]
+    faces, split = options.labelled(data, split, seed)
+    faces = _some(faces, limit, seed)
+    drawn = faces if data is None else options.load_data(None, "public_test", seed)
+    drawn = drawn.subset(range(min(DRAWN, len(drawn))))
+    cnn, dnn = (
+        _network(name, device, faces, drawn, own) for name, own in zip(names, curves, strict=True)
+    )
+    found = find(
+        cnn, dnn, faces, drawn,
+        data=None if data is None else options.describe_data(data), split=split, seed=seed,
+    )  # fmt: skip
+    document = compose(found, language(lang), options.command_line(context))
+    files = _write(document, out)
+    facts = {**found.facts(), "seconds": round(time.perf_counter() - start, 1)}
+    _save(out / "report.json", json.dumps(facts, indent=2, allow_nan=False).encode())
+    files["json"] = str(out / "report.json")
+    if as_json:
+        typer.echo(json.dumps(facts | {"files": files}))
+        return
+    for section in document.sections:
+        if section.text:
+            typer.echo(f"{section.heading}\n{' '.join(section.text)}\n")
+    for kind, path in files.items():
+        typer.echo(f"{kind}: {path}")
+
+
+def _some(faces: "FaceDataset", limit: int | None, seed: int) -> "FaceDataset":
+    """At most so many pictures, drawn at random, in file order."""
+    import torch
+
+    if limit is None or limit >= len(faces):
+        return faces
+    order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))
+    return faces.subset(order[:limit].sort().values)
+
+
+def _network(
+    name: str, device: str, faces: "FaceDataset", drawn: "FaceDataset", curves: list["Curve"]
+) -> "Network":
+    from explainkit_fer_hw3.commands.summary import layers
+    from explainkit_fer_hw3.study.report.findings import Network
+
+    module = options.load_model(name, device)
+    rows = layers(module)
+    reading = options.read(module, faces)
+    return Network(
+        name, options.model_tag(name), module, rows, reading,
+        reading if drawn is faces else options.read(module, drawn), curves,
+    )  # fmt: skip
+
+
+def _write(document: "Document", out: Path) -> dict[str, str]:
+    """Pictures first, so that no page points at one that is missing."""
+    from explainkit_fer_hw3.study.report.html import to_html
+    from explainkit_fer_hw3.study.report.markdown import PICTURES, to_markdown
+
+    for section in document.sections:
+        for picture in section.pictures:
+            _save(out / PICTURES / f"{picture.name}.png", picture.data)
+    texts: dict[str, Any] = {"html": to_html(document), "md": to_markdown(document)}
+    for kind, text in texts.items():
+        _save(out / f"report.{kind}", text.encode())
+    return {kind: str(out / f"report.{kind}") for kind in texts}
+
+
+def _save(path: Path, data: bytes) -> None:
+    from explainkit.errors import RenderError
+    from explainkit.storage import write_atomically
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise RenderError(f"can't write {path}: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""What the study measures: numbers first, figures and words after them."""

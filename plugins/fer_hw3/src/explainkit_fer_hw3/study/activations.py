@@ -1,0 +1,89 @@
+"""What a layer puts out for one picture, and the filters that made it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import ModelError
+from explainkit.layers import capture, get_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The outputs of a layer for one picture.
+
+    Attributes:
+        layer: Its dotted path.
+        filters_of: The convolution whose filters made the channels: the layer itself, or the last
+            one before it.
+        outputs: ``[channel, height, width]``, in the layer's own unit.
+        filters: ``[channel, height, width]``: the convolution's kernels where the picture has one
+            channel; else the root of the mean square over its input channels.
+        signed: Whether the filters are the kernels themselves, or that root, which has no sign.
+    """
+
+    layer: str
+    filters_of: str
+    outputs: Tensor
+    filters: Tensor
+    signed: bool
+
+    def statistics(self) -> list[dict[str, float | int | bool]]:
+        """Of each channel: mean, standard deviation, least, largest, and the share above zero."""
+        flat = self.outputs.double().flatten(1)
+        return [
+            {
+                "channel": channel,
+                "mean": float(values.mean()),
+                "std": float(values.std(correction=0)),
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "active": float((values > 0).double().mean()),
+            }
+            for channel, values in enumerate(flat)
+        ]
+
+
+def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
+    """Runs one picture and keeps what a layer puts out.
+
+    Args:
+        model: The network, in eval mode.
+        image: ``[1, 48, 48]``, normalised.
+        layer: Dotted path of a layer that puts out maps, ``[batch, channel, height, width]``.
+
+    Raises:
+        ModelError: There is no such layer, it puts out no maps, or no convolution made them.
+    """
+    get_layer(model, layer)
+    maps = layers_with_maps(model, image)
+    if layer not in maps:
+        raise ModelError(
+            f"expected a layer with maps, got {layer!r}; "
+            f"there are {', '.join(maps) or 'none in this network: take cnn'}"
+        )
+    with torch.inference_mode(), capture(model, [layer]) as outputs:
+        model(image[None])
+    (output,) = outputs[layer]
+    source = maps[layer]
+    convolution = get_layer(model, source)
+    assert isinstance(convolution, nn.Conv2d)
+    kernels = convolution.weight.detach()
+    signed = kernels.shape[1] == 1
+    filters = kernels[:, 0] if signed else kernels.square().mean(1).sqrt()
+    return Activations(layer, source, output[0].cpu(), filters.cpu(), signed)
+
+
+def layers_with_maps(model: nn.Module, image: Tensor) -> dict[str, str]:
+    """The layers that put out maps, and the convolution that made the channels of each."""
+    leaves = [name for name, module in model.named_modules() if not list(module.children())]
+    with torch.inference_mode(), capture(model, leaves) as outputs:
+        model(image[None])
+    found, source = {}, ""
+    for name in leaves:
+        if isinstance(get_layer(model, name), nn.Conv2d):
+            source = name
+        if source and outputs[name][0].dim() == 4:
+            found[name] = source
+    return found

@@ -1,0 +1,143 @@
+"""Charts of the study's numbers: training curves, recalls, shares on parts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
+from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.parts import PartShares
+from explainkit_fer_hw3.study.reading import Reading
+
+COLOURS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
+"""One per network or run, told apart in grey and by colour-blind readers."""
+
+_GRID = "#e6e7ee"
+
+
+@house_style()
+def curves_figure(curves: Sequence[Curve], what: str = "accuracy") -> Figure:
+    """Training (dashed) and validation (solid) of every run over the epochs, one panel per run.
+
+    Args:
+        curves: The runs.
+        what: ``accuracy`` or ``loss``.
+    """
+    wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.74, 0.5
+    width = left + len(curves) * wide + (len(curves) - 1) * gap + 0.25
+    height = head + high + foot
+    figure = page(width, height)
+    _headline(figure, f"{what} over the epochs", "dashed: training; solid: validation", height)
+    for k, curve in enumerate(curves):
+        x = left + k * (wide + gap)
+        axes = figure.add_axes((x / width, foot / height, wide / width, high / height))
+        _plain(axes)
+        axes.grid(axis="y", color=_GRID, linewidth=0.6)
+        for column, dashes in ((what, (0, (3, 2))), (f"validation_{what}", "solid")):
+            values = curve.values.get(column)
+            if values is None:
+                continue
+            shown = np.array([np.nan if v is None else v for v in values])
+            axes.plot(
+                curve.epochs, shown, color=COLOURS[k % len(COLOURS)], linewidth=1.5,
+                linestyle=dashes, marker="o", markersize=2.2, label=column.replace("_", " "),
+            )  # fmt: skip
+        if what == "accuracy":
+            axes.set_ylim(0, 1)
+        axes.set_xlabel("epoch", size=7, color=FAINT)
+        axes.set_title(fit_name(curve.name, wide, 7.5), size=7.5, color=INK, loc="left", pad=4)
+    return figure
+
+
+@house_style()
+def recalls_figure(readings: Sequence[Reading], models: Sequence[str]) -> Figure:
+    """Recall of each class and accuracy over all, with 95 % Wilson intervals, for each network."""
+    from explainkit_fer_hw3.scores import wilson
+
+    names = readings[0].class_names
+    wide, row, left, head, foot = 4.2, 0.34, 1.15, 0.5, 0.4
+    high = row * (len(names) + 1)
+    width, height = left + wide + 0.75, head + high + foot
+    figure = page(width, height)
+    _headline(
+        figure, "recall of each class, and accuracy", "dots with 95 % Wilson intervals", height
+    )
+    axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
+    _plain(axes)
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    step = 0.5 / max(len(readings), 2)
+    for k, (reading, model) in enumerate(zip(readings, models, strict=True)):
+        counts = reading.counts
+        right = [*counts.diag().tolist(), int(counts.diag().sum())]
+        of = [*counts.sum(1).tolist(), len(reading)]
+        places = np.arange(len(of)) + (k - (len(readings) - 1) / 2) * step
+        for place, r, n in zip(places, right, of, strict=True):
+            if not n:
+                continue
+            low, high_end = wilson(r, n)
+            colour = COLOURS[k % len(COLOURS)]
+            axes.plot([low, high_end], [place, place], color=colour, linewidth=1.6, alpha=0.55)
+            axes.plot([r / n], [place], "o", color=colour, markersize=4)
+        axes.plot([], [], "o-", color=COLOURS[k % len(COLOURS)], markersize=4, label=model)
+    axes.axhline(len(names) - 0.5, color=FAINT, linewidth=0.6)
+    axes.set_yticks(
+        range(len(names) + 1), [*(fit_name(name, left, 7) for name in names), "all pictures"]
+    )
+    axes.set(xlim=(0, 1), ylim=(len(names) + 0.5, -0.5))
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=7, labelcolor=INK
+    )
+    return figure
+
+
+@house_style()
+def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
+    """Share of |a| on the parts that made each expression, beside its three controls."""
+    wide, row, left, head, foot = 4.2, 0.36, 1.15, 0.5, 0.4
+    high = row * len(shares)
+    width, height = left + wide + 1.35, head + high + foot
+    figure = page(width, height)
+    _headline(figure, title, "bars with 95 % bootstrap intervals", height)
+    axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
+    _plain(axes)
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    places = np.arange(len(shares))
+    axes.barh(
+        places, [s.share.value for s in shares], height=0.5, color=COLOURS[0], alpha=0.75,
+        label="this face's map",
+    )  # fmt: skip
+    for place, s in zip(places, shares, strict=True):
+        axes.plot(s.share.interval, [place, place], color=INK, linewidth=1.2)
+    marks = (
+        ("area", "|", INK, [s.area for s in shares]),
+        ("noise", "x", FAINT, [s.noise for s in shares]),
+        ("another face's map", "D", COLOURS[1], [s.other.value for s in shares]),
+    )
+    for label, marker, colour, values in marks:
+        axes.plot(
+            values, places, marker, color=colour, label=label, linestyle="none",
+            markersize=9 if marker == "|" else 4, markeredgewidth=1.6 if marker == "|" else 1,
+        )  # fmt: skip
+    axes.set_yticks(places, [s.class_name for s in shares])
+    axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=6.5, labelcolor=INK
+    )
+    return figure
+
+
+def _headline(figure: Figure, title: str, under: str, height: float) -> None:
+    width = figure.get_figwidth()
+    title = fit(title, (width - 0.3) / 1.25, 9.5)
+    figure.text(
+        0.15 / width, 1 - 0.18 / height, title, size=9.5, weight="bold", color=INK, va="center"
+    )
+    figure.text(0.15 / width, 1 - 0.36 / height, under, size=7, color=FAINT, va="center")
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0, labelsize=7, labelcolor=INK)

@@ -1,0 +1,224 @@
+"""How much of a map falls on the parts of a face that made its expression.
+
+Drawn faces are made from action units, so the parts that a class moves are known, and so are
+their pixels. The share of |a| on them is read beside three controls: the share of the picture's
+area that they cover, a map of noise, and the map of another face with another expression, which a
+network that always looks at the same places would pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.errors import DatasetError
+from explainkit_fer_hw3.data import FaceDataset
+from explainkit_fer_hw3.faces import ACTION_UNITS, CLASS_NAMES, PART_UNITS, PARTS, draw
+
+METHODS = ("explainkit/saliency", "explainkit/input_x_gradient")
+
+RESAMPLES = 2000
+
+
+def expressive_parts(class_name: str) -> tuple[str, ...]:
+    """The parts that show an action unit of a class, in the order of ``PARTS``; none for neutral.
+
+    Examples:
+        >>> expressive_parts("happy")
+        ('cheeks', 'mouth', 'eyes')
+    """
+    units = set(ACTION_UNITS[class_name])
+    return tuple(part for part in PARTS if units & set(PART_UNITS.get(part, ())))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A mean share over pictures.
+
+    Attributes:
+        value: The mean.
+        interval: Its 95 % interval, from bootstrap resamples of the pictures.
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PartShare:
+    """How much of |a| falls on one part of the face.
+
+    Attributes:
+        share: A mean over pictures.
+        area: The part's share of the pictures' area.
+    """
+
+    share: Share
+    area: float
+
+    @property
+    def density(self) -> float:
+        """Share over area: 1 for a flat map; 0 for a part that isn't there."""
+        return self.share.value / self.area if self.area else 0.0
+
+    @property
+    def dense(self) -> bool:
+        """Whether the share is above the area beyond its interval."""
+        return self.share.interval[0] > self.area
+
+
+@dataclass(frozen=True)
+class PartShares:
+    """How a method's maps fall on the parts that made the expression.
+
+    Attributes:
+        method: Qualified name.
+        class_name: The expression, or "all".
+        n: Pictures; those whose map is zero everywhere have no share and are not counted.
+        parts: The parts that made the expression; empty for "all".
+        share: Of |a| on them, a mean over pictures.
+        area: Of the picture's pixels that they cover: what a flat map would have.
+        noise: Of a map of independent normal numbers.
+        other: Of |a| of the next face, whose expression is another one, on this face's parts.
+        gain: ``share − other``, paired by picture.
+        by_part: The share of |a| on every part.
+    """
+
+    method: str
+    class_name: str
+    n: int
+    parts: tuple[str, ...]
+    share: Share
+    area: float
+    noise: float
+    other: Share
+    gain: Share
+    by_part: dict[str, PartShare]
+
+
+def part_shares(
+    model: nn.Module, faces: FaceDataset, method: str = METHODS[0], *, seed: int = 0
+) -> list[PartShares]:
+    """The shares of each expression, and of all together, last.
+
+    Args:
+        model: Explains each face's true class.
+        faces: Drawn faces; neutral ones, which no part made, are left out.
+        method: A saliency method.
+        seed: Of the method, the noise and the resamples.
+
+    Raises:
+        DatasetError: The faces' parts aren't known, or there are not two expressions.
+    """
+    if faces.parts is None:
+        raise DatasetError("expected drawn faces, whose parts are known, got pictures without")
+    faces = faces.subset(faces.labels != CLASS_NAMES.index("neutral"))
+    names = [CLASS_NAMES[label] for label in faces.labels.tolist()]
+    present = list(dict.fromkeys(names))
+    if len(present) < 2:
+        raise DatasetError(f"expected faces of at least two expressions, got {len(present)}")
+    device = next(model.parameters()).device
+    maps = (
+        ek.explain(model, faces.images.to(device), faces.labels, method, seed=seed)
+        .heatmap("abs_sum").double().cpu()
+    )  # fmt: skip
+    parts = faces.parts
+    assert parts is not None
+    made = torch.stack([_mask(parts[i], expressive_parts(name)) for i, name in enumerate(names)])
+    noise = torch.randn(maps.shape, generator=torch.Generator().manual_seed(seed)).abs().double()
+    other = maps[[_next_other(names, i) for i in range(len(names))]]
+    shares = {
+        "share": _share(maps, made), "other": _share(other, made), "noise": _share(noise, made)
+    }  # fmt: skip
+    area = made.double().mean((1, 2)).numpy()
+    where = one_hot(parts)
+    known = np.isfinite(shares["share"]) & np.isfinite(shares["other"])
+    found = []
+    for name in [*present, "all"]:
+        rows = known & np.array([name in {"all", one} for one in names])
+        if not rows.any():
+            continue
+        picked = {key: values[rows] for key, values in shares.items()}
+        found.append(
+            PartShares(
+                method=method,
+                class_name=name,
+                n=int(rows.sum()),
+                parts=() if name == "all" else expressive_parts(name),
+                share=bootstrap(picked["share"], seed),
+                area=float(area[rows].mean()),
+                noise=float(picked["noise"].mean()),
+                other=bootstrap(picked["other"], seed),
+                gain=bootstrap(picked["share"] - picked["other"], seed),
+                by_part=by_part(maps[rows], where[rows], seed),
+            )
+        )
+    return found
+
+
+def bootstrap(values: NDArray[np.float64], seed: int) -> Share:
+    """A mean and the 2.5th to 97.5th percentile of the means of resamples.
+
+    References:
+        Efron (1979), "Bootstrap methods: another look at the jackknife", The Annals of
+        Statistics 7, doi:10.1214/aos/1176344552.
+    """
+    generator = np.random.default_rng(seed)
+    means = values[generator.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Share(float(values.mean()), (float(low), float(high)))
+
+
+def atlas(faces: int = 210) -> Tensor:
+    """How often each pixel shows each part in drawn faces, ``[part, 48, 48]``; sums to 1.
+
+    Drawn faces have the framing of FER2013, so this is where parts are to be expected in a real,
+    frontal picture: an average, not a measurement of that picture.
+    """
+    drawn = torch.from_numpy(draw(np.arange(faces) % len(CLASS_NAMES), seed=6_000_000).parts)
+    return one_hot(drawn).mean(0)
+
+
+def one_hot(parts: Tensor) -> Tensor:
+    """Parts ``[n, 48, 48]``, indices into ``PARTS``, as masks ``[n, part, 48, 48]``."""
+    return torch.stack([(parts == code) for code in range(len(PARTS))], 1).double()
+
+
+def by_part(maps: Tensor, where: Tensor, seed: int = 0) -> dict[str, PartShare]:
+    """How much of |a| falls on each part of the face.
+
+    Args:
+        maps: ``[n, 48, 48]``, none of them zero everywhere.
+        where: The parts of each picture, ``[n, part, 48, 48]``, or an `atlas` for all.
+        seed: Of the resamples.
+    """
+    sizes = maps.abs().double()
+    sizes = sizes / sizes.sum((1, 2), keepdim=True)
+    masks = where.expand(len(maps), *where.shape[-3:])
+    shares = torch.einsum("nhw,nphw->np", sizes, masks).numpy()
+    areas = masks.mean((0, 2, 3)).tolist()
+    return {
+        part: PartShare(bootstrap(shares[:, code], seed), areas[code])
+        for code, part in enumerate(PARTS)
+    }
+
+
+def _mask(parts: Tensor, names: Sequence[str]) -> Tensor:
+    return torch.isin(parts, torch.tensor([PARTS.index(name) for name in names]).to(parts.dtype))
+
+
+def _share(maps: Tensor, mask: Tensor) -> NDArray[np.float64]:
+    """Of each map, NaN where it is zero everywhere."""
+    found: NDArray[np.float64] = ((maps * mask).sum((1, 2)) / maps.sum((1, 2))).numpy()
+    return found
+
+
+def _next_other(names: Sequence[str], i: int) -> int:
+    """The next picture, cyclically, that shows another expression."""
+    order = [*range(i + 1, len(names)), *range(i)]
+    found: int = next(j for j in order if names[j] != names[i])
+    return found

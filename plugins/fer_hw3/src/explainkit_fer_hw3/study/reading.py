@@ -1,0 +1,68 @@
+"""What a network reads in labelled pictures."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from explainkit_fer_hw3.faces import CLASS_NAMES
+from explainkit_fer_hw3.scores import class_scores, confusion_matrix, wilson
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One network's answers to a set of pictures.
+
+    Attributes:
+        labels: True classes, int64 ``[n]``.
+        logits: The network's outputs, float ``[n, classes]``.
+        class_names: In the order of the logits.
+    """
+
+    labels: Tensor
+    logits: Tensor
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def facts(self) -> dict[str, Any]:
+        """Its numbers, as JSON takes them."""
+        return {
+            "n": len(self),
+            "accuracy": self.accuracy,
+            "interval": self.interval,
+            "classes": class_scores(self.counts, self.class_names),
+            "counts": self.counts.tolist(),
+        }
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """The likeliest class of each picture, int64 ``[n]``."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Which pictures are read rightly, bool ``[n]``."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """The confusion matrix ``[true, predicted]``, int64."""
+        return confusion_matrix(self.labels, self.predicted, len(self.class_names))
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """The confusion matrix, each row divided by its sum, float ``[true, predicted]``."""
+        return self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pictures that are read rightly."""
+        return int(self.right.sum()) / len(self)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the accuracy."""
+        return wilson(int(self.right.sum()), len(self))

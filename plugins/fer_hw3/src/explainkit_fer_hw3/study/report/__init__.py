@@ -1,0 +1,1 @@
+"""The study's report: its five questions answered by one run, in one file."""

@@ -1,0 +1,291 @@
+"""The report as a document: sections of sentences, tables and pictures, in one language."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import explainkit
+from explainkit.render.diagram import architecture_figure
+from explainkit.render.figure import matrix_figure, png, study_figure
+from explainkit_fer_hw3.scores import class_scores
+from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure, shares_figure
+from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.grids import activations_figure
+from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
+from explainkit_fer_hw3.study.parts import METHODS, PartShare
+from explainkit_fer_hw3.study.report import sentences
+from explainkit_fer_hw3.study.report.findings import Findings, Network
+from explainkit_fer_hw3.study.report.language import Language
+
+STUDY_DNN_PARAMETERS = 4_991_495
+
+FACE = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin")
+"""The parts that an expression can move."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: Of its file, without ending.
+        data: PNG.
+        caption: What it shows; also its text for those who don't see it.
+    """
+
+    name: str
+    data: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column heads its rows.
+
+    Attributes:
+        head: Of the columns.
+        rows: Their cells.
+        caption: What it holds; "" where the heading above it says so.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what is to be said, tables and figures, in this order."""
+
+    heading: str
+    text: Sequence[str]
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """The whole report."""
+
+    language: str
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    foot: str
+
+
+def compose(found: Findings, say: Language, command: str) -> Document:
+    """Puts findings into words, tables and figures.
+
+    Args:
+        found: What the run found.
+        say: The language.
+        command: The command line that makes the report again.
+    """
+    drawn = say.say("drawn_faces")
+    lead = say.say(
+        "lead", n=len(found.cnn.reading), data=found.data or drawn, split=found.split,
+        cnn=found.cnn.tag, dnn=found.dnn.tag, seed=found.seed,
+    )  # fmt: skip
+    return Document(
+        language=say.code,
+        title=say.say("title"),
+        lead=lead,
+        sections=[
+            Section(say.say("table"), [], [_beside_the_study(found, say)]),
+            _cnn(found, say),
+            _dnn(found, say),
+            _confusion(found, say),
+            _saliency(found, say),
+            _filters(found, say),
+        ],
+        foot=say.say("made", version=explainkit.__version__, command=command),
+    )
+
+
+def _beside_the_study(found: Findings, say: Language) -> Table:
+    cnn, dnn, none = found.cnn, found.dnn, say.say("none")
+    taken, fear = sentences.fear_taken(cnn.reading)
+    curve = cnn.curves[0] if cnn.curves else None
+    best = curve.best("validation_accuracy") if curve else None
+    gaps = [one for one in map(sentences.gap, dnn.curves) if one]
+    gap = max(gaps, key=lambda one: one[1], default=None)
+    angry = found.where.get("angry")
+    fear_share = f"{taken / fear:.0%} ({taken:,} / {fear:,})" if fear else none
+    reached = say.say("reached", epoch=gap[0], train=gap[1], validation=gap[2]) if gap else none
+    split = found.split if found.data else say.say("drawn_faces")
+    rows = [
+        [
+            say.say("row_cnn_accuracy", split=split),
+            say.say("study_public"),
+            sentences.accuracy(say, cnn.reading),
+        ],
+        *(
+            [say.say(f"row_{key}"), study or say.say(f"study_{key}"), here]
+            for key, study, here in (
+                ("validation", "0.699", f"{best[1]:.3f}" if best else none),
+                ("cnn_parameters", f"{sentences.STUDY_PARAMETERS:,}", f"{cnn.parameters:,}"),
+                ("convolutions", f"{sentences.STUDY_CONVOLUTIONS}", f"{cnn.convolutions}"),
+                ("epochs", "", f"{curve.epochs[-1]:g}" if curve else none),
+                ("dnn_parameters", f"{STUDY_DNN_PARAMETERS:,}", f"{dnn.parameters:,}"),
+                ("gap", "", reached),
+                ("best", "", say.classes(sentences.best_classes(cnn.reading))),
+                ("worst", "", say.classes(sentences.worst_classes(cnn.reading))),
+                ("fear", "", fear_share),
+                ("angry", "", _dense_or_none(angry[1], say) if angry else none),
+            )
+        ),
+    ]
+    return Table([say.say("col_what"), say.say("col_study"), say.say("col_run")], rows)
+
+
+def _dense_or_none(parts: Mapping[str, PartShare], say: Language) -> str:
+    return say.parts(sentences.densest(parts)) or say.say("none")
+
+
+def _cnn(found: Findings, say: Language) -> Section:
+    cnn = found.cnn
+    comparable = found.data is not None and found.split == "public_test"
+    layers = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in cnn.layers]
+    diagram = architecture_figure(layers, f"{cnn.tag}: {cnn.parameters:,} parameters")
+    return Section(
+        say.say("cnn_heading"),
+        sentences.about_cnn(say, cnn, found.dnn, comparable=comparable),
+        pictures=[
+            Picture("architecture", png(diagram), say.say("fig_architecture")),
+            *_curves(cnn.curves, "curves-cnn", say.say("fig_curves_cnn")),
+        ],
+    )
+
+
+def _dnn(found: Findings, say: Language) -> Section:
+    cnn, dnn, met = found.cnn, found.dnn, found.met
+    pair = (cnn, dnn)
+    head = ["", say.say("col_cnn"), say.say("col_dnn")]
+    alone = (met.only_first, met.only_second)
+    rows = [
+        [say.say("row_parameters"), *(f"{one.parameters:,}" for one in pair)],
+        [say.say("row_work"), *(f"{one.multiply_adds:,}" for one in pair)],
+        [say.say("row_accuracy"), *(sentences.accuracy(say, one.reading) for one in pair)],
+        [say.say("row_same"), *[f"{met.same:.1%}"] * 2],
+        [say.say("row_right"), *(f"{met.both:,} / {own:,} / {met.neither:,}" for own in alone)],
+    ]
+    readings, tags = [one.reading for one in pair], [one.tag for one in pair]
+    labels = found.faces.labels[: len(found.same[0])].tolist()
+    return Section(
+        say.say("dnn_heading"),
+        sentences.about_dnn(say, cnn, dnn, met),
+        [Table(head, rows, say.say("side_by_side"))],
+        [
+            Picture("recalls", png(recalls_figure(readings, tags)), say.say("fig_recalls")),
+            *_curves(dnn.curves, "curves-dnn", say.say("fig_curves_dnn")),
+            Picture(
+                "same-pictures", png(comparison_figure(found.same, tags, labels)),
+                say.say("fig_same"),
+            ),
+        ],
+    )  # fmt: skip
+
+
+def _confusion(found: Findings, say: Language) -> Section:
+    reading = found.cnn.reading
+    keys = ("col_class", "col_pictures", "col_recall", "col_precision")
+    rows = []
+    for name, scores in class_scores(reading.counts, reading.class_names).items():
+        cells = [
+            say.say("none") if scores[key] is None
+            else say.share(scores[key], scores[f"{key}_interval"])  # type: ignore[arg-type]
+            for key in ("recall", "precision")
+        ]  # fmt: skip
+        rows.append([say.row_name(name), f"{scores['support']:,}", *cells])
+    pictures = [
+        _matrix(name, one, found.split, say)
+        for name, one in (("cnn", found.cnn), ("dnn", found.dnn))
+    ]
+    for one in found.mistakes:
+        names = {"true": one.confusion.true, "predicted": one.confusion.predicted}
+        figure = confusion_figure(one, [""] * len(one.rows))
+        words = {key: say.class_name(name) for key, name in names.items()}
+        pictures.append(
+            Picture(
+                f"confusion-{names['true']}-as-{names['predicted']}",
+                png(figure),
+                say.say("fig_pair", **words),
+            )
+        )
+    return Section(
+        say.say("confusion_heading"),
+        sentences.about_confusion(say, reading),
+        [Table([say.say(key) for key in keys], rows, say.say("class_table"))],
+        pictures,
+    )
+
+
+def _matrix(name: str, one: Network, split: str, say: Language) -> Picture:
+    reading = one.reading
+    title = f"{one.tag} on {len(reading):,} pictures ({split}): accuracy {reading.accuracy:.3f}"
+    figure = matrix_figure(reading.counts.numpy(), reading.class_names, title)
+    return Picture(f"matrix-{name}", png(figure), say.say("fig_matrix", model=one.tag))
+
+
+def _saliency(found: Findings, say: Language) -> Section:
+    places = [
+        [
+            say.row_name(name),
+            str(n),
+            *(f"{parts[part].density:.2f}" for part in FACE),
+        ]
+        for name, (n, parts) in found.where.items()
+    ]
+    keys = ("class", "pictures", "made", "share", "area", "noise", "other", "gain")
+    made = [
+        [
+            say.row_name(one.class_name), str(one.n), say.parts(one.parts) or say.say("none"),
+            say.mean(one.share), f"{one.area:.3f}", f"{one.noise:.3f}", say.mean(one.other),
+            say.difference(one.gain.value, one.gain.interval),
+        ]
+        for one in found.shares[METHODS[0]]
+    ]  # fmt: skip
+    maps = study_figure(found.maps, labels=found.faces.labels.tolist())
+    shares = shares_figure(
+        found.shares[METHODS[0]], "share of |saliency| on the parts that made the expression"
+    )
+    return Section(
+        say.say("saliency_heading"),
+        [
+            *sentences.about_places(say, found.where, exact=found.faces.parts is not None),
+            *sentences.about_parts(say, found.shares[METHODS[0]]),
+            *(
+                sentences.about_method(say, shares[-1])
+                for method, shares in found.shares.items()
+                if method != METHODS[0]
+            ),
+        ],
+        [
+            Table(
+                [say.say("col_class"), say.say("col_pictures"), *(say.parts([p]) for p in FACE)],
+                places,
+                say.say("densities"),
+            ),
+            Table([say.say(f"col_{key}") for key in keys], made, say.say("made_shares")),
+        ],
+        [
+            Picture("saliency", png(maps), say.say("fig_saliency")),
+            Picture("shares", png(shares), say.say("fig_shares")),
+        ],
+    )
+
+
+def _filters(found: Findings, say: Language) -> Section:
+    label = found.faces.class_names[int(found.faces.labels[0])]
+    title = f"layer {found.outputs.layer} of {found.cnn.tag}: {label}"
+    figure = activations_figure(found.outputs, found.faces.images[0], title)
+    return Section(
+        say.say("filters_heading"),
+        sentences.about_outputs(say, found.outputs),
+        pictures=[Picture("activations", png(figure), say.say("fig_activations"))],
+    )
+
+
+def _curves(curves: Sequence[Curve], name: str, caption: str) -> list[Picture]:
+    drawn = [curve for curve in curves if curve.has("accuracy")]
+    return [Picture(name, png(curves_figure(drawn)), caption)] if drawn else []

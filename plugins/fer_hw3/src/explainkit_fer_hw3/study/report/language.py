@@ -1,0 +1,72 @@
+"""The report's languages: a file of sentences each, filled with the run's numbers."""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from explainkit_fer_hw3.study.parts import Share
+
+LANGUAGES = ("en", "zh-TW")
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language.
+
+    Attributes:
+        code: As HTML's ``lang`` has it.
+        words: Of its file: ``text``, ``classes``, ``parts``, ``comma`` and ``and``.
+    """
+
+    code: str
+    words: dict[str, Any]
+
+    def say(self, key: str, **values: object) -> str:
+        """A sentence with its numbers in place."""
+        text: str = self.words["text"][key]
+        return text.format(**values)
+
+    def class_name(self, name: str) -> str:
+        """A class."""
+        return str(self.words["classes"][name])
+
+    def row_name(self, name: str) -> str:
+        """A class at the head of a row, with the name that the figures use."""
+        own = self.class_name(name)
+        return own if own.lower() == name else f"{own} ({name})"
+
+    def classes(self, names: Iterable[str]) -> str:
+        """Some classes."""
+        return self._list([self.class_name(name) for name in names])
+
+    def parts(self, names: Iterable[str]) -> str:
+        """Some parts of a face."""
+        return self._list([str(self.words["parts"][name]) for name in names])
+
+    def share(self, value: float, interval: tuple[float, float]) -> str:
+        """A number with its interval."""
+        return self.say("interval", value=value, low=interval[0], high=interval[1])
+
+    def mean(self, share: Share) -> str:
+        """A mean with its interval."""
+        return self.share(share.value, share.interval)
+
+    def difference(self, value: float, interval: tuple[float, float]) -> str:
+        """A difference with its interval, signs always shown."""
+        return self.say("signed_interval", value=value, low=interval[0], high=interval[1])
+
+    def _list(self, names: list[str]) -> str:
+        if len(names) < 2:
+            return "".join(names)
+        comma, last = str(self.words["comma"]), str(self.words["and"])
+        return comma.join(names[:-1]) + last + names[-1]
+
+
+@cache
+def language(code: str) -> Language:
+    """A language by its code, one of `LANGUAGES`."""
+    file = files("explainkit_fer_hw3.study.report") / "languages" / f"{code}.toml"
+    return Language(code, tomllib.loads(file.read_text(encoding="utf-8")))

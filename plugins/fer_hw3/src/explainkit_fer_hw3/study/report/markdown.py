@@ -1,0 +1,41 @@
+"""The report as Markdown beside a folder of pictures."""
+
+import re
+
+from explainkit_fer_hw3.study.report.document import Document, Section, Table
+
+PICTURES = "pictures"
+"""The folder of the pictures, beside the file."""
+
+
+def to_markdown(document: Document) -> str:
+    """The whole text; what came from outside can't act as markup."""
+    parts = [f"# {_text(document.title)}", _text(document.lead)]
+    for section in document.sections:
+        parts += _section(section)
+    return "\n\n".join([*parts, "---", _text(document.foot)]) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    return [
+        f"## {_text(section.heading)}",
+        *([_text(" ".join(section.text))] if section.text else []),
+        *map(_table, section.tables),
+        *(
+            f"![{_text(one.caption)}]({PICTURES}/{one.name}.png)\n\n*{_text(one.caption)}*"
+            for one in section.pictures
+        ),
+    ]
+
+
+def _table(table: Table) -> str:
+    rows = [table.head, ["---"] * len(table.head), *table.rows]
+    lines = [
+        "| " + " | ".join(cell if cell == "---" else _text(cell) for cell in row) + " |"
+        for row in rows
+    ]
+    return "\n".join([*([_text(table.caption), ""] if table.caption else []), *lines])
+
+
+def _text(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|&#~!])", r"\\\1", " ".join(text.split()))

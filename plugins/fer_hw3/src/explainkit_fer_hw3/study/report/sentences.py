@@ -1,0 +1,302 @@
+"""What the numbers show, in sentences: which ones are said depends on the numbers."""
+
+from collections.abc import Mapping, Sequence
+
+from explainkit_fer_hw3.scores import most_confused, wilson
+from explainkit_fer_hw3.study.activations import Activations
+from explainkit_fer_hw3.study.agreement import Agreement
+from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.parts import PartShare, PartShares
+from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.report.findings import Network
+from explainkit_fer_hw3.study.report.language import Language
+
+STUDY_ACCURACY, STUDY_PARAMETERS, STUDY_CONVOLUTIONS = 0.6949, 4_845_063, 6
+
+STUDY_PARTS = ("forehead", "mouth", "cheeks")
+
+BY_HEART = 0.9
+
+Interval = tuple[float, float]
+
+
+def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) -> list[str]:
+    """Question 1: what the CNN is and how well it does.
+
+    Args:
+        say: The language.
+        cnn: The network.
+        dnn: The other, for the drawn faces.
+        comparable: Whether the pictures are those on which the study measured.
+    """
+    size = (cnn.convolutions, cnn.parameters)
+    same = size == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
+    low, high = cnn.reading.interval
+    place = (
+        "cnn_elsewhere" if not comparable
+        else "cnn_above" if low > STUDY_ACCURACY
+        else "cnn_below" if high < STUDY_ACCURACY
+        else "cnn_within"
+    )  # fmt: skip
+    return [
+        say.say(
+            "cnn_size", convolutions=size[0], parameters=size[1], millions=cnn.multiply_adds / 1e6
+        ),
+        say.say("cnn_size_same" if same else "cnn_size_other"),
+        say.say("cnn_accuracy", n=len(cnn.reading), accuracy=accuracy(say, cnn.reading)),
+        say.say(place),
+        say.say(
+            "cnn_drawn", n=len(cnn.drawn), accuracy=accuracy(say, cnn.drawn),
+            other=accuracy(say, dnn.drawn),
+        ),
+        *about_curve(say, cnn.curves),
+    ]  # fmt: skip
+
+
+def about_curve(say: Language, curves: Sequence[Curve]) -> list[str]:
+    """The course of the first curve's validation accuracy."""
+    best = curves[0].best("validation_accuracy") if curves else None
+    if not best:
+        return [say.say("curve_none")]
+    epoch, value = best
+    last = curves[0].epochs[-1]
+    after = say.say("curve_rising") if epoch == last else say.say("curve_passed", last=last)
+    return [say.say("curve_best", epoch=epoch, value=value), after]
+
+
+def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list[str]:
+    """Question 2: the DNN against the CNN."""
+    work = cnn.multiply_adds / dnn.multiply_adds
+    more = dnn.parameters / cnn.parameters - 1
+    size = "dnn_size_work" if work < 1 else "dnn_size_more" if more >= 0 else "dnn_size_less"
+    verdict = (
+        "dnn_equal" if met.p >= 0.05
+        else "dnn_cnn_better" if met.difference > 0
+        else "dnn_dnn_better"
+    )  # fmt: skip
+    return [
+        say.say(
+            size, parameters=dnn.parameters, percent=100 * abs(more),
+            ratio=work if work >= 1 else 1 / work,
+        ),
+        say.say(
+            "dnn_accuracy", accuracy=accuracy(say, dnn.reading), p=p_value(met.p),
+            difference=say.difference(met.difference, met.interval),
+        ),
+        say.say(verdict, first=met.only_first, second=met.only_second),
+        *_classes(say, cnn.reading, dnn.reading),
+        *[text for curve in dnn.curves for text in about_gap(say, curve)],
+    ]  # fmt: skip
+
+
+def _classes(say: Language, cnn: Reading, dnn: Reading) -> list[str]:
+    """Which classes one network knows better, where the two intervals are apart."""
+    first, second = recalls(cnn), recalls(dnn)
+    cnn_higher = [name for name in first if first[name][1][0] > second[name][1][1]]
+    dnn_higher = [name for name in first if second[name][1][0] > first[name][1][1]]
+    said = [
+        say.say(key, classes=say.classes(names))
+        for key, names in (("dnn_classes_cnn", cnn_higher), ("dnn_classes_dnn", dnn_higher))
+        if names
+    ]
+    return said or [say.say("dnn_classes_none")]
+
+
+def gap(curve: Curve) -> tuple[float, float, float] | None:
+    """Where a curve says most of learning by heart: epoch, training and validation accuracy.
+
+    The first epoch with a training accuracy above 0.9; without one, that of the highest. None if
+    the two were not both recorded.
+    """
+    columns = (curve.values.get(name, ()) for name in ("accuracy", "validation_accuracy"))
+    rows = [
+        (epoch, train, held)
+        for epoch, train, held in zip(curve.epochs, *columns, strict=False)
+        if train is not None and held is not None
+    ]
+    by_heart = [row for row in rows if row[1] > BY_HEART]
+    return by_heart[0] if by_heart else max(rows, key=lambda row: row[1], default=None)
+
+
+def about_gap(say: Language, curve: Curve) -> list[str]:
+    """Training against validation accuracy of one curve."""
+    found = gap(curve)
+    if not found:
+        return []
+    epoch, train, validation = found
+    key = "dnn_overfit" if train > BY_HEART else "dnn_gap"
+    return [say.say(key, name=curve.name, epoch=epoch, train=train, validation=validation)]
+
+
+def about_confusion(say: Language, reading: Reading) -> list[str]:
+    """Question 3: which classes are told apart best and worst, and what is confused with what."""
+    ranked = ranking(reading)
+    if ranked[0][1][0] == ranked[-1][1][0]:
+        return [say.say("all_equal", recall=say.share(*ranked[0][1])), *_mistakes(say, reading)]
+    best = best_classes(reading)
+    as_study = set(best) == {"happy", "surprise"}
+    said = [
+        say.say("best", classes="; ".join(_with_recall(say, item) for item in ranked[: len(best)])),
+        say.say("best_as_study" if as_study else "best_not_study"),
+    ]
+    (worst, (value, interval)), known = ranked[-1], dict(ranked)
+    facts = {"name": say.class_name(worst), "recall": say.share(value, interval)}
+    if worst == "fear":
+        said.append(say.say("worst_fear", **facts))
+    elif "fear" in known:
+        said.append(say.say("worst_other", **facts, fear=say.share(*known["fear"])))
+    else:
+        said.append(say.say("worst_no_fear", **facts))
+    name, next_recall = ranked[-2]
+    if next_recall[1][0] <= interval[1]:
+        said.append(
+            say.say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall))
+        )
+    taken, n = fear_taken(reading)
+    if taken:
+        share = say.share(taken / n, wilson(taken, n))
+        said.append(say.say("fear_taken", count=taken, n=n, share=share))
+    elif n:
+        said.append(say.say("fear_not_taken"))
+    return [*said, *_mistakes(say, reading)]
+
+
+def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str:
+    return say.say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
+
+
+def _mistakes(say: Language, reading: Reading) -> list[str]:
+    mistakes = most_confused(reading.counts, reading.class_names, 3)
+    if not mistakes:
+        return [say.say("no_mistakes")]
+    return [
+        say.say(
+            "mistake",
+            true=say.class_name(m.true),
+            predicted=say.class_name(m.predicted),
+            count=m.count,
+            of=m.of,
+            share=m.share,
+        )
+        for m in mistakes
+    ]
+
+
+def about_places(
+    say: Language, where: Mapping[str, tuple[int, dict[str, PartShare]]], *, exact: bool
+) -> list[str]:
+    """Question 4, first half: on which parts the saliency is densest.
+
+    Args:
+        say: The language.
+        where: Of each class: pictures, and the share of each part.
+        exact: Whether the parts are those of the pictures themselves.
+    """
+    said = [
+        say.say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
+        for name in ("angry", "happy", "surprise")
+        if name in where
+        for n, parts in [where[name]]
+        if densest(parts)
+    ]
+    if "angry" in where:
+        dense = [part for part in STUDY_PARTS if where["angry"][1][part].dense]
+        keys = {0: "where_no", len(STUDY_PARTS): "where_all"}
+        verdict = say.say(keys.get(len(dense), "where_some"), parts=say.parts(dense))
+        said.append(say.say("where_study", verdict=verdict))
+    return [*said, say.say("where_exact" if exact else "where_atlas")] if said else []
+
+
+def about_parts(say: Language, shares: Sequence[PartShares]) -> list[str]:
+    """Question 4, second half: whether maps of drawn faces fall on what made the expression."""
+    *classes, every = shares
+    gain = every.gain
+    key = (
+        "parts_follow" if gain.interval[0] > 0
+        else "parts_against" if gain.interval[1] < 0
+        else "parts_fixed"
+    )  # fmt: skip
+    own = [one.class_name for one in classes if one.gain.interval[0] > 0]
+    more = every.share.interval[0] > every.area
+    return [
+        say.say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
+        say.say("parts_more" if more else "parts_not_more"),
+        say.say(key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)),
+        say.say("parts_classes", classes=say.classes(own)) if own else say.say("parts_no_class"),
+    ]
+
+
+def about_method(say: Language, every: PartShares) -> str:
+    """The same shares by another method."""
+    return say.say(
+        "parts_method",
+        method=every.method.rpartition("/")[2],
+        share=say.mean(every.share),
+        gain=say.difference(every.gain.value, every.gain.interval),
+    )
+
+
+def about_outputs(say: Language, found: Activations) -> list[str]:
+    """Question 5, the first layer: what its kernels are, and what it makes of one picture."""
+    kernels = found.filters.flatten(1)
+    edges = int((kernels.sum(1).abs() < kernels.abs().sum(1) / 3).sum())
+    peaks = found.outputs.flatten(1).amax(1)
+    strongest = int(peaks.argmax())
+    return [
+        say.say("kernels", n=len(kernels), edges=edges),
+        say.say(
+            "outputs", silent=int((peaks <= 0).sum()), strongest=strongest,
+            peak=float(peaks[strongest]),
+        ),
+    ]  # fmt: skip
+
+
+def accuracy(say: Language, reading: Reading) -> str:
+    """An accuracy with its interval."""
+    return say.share(reading.accuracy, reading.interval)
+
+
+def recalls(reading: Reading) -> dict[str, tuple[float, Interval]]:
+    """Recall and interval of each class that has pictures."""
+    found = {}
+    for i, name in enumerate(reading.class_names):
+        right, support = int(reading.counts[i, i]), int(reading.counts[i].sum())
+        if support:
+            found[name] = (right / support, wilson(right, support))
+    return found
+
+
+def ranking(reading: Reading) -> list[tuple[str, tuple[float, Interval]]]:
+    """The classes by recall, best first."""
+    return sorted(recalls(reading).items(), key=lambda item: -item[1][0])
+
+
+def best_classes(reading: Reading) -> list[str]:
+    """The two classes of the largest recalls, and those that share the second's; best first."""
+    ranked = ranking(reading)
+    second = ranked[min(1, len(ranked) - 1)][1][0]
+    return [name for name, (recall, _) in ranked if recall >= second]
+
+
+def worst_classes(reading: Reading) -> list[str]:
+    """The class of the smallest recall, and those that share it."""
+    ranked = ranking(reading)
+    return [name for name, (recall, _) in ranked if recall == ranked[-1][1][0]]
+
+
+def fear_taken(reading: Reading) -> tuple[int, int]:
+    """Pictures of Fear that are read as Sad or Angry, and pictures of Fear."""
+    fear, sad, angry = map(reading.class_names.index, ("fear", "sad", "angry"))
+    row = reading.counts[fear]
+    return int(row[sad] + row[angry]), int(row.sum())
+
+
+def densest(parts: Mapping[str, PartShare], most: int = 3) -> list[str]:
+    """The parts of the face that stand above their area beyond the interval, densest first."""
+    face = [name for name, part in parts.items() if part.dense and name not in {"background"}]
+    return sorted(face, key=lambda name: -parts[name].density)[:most]
+
+
+def p_value(p: float) -> str:
+    """A p-value to three digits; one that no float holds is bounded."""
+    return f"= {p:.3g}" if p > 0 else "< 1e-300"
