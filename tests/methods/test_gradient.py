@@ -9,13 +9,12 @@ import explainkit as ek
 from explainkit.errors import ExplainkitWarning, MethodError, ModelError
 from explainkit.methods.gradient import (
     InputXGradient,
-    IntegratedGradients,
     Saliency,
     SmoothGrad,
     SmoothGradSquared,
     VarGrad,
-    quadrature,
 )
+from explainkit.methods.path.integrated import IntegratedGradients, quadrature
 from explainkit.testing import check_method, toy_models
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]

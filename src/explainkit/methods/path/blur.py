@@ -1,0 +1,106 @@
+"""Blur integrated gradients: the path of ever less blurred images."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.methods.path.line import Visit, line_integral, visit
+from explainkit.types import Attribution
+
+
+def scale_space(images: Tensor, sigma: float) -> Tensor:
+    """Blurs images exactly, as heat spreads on the grid of pixels in time σ²/2.
+
+    Along each axis ``L(σ) = exp(σ²/2 · Δ) x``, where Δ is the second difference with reflecting
+    ends: a cosine transform whose frequency k is damped by ``exp(−σ² (1 − cos(πk / n)))``. It is
+    the Gaussian of scale-space theory on pixels, for any σ: blurring twice adds up (σ₁² + σ₂²), no
+    value leaves the range of the image, the mean stays, and σ → ∞ is the mean. From σ = 1 on it
+    hardly differs from a sampled Gaussian kernel.
+
+    Args:
+        images: ``[batch, channel, height, width]``.
+        sigma: Standard deviation of the blur, in pixels.
+
+    References:
+        Lindeberg (1990), "Scale-space for discrete signals", doi:10.1109/34.49051.
+
+    Examples:
+        >>> images = torch.rand(1, 1, 6, 5).double()
+        >>> twice = scale_space(scale_space(images, 3), 4)
+        >>> torch.allclose(twice, scale_space(images, 5))
+        True
+    """
+    height, width = images.shape[-2:]
+    rows, columns = (_kernel(n, sigma).to(images) for n in (height, width))
+    return rows @ images @ columns.T
+
+
+def _kernel(size: int, sigma: float) -> Tensor:
+    """The blur of one axis as a matrix, float64 ``[size, size]``."""
+    place = torch.arange(size, dtype=torch.float64)
+    waves = torch.cos(math.pi / size * place[:, None] * (place + 0.5))
+    waves /= waves.norm(dim=1, keepdim=True)
+    damping = torch.exp(-(sigma**2) * (1 - torch.cos(math.pi / size * place)))
+    return waves.T @ (damping[:, None] * waves)
+
+
+@dataclass(frozen=True)
+class BlurIG:
+    """Gradients integrated along the path from a blurred image to the image itself.
+
+    ``a = −∫₀^σmax ∂S_c(L(σ)) / ∂x · ∂L(σ) / ∂σ dσ``, where L(σ) is the image blurred with standard
+    deviation σ (`scale_space`). No baseline colour is needed: detail appears along the path and
+    nothing else. The integral is taken over the chords between neighbouring blurs,
+    ``Σ_k (L_{k+1} − L_k) · (∇S(L_k) + ∇S(L_{k+1})) / 2``, so that no step size of a derivative
+    enters. The exact map sums to ``S_c(x) − S_c(L(σmax))``; how far it is off is reported as
+    ``completeness_gap``, relative to that difference (at least 0.05).
+
+    Attributes:
+        max_sigma: The strongest blur, in pixels. None: a third of the shorter side, at which
+            hardly more than the mean colours are left (the paper's 50 pixels are for 224 × 224
+            pictures).
+        steps: Chords per image; they are short where the blur is small, since
+            ``σ_k = σmax · (1 − k / steps)²``.
+
+    Raises:
+        MethodError: A field is out of its range.
+
+    References:
+        Xu, Venugopalan and Sundararajan (2020), "Attribution in Scale and Space",
+        arXiv:2004.03383.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> model, images = toy_models()["vit"]
+        >>> e = ek.explain(model, images, 0, "blur_ig")
+        >>> bool((e.diagnostics["completeness_gap"] < 0.01).all())
+        True
+    """
+
+    max_sigma: float | None = None
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise MethodError(f"steps: expected at least 1, got {self.steps}")
+        if self.max_sigma is not None and not 0 < self.max_sigma < float("inf"):
+            raise MethodError(
+                f"max_sigma: expected a positive number of pixels, got {self.max_sigma}"
+            )
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        return line_integral(self.walk(model, inputs, target), inputs.dtype)
+
+    def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
+        """The path from the most blurred image, for another method that walks it."""
+        precise = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
+        largest = self.max_sigma or min(inputs.shape[-2:]) / 3
+        fractions = (k / self.steps for k in range(self.steps, -1, -1))
+        path = (scale_space(precise, largest * fraction**2) for fraction in fractions)
+        return visit(model, path, inputs, target)

@@ -1,0 +1,151 @@
+"""Expected gradients: straight paths from many baselines, one gradient on each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.batching import chunk_size, in_chunks
+from explainkit.errors import MethodError
+from explainkit.methods.gradient import input_gradient
+from explainkit.methods.path.line import completeness_gap
+from explainkit.types import Attribution
+
+
+@dataclass(frozen=True)
+class ExpectedGradients:
+    """Integrated gradients averaged over baselines, estimated with one gradient per path.
+
+    ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines,
+    ``α ~ U(0, 1)`` and ``ε ~ N(0, σ²)``. This is GradientSHAP, and registered under that name too.
+
+    Without noise the expectation sums to ``S_c(x) − mean_b S_c(b)``. How far the estimate's sum is
+    off is reported as ``completeness_gap``, relative to that difference (at least 0.05), beside
+    ``sum_error``, the standard error of the sum; and every value has its ``standard_error``.
+
+    Every image draws from a generator of its own that starts at ``seed``, so that its map does not
+    depend on the batch. Stratified, the n samples have one α from each of n equal parts of [0, 1]:
+    the mean is the same, the error never larger, and with one baseline smaller by up to the factor
+    n. The standard errors come from second differences of neighbouring samples,
+    ``s² = Σ (a_{k−1} − 2 a_k + a_{k+1})² / (6 (n − 2) n)``, which do not take the trend along the
+    path for noise.
+
+    Attributes:
+        baselines: Pictures of "nothing" in model-input space, for instance some of the training
+            data, ``[n, channel, height, width]``; or one value.
+        samples: Gradients per image.
+        noise: Standard deviation σ of noise on the image, as a share of the image's own range.
+        relative: False: ``noise`` is in units of the input instead.
+        stratified: False: every α is drawn from all of [0, 1], as Captum does.
+        seed: Where the generators start; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range, or the baselines do not fit the images.
+
+    References:
+        Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
+        arXiv:1705.07874. Erion, Janizek, Sturmfels, Lundberg and Lee (2021), "Improving
+        performance of deep learning models with axiomatic attribution priors and expected
+        gradients", arXiv:1906.10670. Von Neumann (1941), "Distribution of the ratio of the mean
+        square successive difference to the variance", doi:10.1214/aoms/1177731677.
+
+    Examples:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> x = torch.rand(1, 1, 2, 2)
+        >>> a = ExpectedGradients(0.5)(net, x, torch.tensor([1])).values
+        >>> torch.allclose(a.flatten(), (x - 0.5).flatten() * net[1].weight[1])
+        True
+    """
+
+    baselines: float | Tensor = 0.0
+    samples: int = 25
+    noise: float = 0.0
+    relative: bool = True
+    stratified: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise MethodError(f"samples: expected at least 1, got {self.samples}")
+        if not 0 <= self.noise < float("inf"):
+            raise MethodError(f"noise: expected a finite deviation of at least 0, got {self.noise}")
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        with torch.no_grad():
+            scores = model(inputs).gather(1, target[:, None])[:, 0].double()
+        bag = self._bag(inputs)
+        change = scores - self._mean_scores(model, bag)[target]
+        means, errors = [], []
+        for image, label in zip(inputs.detach(), target, strict=True):
+            mean, error = self._moments(model, image, label, bag)
+            means.append(mean)
+            errors.append(error)
+        mean, error = torch.stack(means), torch.stack(errors)
+        values = mean[:, :-1].reshape(inputs.shape).to(inputs.dtype)
+        gap = {"completeness_gap": completeness_gap(values, change)}
+        if self.samples < 3:
+            return Attribution(values, diagnostics=gap)
+        standard_error = error[:, :-1].reshape(inputs.shape).to(inputs.dtype)
+        return Attribution(values, standard_error, gap | {"sum_error": error[:, -1]})
+
+    def _bag(self, inputs: Tensor) -> Tensor:
+        if not isinstance(self.baselines, Tensor):
+            return torch.full_like(inputs[:1], self.baselines).detach()
+        if self.baselines.shape[1:] != inputs.shape[1:] or not len(self.baselines):
+            raise MethodError(
+                f"baselines: expected a number or a tensor {['n', *inputs.shape[1:]]} of at least "
+                f"one image, got {list(self.baselines.shape)}"
+            )
+        return self.baselines.to(inputs)
+
+    @staticmethod
+    def _mean_scores(model: nn.Module, bag: Tensor) -> Tensor:
+        with torch.no_grad():
+            scores = in_chunks(lambda part: model(bag[part]), len(bag), chunk_size(model, bag[0]))
+        return scores.double().mean(0)
+
+    def _moments(
+        self, model: nn.Module, image: Tensor, label: Tensor, bag: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard error of the flattened samples, whose last column is their sum."""
+        count = self.samples
+        squares = total = before = None
+        for samples in self._samples(model, image, label, bag):
+            rows = torch.cat([samples, samples.sum(1, keepdim=True)], 1)
+            total = rows.sum(0) if total is None else total + rows.sum(0)
+            rows = rows if before is None else torch.cat([before, rows])
+            bends = rows.diff(n=2, dim=0).square().sum(0)
+            squares = bends if squares is None else squares + bends
+            before = rows[-2:]
+        assert total is not None
+        assert squares is not None
+        return total / count, (squares / (6 * max(count - 2, 1) * count)).sqrt()
+
+    def _samples(
+        self, model: nn.Module, image: Tensor, label: Tensor, bag: Tensor
+    ) -> Iterator[Tensor]:
+        """Single estimates ``[chunk, channel · height · width]``, in the order of their draws."""
+        precise = torch.promote_types(image.dtype, torch.float32)
+        generator = torch.Generator().manual_seed(self.seed)
+        count = self.samples
+        alpha = torch.rand(count, generator=generator, dtype=torch.float64)
+        if self.stratified:
+            alpha = (torch.arange(count) + alpha) / count
+        chosen = torch.randint(len(bag), (count,), generator=generator)
+        deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
+        size = chunk_size(model, image)
+        for start in range(0, count, size):
+            baseline = bag[chosen[start : start + size].to(bag.device)]
+            along = alpha[start : start + len(baseline), None, None, None].to(image)
+            away = image - baseline
+            if self.noise:
+                noise = [
+                    torch.randn(image.shape, generator=generator, dtype=torch.float32)
+                    for _ in range(len(baseline))
+                ]
+                away = away + deviation * torch.stack(noise).to(image)
+            gradient = input_gradient(model, baseline + along * away, label.expand(len(along)))
+            yield (away.to(precise) * gradient.to(precise)).flatten(1)
