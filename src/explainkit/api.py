@@ -16,7 +16,15 @@ from explainkit import plugins
 from explainkit.errors import ExplainkitWarning, InputError, MethodError
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.host import Outcome, as_target, check_inputs, check_target, run_all
-from explainkit.types import Dataset, DatasetSpec, Explanation, Method, ModelSpec, Target
+from explainkit.types import (
+    Dataset,
+    DatasetSpec,
+    Explanation,
+    Explanations,
+    Method,
+    ModelSpec,
+    Target,
+)
 from explainkit.weights import build, load_file
 
 if TYPE_CHECKING:
@@ -160,7 +168,7 @@ def explain(
     batch_size: int | None = None,
     as_is: bool = False,
     **params: Any,
-) -> list[Explanation]: ...
+) -> Explanations: ...
 
 
 def explain(
@@ -174,7 +182,7 @@ def explain(
     batch_size: int | None = None,
     as_is: bool = False,
     **params: Any,
-) -> Explanation | list[Explanation]:
+) -> Explanation | Explanations:
     """Explains what a model says about images.
 
     The model, the caller's tensors, the grad mode and all random generators are as before when
@@ -247,7 +255,7 @@ def explain(
             for made, outcomes_of_one in zip(ready, outcomes, strict=True)
             for outcome, name in outcomes_of_one
         ]
-    return found if several else found[0]
+    return Explanations(found) if several else found[0]
 
 
 def _load_methods(methods: list[AnyMethod], params: dict[str, Any]) -> list[Method]:

@@ -293,4 +293,18 @@ class Explanation:
     def _repr_html_(self) -> str:
         from explainkit.render.html import to_html
 
-        return to_html(self)
+        return to_html([self])
+
+
+class Explanations(list[Explanation]):
+    """Explanations that belong together: by several methods, or of several targets."""
+
+    def report(self, path: str | Path, **options: Any) -> Path:
+        """Writes one HTML file in which they stand side by side, as `Explanation.report` does."""
+        first, *others = self
+        return first.report(path, beside=others, **options)
+
+    def _repr_html_(self) -> str:
+        from explainkit.render.html import to_html
+
+        return to_html(self) if self else ""

@@ -16,7 +16,8 @@ from PIL import Image
 from explainkit.errors import RenderError
 from explainkit.render.diagram import architecture_figure
 from explainkit.render.figure import matrix_figure, overlay, plot, png, save_figure, study_figure
-from explainkit.types import Explanation
+from explainkit.render.heatmap import picture, scale
+from explainkit.types import Explanation, Explanations
 
 
 def explanation(shape=(2, 1, 12, 10), classes=7, names=True, **changes):
@@ -374,5 +375,26 @@ def test_notebook_display_is_self_contained():
     assert "20, 8 shown" in reader.text
     assert "completeness gap" not in reader.text
     assert 'alt="explainkit/saliency of fer_hw3/cnn' in html
-    (source,) = reader.sources
-    assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).format == "PNG"
+    assert len(reader.sources) == 8 * 4
+    for source in reader.sources:
+        assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).format == "PNG"
+
+
+def test_notebooks_show_the_picture_itself_and_the_true_scale():
+    one = explanation((1, 1, 6, 6))
+    reader = _Reader()
+    reader.feed(one._repr_html_())
+    image = Image.open(io.BytesIO(base64.b64decode(reader.sources[0].partition(",")[2])))
+    wanted, _ = picture(one.inputs[0], one.mean, one.std)
+    assert (np.asarray(image) == np.rint(255 * wanted)).all()
+    assert f"{float(scale(one.heatmap(), 'percentile:99').limits[0]):.4g}" in reader.text
+
+
+def test_lists_are_a_grid_of_the_same_pictures():
+    one = explanation((2, 1, 6, 6))
+    reader = _Reader()
+    reader.feed(Explanations([one, one, one])._repr_html_())
+    assert len(reader.sources) == 2 * (1 + 3 * 2)
+    apart = Explanations([one, explanation((1, 1, 6, 6))])._repr_html_()
+    assert apart == one._repr_html_() + explanation((1, 1, 6, 6))._repr_html_()
+    assert Explanations()._repr_html_() == ""
