@@ -1,0 +1,282 @@
+"""Running only what comes after a layer, for many variants of its output at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from explainkit.errors import ModelError
+from explainkit.graph.trace import How, Traced, trace
+from explainkit.guard import preserve_model
+from explainkit.layers import get_layer
+
+
+class Tail:
+    """What a model does after a layer; made by `tail`.
+
+    Attributes:
+        layer: Dotted path of the layer.
+        how: How the model was traced, ``"fx"`` or ``"export"``; ``"hooks"`` where each run is a
+            full one with the layer's output replaced, which is right for every model but saves
+            nothing.
+        reasons: Why each way before it was refused.
+    """
+
+    def __init__(self, traced: Traced, layer: str) -> None:
+        self.layer = layer
+        self.how: How = traced.how
+        self.reasons = traced.reasons
+
+    def value(self, images: Tensor) -> Tensor:
+        """The layer's output for images, and what `run` uses of them from elsewhere.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+
+        Returns:
+            ``[batch, …]``; of a layer that puts out a tuple its first tensor.
+        """
+        raise NotImplementedError
+
+    def run(self, values: Tensor, of: Tensor | None = None) -> Any:
+        """The model's output where the layer puts out other values.
+
+        Args:
+            values: Variants of the layer's output, ``[n, …]``; gradients flow through them.
+            of: For each variant the image that it is a variant of, int64 ``[n]``, an index into
+                the images of the last `value`. None: the images as they are.
+
+        Returns:
+            The model's own output structure, for ``n`` images.
+        """
+        raise NotImplementedError
+
+
+class _Partial(Tail):
+    """Only the operators that depend on the layer run."""
+
+    def __init__(self, traced: Traced, layer: str, call: int) -> None:
+        super().__init__(traced, layer)
+        self._traced = traced
+        self._start = start = traced.layers[layer][call]
+        changed = traced.dependent([start])
+        per_image = traced.dependent([traced.image])
+        run, kept = {traced.output}, set()
+        for node in reversed(traced.nodes):
+            if node in run:
+                for source in node.all_input_nodes:
+                    # sizes are counted anew: there may be more variants than images
+                    new = source in changed or source not in per_image
+                    if new or not _holds_tensor(traced.values[source]):
+                        run.add(source)
+                    else:
+                        kept.add(source)
+        run.discard(start)
+        self._tail = [node for node in traced.nodes if node in run]
+        self._kept = [node for node in traced.nodes if node in kept]
+        clean = {start, *kept}
+        for node in reversed(traced.nodes):
+            if node in clean:
+                clean.update(node.all_input_nodes)
+        self._prefix = [node for node in traced.nodes if node in clean]
+        self._values = {node: traced.values[node] for node in (start, *kept)}
+        self._count = len(traced.values[traced.image])
+
+    def value(self, images: Tensor) -> Tensor:
+        values: dict[fx.Node, Any] = {self._traced.image: images}
+        wanted = {self._start, *self._kept}
+        self._values = {}
+        for node in self._prefix:
+            self._traced.run([node], values)
+            if node in wanted:
+                # an operator in place may come for it later
+                self._values[node] = _copied(values[node]) if self._traced.writes else values[node]
+        self._count = len(images)
+        return self._first()
+
+    def _first(self) -> Tensor:
+        found = pytree.tree_leaves(self._values[self._start])[0]
+        if not isinstance(found, Tensor) or not found.dim() or len(found) != self._count:
+            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ModelError(
+                f"expected layer {self.layer!r} to put out [batch, …] = [{self._count}, …], got "
+                f"{shape}: name another layer"
+            )
+        return found
+
+    def run(self, values: Tensor, of: Tensor | None = None) -> Any:
+        if of is None and len(values) != self._count:
+            raise _miscounted(values, self._count)
+        whole = self._values[self._start]
+        known: dict[fx.Node, Any] = {
+            node: _expanded(self._values[node], of, self._count) for node in self._kept
+        }
+        start = values.clone() if self._traced.writes else values
+        if not isinstance(whole, Tensor):
+            start = type(whole)((start, *_expanded(whole[1:], of, self._count)))
+        known[self._start] = start
+        left = {node: len(node.users) for node in self._tail}
+        for node in self._tail:
+            self._traced.run([node], known)
+            for source in node.all_input_nodes:
+                if source in left:
+                    left[source] -= 1
+                    if not left[source]:
+                        del known[source]
+        return self._traced.structured(known[self._traced.output])
+
+
+class _Whole(Tail):
+    """The whole model runs, with the layer's output replaced by a hook."""
+
+    def __init__(self, traced: Traced, layer: str, call: int, images: Tensor) -> None:
+        super().__init__(traced, layer)
+        self._model = traced.model
+        self._call = call
+        self._images = images
+
+    def value(self, images: Tensor) -> Tensor:
+        self._images = images
+        found: list[Tensor] = []
+
+        def keep(first: Tensor) -> Tensor:
+            found.append(first)
+            return first.clone()
+
+        self._hooked(images, keep)
+        return found[0]
+
+    def run(self, values: Tensor, of: Tensor | None = None) -> Any:
+        if of is None and len(values) != len(self._images):
+            raise _miscounted(values, len(self._images))
+        images = self._images if of is None else self._images[of]
+        return self._hooked(images, lambda _first: values.clone())
+
+    def _hooked(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
+        calls = 0
+
+        def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls - 1 != self._call:
+                return None
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        hook = get_layer(self._model, self.layer).register_forward_hook(replace)
+        try:
+            return self._model(images.clone())
+        finally:
+            hook.remove()
+
+
+def _miscounted(values: Tensor, count: int) -> ModelError:
+    return ModelError(
+        f"expected {count} values, one for each image, got {len(values)}: `of` says which image "
+        "each is a variant of"
+    )
+
+
+def _holds_tensor(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _copied(value: Any) -> Any:
+    return pytree.tree_map_only(Tensor, Tensor.clone, value)
+
+
+def _expanded(value: Any, of: Tensor | None, count: int) -> Any:
+    """What belongs to each variant, of values that belong to the images."""
+
+    def expand(tensor: Tensor) -> Tensor:
+        if of is None:
+            return tensor.clone()
+        if len(tensor) == count:
+            return tensor[of]
+        # several rows for each image, such as the windows of an attention
+        return tensor.reshape(count, -1, *tensor.shape[1:])[of].flatten(0, 1)
+
+    return pytree.tree_map_only(Tensor, expand, value)
+
+
+def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = None) -> Tail:
+    """The part of a model after a layer, to be run on many variants of the layer's output.
+
+    What it computes is compared with the model on the example; where no partial run is right, each
+    run is a full one with the layer's output replaced.
+
+    Args:
+        model: Any module, in eval mode; a compiled one is run as it was before compilation.
+        layer: Dotted path of the layer.
+        example: Images ``[batch, channel, height, width]``; two are enough.
+        call: Which call of a layer that runs several times, from 0.
+
+    Returns:
+        The tail; what it needs of the images beside the layer's output is taken from the last
+        `Tail.value`.
+
+    Raises:
+        ModelError: There is no such layer, it does not run, it runs several times and ``call``
+            doesn't say which, or its output has no batch axis.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> after = tail(net.eval(), "1", x)
+        >>> values = after.value(x)
+        >>> without_channel_0 = values[[1, 1]].clone()
+        >>> without_channel_0[:, 0] = 0
+        >>> after.run(without_channel_0, torch.tensor([1, 1])).shape
+        torch.Size([2, 2])
+    """
+    model = getattr(model, "_orig_mod", model)
+    layer = layer.removeprefix("_orig_mod.")
+    get_layer(model, layer)
+    images = example[:2].detach()
+    traced = trace(model, images, layer=layer, keep=True)
+    if traced.how == "hooks":
+        return _Whole(traced, layer, _which(_calls(model, layer, images), layer, call), images)
+    place = _which(len(traced.layers[layer]), layer, call)
+    partial = _Partial(traced, layer, place)
+    values = partial._first()
+    expected = traced.values[traced.output]
+    traced.values, traced.calls = {}, {}
+    of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
+    try:
+        with preserve_model(model, as_is=True), torch.no_grad():
+            found = pytree.tree_leaves(partial.run(values[of], of))
+            traced.compare(found, _expanded(expected, of, len(images)))
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong, the full run is right
+        traced.refuse(error)
+        return _Whole(traced, layer, place, images)
+    return partial
+
+
+def _which(count: int, layer: str, call: int | None) -> int:
+    """The call that is meant, of a layer that ran so often."""
+    if call is None and count == 1:
+        return 0
+    if call is not None and 0 <= call < count:
+        return call
+    what = f"ran {count} times" if count else "was not run"
+    raise ModelError(
+        f"expected one call of layer {layer!r}, but it {what}"
+        + (": call=0 names the first" if count and call is None else f", got call={call}")
+    )
+
+
+def _calls(model: nn.Module, layer: str, images: Tensor) -> int:
+    """How often a layer runs."""
+    count = 0
+
+    def hit(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    with preserve_model(model, as_is=True), torch.no_grad():
+        get_layer(model, layer).register_forward_hook(hit)
+        model(images.clone())
+    return count

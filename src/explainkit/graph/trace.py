@@ -1,0 +1,425 @@
+"""A model as a list of operators that can be run in part, with every layer's output named.
+
+Three ways, tried in this order: symbolic tracing (torch.fx), which keeps the model's own modules;
+torch.export, which sees through what symbolic tracing can't; and none, where control flow depends
+on the data: then only full runs with a layer's output replaced are possible.
+"""
+
+import builtins
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from explainkit.guard import preserve_model
+
+How = Literal["fx", "export", "hooks"]
+
+
+@dataclass(eq=False)
+class Call:
+    """One operator of torch's dispatcher, as a node ran it.
+
+    Attributes:
+        operator: The overload, such as ``aten.relu.default``.
+        arguments: As given, tensors included.
+        options: Keyword arguments.
+        result: What it gave.
+    """
+
+    operator: Any
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+    result: Any
+
+
+@dataclass(eq=False)
+class Traced:
+    """A model that was traced, or why it was not.
+
+    Attributes:
+        model: The caller's model; its parameters and modules are used live.
+        how: ``"fx"``, ``"export"``, or ``"hooks"`` where neither sees the model right.
+        reasons: Why each way before it was refused.
+        nodes: The operators in the order in which they run; empty under ``"hooks"``.
+        layers: For each dotted layer path the node of each of its calls.
+        calls: What torch's dispatcher ran for each node.
+        values: What each node gave for the example, as it was then; only what `trace` keeps.
+        writes: Whether an operator works in place.
+    """
+
+    model: nn.Module
+    how: How
+    reasons: tuple[str, ...]
+    nodes: list[fx.Node] = field(default_factory=list)
+    layers: dict[str, list[fx.Node]] = field(default_factory=dict)
+    calls: dict[fx.Node, list[Call]] = field(default_factory=dict)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    writes: bool = False
+    _root: nn.Module = field(default_factory=nn.Identity)
+    _states: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    _structure: Any = None
+
+    @property
+    def image(self) -> fx.Node:
+        """The node that stands for the images."""
+        return next(n for n in self.nodes if n.op == "placeholder" and n.name not in self._states)
+
+    @property
+    def output(self) -> fx.Node:
+        """The node that gives the model's output, flattened."""
+        return self.nodes[-1]
+
+    def structured(self, leaves: Sequence[Any]) -> Any:
+        """The model's own output structure, from the value of `output`."""
+        return pytree.tree_unflatten(list(leaves), self._structure)
+
+    def run(self, nodes: Iterable[fx.Node], values: dict[fx.Node, Any]) -> None:
+        """Runs nodes in order, reading and adding to ``values``."""
+        for node in nodes:
+            if node not in values:
+                values[node] = self.execute(node, values)
+
+    def execute(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        """Runs one node."""
+        if node.op == "placeholder":
+            return self._states[node.name]()
+        if node.op == "get_attr":
+            return _attribute(self._root, str(node.target))
+        arguments = fx.node.map_arg(node.args, values.__getitem__)
+        options = fx.node.map_arg(node.kwargs, values.__getitem__)
+        if node.op == "call_module":
+            return self._root.get_submodule(str(node.target))(*arguments, **options)
+        if node.op == "call_method":
+            return getattr(arguments[0], str(node.target))(*arguments[1:], **options)
+        if node.op == "output":
+            return arguments[0]
+        assert callable(node.target)
+        return node.target(*arguments, **options)
+
+    def dependent(self, sources: Iterable[fx.Node]) -> set[fx.Node]:
+        """The nodes that use what the sources give, the sources included."""
+        found = set(sources)
+        for node in self.nodes:
+            if any(source in found for source in node.all_input_nodes):
+                found.add(node)
+        return found
+
+    def compare(self, found: Sequence[Any], expected: Sequence[Any]) -> None:
+        """Checks flat outputs against the model's own.
+
+        Raises:
+            ValueError: They differ by more than rounding.
+        """
+        for one, other in zip(found, expected, strict=True):
+            if not isinstance(other, Tensor):
+                same = one == other
+            else:
+                scale = float(other.abs().max()) if other.numel() else 0.0
+                same = one.shape == other.shape and torch.allclose(
+                    one, other, rtol=0, atol=_rounding(other) * scale, equal_nan=True
+                )
+            if not same:
+                raise ValueError("it gives other numbers than the model itself")
+
+    def check(self, expected: Sequence[Any], layer: str | None) -> None:
+        """Checks the recorded run against the model, and that a layer is named.
+
+        Raises:
+            ValueError: The outputs differ, or there is no such layer.
+        """
+        if layer is not None and layer not in self.layers:
+            raise ValueError(f"layer {layer!r} is not run, or inside an operator")
+        self.compare(self.values[self.output], expected)
+
+    def refuse(self, error: Exception) -> None:
+        """Notes why the way that was taken won't do."""
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        self.reasons = (*self.reasons, f"{self.how}: {line}")
+        self.how = "hooks"
+
+
+def _rounding(tensor: Tensor) -> float:
+    """Relative difference that summing in another order may make."""
+    return 1e3 * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+
+
+def trace(
+    model: nn.Module, example: Tensor, *, layer: str | None = None, keep: bool = False
+) -> Traced:
+    """Names every layer's output and every operator of a model.
+
+    What was found is run once on the example and compared with the model itself; a way of tracing
+    that gives other numbers is not used. The model is as before afterwards, exceptions included.
+
+    Args:
+        model: Any module; a compiled one is traced as it was before compilation.
+        example: Images ``[batch, channel, height, width]``.
+        layer: A layer that must be among those named; some ways don't see into every block.
+        keep: Keep what each node gave for the example in ``values`` and ``calls``.
+
+    Returns:
+        The traced model; its ``how`` says which way was taken, ``reasons`` why not an earlier one.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
+        >>> traced = trace(net, torch.zeros(1, 1, 8, 8))
+        >>> traced.how, list(traced.layers)
+        ('fx', ['0', '1'])
+    """
+    model = getattr(model, "_orig_mod", model)
+    if any(module.training for module in model.modules()):
+        return Traced(model, "hooks", ("the model is in train mode, where runs differ",))
+    found = Traced(model, "hooks", ())
+    with preserve_model(model, as_is=True), torch.no_grad():
+        expected = pytree.tree_leaves(model(example.clone()))
+        ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
+        for how, way in ways:
+            try:
+                traced: Traced = way(model, example)
+                _record(traced, example)
+                traced.check(expected, layer)
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next way may do
+                found.how = how
+                found.refuse(error)
+                continue
+            if not keep:
+                traced.values, traced.calls = {}, {}
+            traced.reasons = found.reasons
+            return traced
+    return found
+
+
+class _Root(nn.Module):
+    """Gives the caller's model one input and a flat output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.structure: Any = None
+
+    def forward(self, images: Tensor) -> list[Any]:
+        leaves, self.structure = pytree.tree_flatten(self.module(images))
+        return leaves
+
+
+def passed(value: Any) -> Any:
+    """What it is given: marks where a layer made of others ends."""
+    return value
+
+
+class _Tracer(fx.Tracer):
+    """Symbolic tracing that notes the output of every layer and knows ``len``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[tuple[str, fx.Node]] = []
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        path = self.path_of_module(m)
+        with _length_traced(m):
+            output = super().call_module(m, forward, args, kwargs)
+        first = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(first, fx.Proxy):
+            if not self.is_leaf_module(m, path):
+                # a layer that hands its input on must not share the input's node
+                first = self.create_proxy("call_function", passed, (first,), {})
+                output = (first, *output[1:]) if isinstance(output, tuple) else first
+            self.outputs.append((path, first.node))
+        return output
+
+
+@contextmanager
+def _length_traced(module: nn.Module) -> Iterator[None]:
+    """``len`` of a traced value inside a module's forward becomes an operator."""
+    names = getattr(type(module).forward, "__globals__", {})
+    if "len" in names:
+        yield
+        return
+    names["len"] = _length
+    try:
+        yield
+    finally:
+        del names["len"]
+
+
+def _length(value: Any) -> Any:
+    if isinstance(value, fx.Proxy):
+        return value.tracer.create_proxy("call_function", builtins.len, (value,), {})
+    return len(value)
+
+
+def _symbolic(model: nn.Module, _example: Tensor) -> Traced:
+    root, tracer = _Root(model), _Tracer()
+    graph = tracer.trace(root)
+    traced = Traced(model, "fx", (), list(graph.nodes), _root=root, _structure=root.structure)
+    for path, node in tracer.outputs:
+        traced.layers.setdefault(_below(path), []).append(node)
+    traced.layers.pop("", None)
+    return traced
+
+
+def _below(path: str) -> str:
+    """A path in the caller's model, from one in `_Root`."""
+    return path.removeprefix("module").removeprefix(".")
+
+
+def _exported(model: nn.Module, example: Tensor) -> Traced:
+    names: list[str] = []
+    structure: Any = None
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = model
+
+        def forward(self, images: Tensor) -> tuple[list[Any], list[Tensor]]:
+            nonlocal structure
+            names.clear()
+            with _outputs(model) as outputs:
+                leaves, structure = pytree.tree_flatten(self.module(images))
+            names.extend(path for path, _ in outputs)
+            return leaves, [tensor for _, tensor in outputs]
+
+    # a batch of one would be taken for a constant
+    several = example if len(example) > 1 else torch.cat([example, example.flip(-1)])
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            Probe(), (several,), dynamic_shapes=({0: batch},), strict=False
+        )
+        if any(_is_write(node.target) for node in program.graph.nodes):
+            program = program.run_decompositions({})  # makes every operator a function
+    signature = program.graph_signature
+    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    states: dict[str, Callable[[], Any]] = {
+        name: partial(_attribute, model, _below(path)) for name, path in state.items()
+    }
+    for name, path in signature.inputs_to_lifted_tensor_constants.items():
+        states[name] = partial(program.constants.__getitem__, path)
+    nodes = list(program.graph.nodes)
+    output = nodes[-1]
+    leaves = output.args[0]
+    assert isinstance(leaves, tuple)
+    found = Traced(model, "export", (), nodes, _states=states, _structure=structure)
+    count = len(leaves) - len(names)
+    for path, node in zip(names, leaves[count:], strict=True):
+        assert isinstance(node, fx.Node)
+        found.layers.setdefault(path, []).append(node)
+    output.args = (leaves[:count],)
+    return found
+
+
+@contextmanager
+def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """Gathers a copy of every layer's output, which goes on into the model, in order of calls."""
+    found: list[tuple[str, Tensor]] = []
+
+    def keeper(path: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            several = isinstance(output, tuple) and bool(output)
+            tensor = output[0] if several else output
+            if not isinstance(tensor, Tensor):
+                return None
+            found.append((path, tensor.clone()))
+            return (found[-1][1], *output[1:]) if several else found[-1][1]
+
+        return keep
+
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            if path:
+                hooks.callback(module.register_forward_hook(keeper(path)).remove)
+        yield found
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    value: Any = root
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _is_write(operator: Any) -> bool:
+    """Whether an overload of torch's dispatcher changes one of its arguments."""
+    return isinstance(operator, torch._ops.OpOverload) and operator._schema.is_mutable
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which operators run, and keeps what they would overwrite."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self.overwritten: list[tuple[Tensor, Tensor, bool]] = []
+        self._results: dict[int, list[Call]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _is_write(func):
+            for argument, value in zip(func._schema.arguments, args, strict=False):
+                if argument.is_write and isinstance(value, Tensor):
+                    self._keep(value)
+            for argument in func._schema.arguments:
+                if argument.is_write and isinstance(kwargs.get(argument.name), Tensor):
+                    self._keep(kwargs[argument.name])
+        result = func(*args, **kwargs)
+        call = Call(func, args, kwargs, result)
+        self.calls.append(call)
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._results.setdefault(id(tensor), []).append(call)
+        return result
+
+    def _keep(self, tensor: Tensor) -> None:
+        before = tensor.detach().clone()
+        own = self._results.pop(id(tensor), [])
+        self.overwritten.append((tensor, before, bool(own)))
+        for call in own:
+            call.result = before if call.result is tensor else call.result
+
+
+def _record(traced: Traced, example: Tensor) -> None:
+    """Runs the example, notes what each node does, and makes in-place nodes plain ones.
+
+    After an operator that works in place, the nodes that follow use its own value.
+
+    Raises:
+        NotImplementedError: An operator writes into something that other nodes see otherwise.
+    """
+    values: dict[fx.Node, Any] = {traced.image: example.clone()}
+    for place, node in enumerate(traced.nodes):
+        if node in values:
+            continue
+        with _Recorder() as recorder:
+            result = traced.execute(node, values)
+        traced.calls[node] = recorder.calls
+        for tensor, before, own in recorder.overwritten:
+            storage = tensor.untyped_storage().data_ptr()
+            aliases = [
+                other
+                for other, value in values.items()
+                for leaf in pytree.tree_leaves(value)
+                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() == storage
+            ]
+            if own and not aliases:
+                continue
+            traced.writes = True
+            if result is not tensor or not all(values[other] is tensor for other in aliases):
+                raise NotImplementedError(f"{node} writes into a view or a state of the model")
+            for other in aliases:
+                values[other] = before
+                for later in traced.nodes[place + 1 :]:
+                    later.replace_input_with(other, node)
+        values[node] = result
+    traced.values = values

@@ -1,0 +1,296 @@
+"""What a tail gives is what the whole model gives."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from explainkit.errors import ModelError
+from explainkit.graph.default_layer import default_layer
+from explainkit.graph.tail import tail
+from explainkit.graph.trace import trace
+from explainkit.layers import capture, layer_names
+from explainkit.testing import _state, toy_models
+
+TOYS = sorted(toy_models())
+
+
+def same(one, other):
+    for a, b in zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def replaced(model, layer, images, values, call=0):
+    """The slow truth: a full run with the layer's output replaced."""
+    calls = []
+
+    def hook(_module, _inputs, output):
+        calls.append(1)
+        if len(calls) == call + 1:
+            return (values, *output[1:]) if isinstance(output, tuple) else values.clone()
+        return None
+
+    handle = dict(model.named_modules())[layer].register_forward_hook(hook)
+    try:
+        return model(images.clone())
+    finally:
+        handle.remove()
+
+
+def check(model, layer, images, how, call=None):
+    before = _state(model, images)
+    after = tail(model, layer, images, call=call)
+    assert after.how == how, after.reasons
+    with torch.no_grad():
+        values = after.value(images)
+        with capture(model, [layer]) as outputs:
+            model(images.clone())
+        same(values, outputs[layer][call or 0])
+        of = torch.tensor([2, 0, 0, 1, 3])
+        variants = values[of] * torch.linspace(0, 2, 5).reshape(-1, *[1] * (values.dim() - 1))
+        kept = variants.clone()
+        found = after.run(variants, of)
+        assert torch.equal(variants, kept), "the caller's values were changed"
+        same(found, replaced(model, layer, images[of], variants, call or 0))
+        same(after.run(values), model(images.clone()))
+    now = _state(model, images)
+    for what, value in before.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, now[what]), what
+        elif not isinstance(value, tuple):
+            assert value == now[what], what
+    return after
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toy_models(name):
+    model, images = toy_models()[name]
+    model.eval()
+    with capture(model, layer_names(model)) as calls:
+        model(images.clone())
+    for layer, outputs in calls.items():
+        if len(outputs) == 1:
+            check(model, layer, images, "fx")
+
+
+class Branches(nn.Module):
+    """Branches that cross, a dict of outputs, sizes taken early and used late."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True))
+        self.left = nn.Conv2d(4, 4, 1)
+        self.right = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.skip = nn.Identity()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        batch = x.shape[0]
+        x = self.stem(x)
+        both = torch.cat([self.left(x), self.right(x), self.skip(x)], 1)
+        pooled = F.adaptive_avg_pool2d(both, 1).reshape(batch, -1)
+        return {"logits": self.head(pooled), "features": (pooled, x)}
+
+
+class Windowed(nn.Module):
+    """Windows in the batch axis, as in windowed attention, beside the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 4, 1)
+        self.gate = nn.Conv2d(3, 4, 1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        y = self.embed(x).unflatten(2, (2, 6)).transpose(1, 2).flatten(0, 1)
+        z = self.gate(x)
+        y = y.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
+        return self.head((y * z).mean((2, 3)))
+
+
+class Shifting(nn.Module):
+    """Writes into a slice: only export sees it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = nn.Conv2d(4, 5, 3)
+
+    def forward(self, x):
+        y = self.first(x)
+        z = torch.zeros_like(y)
+        z[:, :, 1:] = y[:, :, :-1]
+        return self.second(z + y).mean((2, 3))
+
+
+class Choosing(nn.Module):
+    """Looks at the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        y = self.first(x)
+        if y.mean() > 100:
+            y = -y
+        return self.head(y.mean((2, 3)))
+
+
+class Remembering(nn.Module):
+    """Keeps what it saw, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 5)
+        self.last = None
+        self.count = 0
+
+    def forward(self, x):
+        self.count += 1
+        self.last = self.first(x)
+        return self.head(self.last.mean((2, 3)))
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return kind().eval(), torch.rand(4, 3, 12, 10)
+
+
+@pytest.mark.parametrize("layer", ["stem", "stem.0", "left", "right", "right.0", "skip"])
+def test_branches(layer):
+    check(*insert(made(Branches), layer), "fx")
+
+
+def insert(model_and_images, layer):
+    model, images = model_and_images
+    return model, layer, images
+
+
+@pytest.mark.parametrize("layer", ["embed", "gate"])
+def test_windows_in_the_batch_axis(layer):
+    check(*insert(made(Windowed), layer), "fx")
+
+
+@pytest.mark.parametrize("layer", ["first", "second"])
+def test_what_only_export_traces(layer):
+    after = check(*insert(made(Shifting), layer), "export")
+    assert after.reasons[0].startswith("fx: ")
+
+
+@pytest.mark.parametrize("layer", ["first", "head"])
+def test_data_dependent_control_flow_runs_whole(layer):
+    after = check(*insert(made(Choosing), layer), "hooks")
+    assert [reason.split(":")[0] for reason in after.reasons] == ["fx", "export"]
+
+
+def test_a_model_that_keeps_its_state_has_it_back():
+    model, images = made(Remembering)
+    tail(model, "first", images)
+    assert model.last is None
+    assert model.count == 0
+
+
+def test_each_call_of_a_reused_layer():
+    model, images = toy_models()["reused"]
+    for call in range(3):
+        check(model.eval(), "relu", images, "fx", call)
+    with pytest.raises(ModelError, match="ran 3 times"):
+        tail(model, "relu", images)
+    with pytest.raises(ModelError, match="call=3"):
+        tail(model, "relu", images, call=3)
+
+
+def test_a_block_inside_an_operator_needs_another_way():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(6, 2, 12, batch_first=True, norm_first=True)
+    model = nn.Sequential(nn.Flatten(2), nn.Linear(120, 6), encoder, nn.Flatten(), nn.Linear(18, 5))
+    images = torch.rand(4, 3, 12, 10)
+    assert check(model.eval(), "2", images, "fx").how == "fx"
+    assert tail(model, "2.norm2", images).how != "fx"
+
+
+def test_only_what_follows_is_run():
+    model, images = toy_models()["plain"]
+    after = tail(model.eval(), "3", images)
+    values = after.value(images)
+    ran = []
+    hooks = [m.register_forward_hook(lambda m, *_: ran.append(m)) for m in model]
+    after.run(values)
+    assert ran == list(model)[4:]
+    for hook in hooks:
+        hook.remove()
+
+
+def test_gradients_flow():
+    model, images = toy_models()["residual"]
+    after = tail(model, "branch.1", images)
+    values = after.value(images).detach().requires_grad_()
+    (found,) = torch.autograd.grad(after.run(values)[:, 1].sum(), values)
+    again = values.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(replaced(model, "branch.1", images, again)[:, 1].sum(), again)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_compiled_model_is_run_as_it_was():
+    model, images = toy_models()["residual"]
+    compiled = torch.compile(model, backend="eager")
+    after = tail(compiled, "_orig_mod.stem", images)
+    same(after.run(after.value(images)), model(images))
+
+
+def test_train_mode_is_run_whole():
+    model, images = toy_models()["batch_norm"]
+    after = tail(model, "2", images)
+    assert after.how == "hooks"
+    assert "train mode" in after.reasons[0]
+
+
+def test_wrong_layers_are_named():
+    model, images = toy_models()["plain"]
+    with pytest.raises(ModelError, match="expected a layer of Sequential, got '9'"):
+        tail(model, "9", images)
+    after = tail(model, "3", images)
+    with pytest.raises(ModelError, match="expected 4 values, one for each image, got 3"):
+        after.run(after.value(images)[:3])
+
+
+def test_trace_names_every_layer():
+    model, images = toy_models()["vit"]
+    traced = trace(model, images)
+    assert traced.how == "fx"
+    assert {"patches", "blocks.0", "blocks.1.mlp.3", "head"} <= traced.layers.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("plain", "4"), ("functional", "second"), ("in_place", "3"), ("residual", "branch"),
+        ("batch_norm", "2"), ("tuple", "features.1"), ("vit", "blocks.0"), ("reused", "second"),
+    ],
+)  # fmt: skip
+def test_default_layer(name, layer):
+    model, images = toy_models()[name]
+    before = _state(model, images)
+    assert default_layer(model, images) == layer
+    assert _state(model, images).keys() == before.keys()
+
+
+def test_default_layer_of_a_transformer_that_averages_its_tokens():
+    class Averaging(type(toy_models()["vit"][0])):
+        def forward(self, x):
+            tokens = self.patches(x).flatten(2).transpose(1, 2)
+            for block in self.blocks:
+                tokens = block(tokens)
+            return self.head(tokens.mean(1)).softmax(1)
+
+    assert default_layer(Averaging(), torch.rand(1, 3, 12, 10)) == "blocks.1"
+
+
+def test_default_layer_needs_places():
+    model, images = toy_models()["mlp"]
+    with pytest.raises(ModelError, match="more than one place"):
+        default_layer(model, images)
