@@ -10,7 +10,7 @@ ROOT = Path(explainkit.__file__).parent
 # lowest first; a module may import those of its own row and of the rows above it here
 LAYERS = [
     {"errors"},
-    {"outputs", "hookspecs", "registry", "layers", "guard"},
+    {"outputs", "hookspecs", "registry", "layers", "guard", "progress"},
     {"expressions"},
     {"types", "adapter", "visualization"},
     {"builtin", "batching", "render", "storage", "graph"},

@@ -19,6 +19,7 @@ def explainkit_methods() -> Mapping[str, str]:
         "gradient_shap": "explainkit.methods.path.expected:ExpectedGradients",
         "guided_ig": "explainkit.methods.path.guided:GuidedIG",
         "idgi": "explainkit.methods.path.idgi:IDGI",
+        "hsic": "explainkit.methods.perturbation.sensitivity:Hsic",
         "input_x_gradient": "explainkit.methods.gradient:InputXGradient",
         "integrated_gradients": "explainkit.methods.path.integrated:IntegratedGradients",
         "kernel_shap": "explainkit.methods.perturbation.shapley:KernelShap",
@@ -29,6 +30,7 @@ def explainkit_methods() -> Mapping[str, str]:
         "shapley_sampling": "explainkit.methods.perturbation.shapley:ShapleySampling",
         "smoothgrad": "explainkit.methods.gradient:SmoothGrad",
         "smoothgrad_squared": "explainkit.methods.gradient:SmoothGradSquared",
+        "sobol": "explainkit.methods.perturbation.sensitivity:Sobol",
         "vargrad": "explainkit.methods.gradient:VarGrad",
     }
 

@@ -103,7 +103,7 @@ class Lime(SegmentSampled):
                 F.cosine_similarity(
                     table.masks.apply(image, table.images[image], part).flatten(1).double(), whole
                 )
-                for part in rows.split(64)
+                for part in torch.split(rows, 64)
             ]
             apart = 1 - torch.cat(similar)
         width = self.width or (0.25 if self.distance == "segments" else 1.0)

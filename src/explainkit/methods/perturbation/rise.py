@@ -135,7 +135,7 @@ class Rise(Sampled):
         total = square = torch.zeros((), dtype=torch.float64, device=scores.device)
         offset = self.probability if self.centred else 0.0
         rows = table.masks.rows[image][:count]
-        for part, score in zip(rows.split(256), scores.split(256), strict=True):
+        for part, score in zip(torch.split(rows, 256), torch.split(scores, 256), strict=True):
             features = table.masks.features(image, part).double() - offset
             total = total + score @ features
             square = square + score.square() @ features.square()

@@ -1,8 +1,8 @@
 """One table of masks and scores, from which many methods are read.
 
 A method says which masks it wants (`Masks`), the table holds what the model made of them
-(`MaskTable`), and the method turns a table into maps. Methods whose masks agree can be read from
-one table: ``a.masks(images).covers(b.masks(images))``.
+(`MaskTable`), and the method turns a table into maps. In one call of ``explain``, tables stay with
+the host's forward: methods whose masks agree, and all targets of one method, share their forwards.
 """
 
 import time
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from explainkit.adapter import Adapter
 from explainkit.batching import chunk_size, in_chunks
 from explainkit.progress import progress
 
@@ -53,13 +54,13 @@ class Masks:
         """What an estimator correlates with the scores, ``[len(rows), features]``."""
         return rows
 
-    def covers(self, other: "Masks") -> bool:
-        """Whether a table of these masks holds all that one of the others would."""
+    def agrees(self, other: "Masks") -> bool:
+        """Whether all rows that both have are the same masks."""
         return (
             self.alike(other)
             and torch.equal(self.baseline, other.baseline)
             and all(
-                len(mine) >= len(its) and torch.equal(mine[: len(its)], its)
+                torch.equal(mine[: len(its)], its[: len(mine)])
                 for mine, its in zip(self.rows, other.rows, strict=True)
             )
         )
@@ -111,13 +112,6 @@ class MaskTable:
         """Masks scored of each image, int64 ``[batch]``."""
         return torch.tensor([len(scores) for scores in self.scores])
 
-    def first(self, masks: Masks) -> "MaskTable":
-        """The part of this table that belongs to masks which its own cover."""
-        cut = [
-            scores[: len(rows)] for scores, rows in zip(self.scores, masks.rows, strict=True)
-        ]
-        return replace(self, masks=masks, scores=tuple(cut))
-
 
 def score_masks(model: nn.Module, image: Tensor, masks: Masks, which: int, part: slice) -> Tensor:
     """Scores of one image under some of its masks, float64 ``[len, classes]``."""
@@ -160,6 +154,9 @@ def fill_table(
     begin = time.monotonic()
     images = inputs.detach()
     size = chunk_size(model, images[0])
+    forward = model.ready(inputs) if isinstance(model, Adapter) else None
+    shared: list[MaskTable] = forward.tables if forward else []
+    known = [other.scores for other in shared if other.masks.agrees(masks)]
     with torch.no_grad():
         clean = model(inputs).detach().double()
     nothing = clean.new_empty(0, clean.shape[1])
@@ -173,7 +170,7 @@ def fill_table(
         useful = all(count >= needed for count, needed in zip(counts, least, strict=True))
         return useful and max_seconds is not None and time.monotonic() - begin >= max_seconds
 
-    def filled(*, partial: bool = False) -> MaskTable:
+    def filled(*, partial: bool) -> MaskTable:
         scores = [torch.cat([nothing, *part]) for part in parts]
         return replace(table, scores=tuple(scores), partial=partial)
 
@@ -185,16 +182,21 @@ def fill_table(
                 stop = min(start + size, start - start % CHECK + CHECK)
                 for i in active:
                     part = slice(start, min(stop, totals[i]))
-                    parts[i].append(score_masks(model, images[i], masks, i, part))
+                    # only whole chunks, so that sharing doesn't change a bit
+                    found = [scores[i][part] for scores in known if len(scores[i]) >= part.stop]
+                    scores = found[0] if found else score_masks(model, images[i], masks, i, part)
+                    parts[i].append(scores)
                     counts[i] = part.stop
                     advance(part.stop - part.start, remark)
                 start = stop
                 active = [i for i in active if totals[i] > start]
                 if done and active and start % CHECK == 0 and start >= max(least):
-                    enough, remark = done(filled())
+                    enough, remark = done(filled(partial=False))
                     active = [i for i in active if not enough[i]]
-            return filled(partial=bool(active) and stopped)
+            table = filled(partial=bool(active) and stopped)
     except KeyboardInterrupt:
         if any(count < needed for count, needed in zip(counts, least, strict=True)):
             raise
-        return filled(partial=True)
+        table = filled(partial=True)
+    shared.append(table)
+    return table

@@ -1,0 +1,179 @@
+"""Sensitivity analysis: how much of the score's variation each segment's presence accounts for."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from explainkit.errors import MethodError
+from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
+from explainkit.methods.perturbation.table import MaskTable
+
+BLOCKS = 16
+"""Blocks that are left out in turn for the jackknife."""
+
+PAIRED = 1024
+"""Scores whose distances give the width of the kernel."""
+
+
+@dataclass(frozen=True)
+class Hsic(SegmentSampled):
+    """How much the score depends on whether a segment is kept (Hilbert–Schmidt criterion).
+
+    Segments are kept with probability ½ each. With n masks, ``K`` the kernel ½ − (z − z')² of one
+    segment, ``L`` the Gaussian kernel of the scores, whose width is their median distance, and
+    ``H = I − 1/n``: ``a_j = tr(K_j H L H) / (n − 1)²``. As ``K_j`` is ½ s sᵀ with ``s = 2 z − 1``,
+    that is the quadratic form ``sᵀ H L H s / (2 (n − 1)²)``, for all segments at once. Never
+    negative, for dependence has no sign; each pixel has its segment's value. The standard error is
+    that of a jackknife over 16 blocks of masks.
+
+    Attributes:
+        samples: Masks per image.
+        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        tolerance: Stop an image when its largest standard error is this share of its largest value.
+        max_seconds: Stop all then, with what is there.
+        seed: Where the generators start; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range.
+
+    References:
+        Novello, Fel and Vigouroux (2022), "Making Sense of Dependence: Efficient Black-box
+        Explanations Using Dependence Measure", arXiv:2206.06219.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> model, images = toy_models()["plain"]
+        >>> e = ek.explain(model, images, 0, "hsic", segments=3, samples=64)
+        >>> bool((e.attribution >= 0).all())
+        True
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 2 * BLOCKS:
+            raise MethodError(f"samples: expected at least {2 * BLOCKS}, got {self.samples}")
+
+    def rows(self, features: int) -> Tensor:
+        """The rows ``[samples, features]`` of images with so many segments."""
+        return bernoulli(self.samples, features, 0.5, self.seed)
+
+    def least(self, rows: Tensor) -> int:  # noqa: ARG002 - the same for all
+        """How many of an image's rows make a map and its standard error."""
+        return 2 * BLOCKS
+
+    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+        """Values of one image's features and their standard errors, float64 ``[features]``."""
+        scores = table.scores[image][:, label]
+        sign = 2 * table.masks.rows[image][: len(scores)].double() - 1
+        width = torch.pdist(scores[:PAIRED, None]).median().clamp(min=1e-300)
+        with_ones = torch.cat([sign, torch.ones_like(sign[:, :1])], 1)
+        block = torch.arange(len(scores), device=scores.device) % BLOCKS
+        # sums over the kernel of pairs of masks: with one mask in the block, and with both
+        one, both, ends = [], [], []
+        for b in range(BLOCKS):
+            mine = with_ones[block == b]
+            kernel = (-(scores[block == b, None] - scores).square() / (2 * width.square())).exp()
+            one.append(_products(mine, kernel @ with_ones))
+            both.append(_products(mine, kernel[:, block == b] @ mine))
+            ends.append((mine.sum(0), len(mine)))
+        total, sums = torch.stack(one).sum(0), with_ones.sum(0)
+        values = _criterion(total, sums, len(scores))
+        without = torch.stack([
+            _criterion(total - 2 * once + twice, sums - mine, len(scores) - count)
+            for once, twice, (mine, count) in zip(one, both, ends, strict=True)
+        ])  # fmt: skip
+        return values, (without.var(0, correction=0) * (BLOCKS - 1)).sqrt()
+
+
+def _products(mine: Tensor, seen: Tensor) -> Tensor:
+    """``[3, features]``: s K s, ½ (1 K s + s K 1) and 1 K 1, summed over the rows."""
+    signs, ones = mine[:, :-1], seen[:, -1:]
+    mixed = (seen[:, :-1] + signs * ones) / 2
+    return torch.stack([signs * seen[:, :-1], mixed, ones.expand_as(signs)]).sum(1)
+
+
+def _criterion(products: Tensor, sums: Tensor, count: int) -> Tensor:
+    """``(s − mean s)ᵀ K (s − mean s) / (2 (n − 1)²)`` from its expansion."""
+    mean = sums[:-1] / count
+    quadratic = products[0] - 2 * mean * products[1] + mean.square() * products[2]
+    return quadratic.clamp(min=0) / (2 * (count - 1) ** 2)
+
+
+@dataclass(frozen=True)
+class Sobol(SegmentSampled):
+    """Share of the score's variance that a segment takes part in (total Sobol index).
+
+    Masks hold one value in [0, 1] per segment, ``m``; the image is ``m ⊙ x + (1 − m) ⊙ baseline``.
+    ``a_j = E[Var(S_c | all but m_j)] / Var(S_c)``, by Jansen's estimator
+    ``1 / (2 N V) Σ_n (S_c(A_n) − S_c(A_n with m_j of B_n))²``, where the rows of A and B are a
+    scrambled Sobol sequence and V is the variance over both. Each pixel has its segment's value.
+    The standard error takes the rows for independent, which is cautious.
+
+    Attributes:
+        samples: Rows of A; each costs ``segments + 2`` forwards.
+        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        tolerance: Stop an image when its largest standard error is this share of its largest value.
+        max_seconds: Stop all then, with what is there.
+        seed: Of the scrambling; set by the host.
+
+    Raises:
+        MethodError: A field is out of its range.
+
+    References:
+        Fel, Cadène, Chalvidal, Cord, Vigouroux and Serre (2021), "Look at the Variance! Efficient
+        Black-box Explanations with Sobol-based Sensitivity Analysis", arXiv:2111.04138. Jansen
+        (1999), doi:10.1016/S0010-4655(98)00154-4.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> model, images = toy_models()["plain"]
+        >>> e = ek.explain(model, images, 0, "sobol", segments=2, samples=16)
+        >>> bool((e.attribution >= 0).all())
+        True
+    """
+
+    samples: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 4:
+            raise MethodError(f"samples: expected at least 4, got {self.samples}")
+
+    def rows(self, features: int) -> Tensor:
+        """The rows of images with so many segments: of A, of B, and of A with each one of B."""
+        engine = SobolEngine(2 * features, scramble=True, seed=self.seed)  # type: ignore[no-untyped-call]
+        first, second = torch.split(engine.draw(self.samples), features, 1)
+        swapped = first[:, None].repeat(1, features, 1)
+        diagonal = torch.arange(features)
+        swapped[:, diagonal, diagonal] = second
+        return torch.cat([first[:, None], second[:, None], swapped], 1).flatten(0, 1)
+
+    def least(self, rows: Tensor) -> int:
+        """How many of an image's rows make a map and its standard error."""
+        return 4 * (rows.shape[1] + 2)
+
+    def used(self, rows: int, features: int) -> int:
+        """The rows of A that so many rows make."""
+        return rows // (features + 2)
+
+    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+        """Values of one image's features and their standard errors, float64 ``[features]``."""
+        scores = table.scores[image][:, label]
+        features = table.masks.rows[image].shape[1]
+        count = self.used(len(scores), features)
+        groups = scores[: count * (features + 2)].reshape(count, features + 2)
+        apart = (groups[:, :1] - groups[:, 2:]).square() / 2
+        spread = (groups[:, :2] - groups[:, :2].mean()).square().mean(1, keepdim=True)
+        variance = spread.mean().clamp(min=1e-300)
+        index = apart.mean(0) / variance
+        # a ratio of means: to first order its error is that of numerator − index · denominator
+        error = ((apart - index * spread).var(0) / count).sqrt() / variance
+        return index, error
