@@ -1,6 +1,7 @@
 """What the core itself brings: it is the plugin ``explainkit`` and uses the hooks of any other."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from explainkit.hookspecs import hookimpl
 
@@ -25,13 +26,19 @@ def explainkit_methods() -> Mapping[str, str]:
         "kernel_shap": "explainkit.methods.perturbation.shapley:KernelShap",
         "lime": "explainkit.methods.perturbation.lime:Lime",
         "occlusion": "explainkit.methods.perturbation.occlusion:Occlusion",
+        "partition_shap": "explainkit.methods.perturbation.partition:PartitionShap",
         "rise": "explainkit.methods.perturbation.rise:Rise",
+        "lrp": "explainkit.methods.propagation.lrp:LRP",
+        "excitation_backprop": "explainkit.methods.propagation.lrp:ExcitationBackprop",
+        "deep_taylor": "explainkit.methods.propagation.lrp:DeepTaylor",
+        "full_gradient": "explainkit.methods.propagation.full_gradient:FullGradient",
         "saliency": "explainkit.methods.gradient:Saliency",
         "shapley_sampling": "explainkit.methods.perturbation.shapley:ShapleySampling",
         "smoothgrad": "explainkit.methods.gradient:SmoothGrad",
         "smoothgrad_squared": "explainkit.methods.gradient:SmoothGradSquared",
         "sobol": "explainkit.methods.perturbation.sensitivity:Sobol",
         "vargrad": "explainkit.methods.gradient:VarGrad",
+        "xrai": "explainkit.methods.path.xrai:XRAI",
     }
 
 
@@ -46,3 +53,9 @@ def explainkit_maximizers() -> Mapping[str, str]:
         "pyramid": "explainkit.maximize.optimize:LaplacianPyramid",
         "study": "explainkit.maximize.optimize:Study",
     }
+
+
+@hookimpl
+def explainkit_gallery() -> Path:
+    """The core's own gallery pages."""
+    return Path(__file__).parent / "gallery/pages"
