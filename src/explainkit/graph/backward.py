@@ -1,7 +1,7 @@
 """Walking a recorded forward backwards, with a rule in place of any operator's gradient."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,13 +24,13 @@ class Operator:
         name: ``relu``, ``convolution``, …; the class of a Python function.
         node: Its autograd node.
         record: Its call; None for a Python function.
-        users: How many operators use what it gave.
+        users: Of every node of the forward how many use what it gave.
     """
 
     name: str
     node: Node
     record: Record | None
-    users: int
+    users: Mapping[Node, int]
 
     @property
     def depends(self) -> tuple[bool, ...]:
@@ -41,7 +41,18 @@ class Operator:
         """What autograd itself gives for the inputs."""
         # the node of a Python function can't be called, but applied
         found = (self.node if callable(self.node) else self.node.apply)(*gradients)
-        return found if isinstance(found, tuple) else (found,)
+        several = found if isinstance(found, tuple) else (found,)
+        return [
+            None if g is None or below is None else _fit(g, below, slot)
+            for g, (below, slot) in zip(several, self.node.next_functions, strict=True)
+        ]
+
+
+def _fit(gradient: Tensor, node: Node, slot: int) -> Tensor:
+    """Sums over what was broadcast, which autograd's engine does between its nodes."""
+    leaf = getattr(node, "variable", None)
+    shape = leaf.shape if leaf is not None else torch.Size(node._input_metadata[slot].shape)
+    return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +147,8 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
     pending: dict[Node, dict[int, Tensor]] = {root: {trace.scores.output_nr: seeds}}
     reached = None
     with torch.no_grad():
-        for node, users in nodes_from(root).items():
+        users = nodes_from(root)
+        for node in users:
             given = pending.pop(node, None)
             if given is None:
                 continue
@@ -157,7 +169,7 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
 
 
 def _pass(
-    trace: Trace, node: Node, users: int, gradients: Gradients, rules: Rules
+    trace: Trace, node: Node, users: Mapping[Node, int], gradients: Gradients, rules: Rules
 ) -> tuple[Operator, Gradients, str]:
     """One operator under the rules; a change in place reaches only the part that it changed."""
     record = trace.record_of(node)

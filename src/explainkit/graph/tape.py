@@ -53,13 +53,16 @@ class Record:
         """A positional argument; a tensor as it was, None where it was not kept."""
         if place >= len(self._arguments):
             return default
-        found = self._arguments[place]
-        return found.tensor if isinstance(found, _Value) else found
+        return _read(self._arguments[place])
 
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors among the arguments, in order, as they were; empty where not kept."""
-        return [value.tensor for value in self._arguments if isinstance(value, _Value)]
+        found = []
+        for argument in self._arguments:
+            values = argument if isinstance(argument, tuple) else (argument,)
+            found += [value.tensor for value in values if isinstance(value, _Value)]
+        return found
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -113,8 +116,9 @@ class Tape(TorchDispatchMode):
     def _argument(self, argument: Any, kept: bool) -> Any:
         if isinstance(argument, Tensor):
             return self._hold(argument) if kept else None
-        # lists of tensors (cat, stack) are never read by a rule
-        return None if _holds_tensor(argument) else argument
+        if isinstance(argument, list | tuple) and any(isinstance(a, Tensor) for a in argument):
+            return tuple(self._argument(a, kept) for a in argument)
+        return argument
 
     def _hold(self, tensor: Tensor) -> _Value:
         value = _Value(tensor.detach())
@@ -127,8 +131,8 @@ class Tape(TorchDispatchMode):
             value.tensor = value.tensor.clone()
 
 
-def _holds_tensor(argument: Any) -> bool:
-    return isinstance(argument, list | tuple) and any(isinstance(a, Tensor) for a in argument)
+def _read(argument: Any) -> Any:
+    return argument.tensor if isinstance(argument, _Value) else argument
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.errors import MethodError
+from explainkit.graph.backward import propagate
+from explainkit.graph.tape import record
 
 W = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0)).double() / 6
 
@@ -18,8 +20,8 @@ def conv(x, **options):
 def in_place_slice(x):
     y = x * 1
     y[:, 0] = y[:, 1] * 2
-    y[:, 2:].relu_()
     y[:, 1].mul_(y[:, 3].clone())
+    y[:, 2:].relu_()
     return y
 
 
@@ -59,7 +61,9 @@ OPERATORS = {
     "square": lambda x: x.square(),
     "clamp": lambda x: x.clamp(-0.3, 0.5),
     "add": lambda x: x + torch.relu(x) + 1,
-    "add_in_place": lambda x: torch.relu(x).add_(x),
+    "add_in_place": lambda x: (2 * x).add_(torch.relu(x)),
+    "add_broadcast": lambda x: x.tanh() + x.relu().mean((2, 3), keepdim=True) - x.amax(1, True),
+    "cat_constant": lambda x: torch.cat([x.new_ones(1, 1, 6, 6).expand(len(x), -1, -1, -1), x], 1),
     "subtract": lambda x: torch.sub(torch.tanh(x), x, alpha=2),
     "multiply": lambda x: x * torch.sigmoid(x),
     "multiply_broadcast": lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
@@ -172,6 +176,29 @@ def test_a_batch_has_the_maps_of_its_images(name):
         together = ek.explain(Net(OPERATORS[name]).eval(), x, 1, method).attribution
         alone = ek.explain(Net(OPERATORS[name]).eval(), x[1:2], 1, method).attribution
         torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_full_gradient_is_complete_on_every_operator(name):
+    e = ek.explain(Net(OPERATORS[name]).eval(), images(), 1, "full_gradient")
+    assert e.diagnostics["completeness_gap"].max() < 1e-9
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_without_rules_the_walk_is_the_gradient(name):
+    net = Net(OPERATORS[name]).eval()
+    x = images().requires_grad_()
+    trace = record(net, x)
+    found, _ = propagate(trace, torch.ones_like(trace.scores), Plain())
+    (wanted,) = torch.autograd.grad(net(x).sum(), x)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+class Plain:
+    keep = frozenset()
+
+    def __call__(self, operator, gradients):
+        return operator.gradient(*gradients), "gradient"
 
 
 def test_an_unknown_operator_is_named_or_falls_back_on_request():

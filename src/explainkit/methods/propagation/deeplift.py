@@ -175,7 +175,7 @@ class DeepLift:
     def __post_init__(self) -> None:
         check_uncovered(self.uncovered)
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of everything that is not linear."""
         return Needs(values=KEEP)
 
@@ -227,7 +227,7 @@ class DeepLiftShap:
     def __post_init__(self) -> None:
         check_uncovered(self.uncovered)
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of everything that is not linear."""
         return Needs(values=KEEP)
 

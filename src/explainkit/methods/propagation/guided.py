@@ -66,7 +66,7 @@ class GuidedBackprop:
     def __post_init__(self) -> None:
         check_uncovered(self.uncovered)
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, without values."""
         return Needs(values=frozenset())
 
@@ -104,7 +104,7 @@ class Deconvnet:
     def __post_init__(self) -> None:
         check_uncovered(self.uncovered)
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, without values."""
         return Needs(values=frozenset())
 

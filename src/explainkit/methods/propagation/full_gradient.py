@@ -1,0 +1,161 @@
+"""The gradient of the image together with those of every bias, which complete it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from explainkit.graph.backward import Gradients, Operator, propagate
+from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
+from explainkit.graph.operators import kind_of
+from explainkit.graph.tape import Record
+from explainkit.methods.propagation.rules import (
+    Uncovered,
+    check_uncovered,
+    fall_back,
+    report,
+    seeds_of,
+)
+from explainkit.passes import Needs, traced
+from explainkit.types import Attribution
+
+_SHIFTS = frozenset({"add", "sub", "rsub", "masked_fill", "where", "constant_pad_nd", "cat", "stack"})
+
+KEEP = (
+    LAYERS
+    | ((UNARY | NORMS) - RECTIFIERS)
+    | {"_softmax", "_safe_softmax", "_log_softmax", "logsumexp", "mul", "div", "glu"}
+    | _SHIFTS
+)
+
+_SPATIAL = 4  # axes of a feature map
+
+
+class _WithBiases:
+    """The gradient everywhere, and what each operator adds that its inputs don't account for."""
+
+    keep = KEEP
+
+    def __init__(self, image: Tensor, uncovered: Uncovered) -> None:
+        self.uncovered = uncovered
+        self.size = image.shape[-2:]
+        precise = torch.promote_types(image.dtype, torch.float32)
+        self.maps = torch.zeros(len(image), 1, *self.size, dtype=precise, device=image.device)
+        self.elsewhere = torch.zeros(len(image), dtype=torch.float64, device=image.device)
+
+    def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        found = operator.gradient(*gradients)
+        kind, record, gradient = kind_of(operator), operator.record, gradients[0]
+        if not kind:
+            return found, fall_back(operator, self.uncovered, "full_gradient")
+        if record is None or gradient is None or operator.name not in KEEP:
+            return found, "gradient"
+        bias = self._bias(operator, record, gradient, found)
+        if bias is None:
+            return found, "gradient"
+        self._add(bias)
+        return found, "gradient and bias"
+
+    def _bias(
+        self, operator: Operator, record: Record, gradient: Tensor, found: Gradients
+    ) -> Tensor | None:
+        """What an operator's output holds beyond ``Σ input · gradient``, in units of the score."""
+        if operator.name in LAYERS and sum(operator.depends) == 1:
+            place = {"convolution": 2, "addmm": 0, "baddbmm": 0}.get(operator.name)
+            bias = None if place is None else record.argument(place)
+            if bias is None or (place == 0 and operator.depends[0]):
+                return None
+            if operator.name == "convolution":
+                bias = bias.view(1, -1, *[1] * (gradient.dim() - 2))
+            return gradient * bias * record.options.get("beta", 1)
+        total = _product(gradient, record.output)
+        inputs = [t for t in record.tensors if t.is_floating_point()]
+        data = inputs[:1] if operator.name in NORMS else inputs
+        pairs = [(x, g) for x, g in zip(data, found, strict=False) if g is not None]
+        if all(value.shape == total.shape for value, _ in pairs):
+            for value, g in pairs:
+                total = total - _product(g, value)
+            return total
+        flat = total.flatten(1).sum(1)
+        for value, g in pairs:
+            flat = flat - _per_image(_product(g, value), len(flat))
+        return flat
+
+    def _add(self, bias: Tensor) -> None:
+        count = len(self.elsewhere)
+        if bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
+            self.elsewhere += _per_image(bias, count).double()
+            return
+        here = bias.sum(1, keepdim=True).to(self.maps)
+        grown = F.interpolate(here, self.size, mode="bilinear", align_corners=False)
+        pixels = self.size[0] * self.size[1]
+        grown = grown * (here[0, 0].numel() / pixels)
+        # at borders bilinear weights don't sum to one: what is missing goes to every pixel alike
+        missing = here.sum((2, 3), keepdim=True) - grown.sum((2, 3), keepdim=True)
+        self.maps += grown + missing / pixels
+
+
+def _product(gradient: Tensor, values: Tensor) -> Tensor:
+    """``gradient · values``, where what no gradient reaches counts for nothing, infinite or not."""
+    return torch.where(gradient == 0, 0, gradient * values)
+
+
+def _per_image(values: Tensor, count: int) -> Tensor:
+    """Sums over everything but the images; windows and heads of an image lie side by side."""
+    return values.reshape(count, -1).sum(1)
+
+
+@dataclass(frozen=True)
+class FullGradient:
+    """Input × gradient plus the gradients of all biases, where they are in the picture.
+
+    ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for any
+    network when the part of an activation, normalisation or softmax that is not proportional to
+    its input counts as its bias, as it does here. Each bias's map is enlarged to the picture with its
+    sum kept. Biases that have no place (linear layers, tokens) are not in the map: their total is
+    ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
+
+    The paper's picture takes ``|·|`` of every part, rescaled per channel, which is for the eye only;
+    the values here are signed and add up.
+
+    Attributes:
+        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+            its plain gradient, and a warning.
+
+    References:
+        Srinivas and Fleuret (2019), "Full-Gradient Representation for Neural Network
+        Visualization", arXiv:1905.00780.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "full_gradient")
+        >>> bool((e.diagnostics["completeness_gap"] < 1e-4).all())
+        True
+    """
+
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, with the values of all that has a bias."""
+        return Needs(values=KEEP)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]`` in units of the score."""
+        trace = traced(model, inputs, KEEP)
+        rules = _WithBiases(inputs.detach(), self.uncovered)
+        gradient, coverage = propagate(trace, seeds_of(trace, target), rules)
+        own = (gradient * inputs.detach()).sum(1, keepdim=True)
+        values = (own.to(rules.maps) + rules.maps).to(inputs.dtype)
+        scores = trace.scores.detach().gather(1, target[:, None])[:, 0].double()
+        total = (values.double().flatten(1).sum(1) + rules.elsewhere - scores).abs()
+        gap = total / scores.abs().clamp(min=0.05)
+        return Attribution(
+            values,
+            diagnostics=report(coverage)
+            | {"completeness_gap": gap, "bias_elsewhere": rules.elsewhere.to(inputs.dtype)},
+        )

@@ -1,0 +1,181 @@
+"""The rules of layer-wise relevance propagation, as modified gradients.
+
+Relevance is carried as a ratio: an operator's output ``y`` with ratio ``g`` holds the relevance
+``R = y · g``. Where a rule shares ``R`` out in proportion to ``x_i · v_ij``, the ratio of an input
+is ``g_i = Σ_j v_ij · R_j / Σ_i x_i v_ij``, and a layer that has no rule of its own keeps its
+gradient, which is the same with ``v`` = its weights. So sums, pooling and reshapes conserve
+relevance by themselves, and nothing is divided before the last product with the image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from explainkit.errors import MethodError
+from explainkit.graph.tape import Record
+
+Kind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A convolution or matrix product with weights, its normalisation folded in.
+
+    Attributes:
+        record: Its call.
+        weight: Its factor, ``v`` in the rules.
+        bias: Of its output, ready to be added; None if it has none.
+        output: What it gave, ``z``.
+    """
+
+    record: Record
+    weight: Tensor
+    bias: Tensor | None
+    output: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """What came in from the image."""
+        place = 0 if self.record.name in {"convolution", "mm", "bmm"} else 1
+        found: Tensor = self.record.argument(place)
+        return found
+
+    def forward(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """The layer with another input and other weights, without its bias."""
+        if self.record.name == "convolution":
+            found: Tensor = torch.ops.aten.convolution(inputs, weight, None, *self._geometry())
+            return found
+        return inputs @ weight
+
+    def backward(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """The transpose of `forward`, like the inputs."""
+        if self.record.name == "convolution":
+            found: Tensor = torch.ops.aten.convolution_backward(
+                gradient, self.inputs, weight, None, *self._geometry(), [True, False, False]
+            )[0]
+            return found
+        return gradient @ weight.transpose(-1, -2)
+
+    def _geometry(self) -> tuple[object, ...]:
+        return tuple(self.record.argument(place) for place in range(3, 9))
+
+
+def stabilised(z: Tensor, epsilon: float) -> Tensor:
+    """``z + ε · sign(z)``, with ``sign(0) = 1``: never zero."""
+    return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)
+
+
+def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float) -> Tensor:
+    """``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``."""
+    z = layer.output
+    return layer.backward(gradient * (z / stabilised(z, epsilon)), layer.weight)
+
+
+def z_plus_rule(
+    layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True
+) -> Tensor:
+    """``R_i = Σ_j (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ · R_j``, with the positive part of the bias."""
+    return alpha_beta_rule(layer, gradient, epsilon, alpha=1.0, beta=0.0, bias=bias)
+
+
+def alpha_beta_rule(
+    layer: Linear, gradient: Tensor, epsilon: float, *, alpha: float, beta: float, bias: bool = True
+) -> Tensor:
+    """``R_i = Σ_j (α (x_i w_ij)⁺ / z_j⁺ − β (x_i w_ij)⁻ / z_j⁻) · R_j``, ``α − β = 1``."""
+    x, w = layer.inputs, layer.weight
+    relevance = gradient * layer.output
+    plus, minus = w.clamp(min=0), w.clamp(max=0)
+    mixed = bool((x < 0).any())
+    x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
+    b = layer.bias if bias else None
+
+    def share(positive: bool, factor: float) -> Tensor:
+        one, other = (plus, minus) if positive else (minus, plus)
+        z = layer.forward(x_plus, one)
+        if mixed:
+            z = z + layer.forward(x_minus, other)
+        if b is not None:
+            z = z + (b.clamp(min=0) if positive else b.clamp(max=0))
+        ratio = factor * relevance / stabilised(z, epsilon)
+        found = layer.backward(ratio, one)
+        return torch.where(x < 0, layer.backward(ratio, other), found) if mixed else found
+
+    found = share(positive=True, factor=alpha)
+    return found - share(positive=False, factor=beta) if beta else found
+
+
+def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) -> Tensor:
+    """Contributions of the sign of the output count ``1 + γ`` times.
+
+    ``R_i = Σ_j (x_i w_ij + γ (x_i w_ij)^s) / Σ_i (…) · R_j`` where ``s`` is the sign of ``z_j``:
+    the rule of Montavon et al. (2019) for inputs and outputs that are not negative, extended to
+    both signs (Andéol et al., 2021).
+    """
+    x, w, z = layer.inputs, layer.weight, layer.output
+    relevance = gradient * z
+    plus, minus = w.clamp(min=0), w.clamp(max=0)
+    mixed = bool((x < 0).any())
+    x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
+    found = torch.zeros_like(x)
+    for sign in (1, -1):
+        here = relevance * ((z >= 0) if sign > 0 else (z < 0))
+        if not here.any():
+            continue
+        favoured, other = (plus, minus) if sign > 0 else (minus, plus)
+        boosted = layer.forward(x_plus, favoured)
+        if mixed:
+            boosted = boosted + layer.forward(x_minus, other)
+        if layer.bias is not None:
+            b = layer.bias
+            boosted = boosted + (b.clamp(min=0) if sign > 0 else b.clamp(max=0))
+        ratio = here / stabilised(z + gamma * boosted, epsilon)
+        part = layer.backward(ratio, w + gamma * favoured)
+        if mixed:
+            part = torch.where(x < 0, layer.backward(ratio, w + gamma * other), part)
+        found = found + part
+    return found
+
+
+def flat_rule(layer: Linear, gradient: Tensor) -> Tensor:
+    """Relevance, not a ratio: each output's is shared evenly among the inputs that it sees."""
+    return _shared(layer, gradient, torch.ones_like(layer.weight))
+
+
+def squared_rule(layer: Linear, gradient: Tensor) -> Tensor:
+    """Relevance, not a ratio: shared in proportion to ``w²`` (Montavon et al., 2017)."""
+    return _shared(layer, gradient, layer.weight.square())
+
+
+def _shared(layer: Linear, gradient: Tensor, weight: Tensor) -> Tensor:
+    z = layer.forward(torch.ones_like(layer.inputs), weight)
+    return layer.backward(gradient * layer.output / stabilised(z, 1e-9), weight)
+
+
+def box_rule(
+    layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high: Tensor
+) -> Tensor:
+    """Relevance, not a ratio: the rule for inputs between two bounds (Montavon et al., 2017).
+
+    ``R_i = Σ_j (x_i w_ij − l_i w_ij⁺ − h_i w_ij⁻) / Σ_i (…) · R_j``.
+
+    Raises:
+        MethodError: The bounds don't fit the inputs.
+    """
+    x, w = layer.inputs, layer.weight
+    plus, minus = w.clamp(min=0), w.clamp(max=0)
+    try:
+        low, high = low.expand_as(x).contiguous(), high.expand_as(x).contiguous()
+    except RuntimeError:
+        raise MethodError(
+            f"low, high: expected bounds for the first layer's input {list(x.shape)}, got "
+            f"{list(low.shape)} and {list(high.shape)}"
+        ) from None
+    z = layer.forward(x, w) - layer.forward(low, plus) - layer.forward(high, minus)
+    ratio = gradient * layer.output / stabilised(z, epsilon)
+    return (
+        x * layer.backward(ratio, w)
+        - low * layer.backward(ratio, plus)
+        - high * layer.backward(ratio, minus)
+    )

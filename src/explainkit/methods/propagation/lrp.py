@@ -1,0 +1,554 @@
+"""Layer-wise relevance propagation: the score shared out layer by layer, by a rule for each."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from explainkit.adapter import Adapter
+from explainkit.errors import MethodError
+from explainkit.graph.backward import Gradients, Operator, propagate
+from explainkit.graph.names import (
+    BATCH_NORMS,
+    GATES,
+    LAYERS,
+    NORMS,
+    RECTIFIERS,
+    SHAPES,
+    UNARY,
+)
+from explainkit.graph.operators import kind_of
+from explainkit.graph.tape import Record
+from explainkit.methods.path.line import completeness_gap
+from explainkit.methods.propagation import layerwise
+from explainkit.methods.propagation.layerwise import Linear
+from explainkit.methods.propagation.rules import (
+    Uncovered,
+    check_uncovered,
+    fall_back,
+    report,
+    seeds_of,
+)
+from explainkit.passes import Needs, traced
+from explainkit.types import Attribution
+
+LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
+FirstRule = Literal["flat", "w_square", "box", "same"]
+
+Preset = Literal[
+    "epsilon", "gamma", "alpha_beta", "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box",
+    "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat",
+]  # fmt: skip
+
+_PRESETS: dict[str, tuple[LayerRule, LayerRule, FirstRule]] = {
+    "epsilon": ("epsilon", "epsilon", "same"),
+    "gamma": ("gamma", "gamma", "same"),
+    "alpha_beta": ("alpha_beta", "alpha_beta", "same"),
+    "epsilon_plus": ("z_plus", "epsilon", "same"),
+    "epsilon_plus_flat": ("z_plus", "epsilon", "flat"),
+    "epsilon_gamma_box": ("gamma", "epsilon", "box"),
+    "epsilon_alpha2_beta1": ("alpha_beta", "epsilon", "same"),
+    "epsilon_alpha2_beta1_flat": ("alpha_beta", "epsilon", "flat"),
+}
+
+KEEP = LAYERS | UNARY | GATES | NORMS | {"mul", "div"}
+
+_AFFINE = frozenset("add sub rsub mul div neg".split())
+_PADS = frozenset(
+    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which rule each kind of layer has, and the rules' numbers.
+
+    Attributes:
+        convolution: Rule of convolutions.
+        dense: Rule of linear layers.
+        first: Rule of layers that see the image itself; ``"same"``: that of their kind.
+        epsilon: Added to every denominator, with its sign.
+        gamma: Of the γ rule.
+        alpha: Of the αβ rule.
+        beta: Of the αβ rule, α − β = 1.
+        bias: Whether biases take their share.
+        low: Lower bound of the image for the box rule.
+        high: Upper bound.
+        uncovered: What happens at an operator without a rule.
+        method: For errors.
+    """
+
+    convolution: LayerRule
+    dense: LayerRule
+    first: FirstRule = "same"
+    epsilon: float = 1e-6
+    gamma: float = 0.25
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: bool = True
+    low: Tensor | None = None
+    high: Tensor | None = None
+    uncovered: Uncovered = "error"
+    method: str = "lrp"
+
+
+class Relevance:
+    """The rule of every operator; see `layerwise` for what is carried."""
+
+    keep = KEEP
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.complete: set[Node] = set()
+        """Nodes between the image and a first layer, where relevance itself is carried."""
+        self._arrived: dict[Node, set[Node]] = defaultdict(set)
+        self._folded: dict[Node, Record] = {}
+
+    def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        if operator.node in self.complete:
+            return self._carry(operator, gradients), "relevance"
+        gradient, record = gradients[0], operator.record
+        kind = kind_of(operator)
+        if record is None or gradient is None:
+            return operator.gradient(*gradients), self._known(kind, operator)
+        match kind:
+            case "layer":
+                return self._layer(operator, record, gradient)
+            case "linear" if operator.name in BATCH_NORMS:
+                return self._batch_norm(operator, record, gradients)
+            case "linear" | "maximum" | "softmax":
+                return operator.gradient(*gradients), kind
+            case "unary":
+                return self._unary(operator, record, gradients)
+            case "product":
+                halves = [None if g is None else g / 2 for g in operator.gradient(*gradients)]
+                return halves, "half each"
+            case "gate":
+                return (_gate(record, gradient),), "half each"
+            case "quotient":
+                return _quotient(operator, record, gradient), "denominator held"
+            case "norm":
+                held = _held_norm(record, gradient)
+                if held is not None:
+                    return (held, *[None] * (len(operator.depends) - 1)), "scale held"
+                return operator.gradient(*gradients), "gradient"
+        return operator.gradient(*gradients), self._known(kind, operator)
+
+    def _known(self, kind: str, operator: Operator) -> str:
+        if kind:
+            return kind
+        return fall_back(operator, self.settings.uncovered, self.settings.method)
+
+    def _unary(
+        self, operator: Operator, record: Record, gradients: Gradients
+    ) -> tuple[Gradients, str]:
+        """All relevance passes: ``y · g_out = x · g_in``."""
+        found = operator.gradient(*gradients)
+        if operator.name in RECTIFIERS:
+            return found, "passed"
+        gradient = gradients[0]
+        assert gradient is not None
+        x = record.tensors[0]
+        small = x.abs() < torch.finfo(x.dtype).tiny ** 0.5
+        ratio = gradient * record.output / torch.where(small, 1.0, x)
+        return [None if g is None else torch.where(small, g, ratio) for g in found], "passed"
+
+    def _batch_norm(
+        self, operator: Operator, record: Record, gradients: Gradients
+    ) -> tuple[Gradients, str]:
+        """Merges with the layer before, where nothing else sees that layer's output."""
+        below = operator.node.next_functions[0][0]
+        foldable = {"ConvolutionBackward0", "AddmmBackward0", "MmBackward0"}
+        if below is not None and below.name() in foldable and operator.users[below] == 1:
+            self._folded[below] = record
+            return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
+        return operator.gradient(*gradients), "linear"
+
+    def _layer(
+        self, operator: Operator, record: Record, gradient: Tensor
+    ) -> tuple[Gradients, str]:
+        data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
+        settings, depends = self.settings, operator.depends
+        transposed = operator.name == "convolution" and record.argument(6)
+        if not depends[data]:  # weights times features: the ε rule needs no other form
+            z = record.output
+            ratio = gradient * (z / layerwise.stabilised(z, settings.epsilon))
+            return operator.gradient(ratio), "epsilon"
+        layer = _linear(record, self._folded.get(operator.node), transposed=bool(transposed))
+        chain = _chain_to_image(operator, data) if settings.first != "same" else None
+        if chain is not None:
+            found, rule = self._first(layer, gradient), f"{settings.first} (first)"
+            for user, node in zip([operator.node, *chain], chain, strict=False):
+                self.complete.add(node)
+                self._arrived[node].add(user)
+        else:
+            rule = settings.convolution if operator.name == "convolution" else settings.dense
+            found = self._share(rule, layer, gradient)
+        return [found if place == data else None for place in range(len(depends))], rule
+
+    def _share(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
+        s = self.settings
+        match rule:
+            case "epsilon":
+                return layerwise.epsilon_rule(layer, gradient, s.epsilon)
+            case "gamma":
+                return layerwise.gamma_rule(layer, gradient, s.epsilon, s.gamma)
+            case "alpha_beta":
+                return layerwise.alpha_beta_rule(
+                    layer, gradient, s.epsilon, alpha=s.alpha, beta=s.beta, bias=s.bias
+                )
+        return layerwise.z_plus_rule(layer, gradient, s.epsilon, bias=s.bias)
+
+    def _first(self, layer: Linear, gradient: Tensor) -> Tensor:
+        match self.settings.first:
+            case "flat":
+                return layerwise.flat_rule(layer, gradient)
+            case "w_square":
+                return layerwise.squared_rule(layer, gradient)
+        x = layer.inputs
+        over = tuple(range(1, x.dim()))
+        low = x.amin(over, keepdim=True) if self.settings.low is None else self.settings.low.to(x)
+        high = x.amax(over, keepdim=True) if self.settings.high is None else self.settings.high.to(x)
+        return layerwise.box_rule(layer, gradient, self.settings.epsilon, low, high)
+
+    def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
+        """Relevance on its way from a first layer to the image: it moves, and is not scaled."""
+        if len(self._arrived[operator.node]) != operator.users[operator.node]:
+            raise MethodError(
+                f"{self.settings.method}: expected that only first layers see the image, but it "
+                "also goes around them: use a composite without a rule for the first layer"
+            )
+        if operator.name in _AFFINE:
+            return [gradients[0] if wanted else None for wanted in operator.depends]
+        return operator.gradient(*gradients)
+
+
+def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
+    """The nodes between a layer and the image, where those only move or shift pixels."""
+    chain: list[Node] = []
+    node = operator.node.next_functions[data][0]
+    while node is not None:
+        if hasattr(node, "variable"):
+            return chain
+        name = node.name().partition("Backward")[0]
+        plain = {n.replace("_", "") for n in SHAPES | _AFFINE | _PADS}
+        below = [inner for inner, _ in node.next_functions if inner is not None]
+        if name.lower() not in plain or len(below) != 1:
+            return None
+        chain.append(node)
+        node = below[0]
+    return None
+
+
+def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
+    """A layer with the normalisation behind it merged in."""
+    match record.name:
+        case "convolution":
+            weight, bias, rank = record.argument(1), record.argument(2), record.output.dim() - 2
+        case "mm" | "bmm":
+            weight, bias, rank = record.argument(1), None, 0
+        case _:
+            weight, bias, rank = record.argument(2), record.argument(0), 0
+    shape = (1, -1, *[1] * rank)
+    if norm is None:
+        ready = bias.view(shape) if bias is not None and bias.dim() == 1 else bias
+        return Linear(record, weight, ready, record.output)
+    scale, shift, mean, variance = (norm.argument(place) for place in range(1, 5))
+    eps = norm.argument(6 if norm.name.endswith("no_training") else 7)
+    gain = (variance + eps).rsqrt() * (1.0 if scale is None else scale)
+    offset = (0.0 if shift is None else shift) - mean * gain
+    if bias is not None:
+        offset = offset + bias * gain
+    if record.name == "convolution":
+        groups = record.argument(8)
+        if transposed:
+            along = gain.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+            weight = weight * along.view(*weight.shape[:2], *[1] * rank)
+        else:
+            weight = weight * gain.view(-1, *[1] * (weight.dim() - 1))
+    else:
+        weight = weight * gain
+    return Linear(record, weight, offset.view(shape), norm.output)
+
+
+def _gate(record: Record, gradient: Tensor) -> Tensor:
+    """Half of the relevance to each half of the gate."""
+    axis = record.argument(1, -1)
+    a, b = record.tensors[0].chunk(2, axis)
+    share = gradient * b.sigmoid() / 2
+    return torch.cat([share, share * a / layerwise.stabilised(b, 1e-9)], axis)
+
+
+def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients:
+    """The numerator takes all; a denominator alone passes what it holds."""
+    first, *rest = operator.gradient(gradient)
+    if first is not None:
+        return (first, *[None] * len(rest))
+    bottom = record.tensors[-1]
+    return (None, (gradient * record.output / bottom).sum_to_size(bottom.shape))
+
+
+def _held_norm(record: Record, gradient: Tensor) -> Tensor | None:
+    """A normalisation whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
+    x, name = record.tensors[0], record.name
+    if name == "native_layer_norm":
+        weight, axes = record.argument(2), [-1 - i for i in range(len(record.argument(1)))]
+        held = (gradient if weight is None else gradient * weight) * record.outputs[2]
+        return held - held.mean(axes, keepdim=True)
+    if name == "_fused_rms_norm":
+        weight = record.argument(2)
+        return (gradient if weight is None else gradient * weight) * record.outputs[1]
+    weight = record.argument(1)
+    per_channel = (1, -1, *[1] * (x.dim() - 2))
+    if name == "native_group_norm":
+        groups = record.argument(6)
+        held = gradient if weight is None else gradient * weight.view(per_channel)
+        held = held.reshape(len(x), groups, -1) * record.outputs[2][..., None]
+        return (held - held.mean(2, keepdim=True)).reshape(x.shape)
+    if name in BATCH_NORMS:
+        held = gradient if weight is None else gradient * weight.view(per_channel)
+        held = held * record.outputs[2].view(per_channel)
+        return held - held.mean([0, *range(2, x.dim())], keepdim=True)
+    return None
+
+
+def relevance(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    settings: Settings,
+    *,
+    of_one: bool = False,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Carries the target's score back to the image.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        target: int64 ``[batch]``.
+        settings: The rules.
+        of_one: Start with 1 instead of the score.
+
+    Returns:
+        The map, what it started from (float64 ``[batch]``), and the coverage.
+    """
+    trace = traced(model, inputs, KEEP)
+    rules = Relevance(_with_bounds(model, settings))
+    seeds = seeds_of(trace, target)
+    scores = trace.scores.detach().gather(1, target[:, None])
+    if of_one:
+        seeds = seeds / layerwise.stabilised(scores, 1e-9)
+        scores = torch.ones_like(scores)
+    reached, coverage = propagate(trace, seeds, rules)
+    values = reached if rules.complete else reached * trace.inputs.detach()
+    return values, scores[:, 0].double(), report(coverage)
+
+
+def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
+    """The valid range of pixels as bounds, where the model's spec tells it."""
+    module = model.module if isinstance(model, Adapter) else model
+    spec = getattr(module, "explainkit_spec", None)
+    if settings.first != "box" or settings.low is not None or spec is None:
+        return settings
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    return replace(settings, low=(0 - mean) / std, high=(1 - mean) / std)
+
+
+@dataclass(frozen=True)
+class LRP:
+    """Layer-wise relevance propagation.
+
+    The target's score is shared out from layer to layer until it reaches the pixels, each
+    layer's outputs passing their relevance to its inputs in proportion to what those
+    contributed:
+
+    - ``epsilon``: ``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``;
+    - ``z_plus``: positive contributions only;
+    - ``gamma``: contributions of the output's sign count ``1 + γ`` times;
+    - ``alpha_beta``: ``α`` times the positive ones' shares less ``β`` times the negative ones';
+    - for layers that see the image: ``flat``, ``w_square``, or ``box`` for bounded pixels.
+
+    Activations pass all relevance on, maxima give it to the winner, sums and pooling share it in
+    proportion, batch normalisation is merged into the layer before it. In attention the two
+    factors of a product take half each, softmax takes its first-order terms, and the scale of a
+    normalisation counts as a constant (AttnLRP). Biases keep their share, so ``Σa`` falls short of
+    the score by what they hold: ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) tells by how much.
+
+    A patent on LRP is claimed by its authors' institutions; see the explanation pages.
+
+    Attributes:
+        composite: Which rule each kind of layer has: ``epsilon``, ``gamma``, ``alpha_beta`` (that
+            rule everywhere), ``epsilon_plus`` (z⁺ on convolutions, ε on linear layers; with
+            ``_flat`` on the first layer), ``epsilon_gamma_box``, ``epsilon_alpha2_beta1`` (and
+            ``_flat``).
+        epsilon: Stabiliser of every denominator.
+        gamma: Of the γ rule.
+        alpha: Of the αβ rule; β is α − 1.
+        low: Lower bound of pixels in model-input space for ``box``: a number or a tensor that
+            broadcasts to the image. None: of the model's spec, else the image's own minimum.
+        high: Upper bound, likewise.
+        uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
+            its plain gradient, and a warning.
+
+    Raises:
+        MethodError: A field is out of range, or an operator has no rule.
+
+    References:
+        Bach et al. (2015), "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by
+        Layer-Wise Relevance Propagation", doi:10.1371/journal.pone.0130140. Montavon et al. (2019),
+        "Layer-Wise Relevance Propagation: An Overview", doi:10.1007/978-3-030-28954-6_10. Attention:
+        Achtibat et al. (2024), "AttnLRP", arXiv:2402.05602.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["residual"], 0, "lrp", composite="epsilon")
+        >>> e.coverage["operators"]["relu"]
+        {'passed': 3}
+    """
+
+    composite: Preset = "epsilon_plus"
+    epsilon: float = 1e-6
+    gamma: float = 0.25
+    alpha: float = 2.0
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        if self.composite not in _PRESETS:
+            raise MethodError(
+                f"composite: expected one of {', '.join(get_args(Preset))}, got {self.composite!r}"
+            )
+        if not self.epsilon > 0 or not self.gamma >= 0 or not self.alpha >= 1:
+            raise MethodError(
+                "expected epsilon > 0, gamma >= 0 and alpha >= 1, got "
+                f"{self.epsilon}, {self.gamma}, {self.alpha}"
+            )
+        if (self.low is None) != (self.high is None):
+            raise MethodError("low, high: expected both bounds or none")
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, with the values of layers, activations and normalisations."""
+        return Needs(values=KEEP)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        convolution, dense, first = _PRESETS[self.composite]
+        settings = Settings(
+            convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
+            low=_bound(self.low), high=_bound(self.high), uncovered=self.uncovered,
+        )  # fmt: skip
+        values, scores, diagnostics = relevance(model, inputs, target, settings)
+        gap = completeness_gap(values, scores)
+        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+
+
+def _bound(value: float | Tensor | None) -> Tensor | None:
+    return value if value is None or isinstance(value, Tensor) else torch.tensor(float(value))
+
+
+@dataclass(frozen=True)
+class ExcitationBackprop:
+    """The probability that a winner-take-all walk from the class ends at a pixel.
+
+    ``P_i = Σ_j x_i w_ij⁺ / Σ_i x_i w_ij⁺ · P_j``: from each unit to its excitatory inputs only, in
+    proportion to what they contribute, biases left out. It starts with 1 at the target, so the
+    map is not negative and sums to 1 (to what ``conservation_gap`` tells, where a unit has no
+    excitatory input). Where a layer's input is negative, its product with a negative weight
+    excites too.
+
+    Attributes:
+        uncovered: As in `LRP`.
+
+    References:
+        Zhang, Lin, Brandt, Shen and Sclaroff (2016), "Top-down Neural Attention by Excitation
+        Backprop", arXiv:1608.00507.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "excitation_backprop")
+        >>> bool((e.attribution >= 0).all())
+        True
+    """
+
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, with the values of layers, activations and normalisations."""
+        return Needs(values=KEEP)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]``, a share of 1."""
+        settings = Settings(
+            "z_plus", "z_plus", bias=False, uncovered=self.uncovered, epsilon=1e-9,
+            method="excitation_backprop",
+        )  # fmt: skip
+        values, ones, diagnostics = relevance(model, inputs, target, settings, of_one=True)
+        gap = completeness_gap(values, ones)
+        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+
+
+@dataclass(frozen=True)
+class DeepTaylor:
+    """Deep Taylor decomposition: each layer expanded at a root of its own.
+
+    z⁺ without biases on hidden layers, whose inputs are rectified; on the layer that sees the image
+    the ``box`` rule for pixels between two bounds, or ``w²`` for pixels without bounds. For a
+    positive score the map is not negative, and it sums to the score as far as biases hold none of
+    it (``conservation_gap``).
+
+    Attributes:
+        first: ``box`` or ``w_square``.
+        low: As in `LRP`.
+        high: As in `LRP`.
+        uncovered: As in `LRP`.
+
+    Raises:
+        MethodError: A field is out of range, or an operator has no rule.
+
+    References:
+        Montavon, Lapuschkin, Binder, Samek and Müller (2017), "Explaining NonLinear Classification
+        Decisions with Deep Taylor Decomposition", arXiv:1512.02479.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "deep_taylor")
+        >>> e.coverage["operators"]["convolution"]
+        {'box (first)': 1, 'z_plus': 1}
+    """
+
+    first: Literal["box", "w_square"] = "box"
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        if self.first not in {"box", "w_square"}:
+            raise MethodError(f"first: expected 'box' or 'w_square', got {self.first!r}")
+        if (self.low is None) != (self.high is None):
+            raise MethodError("low, high: expected both bounds or none")
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, with the values of layers, activations and normalisations."""
+        return Needs(values=KEEP)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        settings = Settings(
+            "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=_bound(self.low),
+            high=_bound(self.high), uncovered=self.uncovered, method="deep_taylor",
+        )  # fmt: skip
+        values, scores, diagnostics = relevance(model, inputs, target, settings)
+        gap = completeness_gap(values, scores)
+        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
