@@ -1,6 +1,7 @@
 """The line integral of a score's gradient along a path of images, and what a path is."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice, pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -83,11 +84,12 @@ def visit(
     while part := list(islice(steps, together)):
         points = torch.cat(part).to(inputs.dtype)
         scores, gradients = score_and_gradient(model, points, target.repeat(len(part)))
+        steps_of = partial(torch.unflatten, dim=0, sizes=(len(part), batch))
         yield from map(
             Visit,
-            points.to(precise).split(batch),
-            scores.double().split(batch),
-            gradients.to(precise).split(batch),
+            steps_of(points.to(precise)),
+            steps_of(scores.double()),
+            steps_of(gradients.to(precise)),
         )
 
 
