@@ -37,9 +37,10 @@ docs: $(VENV)/.docs ## Build the documentation site into site/
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
-bench: $(VENV)/.test ## Measure speed and memory beside bare passes and Captum
+bench: $(VENV)/.test ## Measure speed and memory beside bare loops and Captum
 	$(BIN)/python benchmarks/bench_gradient.py
 	$(BIN)/python benchmarks/bench_csv.py
+	$(BIN)/python benchmarks/bench_train.py
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) site build dist docs/gallery explainkit-out

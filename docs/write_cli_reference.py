@@ -7,7 +7,7 @@ import sys
 COMMANDS = [
     [], ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"], ["run", "fer_hw3"],
     ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
-    ["run", "fer_hw3", "saliency"],
+    ["run", "fer_hw3", "saliency"], ["run", "fer_hw3", "train"],
 ]  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def train(
 
         explainkit run fer_hw3 evaluate --data fer2013.zip --model run/cnn.safetensors
     """
-    _recycle_memory()
+    recycle_memory()
     from explainkit_fer_hw3.training import checkpoint, folder
     from explainkit_fer_hw3.training.recipe import EPOCHS, recipe_for
     from explainkit_fer_hw3.training.run import Training
@@ -165,7 +165,7 @@ def _start(name: str, model: str) -> Any:
     return module
 
 
-def _recycle_memory() -> None:
+def recycle_memory() -> None:
     """Lets glibc keep large blocks: mapping them anew in each step costs a quarter of the speed.
 
     It holds for the process, so it is the command's to do and not the library's.
