@@ -79,7 +79,7 @@ class TestKernelShap:
 
         method = KernelShap(segments=LABELS, samples=101)
         rows = method.rows(8)
-        weights = method._plan(8).weights(50).repeat_interleave(2)
+        weights = method._plan(8).weights(rows[1::2]).repeat_interleave(2)
         weights = torch.cat([torch.tensor([1e6]), weights, torch.tensor([1e6])])
         coalitions = torch.cat([rows, torch.ones(1, 8)])
 
@@ -161,16 +161,20 @@ class TestPlan:
         if len(drawn):
             assert int(drawn.min()) > upto
             assert int(drawn.max()) <= features // 2
-            assert float(plan.weights(pairs).sum()) == pytest.approx(1)
+            whole = float(plan.weights(rows).sum())
+            assert whole == pytest.approx(1, abs=3 * features / len(drawn))
 
-    def test_sizes_follow_the_kernel(self):
+    def test_all_sizes_are_drawn_alike_and_weighted_by_the_kernel(self):
         plan = Plan(30, 3000)
         fixed, upto = plan.fixed(), plan.enumerated()
-        sizes = plan.coalitions(1)[fixed:].sum(1)
-        shares = plan.shares()[upto:] / plan.shares()[upto:].sum()
-        found = torch.stack([(sizes == k).double().mean() for k in range(upto + 1, 16)])
-        # stratified: far closer than the 1 / √n of independent draws
-        assert float((found - shares).abs().max()) < 0.003
+        rows = plan.coalitions(1)
+        sizes, weights = rows[fixed:].sum(1), plan.weights(rows)[fixed:]
+        for k in range(upto + 1, 16):
+            of_size = sizes == k
+            # stratified: far closer than the 1 / √n of independent draws
+            assert float(of_size.double().mean()) == pytest.approx(1 / (15 - upto), abs=0.003)
+            share = float(plan.shares()[k - 1])
+            assert float(weights[of_size].sum()) == pytest.approx(share, rel=0.03)
 
 
 class TestShapleySampling:

@@ -20,8 +20,9 @@ class Plan:
     """Which coalitions are scored: pairs of a coalition and its complement, by size.
 
     A size k and its complement carry ``2 (M − 1) / (k (M − k))`` of the Shapley kernel. From the
-    smallest on, sizes whose share of the budget pays for all their coalitions are enumerated; the
-    pairs left are drawn from the sizes left, in proportion to their share.
+    smallest on, sizes whose share of the budget pays for all their coalitions are enumerated. The
+    pairs left are drawn from the sizes left, as many of each: this is in proportion to their
+    leverage on the regression, which loses less than drawing in proportion to the kernel does.
 
     Attributes:
         features: Number of segments, M.
@@ -82,24 +83,22 @@ class Plan:
         # the golden ratio's multiples spread evenly, however many are used: sizes are stratified
         begin = torch.rand((), generator=generator, dtype=torch.float64)
         spread = (begin + GOLDEN * torch.arange(drawn, dtype=torch.float64)) % 1
-        share = self.shares()[upto:].cumsum(0)
-        size = upto + 1 + torch.searchsorted(share / share[-1], spread, right=True)
-        size = size.clamp(max=self.features // 2)
+        sizes = self.features // 2 - upto
+        size = upto + 1 + (spread * sizes).long().clamp(max=sizes - 1)
         order = torch.rand(drawn, self.features, generator=generator).argsort(1).argsort(1)
         return torch.cat([rows, (order < size[:, None]).float()])
 
-    def weights(self, pairs: int) -> Tensor:
-        """Share of the kernel that each of the first pairs stands for, float64 ``[pairs]``."""
-        upto = self.enumerated()
-        shares = self.shares().tolist()
-        each = [
-            share / self.count(size)
-            for size, share in enumerate(shares[:upto], 1)
-            for _ in range(self.count(size))
+    def weights(self, coalitions: Tensor) -> Tensor:
+        """Share of the kernel that each of the plan's first coalitions stands for, float64."""
+        size = coalitions.sum(1).long()
+        size = torch.minimum(size, self.features - size).cpu()
+        upto, drawn = self.enumerated(), len(coalitions) - self.fixed()
+        stand_ins = [
+            self.count(k) if k <= upto else drawn / (self.features // 2 - upto)
+            for k in range(1, self.features // 2 + 1)
         ]
-        drawn = pairs - len(each)
-        each += [sum(shares[upto:]) / max(drawn, 1)] * drawn
-        return torch.tensor(each, dtype=torch.float64)
+        each = self.shares() / torch.tensor(stand_ins, dtype=torch.float64)
+        return each[size - 1].to(coalitions.device)
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ class KernelShap(SegmentSampled):
     ``φ = argmin Σ_z k(z) (v(z) − v(∅) − zᵀ φ)²`` subject to ``Σ_j φ_j = v(all) − v(∅)``, with
     ``v(z) = S_c(x on the segments of z, the baseline elsewhere)`` and the Shapley kernel
     ``k(z) = (M − 1) / (C(M, |z|) |z| (M − |z|))``. Coalitions come in pairs with their complement,
-    small and large sizes are enumerated as far as the budget pays, the others drawn in
-    proportion to the kernel; where all ``2^M`` fit the budget the values are exact. The constraint
+    small and large sizes are enumerated as far as the budget pays, the others drawn by
+    leverage; where all ``2^M`` fit the budget the values are exact. The constraint
     is eliminated, so that it holds to rounding. Each pixel has its segment's value.
 
     The standard errors are HC3 over the pairs that were drawn; enumerated ones have none.
@@ -130,7 +129,8 @@ class KernelShap(SegmentSampled):
     References:
         Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
         arXiv:1705.07874. Covert and Lee (2021), "Improving KernelSHAP: Practical Shapley Value
-        Estimation via Linear Regression", arXiv:2012.01536.
+        Estimation via Linear Regression", arXiv:2012.01536. Musco and Witter (2024), "Provably
+        Accurate Shapley Value Estimation via Leverage Score Sampling", arXiv:2410.01917.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -178,7 +178,7 @@ class KernelShap(SegmentSampled):
         basis = _sums_to_zero(features).to(kept)
         solution, influence = least_squares(
             centred @ basis, half - centred.sum(1) * change / features,
-            plan.weights(pairs).to(kept),
+            plan.weights(kept),
         )  # fmt: skip
         drawn = influence[plan.fixed() :] @ basis.T
         count = len(drawn)
