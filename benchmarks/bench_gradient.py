@@ -46,6 +46,8 @@ def candidates(
     leaf = images.clone().requires_grad_()
     tunnel = captum.attr.NoiseTunnel(saliency)
     integrated = captum.attr.IntegratedGradients(model)
+    shap = captum.attr.GradientShap(model)
+    bag = torch.zeros_like(images[:1])
     noise = {"nt_samples": SAMPLES, "stdevs": 0.15, "target": target}
     return {
         "saliency": {
@@ -65,6 +67,23 @@ def candidates(
             "captum tuned": lambda: integrated.attribute(
                 images, 0.0, target, n_steps=STEPS, internal_batch_size=TUNED
             ),
+        },
+        "expected_gradients": {
+            "bare": lambda: bare(model, images, target, SAMPLES),
+            "explainkit": ours("expected_gradients", samples=SAMPLES),
+            "captum": lambda: shap.attribute(images, bag, target=target, n_samples=SAMPLES),
+        },
+        "blur_ig": {
+            "bare": lambda: bare(model, images, target, STEPS + 1),
+            "explainkit": ours("blur_ig", steps=STEPS),
+        },
+        "guided_ig": {
+            "bare": lambda: bare(model, images, target, STEPS + 1),
+            "explainkit": ours("guided_ig", steps=STEPS),
+        },
+        "idgi": {
+            "bare": lambda: bare(model, images, target, STEPS + 1),
+            "explainkit": ours("idgi"),
         },
         "smoothgrad": {
             "bare": lambda: bare(model, images, target, SAMPLES),
