@@ -39,6 +39,8 @@ docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 
 bench: $(VENV)/.test ## Measure speed and memory beside bare loops and Captum
 	$(BIN)/python benchmarks/bench_gradient.py
+	$(BIN)/python benchmarks/bench_perturbation.py
+	$(BIN)/python benchmarks/bench_perturbation.py --error
 	$(BIN)/python benchmarks/bench_csv.py
 	$(BIN)/python benchmarks/bench_train.py
 

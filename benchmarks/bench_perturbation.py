@@ -1,0 +1,241 @@
+"""Black-box methods beside the bare forwards they need and beside Captum, as documented and tuned.
+
+Run `make bench`. One process, two threads: rounds are interleaved (bare forwards, ours, Captum, …),
+the median is taken, a warm-up round is dropped. The last column is the largest difference to the
+peer's map as a share of its largest value, where both compute the same. `--error` draws the other
+curve: the root-mean-square error of Shapley estimators to a long run, against their forwards.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import captum.attr
+import networks
+import torch
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.methods.perturbation.lime import Lime
+from explainkit.methods.perturbation.rise import Rise
+from explainkit.methods.perturbation.segments import grid
+from explainkit.methods.perturbation.sensitivity import Hsic, Sobol
+from explainkit.methods.perturbation.shapley import KernelShap, ShapleySampling
+from explainkit_fer_hw3.models import build_cnn
+
+CELLS = 7
+SAMPLES = 512
+TUNED = 64  # images at once that Captum is fastest with
+
+Calls = dict[str, Callable[[], Tensor]]
+
+
+def bare(model: nn.Module, images: Tensor, forwards: int) -> Tensor:
+    """The forwards that a method can't do without, and nothing else."""
+    with torch.inference_mode():
+        for image in images:
+            for start in range(0, forwards, TUNED):
+                count = min(TUNED, forwards - start)
+                scores = model(image.expand(count, *image.shape).contiguous())
+    return scores
+
+
+def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Calls]:
+    height, width = images.shape[2:]
+    labels = grid(CELLS, height, width)
+    window, stride = min(height, width) // 6, min(height, width) // 12
+
+    def ours(method: str, **params: object) -> Callable[[], Tensor]:
+        return lambda: ek.explain(model, images, target, method, **params).attribution
+
+    def theirs(attribution: Callable[..., Tensor], **params: object) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with torch.no_grad():
+                return attribution(images, target=target, **params)[:, :1]
+
+        return call
+
+    def places(size: int) -> int:
+        return -(-(size - window) // stride) + 1
+
+    occlusion = captum.attr.Occlusion(model)
+    ablation = captum.attr.FeatureAblation(model)
+    shapley = captum.attr.ShapleyValueSampling(model)
+    channels = images.shape[1]
+    slide = {
+        "sliding_window_shapes": (channels, window, window),
+        "strides": (channels, stride, stride),
+    }
+    mask = {"feature_mask": labels[None, None]}
+    per_eval = max(TUNED // len(images), 1)
+    return {
+        "occlusion": {
+            "bare": lambda: bare(model, images, places(height) * places(width)),
+            "explainkit": ours("occlusion", window=window, stride=stride),
+            "captum": theirs(occlusion.attribute, **slide),
+            "captum tuned": theirs(
+                occlusion.attribute, perturbations_per_eval=per_eval, **slide
+            ),
+        },
+        "feature_ablation": {
+            "bare": lambda: bare(model, images, CELLS**2),
+            "explainkit": ours("feature_ablation"),
+            "captum": theirs(ablation.attribute, **mask),
+            "captum tuned": theirs(ablation.attribute, perturbations_per_eval=per_eval, **mask),
+        },
+        "shapley_sampling": {
+            "bare": lambda: bare(model, images, 4 * (CELLS**2 - 1) + 2),
+            "explainkit": ours("shapley_sampling", samples=4),
+            "captum tuned": theirs(
+                shapley.attribute, n_samples=4, perturbations_per_eval=per_eval, **mask
+            ),
+        },
+        **{
+            name: {
+                "bare": lambda: bare(model, images, SAMPLES),
+                "explainkit": ours(name, samples=SAMPLES),
+            }
+            for name in ("rise", "lime", "kernel_shap", "hsic", "partition_shap")
+        },
+        "five together": {
+            "bare": lambda: bare(model, images, SAMPLES),
+            "explainkit": lambda: ek.explain(
+                model, images, target,
+                [
+                    Rise(samples=SAMPLES, smooth=False),
+                    Lime(samples=SAMPLES),
+                    Hsic(samples=SAMPLES),
+                    KernelShap(samples=SAMPLES),
+                    Sobol(samples=8),
+                ],
+            )[0].attribution,
+        },
+        "kernel_shap, all classes": {
+            "bare": lambda: bare(model, images, SAMPLES),
+            "explainkit": lambda: ek.explain(
+                model, images, "all", "kernel_shap", samples=SAMPLES
+            )[0].attribution,
+        },
+    }  # fmt: skip
+
+
+def compare(calls: Calls, rounds: int) -> list[dict[str, object]]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    maps: dict[str, Tensor] = {}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            maps[name] = call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    rows: list[dict[str, object]] = []
+    for name, value in seconds.items():
+        row: dict[str, object] = {"what": name, "seconds": value}
+        row["ratio_to_bare"] = value / seconds["bare"]
+        if name.startswith("captum"):
+            scale = maps[name].abs().max()
+            row["difference"] = float((maps["explainkit"] - maps[name]).abs().max() / scale)
+        rows.append(row)
+    return rows
+
+
+def captums_kernel_shap(
+    model: nn.Module, image: Tensor, label: int, labels: Tensor, samples: int, seed: int
+) -> Tensor:
+    """Captum's estimator without its loops: sizes by the kernel, both ends weighted a million."""
+    features = int(labels.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.arange(1, features, dtype=torch.float64)
+    drawn = 1 + torch.multinomial(
+        1 / (size * (features - size)), samples - 2, replacement=True, generator=generator
+    )
+    rank = torch.rand(samples - 2, features, generator=generator).argsort(1).argsort(1)
+    ends = torch.stack([torch.zeros(features), torch.ones(features)])
+    kept = torch.cat([ends, (rank < drawn[:, None]).float()])
+    with torch.inference_mode():
+        scores = [model(image * part[:, None, labels]) for part in torch.split(kept, TUNED)]
+    values = torch.cat(scores)[:, label].double()
+    root = torch.ones(samples, 1, dtype=torch.float64)
+    root[:2] = 1e3
+    design = torch.cat([kept.double(), torch.ones_like(root)], 1)
+    return torch.linalg.lstsq(design * root, values[:, None] * root).solution[:-1, 0]
+
+
+def errors(model: nn.Module, images: Tensor, reference: int, seeds: int) -> list[dict[str, float]]:
+    """Root-mean-square errors of segment values to a long run, by forwards."""
+    labels = grid(CELLS, *images.shape[2:])
+    first = torch.stack([(labels == j).flatten().nonzero()[0, 0] for j in range(CELLS**2)])
+    image = images[:1]
+    label = int(model(image).argmax())
+
+    def ours(method: object, seed: int) -> Tensor:
+        found = ek.explain(model, image, label, method, seed=seed)
+        return found.attribution.flatten()[first].double()
+
+    truth = ours(KernelShap(samples=reference), seeds + 1)
+    rows = []
+    for samples in (129, 257, 513, 1025, 2049):
+        permutations = max(2 * round(samples / (2 * len(first))), 4)
+        found = {
+            "kernel_shap": lambda seed, n=samples: ours(KernelShap(samples=n), seed),
+            "shapley_sampling": lambda seed, n=permutations: ours(ShapleySampling(samples=n), seed),
+            "captum": lambda seed, n=samples: captums_kernel_shap(
+                model, image, label, labels, n, seed
+            ),
+        }
+        row: dict[str, float] = {"forwards": samples}
+        for name, call in found.items():
+            squares = [(call(seed) - truth).square().mean() for seed in range(seeds)]
+            row[name] = float(torch.stack(squares).mean().sqrt())
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", default="cnn", help="cnn, vgg16, resnet50, mobilenet_v2")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", help="one method")
+    parser.add_argument("--error", action="store_true", help="the error curve instead of the times")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--reference", type=int, default=10_001)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    if options.error:
+        model = ek.load_model("fer_hw3/cnn")
+        images = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
+        rows = errors(model, images, options.reference, options.seeds)
+        print(json.dumps(rows, indent=2) if options.json else "\n".join(map(str, rows)))
+        return
+    torch.manual_seed(0)
+    small = options.network == "cnn"
+    model = build_cnn() if small else getattr(networks, options.network)()
+    model = model.eval().requires_grad_(False)
+    images = torch.rand(options.batch, *((1, 48, 48) if small else (3, 224, 224)))
+    target = torch.arange(options.batch) % 7
+    table = []
+    for method, calls in candidates(model, images, target).items():
+        if options.only in (None, method):
+            table += [{"method": method, **row} for row in compare(calls, options.rounds)]
+    if options.json:
+        print(json.dumps(table, indent=2))
+        return
+    print(
+        f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}\n"
+    )
+    print(f"{'method':26}{'':14}{'seconds':>10}{'/ bare':>9}{'difference':>12}")
+    for row in table:
+        difference = f"{row['difference']:.1e}" if "difference" in row else ""
+        print(
+            f"{row['method']:26}{row['what']:14}{row['seconds']:10.2f}"
+            f"{row['ratio_to_bare']:9.3f}{difference:>12}"
+        )
+
+
+if __name__ == "__main__":
+    main()
