@@ -18,7 +18,7 @@ LAYERS = [
     {"methods", "plugins"},
     {"host", "weights", "parameters", "maximize"},
     {"api"},
-    {"testing", "scaffold", "doctor"},
+    {"testing", "scaffold", "doctor", "gallery"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -272,6 +272,53 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+gallery = typer.Typer(
+    help="Pages that the library itself made: scripts, run, with their figures and tables.",
+    no_args_is_help=True,
+)
+app.add_typer(gallery, name="gallery")
+
+
+@gallery.callback()
+def gallery_root() -> None:
+    """Pages that the library itself made: scripts, run, with their figures and tables."""
+
+
+@gallery.command("build")
+def build_gallery(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(
+        "docs/gallery"
+    ),
+    plugin: Annotated[
+        str | None, typer.Option("--plugin", help="Build this plugin's pages only.")
+    ] = None,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", min=1, help="What one script may take.")
+    ] = 300,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything drawn at random.")] = 0,
+) -> None:
+    """Run the gallery scripts of the core and of every plugin, and write them as Markdown pages.
+
+    A page is reused if its script, the library, the plugin and the weights are unchanged. A script
+    that fails stops the build and shows its traceback.
+    """
+    from explainkit.errors import GalleryError
+    from explainkit.gallery import build
+
+    try:
+        for page in build(out, plugin, seed=seed, max_seconds=max_seconds):
+            how = f"run in {page.seconds:.1f} s"
+            if page.missing:
+                how = f"left out: it needs the plugin {page.missing}"
+            typer.echo(f"{page.page}: {'unchanged' if page.reused else how}")
+    except GalleryError as error:
+        for note in getattr(error, "__notes__", ()):
+            typer.echo(note, err=True)
+        raise
+    _mention_broken()
+    typer.echo(f"gallery: {out / 'index.md'}")
+
+
 def _mention_broken() -> None:
     """One line on stderr for each plugin that is broken."""
     for report in plugins.default().broken():

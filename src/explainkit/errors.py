@@ -45,5 +45,9 @@ class StorageError(ExplainkitError, RuntimeError):
     """A saved result is incomplete, was changed, or can't be written."""
 
 
+class GalleryError(ExplainkitError, RuntimeError):
+    """A gallery script can't be read, fails, or takes too long; its traceback is in the notes."""
+
+
 class ExplainkitWarning(UserWarning):
     """A result is valid but needs a remark; also recorded in ``Explanation.diagnostics``."""

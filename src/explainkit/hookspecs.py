@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
     from explainkit.maximize.problem import Maximizer
@@ -46,3 +48,8 @@ def explainkit_datasets() -> "Mapping[str, DatasetSpec | str]":  # type: ignore[
 @hookspec
 def explainkit_commands() -> "typer.Typer | str":  # type: ignore[empty-body]
     """A Typer app, mounted at ``explainkit run <plugin>``, e.g. ``"my_package.commands:app"``."""
+
+
+@hookspec
+def explainkit_gallery() -> "Path":  # type: ignore[empty-body]
+    """A folder of gallery scripts, e.g. ``Path(__file__).parent / "gallery"``."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -157,6 +158,10 @@ class Plugins:
         report = self._reports[name]
         return f"{report.distribution} {report.version}"
 
+    def package_of(self, name: str) -> str:
+        """The top-level package or module that a plugin is in."""
+        return CORE if name == CORE else self._points[name].module.partition(".")[0]
+
     def _reason(self, name: str) -> str:
         report = self._reports.get(name)
         return f"{report} is broken: {report.error}" if report and report.status == "broken" else ""
@@ -261,6 +266,10 @@ def _problem(hook: str, result: object) -> str | None:
         if isinstance(result, str) or "Typer" in {base.__name__ for base in type(result).__mro__}:
             return None
         return f"{type(result).__name__}, not a typer.Typer or 'module:attribute'"
+    if hook == f"{PROJECT}_gallery":
+        if not isinstance(result, Path):
+            return f"{type(result).__name__}, not a pathlib.Path"
+        return None if result.is_dir() else f"{result}, which is no folder"
     if not isinstance(result, Mapping):
         return f"{type(result).__name__}, not a mapping of names"
     for name, value in result.items():

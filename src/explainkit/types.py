@@ -299,6 +299,24 @@ class Explanation:
 class Explanations(list[Explanation]):
     """Explanations that belong together: by several methods, or of several targets."""
 
+    def plot(
+        self,
+        *,
+        labels: "Sequence[int | None] | None" = None,
+        scaling: "Scaling | str" = "percentile",
+        reduce: Reduce = "sum",
+    ) -> "Figure":
+        """Draws every map over its picture, side by side; each is scaled by itself.
+
+        Args:
+            labels: True class of each picture; None or −1 where it isn't known.
+            scaling: How values become colours, by name (`explainkit.render.heatmap`).
+            reduce: How channels become one.
+        """
+        from explainkit.render.compare import comparison_figure
+
+        return comparison_figure(self, labels=labels, scaling=scaling, reduce=reduce)
+
     def report(self, path: str | Path, **options: Any) -> Path:
         """Writes one HTML file in which they stand side by side, as `Explanation.report` does."""
         first, *others = self

@@ -1,0 +1,244 @@
+"""Building the gallery: every script in a process of its own, reused only if nothing changed."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import explainkit
+from explainkit import plugins
+from explainkit.errors import GalleryError
+from explainkit.gallery.page import index, markdown, notebook, thumbnail
+from explainkit.gallery.script import OUTPUTS, Script, read
+from explainkit.storage import write_atomically
+
+HOOK = "explainkit_gallery"
+MANIFEST = "manifest.json"
+WEIGHTS = {".safetensors", ".pt", ".pth", ".onnx"}
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Built:
+    """How one page came about.
+
+    Attributes:
+        page: ``plugin/name``.
+        seconds: What running its script took.
+        reused: True if nothing that it depends on had changed.
+        missing: The plugin that it needs and that isn't installed; it was left out then.
+    """
+
+    page: str
+    seconds: float = 0.0
+    reused: bool = False
+    missing: str = ""
+
+
+def build(
+    out: Path, plugin: str | None = None, *, seed: int = 0, max_seconds: float = 300
+) -> Iterator[Built]:
+    """Builds the pages one by one, then the index; each is told when it is done.
+
+    Args:
+        out: The folder. Files that an earlier build wrote and that are of no page any more go.
+        plugin: Build this plugin's pages only, and leave the others as they are.
+        seed: Of the scripts' random generators.
+        max_seconds: What a script may take.
+
+    Yields:
+        How each page came about.
+
+    Raises:
+        GalleryError: A script fails or takes too long; nothing of its page is written.
+        UnknownNameError: No such plugin.
+        PluginError: The plugin has no gallery, or is broken.
+    """
+    old = _read_manifest(out)
+    folders = _folders(plugin)
+    entries = {
+        name: entry
+        for name, entry in old.items()
+        if plugin is not None and entry["plugin"] != plugin
+    }
+    digests = _Digests(folders.values())
+    for owner, folder in folders.items():
+        for path in sorted(folder.glob("[!_]*.py")):
+            script = read(path)
+            page = f"{owner}/{script.name}"
+            installed = {plugins.CORE, *plugins.default().names()}
+            if absent := [name for name in script.needs if name not in installed]:
+                yield Built(page, missing=absent[0])
+                continue
+            entry = {"plugin": owner, "name": script.name, **digests.of(script, owner, seed)}
+            known = old.get(page, {})
+            same = all(known.get(key) == value for key, value in entry.items())
+            if same and all((out / owner / file).is_file() for file in known["files"]):
+                entries[page] = known
+                yield Built(page, known["seconds"], reused=True)
+                continue
+            entries[page] = entry | _make(script, out / owner, seed, max_seconds)
+            yield Built(page, entries[page]["seconds"])
+    _remove(out, old, entries)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "index.md", index(list(entries.values())).encode())
+    found = {"schema_version": SCHEMA_VERSION, "pages": dict(sorted(entries.items()))}
+    write_atomically(out / MANIFEST, (json.dumps(found, indent=2) + "\n").encode())
+
+
+def _folders(plugin: str | None) -> dict[str, Path]:
+    """The folder of scripts of each plugin that has one."""
+    found = plugins.default()
+    if plugin is not None:
+        return {plugin: Path(found.offer(plugin, HOOK))}
+    with_pages = [report.name for report in found.reports() if HOOK in report.hooks]
+    return {name: Path(found.offer(name, HOOK)) for name in with_pages}
+
+
+class _Digests:
+    """Hashes of what pages depend on, each computed once.
+
+    A page depends on its script, on the core and on its plugins: their code, with the versions of
+    what the numbers come from, and their weights.
+    """
+
+    def __init__(self, galleries: Iterable[Path]) -> None:
+        self._galleries = [folder.resolve() for folder in galleries]
+        self._packages: dict[str, tuple[str, str]] = {}
+
+    def of(self, script: Script, owner: str, seed: int) -> dict[str, Any]:
+        """The hashes that a manifest keeps."""
+        parts = [self._package(name) for name in sorted({plugins.CORE, owner, *script.needs})]
+        versions = [f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib")]
+        return {
+            "script": hashlib.sha256(script.path.read_bytes()).hexdigest(),
+            "library": _digest([explainkit.__version__, *versions, *(code for code, _ in parts)]),
+            "weights": _digest(weights for _, weights in parts),
+            "seed": seed,
+        }
+
+    def _package(self, name: str) -> tuple[str, str]:
+        if name not in self._packages:
+            code, weights = hashlib.sha256(), hashlib.sha256()
+            for path in sorted(_files_of(plugins.default().package_of(name))):
+                if any(path.is_relative_to(folder) for folder in self._galleries):
+                    continue
+                kind = weights if path.suffix in WEIGHTS else code
+                kind.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            self._packages[name] = code.hexdigest(), weights.hexdigest()
+        return self._packages[name]
+
+
+def _files_of(package: str) -> Iterator[Path]:
+    """The files of an installed package, or the one of a module."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise GalleryError(f"expected the files of {package}, found none: reinstall it")
+    origin = Path(spec.origin).resolve()
+    if origin.name != "__init__.py":
+        yield origin
+        return
+    for path in origin.parent.rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            yield path
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str, Any]:
+    """Runs a script and writes its page; the rest of its entry in the manifest."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, work = Path(temporary) / "out", Path(temporary) / "work"
+        folder.mkdir()
+        work.mkdir()
+        start = time.perf_counter()
+        _run(script, folder, work, seed, max_seconds)
+        seconds = round(time.perf_counter() - start, 2)
+        outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
+        (folder / OUTPUTS).unlink()
+        figures = [o["file"] for shown in outputs for o in shown if o["kind"] == "figure"]
+        picture = f"{script.name}-thumbnail.png" if figures else ""
+        if figures:
+            thumbnail(folder / figures[0], folder / picture)
+        versions = f"explainkit {explainkit.__version__} and torch {version('torch')}"
+        page = markdown(script, outputs, f"Run in {seconds:.0f} s with {versions}.")
+        (folder / f"{script.name}.md").write_text(page, encoding="utf-8")
+        (folder / f"{script.name}.ipynb").write_text(notebook(script), encoding="utf-8")
+        shutil.copy(script.path, folder / f"{script.name}.py")
+        out.mkdir(parents=True, exist_ok=True)
+        files = sorted(path.name for path in folder.iterdir())
+        for name in files:
+            write_atomically(out / name, (folder / name).read_bytes())
+    return {
+        "title": script.title, "summary": script.lead.split("\n\n")[0].replace("\n", " "),
+        "topic": script.topic, "order": script.order, "thumbnail": picture,
+        "files": files, "seconds": seconds,
+    }  # fmt: skip
+
+
+def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float) -> None:
+    """Runs a script in a fresh process, in a folder of its own.
+
+    Raises:
+        GalleryError: It fails, or takes too long.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - the interpreter that runs us
+            [
+                sys.executable,
+                "-m",
+                "explainkit.gallery.run",
+                script.path.resolve(),
+                folder,
+                str(seed),
+            ],
+            cwd=work,
+            env=os.environ | {"PYTHONHASHSEED": "0", "MPLBACKEND": "agg"},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=max_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GalleryError(f"{script.path} took longer than {max_seconds:g} s") from error
+    if done.returncode:
+        failure = GalleryError(
+            f"{script.path} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+        )
+        failure.add_note(done.stderr)
+        raise failure
+
+
+def _read_manifest(out: Path) -> dict[str, Any]:
+    """The pages of an earlier build; none if there was none, or one of another version."""
+    try:
+        found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise GalleryError(f"{out / MANIFEST} is damaged ({error}): delete the folder") from error
+    pages: dict[str, Any] = found["pages"] if found["schema_version"] == SCHEMA_VERSION else {}
+    return pages
+
+
+def _remove(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Removes what an earlier build wrote and no page has any more."""
+    kept = {(entry["plugin"], file) for entry in new.values() for file in entry["files"]}
+    for entry in old.values():
+        for file in entry["files"]:
+            if (entry["plugin"], file) not in kept:
+                (out / entry["plugin"] / file).unlink(missing_ok=True)

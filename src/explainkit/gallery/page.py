@@ -1,0 +1,138 @@
+"""Pages, notebooks and the index of the gallery."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from explainkit.gallery.script import Script
+
+_THUMBNAIL = 640, 400
+
+
+def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str) -> str:
+    """A page as Markdown; its files stand beside it.
+
+    Args:
+        script: The script.
+        outputs: What each cell showed (`explainkit.gallery.run`).
+        foot: Said at the end: versions, seconds.
+    """
+    return "\n\n".join(part for part in _parts(script, outputs, foot) if part) + "\n"
+
+
+def _parts(
+    script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str
+) -> Iterator[str]:
+    yield f"# {script.title}"
+    yield script.lead
+    for cell, shown in zip(script.cells, outputs, strict=True):
+        yield f"## {cell.title}" if cell.title else ""
+        yield cell.text
+        yield _fenced("python", cell.code) if cell.code else ""
+        for output in shown:
+            yield _shown(output, cell.alt)
+    yield "---"
+    if script.command:
+        yield "The command line makes the same picture:"
+        yield _fenced("sh", script.command)
+    yield (
+        f"Download this page [as a script]({script.name}.py) or "
+        f"[as a notebook]({script.name}.ipynb). {foot}"
+    )
+
+
+def _shown(output: Mapping[str, str], alt: str) -> str:
+    match output["kind"]:
+        case "figure":
+            return f"![{alt.replace('[', '(').replace(']', ')')}]({output['file']})"
+        case "page":
+            return f"[Open the report]({output['file']}){{ .md-button }}"
+        case "table":
+            return output["text"]
+        case "html":
+            # one line: Markdown leaves a block of HTML alone
+            return " ".join(output["text"].split("\n"))
+    return _fenced("text", output["text"].rstrip())
+
+
+def _fenced(kind: str, text: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
+def notebook(script: Script) -> str:
+    """The script as a Jupyter notebook, format 4.5, without outputs."""
+    cells: list[dict[str, Any]] = []
+
+    def add(kind: str, text: str) -> None:
+        own = {"execution_count": None, "outputs": []} if kind == "code" else {}
+        cells.append(
+            {
+                "cell_type": kind, "id": f"cell-{len(cells)}", "metadata": {},
+                "source": text.splitlines(keepends=True), **own,
+            }
+        )  # fmt: skip
+
+    add("markdown", f"# {script.title}\n\n{script.lead}".strip())
+    for cell in script.cells:
+        text = "\n\n".join(part for part in (cell.title and f"## {cell.title}", cell.text) if part)
+        if text:
+            add("markdown", text)
+        if cell.code:
+            add("code", cell.code)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    book = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+
+
+def thumbnail(figure: Path, path: Path) -> None:
+    """The upper part of a figure, in the shape of the index's pictures."""
+    width, height = _THUMBNAIL
+    with Image.open(figure) as image:
+        scaled = image.convert("RGB")
+        high = min(round(image.width * height / width), image.height)
+        wide = min(image.width, round(image.height * width / height))
+        scaled = scaled.crop(
+            (0, 0, image.width, high) if high < image.height else (0, 0, wide, high)
+        )
+        scaled.resize(_THUMBNAIL, Image.Resampling.LANCZOS).save(path, optimize=True)
+
+
+def index(pages: Sequence[Mapping[str, Any]]) -> str:
+    """The index: pictures and titles, by plugin and topic.
+
+    Args:
+        pages: Entries of the manifest.
+    """
+    lead = (
+        "Every page is a script that was run by the installed library; figures, tables and text "
+        "are what it gave. `explainkit gallery build` makes them again."
+    )
+    lines = ["# Gallery", lead]
+    groups = sorted({(page["plugin"] != "explainkit", page["plugin"]) for page in pages})
+    for _, plugin in groups:
+        own = sorted(
+            (page for page in pages if page["plugin"] == plugin),
+            key=lambda page: (page["order"], page["name"]),
+        )
+        lines.append(f"## {plugin}")
+        for topic in dict.fromkeys(page["topic"] for page in own):
+            lines += [f"### {topic}", '<div class="grid cards" markdown>']
+            lines += [_card(page) for page in own if page["topic"] == topic]
+            lines.append("</div>")
+    return "\n\n".join(lines) + "\n"
+
+
+def _card(page: Mapping[str, Any]) -> str:
+    address = f"{page['plugin']}/{page['name']}.md"
+    picture = (
+        f"[![{page['title']}]({page['plugin']}/{page['thumbnail']})]({address})\n\n    "
+        if page["thumbnail"]
+        else ""
+    )
+    return f"-   {picture}**[{page['title']}]({address})**\n\n    {page['summary']}"
