@@ -17,7 +17,7 @@ from explainkit.expressions import Expression, parse
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.layers import capture, single
 from explainkit.outputs import as_targets
-from explainkit.passes import Needs, needs_of
+from explainkit.passes import Needs, needs_of, twice_differentiable
 from explainkit.types import Attribution, Method, ModelSpec, Target
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
@@ -293,7 +293,8 @@ def _run_chunk(
     inputs = _padded(images, start, size).requires_grad_()
     adapter.shared = len(methods) * len(targets) > 1
     with failing_as_model_error(adapter.module, images):
-        needs = reduce(or_, (needs_of(method, adapter.module) for method in methods), Needs())
+        declared = (needs_of(method, adapter.module, inputs) for method in methods)
+        needs = reduce(or_, declared, Needs())
         forward, logits = _forward(adapter, inputs, needs)
     scores = forward.scores
     if not torch.isfinite(logits).all():
@@ -320,6 +321,8 @@ def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, T
     """The one forward of a chunk, with everything gathered that the methods read of it."""
     with ExitStack() as stack:
         calls = stack.enter_context(capture(adapter.module, needs.layers))
+        if needs.twice:
+            stack.enter_context(twice_differentiable())
         tape = None
         if needs.values is not None:
             refuse_scripted(adapter.module)

@@ -1,14 +1,16 @@
 """Passes that methods share: what a method needs is said before, computed once, and handed out."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from explainkit.adapter import Adapter
+from explainkit.adapter import Adapter, Forward
 from explainkit.errors import ModelError
 from explainkit.graph.tape import Trace, record
 from explainkit.layers import capture, single
@@ -18,18 +20,22 @@ from explainkit.layers import capture, single
 class Needs:
     """What a method reads of a forward and a backward.
 
-    A method that has a function ``needs(model) -> Needs`` gets what it declares from passes that
-    all methods asked for together share; one without simply runs.
+    A method that has a function ``needs(model, inputs) -> Needs`` (the caller's model, the images)
+    gets what it declares from passes that all methods asked for together share; one without simply
+    runs.
 
     Attributes:
-        layers: Layers whose outputs and their gradients it takes from `gradients`.
+        layers: Layers whose outputs it takes from `activations`, or with their gradients from
+            `gradients`.
         image: Whether it takes the gradient of the image from `gradients`.
         values: Operators whose values it takes from `traced`; None: it asks for no trace.
+        twice: Whether it differentiates the graph of `scored` twice.
     """
 
     layers: tuple[str, ...] = ()
     image: bool = False
     values: frozenset[str] | None = None
+    twice: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         traces = [need.values for need in (self, other) if need.values is not None]
@@ -37,13 +43,14 @@ class Needs:
             tuple(dict.fromkeys(self.layers + other.layers)),
             self.image or other.image,
             reduce(frozenset.union, traces) if traces else None,
+            self.twice or other.twice,
         )
 
 
-def needs_of(method: Any, model: nn.Module) -> Needs:
+def needs_of(method: Any, model: nn.Module, inputs: Tensor) -> Needs:
     """What a method declares; nothing where it has no declaration."""
     declare = getattr(method, "needs", None)
-    return declare(model) if declare else Needs()
+    return declare(model, inputs) if declare else Needs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,68 @@ class Gradients:
     image: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     layers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Runs attention by its formula: the fused operators have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def scored(
+    model: nn.Module,
+    inputs: Tensor,
+    layers: Sequence[str] = (),
+    *,
+    image: bool = False,
+    twice: bool = False,
+) -> Forward:
+    """Scores and what layers put out, in their graph: the host's own forward, or a new one.
+
+    Whoever differentiates it keeps the graph (``retain_graph``) where `shared` says so.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        layers: Dotted paths, of the caller's model.
+        image: Whether the gradient of the image will be asked for.
+        twice: Whether the graph will be differentiated twice.
+    """
+    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+        if not model.shared:
+            model.hold(None)  # its graph is used up
+        return ready
+    leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
+    if image and not leaf.requires_grad:
+        leaf.requires_grad_()
+    with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
+        if not leaf.requires_grad:
+            leaf = leaf.requires_grad_()
+        module = model.owner if isinstance(model, Adapter) else model
+        with capture(module, layers) as outputs:
+            scores = model(leaf)
+    captured = {path: single(outputs[path], path) for path in layers}
+    return Forward(leaf, scores, Needs(tuple(layers), image), captured)
+
+
+def shared(model: nn.Module) -> bool:
+    """Whether others will use the graph of the host's forward too."""
+    return isinstance(model, Adapter) and model.shared
+
+
+def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapping[str, Tensor]:
+    """What layers put out, ``[batch, …]``, detached: of the host's forward, or of a new one.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        layers: Dotted paths, of the caller's model.
+    """
+    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+        return {path: ready.activations[path].detach() for path in layers}
+    module = model.owner if isinstance(model, Adapter) else model
+    with torch.no_grad(), capture(module, layers) as outputs:
+        module(inputs.clone())
+    return {path: single(outputs[path], path) for path in layers}
 
 
 def gradients(
@@ -77,38 +146,23 @@ def gradients(
     Args:
         model: Gives scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
-        target: int64 ``[batch]``.
+        target: int64 ``[batch]``; or floating ``[batch, classes]``: a weighted sum of the scores.
         layers: Dotted paths, of the caller's model.
         image: Also the gradient of the image.
 
     Raises:
         ModelError: No such layer, or the score does not depend on what was asked for.
     """
-    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
-        scores, captured, leaf = ready.scores, ready.activations, ready.inputs
-        wanted = ready.needs | Needs(tuple(layers), image)
-        key = id(target)
-        known = ready.gradients.get(key)
-        if known is None or (image and known[1].image is None):
-            if not model.shared:
-                model.hold(None)  # its graph is used up
-            found = _backward(
-                scores, leaf, captured, target, wanted.layers, wanted.image, model.shared
-            )
-            # the target itself is kept, so that its id stays its own
-            known = ready.gradients[key] = (target, found)
-        return known[1]
-    leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
-    if image and not leaf.requires_grad:
-        leaf.requires_grad_()
-    with torch.enable_grad():
-        if not leaf.requires_grad:
-            leaf = leaf.requires_grad_()
-        module = model.module if isinstance(model, Adapter) else model
-        with capture(module, layers) as outputs:
-            scores = model(leaf)
-    captured = {path: single(outputs[path], path) for path in layers}
-    return _backward(scores, leaf, captured, target, layers, image, keep=False)
+    forward = scored(model, inputs, layers, image=image)
+    known = forward.gradients.get(id(target))
+    if known is None or (image and known[1].image is None):
+        wanted = Needs(tuple(layers), image)
+        if not target.is_floating_point():
+            wanted = forward.needs | wanted
+        found = _backward(forward, target, wanted, shared(model))
+        # the target itself is kept, so that its id stays its own
+        known = forward.gradients[id(target)] = (target, found)
+    return _reached(known[1], layers, image)
 
 
 def image_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
@@ -118,44 +172,39 @@ def image_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
     return found
 
 
-def _backward(
-    scores: Tensor,
-    leaf: Tensor,
-    captured: Mapping[str, Tensor],
-    target: Tensor,
-    layers: Sequence[str],
-    image: bool,
-    keep: bool,
-) -> Gradients:
-    tensors = [captured[path] for path in layers] + ([leaf] if image else [])
-    detached = {path: captured[path].detach() for path in layers}
-    if not tensors:
-        return Gradients()
-    found: tuple[Tensor | None, ...] = (None,) * len(tensors)
-    score = scores.gather(1, target[:, None]).sum()
-    if score.requires_grad and any(tensor.requires_grad for tensor in tensors):
-        taken = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Gradients:
+    captured = {path: forward.activations[path] for path in wanted.layers}
+    tensors = [*captured.values(), *([forward.inputs] if wanted.image else [])]
+    weighted = target.is_floating_point()
+    scores = forward.scores
+    score = (scores * target if weighted else scores.gather(1, target[:, None])).sum()
+    found: dict[int, Tensor] = {}
+    taken = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+    if score.requires_grad and taken:
         partial = torch.autograd.grad(
             score, [tensors[i] for i in taken], allow_unused=True, retain_graph=keep
         )
-        by_place = dict(zip(taken, partial, strict=True))
-        found = tuple(by_place.get(i) for i in range(len(tensors)))
-    names = [*layers, *(["the images"] if image else [])]
-    for name, gradient in zip(names, found, strict=True):
-        if gradient is None:
-            if name == "the images":
-                what, it, way_out = name, "them", ""
-            else:
-                what, it, way_out = f"layer {name!r}", "it", "; or name a layer on the way to it"
-            raise ModelError(
-                f"expected a score that depends on {what}, but no gradient reaches {it}: look for "
-                f"detach(), no_grad(), argmax or rounding in the model or the target{way_out}"
-            )
-    by_layer = dict(zip(layers, found, strict=False))
+        found = {i: g for i, g in zip(taken, partial, strict=True) if g is not None}
     return Gradients(
-        image=found[-1] if image else None,
-        activations=detached,
-        layers={path: by_layer[path] for path in layers},  # type: ignore[misc]
+        image=found.get(len(captured)),
+        activations={path: tensor.detach() for path, tensor in captured.items()},
+        layers={path: found[i] for i, path in enumerate(captured) if i in found},
+    )
+
+
+def _reached(found: Gradients, layers: Sequence[str], image: bool) -> Gradients:
+    """The gradients, if there is one for everything asked for."""
+    missing = [path for path in layers if path not in found.layers]
+    if missing:
+        what, it = f"layer {missing[0]!r}", "it"
+        way_out = "; or name a layer on the way to it"
+    elif image and found.image is None:
+        what, it, way_out = "the images", "them", ""
+    else:
+        return found
+    raise ModelError(
+        f"expected a score that depends on {what}, but no gradient reaches {it}: look for "
+        f"detach(), no_grad(), argmax or rounding in the model or the target{way_out}"
     )
 
 

@@ -62,7 +62,7 @@ class Saliency:
 
     absolute: bool = False
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """The gradient of the image, which other methods share."""
         return Needs(image=True)
 
@@ -91,7 +91,7 @@ class InputXGradient:
         True
     """
 
-    def needs(self, _model: nn.Module) -> Needs:
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """The gradient of the image, which other methods share."""
         return Needs(image=True)
 
