@@ -49,7 +49,8 @@ class Adapter(nn.Module):
     images as they are costs no second pass.
 
     Attributes:
-        module: The caller's model, which layer paths name.
+        module: What runs: the caller's model, or the part of it after a layer.
+        owner: The caller's model, which layer paths name.
         batch_size: How many images to run at once, or None for as many as the budget holds.
         shared: Whether more than one computation will use the host's forward: its graph is kept.
     """
@@ -60,9 +61,11 @@ class Adapter(nn.Module):
         score: "Callable[[Any], Tensor] | Expression | None" = None,
         batch_size: int | None = None,
         class_names: Sequence[str] = (),
+        owner: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.module = module
+        self.owner = module if owner is None else owner
         self.batch_size = batch_size
         self.shared = False
         self._score = score
@@ -108,7 +111,7 @@ class Adapter(nn.Module):
             output = self.module(inputs.clone())
             return as_scores(output, batch), output
         if isinstance(self._score, Expression):
-            with capture(self.module, self._score.layers) as calls:
+            with capture(self.owner, self._score.layers) as calls:
                 output = self.module(inputs.clone())
             activations = {path: single(outputs, path) for path, outputs in calls.items()}
             logits = as_scores(output, batch) if self._score.uses_logits else None

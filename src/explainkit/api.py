@@ -301,6 +301,7 @@ def _explanation(
     diagnostics = dict(outcome.diagnostics)
     layer = diagnostics.pop("layer", None) or getattr(method, "layer", None)
     coverage = diagnostics.pop("coverage", None)
+    at = diagnostics.pop("at", at)
     return Explanation(
         inputs=images,
         attribution=outcome.values,

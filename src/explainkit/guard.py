@@ -3,7 +3,7 @@
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from explainkit.errors import MethodError
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Runs what `torch.compile` has compiled as it was written, also if it has run already.
+
+    Hooks and recorded operators see nothing of compiled code.
+    """
+    # without this module nothing is compiled, and importing it takes seconds
+    started = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if started else nullcontext()
 
 
 @contextmanager
@@ -30,7 +40,7 @@ def preserve_process(seed: int) -> Iterator[None]:
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     dtype = torch.get_default_dtype()
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled():
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
             if numpy:

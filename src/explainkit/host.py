@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -14,6 +14,7 @@ from explainkit.adapter import Adapter, Forward
 from explainkit.batching import chunk_size, out_of_memory
 from explainkit.errors import InputError, MethodError, ModelError, TargetError
 from explainkit.expressions import Expression, parse
+from explainkit.graph.tail import Tail, tail
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.layers import capture, single
 from explainkit.outputs import as_targets
@@ -225,12 +226,69 @@ def run_all(
                     every += range(adapter(images[:1]).shape[1])
             else:
                 every.append(target)
-        per_method = run(methods, adapter, images, every, class_names)
+        if at is None:
+            per_method = run(methods, adapter, images, every, class_names)
+        else:
+            per_method = run_at(at, methods, module, score, images, every, class_names)
         text = str(score) if isinstance(score, Expression) else None
         for place in range(len(methods)):
             block = per_method[place * len(every) : (place + 1) * len(every)]
             found[place] += [(outcome, text) for outcome in block]
     return found
+
+
+class _After(nn.Module):
+    """What a model does after a layer, for variants of the layer's output on one image.
+
+    The output is presented as an image ``[n, channel, height, width]``, whatever its axes.
+    """
+
+    def __init__(self, part: Tail, shape: torch.Size) -> None:
+        super().__init__()
+        self.part = part
+        self.shape = shape
+
+    def forward(self, values: Tensor) -> Any:
+        """The model's own output."""
+        count = len(values)
+        of = torch.zeros(count, dtype=torch.int64, device=values.device)
+        return self.part.run(values.reshape(count, *self.shape), of)
+
+
+def run_at(
+    layer: str,
+    methods: Sequence[Method],
+    module: nn.Module,
+    score: Any,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+) -> list[Outcome]:
+    """Runs methods on a layer's output: the rest of the model is theirs, the output their image.
+
+    One image after the other, so that whatever a method runs belongs to the image at hand, also
+    where the rest of the model uses more of the image than the layer's output.
+
+    Returns:
+        As `run`; the maps have the layer's shape.
+
+    Raises:
+        ModelError: No such layer, or its output has no batch axis.
+    """
+    with failing_as_model_error(module, images):
+        part = tail(module, layer, images)
+    parts = []
+    for i in range(len(images)):
+        with failing_as_model_error(module, images), torch.no_grad():
+            value = part.value(images[i : i + 1])
+        shape = value.shape[1:]
+        after = _After(part, shape)
+        adapter = Adapter(after, score, None, class_names, owner=module)
+        chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
+        image = value.reshape(1, *[1] * (3 - len(shape)), *shape) if len(shape) <= 3 else value  # noqa: PLR2004
+        outcomes = run(methods, adapter, image, chosen, class_names)
+        parts.append([replace(o, values=o.values.reshape(1, -1, *shape[1:])) for o in outcomes])
+    return [_joined(list(found)) for found in zip(*parts, strict=True)]
 
 
 def run(
@@ -293,8 +351,7 @@ def _run_chunk(
     inputs = _padded(images, start, size).requires_grad_()
     adapter.shared = len(methods) * len(targets) > 1
     with failing_as_model_error(adapter.module, images):
-        declared = (needs_of(method, adapter.module, inputs) for method in methods)
-        needs = reduce(or_, declared, Needs())
+        needs = reduce(or_, (needs_of(m, adapter.owner, inputs) for m in methods), Needs())
         forward, logits = _forward(adapter, inputs, needs)
     scores = forward.scores
     if not torch.isfinite(logits).all():
@@ -320,12 +377,12 @@ def _run_chunk(
 def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
     """The one forward of a chunk, with everything gathered that the methods read of it."""
     with ExitStack() as stack:
-        calls = stack.enter_context(capture(adapter.module, needs.layers))
+        calls = stack.enter_context(capture(adapter.owner, needs.layers))
         if needs.twice:
             stack.enter_context(twice_differentiable())
         tape = None
         if needs.values is not None:
-            refuse_scripted(adapter.module)
+            refuse_scripted(adapter.owner)
             tape = stack.enter_context(recording(needs.values))
         scores, logits = adapter.run(inputs)
     activations = {path: single(calls[path], path) for path in needs.layers}
@@ -349,7 +406,7 @@ def _outcome(
     if attribution.partial:
         diagnostics["partial"] = True
     return Outcome(
-        values=_checked(attribution.values, inputs)[:count],
+        values=_checked(attribution.values, inputs, diagnostics.get("at"))[:count],
         target=targets[:count],
         score=scores.detach().gather(1, targets[:, None])[:count, 0],
         logits=logits.detach()[:count],
@@ -370,8 +427,13 @@ def _padded(tensor: Tensor, start: int, size: int) -> Tensor:
     return rows.clone()
 
 
-def _checked(values: object, inputs: Tensor) -> Tensor:
+def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
     """A method's map, detached, in the dtype of the inputs.
+
+    Args:
+        values: What the method gave.
+        inputs: ``[batch, channel, height, width]``.
+        at: The layer that the map is of, where it is not of the image.
 
     Raises:
         MethodError: It is not a finite map of the inputs.
@@ -380,7 +442,8 @@ def _checked(values: object, inputs: Tensor) -> Tensor:
     wanted = f"[{batch}, 1 or {channels}, {height}, {width}]"
     if not isinstance(values, Tensor):
         raise MethodError(f"expected from the method a map {wanted}, got {type(values).__name__}")
-    if values.shape not in {(batch, channels, height, width), (batch, 1, height, width)}:
+    shapes = {(batch, channels, height, width), (batch, 1, height, width)}
+    if values.shape not in shapes and (at is None or len(values) != batch):
         raise MethodError(f"expected from the method a map {wanted}, got {list(values.shape)}")
     if values.device != inputs.device:
         raise MethodError(f"expected from the method a map on {inputs.device}, got {values.device}")

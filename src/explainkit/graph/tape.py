@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainkit.errors import ModelError
+from explainkit.guard import uncompiled
 
 COPY_SLICES = "torch::autograd::CopySlices"
 """The node of a change in place of a part of a tensor."""
@@ -164,7 +165,10 @@ class Trace:
     def calls(self, names: frozenset[str]) -> list[Record]:
         """All calls of some operators, in the order in which they ran."""
         return [
-            call for _, calls in sorted(self.records.items()) for call in calls if call.name in names
+            call
+            for _, calls in sorted(self.records.items())
+            for call in calls
+            if call.name in names
         ]
 
 
@@ -176,7 +180,7 @@ def _plain(name: str) -> str:
 def recording(keep: frozenset[str] = frozenset()) -> Iterator[Tape]:
     """Records what runs in the block, compiled models and fused attention taken apart."""
     with (
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         sdpa_kernel(SDPBackend.MATH),
         Tape(keep) as tape,
     ):

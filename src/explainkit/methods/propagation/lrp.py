@@ -349,7 +349,7 @@ def relevance(
 
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
     """The valid range of pixels as bounds, where the model's spec tells it."""
-    module = model.module if isinstance(model, Adapter) else model
+    module = model.owner if isinstance(model, Adapter) else model
     spec = getattr(module, "explainkit_spec", None)
     if settings.first != "box" or settings.low is not None or spec is None:
         return settings
