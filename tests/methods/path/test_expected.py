@@ -141,6 +141,15 @@ def test_on_a_linear_model_one_baseline_needs_no_luck():
     assert float(e.diagnostics["standard_error"].max()) < 1e-6
 
 
+def test_both_names_are_one_method():
+    model, images = toy_models()["plain"]
+    one, other = (
+        ek.explain(model, images, 0, name) for name in ("expected_gradients", "gradient_shap")
+    )
+    assert torch.equal(one.attribution, other.attribution)
+    assert one.method == other.method == "explainkit/expected_gradients"
+
+
 def test_two_samples_have_no_error_bar():
     model, images = toy_models()["plain"]
     e = ek.explain(model, images, 0, "expected_gradients", samples=2)
