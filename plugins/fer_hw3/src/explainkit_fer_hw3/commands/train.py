@@ -45,7 +45,9 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            "--start", help="Weights to start from: cnn, dnn, or a .safetensors file; else random."
+            "--start",
+            help="Weights to start from: cnn, dnn, or a .safetensors file; else random. A resumed "
+            "run has its own.",
         ),
     ] = None,
     rate: Annotated[

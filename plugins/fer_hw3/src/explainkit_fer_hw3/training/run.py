@@ -52,6 +52,15 @@ class Training:
         seed: Of weights, order, augmentation and dropout.
         device: Where to train; by default the CPU.
         start: A network of that kind whose weights to start from, instead of random ones.
+
+    Examples:
+        >>> from explainkit_fer_hw3.data import load_drawn
+        >>> from explainkit_fer_hw3.training.recipe import STUDY
+        >>> training = Training("dnn", load_drawn(count=14), STUDY, epochs=1)
+        >>> while not training.at_epoch_end:
+        ...     step = training.advance()
+        >>> training.close_epoch(load_drawn(split="validation", count=7))["epoch"]
+        1
     """
 
     def __init__(
