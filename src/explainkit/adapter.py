@@ -53,6 +53,8 @@ class Adapter(nn.Module):
         owner: The caller's model, which layer paths name.
         batch_size: How many images to run at once, or None for as many as the budget holds.
         shared: Whether more than one computation will use the host's forward: its graph is kept.
+        interrupted: Whether the user has asked to stop: what is still to do is done with the least
+            samples.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Adapter(nn.Module):
         self.owner = module if owner is None else owner
         self.batch_size = batch_size
         self.shared = False
+        self.interrupted = False
         self._score = score
         self._class_names = class_names
         self._ready: Forward | None = None

@@ -10,6 +10,7 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, MethodError
 from explainkit.methods.perturbation.lime import Lime
+from explainkit.methods.perturbation.partition import PartitionShap
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.rise import Rise
 from explainkit.methods.perturbation.sampled import bernoulli
@@ -312,6 +313,28 @@ class TestBudget:
             short = type(method)(**{**vars(method), "samples": counts[0]})
             whole = ek.explain(model, x, 0, short).attribution
             torch.testing.assert_close(whole[0], e.attribution[0], atol=1e-5, rtol=1e-4)
+
+    def test_after_an_interrupt_the_rest_is_done_with_the_least(self):
+        model, x = toy_models()["plain"]
+        calls = []
+
+        def interrupt(*_):
+            calls.append(0)
+            if len(calls) == 60:
+                raise KeyboardInterrupt
+
+        handle = model.register_forward_pre_hook(interrupt)
+        with pytest.warns(ExplainkitWarning, match="stopped after"):
+            found = ek.explain(
+                model, x, 0,
+                [Rise(samples=9999), Lime(samples=9999, segments=4), PartitionShap(samples=9999)],
+                batch_size=2,
+            )  # fmt: skip
+        handle.remove()
+        assert len(calls) < 400
+        for e in found:
+            assert e.attribution.shape == (4, 1, 12, 10)
+            assert int(e.diagnostics["samples"].max()) < 100
 
     def test_an_early_interrupt_is_an_interrupt(self):
         class Stop(nn.Module):

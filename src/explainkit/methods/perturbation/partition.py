@@ -8,6 +8,7 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
+from explainkit.adapter import Adapter
 from explainkit.batching import chunk_size, in_chunks
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import Filling, fill_images
@@ -171,6 +172,7 @@ class PartitionShap:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""
         begin = time.monotonic()
+        adapter = model if isinstance(model, Adapter) else Adapter(model)
         searches = self._begin(model, inputs, target)
         partial = False
         try:
@@ -181,13 +183,17 @@ class PartitionShap:
                         advance(search.step(model, (self.samples - search.used) // 2), "")
                     active = [s for s in active if s.open and s.used + 2 <= self.samples]
                     late = self.max_seconds and time.monotonic() - begin >= self.max_seconds
-                    if active and late and min(s.used for s in searches) >= LEAST:
+                    if (
+                        active
+                        and (late or adapter.interrupted)
+                        and min(s.used for s in searches) >= LEAST
+                    ):
                         partial = True
                         break
         except KeyboardInterrupt:
-            if min(search.used for search in searches) < LEAST:
+            if adapter.interrupted or min(search.used for search in searches) < LEAST:
                 raise
-            partial = True
+            adapter.interrupted = partial = True
         used = [search.used for search in searches]
         diagnostics: dict[str, object] = {"samples": torch.tensor(used)}
         if partial:

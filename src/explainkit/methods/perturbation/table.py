@@ -149,12 +149,13 @@ def fill_table(
         title: The name of the work, for the progress bar.
 
     Raises:
-        KeyboardInterrupt: The user stopped the work before it was of use.
+        KeyboardInterrupt: The user stopped the work before it was of use, or a second time.
     """
     begin = time.monotonic()
     images = inputs.detach()
     size = chunk_size(model, images[0])
-    forward = model.ready(inputs) if isinstance(model, Adapter) else None
+    adapter = model if isinstance(model, Adapter) else Adapter(model)
+    forward = adapter.ready(inputs)
     shared: list[MaskTable] = forward.tables if forward else []
     known = [other.scores for other in shared if other.masks.agrees(masks)]
     with torch.no_grad():
@@ -166,9 +167,12 @@ def fill_table(
     parts: list[list[Tensor]] = [[] for _ in images]
     counts = [0] * len(images)
 
+    def useful() -> bool:
+        return all(count >= needed for count, needed in zip(counts, least, strict=True))
+
     def late() -> bool:
-        useful = all(count >= needed for count, needed in zip(counts, least, strict=True))
-        return useful and max_seconds is not None and time.monotonic() - begin >= max_seconds
+        over = max_seconds is not None and time.monotonic() - begin >= max_seconds
+        return useful() and (over or adapter.interrupted)
 
     def filled(*, partial: bool) -> MaskTable:
         scores = [torch.cat([nothing, *part]) for part in parts]
@@ -195,8 +199,9 @@ def fill_table(
                     active = [i for i in active if not enough[i]]
             table = filled(partial=bool(active) and stopped)
     except KeyboardInterrupt:
-        if any(count < needed for count, needed in zip(counts, least, strict=True)):
+        if adapter.interrupted or not useful():
             raise
+        adapter.interrupted = True
         table = filled(partial=True)
     shared.append(table)
     return table
