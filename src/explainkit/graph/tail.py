@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
-from explainkit.graph.trace import How, Traced, trace
+from explainkit.graph.trace import How, Traced, holds_tensor, trace
 from explainkit.guard import preserve_model
 from explainkit.layers import get_layer
 
@@ -69,7 +69,7 @@ class _Partial(Tail):
                 for source in node.all_input_nodes:
                     # sizes are counted anew: there may be more variants than images
                     new = source in changed or source not in per_image
-                    if new or not _holds_tensor(traced.values[source]):
+                    if new or not holds_tensor(traced.values[source]):
                         run.add(source)
                     else:
                         kept.add(source)
@@ -178,10 +178,6 @@ def _miscounted(values: Tensor, count: int) -> ModelError:
         f"expected {count} values, one for each image, got {len(values)}: `of` says which image "
         "each is a variant of"
     )
-
-
-def _holds_tensor(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def _copied(value: Any) -> Any:

@@ -146,6 +146,11 @@ class Traced:
         self.how = "hooks"
 
 
+def holds_tensor(value: Any) -> bool:
+    """Whether any part of a value is a tensor; sizes are not."""
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
 def _rounding(tensor: Tensor) -> float:
     """Relative difference that summing in another order may make."""
     return 1e3 * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
@@ -354,39 +359,65 @@ def _is_write(operator: Any) -> bool:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operators run, and keeps what they would overwrite."""
+    """Notes which operators run, and keeps what they would overwrite.
+
+    Attributes:
+        calls: Of the node that is running.
+        overwritten: What that node wrote to, what stood there, and whether it had made it itself.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.overwritten: list[tuple[Tensor, Tensor, bool]] = []
-        self._results: dict[int, list[Call]] = {}
+        self._makers: dict[int, list[Call]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import torch's compiler, which takes seconds
+
+    def begin(self) -> None:
+        """A new node runs."""
+        self.calls, self.overwritten = [], []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        given, options = args, kwargs
         if _is_write(func):
-            for argument, value in zip(func._schema.arguments, args, strict=False):
-                if argument.is_write and isinstance(value, Tensor):
-                    self._keep(value)
-            for argument in func._schema.arguments:
-                if argument.is_write and isinstance(kwargs.get(argument.name), Tensor):
-                    self._keep(kwargs[argument.name])
+            written = [a.name for a in func._schema.arguments if a.is_write]
+            named = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
+            before = {
+                id(tensor): (tensor, self._keep(tensor))
+                for name, tensor in (named | kwargs).items()
+                if name in written and isinstance(tensor, Tensor)
+            }
+
+            def as_was(value: Any) -> Any:
+                return before[id(value)][1] if id(value) in before else value
+
+            given = tuple(map(as_was, args))
+            options = {name: as_was(value) for name, value in kwargs.items()}
         result = func(*args, **kwargs)
-        call = Call(func, args, kwargs, result)
+        call = Call(func, given, options, result)
         self.calls.append(call)
-        for tensor in pytree.tree_leaves(result):
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
-                self._results.setdefault(id(tensor), []).append(call)
+                self._makers.setdefault(id(tensor), []).append(call)
         return result
 
-    def _keep(self, tensor: Tensor) -> None:
+    def _keep(self, tensor: Tensor) -> Tensor:
         before = tensor.detach().clone()
-        own = self._results.pop(id(tensor), [])
-        self.overwritten.append((tensor, before, bool(own)))
-        for call in own:
-            call.result = before if call.result is tensor else call.result
+        makers = self._makers.pop(id(tensor), [])
+        own = any(maker is call for maker in makers for call in self.calls)
+        self.overwritten.append((tensor, before, own))
+        for maker in makers:
+            if isinstance(maker.result, tuple | list):
+                maker.result = tuple(before if r is tensor else r for r in maker.result)
+            elif maker.result is tensor:
+                maker.result = before
+        return before
 
 
 def _record(traced: Traced, example: Tensor) -> None:
@@ -398,10 +429,12 @@ def _record(traced: Traced, example: Tensor) -> None:
         NotImplementedError: An operator writes into something that other nodes see otherwise.
     """
     values: dict[fx.Node, Any] = {traced.image: example.clone()}
+    recorder = _Recorder()
     for place, node in enumerate(traced.nodes):
         if node in values:
             continue
-        with _Recorder() as recorder:
+        recorder.begin()
+        with recorder:
             result = traced.execute(node, values)
         traced.calls[node] = recorder.calls
         for tensor, before, own in recorder.overwritten:

@@ -1,0 +1,1 @@
+"""Recomputing only what a local change of an image touches."""

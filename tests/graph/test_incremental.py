@@ -1,0 +1,241 @@
+"""Variants of an image, run where they differ only, give what full runs give."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from explainkit.graph.incremental import run as running
+from explainkit.graph.incremental.regions import Boxes, Span
+from explainkit.graph.incremental.run import Plan, Variants, make_plan
+from explainkit.testing import _state, toy_models
+
+TOYS = sorted(toy_models())
+
+
+def pasted(image, places, patches):
+    out = image.expand(len(places), -1, -1, -1).clone()
+    height, width = patches.shape[2:]
+    for row, (top, left), patch in zip(out, places.tolist(), patches, strict=True):
+        row[:, top : top + height, left : left + width] = patch
+    return out
+
+
+def same(found, expected):
+    for one, other in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
+        assert one.shape == other.shape
+        rounding = 1e-10 if other.dtype == torch.float64 else 1e-5
+        assert (one - other).abs().max() <= rounding * other.abs().max()
+
+
+def check(model, image, window, count=5, splits=True):
+    """Compares each way of splitting the work with the full run; gives the longest local part."""
+    height, width = image.shape[1:]
+    generator = torch.Generator().manual_seed(1)
+    tops = torch.randint(0, height - window[0] + 1, (count,), generator=generator)
+    lefts = torch.randint(0, width - window[1] + 1, (count,), generator=generator)
+    places = torch.stack([tops, lefts], 1)
+    places[0] = 0
+    places[-1] = torch.tensor([height - window[0], width - window[1]])
+    patches = torch.randn(count, len(image), *window, generator=generator).to(image)
+    kept = patches.clone()
+    before = _state(model, image)
+    variants = Variants(model, image)
+    with torch.no_grad():
+        expected = model(pasted(image, places, patches))
+    same(variants.run(places, patches), expected)
+    longest = 0
+    if variants.how != "hooks" and splits:
+        network = variants._network
+        boxes = Boxes(Span(places[:, 0], window[0]), Span(places[:, 1], window[1]))
+        plan, longest = make_plan(network, boxes), reachable(network, boxes)
+        for local in range(longest + 1):
+            forced = Plan(plan.boxes, local, 0.0, 0.0, chunk=2)
+            with torch.no_grad():
+                parts = [
+                    variants._run(network, forced, part, patches[part])
+                    for part in running._parts(count, 2)
+                ]
+            same(pytree.tree_map(running._joined, *parts), expected)
+    assert torch.equal(patches, kept), "the caller's patches were changed"
+    for what, value in _state(model, image).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, before[what]), what
+    return variants, longest
+
+
+def reachable(network, boxes):
+    """How many steps can run on boxes."""
+    count, whole = 0, set()
+    for step in network.steps:
+        if not step.is_local or any(s in whole for a in step.actions for s in a.sources):
+            break
+        whole |= {a.result for a in step.actions if isinstance(a.operator, running.Mean)}
+        count += 1
+    return count
+
+
+@st.composite
+def stacks(draw):
+    """Any stack of the operators that have rules."""
+    integer = lambda low, high: draw(st.integers(low, high))  # noqa: E731
+    pair = lambda low, high: (integer(low, high), integer(low, high))  # noqa: E731
+    size = pair(9, 17)
+    channels = start = integer(1, 3)
+    layers, shape = [], torch.zeros(1, channels, *size)
+    for _ in range(integer(2, 6)):
+        kind = draw(
+            st.sampled_from(
+                ["conv", "conv", "depthwise", "max", "average", "norm", "act", "pad", "adaptive"]
+            )
+        )
+        if kind in ("conv", "depthwise"):
+            groups = channels if kind == "depthwise" else 1
+            after = channels if groups > 1 else 2 * integer(1, 3)
+            layer = nn.Conv2d(
+                channels, after, pair(1, 4), pair(1, 3), pair(0, 2), pair(1, 2), groups,
+                bias=draw(st.booleans()),
+            )  # fmt: skip
+        elif kind == "max":
+            kernel = pair(2, 3)
+            layer = nn.MaxPool2d(
+                kernel, pair(1, 3), (integer(0, kernel[0] // 2), integer(0, kernel[1] // 2)),
+                pair(1, 2), ceil_mode=draw(st.booleans()),
+            )  # fmt: skip
+        elif kind == "average":
+            kernel = pair(1, 3)
+            layer = nn.AvgPool2d(
+                kernel, pair(1, 3), (integer(0, kernel[0] // 2), integer(0, kernel[1] // 2)),
+                draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([None, 3])),
+            )  # fmt: skip
+        elif kind == "norm":
+            layer = nn.BatchNorm2d(channels, affine=draw(st.booleans()))
+        elif kind == "pad":
+            layer = nn.ConstantPad2d((*pair(0, 2), *pair(0, 2)), 0.5)
+        elif kind == "adaptive":
+            # whole ratios; down to one place it is a mean, which ends what runs on boxes
+            ratios = [d for d in (1, 2, 3) if not any(n % d or n // d < 2 for n in shape.shape[2:])]
+            ratio = draw(st.sampled_from(ratios or [0]))
+            if not ratio:
+                continue
+            pool = draw(st.sampled_from([nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d]))
+            layer = pool((shape.shape[2] // ratio, shape.shape[3] // ratio))
+        else:
+            layer = draw(
+                st.sampled_from(
+                    [nn.ReLU(True), nn.ReLU6(), nn.SiLU(), nn.GELU(), nn.Hardswish(), nn.PReLU(),
+                     nn.Sigmoid(), nn.LeakyReLU(0.1, True), nn.Dropout(), nn.Identity(), nn.Softplus()]
+                )
+            )  # fmt: skip
+        try:
+            after = layer.eval()(shape)
+        except RuntimeError:  # the map is smaller than the kernel
+            continue
+        if after.shape[2] and after.shape[3]:
+            layers.append(layer)
+            shape, channels = after, after.shape[1]
+    head = draw(st.sampled_from(["flat", "mean"]))
+    tail = [nn.Flatten(), nn.Linear(shape[0].numel(), 3)]
+    if head == "mean":
+        tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)]
+    window = integer(1, size[0]), integer(1, size[1])
+    return nn.Sequential(*layers, *tail).eval(), (start, *size), window, integer(0, 10**6)
+
+
+def randomise(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for value in (*model.parameters(), *model.buffers()):
+        if value.is_floating_point():
+            value.data.normal_(generator=generator)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.abs_().add_(0.5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(stacks())
+def test_any_stack_at_any_split(case):
+    model, shape, window, seed = case
+    randomise(model, seed)
+    model.double()
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+    variants, longest = check(model, image, window)
+    assert variants.how == "fx", variants.reasons
+    # everything up to the head has a rule
+    assert longest >= len(model) - 2
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toy_models(name):
+    model, images = toy_models()[name]
+    check(model.eval(), images[0], (3, 4))
+
+
+class Networks:
+    """Residual sums, shortcuts with a stride, branches that are joined, gates, odd padding."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+            self.norm = nn.BatchNorm2d(4)
+            self.a = nn.Conv2d(4, 6, 3, 2, 1, bias=False)
+            self.b = nn.Conv2d(6, 6, 3, padding=1)
+            self.short = nn.Conv2d(4, 6, 1, 2)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = F.relu(self.norm(self.stem(x)), inplace=True)
+            y = self.b(torch.relu(self.a(x)))
+            y = torch.relu_(y + self.short(x))
+            y = y * 2 + y - 0.5 * y / 3
+            return self.head(y.mean((-1, -2)))
+
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 5, padding=2)
+            self.c = nn.Conv2d(11, 5, 3)
+            self.place = nn.Parameter(torch.randn(1, 5, 10, 8))
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x):
+            batch = x.size(0)
+            pooled = F.max_pool2d(x, 3, 1, 1)
+            x = torch.cat([self.a(x), self.b(x), pooled], dim=1)
+            x = self.c(x) + self.place
+            return {"logits": self.head(x.mean((2, 3)).view(batch, -1)), "map": x}
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.b(x * self.gate(x)).mean((2, 3))
+
+    class Padded(nn.Sequential):
+        def __init__(self):
+            super().__init__(
+                nn.Conv2d(3, 4, (2, 4), padding="same"), nn.ReLU(),
+                nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU(),
+                nn.ConvTranspose2d(4, 3, 3, 2), nn.Upsample(scale_factor=2), nn.Flatten(),
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["Residual", "Branching", "Gated", "Padded"])
+@pytest.mark.parametrize("window", [(1, 1), (4, 3), (12, 10)])
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+def test_networks(kind, window):
+    torch.manual_seed(0)
+    model = getattr(Networks, kind)().double().eval()
+    if kind == "Residual":
+        randomise(model, 3)
+    variants, longest = check(model, torch.randn(3, 12, 10).double(), window)
+    assert variants.how == "fx", variants.reasons
+    assert longest >= {"Residual": 12, "Branching": 6, "Gated": 2, "Padded": 2}[kind]
