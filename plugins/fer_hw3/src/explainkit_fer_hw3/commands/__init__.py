@@ -6,6 +6,7 @@ from explainkit_fer_hw3.commands.activations import activations
 from explainkit_fer_hw3.commands.compare import compare
 from explainkit_fer_hw3.commands.confusion import confusion
 from explainkit_fer_hw3.commands.evaluate import evaluate
+from explainkit_fer_hw3.commands.filters import filters
 from explainkit_fer_hw3.commands.report import report
 from explainkit_fer_hw3.commands.saliency import saliency
 from explainkit_fer_hw3.commands.summary import summary
@@ -16,5 +17,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-for command in (summary, evaluate, compare, confusion, saliency, activations, train, report):
+for command in (
+    summary,
+    evaluate,
+    compare,
+    confusion,
+    saliency,
+    filters,
+    activations,
+    train,
+    report,
+):
     app.command()(command)

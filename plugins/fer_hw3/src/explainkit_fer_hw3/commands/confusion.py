@@ -115,8 +115,7 @@ def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dic
 
     confusion = found.confusion
     name = f"{stem}-{confusion.true}-as-{confusion.predicted}"
-    indices = faces.indices[found.rows].tolist()
-    figure = confusion_figure(found, [f"#{index}" for index in indices])
+    figure = confusion_figure(found)
     probabilities = found.true.logits.softmax(1)
     pictures = [
         {
@@ -125,7 +124,7 @@ def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dic
             "probabilities": dict(zip(faces.class_names, row, strict=True)),
         }
         for index, place, row in zip(
-            indices, found.rows.tolist(), probabilities.tolist(), strict=True
+            found.indices.tolist(), found.rows.tolist(), probabilities.tolist(), strict=True
         )
     ]
     both = ((confusion.true, found.true), (confusion.predicted, found.predicted))

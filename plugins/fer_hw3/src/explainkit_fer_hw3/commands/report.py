@@ -86,7 +86,7 @@ def report(
         return
     for section in document.sections:
         if section.text:
-            typer.echo(f"{section.heading}\n{' '.join(section.text)}\n")
+            typer.echo("\n".join([section.heading, *section.text, ""]))
     for kind, path in files.items():
         typer.echo(f"{kind}: {path}")
 

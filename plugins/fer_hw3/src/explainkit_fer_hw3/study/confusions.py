@@ -20,12 +20,14 @@ class Examples:
     Attributes:
         confusion: Which, and how often.
         rows: Places of the pictures in the reading, int64 ``[k]``.
+        indices: Their numbers in the file, int64 ``[k]``.
         true: Their explanation for the true class.
         predicted: Their explanation for the class that was read.
     """
 
     confusion: Confusion
     rows: Tensor
+    indices: Tensor
     true: Explanation
     predicted: Explanation
 
@@ -67,4 +69,4 @@ def explain_confusion(
         ek.explain(model, images, label, method, seed=seed, **(params or {}))
         for label in (true, read)
     )
-    return Examples(confusion, rows, for_true, for_read)
+    return Examples(confusion, rows, faces.indices[rows], for_true, for_read)

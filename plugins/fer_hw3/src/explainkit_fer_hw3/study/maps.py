@@ -19,14 +19,10 @@ SCALING = Scaling()
 
 
 @house_style()
-def confusion_figure(found: Examples, names: Sequence[str]) -> Figure:
+def confusion_figure(found: Examples) -> Figure:
     """One row per picture: picture, map for the true class, for the read one, their difference.
 
     The three maps of a row share one scale; the last column lays the difference over the picture.
-
-    Args:
-        found: The pictures and their explanations.
-        names: What each picture is called.
     """
     one, confusion = found.true, found.confusion
     sheet = Sheet(
@@ -42,7 +38,7 @@ def confusion_figure(found: Examples, names: Sequence[str]) -> Figure:
         image = _picture(one, row)
         axes = sheet.axes(row, 0)
         show(axes, image)
-        sheet.title(axes, 0, f"{names[row]}: {_sure(found.predicted, row)}", WRONG)
+        sheet.title(axes, 0, f"#{found.indices[row]}: {_sure(found.predicted, row)}", WRONG)
         maps = [one.heatmap()[row], found.predicted.heatmap()[row], found.difference[row]]
         titles = [
             f"for {confusion.true}",

@@ -9,6 +9,7 @@ from explainkit.render.figure import matrix_figure, png, study_figure
 from explainkit_fer_hw3.scores import class_scores
 from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure, shares_figure
 from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.grids import activations_figure
 from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
 from explainkit_fer_hw3.study.parts import METHODS, PartShare
@@ -17,9 +18,6 @@ from explainkit_fer_hw3.study.report.findings import Findings, Network
 from explainkit_fer_hw3.study.report.language import Language
 
 STUDY_DNN_PARAMETERS = 4_991_495
-
-FACE = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin")
-"""The parts that an expression can move."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what is to be said, tables and figures, in this order."""
+    """A heading, paragraphs, tables and figures, in this order."""
 
     heading: str
     text: Sequence[str]
@@ -131,6 +129,7 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
                 ("best", "", say.classes(sentences.best_classes(cnn.reading))),
                 ("worst", "", say.classes(sentences.worst_classes(cnn.reading))),
                 ("fear", "", fear_share),
+                ("steps", "", f"{len(found.ascent.trace)}"),
                 ("angry", "", _dense_or_none(angry[1], say) if angry else none),
             )
         ),
@@ -203,7 +202,7 @@ def _confusion(found: Findings, say: Language) -> Section:
     ]
     for one in found.mistakes:
         names = {"true": one.confusion.true, "predicted": one.confusion.predicted}
-        figure = confusion_figure(one, [""] * len(one.rows))
+        figure = confusion_figure(one)
         words = {key: say.class_name(name) for key, name in names.items()}
         pictures.append(
             Picture(
@@ -232,7 +231,7 @@ def _saliency(found: Findings, say: Language) -> Section:
         [
             say.row_name(name),
             str(n),
-            *(f"{parts[part].density:.2f}" for part in FACE),
+            *(f"{parts[part].density:.2f}" for part in sentences.FACE),
         ]
         for name, (n, parts) in found.where.items()
     ]
@@ -253,16 +252,15 @@ def _saliency(found: Findings, say: Language) -> Section:
         say.say("saliency_heading"),
         [
             *sentences.about_places(say, found.where, exact=found.faces.parts is not None),
-            *sentences.about_parts(say, found.shares[METHODS[0]]),
-            *(
-                sentences.about_method(say, shares[-1])
-                for method, shares in found.shares.items()
-                if method != METHODS[0]
-            ),
+            *sentences.about_parts(say, found.shares),
         ],
         [
             Table(
-                [say.say("col_class"), say.say("col_pictures"), *(say.parts([p]) for p in FACE)],
+                [
+                    say.say("col_class"),
+                    say.say("col_pictures"),
+                    *(say.parts([p]) for p in sentences.FACE),
+                ],
                 places,
                 say.say("densities"),
             ),
@@ -281,8 +279,12 @@ def _filters(found: Findings, say: Language) -> Section:
     figure = activations_figure(found.outputs, found.faces.images[0], title)
     return Section(
         say.say("filters_heading"),
-        sentences.about_outputs(say, found.outputs),
-        pictures=[Picture("activations", png(figure), say.say("fig_activations"))],
+        sentences.about_filters(say, ranked(found.ascent, found.strongest), found.outputs),
+        pictures=[
+            Picture("filters", png(found.ascent.grid(columns=8)), say.say("fig_filters")),
+            Picture("filters-curves", png(found.ascent.traces()), say.say("fig_ascent")),
+            Picture("activations", png(figure), say.say("fig_activations")),
+        ],
     )
 
 

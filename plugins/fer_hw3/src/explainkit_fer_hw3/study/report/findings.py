@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.types import Explanation
+from explainkit.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.scores import most_confused
@@ -15,6 +16,7 @@ from explainkit_fer_hw3.study.activations import Activations, activations
 from explainkit_fer_hw3.study.agreement import Agreement, agreement
 from explainkit_fer_hw3.study.confusions import Examples, explain_confusion
 from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.filters import ascend, ranked
 from explainkit_fer_hw3.study.parts import (
     METHODS,
     PartShare,
@@ -28,6 +30,12 @@ from explainkit_fer_hw3.study.reading import Reading
 
 PAIRS, EXAMPLES = 3, 3
 """Confusions that are explained, and pictures of each."""
+
+FIRST, FIRST_ACTIVE = "0", "1"
+"""The CNN's first convolution, and the ReLU behind it."""
+
+FILTERS = 16
+"""Filters on which gradient ascent is run."""
 
 MOST_OF_A_CLASS = 40
 """Rightly read pictures of a class whose maps are looked at by part."""
@@ -104,6 +112,8 @@ class Findings:
         where: Of each class: pictures looked at, and the share of their saliency by part.
         shares: Of drawn faces: the shares on the parts that made the expression, per method.
         outputs: Of the CNN's first layer, for the first of ``faces``.
+        strongest: The channels with the largest of them.
+        ascent: What these filters, behind their ReLU, answer to most.
     """
 
     data: str | None
@@ -119,6 +129,8 @@ class Findings:
     where: dict[str, tuple[int, dict[str, PartShare]]]
     shares: dict[str, list[PartShares]]
     outputs: Activations
+    strongest: list[int]
+    ascent: Visualization
 
     def facts(self) -> dict[str, Any]:
         """Every number, as JSON takes it."""
@@ -141,6 +153,7 @@ class Findings:
             },
             "shares": {name: [asdict(s) for s in shares] for name, shares in self.shares.items()},
             "first_layer": self.outputs.statistics(),
+            "filters": ranked(self.ascent, self.strongest),
         }
 
     def _shown_classes(self) -> list[str]:
@@ -165,6 +178,9 @@ def find(
     device = next(cnn.module.parameters()).device
     shown = faces.subset(_shown(cnn.reading))
     images = shown.images.to(device)
+    outputs = activations(cnn.module, images[0], FIRST)
+    peaks = outputs.outputs.amax((1, 2))
+    strongest = sorted(peaks.argsort(descending=True, stable=True)[:FILTERS].tolist())
     confusions = most_confused(cnn.reading.counts, faces.class_names, PAIRS)
     return Findings(
         data=data,
@@ -182,7 +198,9 @@ def find(
         same=[ek.explain(one.module, images[:4], seed=seed) for one in (cnn, dnn)],
         where=_where(cnn, faces, seed),
         shares={name: part_shares(cnn.module, drawn, name, seed=seed) for name in METHODS},
-        outputs=activations(cnn.module, images[0], "0"),
+        outputs=outputs,
+        strongest=strongest,
+        ascent=ascend(cnn.module, FIRST_ACTIVE, strongest, seed=seed),
     )
 
 

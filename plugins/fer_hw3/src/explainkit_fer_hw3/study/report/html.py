@@ -36,11 +36,10 @@ def to_html(document: Document) -> str:
 
 
 def _section(anchor: str, section: Section) -> str:
-    text = f"<p>{escape(' '.join(section.text))}</p>" if section.text else ""
     return "\n".join(
         [
             f'<section id="{anchor}"><h2>{escape(section.heading)}</h2>',
-            text,
+            *(f"<p>{escape(paragraph)}</p>" for paragraph in section.text),
             *map(_table, section.tables),
             *map(_picture, section.pictures),
             "</section>",

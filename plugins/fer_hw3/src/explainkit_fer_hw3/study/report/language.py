@@ -18,7 +18,8 @@ class Language:
 
     Attributes:
         code: As HTML's ``lang`` has it.
-        words: Of its file: ``text``, ``classes``, ``parts``, ``comma`` and ``and``.
+        words: Of its file: ``text``, ``classes``, ``parts``, and what stands
+            between words and sentences.
     """
 
     code: str
@@ -28,6 +29,14 @@ class Language:
         """A sentence with its numbers in place."""
         text: str = self.words["text"][key]
         return text.format(**values)
+
+    def paragraph(self, *sentences: str) -> str:
+        """Sentences one after the other, as the language sets them."""
+        return str(self.words["space"]).join(sentences)
+
+    def items(self, texts: Iterable[str]) -> str:
+        """Longer texts in one sentence."""
+        return str(self.words["semicolon"]).join(texts)
 
     def class_name(self, name: str) -> str:
         """A class."""
@@ -56,7 +65,8 @@ class Language:
 
     def difference(self, value: float, interval: tuple[float, float]) -> str:
         """A difference with its interval, signs always shown."""
-        return self.say("signed_interval", value=value, low=interval[0], high=interval[1])
+        text = self.say("signed_interval", value=value, low=interval[0], high=interval[1])
+        return text.replace("-", "−")
 
     def _list(self, names: list[str]) -> str:
         if len(names) < 2:

@@ -19,7 +19,7 @@ def to_markdown(document: Document) -> str:
 def _section(section: Section) -> list[str]:
     return [
         f"## {_text(section.heading)}",
-        *([_text(" ".join(section.text))] if section.text else []),
+        *map(_text, section.text),
         *map(_table, section.tables),
         *(
             f"![{_text(one.caption)}]({PICTURES}/{one.name}.png)\n\n*{_text(one.caption)}*"

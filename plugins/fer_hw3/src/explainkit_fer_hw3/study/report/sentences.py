@@ -1,6 +1,7 @@
 """What the numbers show, in sentences: which ones are said depends on the numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from explainkit_fer_hw3.scores import most_confused, wilson
 from explainkit_fer_hw3.study.activations import Activations
@@ -14,6 +15,9 @@ from explainkit_fer_hw3.study.report.language import Language
 STUDY_ACCURACY, STUDY_PARAMETERS, STUDY_CONVOLUTIONS = 0.6949, 4_845_063, 6
 
 STUDY_PARTS = ("forehead", "mouth", "cheeks")
+
+FACE = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin")
+"""The parts that an expression can move."""
 
 BY_HEART = 0.9
 
@@ -39,18 +43,27 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
         else "cnn_within"
     )  # fmt: skip
     return [
-        say.say(
-            "cnn_size", convolutions=size[0], parameters=size[1], millions=cnn.multiply_adds / 1e6
+        say.paragraph(
+            say.say(
+                "cnn_size",
+                convolutions=size[0],
+                parameters=size[1],
+                millions=cnn.multiply_adds / 1e6,
+            ),
+            say.say("cnn_size_same" if same else "cnn_size_other"),
         ),
-        say.say("cnn_size_same" if same else "cnn_size_other"),
-        say.say("cnn_accuracy", n=len(cnn.reading), accuracy=accuracy(say, cnn.reading)),
-        say.say(place),
-        say.say(
-            "cnn_drawn", n=len(cnn.drawn), accuracy=accuracy(say, cnn.drawn),
-            other=accuracy(say, dnn.drawn),
+        say.paragraph(
+            say.say("cnn_accuracy", n=len(cnn.reading), accuracy=accuracy(say, cnn.reading)),
+            say.say(place),
+            say.say(
+                "cnn_drawn",
+                n=len(cnn.drawn),
+                accuracy=accuracy(say, cnn.drawn),
+                other=accuracy(say, dnn.drawn),
+            ),
         ),
-        *about_curve(say, cnn.curves),
-    ]  # fmt: skip
+        say.paragraph(*about_curve(say, cnn.curves)),
+    ]
 
 
 def about_curve(say: Language, curves: Sequence[Curve]) -> list[str]:
@@ -74,19 +87,26 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
         else "dnn_cnn_better" if met.difference > 0
         else "dnn_dnn_better"
     )  # fmt: skip
+    overfit = [text for curve in dnn.curves for text in about_gap(say, curve)]
     return [
-        say.say(
-            size, parameters=dnn.parameters, percent=100 * abs(more),
-            ratio=work if work >= 1 else 1 / work,
+        say.paragraph(
+            say.say(
+                size,
+                parameters=dnn.parameters,
+                percent=100 * abs(more),
+                ratio=work if work >= 1 else 1 / work,
+            ),
+            say.say(
+                "dnn_accuracy",
+                accuracy=accuracy(say, dnn.reading),
+                p=p_value(met.p),
+                difference=say.difference(met.difference, met.interval),
+            ),
+            say.say(verdict, first=met.only_first, second=met.only_second),
         ),
-        say.say(
-            "dnn_accuracy", accuracy=accuracy(say, dnn.reading), p=p_value(met.p),
-            difference=say.difference(met.difference, met.interval),
-        ),
-        say.say(verdict, first=met.only_first, second=met.only_second),
-        *_classes(say, cnn.reading, dnn.reading),
-        *[text for curve in dnn.curves for text in about_gap(say, curve)],
-    ]  # fmt: skip
+        say.paragraph(*_classes(say, cnn.reading, dnn.reading)),
+        *([say.paragraph(*overfit)] if overfit else []),
+    ]
 
 
 def _classes(say: Language, cnn: Reading, dnn: Reading) -> list[str]:
@@ -132,11 +152,14 @@ def about_confusion(say: Language, reading: Reading) -> list[str]:
     """Question 3: which classes are told apart best and worst, and what is confused with what."""
     ranked = ranking(reading)
     if ranked[0][1][0] == ranked[-1][1][0]:
-        return [say.say("all_equal", recall=say.share(*ranked[0][1])), *_mistakes(say, reading)]
+        return [
+            say.say("all_equal", recall=say.share(*ranked[0][1])),
+            say.paragraph(*_mistakes(say, reading)),
+        ]
     best = best_classes(reading)
     as_study = set(best) == {"happy", "surprise"}
     said = [
-        say.say("best", classes="; ".join(_with_recall(say, item) for item in ranked[: len(best)])),
+        say.say("best", classes=say.items(_with_recall(say, item) for item in ranked[: len(best)])),
         say.say("best_as_study" if as_study else "best_not_study"),
     ]
     (worst, (value, interval)), known = ranked[-1], dict(ranked)
@@ -152,13 +175,14 @@ def about_confusion(say: Language, reading: Reading) -> list[str]:
         said.append(
             say.say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall))
         )
+    return [say.paragraph(*said), say.paragraph(*_fear(say, reading), *_mistakes(say, reading))]
+
+
+def _fear(say: Language, reading: Reading) -> list[str]:
     taken, n = fear_taken(reading)
-    if taken:
-        share = say.share(taken / n, wilson(taken, n))
-        said.append(say.say("fear_taken", count=taken, n=n, share=share))
-    elif n:
-        said.append(say.say("fear_not_taken"))
-    return [*said, *_mistakes(say, reading)]
+    if not taken:
+        return [say.say("fear_not_taken")] if n else []
+    return [say.say("fear_taken", count=taken, n=n, share=say.share(taken / n, wilson(taken, n)))]
 
 
 def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str:
@@ -204,51 +228,93 @@ def about_places(
         keys = {0: "where_no", len(STUDY_PARTS): "where_all"}
         verdict = say.say(keys.get(len(dense), "where_some"), parts=say.parts(dense))
         said.append(say.say("where_study", verdict=verdict))
-    return [*said, say.say("where_exact" if exact else "where_atlas")] if said else []
+    if said:
+        said.append(say.say("where_exact" if exact else "where_atlas"))
+    return [say.paragraph(*said)] if said else []
 
 
-def about_parts(say: Language, shares: Sequence[PartShares]) -> list[str]:
-    """Question 4, second half: whether maps of drawn faces fall on what made the expression."""
-    *classes, every = shares
+def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> list[str]:
+    """Question 4, second half: whether maps of drawn faces fall on what made the expression.
+
+    Args:
+        say: The language.
+        shares: Of each method, the first in full: its expressions, and all together, last.
+    """
+    first, *others = shares.values()
+    *classes, every = first
     gain = every.gain
     key = (
-        "parts_follow" if gain.interval[0] > 0
-        else "parts_against" if gain.interval[1] < 0
+        "parts_follow"
+        if gain.interval[0] > 0
+        else "parts_against"
+        if gain.interval[1] < 0
         else "parts_fixed"
-    )  # fmt: skip
+    )
     own = [one.class_name for one in classes if one.gain.interval[0] > 0]
     more = every.share.interval[0] > every.area
     return [
-        say.say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
-        say.say("parts_more" if more else "parts_not_more"),
-        say.say(key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)),
-        say.say("parts_classes", classes=say.classes(own)) if own else say.say("parts_no_class"),
+        say.paragraph(
+            say.say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
+            say.say("parts_more" if more else "parts_not_more"),
+            say.say(
+                key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)
+            ),
+        ),
+        say.paragraph(
+            say.say("parts_classes", classes=say.classes(own))
+            if own
+            else say.say("parts_no_class"),
+            *(
+                say.say(
+                    "parts_method",
+                    method=other[-1].method.rpartition("/")[2],
+                    share=say.mean(other[-1].share),
+                    gain=say.difference(other[-1].gain.value, other[-1].gain.interval),
+                )
+                for other in others
+            ),
+        ),
     ]
 
 
-def about_method(say: Language, every: PartShares) -> str:
-    """The same shares by another method."""
-    return say.say(
-        "parts_method",
-        method=every.method.rpartition("/")[2],
-        share=say.mean(every.share),
-        gain=say.difference(every.gain.value, every.gain.interval),
-    )
+def about_filters(
+    say: Language, rows: Sequence[Mapping[str, Any]], found: Activations
+) -> list[str]:
+    """Question 5: what gradient ascent reached, and what the first layer makes of a picture.
 
-
-def about_outputs(say: Language, found: Activations) -> list[str]:
-    """Question 5, the first layer: what its kernels are, and what it makes of one picture."""
+    Args:
+        say: The language.
+        rows: Of `study.filters.ranked`.
+        found: The first layer's outputs.
+    """
     kernels = found.filters.flatten(1)
     edges = int((kernels.sum(1).abs() < kernels.abs().sum(1) / 3).sum())
     peaks = found.outputs.flatten(1).amax(1)
-    strongest = int(peaks.argmax())
-    return [
-        say.say("kernels", n=len(kernels), edges=edges),
+    strongest, best = int(peaks.argmax()), rows[0]
+    ascent = [
         say.say(
-            "outputs", silent=int((peaks <= 0).sum()), strongest=strongest,
-            peak=float(peaks[strongest]),
+            "ascent",
+            n=len(rows),
+            steps=len(best["trace"]),
+            converged=sum(row["converged"] for row in rows),
+            dead=sum(row["dead"] for row in rows),
+        )
+    ]
+    if not best["dead"]:
+        facts = {"channel": best["channel"], "score": best["score"], "start": best["trace"][0]}
+        ascent.append(say.say("ascent_best", **facts))
+    return [
+        say.paragraph(*ascent),
+        say.paragraph(
+            say.say("kernels", n=len(kernels), edges=edges),
+            say.say(
+                "outputs",
+                silent=int((peaks <= 0).sum()),
+                strongest=strongest,
+                peak=float(peaks[strongest]),
+            ),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def accuracy(say: Language, reading: Reading) -> str:
@@ -293,7 +359,7 @@ def fear_taken(reading: Reading) -> tuple[int, int]:
 
 def densest(parts: Mapping[str, PartShare], most: int = 3) -> list[str]:
     """The parts of the face that stand above their area beyond the interval, densest first."""
-    face = [name for name, part in parts.items() if part.dense and name not in {"background"}]
+    face = [name for name in FACE if parts[name].dense]
     return sorted(face, key=lambda name: -parts[name].density)[:most]
 
 

@@ -1,0 +1,340 @@
+"""The study's report: its numbers, its words, and that it is safe and complete."""
+
+import json
+import re
+import string
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import explainkit as ek
+from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.commands.summary import layers
+from explainkit_fer_hw3.faces import CLASS_NAMES
+from explainkit_fer_hw3.scores import wilson
+from explainkit_fer_hw3.study.agreement import agreement, mcnemar
+from explainkit_fer_hw3.study.curves import Curve, packaged_history
+from explainkit_fer_hw3.study.parts import PartShare, PartShares, Share
+from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.report import findings, sentences
+from explainkit_fer_hw3.study.report.document import compose
+from explainkit_fer_hw3.study.report.html import to_html
+from explainkit_fer_hw3.study.report.language import LANGUAGES, language
+from explainkit_fer_hw3.study.report.markdown import to_markdown
+
+HOSTILE = "<script>alert(1)</script>\" onload='x' ](javascript:1) `{0}` 影像.zip"
+
+EN, ZH = (language(code) for code in LANGUAGES)
+
+
+def reading(counts):
+    """A reading with this confusion matrix, ``{true: {read: pictures}}``."""
+    labels, read = [], []
+    for true, row in counts.items():
+        for name, n in row.items():
+            labels += [CLASS_NAMES.index(true)] * n
+            read += [CLASS_NAMES.index(name)] * n
+    logits = torch.nn.functional.one_hot(torch.tensor(read), len(CLASS_NAMES)).float()
+    return Reading(torch.tensor(labels), logits)
+
+
+def all_right(n=100, **wrong):
+    """Every class read rightly n times, but for these: ``fear=("sad", 40)``."""
+    counts = {name: {name: n} for name in CLASS_NAMES}
+    for true, (name, k) in wrong.items():
+        counts[true][true] -= k
+        counts[true][name] = k
+    return reading(counts)
+
+
+def network(module, name, faces, curves=()):
+    with torch.inference_mode():
+        own = Reading(faces.labels, module(faces.images))
+    return findings.Network(name, name, module, layers(module), own, own, list(curves))
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What a run on few pictures finds, with hostile names."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(findings, "FILTERS", 2)
+    patch.setattr(findings, "ascend", lambda *a, **k: ascend(*a, **k, steps=3))
+    from explainkit_fer_hw3.study.filters import ascend
+
+    drawn = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(21))
+    nets = [
+        network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, drawn, packaged_history(name))
+        for name in ("cnn", "dnn")
+    ]
+    yield findings.find(*nets, replace(drawn, parts=None), drawn, data=HOSTILE, split="x", seed=0)
+    patch.undo()
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def document(request, found):
+    return compose(found, language(request.param), f"explainkit run {HOSTILE}")
+
+
+class Page(HTMLParser):
+    """What a page holds, and what it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.addresses, self.images = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        given = dict(attributes)
+        self.addresses += [v for k, v in attributes if k in {"src", "href", "srcset", "action"}]
+        assert not any(name.startswith("on") for name in given)
+        if tag == "img":
+            self.images.append(given)
+
+    def handle_data(self, data):
+        if self.tags[-1:] != ["style"]:
+            self.texts.append(data)
+
+
+class TestPage:
+    def test_loads_nothing_and_runs_nothing(self, document):
+        page = Page(to_html(document))
+        assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+        assert page.addresses
+        assert all(a.startswith(("#s", "data:image/png;base64,")) for a in page.addresses)
+        text = to_html(document)
+        style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert "default-src 'none'" in text
+
+    def test_its_style_is_the_one_that_its_policy_admits(self, document):
+        import base64
+        import hashlib
+
+        text = to_html(document)
+        style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert f"style-src 'sha256-{digest}'" in text
+
+    def test_all_pictures_have_a_text(self, document):
+        images = Page(to_html(document)).images
+        assert len(images) == sum(len(s.pictures) for s in document.sections)
+        assert len(images) >= 12
+        assert all(len(image["alt"]) > 10 for image in images)
+
+    def test_hostile_names_are_text(self, document):
+        page = Page(to_html(document))
+        assert HOSTILE in "".join(page.texts)
+        assert f'lang="{document.language}"' in to_html(document)
+
+    def test_markdown_shows_every_picture_and_no_markup_from_outside(self, document):
+        text = to_markdown(document)
+        for section in document.sections:
+            assert all(f"](pictures/{one.name}.png)" in text for one in section.pictures)
+        assert "\\<script\\>" in text
+        assert "<script>" not in text
+        assert "](javascript" not in text.replace("\\](javascript", "")
+        names = [one.name for section in document.sections for one in section.pictures]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in names)
+
+    def test_the_five_questions_are_there(self, document):
+        assert len(document.sections) == 6
+        assert all(section.text for section in document.sections[1:])
+        assert len(document.sections[0].tables[0].rows) == 12
+
+
+class TestLanguages:
+    def test_have_the_same_sentences_with_the_same_numbers(self):
+        def fields(text):
+            return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+        one, two = (lang.words for lang in (EN, ZH))
+        assert one.keys() == two.keys()
+        for part in ("text", "classes", "parts"):
+            assert one[part].keys() == two[part].keys()
+        for key, text in one["text"].items():
+            assert fields(text) == fields(two["text"][key]), key
+
+    def test_hold_no_sentence_that_is_never_said(self):
+        from pathlib import Path
+
+        folder = Path(sentences.__file__).parent
+        code = "".join(path.read_text() for path in folder.glob("*.py"))
+        said = {key for key in EN.words["text"] if f'"{key}"' in code}
+        rows = {key for key in EN.words["text"] if key.startswith(("row_", "study_", "col_"))}
+        assert EN.words["text"].keys() == said | rows
+
+    def test_the_chinese_report_has_no_english_sentence(self, found):
+        """Names of networks, files, classes in figures and of methods aside."""
+        document = compose(found, ZH, "command")
+        texts = [document.title, document.lead, document.foot]
+        for section in document.sections:
+            texts += [section.heading, *section.text]
+            texts += [one.caption for one in section.pictures]
+            for table in section.tables:
+                texts += [table.caption, *table.head, *(cell for row in table.rows for cell in row)]
+        for text in texts:
+            text = text.replace(HOSTILE, "")
+            words = re.findall(r"[A-Za-z][a-z]+(?: [A-Za-z][a-z]+)+", text)
+            assert not [w for w in words if w not in {"public test"}], text
+
+
+class TestWords:
+    def test_fear_is_worst(self):
+        text = " ".join(sentences.about_confusion(EN, all_right(fear=("sad", 50))))
+        low, high = wilson(50, 100)
+        assert (
+            f"Fear is told apart worst, as in the study: recall 0.500 ({low:.3f} to {high:.3f})"
+            in text
+        )
+        assert "Of 100 pictures of Fear 50 are taken for Sad or Angry: 0.500" in text
+        assert "Fear is read as Sad in 50 of its 100 pictures (50%)." in text
+        assert "not certain" not in text
+
+    def test_another_class_is_worst(self):
+        text = " ".join(
+            sentences.about_confusion(EN, all_right(sad=("neutral", 60), fear=("happy", 9)))
+        )
+        assert "Not Fear, as in the study, but Sad is told apart worst: recall 0.400" in text
+        assert "Fear's is 0.910" in text
+        assert "No picture of Fear is taken for Sad or Angry" in text
+        assert "Fear is told apart worst" not in text
+        chinese = "".join(sentences.about_confusion(ZH, all_right(sad=("neutral", 60))))
+        assert "分得最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
+
+    def test_an_order_within_the_intervals_is_called_uncertain(self):
+        text = " ".join(
+            sentences.about_confusion(EN, all_right(fear=("sad", 20), sad=("fear", 18)))
+        )
+        assert "overlaps that of Sad, 0.820" in text
+
+    @pytest.mark.parametrize(
+        ("best", "said"), [(("happy", "surprise"), True), (("sad", "happy"), False)]
+    )
+    def test_the_best_two(self, best, said):
+        wrong = {name: ("neutral", 30) for name in CLASS_NAMES if name not in best}
+        wrong["neutral"] = ("fear", 30)
+        text = " ".join(sentences.about_confusion(EN, all_right(**wrong)))
+        assert ("These are the study's two." in text) == said
+        assert all(f"{name.capitalize()}, recall 1.000" in text for name in best)
+
+    def test_nothing_to_tell(self):
+        text = " ".join(sentences.about_confusion(EN, all_right()))
+        assert text.startswith("The CNN tells all classes apart equally well: recall 1.000")
+        assert "makes no mistake" in text
+
+    def test_a_class_without_pictures(self):
+        counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}
+        text = " ".join(sentences.about_confusion(EN, reading(counts)))
+        assert "Sad is told apart worst" in text
+        assert "there is no picture of Fear" in text
+
+    @pytest.mark.parametrize(
+        ("accuracy", "comparable", "said"),
+        [
+            (650, True, "lies above this interval: it is not reached"),
+            (695, True, "lies within this interval"),
+            (750, True, "lies below this interval"),
+            (750, False, "can't be compared"),
+        ],
+    )
+    def test_the_accuracy_against_the_studys(self, found, accuracy, comparable, said):
+        own = reading({"happy": {"happy": accuracy, "sad": 1000 - accuracy}})
+        cnn = replace(found.cnn, reading=own)
+        text = " ".join(sentences.about_cnn(EN, cnn, found.dnn, comparable=comparable))
+        assert said in text
+        assert f"{accuracy / 1000:.3f}" in text
+        assert "the study's size to the parameter" in text
+
+    @pytest.mark.parametrize(
+        ("first", "second", "said"),
+        [(90, 60, "So the CNN is right more often"), (60, 90, "So the DNN is right more often"),
+         (60, 61, "do not show that one is right more often")],
+    )  # fmt: skip
+    def test_which_network_is_better(self, found, first, second, said):
+        cnn, dnn = (
+            replace(one, reading=reading({"happy": {"happy": right, "sad": 100 - right}}))
+            for one, right in ((found.cnn, first), (found.dnn, second))
+        )
+        met = agreement(cnn.reading, dnn.reading)
+        text = " ".join(sentences.about_dnn(EN, cnn, dnn, met))
+        assert said in text
+        assert f"p = {mcnemar(met.only_first, met.only_second):.3g}" in text
+        assert ("recall is higher for Happy" in text) == (met.p < 0.05)
+
+    def test_curves(self):
+        rising = Curve("a", (1, 2), {"accuracy": (0.5, 0.8), "validation_accuracy": (0.4, 0.5)})
+        text = " ".join(sentences.about_curve(EN, [rising]))
+        assert "highest after epoch 2: 0.500. That is the last epoch" in text
+        passed = Curve("a", (1, 2), {"accuracy": (0.5, 0.95), "validation_accuracy": (0.5, 0.4)})
+        assert "Later epochs up to 2 no longer" in " ".join(sentences.about_curve(EN, [passed]))
+        assert "No training curve" in sentences.about_curve(EN, [])[0]
+        (text,) = sentences.about_gap(EN, passed)
+        assert "passes 0.9 in epoch 2, where validation is 0.400" in text
+        (text,) = sentences.about_gap(EN, rising)
+        assert "reaches 0.800 at most, where validation is 0.500" in text
+        assert sentences.about_gap(EN, Curve("a", (1,), {"accuracy": (0.5,)})) == []
+
+    @pytest.mark.parametrize(
+        ("gain", "said"),
+        [((0.02, 0.04), "the map follows the expression"), ((-0.01, 0.03), "includes 0"),
+         ((-0.05, -0.01), "put more there")],
+    )  # fmt: skip
+    def test_whether_maps_follow_the_expression(self, gain, said):
+        share = Share(0.5, (0.45, 0.55))
+        one = PartShares(
+            "explainkit/saliency", "all", 9, (), share, 0.3, 0.3, share,
+            Share(sum(gain) / 2, gain), {},
+        )  # fmt: skip
+        rows = [replace(one, class_name="happy"), one]
+        text = " ".join(sentences.about_parts(EN, {"explainkit/saliency": rows}))
+        assert said in text
+        assert ("beyond the interval, for Happy" in text) == (gain[0] > 0)
+        assert "more than the area would give" in text
+
+    def test_parts_are_named_only_beyond_their_interval(self):
+        sure, unsure = (PartShare(Share(0.4, (low, 0.5)), 0.2) for low in (0.3, 0.1))
+        parts = dict.fromkeys(sentences.FACE, unsure) | {"mouth": sure}
+        text = " ".join(sentences.about_places(EN, {"angry": (5, parts)}, exact=False))
+        assert "densest, for its area, on mouth." in text
+        assert "of these, denser than the area alone here: mouth." in text
+        assert "an estimate for the class" in text
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """One run: its files, and the numbers in them."""
+    from explainkit_fer_hw3.study.filters import ascend
+
+    monkeypatch.setattr(findings, "FILTERS", 2)
+    monkeypatch.setattr(findings, "ascend", lambda *a, **k: ascend(*a, **k, steps=2))
+    monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "DRAWN", 14)
+    arguments = ["report", "--limit", "21", "--out", str(tmp_path), "--json", "--seed", "3"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved == {key: value for key, value in facts.items() if key != "files"}
+    counts = torch.tensor(facts["cnn"]["pictures"]["counts"])
+    assert int(counts.sum()) == facts["n"] == 21
+    assert facts["cnn"]["pictures"]["accuracy"] == int(counts.trace()) / 21
+    met = facts["agreement"]
+    assert met["both"] + met["only_first"] + met["only_second"] + met["neither"] == 21
+    assert met["p"] == mcnemar(met["only_first"], met["only_second"])
+    assert facts["dnn"]["drawn"]["n"] == 14
+    assert len(facts["filters"]) == 2
+    page = (tmp_path / "report.html").read_text()
+    share = EN.share(facts["dnn"]["pictures"]["accuracy"], facts["dnn"]["pictures"]["interval"])
+    assert share in page
+    assert page.count("<img") == len(list((tmp_path / "pictures").iterdir()))
+    assert "--limit 21" in page
+
+
+def test_wrong_use():
+    for arguments in (["--lang", "fr"], ["--limit", "3"]):
+        assert CliRunner().invoke(app, ["report", *arguments]).exit_code == 2

@@ -1,0 +1,259 @@
+"""What the study measures, against closed forms and counts made another way."""
+
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import explainkit as ek
+from explainkit.errors import DatasetError, ModelError
+from explainkit_fer_hw3.faces import ACTION_UNITS, CLASS_NAMES, PART_UNITS, PARTS
+from explainkit_fer_hw3.scores import most_confused
+from explainkit_fer_hw3.study.activations import activations
+from explainkit_fer_hw3.study.agreement import agreement, mcnemar, paired_difference
+from explainkit_fer_hw3.study.confusions import explain_confusion
+from explainkit_fer_hw3.study.curves import packaged_history, read_history
+from explainkit_fer_hw3.study.parts import (
+    METHODS,
+    atlas,
+    bootstrap,
+    by_part,
+    expressive_parts,
+    one_hot,
+    part_shares,
+)
+from explainkit_fer_hw3.study.reading import Reading
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return ek.load_model("fer_hw3/cnn")
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(14))
+
+
+class TestMcNemar:
+    @given(st.integers(0, 60), st.integers(0, 60))
+    def test_is_the_two_sided_binomial_test(self, b, c):
+        """Summed over all outcomes that are at most as likely as the observed one."""
+        n = b + c
+        p = sum(Fraction(comb(n, i), 2**n) for i in range(n + 1) if comb(n, i) <= comb(n, b))
+        assert mcnemar(b, c) == pytest.approx(float(p), rel=1e-12)
+
+    @given(st.integers(0, 300), st.integers(0, 300))
+    def test_does_not_depend_on_the_order(self, b, c):
+        assert mcnemar(b, c) == mcnemar(c, b)
+
+    def test_many_pictures(self):
+        assert mcnemar(0, 20) == 2 / 2**20
+        assert 0 < mcnemar(1000, 1200) < 1e-4
+        assert mcnemar(2000, 2001) == pytest.approx(1, abs=0.02)
+
+    def test_the_interval_covers_as_often_as_it_says(self):
+        """Pairs drawn from known shares: the interval holds the true difference 95 times in 100."""
+        rng = np.random.default_rng(0)
+        shares = (0.4, 0.25, 0.1, 0.25)
+        held = [
+            low <= 0.15 <= high
+            for _, b, c, _ in rng.multinomial(200, shares, size=2000)
+            for low, high in [paired_difference(b, c, 200)]
+        ]
+        assert 0.935 < np.mean(held) < 0.97
+
+
+class TestAgreement:
+    def test_counts(self):
+        labels = torch.tensor([0, 1, 2, 3, 4, 5])
+        first, second = (
+            Reading(labels, torch.nn.functional.one_hot(torch.tensor(read), 7).float())
+            for read in ([0, 1, 2, 0, 0, 0], [0, 1, 1, 3, 0, 6])
+        )
+        met = agreement(first, second)
+        assert (met.both, met.only_first, met.only_second, met.neither) == (2, 1, 1, 2)
+        assert met.same == 3 / 6
+        assert met.same_mistake == 1
+        assert met.difference == 0
+        assert met.p == 1
+
+    def test_other_pictures_are_refused(self):
+        one = Reading(torch.tensor([0, 1]), torch.zeros(2, 7))
+        with pytest.raises(DatasetError, match="the same pictures"):
+            agreement(one, Reading(torch.tensor([0, 2]), torch.zeros(2, 7)))
+
+
+class TestParts:
+    def test_expressive_parts_are_those_that_a_drawn_face_moves(self):
+        """Drawn again with a part at rest, the face changes for exactly these parts."""
+        from explainkit_fer_hw3.faces import draw
+
+        for name in ("angry", "happy", "surprise"):
+            label = [CLASS_NAMES.index(name)]
+            face = draw(label, seed=3)
+            moved = {
+                part
+                for part in PART_UNITS
+                if (draw(label, seed=3, neutral=part).pixels != face.pixels).any()
+            }
+            # a unit may be too small to change a pixel of one face: never the other way round
+            assert moved <= set(expressive_parts(name))
+            assert moved
+        assert expressive_parts("neutral") == ()
+
+    def test_shares_recomputed(self, cnn, drawn):
+        shares = part_shares(cnn, drawn, METHODS[1])
+        assert [s.class_name for s in shares] == [*CLASS_NAMES[:6], "all"]
+        maps = ek.explain(cnn, drawn.images, drawn.labels, METHODS[1]).attribution.abs()[:, 0]
+        expected = []
+        for i, label in enumerate(drawn.labels.tolist()):
+            name = CLASS_NAMES[label]
+            if name == "neutral":
+                continue
+            codes = [
+                PARTS.index(part)
+                for part, units in PART_UNITS.items()
+                if set(units) & set(ACTION_UNITS[name])
+            ]
+            inside = np.isin(drawn.parts[i].numpy(), codes)
+            values = maps[i].double().numpy()
+            expected.append((name, values[inside].sum() / values.sum(), inside.mean()))
+        every = shares[-1]
+        assert every.n == len(expected) == 12
+        assert every.share.value == pytest.approx(np.mean([share for _, share, _ in expected]))
+        assert every.area == pytest.approx(np.mean([area for *_, area in expected]))
+        happy = next(s for s in shares if s.class_name == "happy")
+        own = [share for name, share, _ in expected if name == "happy"]
+        assert happy.share.value == pytest.approx(np.mean(own))
+        assert sum(part.share.value for part in happy.by_part.values()) == pytest.approx(1)
+        assert sum(part.area for part in happy.by_part.values()) == pytest.approx(1)
+        assert every.gain.value == pytest.approx(every.share.value - every.other.value)
+
+    def test_a_map_on_the_parts_alone_has_a_share_of_one(self, drawn):
+        """A network whose score is the sum over the mouth: the mouth's share is 1, others' 0."""
+        maps = (drawn.parts == PARTS.index("mouth")).float()
+        shares = by_part(maps, one_hot(drawn.parts))
+        assert shares["mouth"].share.interval == pytest.approx((1, 1))
+        assert shares["mouth"].dense
+        assert shares["cheeks"].share.value == 0
+
+    def test_a_flat_map_has_the_area(self, drawn):
+        shares = by_part(torch.ones(14, 48, 48), one_hot(drawn.parts))
+        assert all(s.density == pytest.approx(1) for s in shares.values() if s.area)
+
+    def test_the_atlas_is_a_distribution_over_parts(self):
+        where = atlas(14)
+        torch.testing.assert_close(where.sum(0), torch.ones(48, 48, dtype=torch.float64))
+        rows = where[PARTS.index("mouth")].mean(1)
+        brows = where[PARTS.index("brows")].mean(1)
+        assert rows.argmax() > brows.argmax()
+
+    def test_bootstrap_is_seeded_and_about_as_wide_as_theory_says(self):
+        values = np.random.default_rng(1).normal(size=400)
+        one, two = (bootstrap(values, 5) for _ in range(2))
+        assert one == two
+        low, high = one.interval
+        assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+    def test_faces_without_parts_are_refused(self, cnn, drawn):
+        from dataclasses import replace
+
+        with pytest.raises(DatasetError, match="whose parts are known"):
+            part_shares(cnn, replace(drawn, parts=None))
+        with pytest.raises(DatasetError, match="two expressions"):
+            part_shares(cnn, drawn.subset([6, 3]))
+
+
+def test_a_confusion_is_explained_for_both_classes(drawn):
+    """For a gradient the difference of the maps is the gradient of the difference."""
+    dnn = ek.load_model("fer_hw3/dnn")
+    labels = torch.tensor([2] * 14)
+    with torch.inference_mode():
+        reading = Reading(labels, dnn(drawn.images))
+    (worst,) = most_confused(reading.counts, CLASS_NAMES, 1)
+    found = explain_confusion(worst, dnn, drawn, reading, most=2)
+    read = CLASS_NAMES.index(worst.predicted)
+    assert (reading.predicted[found.rows] == read).all()
+    assert torch.equal(found.indices, drawn.indices[found.rows])
+    margins = (reading.logits[:, read] - reading.logits[:, 2])[reading.predicted == read]
+    top = reading.logits[found.rows, read] - reading.logits[found.rows, 2]
+    torch.testing.assert_close(top, margins.sort(descending=True).values[:2])
+    pair = ek.explain(
+        dnn, drawn.subset(found.rows).images, lambda logits: logits[:, read] - logits[:, 2]
+    )
+    torch.testing.assert_close(found.difference, pair.heatmap(), atol=1e-6, rtol=1e-4)
+
+
+class TestActivations:
+    def test_are_the_layers_outputs(self, cnn, drawn):
+        found = activations(cnn, drawn.images[3], "0")
+        kernels = cnn[0].weight.detach()
+        by_hand = torch.nn.functional.conv2d(
+            drawn.images[3:4], kernels, cnn[0].bias.detach(), padding=1
+        )
+        torch.testing.assert_close(found.outputs, by_hand[0])
+        torch.testing.assert_close(found.filters, kernels[:, 0])
+        row = found.statistics()[7]
+        assert row["max"] == pytest.approx(float(by_hand[0, 7].max()))
+        assert row["active"] == pytest.approx(float((by_hand[0, 7] > 0).float().mean()))
+
+    def test_deeper_layers_name_their_convolution(self, cnn, drawn):
+        found = activations(cnn, drawn.images[3], "4")
+        assert (found.filters_of, found.signed) == ("2", False)
+        assert found.outputs.shape == (128, 23, 23)
+        assert (found.filters >= 0).all()
+
+    def test_layers_without_maps_are_refused(self, cnn, drawn):
+        with pytest.raises(
+            ModelError, match="expected a layer with maps, got '19'; there are 0, 1"
+        ):
+            activations(cnn, drawn.images[0], "19")
+        with pytest.raises(ModelError, match="none in this network"):
+            activations(ek.load_model("fer_hw3/dnn"), drawn.images[0], "1")
+
+
+class TestCurves:
+    def test_reads_what_a_run_writes(self, tmp_path):
+        path = tmp_path / "run" / "history.csv"
+        path.parent.mkdir()
+        path.write_text(
+            "epoch,step,loss,accuracy,validation_accuracy\n1,9,2.0,.3,.2\n2,18,1.5,.6,\n"
+        )
+        curve = read_history(path)
+        assert curve.name == "run"
+        assert curve.values["validation_accuracy"] == (0.2, None)
+        assert curve.best("accuracy") == (2, 0.6)
+        assert curve.best("validation_accuracy") == (1, 0.2)
+        assert curve.has("loss")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a,b\n1,2\n", "the columns epoch and some of"),
+            ("", "got nothing"),
+            ("epoch,loss\n1,nan\n", "expected numbers"),
+            ("epoch,loss\n1,much\n", "got 'much'"),
+            ("epoch,loss\n,1\n", "a number in every cell of epoch"),
+        ],
+    )
+    def test_other_tables_are_refused(self, tmp_path, text, message):
+        (tmp_path / "h.csv").write_text(text)
+        with pytest.raises(DatasetError, match=message):
+            read_history(tmp_path / "h.csv")
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(DatasetError, match=r"expected a history.csv at"):
+            read_history(tmp_path / "none.csv")
+
+    def test_weights_come_with_their_curves(self):
+        """The study's point: by heart in training, below one half in validation."""
+        plain = packaged_history("dnn")[-1]
+        assert plain.best("accuracy")[1] > 0.9
+        assert plain.best("validation_accuracy")[1] < 0.5
+        assert packaged_history("cnn")
+        assert packaged_history("mine.safetensors") == []

@@ -1,0 +1,157 @@
+"""``compare``, ``confusion``, ``activations``, ``filters``: what they print and write."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forms import COUNT, table
+from PIL import Image
+from typer.testing import CliRunner
+
+import explainkit as ek
+from explainkit.errors import DatasetError, ModelError
+from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.scores import wilson
+from explainkit_fer_hw3.study.agreement import mcnemar
+
+
+@pytest.fixture
+def csv(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "f.csv"
+    path.write_bytes(table(pictures, "fer2013"))
+    return path
+
+
+@pytest.fixture
+def read(csv):
+    """What both networks read in the small file, and its data."""
+    data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
+    with torch.inference_mode():
+        return data, [ek.load_model(f"fer_hw3/{n}")(data.images).argmax(1) for n in ("cnn", "dnn")]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_json(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def is_png(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.format == "PNG"
+
+
+def test_compare(csv, read):
+    data, (cnn, dnn) = read
+    found = run_json("compare", "--data", csv, "--split", "all", "--index", 5)
+    right = [cnn == data.labels, dnn == data.labels]
+    met = found["agreement"]
+    assert met["both"] == int((right[0] & right[1]).sum())
+    assert met["only_first"] == int((right[0] & ~right[1]).sum())
+    assert met["only_second"] == int((right[1] & ~right[0]).sum())
+    assert met["p"] == mcnemar(met["only_first"], met["only_second"])
+    assert met["same"] == int((cnn == dnn).sum()) / COUNT
+    first, second = found["models"]
+    assert (first["parameters"], second["parameters"]) == (4_845_063, 4_991_495)
+    assert first["flops"] == 2 * first["multiply_adds"]
+    assert second["accuracy"] == int(right[1].sum()) / COUNT
+    assert second["interval"] == list(wilson(int(right[1].sum()), COUNT))
+    assert first["classes"]["happy"]["recall"] == int((cnn[data.labels == 3] == 3).sum()) / 4
+    assert [curve["name"] for curve in found["curves"]] == ["cnn", "dnn", "dnn, plain"]
+    assert found["pictures"] == [5]
+    assert all(is_png(path) for path in found["figures"].values())
+    assert {"recalls", "maps", "accuracy_curves"} == set(found["figures"])
+
+
+def test_compare_in_words_and_with_own_curves(csv, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        rows = (
+            "epoch,loss,accuracy,validation_loss,validation_accuracy\n1,2,.2,2,.2\n2,1,.5,1.5,.4\n"
+        )
+        (tmp_path / name / "history.csv").write_text(rows)
+    text = run(
+        "compare", "--data", csv, "--history", tmp_path / "a" / "history.csv",
+        "--history", tmp_path / "b" / "history.csv",
+    ).stdout  # fmt: skip
+    assert "McNemar's exact test: p = " in text
+    assert "774,709,696" in text
+    assert "loss curves: " in text
+    assert "4 pictures of" in text
+
+
+def test_compare_refuses(csv):
+    assert run("compare", "--data", csv, "--model", "cnn").exit_code == 2
+    assert run("compare", "--data", csv, "--split", "all", "--index", COUNT).exit_code == 2
+    with pytest.raises(DatasetError, match=r"expected a history.csv"):
+        run("compare", "--data", csv, "--history", "none.csv")
+
+
+def test_confusion_explains_its_mistakes(csv, read):
+    data, (_, dnn) = read
+    arguments = ("--data", csv, "--split", "all", "--model", "dnn", "--pairs", 2, "--examples", 1)
+    found = run_json("confusion", *arguments, "--method", "input_x_gradient")
+    assert found["counts"] == [
+        [int(((data.labels == i) & (dnn == j)).sum()) for j in range(7)] for i in range(7)
+    ]
+    assert len(found["confusions"]) == 2
+    for row in found["confusions"]:
+        (example,) = row["examples"]
+        label, seen = data.labels[example["index"]], dnn[example["index"]]
+        assert (data.class_names[label], data.class_names[seen]) == (row["true"], row["predicted"])
+        assert max(example["probabilities"], key=example["probabilities"].get) == row["predicted"]
+        assert is_png(row["figure"])
+        for name, folder in row["explanations"].items():
+            saved = ek.Explanation.load(folder)
+            assert saved.target_name(0) == name
+            assert saved.method == "explainkit/input_x_gradient"
+    without = run_json("confusion", "--data", csv, "--model", "dnn", "--examples", 0)
+    assert all("figure" not in row for row in without["confusions"])
+    assert run_json("confusion", "--data", csv, "--model", "dnn", "--pairs", 0)["confusions"] == []
+
+
+def test_activations(csv):
+    found = run_json("activations", "--data", csv, "--index", 3, "--layer", "4")
+    assert (found["index"], found["filters_of"], found["shape"]) == (3, "2", [128, 23, 23])
+    assert len(found["channels"]) == 128
+    assert all(
+        0 <= row["active"] <= 1 and row["min"] <= row["mean"] <= row["max"]
+        for row in found["channels"]
+    )
+    assert is_png(found["figure"])
+    text = run("activations", "--data", csv).stdout
+    assert "128 × 48 × 48" in text
+    Image.new("L", (60, 60), 90).save("me.png")
+    assert "me" in run_json("activations", "--image", "me.png")["figure"]
+    with pytest.raises(ModelError, match="there are none in this network"):
+        run("activations", "--model", "dnn")
+    with pytest.raises(ModelError, match="expected a layer of"):
+        run("activations", "--layer", "features")
+
+
+def test_filters(csv):
+    arguments = ("--channel", 3, "--channel", 26, "--steps", 4)
+    found = run_json("filters", *arguments)
+    rows = found["filters"]
+    assert {row["channel"] for row in rows} == {3, 26}
+    assert [row["rank"] for row in rows] == [0, 1]
+    assert rows[0]["score"] >= rows[1]["score"]
+    assert all(len(row["trace"]) == 4 and row["trace"][-1] > row["trace"][0] for row in rows)
+    assert found["maximizer"] == "explainkit/study"
+    assert is_png(found["figure"])
+    assert is_png(found["curves"])
+    again = run_json("filters", *arguments, "--seed", 0)["filters"]
+    assert np.allclose([r["score"] for r in again], [r["score"] for r in rows])
+    assert "2 filters" in run("filters", *arguments).stdout
+    assert Path(found["figure"]).name == "filters-study-cnn-1-3-26.png"
