@@ -56,6 +56,10 @@ class Record:
             return default
         return _read(self._arguments[place])
 
+    def others(self, start: int) -> list[Any]:
+        """The positional arguments from a place on."""
+        return [_read(argument) for argument in self._arguments[start:]]
+
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors among the arguments, in order, as they were; empty where not kept."""

@@ -207,3 +207,35 @@ def test_wrong_baselines_and_branches():
 @pytest.mark.parametrize("method", ["deeplift", "deeplift_shap"])
 def test_keeps_the_promises(method):
     check_method(method)
+
+
+@pytest.mark.parametrize("name", ["plain", "functional", "reused", "mlp", "residual", "vit"])
+def test_reveal_cancel_is_complete_and_another_map(name):
+    model, x = toy_models()[name]
+    e = ek.explain(model, x, 1, "deeplift", rule="reveal_cancel", baseline=0.3)
+    assert e.diagnostics["completeness_gap"].max() < 1e-4
+    rules = {rule for how in e.coverage["operators"].values() for rule in how}
+    assert "reveal-cancel" in rules
+    plain = ek.explain(model, x, 1, "deeplift", baseline=0.3)
+    assert (e.attribution - plain.attribution).abs().max() > 1e-3 * e.attribution.abs().max()
+
+
+def test_reveal_cancel_on_the_minimum_of_two():
+    """min(a, b) = a − relu(a − b): the paper's example of what rescale misses."""
+
+    class Minimum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.difference = nn.Linear(2, 1, bias=False)
+            self.difference.weight.data = torch.tensor([[1.0, -1.0]])
+
+        def forward(self, x):
+            a = x.flatten(1)
+            return a[:, :1] - torch.relu(self.difference(a))
+
+    x = torch.tensor([[[[6.0, 4.0]]]])
+    rescale = ek.explain(Minimum().eval(), x, 0, "deeplift").attribution.flatten()
+    cancel = ek.explain(Minimum().eval(), x, 0, "deeplift", rule="reveal_cancel")
+    torch.testing.assert_close(rescale, torch.tensor([0.0, 4.0]))
+    # up = 6, down = −4: relu's share is ½(6 + 2) = 4 and ½(0 − 4) = −2
+    torch.testing.assert_close(cancel.attribution.flatten(), torch.tensor([2.0, 2.0]))

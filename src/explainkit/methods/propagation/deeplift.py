@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from explainkit.errors import MethodError
 from explainkit.graph import secant
 from explainkit.graph.backward import Gradients, Operator, propagate
-from explainkit.graph.names import GATES, MAXIMA, NORMS, SOFTMAXES, UNARY
+from explainkit.graph.names import ACTIVATIONS, GATES, LAYERS, MAXIMA, NORMS, SOFTMAXES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, Trace, record
 from explainkit.methods.path.line import as_baselines, completeness_gap
+from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
     Uncovered,
     check_uncovered,
@@ -26,19 +28,28 @@ from explainkit.types import Attribution
 
 KEEP = UNARY | GATES | MAXIMA | SOFTMAXES | NORMS | {"mul", "div", "bmm", "mm", "baddbmm", "where"}
 
+WITH_LAYERS = KEEP | LAYERS
+
 
 class _Rescale:
     """The rule of each operator, given its call on the image and its call on the baseline."""
 
     keep = KEEP
 
-    def __init__(self, trace: Trace, base: Trace, uncovered: Uncovered) -> None:
+    def __init__(self, trace: Trace, base: Trace, uncovered: Uncovered, *, cancel: bool) -> None:
         self.uncovered = uncovered
+        self.trace = trace
         self.base = _paired(trace, base)
+        self.cancel = cancel
+        self._parts: dict[Node, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         record, gradient = operator.record, gradients[0]
         kind = kind_of(operator)
+        if self.cancel and record is not None and gradient is not None:
+            found = self._cancelling(operator, record, gradient)
+            if found is not None:
+                return found, "reveal-cancel"
         if kind in {"linear", "layer"} and operator.name != "where":
             return operator.gradient(*gradients), "linear"
         if record is None or gradient is None or any(g is not None for g in gradients[1:]):
@@ -71,9 +82,75 @@ class _Rescale:
             return self._fall_back(operator, gradients)
         return found, "rescale"
 
+    def _cancelling(
+        self, operator: Operator, record: Record, gradient: Tensor
+    ) -> Gradients | None:
+        """RevealCancel at an activation right behind a layer, and at that layer; else None."""
+        if (parts := self._parts.pop(operator.node, None)) is not None:
+            return self._by_sign(operator, record, parts)
+        below = _layer_below(operator) if operator.name in ACTIVATIONS else None
+        layer = None if below is None else self.trace.record_of(below)
+        if below is None or layer is None:
+            return None
+        step = plain_layer(layer)
+        change = step.inputs - plain_layer(self.base[id(layer)]).inputs
+        plus, minus = step.weight.clamp(min=0), step.weight.clamp(max=0)
+        up = step.forward(change.clamp(min=0), plus) + step.forward(change.clamp(max=0), minus)
+        down = step.forward(change.clamp(max=0), plus) + step.forward(change.clamp(min=0), minus)
+        start = self.base[id(record)].tensors[0].expand_as(gradient)
+        up, down = up.reshape(start.shape), down.reshape(start.shape)
+        raised, lowered, both, rest = (
+            _activated(record, x) for x in (start + up, start + down, start + up + down, start)
+        )
+        gain = ((raised - rest) + (both - lowered)) / 2
+        loss = ((lowered - rest) + (both - raised)) / 2
+        shape = layer.output.shape
+        up, down = gradient * _ratio(gain, up), gradient * _ratio(loss, down)
+        self._parts[below] = (up.reshape(shape), down.reshape(shape))
+        return [gradient if wanted else None for wanted in operator.depends]
+
+    def _by_sign(
+        self, operator: Operator, record: Record, parts: tuple[Tensor, Tensor]
+    ) -> Gradients:
+        """Each input gets the multiplier of the sign of what it contributed."""
+        step = plain_layer(record)
+        change = step.inputs - plain_layer(self.base[id(record)]).inputs
+        plus, minus = step.weight.clamp(min=0), step.weight.clamp(max=0)
+        up, down = parts
+        raising = step.backward(up, plus) + step.backward(down, minus)
+        lowering = step.backward(down, plus) + step.backward(up, minus)
+        found = torch.where(change >= 0, raising, lowering)
+        place = 1 if operator.name == "addmm" else 0
+        return [found if i == place else None for i in range(len(operator.depends))]
+
     def _fall_back(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         how = fall_back(operator, self.uncovered, "deeplift")
         return operator.gradient(*gradients), how
+
+
+def _layer_below(operator: Operator) -> Node | None:
+    """The layer that feeds an activation and nothing else, if there is one."""
+    node = operator.node.next_functions[0][0]
+    while node is not None and operator.users[node] == 1:
+        if node.name() in FOLDABLE:
+            return node
+        if node.name() != "ViewBackward0":
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def _activated(record: Record, x: Tensor) -> Tensor:
+    """An activation of other inputs."""
+    operator = getattr(torch.ops.aten, record.name)
+    others = record.others(1)
+    found: Tensor = operator(x, *others, **record.options)
+    return found
+
+
+def _ratio(change: Tensor, of: Tensor) -> Tensor:
+    still = of.abs() < secant.SMALL
+    return torch.where(still, 0, change / torch.where(still, 1.0, of))
 
 
 def _mask(record: Record) -> Tensor:
@@ -87,7 +164,7 @@ def _paired(trace: Trace, base: Trace) -> Mapping[int, Record]:
     Raises:
         MethodError: The model ran other operators on the baseline.
     """
-    calls, base_calls = trace.calls(KEEP), base.calls(KEEP)
+    calls, base_calls = trace.calls(WITH_LAYERS), base.calls(WITH_LAYERS)
     if [call.name for call in calls] != [call.name for call in base_calls]:
         raise MethodError(
             "expected the model to run the same operators on the image and on the baseline, but "
@@ -107,7 +184,13 @@ def _fits(trace: Trace, base: Trace) -> bool:
 
 
 def contributions(
-    model: nn.Module, trace: Trace, baselines: Tensor, target: Tensor, uncovered: Uncovered
+    model: nn.Module,
+    trace: Trace,
+    baselines: Tensor,
+    target: Tensor,
+    uncovered: Uncovered,
+    *,
+    cancel: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Contributions of each image's pixels to the change of its score from a baseline.
 
@@ -119,15 +202,17 @@ def contributions(
         baselines: ``[1 or batch, channel, height, width]``.
         target: int64 ``[batch]``.
         uncovered: What happens at an operator without a rule.
+        cancel: RevealCancel instead of rescale, where it applies.
 
     Returns:
         The map, the change of the score (float64 ``[batch]``), and the coverage.
     """
     images = trace.inputs.detach()
-    base = record(model, baselines, KEEP)
+    keep = WITH_LAYERS if cancel else KEEP
+    base = record(model, baselines, keep)
     if len(base.inputs) != len(images) and not _fits(trace, base):
-        base = record(model, baselines.expand_as(images).contiguous(), KEEP)
-    rules = _Rescale(trace, base, uncovered)
+        base = record(model, baselines.expand_as(images).contiguous(), keep)
+    rules = _Rescale(trace, base, uncovered, cancel=cancel)
     multipliers, coverage = propagate(trace, seeds_of(trace, target), rules)
     scores = trace.scores.detach().double().gather(1, target[:, None])[:, 0]
     base_scores = base.scores.detach().double().expand(len(images), -1)
@@ -150,6 +235,10 @@ class DeepLift:
     Attributes:
         baseline: The image that counts as "nothing", in model-input space: one value, or a tensor
             ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
+        rule: ``"reveal_cancel"`` separates, at each activation behind a convolution or linear
+            layer, what raised its input from what lowered it, and gives each its average effect
+            over both orders; an input's change counts by its sign. Elsewhere rescale applies, and
+            the coverage says where. Complete as well.
         uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
@@ -170,23 +259,30 @@ class DeepLift:
     """
 
     baseline: float | Tensor = 0.0
+    rule: Literal["rescale", "reveal_cancel"] = "rescale"
     uncovered: Uncovered = "error"
 
     def __post_init__(self) -> None:
         check_uncovered(self.uncovered)
+        if self.rule not in {"rescale", "reveal_cancel"}:
+            raise MethodError(f"rule: expected 'rescale' or 'reveal_cancel', got {self.rule!r}")
+
+    @property
+    def _keep(self) -> frozenset[str]:
+        return KEEP if self.rule == "rescale" else WITH_LAYERS
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of everything that is not linear."""
-        return Needs(values=KEEP)
+        return Needs(values=self._keep)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
-        trace = traced(model, inputs, KEEP)
+        trace = traced(model, inputs, self._keep)
         baselines = as_baselines(self.baseline, inputs.detach())
         if baselines.stride(0) == 0:
             baselines = baselines[:1]
         values, change, diagnostics = contributions(
-            model, trace, baselines, target, self.uncovered
+            model, trace, baselines, target, self.uncovered, cancel=self.rule == "reveal_cancel"
         )
         gap = completeness_gap(values, change)
         return Attribution(values, diagnostics=diagnostics | {"completeness_gap": gap})

@@ -62,6 +62,24 @@ class Linear:
         return tuple(self.record.argument(place) for place in range(3, 9))
 
 
+FOLDABLE = frozenset({"ConvolutionBackward0", "AddmmBackward0", "MmBackward0"})
+"""Autograd's nodes of layers that stand alone: their output is features, their factor weights."""
+
+
+def plain_layer(record: Record) -> Linear:
+    """A layer as it was called."""
+    match record.name:
+        case "convolution":
+            weight, bias, rank = record.argument(1), record.argument(2), record.output.dim() - 2
+        case "mm" | "bmm":
+            weight, bias, rank = record.argument(1), None, 0
+        case _:
+            weight, bias, rank = record.argument(2), record.argument(0), 0
+    if bias is not None and bias.dim() == 1:
+        bias = bias.view(1, -1, *[1] * rank)
+    return Linear(record, weight, bias, record.output)
+
+
 def stabilised(z: Tensor, epsilon: float) -> Tensor:
     """``z + ε · sign(z)``, with ``sign(0) = 1``: never zero."""
     return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)

@@ -24,7 +24,7 @@ from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
 from explainkit.methods.path.line import completeness_gap
 from explainkit.methods.propagation import layerwise
-from explainkit.methods.propagation.layerwise import Linear
+from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
 from explainkit.methods.propagation.rules import (
     Uncovered,
     check_uncovered,
@@ -161,8 +161,7 @@ class Relevance:
     ) -> tuple[Gradients, str]:
         """Merges with the layer before, where nothing else sees that layer's output."""
         below = operator.node.next_functions[0][0]
-        foldable = {"ConvolutionBackward0", "AddmmBackward0", "MmBackward0"}
-        if below is not None and below.name() in foldable and operator.users[below] == 1:
+        if below is not None and below.name() in FOLDABLE and operator.users[below] == 1:
             self._folded[below] = record
             return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
         return operator.gradient(*gradients), "linear"
@@ -245,23 +244,16 @@ def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
 
 def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
     """A layer with the normalisation behind it merged in."""
-    match record.name:
-        case "convolution":
-            weight, bias, rank = record.argument(1), record.argument(2), record.output.dim() - 2
-        case "mm" | "bmm":
-            weight, bias, rank = record.argument(1), None, 0
-        case _:
-            weight, bias, rank = record.argument(2), record.argument(0), 0
-    shape = (1, -1, *[1] * rank)
+    plain = plain_layer(record)
     if norm is None:
-        ready = bias.view(shape) if bias is not None and bias.dim() == 1 else bias
-        return Linear(record, weight, ready, record.output)
+        return plain
+    weight, rank = plain.weight, record.output.dim() - 2 if record.name == "convolution" else 0
     scale, shift, mean, variance = (norm.argument(place) for place in range(1, 5))
     eps = norm.argument(6 if norm.name.endswith("no_training") else 7)
     gain = (variance + eps).rsqrt() * (1.0 if scale is None else scale)
     offset = (0.0 if shift is None else shift) - mean * gain
-    if bias is not None:
-        offset = offset + bias * gain
+    if plain.bias is not None:
+        offset = offset + plain.bias.flatten() * gain
     if record.name == "convolution":
         groups = record.argument(8)
         if transposed:
@@ -271,7 +263,7 @@ def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
             weight = weight * gain.view(-1, *[1] * (weight.dim() - 1))
     else:
         weight = weight * gain
-    return Linear(record, weight, offset.view(shape), norm.output)
+    return Linear(record, weight, offset.view(1, -1, *[1] * rank), norm.output)
 
 
 def _gate(record: Record, gradient: Tensor) -> Tensor:
