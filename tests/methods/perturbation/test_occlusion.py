@@ -55,7 +55,7 @@ class TestWindows:
         for place, (top, left, bottom, right) in enumerate(boxes):
             total[:, 0, top:bottom, left:right] += values[:, place, None, None]
             cover[top:bottom, left:right] += 1
-            cut = windows.cut(picture)[place]
+            cut = windows.cut(picture).flatten(0, 1)[place]
             assert torch.equal(
                 cut[:, : bottom - top, : right - left], picture[:, top:bottom, left:right]
             )
@@ -71,7 +71,9 @@ class TestWindows:
         found = score_windows(adapter, x[0], windows, patches)
         for place, (top, left, bottom, right) in enumerate(windows.boxes()):
             pasted = x[:1].clone()
-            pasted[0, :, top:bottom, left:right] = patches[place][:, : bottom - top, : right - left]
+            pasted[0, :, top:bottom, left:right] = patches.flatten(0, 1)[place][
+                :, : bottom - top, : right - left
+            ]
             torch.testing.assert_close(found[place].float(), model(pasted)[0].detach())
 
 
@@ -81,7 +83,7 @@ class TestFilling:
     def test_inpainting_is_harmonic(self):
         windows = Windows((12, 10), (5, 4), (3, 3))
         for patch, (top, left, bottom, right) in zip(
-            inpainted(self.x[0], windows), windows.boxes(), strict=True
+            inpainted(self.x[0], windows).flatten(0, 1), windows.boxes(), strict=True
         ):
             filled = self.x[0].clone()
             filled[:, top:bottom, left:right] = patch[:, : bottom - top, : right - left]
@@ -96,7 +98,7 @@ class TestFilling:
     def test_inpainting_continues_a_flat_image(self):
         flat = torch.full((3, 12, 10), 0.7)
         windows = Windows((12, 10), (4, 4), (4, 3))
-        assert float((inpainted(flat, windows)[0] - 0.7).abs().max()) < 1e-6
+        assert float((inpainted(flat, windows)[0, 0] - 0.7).abs().max()) < 1e-6
 
     def test_inpainting_everything_is_refused(self):
         with pytest.raises(MethodError, match="smaller than the image"):

@@ -378,6 +378,22 @@ class TestSharing:
             assert torch.equal(long[:77], short)
 
 
+class _Constant(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :2] * 0 + 3
+
+
+@pytest.mark.parametrize(
+    "name", ["rise", "lime", "kernel_shap", "shapley_sampling", "hsic", "sobol"]
+)
+def test_a_score_that_never_changes_has_a_zero_map_and_says_so(name):
+    x = torch.rand(1, 1, 8, 8)
+    with pytest.warns(ExplainkitWarning, match="zero everywhere"):
+        e = ek.explain(_Constant().eval(), x, 1, name, **CONFORMING[name])
+    assert float(e.attribution.abs().max()) == 0
+    assert float(e.diagnostics["standard_error"].abs().max()) == 0
+
+
 CONFORMING = {
     "feature_ablation": {"segments": 4},
     "rise": {"samples": 40},

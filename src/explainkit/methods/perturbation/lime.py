@@ -83,7 +83,8 @@ class Lime(SegmentSampled):
 
     def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        scores = table.scores[image][:, label]
+        # counted from the image's own score: only the intercept changes
+        scores = table.scores[image][:, label] - table.clean[image, label]
         kept = table.masks.rows[image][: len(scores)].double()
         ones = torch.ones_like(kept[:, :1])
         ridge = torch.full_like(kept[0], self.ridge)

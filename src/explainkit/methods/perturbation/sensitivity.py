@@ -70,14 +70,16 @@ class Hsic(SegmentSampled):
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         sign = 2 * table.masks.rows[image][: len(scores)].double() - 1
-        width = torch.pdist(scores[:PAIRED, None]).median().clamp(min=1e-300)
+        width = torch.pdist(scores[:PAIRED, None]).median().clamp(min=1e-150)
         with_ones = torch.cat([sign, torch.ones_like(sign[:, :1])], 1)
         block = torch.arange(len(scores), device=scores.device) % BLOCKS
         # sums over the kernel of pairs of masks: with one mask in the block, and with both
         one, both, ends = [], [], []
         for b in range(BLOCKS):
             mine = with_ones[block == b]
-            kernel = (-(scores[block == b, None] - scores).square() / (2 * width.square())).exp()
+            # less one: centring takes constants away, and nothing is left of a constant score
+            apart = (scores[block == b, None] - scores).square()
+            kernel = torch.expm1(-apart / (2 * width.square()))
             one.append(_products(mine, kernel @ with_ones))
             both.append(_products(mine, kernel[:, block == b] @ mine))
             ends.append((mine.sum(0), len(mine)))

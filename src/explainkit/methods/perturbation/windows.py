@@ -75,7 +75,7 @@ class Windows:
         """What a picture ``[channel, height, width]`` shows in each place.
 
         Returns:
-            ``[places, channel, *window]``, zero beyond the border.
+            ``[*grid, channel, *window]``, zero beyond the border: a view, since windows overlap.
         """
         down, across = self.grid
         lower = (down - 1) * self.stride[0] + self.window[0] - self.image[0]
@@ -83,7 +83,7 @@ class Windows:
         padded = F.pad(picture, (0, right, 0, lower))
         cut = padded.unfold(1, self.window[0], self.stride[0])
         cut = cut.unfold(2, self.window[1], self.stride[1])
-        return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
+        return cut.permute(1, 2, 0, 3, 4)
 
     def average(self, values: Tensor) -> Tensor:
         """For each pixel the mean of the values of the places that cover it.
@@ -108,20 +108,20 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
         model: Gives scores ``[batch, classes]``.
         image: ``[channel, height, width]``.
         windows: The places.
-        patches: ``[places, channel, *window]``; what lies over the border is not used.
+        patches: ``[*grid, channel, *window]``; what lies over the border is not used.
 
     Returns:
         float64 ``[places, classes]``.
     """
     size = min(chunk_size(model, image), len(windows))
     canvas = image.new_empty(size, *image.shape)
-    boxes = windows.boxes()
+    boxes, across = windows.boxes(), windows.grid[1]
 
     def run(part: slice) -> Tensor:
         images = canvas[: part.stop - part.start].copy_(image)
         for row, place in enumerate(range(part.start, part.stop)):
             top, left, bottom, right = boxes[place]
-            patch = patches[place, :, : bottom - top, : right - left]
+            patch = patches[place // across, place % across, :, : bottom - top, : right - left]
             images[row, :, top:bottom, left:right] = patch
         scores: Tensor = model(images)
         return scores.double()
@@ -143,7 +143,7 @@ def inpainted(image: Tensor, windows: Windows) -> Tensor:
         windows: The places.
 
     Returns:
-        ``[places, channel, *window]``, zero beyond the border.
+        ``[*grid, channel, *window]``, zero beyond the border.
 
     Raises:
         MethodError: The window covers the image, so that nothing is left to continue.
@@ -169,7 +169,7 @@ def inpainted(image: Tensor, windows: Windows) -> Tensor:
         columns, across = _second_difference(right - left, bool(left), right < width)
         inside = rows.T @ around @ columns / (down[:, None] + across)
         patch[:, : bottom - top, : right - left] = rows @ inside @ columns.T
-    return patches.to(image)
+    return patches.to(image).reshape(*windows.grid, *patches.shape[1:])
 
 
 @lru_cache(64)
