@@ -1,0 +1,173 @@
+"""What all class-activation maps share: which layers, how a map is drawn on the image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainkit.adapter import Adapter
+from explainkit.errors import MethodError, ModelError
+from explainkit.graph.default_layer import default_layer
+from explainkit.methods.cam.layout import Layout, layout_of
+from explainkit.passes import Needs, gradients
+from explainkit.types import Attribution, ModelSpec
+
+Upsample = Literal["bilinear", "bicubic", "nearest"]
+
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The caller's model, which layer paths name."""
+    return model.module if isinstance(model, Adapter) else model
+
+
+def layers_of(
+    layer: str | Sequence[str] | None, model: nn.Module, inputs: Tensor
+) -> tuple[str, ...]:
+    """The layers that are meant: those named, else the model's own choice, else the default.
+
+    Args:
+        layer: Dotted path or paths; None: the ``layer`` of the model's `ModelSpec`, or
+            `explainkit.graph.default_layer.default_layer`, which is looked for once per model.
+        model: The caller's model.
+        inputs: ``[batch, channel, height, width]``.
+
+    Raises:
+        ModelError: No layer's output has places.
+    """
+    if layer is not None:
+        return (layer,) if isinstance(layer, str) else tuple(layer)
+    spec: ModelSpec | None = getattr(model, "explainkit_spec", None)
+    if spec is not None and spec.layer is not None:
+        return (spec.layer,)
+    known = _defaults.setdefault(model, {})
+    # a model that was rebuilt since has other modules
+    key = (inputs.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
+    if key not in known:
+        known[key] = default_layer(model, inputs)
+    return (known[key],)
+
+
+@dataclass(frozen=True)
+class CAM:
+    """Fields and steps of every class-activation map.
+
+    Attributes:
+        layer: Dotted path of the layer, or several: then the mean of their maps, each upsampled.
+            None: the layer that the model's `ModelSpec` names, else the last one with places.
+        relu: Cut each layer's map to its positive part, before it is upsampled.
+        upsample: How a map becomes as large as the image (``align_corners=False``).
+        grid: Height and width of the layer's map, where its output doesn't show it.
+        prefix: Number of class and register tokens before the places, where it doesn't show.
+    """
+
+    layer: str | tuple[str, ...] | None = None
+    relu: bool = False
+    upsample: Upsample = "bilinear"
+    grid: tuple[int, int] | None = None
+    prefix: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.upsample not in ("bilinear", "bicubic", "nearest"):
+            raise MethodError(
+                f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"
+            )
+        if self.layer is not None and not self.layer:
+            raise MethodError("layer: expected a dotted path, or several, got none")
+
+    def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
+        """What the layers put out, and its gradient."""
+        return Needs(layers=layers_of(self.layer, model, inputs))
+
+    def layout(self, value: Tensor, path: str, model: nn.Module, inputs: Tensor) -> Layout:
+        """Where a layer's output lies on the image."""
+        return layout_of(value, path, unwrapped(model), inputs, self.grid, self.prefix)
+
+    def drawn(
+        self,
+        maps: Sequence[Tensor],
+        layers: Sequence[str],
+        inputs: Tensor,
+        remarks: Sequence[str] = (),
+    ) -> Attribution:
+        """Maps ``[batch, height, width]`` of layers, as one of the size of the images."""
+        smooth = {} if self.upsample == "nearest" else {"align_corners": False}
+        large = [
+            F.interpolate(
+                (one.clamp(min=0) if self.relu else one)[:, None],
+                inputs.shape[2:],
+                mode=self.upsample,
+                **smooth,
+            )
+            for one in maps
+        ]
+        grids = [list(one.shape[1:]) for one in maps]
+        diagnostics: dict[str, Any] = {
+            "layer": ", ".join(layers),
+            "grid": grids[0] if len(grids) == 1 else grids,
+        }
+        if remarks:
+            diagnostics["warnings"] = list(remarks)
+        return Attribution(
+            large[0] if len(large) == 1 else torch.stack(large).mean(0), diagnostics=diagnostics
+        )
+
+
+@dataclass(frozen=True)
+class GradientCAM(CAM):
+    """A map made of a layer's output and its gradient."""
+
+    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+        """The map of one layer, ``[batch, height, width]``.
+
+        Args:
+            activations: A, ``[batch, channel, height, width]``.
+            slopes: ``∂ score / ∂ A``, of the same shape.
+        """
+        raise NotImplementedError
+
+    def remarks(self, _activations: Tensor, _slopes: Tensor) -> list[str]:
+        """What a reader of the map must know; nothing, as a rule."""
+        return []
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, signed."""
+        return self.of_score(model, inputs, target)
+
+    def of_score(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
+        layers = layers_of(self.layer, unwrapped(model), inputs)
+        found = gradients(model, inputs, target, layers)
+        maps, remarks = [], []
+        for path in layers:
+            value, slope = found.activations[path], found.layers[path]
+            layout = self.layout(value, path, model, inputs)
+            check_reached(slope, layout, path)
+            parts = precise(layout.spread(value)), precise(layout.spread(slope))
+            maps.append(self.combine(*parts))
+            remarks += self.remarks(*parts)
+        return self.drawn(maps, layers, inputs, remarks)
+
+
+def precise(value: Tensor) -> Tensor:
+    """At least float32: sums over places and channels overflow or lose their digits below."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def check_reached(slope: Tensor, layout: Layout, path: str) -> None:
+    """Refuses a layer of whose tokens only class and register tokens reach the score.
+
+    Raises:
+        ModelError: The gradient of every place is zero, and that of another token is not.
+    """
+    if layout.kind == "tokens" and bool(slope.any()) and not bool(layout.spread(slope).any()):
+        raise ModelError(
+            f"expected a score that depends on the patch tokens of layer {path!r}, but it reads "
+            "only the class or register tokens there, so that every map would be zero: name an "
+            "earlier block, or none for the last whose patch tokens are read"
+        )

@@ -1,0 +1,183 @@
+"""Maps along the direction in which a layer's output varies most over the places."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.methods.cam.base import CAM, GradientCAM, layers_of, precise, unwrapped
+from explainkit.passes import activations
+from explainkit.types import Attribution
+
+Kernel = Literal["sigmoid", "rbf", "linear"]
+
+
+def _centred(values: Tensor) -> Tensor:
+    """Places ``[batch, place, channel]`` of a map, less their mean."""
+    places = values.flatten(2).transpose(1, 2)
+    return places - places.mean(1, keepdim=True)
+
+
+def _projected(places: Tensor) -> Tensor:
+    """``[batch, place, channel]`` on its first right singular vector, up to the sign.
+
+    Found in the smaller of the two Gram matrices, whose eigenvectors give each other.
+    """
+    count, channels = places.shape[1:]
+    if count <= channels:
+        return _principal(places @ places.mT)
+    direction: Tensor = torch.linalg.eigh(places.mT @ places).eigenvectors[..., -1:]
+    return (places @ direction)[..., 0]
+
+
+def _principal(gram: Tensor) -> Tensor:
+    """``√λ u`` of the largest eigenvalue λ ≥ 0 and its eigenvector, ``[batch, place]``."""
+    values, vectors = torch.linalg.eigh(gram)
+    found: Tensor = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
+    return found
+
+
+def _signed(projection: Tensor, reference: Tensor) -> Tensor:
+    """The projection with the sign under which it goes with a map of the same places."""
+    agreement = (projection * (reference - reference.mean(1, keepdim=True))).sum(1, keepdim=True)
+    return torch.where(agreement < 0, -projection, projection)
+
+
+@dataclass(frozen=True)
+class _ActivationCAM(CAM):
+    """A map of a layer's output alone, the same for every target."""
+
+    def combine(self, values: Tensor) -> Tensor:
+        """The map ``[batch, height, width]`` of an output ``[batch, channel, height, width]``."""
+        raise NotImplementedError
+
+    def __call__(self, model: nn.Module, inputs: Tensor, _target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, signed."""
+        layers = layers_of(self.layer, unwrapped(model), inputs)
+        found = activations(model, inputs, layers)
+        maps = []
+        for path in layers:
+            layout = self.layout(found[path], path, model, inputs)
+            maps.append(self.combine(precise(layout.spread(found[path]))))
+        drawn = self.drawn(maps, layers, inputs)
+        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, "uses_target": False})
+
+
+@dataclass(frozen=True)
+class EigenCAM(_ActivationCAM):
+    """A layer's output on its first principal component. It ignores the target.
+
+    ``L[p] = (A[:, p] − mean_q A[:, q]) · v`` with v the first right singular vector of the
+    ``[place, channel]`` matrix on the left, in units of the layer's output. The sign, which a
+    singular vector does not have, is the one under which the map goes with ``Σ_k |A[k, p]|`` over
+    the places. The paper does not subtract the mean (``centred=False``); its code and peers do.
+
+    Attributes:
+        centred: Subtract the mean over the places.
+        layer: As in `GradCAM`, like all other fields.
+
+    References:
+        Muhammad and Yeasin (2020), "Eigen-CAM: Class Activation Map using Principal Components",
+        arXiv:2008.00299.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "eigencam")
+        >>> e.diagnostics["uses_target"]
+        False
+    """
+
+    centred: bool = True
+
+    def combine(self, values: Tensor) -> Tensor:
+        """``A v``."""
+        places = _centred(values) if self.centred else values.flatten(2).transpose(1, 2)
+        found = _signed(_projected(places), values.abs().sum(1).flatten(1))
+        return found.view(values[:, 0].shape)
+
+
+@dataclass(frozen=True)
+class KPCACAM(_ActivationCAM):
+    """A layer's output on its first component of a kernel PCA. It ignores the target.
+
+    ``L[p] = √λ u[p]`` of the largest eigenvalue λ and its eigenvector u of the centred kernel
+    matrix over places, ``K[p, q] = κ(a_p, a_q)`` of outputs ``a_p = A[:, p] − mean_q A[:, q]``.
+    κ is ``tanh(γ a·b + 1)`` (sigmoid), ``exp(−γ |a − b|²)`` (rbf), or ``a·b`` (linear: EigenCAM).
+    The sign as in `EigenCAM`. Memory and time grow with the square and cube of the places.
+
+    Attributes:
+        kernel: κ.
+        gamma: γ; None: one over the number of channels.
+        layer: As in `GradCAM`, like all other fields.
+
+    References:
+        Karmani, Sivakaran, Prasad, Ali, Yang and Tang (2024), "KPCA-CAM: Visual Explainability of
+        Deep Computer Vision Models using Kernel PCA", arXiv:2410.00267.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> ek.explain(*toy_models()["plain"], 0, "kpca_cam", kernel="rbf").attribution.shape
+        torch.Size([4, 1, 12, 10])
+    """
+
+    kernel: Kernel = "sigmoid"
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel not in ("sigmoid", "rbf", "linear"):
+            raise MethodError(f"kernel: expected 'sigmoid', 'rbf' or 'linear', got {self.kernel!r}")
+        if self.gamma is not None and not 0 < self.gamma < float("inf"):
+            raise MethodError(f"gamma: expected a positive number, got {self.gamma}")
+
+    def combine(self, values: Tensor) -> Tensor:
+        """``√λ u``."""
+        kernel = self._kernel(_centred(values))
+        over_rows = kernel.mean(1, keepdim=True)
+        centred = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
+        found = _signed(_principal(centred), values.abs().sum(1).flatten(1))
+        return found.view(values[:, 0].shape)
+
+    def _kernel(self, places: Tensor) -> Tensor:
+        products = places @ places.mT
+        gamma = 1 / places.shape[2] if self.gamma is None else self.gamma
+        match self.kernel:
+            case "sigmoid":
+                return torch.tanh(gamma * products + 1)
+            case "rbf":
+                squares = products.diagonal(dim1=1, dim2=2)
+                return torch.exp(-gamma * (squares[:, :, None] + squares[:, None] - 2 * products))
+            case "linear":
+                return products
+
+
+@dataclass(frozen=True)
+class EigenGradCAM(GradientCAM):
+    """Gradient times activation on its first principal component: EigenCAM of a class.
+
+    As `EigenCAM` with ``g[k, p] · A[k, p]`` in place of ``A[k, p]``; in units of the score. The
+    sign is the one under which the map goes with HiResCAM's, ``Σ_k g A``, over the places.
+
+    Attributes:
+        layer: As in `GradCAM`, like all fields.
+
+    References:
+        Gildenblat and contributors (2021), "PyTorch library for CAM methods",
+        github.com/jacobgil/pytorch-grad-cam; after Muhammad and Yeasin (2020), arXiv:2008.00299.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> ek.explain(*toy_models()["plain"], 0, "eigengradcam").attribution.shape
+        torch.Size([4, 1, 12, 10])
+    """
+
+    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+        """``(g A) v``."""
+        shares = slopes * activations
+        found = _signed(_projected(_centred(shares)), shares.sum(1).flatten(1))
+        return found.view(shares[:, 0].shape)

@@ -1,0 +1,74 @@
+"""What tells a class from those that the model takes for similar."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError, TargetError
+from explainkit.methods.cam.base import GradientCAM
+from explainkit.methods.cam.gradient import GradCAM
+from explainkit.passes import Needs
+from explainkit.types import Attribution
+
+
+@dataclass(frozen=True)
+class FinerCAM:
+    """A gradient CAM of the difference between a class's score and those of similar classes.
+
+    The CAM named by ``base`` explains ``S_c − α Σ_j p_j S_j / Σ_j p_j``, where j runs over the
+    classes whose scores are nearest to S_c and p is the softmax of the scores, taken as fixed
+    weights. Channels that speak for all of these classes alike cancel. Units as those of the base.
+
+    Attributes:
+        base: A CAM made of gradients, with the layer and how its map is drawn.
+        strength: α: 0 is the base itself, 1 compares with the full scores of the others.
+        similar: How many similar classes; of a model with fewer, all others.
+
+    References:
+        Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao (2025), "Finer-CAM: Spotting the
+        Difference Reveals Finer Details for Visual Explanation", arXiv:2501.11309.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.methods.cam.gradient import LayerCAM
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "finercam", base=LayerCAM(layer="1"))
+        >>> e.layer, e.diagnostics["similar"].shape
+        ('1', torch.Size([4, 3]))
+    """
+
+    base: GradientCAM = field(default_factory=GradCAM)
+    strength: float = 1.0
+    similar: int = 3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, GradientCAM):
+            raise MethodError(f"base: expected a gradient CAM such as GradCAM(), got {self.base!r}")
+        if self.similar < 1:
+            raise MethodError(f"similar: expected at least 1 class, got {self.similar}")
+        if not 0 <= self.strength < float("inf"):
+            raise MethodError(f"strength: expected a number of at least 0, got {self.strength}")
+
+    def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
+        """What its base needs."""
+        return self.base.needs(model, inputs)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, signed; the similar classes in diagnostics."""
+        with torch.no_grad():
+            scores = model(inputs)
+        if scores.shape[1] < 2:
+            raise TargetError(
+                "expected a class among others, which finercam compares it with, got a model or a "
+                "target function with one score: explain a class, or use gradcam"
+            )
+        own = scores.gather(1, target[:, None])
+        distance = (scores - own).abs().scatter(1, target[:, None], torch.inf)
+        count = min(self.similar, scores.shape[1] - 1)
+        similar = distance.sort(stable=True, dim=1).indices[:, :count]
+        # of the similar ones alone: the same shares, and none that underflow
+        shares = scores.gather(1, similar).softmax(1)
+        weights = torch.zeros_like(scores).scatter(1, similar, -self.strength * shares)
+        found = self.base.of_score(model, inputs, weights.scatter(1, target[:, None], 1.0))
+        return Attribution(found.values, diagnostics={**found.diagnostics, "similar": similar})

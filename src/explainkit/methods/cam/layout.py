@@ -1,0 +1,185 @@
+"""Where on the image the numbers of a layer's output lie: maps, channels-last maps, tokens."""
+
+import math
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainkit.errors import ModelError
+
+Kind = Literal["channels first", "channels last", "tokens"]
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output covers the image.
+
+    Attributes:
+        kind: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``, or
+            ``[batch, token, channel]`` with the places row by row.
+        grid: Height and width of the map.
+        prefix: Class and register tokens before the places.
+    """
+
+    kind: Kind
+    grid: Grid
+    prefix: int = 0
+
+    def spread(self, value: Tensor) -> Tensor:
+        """A layer's output, or its gradient, as ``[batch, channel, height, width]``."""
+        if self.kind == "channels first":
+            return value
+        if self.kind == "channels last":
+            return value.permute(0, 3, 1, 2)
+        places = value[:, self.prefix : self.prefix + math.prod(self.grid)]
+        return places.transpose(1, 2).reshape(len(value), -1, *self.grid)
+
+
+def layout_of(
+    value: Tensor,
+    path: str,
+    model: nn.Module,
+    images: Tensor,
+    grid: Grid | None = None,
+    prefix: int | None = None,
+) -> Layout:
+    """Finds how a layer's output covers the image.
+
+    A map has its channels first, unless only height and width before the channels fit the grid of
+    patches that the model's first convolution makes, or that grid halved, as in Swin. Tokens lie
+    on such a grid too; which of them are places and which are class or register tokens is seen
+    where they are made: only places change with the image there.
+
+    Args:
+        value: What the layer put out.
+        path: Of the layer, for errors.
+        model: The caller's model.
+        images: ``[batch, channel, height, width]``.
+        grid: Height and width of the map, where the caller knows it.
+        prefix: Number of tokens before the places, where the caller knows it.
+
+    Raises:
+        ModelError: The output has no places, or where they lie can't be told.
+    """
+    shape = list(value.shape)
+    if len(value) != len(images) or value.dim() not in (3, 4):
+        raise ModelError(
+            f"expected layer {path!r} to put out a map [{len(images)}, channel, height, width] or "
+            f"tokens [{len(images)}, token, channel], got {shape}: name another layer"
+        )
+    if value.dim() == 3:
+        return _of_tokens(value.shape[1], path, model, images, grid, prefix)
+    first, last = (shape[2], shape[3]), (shape[1], shape[2])
+    known = [grid] if grid else _patch_grids(model, images)
+    if grid and grid not in (first, last):
+        raise ModelError(f"grid: expected the height and width of {shape}, got {grid}")
+    if last in known and first not in known:
+        return Layout("channels last", last)
+    height, width = images.shape[2:]
+    proportions = [abs(a * width - b * height) for a, b in (first, last)]
+    if not known and proportions[1] == 0 and proportions[0] > max(height, width):
+        raise ModelError(
+            f"expected to know whether layer {path!r} with output {shape} has its channels first "
+            f"or last, but the model has no convolution that tells: pass grid={last} or "
+            f"grid={first}"
+        )
+    return Layout("channels first", first)
+
+
+def _of_tokens(
+    count: int,
+    path: str,
+    model: nn.Module,
+    images: Tensor,
+    grid: Grid | None,
+    prefix: int | None,
+) -> Layout:
+    fitting = [g for g in _patch_grids(model, images) if math.prod(g) <= count]
+    chosen = grid or (fitting[0] if fitting else None)
+    if chosen is None or math.prod(chosen) > count:
+        what = f"{chosen[0]} × {chosen[1]}" if chosen else "no grid that the model tells of"
+        raise ModelError(
+            f"expected to know where the {count} tokens of layer {path!r} lie on the image, got "
+            f"{what}: pass grid=(height, width), and prefix= for class and register tokens"
+        )
+    extra = count - math.prod(chosen)
+    if prefix is None:
+        prefix = _leading(count, math.prod(chosen), model, images) if extra else 0
+    if prefix is None or not 0 <= prefix <= extra:
+        got = "it does not show" if prefix is None else f"prefix={prefix}"
+        raise ModelError(
+            f"expected to know which of the {count} tokens of layer {path!r} are the "
+            f"{chosen[0]} × {chosen[1]} places, {got}: pass prefix= from 0 to {extra}, the "
+            "number of class and register tokens before them, or another grid=(height, width)"
+        )
+    return Layout("tokens", chosen, prefix)
+
+
+def _patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
+    """The grid of the patches that the model cuts, and what merging them two by two leaves."""
+    channels, height, width = images.shape[1:]
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == channels:
+            patches = F.conv2d(
+                images.new_empty((1, channels, height, width), device="meta"),
+                module.weight.new_empty(module.weight.shape, device="meta"),
+                None, module.stride, module.padding, module.dilation, module.groups,
+            )  # fmt: skip
+            grids: list[Grid] = [(patches.shape[2], patches.shape[3])]
+            break
+        if (size := _declared(module)) is not None:
+            grids = [(height // size[0], width // size[1])]
+            break
+    else:
+        return []
+    while max(grids[-1]) > 1:
+        grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+    return grids
+
+
+def _declared(module: nn.Module) -> Grid | None:
+    """The patch size that a module or its configuration names."""
+    for holder in (module, getattr(module, "config", None)):
+        size = getattr(holder, "patch_size", None)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, tuple | list) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    return None
+
+
+class _SeenError(Exception):
+    """Ends a forward when what was looked for has come."""
+
+
+def _leading(count: int, places: int, model: nn.Module, images: Tensor) -> int | None:
+    """How many tokens come before the places; None where that does not show.
+
+    Where tokens are first put together, those of the places change with the image, and class and
+    register tokens do not.
+    """
+    found: list[Tensor] = []
+    noise = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0))
+    pair = torch.cat([images[:1].detach(), images[:1].detach() + 1 + noise.to(images)])
+
+    def look(_module: nn.Module, inputs: Any, output: Any) -> None:
+        for value in (*inputs, output):
+            if isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == (2, count):
+                found.append(value)
+                raise _SeenError
+
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            hooks.callback(module.register_forward_hook(look).remove)
+        with suppress(_SeenError):
+            model(pair)
+    if not found:
+        return None
+    changed = (found[0][0] != found[0][1]).any(1).nonzero().flatten().tolist()
+    in_a_row = changed and changed == list(range(changed[0], changed[0] + places))
+    return changed[0] if in_a_row else None

@@ -1,0 +1,83 @@
+"""Grad-CAM with weights to second order."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import ModelError
+from explainkit.methods.cam.base import (
+    CAM,
+    check_reached,
+    layers_of,
+    precise,
+    unwrapped,
+)
+from explainkit.methods.cam.gradient import weighted
+from explainkit.passes import Needs, scored, shared
+from explainkit.types import Attribution
+
+
+@dataclass(frozen=True)
+class ShapleyCAM(CAM):
+    """Grad-CAM with a second-order term: channels as players whose Shapley values are sought.
+
+    ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = mean_p(g[k, p] − (H A)[k, p] / 2)``, where H is the
+    Hessian of the score with respect to the layer's output: a Hessian-vector product, no matrix. In
+    units of the score. Where the score is piecewise linear in the layer's output H is 0 and the map
+    is Grad-CAM's.
+
+    Attributes:
+        layer: As in `GradCAM`, like all fields.
+
+    References:
+        Cai (2025), "CAMs as Shapley Value-based Explainers", arXiv:2501.06261. The paper prefers
+        the score ``S_c + log softmax(S)_c``: pass that as a target function.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["vit"], 0, "shapleycam")
+        >>> e.layer, e.diagnostics["grid"]
+        ('blocks.0', [6, 5])
+    """
+
+    def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
+        """What the layers put out, in a graph that can be differentiated twice."""
+        return Needs(layers=layers_of(self.layer, model, inputs), twice=True)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, signed."""
+        layers = layers_of(self.layer, unwrapped(model), inputs)
+        forward = scored(model, inputs, layers, twice=True)
+        score = forward.scores.gather(1, target[:, None]).sum()
+        maps = []
+        for i, path in enumerate(layers):
+            value = forward.activations[path]
+            keep = shared(model) or i + 1 < len(layers)
+            slope, curvature = _derivatives(score, value, path, keep)
+            layout = self.layout(value, path, model, inputs)
+            check_reached(slope, layout, path)
+            value, slope, curvature = (
+                precise(layout.spread(part)) for part in (value.detach(), slope, curvature)
+            )
+            maps.append(weighted((slope - curvature / 2).mean((2, 3)), value))
+        return self.drawn(maps, layers, inputs)
+
+
+def _derivatives(score: Tensor, value: Tensor, path: str, keep: bool) -> tuple[Tensor, Tensor]:
+    """The gradient g of the score with respect to a layer's output A, and H A."""
+    slope = None
+    if score.requires_grad and value.requires_grad:
+        (slope,) = torch.autograd.grad(score, value, create_graph=True, allow_unused=True)
+    if slope is None:
+        raise ModelError(
+            f"expected a score that depends on layer {path!r}, but no gradient reaches it: look "
+            "for detach() or no_grad() in the model, or name a layer on the way to the score"
+        )
+    curvature = None
+    if slope.requires_grad:
+        (curvature,) = torch.autograd.grad(
+            slope, value, value.detach(), allow_unused=True, retain_graph=keep
+        )
+    return slope.detach(), torch.zeros_like(slope) if curvature is None else curvature
