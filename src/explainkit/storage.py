@@ -26,21 +26,80 @@ from torch import Tensor
 
 from explainkit.errors import StorageError
 from explainkit.types import Explanation
+from explainkit.visualization import Visualization
 
 SCHEMA_VERSION = 1
 
-_RECORD = "explanation.json"
-_TENSOR_FILE = re.compile(r"tensors-[0-9a-f]{16}\.safetensors")
-_DRAFT = re.compile(r"\.(tensors-[0-9a-f]{16}\.safetensors|explanation\.json)-\w+")
-_RANKS = {"inputs": 4, "attribution": 4, "target": 1, "score": 1, "logits": 2}
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How one type of result is stored.
+
+    Attributes:
+        result: The type.
+        tensors: How the names of its tensor files begin.
+        axes: Of each tensor field how many axes it has, and which of them counts the results.
+        kinds: Types of the other fields.
+        texts: Fields that are tuples of text.
+    """
+
+    result: type[Explanation] | type[Visualization]
+    tensors: str
+    axes: Mapping[str, tuple[int, int]]
+    kinds: Mapping[str, Any]
+    texts: tuple[str, ...]
+
+    @property
+    def noun(self) -> str:
+        return self.result.__name__.lower()
+
+    @property
+    def record(self) -> str:
+        """The name of the JSON file."""
+        return f"{self.noun}.json"
+
+    def names_tensors(self, name: str) -> bool:
+        """Whether a file's name is that of its tensors."""
+        return re.fullmatch(rf"{self.tensors}-[0-9a-f]{{16}}\.safetensors", name) is not None
+
+    def names_draft(self, name: str) -> bool:
+        """Whether a file's name is that of a draft of its files."""
+        found = re.fullmatch(r"\.(.+)-\w+", name)
+        return found is not None and (self.names_tensors(found[1]) or found[1] == self.record)
 
 
-def save(explanation: Explanation, directory: Path) -> Path:
-    """Writes an explanation into a folder, which is made if need be.
+_EXPLANATION = _Form(
+    Explanation,
+    "tensors",
+    {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
+    {
+        "method": str, "model": str, "layer": str | None, "seed": int | np.integer,
+        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
+    },
+    ("class_names",),
+)  # fmt: skip
+_VISUALIZATION = _Form(
+    Visualization,
+    "visualization",
+    {
+        "images": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0), "dead": (1, 0),
+        "converged": (1, 0), "frames": (5, 1),
+    },
+    {
+        "maximizer": str, "model": str, "layer": str | None, "seed": int | np.integer,
+        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "quality": Mapping,
+    },
+    ("class_names", "objective"),
+)  # fmt: skip
+
+
+def save(result: Explanation | Visualization, directory: Path) -> Path:
+    """Writes a result into a folder, which is made if need be.
 
     Args:
-        explanation: What to save; its tensors keep their dtype to the bit.
-        directory: The folder. An explanation already there is replaced in one step.
+        result: What to save; its tensors keep their dtype to the bit.
+        directory: The folder. A result of the same type already there is replaced in one step; an
+            explanation and a visualization can share a folder.
 
     Returns:
         The folder.
@@ -48,50 +107,64 @@ def save(explanation: Explanation, directory: Path) -> Path:
     Raises:
         StorageError: The folder can't be written, or a parameter can't be stored.
     """
+    form = _VISUALIZATION if isinstance(result, Visualization) else _EXPLANATION
     tensors: dict[str, Tensor] = {}
-    fields = {f.name: getattr(explanation, f.name) for f in dataclasses.fields(explanation)}
+    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     try:
-        _check(fields)
+        _check(form, fields)
         record = {name: _to_json(name, value, tensors) for name, value in fields.items()}
         data = save_tensors(tensors)
         digest = hashlib.sha256(data).hexdigest()
-        name = f"tensors-{digest[:16]}.safetensors"
+        name = f"{form.tensors}-{digest[:16]}.safetensors"
         head = {"schema_version": SCHEMA_VERSION, "tensors": name, "tensors_sha256": digest}
         text = json.dumps(_sealed(head | record), indent=2, allow_nan=False)
     except RecursionError as error:
-        raise StorageError("can't save the explanation: its parameters nest too deeply") from error
+        raise StorageError(f"can't save the {form.noun}: its parameters nest too deeply") from error
     except (TypeError, ValueError) as error:
-        raise StorageError(f"can't save the explanation: {error}") from error
+        raise StorageError(f"can't save the {form.noun}: {error}") from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_atomically(directory / name, data)
-        write_atomically(directory / _RECORD, text.encode())
+        write_atomically(directory / form.record, text.encode())
         for other in directory.iterdir():
-            stale = _TENSOR_FILE.fullmatch(other.name) and other.name != name
-            if stale or _DRAFT.fullmatch(other.name):
+            stale = form.names_tensors(other.name) and other.name != name
+            if stale or form.names_draft(other.name):
                 other.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"can't write the explanation into {directory}: {error.strerror or error}"
+            f"can't write the {form.noun} into {directory}: {error.strerror or error}"
         ) from error
     return directory
 
 
 def load(directory: Path) -> Explanation:
-    """Reads what `save` wrote.
+    """Reads an explanation that `save` wrote.
 
     Raises:
         StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
     """
-    path = directory / _RECORD
+    return Explanation(**_load(_EXPLANATION, directory))
+
+
+def load_visualization(directory: Path) -> Visualization:
+    """Reads a visualization that `save` wrote.
+
+    Raises:
+        StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
+    """
+    return Visualization(**_load(_VISUALIZATION, directory))
+
+
+def _load(form: _Form, directory: Path) -> dict[str, Any]:
+    path = directory / form.record
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StorageError(f"expected a saved explanation at {path}: {error.strerror}") from error
+        raise StorageError(f"expected a saved {form.noun} at {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise StorageError(f"expected JSON in {path}: {error}") from error
     try:
-        return _read(record, directory)
+        return _read(form, record, directory)
     except (
         KeyError,
         TypeError,
@@ -102,11 +175,11 @@ def load(directory: Path) -> Explanation:
         SafetensorError,
     ) as error:
         raise StorageError(
-            f"{path} is not a saved explanation, or was changed: {type(error).__name__}: {error}"
+            f"{path} is not a saved {form.noun}, or was changed: {type(error).__name__}: {error}"
         ) from error
 
 
-def _read(record: Any, directory: Path) -> Explanation:
+def _read(form: _Form, record: Any, directory: Path) -> dict[str, Any]:
     version = record["schema_version"]
     if type(version) is not int or version != SCHEMA_VERSION:
         raise StorageError(
@@ -114,9 +187,9 @@ def _read(record: Any, directory: Path) -> Explanation:
             "explainkit-vision"
         )
     if record != _sealed({key: value for key, value in record.items() if key != "sha256"}):
-        raise StorageError(f"{directory / _RECORD} was changed: its sha256 is another")
+        raise StorageError(f"{directory / form.record} was changed: its sha256 is another")
     name = record["tensors"]
-    if not _TENSOR_FILE.fullmatch(name):
+    if not form.names_tensors(name):
         raise StorageError(f"expected in {directory} the name of a tensor file, got {name!r}")
     try:
         data = (directory / name).read_bytes()
@@ -129,12 +202,12 @@ def _read(record: Any, directory: Path) -> Explanation:
             f"{str(record['tensors_sha256'])[:12]}…, got {digest[:12]}…"
         )
     tensors = load_tensors(data)
-    values = {f.name: _from_json(record[f.name], tensors) for f in dataclasses.fields(Explanation)}
-    for name in ("class_names", "mean", "std"):
+    values = {f.name: _from_json(record[f.name], tensors) for f in dataclasses.fields(form.result)}
+    for name in (*form.texts, "mean", "std"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
-    _check(values)
-    return Explanation(**values)
+    _check(form, values)
+    return values
 
 
 def _sealed(record: dict[str, Any]) -> dict[str, Any]:
@@ -143,30 +216,30 @@ def _sealed(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
-def _check(fields: Mapping[str, Any]) -> None:
-    """Raises TypeError or ValueError for fields that no `Explanation` can have."""
-    for name, rank in _RANKS.items():
+def _check(form: _Form, fields: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for fields that no result of that form can have."""
+    first = next(iter(form.axes))
+    for name, (rank, axis) in form.axes.items():
         tensor = fields[name]
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-        if tensor.ndim != rank or len(tensor) != len(fields["inputs"]):
+        if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
             raise ValueError(
-                f"{name}: expected {rank} axes, the first of them the batch of the inputs, got "
-                f"{list(tensor.shape)}"
+                f"{name}: expected {rank} axes, number {axis + 1} of them that of the {first}, "
+                f"got {list(tensor.shape)}"
             )
-    for name, kind in {
-        "method": str, "model": str, "layer": str | None, "seed": int | np.integer,
-        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
-    }.items():  # fmt: skip
+    for name, kind in form.kinds.items():
         if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
             raise TypeError(
                 f"{name}: expected {getattr(kind, '__name__', kind)}, got {fields[name]!r:.40}"
             )
-    names = fields["class_names"]
-    if not isinstance(names, list | tuple):
-        raise TypeError(f"class_names: expected a list, got {names!r:.40}")
-    if not all(isinstance(name, str) for name in (*names, *fields["versions"].values())):
-        raise TypeError("class_names, versions: expected text only")
+    for name in form.texts:
+        if not isinstance(fields[name], list | tuple):
+            raise TypeError(f"{name}: expected a list, got {fields[name]!r:.40}")
+        if not all(isinstance(text, str) for text in fields[name]):
+            raise TypeError(f"{name}: expected text only")
+    if not all(isinstance(version, str) for version in fields["versions"].values()):
+        raise TypeError("versions: expected text only")
     for name in ("mean", "std"):
         numbers = () if fields[name] is None else fields[name]
         if not isinstance(numbers, list | tuple) or not all(

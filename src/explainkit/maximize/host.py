@@ -18,8 +18,8 @@ from explainkit.progress import progress
 from explainkit.types import ModelSpec
 from explainkit.visualization import Visualization, has_converged, ranked
 
-WIDEST = 8
-"""Pictures optimised at once on a CPU: enough to hide Python's share of a step, few enough that
+WIDEST = 4
+"""Pictures optimised at once on a CPU: few enough that a layer stays in the cache, and that
 one unit alone, which is padded to it, stays cheap."""
 
 WIDEST_ON_DEVICE = 64

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -83,19 +83,22 @@ class Gradient(Transforms):
         for step in range(self.steps):
             pictures = canvas(form.raw(parameters))
             if step in problem.keep:
-                frames.append(pictures.detach())
+                frames.append(pictures.detach().clone())
             scores, moving = self._backward(problem, pictures)
             moved |= moving
             trace.append(scores)
             rule.step(step)
-            redrawn = ~moved
-            if step < tries and bool(redrawn.any()):
+            silent = [unit for unit in range(units) if not moved[unit]] if step < tries else []
+            if silent:
                 # log-spaced from the start's spread to full contrast
                 spread = self.spread ** (1 - (step + 1) / tries)
-                _redraw(parameters, form.start(problem, spread), redrawn)
+                # only the silent units' generators: nobody else's numbers may shift
+                own = replace(problem, generators=[problem.generators[u] for u in silent])
+                _replace_rows(parameters, form.start(own, spread), silent)
             problem.progress()
         with torch.no_grad():
-            images = canvas(form.raw(parameters))
+            # a copy: unbounded pixels are the parameters themselves
+            images = canvas(form.raw(parameters)).clone()
         if self.steps in problem.keep:
             frames.append(images)
         empty = images.new_zeros(0, *images.shape)
@@ -178,9 +181,9 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _redraw(parameters: Sequence[Tensor], fresh: Sequence[Tensor], which: Tensor) -> None:
-    for parameter, new in zip(parameters, fresh, strict=True):
-        parameter.copy_(torch.where(_column(which, parameter), new, parameter))
+def _replace_rows(tensors: Sequence[Tensor], fresh: Sequence[Tensor], rows: list[int]) -> None:
+    for tensor, new in zip(tensors, fresh, strict=True):
+        tensor[rows] = new
 
 
 @dataclass(frozen=True, kw_only=True)
