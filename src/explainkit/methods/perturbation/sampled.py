@@ -1,5 +1,6 @@
 """What the methods share that draw masks and read their map from a table of scores."""
 
+import sys
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -60,12 +61,13 @@ class Sampled:
 
         def done(table: MaskTable) -> tuple[Tensor, str]:
             error = _relative_error(self.from_table(table, target))
-            enough = error <= (self.tolerance or 0)
+            enough = error <= (self.tolerance or -1)
             return enough, f"standard error {float(error.max()):.1%} of the largest value"
 
+        looked_at = self.tolerance is not None or sys.stderr.isatty()
         table = fill_table(
             model, inputs, masks, least=[self.least(rows) for rows in masks.rows],
-            done=done if self.tolerance is not None else None, max_seconds=self.max_seconds,
+            done=done if looked_at else None, max_seconds=self.max_seconds,
             title=type(self).__name__,
         )  # fmt: skip
         return self.from_table(table, target)

@@ -162,7 +162,7 @@ class KernelShap(SegmentSampled):
     def least(self, rows: Tensor) -> int:
         """How many of an image's rows make a map and its standard error."""
         plan = self._plan(rows.shape[1])
-        return min(1 + 2 * max(plan.fixed() + 8, plan.features + 1), len(rows))
+        return min(1 + 2 * (max(plan.fixed(), plan.features) + 8), len(rows))
 
     def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
