@@ -82,7 +82,8 @@ def layout_of(
         return Layout("channels last", last)
     height, width = images.shape[2:]
     proportions = [abs(a * width - b * height) for a, b in (first, last)]
-    if not known and proportions[1] == 0 and proportions[0] > max(height, width):
+    # rounding leaves a map's sides off the image's proportions by up to half a place
+    if not known and proportions[1] == 0 and 2 * proportions[0] > max(height, width):
         raise ModelError(
             f"expected to know whether layer {path!r} with output {shape} has its channels first "
             f"or last, but the model has no convolution that tells: pass grid={last} or "
