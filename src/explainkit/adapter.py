@@ -108,19 +108,33 @@ class Adapter(nn.Module):
             return ready.scores
         return self._scores(inputs)[0]
 
-    def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
-        batch = len(inputs)
+    @property
+    def reads_output_only(self) -> bool:
+        """Whether the scores follow from the model's output, without inner layers or images."""
+        score = self._score
+        return not isinstance(score, Expression) or not (score.layers or score.uses_images)
+
+    def scores_of(
+        self,
+        output: Any,
+        batch: int,
+        activations: Mapping[str, Tensor] | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Scores ``[batch, classes]`` of what the model put out for so many images.
+
+        Args:
+            output: The model's own output.
+            batch: How many images it is for.
+            activations: What inner layers put out, unless `reads_output_only`.
+            images: What the model was run on, unless `reads_output_only`.
+        """
         if self._score is None:
-            output = self.module(inputs.clone())
-            return as_scores(output, batch), output
+            return as_scores(output, batch)
         if isinstance(self._score, Expression):
-            with capture(self.owner, self._score.layers) as calls:
-                output = self.module(inputs.clone())
-            activations = {path: single(outputs, path) for path, outputs in calls.items()}
             logits = as_scores(output, batch) if self._score.uses_logits else None
-            scores = self._score.evaluate(logits, activations, inputs, self._class_names)
+            scores = self._score.evaluate(logits, activations or {}, images, self._class_names)
         else:
-            output = self.module(inputs.clone())
             scores = self._score(output)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         if not isinstance(scores, Tensor) or shape not in {(batch,), (batch, 1)}:
@@ -128,4 +142,11 @@ class Adapter(nn.Module):
                 f"expected the target function to return one score per image, [{batch}], "
                 f"got {shape}"
             )
-        return scores.reshape(batch, 1), output
+        return scores.reshape(batch, 1)
+
+    def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
+        layers = self._score.layers if isinstance(self._score, Expression) else ()
+        with capture(self.owner, layers) as calls:
+            output = self.module(inputs.clone())
+        activations = {path: single(outputs, path) for path, outputs in calls.items()}
+        return self.scores_of(output, len(inputs), activations, inputs), output

@@ -8,9 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from explainkit.adapter import Adapter
+from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.regions import Boxes, Span
 from explainkit.graph.incremental.run import Plan, Variants, make_plan
+from explainkit.graph.incremental.scores import box_scores
+from explainkit.methods.perturbation.windows import Windows, score_windows
 from explainkit.testing import _state, toy_models
 
 TOYS = sorted(toy_models())
@@ -239,3 +243,86 @@ def test_networks(kind, window):
     variants, longest = check(model, torch.randn(3, 12, 10).double(), window)
     assert variants.how == "fx", variants.reasons
     assert longest >= {"Residual": 12, "Branching": 6, "Gated": 2, "Padded": 2}[kind]
+
+
+class Choosing(nn.Module):
+    """Looks at the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 40, 3, padding=1)
+
+    def forward(self, x):
+        y = self.first(x)
+        return (-y if y.mean() > 100 else y).mean((2, 3))
+
+
+def wide():
+    """Large enough to gain from being traced."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 40, 3, padding=1), nn.BatchNorm2d(40), nn.ReLU(), nn.Conv2d(40, 40, 3, 2),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 3),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("score", [None, parse("logit(2) - logit(0)"), lambda out: out[:, 1] ** 2])
+def test_scores_of_any_target(score):
+    model, image = wide(), torch.randn(3, 40, 40)
+    adapter = Adapter(model, score)
+    boxes = box_scores(adapter, image, 1000)
+    places, patches = torch.tensor([[0, 3], [36, 35]]), torch.zeros(2, 3, 4, 5)
+    with torch.no_grad():
+        same(boxes(places, patches), adapter(pasted(image, places, patches)))
+
+
+def test_full_runs_are_said_to_be_the_way():
+    image = torch.randn(3, 40, 40)
+    assert box_scores(wide(), image, 1000) is not None
+    assert box_scores(wide(), image, 1) is None
+    assert box_scores(Choosing().eval(), image, 10**5) is None
+    assert box_scores(Adapter(wide(), parse('channel("0", 3)')), image, 1000) is None
+    variants = Variants(Choosing().eval(), image)
+    assert variants.how == "hooks"
+    assert len(variants.reasons) == 2
+    assert check(Choosing().eval(), image, (3, 4))[0].how == "hooks"
+
+
+def test_windows_over_the_border(monkeypatch):
+    model, image = wide(), torch.randn(3, 42, 38)
+    windows = Windows((42, 38), (9, 7), (4, 5))
+    patches = windows.cut(torch.randn(3, 42, 38))
+    found = score_windows(model, image, windows, patches)
+    monkeypatch.setattr("explainkit.methods.perturbation.windows.box_scores", lambda *_: None)
+    expected = score_windows(model, image, windows, patches)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert not torch.equal(found, expected), "nothing was run on boxes"
+
+
+def test_only_what_a_box_reaches_is_run():
+    model, image = wide(), torch.randn(3, 64, 64)
+    places = torch.cartesian_prod(torch.arange(0, 60, 6), torch.arange(0, 60, 6))
+    variants = Variants(model, image)
+    variants.run(places, torch.zeros(100, 3, 4, 4))
+    plan = variants.plan
+    assert plan.boxes[0].area == 16
+    # the mean is the last that runs on boxes
+    assert plan.local == 6
+    assert plan.seconds < 0.2 * plan.dense
+
+
+def test_whole_maps_where_boxes_are_dearer():
+    model, image = wide(), torch.randn(3, 64, 64)
+    variants = Variants(model, image)
+    same(
+        variants.run(torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 3, 64, 64)),
+        model(torch.zeros(4, 3, 64, 64)).detach(),
+    )
+    assert variants.plan.local == 0
+
+
+def test_the_same_plan_every_time():
+    image = torch.randn(3, 40, 40)
+    places, patches = torch.randint(0, 30, (50, 2)), torch.randn(50, 3, 6, 6)
+    one, other = (Variants(wide(), image).run(places, patches) for _ in range(2))
+    assert torch.equal(one, other)

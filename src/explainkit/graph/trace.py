@@ -211,7 +211,9 @@ class _Root(nn.Module):
         self.structure: Any = None
 
     def forward(self, images: Tensor) -> list[Any]:
-        leaves, self.structure = pytree.tree_flatten(self.module(images))
+        # not by calling it: its own hooks are the caller's, and run when the caller runs it
+        with _length_traced(self.module):
+            leaves, self.structure = pytree.tree_flatten(self.module.forward(images))
         return leaves
 
 
@@ -289,7 +291,7 @@ def _exported(model: nn.Module, example: Tensor) -> Traced:
             nonlocal structure
             names.clear()
             with _outputs(model) as outputs:
-                leaves, structure = pytree.tree_flatten(self.module(images))
+                leaves, structure = pytree.tree_flatten(self.module.forward(images))
             names.extend(path for path, _ in outputs)
             return leaves, [tensor for _, tensor in outputs]
 

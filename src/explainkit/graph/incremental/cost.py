@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 ARITHMETIC = 80e9
 """Multiply-adds and additions per second of one core in a convolution, counted as two each."""
 
@@ -13,6 +15,10 @@ LOOKUP = 40e6
 
 CALL = 20e-6
 """Seconds that calling an operator takes, however small its work."""
+
+
+TRACING = 2e-3
+"""Seconds per module that it takes to trace a model and to read its operators."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,20 @@ class Work:
             + self.places / LOOKUP
             + self.calls * CALL / variants
         )
+
+
+def worth_tracing(model: nn.Module, image: Tensor, variants: int) -> bool:
+    """Whether so many full runs could take longer than to trace the model.
+
+    The work of a run is not known before, so that its bound is taken: each weight of a convolution
+    is used at most once for each pixel, any other weight once.
+
+    Examples:
+        >>> import torch
+        >>> worth_tracing(nn.Conv2d(1, 4, 3), torch.rand(1, 8, 8), 10)
+        False
+    """
+    pixels = image.shape[-2] * image.shape[-1]
+    uses = sum(p.numel() * (pixels if p.dim() == 4 else 1) for p in model.parameters())
+    full = Work(2.0 * uses).seconds(1) * variants
+    return full > TRACING * sum(1 for _ in model.modules())

@@ -210,15 +210,13 @@ def _applied(
     return Local(network.map(action.result), boxes, data)
 
 
-def _finished(
-    network: Program, plan: Plan, values: dict[int, Local | Tensor], count: int
-) -> Any:
+def _finished(network: Program, plan: Plan, values: dict[int, Local | Tensor], count: int) -> Any:
     """Runs what is left on whole maps, for so many variants."""
     traced = network.traced
     keys: dict[fx.Node, int | None] = {step.node: step.key for step in network.steps[: plan.local]}
     keys[traced.image] = network.image
     known: dict[fx.Node, Any] = {}
-    run, sizes = {traced.output}, set()
+    run, sizes = {traced.output}, set[fx.Node]()
     for node in reversed(traced.nodes):
         key = keys.get(node)
         if node in run | sizes and key is None:

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from explainkit.batching import chunk_size, in_chunks
 from explainkit.errors import MethodError
+from explainkit.graph.incremental.scores import BoxScores, box_scores
+
+BLOCK = 1024
+"""Windows whose patches are held at once."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Windows:
 def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
     """Scores an image once for each place of a window, with a patch pasted there.
 
+    Only what a window reaches is run where the model can be traced, else all of it.
+
     Args:
         model: Gives scores ``[batch, classes]``.
         image: ``[channel, height, width]``.
@@ -113,6 +119,9 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
     Returns:
         float64 ``[places, classes]``.
     """
+    score = box_scores(model, image, len(windows))
+    if score is not None:
+        return _score_boxes(score, image, windows, patches)
     size = min(chunk_size(model, image), len(windows))
     canvas = image.new_empty(size, *image.shape)
     boxes, across = windows.boxes(), windows.grid[1]
@@ -128,6 +137,28 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
 
     with torch.no_grad():
         return in_chunks(run, len(windows), size)
+
+
+def _score_boxes(score: BoxScores, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
+    """The same from variants whose boxes lie inside the image."""
+    (height, width), across = windows.window, windows.grid[1]
+    boxes = torch.tensor(windows.boxes())
+    limits = torch.tensor(windows.image) - torch.tensor(windows.window)
+    # a window over the border becomes one inside it that shows a part of the image as it is
+    places = torch.minimum(boxes[:, :2], limits)
+    found = []
+    for start in range(0, len(windows), BLOCK):
+        rows = torch.arange(start, min(start + BLOCK, len(windows)))
+        contents = patches[rows // across, rows % across]
+        for content, place in zip(contents, rows.tolist(), strict=True):
+            top, left, bottom, right = boxes[place].tolist()
+            above, before = places[place].tolist()
+            if (above, before) != (top, left):
+                patch = content[:, : bottom - top, : right - left].clone()
+                content.copy_(image[:, above : above + height, before : before + width])
+                content[:, top - above :, left - before :] = patch
+        found.append(score(places[rows], contents).double())
+    return torch.cat(found)
 
 
 def inpainted(image: Tensor, windows: Windows) -> Tensor:
