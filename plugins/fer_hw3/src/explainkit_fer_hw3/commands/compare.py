@@ -70,12 +70,13 @@ def compare(
     readings = [options.read(network, faces) for network in networks]
     rows = index or _first_of_each(readings)
     stem = f"compare-{'-'.join(tags)}-{split}"
+    about = "-".join([method.rpartition("/")[2], *map(str, (index or [])[:8])])
     met = agreement(*readings)
     figures = {
         "recalls": save_figure(recalls_figure(readings, tags), out / f"{stem}-recalls.png"),
         "maps": _draw_maps(
             networks, tags, faces.subset(rows), method, params, seed,
-            out / f"{stem}-{method.rpartition('/')[2]}.png",
+            out / f"{stem}-{about}.png",
         ),
     }  # fmt: skip
     for what in ("accuracy", "loss"):

@@ -251,6 +251,7 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
         else "parts_fixed"
     )
     own = [one.class_name for one in classes if one.gain.interval[0] > 0]
+    less = [one.class_name for one in classes if one.gain.interval[1] < 0]
     more = every.share.interval[0] > every.area
     return [
         say.paragraph(
@@ -264,6 +265,7 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
             say.say("parts_classes", classes=say.classes(own))
             if own
             else say.say("parts_no_class"),
+            *([say.say("parts_less", classes=say.classes(less))] if less else []),
             *(
                 say.say(
                     "parts_method",
