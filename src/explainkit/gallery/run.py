@@ -1,6 +1,6 @@
 """Runs the cells of one gallery script in this process, and keeps what they show.
 
-It is started by `explainkit.gallery.build` in a process of its own:
+It is started by `explainkit.gallery.builder` in a process of its own:
 ``python -m explainkit.gallery.run SCRIPT FOLDER SEED``.
 """
 

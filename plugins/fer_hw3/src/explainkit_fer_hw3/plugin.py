@@ -1,6 +1,7 @@
 """What the plugin offers. Strings only: importing this imports no torch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from explainkit import hookimpl
 
@@ -24,3 +25,9 @@ def explainkit_models() -> Mapping[str, str]:
 def explainkit_commands() -> str:
     """The study's commands, at ``explainkit run fer_hw3``."""
     return "explainkit_fer_hw3.commands:app"
+
+
+@hookimpl
+def explainkit_gallery() -> Path:
+    """Pages about the faces, the networks and where they look."""
+    return Path(__file__).parent / "gallery"

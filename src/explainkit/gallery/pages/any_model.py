@@ -12,7 +12,8 @@ Order: 20
 # In-place operators, layers that are used twice, outputs in a tuple, a dict or `.logits`: all of
 # it is read as it is. The model is left as it was.
 #
-# Alt: Two smooth colour pictures with their softmax probabilities and saliency maps of fine grain.
+# Alt: Two smooth colour pictures with their softmax probabilities and saliency maps in a fine
+# chequered pattern.
 import torch
 from torch import nn
 

@@ -12,8 +12,9 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # A model is named, or is any PyTorch module of yours; pictures are a float tensor
 # `[batch, channel, height, width]`, normalised as the model was trained.
 #
-# Alt: A drawn angry face, the network's probabilities with angry at 95 %, and two pictures of the
-# integrated gradients: red pixels between and over the brows speak for angry.
+# Alt: A drawn angry face, the network's probabilities with angry at 95 %, and the integrated
+# gradients alone and over the face: red and blue pixels on the frown between the brows, at the eyes
+# and beside the nose.
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
@@ -37,8 +38,8 @@ explanation.plot()
 # %% Another question
 # The same face, but asked for another class: what speaks for fear, and what against it?
 #
-# Alt: The same face explained for fear: the pixels around the brows are blue now, they speak
-# against fear.
+# Alt: The same face explained for fear, at 2 %: red and blue pixels lie mixed on the frown, beside
+# the nose and at the mouth.
 ek.explain(model, faces.images[[14]], "fear", "integrated_gradients").plot()
 
 # %% To look into it

@@ -47,7 +47,8 @@ class GreySquare:
 # Nothing has to be registered to use it from Python; a plugin's hook gives it a name for the
 # command line.
 #
-# Alt: A drawn surprised face and its map by the new method: a red patch on the open mouth.
+# Alt: A drawn surprised face and its map by the new method: red squares on the open mouth and over
+# both eyes.
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
 explanation = ek.explain(model, faces.images[[12]], method=GreySquare())
@@ -65,7 +66,8 @@ print("GreySquare keeps the contract.")
 # %% Beside the built-in one
 # The core's occlusion does the same with fewer passes: it runs only what a square can change.
 #
-# Alt: The face under the new method and the built-in occlusion: the same patch on the mouth.
+# Alt: The face under the new method and the built-in occlusion: the same squares in
+# both; beside them the finer grain of integrated gradients.
 ek.explain(
     model, faces.images[[12]], method=[GreySquare(), "occlusion", "integrated_gradients"]
 ).plot()

@@ -1,0 +1,110 @@
+"""What a heatmap cannot tell.
+
+A map looks like an answer whatever the question was. Four things to know before one is believed,
+each with its numbers.
+
+Topic: Reading maps with care
+Order: 40
+"""
+
+# %% Colour is a choice
+# One map, four scalings. Nothing of the network differs between these pictures; what seems
+# important does.
+#
+# Alt: One map of a happy face four times: faint when scaled to its maximum, ever denser with
+# percentile 99 and 90, and without its sign a bright cloud.
+import torch
+
+import explainkit as ek
+from explainkit.render.compare import coloured, pictures_figure
+
+model = ek.load_model("fer_hw3/cnn")
+faces = ek.load_dataset("fer_hw3/drawn", split="all")
+happy = ek.explain(model, faces.images[[10]], method="saliency")
+scalings = ["max", "percentile:99", "percentile:90", "percentile:97:absolute"]
+pictures_figure(
+    [coloured(happy.heatmap(), scaling)[0] for scaling in scalings],
+    scalings,
+    title="One saliency map, four scalings",
+)
+
+# %% An untrained network has maps too
+# The same face in a network with random weights, which knows nothing about faces. What is alike in
+# both rows comes from the picture and the architecture, not from what was learnt.
+#
+# Alt: Two rows of maps of one face, trained and random network. The random network's maps follow
+# the face's outline as well.
+from explainkit_fer_hw3.models import CNN, build_cnn
+
+torch.manual_seed(0)
+untrained = build_cnn().eval()
+untrained.explainkit_spec = CNN
+names = ["saliency", "input_x_gradient", "guided_backprop", "occlusion"]
+both = [ek.explain(one, faces.images[[10]], "happy", names) for one in (model, untrained)]
+pictures_figure(
+    [coloured(one.heatmap())[0] for found in both for one in found],
+    [f"{name}, {which}" for which in ("trained", "random") for name in names],
+    columns=4,
+    title="Maps for happy, of the trained and of a random network",
+)
+
+# %%
+# The rank correlation of the two maps' absolute values, for each method. A method whose maps hardly
+# change when all that was learnt is gone cannot tell what was learnt (Adebayo et al., 2018,
+# arXiv:1810.03292).
+
+
+def correlation(first, second):
+    """Spearman's, of absolute values."""
+    ranks = [one.heatmap().abs().flatten().argsort().argsort().double() for one in (first, second)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+
+[
+    {"method": name, "trained against random": correlation(first, second)}
+    for name, first, second in zip(names, *both, strict=True)
+]
+
+# %% A wrong reading has a map as good as a right one
+# Among drawn faces, those that the network reads wrongly with the greatest confidence. Their maps
+# for the wrong class look no worse than those of a right reading.
+#
+# Alt: Three drawn faces that are read wrongly, with probabilities and maps for the class that was
+# read: speckles on brows, eyes and mouth like on any other face.
+from explainkit.render.figure import study_figure
+
+test = ek.load_dataset("fer_hw3/drawn", split="public_test")
+with torch.no_grad():
+    chances = torch.cat([model(test.images[i : i + 100]).softmax(1) for i in range(0, 700, 100)])
+confidence, read = chances.max(1)
+wrong = torch.where(read != test.labels, confidence, -1).argsort(descending=True)[:3]
+misread = ek.explain(model, test.images[wrong], method="saliency")
+study_figure(misread, labels=test.labels[wrong].tolist())
+
+# %% Does it matter to the network?
+# The score should fall when what a map calls most relevant is hidden. Hidden here: a fifth of
+# the pixels, set to the mean grey: the most relevant by a map, or a fifth at random (mean of 20
+# draws). The mean fall of the score over 35 faces:
+subset = faces.images[:35]
+with torch.no_grad():
+    target = model(subset).argmax(1)
+    before = model(subset).gather(1, target[:, None])[:, 0]
+
+
+def fall(importance):
+    """Mean fall of the score when the fifth of the pixels that matter most is hidden."""
+    order = importance.flatten(1).argsort(descending=True)[:, : 48 * 48 // 5]
+    hidden = subset.flatten(1).scatter(1, order, 0.0).reshape(subset.shape)
+    with torch.no_grad():
+        return float((before - model(hidden).gather(1, target[:, None])[:, 0]).mean())
+
+
+generator = torch.Generator().manual_seed(0)
+random = [fall(torch.rand(35, 48, 48, generator=generator)) for _ in range(20)]
+found = {
+    name: fall(ek.explain(model, subset, target, name).heatmap())
+    for name in ("saliency", "integrated_gradients", "occlusion")
+}
+[{"hidden first": name, "mean fall of the score": value} for name, value in found.items()] + [
+    {"hidden first": "pixels at random", "mean fall of the score": sum(random) / len(random)}
+]

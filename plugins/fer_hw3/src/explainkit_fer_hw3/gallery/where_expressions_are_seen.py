@@ -1,0 +1,79 @@
+"""Where each expression is seen.
+
+One map is one face. The mean over many faces of a class tells where the network looks for that
+expression, and as every pixel's part is known, it can be said in numbers.
+
+Topic: Where the network looks
+Order: 30
+"""
+
+# %% The mean map of each class
+# Integrated gradients of 20 faces per class, explained for their true class. Drawn faces are framed
+# alike, with the eyes near one place, so that means of pictures and maps are not a blur.
+#
+# Alt: Two rows of seven pictures. Above, the mean face of each expression; below, the mean size of
+# the map over it: bright at brows, eyes and mouth.
+import torch
+
+import explainkit as ek
+from explainkit.render.compare import coloured, pictures_figure
+from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
+
+model = ek.load_model("fer_hw3/cnn")
+faces = load_drawn(split="public_test", count=140)
+found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=20)
+sizes = found.heatmap().abs()
+mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
+mean_maps = torch.stack([sizes[faces.labels == c].mean(0) for c in range(7)])
+pictures_figure(
+    [face.numpy() for face in mean_faces] + coloured(mean_maps, "max:absolute"),
+    [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
+    title="Mean face and mean |integrated gradients| of each class",
+    subtitle="20 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
+)
+
+# %% In numbers
+# How much of the map lies on each part, over how much of the picture that part is: 1 is what a map
+# without preference has. The three parts of the highest density in each class:
+rows = []
+for c, name in enumerate(CLASS_NAMES):
+    of_class = faces.labels == c
+    parts, weights = faces.parts[of_class], sizes[of_class]
+    density = {}
+    for p, part in enumerate(PARTS):
+        here = parts == p
+        if here.float().mean() > 0.002:
+            density[part] = float(weights[here].sum() / weights.sum() / here.float().mean())
+    best = sorted(density, key=density.get, reverse=True)[:3]
+    rows.append(
+        {"expression": name}
+        | {f"{place}.": f"{part} ({density[part]:.1f})" for place, part in enumerate(best, 1)}
+    )
+rows
+
+# %% Is it really used?
+# A map says where the score is sensitive. Relaxing a part and nothing else tells what it is worth:
+# the mean fall of the true class's score when the mouth, or the brows, show no expression.
+from explainkit_fer_hw3.faces import PART_UNITS, draw
+
+mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
+
+
+def scores(label, **how):
+    """The scores of one class for 20 faces of it."""
+    drawn = draw([label] * 20, seed=99, **how)
+    pixels = torch.from_numpy(drawn.pixels).float() / 255
+    with torch.no_grad():
+        return model((pixels - mean) / std)[:, label]
+
+
+[
+    {"expression": name}
+    | {
+        f"{part} at rest": float((scores(c) - scores(c, neutral=part)).mean())
+        for part in PART_UNITS
+    }
+    for c, name in enumerate(CLASS_NAMES)
+    if name != "neutral"
+]

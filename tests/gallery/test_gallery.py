@@ -1,0 +1,278 @@
+"""The gallery: pages say what scripts did, are reused only when nothing changed, and fail loudly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from PIL import Image
+
+from explainkit import plugins
+from explainkit.errors import GalleryError, PluginError, UnknownNameError
+from explainkit.gallery import build
+from explainkit.gallery.page import notebook
+from explainkit.gallery.run import run
+from explainkit.gallery.script import OUTPUTS, read
+from explainkit.plugins import Plugins
+
+SCRIPT = '''
+"""A page about numbers.
+
+What it is *for*.
+
+Topic: Sums
+Order: 5
+Command: explainkit list
+"""
+
+# %% First
+# Words with `code`.
+#
+# Alt: An empty
+# figure.
+from matplotlib.figure import Figure
+
+Figure(figsize=(2, 1))
+
+# %%
+print("shown")
+[{"name": "a|b", "value": 0.123456}, {"name": "c", "value": -2}]
+
+# %% [markdown]
+# Only words.
+'''
+FAILING = SCRIPT.replace('print("shown")', "a_name_that_is_not_there")
+
+
+@pytest.fixture
+def site(fakes, tmp_path, monkeypatch):
+    """A plugin with one gallery script, and a function that builds its pages."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    page = folder / "numbers.py"
+    page.write_text(SCRIPT)
+    fakes.add(
+        "sums",
+        f"""
+        from pathlib import Path
+        from explainkit import hookimpl
+
+        @hookimpl
+        def explainkit_gallery():
+            return Path({str(folder)!r})
+        """,
+    )
+    found = Plugins(fakes.entry_points())
+    monkeypatch.setattr(plugins, "default", lambda: found)
+
+    def make(**options):
+        return list(build(tmp_path / "out", "sums", **options))
+
+    make.script, make.out = page, tmp_path / "out"
+    return make
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Scripts run in this process, which has torch already: for what the process is no part of."""
+
+    def in_process(script, folder, work, seed, max_seconds):
+        (folder / OUTPUTS).write_text(json.dumps(run(script.path, folder, seed)))
+
+    monkeypatch.setattr("explainkit.gallery.builder._run", in_process)
+
+
+def test_a_script_is_read(tmp_path):
+    path = tmp_path / "numbers.py"
+    path.write_text(SCRIPT)
+    script = read(path)
+    assert (script.title, script.lead) == ("A page about numbers", "What it is *for*.")
+    assert (script.topic, script.order, script.command) == ("Sums", 5, "explainkit list")
+    first, second, third = script.cells
+    assert (first.title, first.text) == ("First", "Words with `code`.")
+    assert first.alt == "An empty figure."
+    assert path.read_text().splitlines()[first.line - 1] == "from matplotlib.figure import Figure"
+    assert second.code.startswith("print")
+    assert (third.title, third.text, third.code) == ("", "Only words.", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 1", '"""Title."""\nx = 1', "# %%\nx = 1", '"""T."""\n# %%\n(']
+)
+def test_what_is_no_script_is_refused(text, tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(GalleryError, match="expected"):
+        read(path)
+
+
+def test_a_new_plugins_page_appears_with_its_hook_alone(site):
+    (built,) = site()
+    assert (built.page, built.reused) == ("sums/numbers", False)
+    page = (site.out / "sums/numbers.md").read_text()
+    assert page.startswith("# A page about numbers\n\nWhat it is *for*.\n\n## First\n\nWords with")
+    assert "![An empty figure.](numbers-1.png)" in page
+    assert "```text\nshown\n```" in page
+    assert "| a\\|b | 0.1235 |" in page
+    assert "| c | -2 |" in page
+    assert "```sh\nexplainkit list\n```" in page
+    for name in ("numbers.py", "numbers.ipynb"):
+        assert f"({name})" in page
+    with Image.open(site.out / "sums/numbers-1.png") as image:
+        assert image.size == (200, 100)
+    index = (site.out / "index.md").read_text()
+    assert "## sums" in index
+    assert "### Sums" in index
+    assert "(sums/numbers-thumbnail.png)](sums/numbers.md)" in index
+    entry = json.loads((site.out / "manifest.json").read_text())["pages"]["sums/numbers"]
+    assert {"script", "library", "weights", "seconds"} <= set(entry)
+
+
+def test_unchanged_pages_are_reused_and_changed_ones_are_not(site, here):
+    site()
+    before = (site.out / "sums/numbers.md").stat().st_mtime_ns
+    (again,) = site()
+    assert again.reused
+    assert (site.out / "sums/numbers.md").stat().st_mtime_ns == before
+    site.script.write_text(SCRIPT.replace("shown", "other"))
+    (changed,) = site()
+    assert not changed.reused
+    assert "other" in (site.out / "sums/numbers.md").read_text()
+    (seeded,) = site(seed=1)
+    assert not seeded.reused
+    (site.out / "sums/numbers-1.png").unlink()
+    (lost,) = site(seed=1)
+    assert not lost.reused
+
+
+@pytest.mark.parametrize("suffix", [".py", ".safetensors", ".css"])
+def test_a_change_of_library_or_weights_is_seen(suffix, site, here, tmp_path, monkeypatch):
+    package = tmp_path / "a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins.default(), "package_of", lambda name: "a_package")
+    site()
+    assert site()[0].reused
+    (package / f"new{suffix}").write_text("1")
+    assert not site()[0].reused
+    (package / f"new{suffix}").write_text("2")
+    assert not site()[0].reused
+    assert site()[0].reused
+
+
+def test_a_failing_script_fails_the_build_and_writes_nothing(site):
+    site.script.write_text(FAILING)
+    with pytest.raises(GalleryError, match="NameError") as caught:
+        site()
+    (trace,) = caught.value.__notes__
+    line = FAILING.splitlines().index("a_name_that_is_not_there") + 1
+    assert f'numbers.py", line {line}' in trace
+    assert not site.out.exists()
+
+
+def test_a_script_that_hangs_is_stopped(site):
+    site.script.write_text(SCRIPT.replace('print("shown")', "while True: pass"))
+    with pytest.raises(GalleryError, match="longer than 8 s"):
+        site(max_seconds=8)
+
+
+def test_a_figure_without_words_is_refused(tmp_path):
+    path = tmp_path / "mute.py"
+    path.write_text(SCRIPT.replace("# Alt: An empty\n# figure.\n", ""))
+    with pytest.raises(GalleryError, match="# Alt: …"):
+        run(path, tmp_path)
+
+
+def test_pages_of_scripts_that_are_gone_go_and_foreign_files_stay(site, here):
+    site()
+    own = site.out / "sums/notes.md"
+    own.write_text("mine")
+    site.script.rename(site.script.with_name("other.py"))
+    site()
+    assert {path.name for path in (site.out / "sums").iterdir() if "numbers" in path.name} == set()
+    assert own.read_text() == "mine"
+
+
+def test_a_page_that_needs_an_absent_plugin_is_left_out(site):
+    site.script.write_text(SCRIPT.replace("Topic:", "Needs: nobody_has_this\nTopic:"))
+    (built,) = site()
+    assert built.missing == "nobody_has_this"
+    assert not (site.out / "sums").exists()
+
+
+def test_the_same_seed_gives_the_same_page(tmp_path):
+    path = tmp_path / "dice.py"
+    path.write_text(
+        dedent('''
+        """Dice."""
+        # %%
+        import random, numpy, torch
+
+        [random.random(), float(numpy.random.rand()), float(torch.rand(1))]
+        ''')
+    )
+    first, second, other = (run(path, tmp_path, seed) for seed in (3, 3, 4))
+    assert first == second != other
+
+
+def test_the_notebook_is_one(tmp_path):
+    path = tmp_path / "numbers.py"
+    path.write_text(SCRIPT)
+    book = json.loads(notebook(read(path)))
+    assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    assert [cell["cell_type"] for cell in book["cells"]] == [
+        "markdown", "markdown", "code", "code", "markdown",
+    ]  # fmt: skip
+    assert len({cell["id"] for cell in book["cells"]}) == 5
+    code = "".join(book["cells"][2]["source"])
+    assert code == "from matplotlib.figure import Figure\n\nFigure(figsize=(2, 1))"
+
+
+def test_a_damaged_manifest_and_unknown_plugins_are_one_line(site, here):
+    site()
+    (site.out / "manifest.json").write_text("{")
+    with pytest.raises(GalleryError, match="damaged"):
+        site()
+    with pytest.raises(UnknownNameError):
+        list(build(site.out / "elsewhere", "nobody"))
+
+
+@pytest.mark.parametrize(
+    ("value", "match"), [("'a'", "not a pathlib"), ("Path('/no/such')", "no folder")]
+)
+def test_a_hook_that_returns_no_folder_is_a_broken_plugin(value, match, fakes):
+    fakes.add(
+        "odd",
+        f"""
+        from pathlib import Path
+        from explainkit import hookimpl
+
+        @hookimpl
+        def explainkit_gallery():
+            return {value}
+        """,
+    )
+    with pytest.raises(PluginError, match=match):
+        Plugins(fakes.entry_points()).offer("odd", "explainkit_gallery")
+
+
+def test_the_command_prints_the_traceback_and_fails(tmp_path):
+    """The core's own pages are found; a failing script of a plugin is covered above."""
+    done = subprocess.run(
+        [sys.executable, "-m", "explainkit", "gallery", "build", "--out", tmp_path, "--plugin", "no"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no plugin is named 'no'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(plugins.__file__).parent.glob("gallery/pages/*.py")), ids=lambda p: p.stem
+)
+def test_the_cores_own_scripts_are_scripts(path):
+    script = read(path)
+    assert script.lead
+    assert script.topic != "Pages"
