@@ -108,10 +108,6 @@ class MaskTable:
     clean: Tensor
     partial: bool = False
 
-    def counts(self) -> Tensor:
-        """Masks scored of each image, int64 ``[batch]``."""
-        return torch.tensor([len(scores) for scores in self.scores])
-
 
 def score_masks(model: nn.Module, image: Tensor, masks: Masks, which: int, part: slice) -> Tensor:
     """Scores of one image under some of its masks, float64 ``[len, classes]``."""
