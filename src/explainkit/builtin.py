@@ -10,6 +10,8 @@ from explainkit.hookspecs import hookimpl
 def explainkit_methods() -> Mapping[str, str]:
     """The core's methods, by name so that torch is imported only when one is used."""
     return {
+        "attention_rollout": "explainkit.methods.attention.rollout:AttentionRollout",
+        "gradient_rollout": "explainkit.methods.attention.rollout:GradientRollout",
         "guided_backprop": "explainkit.methods.propagation.guided:GuidedBackprop",
         "deconvnet": "explainkit.methods.propagation.guided:Deconvnet",
         "deeplift": "explainkit.methods.propagation.deeplift:DeepLift",
@@ -22,9 +24,11 @@ def explainkit_methods() -> Mapping[str, str]:
         "finercam": "explainkit.methods.cam.finer:FinerCAM",
         "gradcam": "explainkit.methods.cam.gradient:GradCAM",
         "gradcam_plus_plus": "explainkit.methods.cam.gradient:GradCAMPlusPlus",
+        "guided_gradcam": "explainkit.methods.cam.guided:GuidedGradCAM",
         "hirescam": "explainkit.methods.cam.gradient:HiResCAM",
         "kpca_cam": "explainkit.methods.cam.eigen:KPCACAM",
         "layercam": "explainkit.methods.cam.gradient:LayerCAM",
+        "recipro_cam": "explainkit.methods.cam.recipro:ReciproCAM",
         "shapleycam": "explainkit.methods.cam.shapley:ShapleyCAM",
         "xgradcam": "explainkit.methods.cam.gradient:XGradCAM",
         "blur_ig": "explainkit.methods.path.blur:BlurIG",

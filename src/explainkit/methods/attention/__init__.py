@@ -1,0 +1,1 @@
+"""What transformers attend to, weighted by what it means for the score."""

@@ -1,0 +1,162 @@
+"""The attention matrices of any model, and the gradients that reach them.
+
+However attention is written, while operators are recorded it is a softmax whose output is a factor
+of a later product, through reshapes, dropout and scales at most.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from explainkit.errors import MethodError
+from explainkit.graph.backward import Gradients, Operator, propagate
+from explainkit.graph.names import SHAPES
+from explainkit.graph.tape import Record, Trace, nodes_from
+from explainkit.methods.propagation.rules import seeds_of
+
+KEEP = frozenset({"_softmax", "_safe_softmax"})
+"""The operators whose outputs are attention matrices."""
+
+PRODUCTS = frozenset({"bmm", "mm", "baddbmm"})
+
+_PASSING = SHAPES | {"native_dropout", "mul", "div"}
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """One attention of a model.
+
+    Attributes:
+        values: ``[batch, head, query, key]``; each row sums to one.
+        gradient: ``∂ score / ∂ values``, of the same shape; None where it was not asked for.
+    """
+
+    values: Tensor
+    gradient: Tensor | None = None
+
+
+def softmax_behind(trace: Trace, node: Node | None) -> Node | None:
+    """The softmax that makes a factor of a product; None where something else does."""
+    while node is not None:
+        record = trace.record_of(node)
+        if record is None or record.name in KEEP:
+            return node if record is not None else None
+        below = [inner for inner, _ in node.next_functions if inner is not None]
+        if record.name not in _PASSING or len(below) != 1:
+            return None
+        node = below[0]
+    return None
+
+
+def attention_nodes(trace: Trace) -> dict[Node, Record]:
+    """Every attention that the scores depend on, first to last."""
+    found: dict[Node, Record] = {}
+    root = trace.scores.grad_fn
+    for node in nodes_from(root) if root is not None else ():
+        record = trace.record_of(node)
+        factors = [below for below, _ in node.next_functions if below is not None]
+        if record is None or record.name not in PRODUCTS or len(factors) < 2:  # noqa: PLR2004
+            continue
+        for factor in factors:
+            source = softmax_behind(trace, factor)
+            call = None if source is None else trace.record_of(source)
+            if source is not None and call is not None:
+                found[source] = call
+    return dict(sorted(found.items(), key=lambda item: item[0]._sequence_nr()))
+
+
+class _Arriving:
+    """The plain gradient, noted where it reaches an attention, until it has reached them all."""
+
+    keep = KEEP
+
+    def __init__(self, nodes: Collection[Node]) -> None:
+        self.missing = set(nodes)
+        self.found: dict[Node, Tensor] = {}
+
+    def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        if operator.node in self.missing and gradients[0] is not None:
+            self.missing.remove(operator.node)
+            self.found[operator.node] = gradients[0]
+        if not self.missing:
+            return [None] * len(operator.depends), "not walked"
+        return operator.gradient(*gradients), "gradient"
+
+
+def arriving(trace: Trace, target: Tensor, nodes: Collection[Node]) -> Mapping[Node, Tensor]:
+    """The gradient of each image's target with respect to what some operators put out."""
+    rules = _Arriving(nodes)
+    propagate(trace, seeds_of(trace, target), rules)
+    return rules.found
+
+
+def per_head(value: Tensor, batch: int, method: str) -> Tensor:
+    """A softmax's output or its gradient as ``[batch, head, query, key]``, at least float32.
+
+    Raises:
+        MethodError: It belongs to windows of the image, or has other axes.
+    """
+    shape = list(value.shape)
+    if value.dim() == 3 and len(value) % batch == 0:  # noqa: PLR2004
+        value = value.reshape(batch, -1, *value.shape[1:])
+    if value.dim() != 4 or len(value) != batch:  # noqa: PLR2004
+        raise MethodError(
+            f"{method}: expected attention among all tokens of an image, "
+            f"[{batch}, head, query, key], got {shape}: windows of an image (Swin) have no common "
+            "matrix to follow; use libragrad, another gradient method or a class-activation map"
+        )
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def matrices(trace: Trace, target: Tensor, method: str, *, every: bool) -> list[Matrix]:
+    """The attention matrices of a forward, first to last.
+
+    Args:
+        trace: A forward with the values of `KEEP`.
+        target: int64 ``[batch]``.
+        method: For errors.
+        every: Whether all of them come with their gradient, or the last one only.
+
+    Raises:
+        MethodError: The model has no attention, or attends within windows or between other tokens.
+    """
+    nodes = attention_nodes(trace)
+    if not nodes:
+        raise MethodError(
+            f"{method}: expected a model with attention, a softmax whose output is multiplied with "
+            "values, got none that the score depends on: use a gradient method or a "
+            "class-activation map"
+        )
+    batch = len(trace.inputs)
+    values = [per_head(record.output, batch, method) for record in nodes.values()]
+    _check_chain(values, method)
+    found = arriving(trace, target, nodes if every else [list(nodes)[-1]])
+    return [
+        Matrix(value, per_head(found[node], batch, method) if node in found else None)
+        for node, value in zip(nodes, values, strict=True)
+    ]
+
+
+def _check_chain(values: list[Tensor], method: str) -> None:
+    """Each matrix must lead from all tokens to all tokens; the last may read them for the head."""
+    tokens = values[0].shape[3]
+    shapes = [list(value.shape[2:]) for value in values]
+    if any(s != [tokens, tokens] for s in shapes[:-1]) or shapes[-1][1] != tokens:
+        raise MethodError(
+            f"{method}: expected attention among the same tokens in every layer, got matrices "
+            f"{' and '.join(map(str, dict.fromkeys(map(tuple, shapes))))}: use libragrad, another "
+            "gradient method or a class-activation map"
+        )
+
+
+def read_by_head(last: Matrix) -> Tensor:
+    """Which tokens the score reads after the last attention, ``[batch, 1, query]``, summing to one.
+
+    The gradient tells: it reaches the rows of no other token. All zero where it reaches none.
+    """
+    assert last.gradient is not None
+    rows = (last.gradient != 0).any(3).any(1).to(last.values)
+    return (rows / rows.sum(1, keepdim=True).clamp(min=1))[:, None]
