@@ -28,8 +28,8 @@ from explainkit.types import (
 from explainkit.weights import build, load_file
 
 if TYPE_CHECKING:
-    from explainkit.maximize.host import Objective
     from explainkit.maximize.problem import Maximizer
+    from explainkit.maximize.request import Objective
     from explainkit.visualization import Visualization
 
 AnyMethod = str | Method | type[Method]
@@ -382,7 +382,8 @@ def maximize(
         >>> v.images.shape, v.trace.shape, v.layer
         (torch.Size([1, 1, 7, 9]), torch.Size([4, 1]), '0')
     """
-    from explainkit.maximize.host import Request, visualize
+    from explainkit.maximize.host import visualize
+    from explainkit.maximize.request import Request
 
     module = load_model(model) if isinstance(model, str | Path) else model
     ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))

@@ -8,7 +8,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from explainkit.outputs import as_targets
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import (
     Expression,
@@ -18,6 +17,7 @@ from explainkit.expressions.algebra import (
     Term,
     operand,
 )
+from explainkit.outputs import as_targets
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Direction(LayerTerm):
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``mean_{y,x} Σ_k v_k a[k, y, x]``."""
-        mean = _channel_means(scope.layer(self.layer))
+        mean = channel_means(scope.layer(self.layer))
         wrong = [len(node.vector) for node in nodes if len(node.vector) != mean.shape[1]]
         if wrong:
             raise TargetError(
@@ -149,7 +149,7 @@ class Direction(LayerTerm):
         return (mean * mean.new_tensor([node.vector for node in nodes])).sum(1)
 
 
-def _channel_means(found: Tensor) -> Tensor:
+def channel_means(found: Tensor) -> Tensor:
     """``[batch, channel]``: the mean over space, or over tokens."""
     if _channels_last(found):
         return found.mean(1)
