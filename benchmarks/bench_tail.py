@@ -1,0 +1,201 @@
+"""Running only what changed: occlusion on boxes and ablation on tails, beside full runs and Captum.
+
+Rounds are interleaved, the median is taken, a warm-up round is dropped; ours is the whole public
+call, tracing included. The floor counts the multiply-adds of the box that each window reaches, all
+that an exact method must do; the bound is its inverse. ``bare`` runs the network on every occluded
+picture and does nothing else, as it comes and with channels last in memory.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import captum.attr
+import torch
+from memory import peak_mb
+from networks import mobilenet_v2, resnet50, vgg16
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.graph.default_layer import default_layer
+from explainkit.graph.incremental.regions import Boxes, Span
+from explainkit.graph.incremental.run import Variants, make_plan
+from explainkit.graph.tail import tail
+from explainkit.methods.perturbation.windows import Windows
+from explainkit_fer_hw3.models import build_cnn
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] = {
+    "FER CNN": (build_cnn, (1, 48, 48), 64),
+    "VGG-16": (vgg16, (3, 224, 224), 16),
+    "ResNet-50": (resnet50, (3, 224, 224), 16),
+    "MobileNetV2": (mobilenet_v2, (3, 224, 224), 32),
+}
+"""Builder, image shape, pictures at once that full runs are fastest with."""
+
+CASES = [
+    ("FER CNN", 8, 4), ("FER CNN", 4, 2), ("VGG-16", 32, 16), ("ResNet-50", 32, 16),
+    ("MobileNetV2", 32, 16),
+]  # fmt: skip
+
+
+def prepare(name: str) -> tuple[nn.Module, Tensor, int]:
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    build, shape, batch = NETWORKS[name]
+    return build().eval().requires_grad_(False), torch.randn(1, *shape), batch
+
+
+def occluded(image: Tensor, windows: Windows) -> Tensor:
+    pictures = image.repeat(len(windows), 1, 1, 1)
+    for picture, (top, left, bottom, right) in zip(pictures, windows.boxes(), strict=True):
+        picture[:, top:bottom, left:right] = 0
+    return pictures
+
+
+def bare(
+    model: nn.Module, image: Tensor, windows: Windows, batch: int, layout: torch.memory_format
+) -> Tensor:
+    with torch.inference_mode():
+        pictures = occluded(image, windows).split(batch)
+        return torch.cat([model(part.contiguous(memory_format=layout)) for part in pictures])
+
+
+def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
+    """Share of the multiply-adds that is left when each window's own box is recomputed."""
+    network = Variants(model, image[0])._network
+    left = whole = 0.0
+    for top, left_, bottom, right in windows.boxes():
+        rows = Span(torch.tensor([top]), bottom - top)
+        columns = Span(torch.tensor([left_]), right - left_)
+        boxes = make_plan(network, Boxes(rows, columns)).boxes
+        for step in network.steps:
+            for action in step.actions:
+                # the means at the end have no box
+                if action.result in boxes and step.work.operations:
+                    sources = [boxes[source] for source in action.sources]
+                    left += action.operator.work(sources, boxes[action.result]).operations
+                    whole += step.work.operations
+    return left / whole
+
+
+def candidates(name: str, window: int, stride: int) -> dict[str, Callable[[], object]]:
+    model, image, batch = prepare(name)
+    windows = Windows(image.shape[2:], (window, window), (stride, stride))
+    captums = captum.attr.Occlusion(model)
+    sliding = {"window": window, "stride": stride}
+    channels = image.shape[1]
+    return {
+        "bare": lambda: bare(model, image, windows, batch, torch.contiguous_format),
+        "bare, channels last": lambda: bare(model, image, windows, batch, torch.channels_last),
+        "captum tuned": lambda: captums.attribute(
+            image, (channels, window, window), (channels, stride, stride), target=0,
+            perturbations_per_eval=batch,
+        ),
+        "explainkit": lambda: ek.explain(model, image, 0, "occlusion", **sliding),
+    }  # fmt: skip
+
+
+def median_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak(name: str, window: int, stride: int, what: str) -> float:
+    """Megabytes above the level before the call, in this fresh process."""
+    call = candidates(name, window, stride)[what]
+    small = candidates("FER CNN", 24, 24)
+    for warm in small.values():
+        warm()  # imports are not the method's memory
+    model, image, _ = prepare(name)
+    model(image)
+    before = peak_mb()
+    call()
+    return peak_mb() - before
+
+
+def difference(name: str, window: int, stride: int) -> float:
+    """Largest difference of the scores to full runs, relative to the largest score."""
+    model, image, batch = prepare(name)
+    windows = Windows(image.shape[2:], (window, window), (stride, stride))
+    expected = bare(model, image, windows, batch, torch.contiguous_format)
+    places = torch.tensor(windows.boxes())[:, :2]
+    patches = image.new_zeros(len(places), image.shape[1], window, window)
+    found = Variants(model, image[0]).run(places, patches)
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def occlusion(name: str, window: int, stride: int, rounds: int) -> None:
+    model, image, _ = prepare(name)
+    windows = Windows(image.shape[2:], (window, window), (stride, stride))
+    share = floor(model, image, windows)
+    times = median_seconds(candidates(name, window, stride), rounds)
+    print(
+        f"\n{name}, window {window}, stride {stride}: {len(windows)} places, floor {share:.3f} "
+        f"(bound {1 / share:.1f}), largest difference {difference(name, window, stride):.1e}"
+    )
+    for what, value in times.items():
+        command = [sys.executable, __file__, "--peak", name, str(window), str(stride), what]
+        memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(
+            f"  {what:22}{value:9.3f} s{times['bare'] / value:8.2f} x{float(memory):9.0f} MB peak"
+        )
+
+
+def ablation(name: str, rounds: int) -> None:
+    """Every channel of the layer before the pooling set to zero in turn."""
+    model, image, batch = prepare(name)
+    layer = default_layer(model, image)
+
+    def ours() -> Tensor:
+        with torch.inference_mode():
+            after = tail(model, layer, image)
+            value = after.value(image)
+            found = []
+            for part in torch.arange(value.shape[1]).split(256):
+                variants = value.repeat(len(part), 1, 1, 1)
+                variants[torch.arange(len(part)), part] = 0
+                found.append(after.run(variants, torch.zeros_like(part)))
+            return torch.cat(found)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(image.repeat(batch, 1, 1, 1))
+
+    times = median_seconds({"tail": ours, "forward": forward}, rounds)
+    with torch.inference_mode():
+        channels = tail(model, layer, image).value(image).shape[1]
+    full = times["forward"] / batch * channels
+    print(
+        f"\n{name}, {channels} channels of layer {layer!r} set to zero in turn: "
+        f"{times['tail']:.3f} s on the tail, {full:.2f} s of bare forwards "
+        f"({full / times['tail']:.0f} x)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        name, window, stride, what = options.peak
+        print(peak(name, int(window), int(stride), what))
+        return
+    print(f"{options.rounds} interleaved rounds, 2 threads, torch {torch.__version__}")
+    for name, window, stride in CASES:
+        occlusion(name, window, stride, options.rounds)
+    for name in ("FER CNN", "ResNet-50"):
+        ablation(name, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
