@@ -124,9 +124,9 @@ def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapp
     """
     if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
         return {path: ready.activations[path].detach() for path in layers}
-    module = model.owner if isinstance(model, Adapter) else model
-    with torch.no_grad(), capture(module, layers) as outputs:
-        module(inputs.clone())
+    owner, runs = (model.owner, model.module) if isinstance(model, Adapter) else (model, model)
+    with torch.no_grad(), capture(owner, layers) as outputs:
+        runs(inputs.clone())
     return {path: single(outputs[path], path) for path in layers}
 
 

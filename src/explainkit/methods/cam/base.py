@@ -14,7 +14,7 @@ from explainkit.errors import MethodError, ModelError
 from explainkit.graph.default_layer import default_layer
 from explainkit.methods.cam.layout import Layout, layout_of
 from explainkit.passes import Needs, gradients
-from explainkit.types import Attribution, ModelSpec
+from explainkit.types import Attribution, Method, ModelSpec
 
 Upsample = Literal["bilinear", "bicubic", "nearest"]
 
@@ -23,7 +23,7 @@ _defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDic
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The caller's model, which layer paths name."""
-    return model.module if isinstance(model, Adapter) else model
+    return model.owner if isinstance(model, Adapter) else model
 
 
 def layers_of(
@@ -111,11 +111,22 @@ class CAM:
             "layer": ", ".join(layers),
             "grid": grids[0] if len(grids) == 1 else grids,
         }
-        if remarks:
-            diagnostics["warnings"] = list(remarks)
+        found = [*remarks]
+        if self.relu and any(map(_all_negative, maps)):
+            found.append(
+                "the layer speaks against the target everywhere in some image, so that relu=True "
+                "leaves nothing: see the signed map with relu=False"
+            )
+        if found:
+            diagnostics["warnings"] = found
         return Attribution(
             large[0] if len(large) == 1 else torch.stack(large).mean(0), diagnostics=diagnostics
         )
+
+
+def _all_negative(one: Tensor) -> bool:
+    """Whether a map ``[batch, height, width]`` has an image without a positive value."""
+    return bool(((one <= 0).flatten(1).all(1) & (one < 0).flatten(1).any(1)).any())
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,17 @@ class GradientCAM(CAM):
 def precise(value: Tensor) -> Tensor:
     """At least float32: sums over places and channels overflow or lose their digits below."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def as_gradient_cam(base: Method) -> GradientCAM:
+    """A method that must be a CAM made of gradients.
+
+    Raises:
+        MethodError: It is not.
+    """
+    if not isinstance(base, GradientCAM):
+        raise MethodError(f"base: expected a gradient CAM such as GradCAM(), got {base!r}")
+    return base
 
 
 def check_reached(slope: Tensor, layout: Layout, path: str) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError, TargetError
-from explainkit.methods.cam.base import GradientCAM
+from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
 from explainkit.passes import Needs
-from explainkit.types import Attribution
+from explainkit.types import Attribution, Method
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ class FinerCAM:
         ('1', torch.Size([4, 3]))
     """
 
-    base: GradientCAM = field(default_factory=GradCAM)
+    base: Method = field(default_factory=GradCAM)
     strength: float = 1.0
     similar: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, GradientCAM):
-            raise MethodError(f"base: expected a gradient CAM such as GradCAM(), got {self.base!r}")
+        as_gradient_cam(self.base)
         if self.similar < 1:
             raise MethodError(f"similar: expected at least 1 class, got {self.similar}")
         if not 0 <= self.strength < float("inf"):
@@ -52,7 +51,7 @@ class FinerCAM:
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """What its base needs."""
-        return self.base.needs(model, inputs)
+        return as_gradient_cam(self.base).needs(model, inputs)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; the similar classes in diagnostics."""
@@ -70,5 +69,7 @@ class FinerCAM:
         # of the similar ones alone: the same shares, and none that underflow
         shares = scores.gather(1, similar).softmax(1)
         weights = torch.zeros_like(scores).scatter(1, similar, -self.strength * shares)
-        found = self.base.of_score(model, inputs, weights.scatter(1, target[:, None], 1.0))
+        found = as_gradient_cam(self.base).of_score(
+            model, inputs, weights.scatter(1, target[:, None], 1.0)
+        )
         return Attribution(found.values, diagnostics={**found.diagnostics, "similar": similar})

@@ -39,6 +39,19 @@ class Layout:
         places = value[:, self.prefix : self.prefix + math.prod(self.grid)]
         return places.transpose(1, 2).reshape(len(value), -1, *self.grid)
 
+    def over(self, masks: Tensor, value: Tensor) -> Tensor:
+        """Masks ``[n, height, width]``, shaped to be multiplied with the layer's output.
+
+        Class and register tokens are left as they are.
+        """
+        if self.kind == "channels first":
+            return masks[:, None]
+        if self.kind == "channels last":
+            return masks[..., None]
+        whole = masks.new_ones(len(masks), value.shape[1], 1)
+        whole[:, self.prefix : self.prefix + math.prod(self.grid), 0] = masks.flatten(1)
+        return whole
+
 
 def layout_of(
     value: Tensor,

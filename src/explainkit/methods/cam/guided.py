@@ -1,0 +1,58 @@
+"""Guided backpropagation, kept where a class-activation map is positive."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from explainkit.methods.cam.base import as_gradient_cam
+from explainkit.methods.cam.gradient import GradCAM
+from explainkit.methods.propagation.guided import GuidedBackprop
+from explainkit.methods.propagation.rules import Uncovered
+from explainkit.passes import Needs
+from explainkit.types import Attribution, Method
+
+
+@dataclass(frozen=True)
+class GuidedGradCAM:
+    """Guided backpropagation times Grad-CAM: fine detail, where the class is.
+
+    ``a = G ⊙ L``, with G the guided gradient of the image and L the positive part of Grad-CAM,
+    upsampled: score per unit of input, times score. Both from one forward. Guided backpropagation
+    hardly depends on the class (see `GuidedBackprop`); only L makes the map speak for one.
+
+    Attributes:
+        base: The CAM, rectified as in the paper, with the layer and how its map is drawn.
+        uncovered: As in `GuidedBackprop`.
+
+    References:
+        Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations
+        from Deep Networks via Gradient-Based Localization", arXiv:1610.02391.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["functional"], 0, "guided_gradcam")
+        >>> e.attribution.shape, e.layer, e.coverage["operators"]["relu"]
+        (torch.Size([4, 3, 12, 10]), 'second', {'rectified gradient': 2})
+    """
+
+    base: Method = field(default_factory=lambda: GradCAM(relu=True))
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        as_gradient_cam(self.base)
+
+    def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
+        """What both factors need."""
+        guided = GuidedBackprop(self.uncovered).needs(model, inputs)
+        return guided | as_gradient_cam(self.base).needs(model, inputs)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, channel, height, width]``."""
+        guided = GuidedBackprop(self.uncovered)(model, inputs, target)
+        cam = as_gradient_cam(self.base)(model, inputs, target)
+        diagnostics = {**guided.diagnostics, **cam.diagnostics}
+        remarks = [r for part in (guided, cam) for r in part.diagnostics.get("warnings", [])]
+        if remarks:
+            diagnostics["warnings"] = remarks
+        return Attribution(guided.values * cam.values, diagnostics=diagnostics)
