@@ -31,7 +31,8 @@ lint: $(VENV)/.lint ## Style, as CI checks it
 type: $(VENV)/.lint ## Types, strictly
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs ## Build the documentation site into site/
+docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
+	$(BIN)/explainkit gallery build --out docs/gallery
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it

@@ -173,6 +173,15 @@ def test_a_failing_script_fails_the_build_and_writes_nothing(site):
     assert not site.out.exists()
 
 
+def test_what_is_done_stays_done_when_a_later_script_fails(site, here):
+    later = site.script.with_name("zebra.py")
+    later.write_text(FAILING)
+    with pytest.raises(NameError):
+        site()
+    later.unlink()
+    assert site()[0].reused
+
+
 def test_a_script_that_hangs_is_stopped(site):
     site.script.write_text(SCRIPT.replace('print("shown")', "while True: pass"))
     with pytest.raises(GalleryError, match="longer than 8 s"):

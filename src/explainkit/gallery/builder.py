@@ -88,12 +88,13 @@ def build(
                 yield Built(page, known["seconds"], reused=True)
                 continue
             entries[page] = entry | _make(script, out / owner, seed, max_seconds)
+            # what is done stays done if a later script fails
+            _write_manifest(out, old | entries)
             yield Built(page, entries[page]["seconds"])
     _remove(out, old, entries)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "index.md", index(list(entries.values())).encode())
-    found = {"schema_version": SCHEMA_VERSION, "pages": dict(sorted(entries.items()))}
-    write_atomically(out / MANIFEST, (json.dumps(found, indent=2) + "\n").encode())
+    _write_manifest(out, entries)
 
 
 def _folders(plugin: str | None) -> dict[str, Path]:
@@ -233,6 +234,11 @@ def _read_manifest(out: Path) -> dict[str, Any]:
         raise GalleryError(f"{out / MANIFEST} is damaged ({error}): delete the folder") from error
     pages: dict[str, Any] = found["pages"] if found["schema_version"] == SCHEMA_VERSION else {}
     return pages
+
+
+def _write_manifest(out: Path, entries: Mapping[str, Any]) -> None:
+    found = {"schema_version": SCHEMA_VERSION, "pages": dict(sorted(entries.items()))}
+    write_atomically(out / MANIFEST, (json.dumps(found, indent=2) + "\n").encode())
 
 
 def _remove(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

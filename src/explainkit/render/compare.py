@@ -16,7 +16,7 @@ from explainkit.render.report.content import Content, gather
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
 from explainkit.types import Explanation, Reduce
 
-_CELL, _GAP, _MARGIN, _MOST = 1.3, 0.16, 0.25, 7
+_CELL, _GAP, _MARGIN, _MOST = 1.3, 0.16, 0.25, 4
 
 
 @house_style()
@@ -27,7 +27,7 @@ def comparison_figure(
     scaling: Scaling | str = "percentile",
     reduce: Reduce = "sum",
 ) -> Figure:
-    """Each picture, and every explanation's map over it; wrapped after seven maps.
+    """Each picture, and every explanation's map over it; wrapped after four maps.
 
     Every map is scaled by itself, as units differ; its title says what full colour stands for.
 

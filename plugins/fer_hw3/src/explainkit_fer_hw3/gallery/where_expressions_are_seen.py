@@ -8,7 +8,7 @@ Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 20 faces per class, explained for their true class. Drawn faces are framed
+# Integrated gradients of 10 faces per class, explained for their true class. Drawn faces are framed
 # alike, with the eyes near one place, so that means of pictures and maps are not a blur.
 #
 # Alt: Two rows of seven pictures. Above, the mean face of each expression; below, the mean size of
@@ -21,7 +21,7 @@ from explainkit_fer_hw3.data import load_drawn
 from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/cnn")
-faces = load_drawn(split="public_test", count=140)
+faces = load_drawn(split="public_test", count=70)
 found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=20)
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
@@ -30,7 +30,7 @@ pictures_figure(
     [face.numpy() for face in mean_faces] + coloured(mean_maps, "max:absolute"),
     [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
     title="Mean face and mean |integrated gradients| of each class",
-    subtitle="20 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
+    subtitle="10 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
 )
 
 # %% In numbers

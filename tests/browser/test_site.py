@@ -1,0 +1,47 @@
+"""The built site in a real browser: pages load from their own host alone and log nothing."""
+
+import functools
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+from report_forms import DESKTOP, PHONE
+
+pytestmark = pytest.mark.browser
+SITE = Path(__file__).parents[2] / "site"
+PAGES = ["", "gallery/", "gallery/explainkit/first_explanation/", "how-to/use-a-method/"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def host():
+    if not (SITE / "gallery/index.html").is_file():
+        pytest.fail("expected the built site in site/: make docs")
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_silent_local_and_fit(browser, host, shots, page, screen, dark):
+    browser.open(host + page, screen=screen, dark=dark)
+    browser.wait("document.readyState === 'complete'")
+    assert [url for url in browser.requests() if not url.startswith(host)] == []
+    assert [line for line in browser.console() if "favicon" not in line] == []
+    assert browser.js("return document.documentElement.scrollWidth") <= screen[0]
+    images = browser.js(
+        "return [...document.querySelectorAll('article img')].map(i => [i.alt, i.naturalWidth])"
+    )
+    assert all(alt and width for alt, width in images)
+    name = page.strip("/").replace("/", "-") or "home"
+    browser.picture(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")

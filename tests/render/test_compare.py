@@ -1,0 +1,80 @@
+"""Figures that hold explanations and pictures against each other."""
+
+import numpy as np
+import pytest
+import torch
+from report_forms import explained
+
+from explainkit.errors import RenderError
+from explainkit.render.compare import coloured, comparison_figure, pictures_figure
+from explainkit.render.figure import overlay, png
+from explainkit.render.heatmap import colour, scale
+from explainkit.types import Explanations
+
+
+def shown(figure):
+    """The pictures of a figure, by their titles."""
+    return {
+        axes.get_title(loc="left"): np.asarray(axes.images[0].get_array()) for axes in figure.axes
+    }
+
+
+def test_every_map_lies_over_its_picture_with_its_scale():
+    one = explained(count=2)
+    other = explained(count=2, attribution=3 * one.attribution, method="x/other")
+    found = shown(comparison_figure([one, other], labels=[0, 0]))
+    for row in range(2):
+        for name, each in (("saliency", one), ("other", other)):
+            limit = scale(each.heatmap(), "percentile").limits[row]
+            (picture,) = [
+                image for title, image in found.items() if title == f"{name}, ±{limit:.2g}"
+            ]
+            # pictures have 256 greys
+            wanted = overlay(each.inputs[row, 0].numpy(), each.heatmap()[row])
+            assert np.abs(picture - wanted).max() < 1 / 255
+
+
+def test_targets_and_models_tell_maps_apart():
+    one = explained(count=1)
+    other = explained(count=1, target=torch.tensor([2]))
+    assert {title.split(",")[0] for title in shown(comparison_figure([one, other]))} >= {
+        "for 0", "for 2",
+    }  # fmt: skip
+    twin = explained(count=1, model="a.Twin")
+    assert any("Twin" in title for title in shown(comparison_figure([one, twin])))
+
+
+def test_many_maps_wrap_and_nothing_is_cut_off():
+    figure = Explanations([explained(count=2)] * 11).plot(labels=[0, 1])
+    assert len(figure.axes) == 2 + 22
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+def test_pictures_stand_in_order_under_their_titles():
+    images = [np.full((4, 4), i / 10) for i in range(5)]
+    figure = pictures_figure(images, "abcde", columns=2, title="five", subtitle="of them")
+    found = shown(figure)
+    assert list(found) == list("abcde")
+    assert all((found[name] == image).all() for name, image in zip("abcde", images, strict=True))
+    places = [axes.get_position() for axes in figure.axes]
+    assert places[0].y0 == places[1].y0 > places[2].y0 > places[4].y0
+    assert png(figure) == png(pictures_figure(images, "abcde", columns=2, title="five", subtitle="of them"))  # fmt: skip
+
+
+def test_what_does_not_fit_is_refused():
+    for wrong in (lambda: pictures_figure([]), lambda: pictures_figure([np.zeros((2, 2))], "ab")):
+        with pytest.raises(RenderError, match="a title for each"):
+            wrong()
+    with pytest.raises(RenderError, match="same pictures"):
+        comparison_figure([explained(), explained(seed=1)])
+
+
+def test_coloured_maps_are_those_of_figures():
+    maps = torch.tensor([[[1.0, -2.0]], [[0.0, 0.0]]])
+    assert (coloured(maps, "max")[0] == colour(np.array([[0.5, -1.0]])) / 255).all()
