@@ -231,8 +231,27 @@ class Networks:
                 nn.ConvTranspose2d(4, 3, 3, 2), nn.Upsample(scale_factor=2), nn.Flatten(),
             )  # fmt: skip
 
+    class ChannelsLast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.deep = nn.Conv2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+            self.norm, self.wide = nn.LayerNorm(6), nn.Linear(6, 8)
+            self.narrow = nn.Linear(8, 6, bias=False)
+            self.scale = nn.Parameter(torch.rand(6))
+            self.place = nn.Parameter(torch.rand(6, 5, 6))
+            self.head = nn.Linear(6, 3)
 
-@pytest.mark.parametrize("kind", ["Residual", "Branching", "Gated", "Padded"])
+        def forward(self, x):
+            x = self.stem(x)
+            for _ in range(2):
+                y = self.norm(self.deep(x).permute(0, 2, 3, 1))
+                y = self.scale * self.narrow(F.gelu(self.wide(y))) + y
+                x = x + y.permute(0, -1, 1, 2)
+            x = x.permute(0, 2, 3, 1) + self.place
+            return self.head(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["Residual", "Branching", "Gated", "Padded", "ChannelsLast"])
 @pytest.mark.parametrize("window", [(1, 1), (4, 3), (12, 10)])
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 def test_networks(kind, window):
@@ -242,7 +261,10 @@ def test_networks(kind, window):
         randomise(model, 3)
     variants, longest = check(model, torch.randn(3, 12, 10).double(), window)
     assert variants.how == "fx", variants.reasons
-    assert longest >= {"Residual": 12, "Branching": 6, "Gated": 2, "Padded": 2}[kind]
+    assert (
+        longest
+        >= {"Residual": 12, "Branching": 6, "Gated": 2, "Padded": 2, "ChannelsLast": 20}[kind]
+    )
 
 
 class Choosing(nn.Module):

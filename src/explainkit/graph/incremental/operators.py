@@ -117,12 +117,14 @@ class Elementwise:
         channels: Of the result.
         fixed: Maps that don't change but differ from place to place, read after the others.
         in_place: The same, written over the first map; None where that can't be.
+        operations: Multiplications and additions for one place.
     """
 
     apply: Callable[..., Tensor]
     channels: int
     fixed: tuple[Clean, ...] = ()
     in_place: Callable[..., Tensor] | None = None
+    operations: float = 0.0
 
     def reach(self, sources: Sequence[Boxes], size: tuple[int, int]) -> Boxes:
         """Where in the result a change can be seen."""
@@ -137,7 +139,8 @@ class Elementwise:
 
     def work(self, sources: Sequence[Boxes], boxes: Boxes) -> Work:
         """What that costs for one variant."""
-        work = Work(bytes=4 * self.channels * boxes.area * (1 + len(sources)), calls=1)
+        moved = 4 * self.channels * boxes.area * (1 + len(sources))
+        work = Work(self.operations * boxes.area, moved, 0, 1)
         for source in [*(s for s in sources if not s.same(boxes)), *(boxes for _ in self.fixed)]:
             moved = 4 * self.channels * (2 * boxes.area + 2 * source.area)
             work = work + Work(0, moved, boxes.area + source.area, 16)

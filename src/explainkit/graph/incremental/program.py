@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
 from explainkit.graph.incremental.cost import Work
+from explainkit.graph.incremental.layouts import Layout, passed_on, place_by_place, taken
 from explainkit.graph.incremental.operators import (
     Mean,
     Operator,
@@ -29,11 +30,13 @@ class Action:
         operator: Runs it on boxes; None: it has no rule.
         sources: Keys of the values that change among its arguments.
         result: Key of what it gives.
+        call: As it ran on the image as it was.
     """
 
     operator: Operator | Mean | None
     sources: list[int]
     result: int
+    call: Call
 
 
 @dataclass(eq=False)
@@ -46,6 +49,7 @@ class Step:
         work: What it costs to run it on the whole map of one variant.
         source: The first node it reads of those that depend on the image.
         key: Of its value; None: the value is no tensor that steps can follow.
+        layout: Of its value.
         dense: Runs the node on its one whole map, faster than the node itself would.
     """
 
@@ -54,6 +58,7 @@ class Step:
     actions: list[Action]
     work: Work
     key: int | None
+    layout: Layout = "first"
     dense: Callable[..., Tensor] | None = None
 
     @property
@@ -63,6 +68,13 @@ class Step:
         return known and self.key is not None
 
 
+class _Seen(NamedTuple):
+    """What a tensor of the clean run is."""
+
+    key: int
+    layout: Layout
+
+
 @dataclass(eq=False)
 class Program:
     """The steps of a model between an image and its output.
@@ -70,7 +82,7 @@ class Program:
     Attributes:
         traced: The model, with the values that the image as it is gives.
         steps: In the order in which they run.
-        clean: For each key the value that the image as it is gives.
+        clean: For each key the value that the image as it is gives; maps have channels first.
         image: Key of the image.
     """
 
@@ -91,7 +103,7 @@ def program(traced: Traced) -> Program:
     """Reads the operators that a traced model ran on one image; normalisations are folded."""
     found = Program(traced)
     # a value is known by its tensor: operators in place keep what they overwrote
-    keys: dict[int, int] = {id(traced.values[traced.image]): 0}
+    seen = {id(traced.values[traced.image]): _Seen(0, "first")}
     found.clean[0] = traced.values[traced.image]
     per_image = traced.dependent([traced.image])
     for node in traced.nodes:
@@ -99,40 +111,48 @@ def program(traced: Traced) -> Program:
         inner = node in per_image and node not in (traced.image, traced.output)
         if inner and holds_tensor(traced.values[node]):
             source = next(n for n in node.all_input_nodes if n in per_image)
-            found.steps.append(_step(found, node, source, keys))
+            found.steps.append(_step(found, node, source, seen))
     _fold(found)
     return found
 
 
-def _step(found: Program, node: fx.Node, source: fx.Node, keys: dict[int, int]) -> Step:
+def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]) -> Step:
     actions: list[Action] = []
     work = Work()
     for call in found.traced.calls[node]:
-        changing = [t for t in _tensors(call) if id(t) in keys]
+        changing = [t for t in _tensors(call) if id(t) in seen]
         if not changing:
             continue
-        sources = [keys[id(t)] for t in changing]
+        sources = [seen[id(t)].key for t in changing]
+        layout = seen[id(changing[0])].layout
         result = _result(call)
         if not isinstance(result, Tensor):
-            actions.append(Action(None, sources, -1))
+            actions.append(Action(None, sources, -1, call))
+            continue
+        before = found.clean[sources[0]]
+        again = passed_on(call, layout, before.shape) if before.dim() == 4 else None
+        if again is not None:
+            seen[id(result)] = _Seen(sources[0], again)
             continue
         work = work + dense_work(call, changing, result)
-        if call.operator._schema.name in _PASSING:
-            keys[id(result)] = sources[0]
-            continue
         made = len(found.clean)
-        keys[id(result)], found.clean[made] = made, result
-        actions.append(Action(operator(call, changing), sources, made))
+        rule: Operator | Mean | None = None
+        if layout == "first":
+            rule = operator(call, changing)
+        elif all(seen[id(t)].layout == layout for t in changing):
+            rule = place_by_place(call, changing, layout)
+        layout = layout if rule is not None else "first"
+        found.clean[made] = taken(result, layout, (1, *before.shape[2:]))
+        seen[id(result)] = _Seen(made, layout)
+        actions.append(Action(rule, sources, made, call))
     value = found.traced.values[node]
-    key = keys.get(id(value)) if isinstance(value, Tensor) else None
-    step = Step(node, source, actions, work, key)
-    own = _convolution_of(found, step)
+    known = seen.get(id(value)) if isinstance(value, Tensor) else None
+    step = Step(node, source, actions, work, known and known.key)
+    step.layout = known.layout if known else "first"
+    own = _convolution_of(step)
     if own is not None:
         step.dense = _whole(arguments_of(own))
     return step
-
-
-_PASSING = {"aten::clone", "aten::detach", "aten::alias", "aten::lift_fresh"}
 
 
 def _tensors(call: Call) -> list[Tensor]:
@@ -144,12 +164,11 @@ def _tensors(call: Call) -> list[Tensor]:
     return found
 
 
-def _convolution_of(found: Program, step: Step) -> Call | None:
+def _convolution_of(step: Step) -> Call | None:
     """The call of a step that is one convolution and nothing else."""
     if not step.is_local or len(step.actions) != 1 or len(step.actions[0].sources) != 1:
         return None
-    result = found.clean[step.actions[0].result]
-    (call,) = (c for c in found.traced.calls[step.node] if _result(c) is result)
+    call = step.actions[0].call
     return call if call.operator._schema.name == "aten::convolution" else None
 
 
@@ -168,11 +187,11 @@ def _fold(found: Program) -> None:
     """Takes a normalisation by fixed statistics into the convolution before it."""
     by_node = {step.node: step for step in found.steps}
     for step in found.steps:
-        call = _convolution_of(found, step)
+        call = _convolution_of(step)
         after = by_node.get(next(iter(step.node.users)))
         if call is None or after is None or len(step.node.users) != 1:
             continue
-        factors = _normalisation(found, after, step.key)
+        factors = _normalisation(after, step.key)
         if factors is None:
             continue
         scale, shift = factors
@@ -188,12 +207,11 @@ def _fold(found: Program) -> None:
         after.actions, after.work, after.dense = [], Work(), _same
 
 
-def _normalisation(found: Program, step: Step, source: int | None) -> tuple[Tensor, Tensor] | None:
+def _normalisation(step: Step, source: int | None) -> tuple[Tensor, Tensor] | None:
     """Scale and shift of a step that normalises this value by fixed statistics."""
     if len(step.actions) != 1 or step.actions[0].sources != [source]:
         return None
-    result = found.clean[step.actions[0].result]
-    (call,) = (c for c in found.traced.calls[step.node] if _result(c) is result)
+    call = step.actions[0].call
     batch_norm = "batch_norm" in call.operator._schema.name
     return scale_and_shift(arguments_of(call)) if batch_norm else None
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from explainkit.graph.incremental.cost import Work
+from explainkit.graph.incremental.layouts import shown
 from explainkit.graph.incremental.operators import Elementwise, Mean
 from explainkit.graph.incremental.program import Action, Program, program
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Span
@@ -215,6 +216,7 @@ def _finished(network: Program, plan: Plan, values: dict[int, Local | Tensor], c
     traced = network.traced
     keys: dict[fx.Node, int | None] = {step.node: step.key for step in network.steps[: plan.local]}
     keys[traced.image] = network.image
+    layouts = {step.node: step.layout for step in network.steps}
     known: dict[fx.Node, Any] = {}
     run, sizes = {traced.output}, set[fx.Node]()
     for node in reversed(traced.nodes):
@@ -225,10 +227,12 @@ def _finished(network: Program, plan: Plan, values: dict[int, Local | Tensor], c
             (run if of_values else sizes).update(node.all_input_nodes)
         elif node in run and key is not None:
             value = values[key]
-            known[node] = value.whole() if isinstance(value, Local) else value
+            whole = value.whole() if isinstance(value, Local) else value
+            known[node] = shown(whole, layouts.get(node, "first"))
         elif node in sizes and key is not None:
             # only its shape is asked for
-            known[node] = network.clean[key].expand(count, *network.clean[key].shape[1:])
+            whole = network.clean[key].expand(count, *network.clean[key].shape[1:])
+            known[node] = shown(whole, layouts.get(node, "first"))
     if traced.writes and traced.image in known:
         known[traced.image] = known[traced.image].clone()
     dense = {step.node: step.dense for step in network.steps[plan.local :] if step.dense}

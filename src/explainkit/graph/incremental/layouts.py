@@ -1,0 +1,96 @@
+"""Maps whose channels come last, as networks of normalised and linear layers write them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from explainkit.graph.incremental.operators import Elementwise, arguments_of
+from explainkit.graph.trace import Call
+
+Layout = Literal["first", "last", "rows"]
+"""``[n, channel, height, width]``, ``[n, height, width, channel]``, or a row for each place."""
+
+_VIEWS = {"aten::view", "aten::_unsafe_view", "aten::reshape"}
+_COPIES = {"aten::clone", "aten::detach", "aten::alias", "aten::lift_fresh"}
+
+
+def shown(maps: Tensor, layout: Layout) -> Tensor:
+    """Maps ``[n, channel, height, width]`` in a layout."""
+    if layout == "first":
+        return maps
+    last = maps.permute(0, 2, 3, 1)
+    return last if layout == "last" else last.reshape(-1, last.shape[3])
+
+
+def taken(values: Tensor, layout: Layout, places: Sequence[int]) -> Tensor:
+    """The maps ``[n, channel, height, width]`` that a layout shows, n and the map's size given."""
+    if layout == "first":
+        return values
+    return values.reshape(*places, -1).permute(0, 3, 1, 2)
+
+
+def passed_on(call: Call, layout: Layout, shape: torch.Size) -> Layout | None:
+    """The layout in which an operator only shows its source, of that shape, again; None: it works.
+
+    Examples:
+        >>> image = torch.rand(1, 3, 8, 8)
+        >>> call = Call(torch.ops.aten.permute.default, (image, [0, 2, 3, 1]), {}, image)
+        >>> passed_on(call, "first", image.shape)
+        'last'
+    """
+    name = call.operator._schema.name
+    _, channels, height, width = shape
+    if name in _COPIES:
+        return layout
+    if name == "aten::permute":
+        axes = [axis % 4 for axis in arguments_of(call)["dims"]]
+        if layout == "first" and axes == [0, 2, 3, 1]:
+            return "last"
+        return "first" if layout == "last" and axes == [0, 3, 1, 2] else None
+    if name in _VIEWS and layout == "last" and call.result.shape == (height * width, channels):
+        return "rows"
+    if name in _VIEWS and layout == "rows" and call.result.shape == (1, height, width, channels):
+        return "last"
+    return None
+
+
+def place_by_place(call: Call, changing: Sequence[Tensor], layout: Layout) -> Elementwise | None:
+    """An operator on maps whose channels come last, if it takes each place for itself."""
+    name = call.operator._schema.name.removeprefix("aten::")
+    a = arguments_of(call)
+    result: Tensor = call.result[0] if isinstance(call.result, tuple) else call.result
+    function: Callable[..., Any] = call.operator
+    operations = 0.0
+    if torch.Tag.pointwise in call.operator.tags:
+        base = getattr(torch.ops.aten, name.removesuffix("_"))
+        function = getattr(base, call.operator._overloadname)
+        if any(tensor.shape != result.shape for tensor in changing):
+            return None
+    elif name == "native_layer_norm":
+        if list(a["normalized_shape"]) != [result.shape[-1]]:
+            return None
+    elif name in ("addmm", "mm"):
+        if len(changing) != 1 or a["mat1" if name == "addmm" else "self"] is not changing[0]:
+            return None
+        operations = 2.0 * changing[0].shape[-1] * result.shape[-1]
+    else:
+        return None
+    tensors = {i: v for i, v in enumerate(call.arguments) if isinstance(v, Tensor)}
+    spots = [i for i, value in tensors.items() if any(value is t for t in changing)]
+    fixed = [value for i, value in tensors.items() if i not in spots]
+    # what is the same for all places has one number for each channel
+    same = all(value.numel() == value.shape[-1:].numel() for value in fixed)
+    if len(spots) != len(changing) or not (same or operations):
+        return None
+
+    def apply(*maps: Tensor) -> Tensor:
+        given = list(call.arguments)
+        for spot, value in zip(spots, maps, strict=True):
+            given[spot] = shown(value, layout)
+        found = function(*given, **call.options)
+        found = found[0] if isinstance(found, tuple) else found
+        return taken(found, layout, (len(maps[0]), *maps[0].shape[2:]))
+
+    return Elementwise(apply, result.shape[-1], operations=operations)
