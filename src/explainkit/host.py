@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -367,11 +367,34 @@ def _run_chunk(
         resolved.append(as_targets(target, scores, class_names))
     outcomes = []
     for method in methods:
+        method = _for_rows(method, len(images), start, size)
         for chosen in resolved:
             adapter.hold(forward)
             result = method(adapter, inputs, chosen)
             outcomes.append(_outcome(result, inputs, chosen, scores, logits, count))
     return outcomes
+
+
+_PER_IMAGE = {"baseline": 4, "segments": 3}
+"""Fields that may hold one value per image, and how many axes they have then."""
+
+
+def _for_rows(method: Method, count: int, start: int, size: int) -> Method:
+    """A method, and those inside it, with what they hold per image cut to a chunk's images."""
+    changes: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if is_dataclass(value) and not isinstance(value, type) and callable(value):
+            changes[field.name] = _for_rows(value, count, start, size)
+        elif isinstance(value, Tensor) and value.dim() == _PER_IMAGE.get(field.name):
+            if len(value) != count:
+                raise MethodError(
+                    f"{field.name}: expected one for all images or one per image, "
+                    f"{list(value.shape[1:])} or {[count, *value.shape[1:]]}, got "
+                    f"{list(value.shape)}"
+                )
+            changes[field.name] = _padded(value, start, size)
+    return replace(method, **changes) if changes else method
 
 
 def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:

@@ -93,11 +93,35 @@ class TestSteps:
 
     def test_a_tolerance_out_of_reach_is_said(self):
         model, x = toy_models()["plain"]
-        with pytest.warns(ExplainkitWarning, match="completeness gap .* after 2 steps"):
-            e = ek.explain(
-                model, x, 0, "integrated_gradients", steps=1, max_steps=2, tolerance=1e-12
-            )
+        with pytest.warns(ExplainkitWarning, match="completeness gap .* after 6 steps"):
+            e = ek.explain(model, x, 0, "integrated_gradients", max_steps=6, tolerance=1e-12)
         assert "raise max_steps" in e.diagnostics["warnings"][0]
+
+    def test_refinement_needs_fewer_gradients_than_equal_steps(self):
+        """On rectifiers that switch in one narrow stretch of the path."""
+        layer = torch.nn.Linear(8, 64)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)))
+            layer.bias.copy_(-layer.weight.sum(1) * torch.linspace(0.28, 0.32, 64))
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(), layer, torch.nn.ReLU(), torch.nn.Linear(64, 2)
+        )
+        x = torch.ones(1, 2, 2, 2)
+        e = ek.explain(model.eval(), x, 0, "integrated_gradients", tolerance=1e-3)
+        assert float(e.diagnostics["completeness_gap"]) <= 1e-3
+        used = int(e.diagnostics["steps"])
+        gaps = [
+            float(
+                ek.explain(model, x, 0, "integrated_gradients", steps=n, rule=rule).diagnostics[
+                    "completeness_gap"
+                ]
+            )
+            for rule in ("gausslegendre", "riemann_middle")
+            for n in range(used, 2 * used)
+        ]
+        assert sorted(gaps)[len(gaps) // 2] > 1e-3
+        reference = ek.explain(model, x, 0, "integrated_gradients", steps=2000).attribution
+        assert float((e.attribution - reference).abs().max()) < 0.02 * float(reference.abs().max())
 
     @pytest.mark.parametrize("rule", RULES)
     def test_quadrature_converges(self, rule):
@@ -134,7 +158,7 @@ def test_conformance(model):
         ({"rule": "simpson"}, "rule: expected one of .*, got 'simpson'"),
         ({"rule": "riemann_trapezoid", "steps": 1}, "at least 2"),
         ({"tolerance": -1.0}, "tolerance: expected a positive"),
-        ({"max_steps": 3}, "max_steps: expected at least steps"),
+        ({"max_steps": 3}, "max_steps: expected at least 5, got 3"),
         ({"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),
     ],
 )

@@ -82,9 +82,7 @@ class _Rescale:
             return self._fall_back(operator, gradients)
         return found, "rescale"
 
-    def _cancelling(
-        self, operator: Operator, record: Record, gradient: Tensor
-    ) -> Gradients | None:
+    def _cancelling(self, operator: Operator, record: Record, gradient: Tensor) -> Gradients | None:
         """RevealCancel at an activation right behind a layer, and at that layer; else None."""
         if (parts := self._parts.pop(operator.node, None)) is not None:
             return self._by_sign(operator, record, parts)
@@ -358,5 +356,3 @@ class DeepLiftShap:
         if not len(self.baselines):
             raise MethodError("baselines: expected at least one, got none")
         return self.baselines.to(inputs)
-
-

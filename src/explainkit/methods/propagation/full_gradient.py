@@ -20,7 +20,9 @@ from explainkit.methods.propagation.rules import (
 from explainkit.passes import Needs, traced
 from explainkit.types import Attribution
 
-_SHIFTS = frozenset({"add", "sub", "rsub", "masked_fill", "where", "constant_pad_nd", "cat", "stack"})
+_SHIFTS = frozenset(
+    {"add", "sub", "rsub", "masked_fill", "where", "constant_pad_nd", "cat", "stack"}
+)
 
 KEEP = (
     LAYERS

@@ -91,9 +91,7 @@ def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float) -> Tensor:
     return layer.backward(gradient * (z / stabilised(z, epsilon)), layer.weight)
 
 
-def z_plus_rule(
-    layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True
-) -> Tensor:
+def z_plus_rule(layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True) -> Tensor:
     """``R_i = Σ_j (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ · R_j``, with the positive part of the bias."""
     return alpha_beta_rule(layer, gradient, epsilon, alpha=1.0, beta=0.0, bias=bias)
 
@@ -171,9 +169,7 @@ def _shared(layer: Linear, gradient: Tensor, weight: Tensor) -> Tensor:
     return layer.backward(gradient * layer.output / stabilised(z, 1e-9), weight)
 
 
-def box_rule(
-    layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high: Tensor
-) -> Tensor:
+def box_rule(layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high: Tensor) -> Tensor:
     """Relevance, not a ratio: the rule for inputs between two bounds (Montavon et al., 2017).
 
     ``R_i = Σ_j (x_i w_ij − l_i w_ij⁺ − h_i w_ij⁻) / Σ_i (…) · R_j``.

@@ -131,7 +131,7 @@ class Relevance:
             case "quotient":
                 return _quotient(operator, record, gradient), "denominator held"
             case "norm":
-                held = _held_norm(record, gradient)
+                held = held_norm(record, gradient)
                 if held is not None:
                     return (held, *[None] * (len(operator.depends) - 1)), "scale held"
                 return operator.gradient(*gradients), "gradient"
@@ -166,9 +166,7 @@ class Relevance:
             return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
         return operator.gradient(*gradients), "linear"
 
-    def _layer(
-        self, operator: Operator, record: Record, gradient: Tensor
-    ) -> tuple[Gradients, str]:
+    def _layer(self, operator: Operator, record: Record, gradient: Tensor) -> tuple[Gradients, str]:
         data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
         settings, depends = self.settings, operator.depends
         transposed = operator.name == "convolution" and record.argument(6)
@@ -210,7 +208,9 @@ class Relevance:
         x = layer.inputs
         over = tuple(range(1, x.dim()))
         low = x.amin(over, keepdim=True) if self.settings.low is None else self.settings.low.to(x)
-        high = x.amax(over, keepdim=True) if self.settings.high is None else self.settings.high.to(x)
+        high = (
+            x.amax(over, keepdim=True) if self.settings.high is None else self.settings.high.to(x)
+        )
         return layerwise.box_rule(layer, gradient, self.settings.epsilon, low, high)
 
     def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
@@ -283,7 +283,7 @@ def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients
     return (None, (gradient * record.output / bottom).sum_to_size(bottom.shape))
 
 
-def _held_norm(record: Record, gradient: Tensor) -> Tensor | None:
+def held_norm(record: Record, gradient: Tensor) -> Tensor | None:
     """A normalisation whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
     x, name = record.tensors[0], record.name
     if name == "native_layer_norm":
