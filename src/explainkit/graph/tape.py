@@ -163,8 +163,11 @@ class Trace:
             return next((call for call in calls if call.slot is not None), None)
         calls = self.records.get(node._sequence_nr(), [])
         own = _plain(node.name().partition("Backward")[0])
+        if not calls:  # a change in place that first copied, after its node, what it needs later
+            after = self.records.get(node._sequence_nr() + 1, [])
+            return next((c for c in after if c.slot and _plain(c.name) == own), None)
         named = (call for call in calls if _plain(call.name) == own)
-        return next(named, calls[0] if calls else None)
+        return next(named, calls[0])
 
     def calls(self, names: frozenset[str]) -> list[Record]:
         """All calls of some operators, in the order in which they ran."""

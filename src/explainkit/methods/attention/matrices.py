@@ -4,6 +4,7 @@ However attention is written, while operators are recorded it is a softmax whose
 of a later product, through reshapes, dropout and scales at most.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -14,13 +15,15 @@ from torch.autograd.graph import Node
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import Record, Trace, nodes_from
+from explainkit.graph.tape import Trace, nodes_from
 from explainkit.methods.propagation.rules import seeds_of
 
 KEEP = frozenset({"_softmax", "_safe_softmax"})
 """The operators whose outputs are attention matrices."""
 
 PRODUCTS = frozenset({"bmm", "mm", "baddbmm"})
+
+_LAYERS = PRODUCTS | {"addmm"}
 
 _PASSING = SHAPES | {"native_dropout", "mul", "div"}
 
@@ -51,20 +54,41 @@ def softmax_behind(trace: Trace, node: Node | None) -> Node | None:
     return None
 
 
-def attention_nodes(trace: Trace) -> dict[Node, Record]:
+@dataclass(frozen=True, eq=False)
+class Call:
+    """The softmax of one attention.
+
+    Attributes:
+        output: What it gave.
+        rows: Rows of tokens, of all images together, that go into the layer after the product;
+            None where no layer follows.
+    """
+
+    output: Tensor
+    rows: int | None
+
+
+def attention_nodes(trace: Trace) -> dict[Node, Call]:
     """Every attention that the scores depend on, first to last."""
-    found: dict[Node, Record] = {}
+    found: dict[Node, Call] = {}
+    rows: dict[Node, int | None] = {}
     root = trace.scores.grad_fn
     for node in nodes_from(root) if root is not None else ():
         record = trace.record_of(node)
         factors = [below for below, _ in node.next_functions if below is not None]
-        if record is None or record.name not in PRODUCTS or len(factors) < 2:  # noqa: PLR2004
+        if record is None:
+            continue
+        passed = rows.get(node) if record.name in SHAPES else None
+        if record.name in _LAYERS and len(factors) == 1:
+            passed = math.prod(node._input_metadata[0].shape[:-1])
+        rows.update(dict.fromkeys(factors, passed))
+        if record.name not in PRODUCTS or len(factors) < 2:
             continue
         for factor in factors:
             source = softmax_behind(trace, factor)
             call = None if source is None else trace.record_of(source)
             if source is not None and call is not None:
-                found[source] = call
+                found[source] = Call(call.output, rows.get(node))
     return dict(sorted(found.items(), key=lambda item: item[0]._sequence_nr()))
 
 
@@ -93,16 +117,16 @@ def arriving(trace: Trace, target: Tensor, nodes: Collection[Node]) -> Mapping[N
     return rules.found
 
 
-def per_head(value: Tensor, batch: int, method: str) -> Tensor:
-    """A softmax's output or its gradient as ``[batch, head, query, key]``, at least float32.
+def per_head(value: Tensor, batch: int, rows: int | None, method: str) -> Tensor:
+    """A softmax's output as ``[batch, head, query, key]``, at least float32.
 
     Raises:
         MethodError: It belongs to windows of the image, or has other axes.
     """
     shape = list(value.shape)
-    if value.dim() == 3 and len(value) % batch == 0:  # noqa: PLR2004
+    if value.dim() == 3 and len(value) % batch == 0:
         value = value.reshape(batch, -1, *value.shape[1:])
-    if value.dim() != 4 or len(value) != batch:  # noqa: PLR2004
+    if value.dim() != 4 or len(value) != batch or rows not in (None, batch * shape[-2]):
         raise MethodError(
             f"{method}: expected attention among all tokens of an image, "
             f"[{batch}, head, query, key], got {shape}: windows of an image (Swin) have no common "
@@ -131,11 +155,11 @@ def matrices(trace: Trace, target: Tensor, method: str, *, every: bool) -> list[
             "class-activation map"
         )
     batch = len(trace.inputs)
-    values = [per_head(record.output, batch, method) for record in nodes.values()]
+    values = [per_head(call.output, batch, call.rows, method) for call in nodes.values()]
     _check_chain(values, method)
     found = arriving(trace, target, nodes if every else [list(nodes)[-1]])
     return [
-        Matrix(value, per_head(found[node], batch, method) if node in found else None)
+        Matrix(value, found[node].reshape(value.shape).to(value) if node in found else None)
         for node, value in zip(nodes, values, strict=True)
     ]
 

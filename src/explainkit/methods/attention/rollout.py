@@ -46,9 +46,7 @@ class TokenMap:
         What class and register tokens hold is not in the map: its sum is ``elsewhere``.
         """
         value = tokens[..., None]
-        layout = layout_of(
-            value, "attention", unwrapped(model), inputs, self.grid, self.prefix
-        )
+        layout = layout_of(value, "attention", unwrapped(model), inputs, self.grid, self.prefix)
         places = layout.spread(value)
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
         large = F.interpolate(places, inputs.shape[2:], mode=self.upsample, **smooth)

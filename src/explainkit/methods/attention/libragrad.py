@@ -1,0 +1,220 @@
+"""Gradients balanced so that input times gradient adds up to the score, for any gradient method."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from explainkit.adapter import Adapter
+from explainkit.errors import MethodError
+from explainkit.graph.backward import Gradients, Operator
+from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
+from explainkit.graph.operators import kind_of
+from explainkit.graph.ruled import Rule, ruled
+from explainkit.graph.tape import Record, Trace
+from explainkit.methods.attention.matrices import KEEP as ATTENTION
+from explainkit.methods.gradient import Saliency
+from explainkit.methods.propagation.lrp import held_norm
+from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, report
+from explainkit.passes import Needs, needs_of
+from explainkit.types import Attribution, Method
+
+KEEP = (UNARY - RECTIFIERS) | GATES | NORMS
+
+_SCALES = SHAPES | {"mul", "div", "native_dropout", "neg"}
+_NOT_ZERO = ATTENTION | {
+    "sigmoid", "hardsigmoid", "softplus", "exp", "exp2", "cos", "cosh", "rsqrt", "reciprocal",
+}  # fmt: skip
+"""Functions of which zero is no zero: as a factor they are gates."""
+
+
+class _Balanced:
+    """The rules of LibraGrad."""
+
+    keep = KEEP
+
+    def __init__(self, uncovered: Uncovered) -> None:
+        self.uncovered = uncovered
+
+    def __call__(self, trace: Trace, operator: Operator) -> tuple[Rule | None, str]:
+        kind, record = kind_of(operator), operator.record
+        if not kind or record is None:
+            return None, fall_back(operator, self.uncovered, "libragrad")
+        match kind:
+            case "unary" if operator.name not in RECTIFIERS:
+                return _secant(record), "slope from zero"
+            case "product":
+                return _product(trace, operator)
+            case "gate":
+                return _gate(record), "gate held"
+            case "quotient" if operator.depends[0]:
+                return _first_only, "denominator held"
+            case "norm":
+                return _norm(record), "scale held"
+        return None, "gradient"
+
+
+def _first_only(own: Gradients, _arriving: Gradients) -> Gradients:
+    return [own[0], *[None] * (len(own) - 1)]
+
+
+def _secant(record: Record) -> Rule | None:
+    """``(f(x) − f(0)) / x`` in place of ``f'(x)``; None where ``f(0)`` is not finite."""
+    function = getattr(torch.ops.aten, record.name)
+    tensor, *_ = record.tensors
+    seen, arguments = False, []
+    for argument in record.others(0):
+        first = isinstance(argument, Tensor) and not seen
+        seen = seen or first
+        arguments.append(tensor.new_zeros(1) if first else argument)
+    zero = function(*arguments, **record.options)
+    offset = zero[0] if isinstance(zero, tuple) else zero
+    if not bool(torch.isfinite(offset).all()):
+        return None
+    # nearer to zero, rounding takes more digits of the quotient than curvature does of the slope
+    info = torch.finfo(tensor.dtype)
+    limit = info.eps ** (1 / 3) if bool((offset != 0).any()) else math.sqrt(info.tiny)
+
+    def rule(own: Gradients, arriving: Gradients) -> Gradients:
+        gradient = arriving[0]
+        assert gradient is not None
+        x = record.tensors[0]
+        near = x.abs() < limit
+        slope = (record.output - offset) / torch.where(near, 1.0, x)
+        return [None if g is None else torch.where(near, g, gradient * slope) for g in own]
+
+    return rule
+
+
+def _product(trace: Trace, operator: Operator) -> tuple[Rule, str]:
+    """A factor that is a gate is held; else each factor gets half."""
+    left, right = (node for node, _ in operator.node.next_functions[-2:])
+    held = [_is_gate(trace, left), _is_gate(trace, right)]
+    shares = (0.0 if held[0] else 1.0, 0.0 if held[1] else 1.0) if any(held) else (0.5, 0.5)
+    if all(held):
+        shares = (0.5, 0.5)
+
+    def rule(own: Gradients, _arriving: Gradients) -> Gradients:
+        factors = [
+            None if g is None or not share else g * share
+            for g, share in zip(own[-2:], shares, strict=True)
+        ]
+        return [*own[:-2], *factors]
+
+    if shares == (0.5, 0.5):
+        return rule, "half each"
+    return rule, "attention held" if operator.name != "mul" else "gate held"
+
+
+def _is_gate(trace: Trace, node: Node | None) -> bool:
+    """Whether a factor comes from a function that is not zero at zero, such as ``1 + erf(x)``."""
+    shifted = False
+    while node is not None:
+        record = trace.record_of(node)
+        if record is None:
+            return False
+        below = [inner for inner, _ in node.next_functions if inner is not None]
+        if record.name in _NOT_ZERO or record.name == "pow":
+            return record.name != "pow" or _negative(record.argument(1))
+        if record.name in UNARY:
+            return shifted
+        if len(below) != 1 or record.name not in _SCALES | {"add", "sub", "rsub"}:
+            return False
+        shifted = shifted or record.name in {"add", "sub", "rsub"}
+        node = below[0]
+    return False
+
+
+def _negative(exponent: object) -> bool:
+    return isinstance(exponent, int | float) and exponent < 0
+
+
+def _gate(record: Record) -> Rule:
+    axis = record.argument(1, -1)
+
+    def rule(own: Gradients, _arriving: Gradients) -> Gradients:
+        if own[0] is None:
+            return own
+        value, gate = own[0].chunk(2, axis)
+        return [torch.cat([value, torch.zeros_like(gate)], axis)]
+
+    return rule
+
+
+def _norm(record: Record) -> Rule:
+    def rule(own: Gradients, arriving: Gradients) -> Gradients:
+        gradient = arriving[0]
+        held = None if gradient is None else held_norm(record, gradient)
+        return own if held is None else [held, *[None] * (len(own) - 1)]
+
+    return rule
+
+
+@dataclass(frozen=True)
+class LibraGrad:
+    """Any gradient method, with a backward that is balanced.
+
+    The forward stays as it is. On the way back
+
+    - an activation is a gate times its input, and the gate is held: ``g_in = g_out f(x) / x``
+      (``(f(x) − f(0)) / x`` where ``f(0)`` is not zero);
+    - attention is held: values get their gradient, queries and keys none;
+    - of a normalisation the scale is held: ``y = γ (x − mean) / σ`` with constant σ;
+    - of a product of two features each gets half its gradient; a factor that is a gate (a sigmoid,
+      ``1 + erf``) is held instead, as a denominator is.
+
+    So every operator equals its gradient times its input up to a constant, as in a network of
+    rectifiers: without biases ``Σ x · g`` is the score (FullGrad-completeness), which gradients
+    of a transformer are far from.
+
+    Attributes:
+        base: The method that runs on these gradients: `Saliency`, `InputXGradient`, `SmoothGrad`,
+            `IntegratedGradients`, a class-activation map.
+        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+            its plain gradient, and a warning.
+
+    Raises:
+        MethodError: The base method has backward rules of its own, differentiates twice, or takes
+            no gradient; or an operator is not known.
+
+    References:
+        Mehri, Soleymani Baghshah and Pilehvar (2025), "LibraGrad: Balancing Gradient Flow for
+        Universally Better Vision Transformer Attributions", arXiv:2411.16760.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.methods.gradient import InputXGradient
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["vit"], 0, LibraGrad(InputXGradient()))
+        >>> e.coverage["operators"]["gelu"]
+        {'slope from zero': 2}
+    """
+
+    base: Method = field(default_factory=Saliency)
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns the base method's map, in its unit."""
+        name = type(self.base).__name__
+        owner = model.owner if isinstance(model, Adapter) else model
+        needs: Needs = needs_of(self.base, owner, inputs)
+        if needs.values is not None or needs.twice:
+            own = "differentiates twice" if needs.twice else "has backward rules of its own"
+            raise MethodError(
+                f"base: expected a method that takes gradients, got {name}, which {own}: use "
+                "Saliency, InputXGradient, SmoothGrad, IntegratedGradients or GradCAM"
+            )
+        balanced = ruled(model, _Balanced(self.uncovered))
+        result = self.base(balanced, inputs, target)
+        if not balanced.coverage.counts:
+            raise MethodError(f"base: expected a method that takes gradients, {name} takes none")
+        found = result if isinstance(result, Attribution) else Attribution(result)
+        said = report(balanced.coverage)
+        remarks = [*found.diagnostics.get("warnings", []), *said.pop("warnings", [])]
+        extra = said | ({"warnings": list(dict.fromkeys(remarks))} if remarks else {})
+        return replace(found, diagnostics={**found.diagnostics, **extra})
