@@ -14,6 +14,7 @@ from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.regions import Boxes, Span
 from explainkit.graph.incremental.run import Plan, Variants, make_plan
 from explainkit.graph.incremental.scores import box_scores
+from explainkit.methods.perturbation.ablation import FeatureAblation
 from explainkit.methods.perturbation.windows import Windows, score_windows
 from explainkit.testing import _state, toy_models
 
@@ -348,3 +349,18 @@ def test_the_same_plan_every_time():
     places, patches = torch.randint(0, 30, (50, 2)), torch.randn(50, 3, 6, 6)
     one, other = (Variants(wide(), image).run(places, patches) for _ in range(2))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("segments", [6, "shapes"])
+def test_feature_ablation_of_segments(segments, monkeypatch):
+    model, image = wide(), torch.randn(1, 3, 42, 38)
+    if segments == "shapes":
+        far = torch.hypot(torch.arange(42.0)[:, None] - 9, torch.arange(38.0) - 30)
+        segments = (far / 4).long() + 20 * (torch.arange(38) // 10)
+    method = FeatureAblation(segments, baseline="blur")
+    found = method(model, image, torch.tensor([1]))
+    monkeypatch.setattr("explainkit.methods.perturbation.ablation.box_scores", lambda *_: None)
+    expected = method(model, image, torch.tensor([1]))
+    score = model(image)[0, 1].abs()
+    assert (found - expected).abs().max() <= 1e-5 * score
+    assert not torch.equal(found, expected), "nothing was run on boxes"

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from explainkit.graph.incremental.scores import BoxScores, box_scores
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.methods.perturbation.segments import segment
 from explainkit.methods.perturbation.table import SegmentMasks, score_masks
+from explainkit.methods.perturbation.windows import BLOCK
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,48 @@ class FeatureAblation:
         masks = SegmentMasks(tuple(rows), fill_images(self.baseline, images, self.seed), labels)
         maps = []
         for i, (image, label) in enumerate(zip(images, target.tolist(), strict=True)):
-            scores = score_masks(model, image, masks, i, slice(None))[:, label]
-            maps.append(masks.paint(i, clean[i] - scores))
+            score = box_scores(model, image, len(rows[i]))
+            if score is not None:
+                scores = _score_segments(score, image, masks.baseline[i], labels[i])
+            else:
+                scores = score_masks(model, image, masks, i, slice(None))
+            maps.append(masks.paint(i, clean[i] - scores[:, label]))
         return torch.stack(maps).to(images.dtype)
+
+
+def _score_segments(score: BoxScores, image: Tensor, fill: Tensor, labels: Tensor) -> Tensor:
+    """Scores of an image with one segment after the other filled, each in a box that holds it.
+
+    Args:
+        score: Scores the image with boxes replaced.
+        image: ``[channel, height, width]``.
+        fill: What fills a segment, of the same shape.
+        labels: Segment of each pixel, int64 ``[height, width]``, numbered from 0.
+
+    Returns:
+        float64 ``[segments, classes]``.
+    """
+    count = int(labels.max()) + 1
+    places, sizes = [], []
+    for axis, length in enumerate(labels.shape):
+        where = torch.arange(length, device=labels.device)
+        where = where.expand_as(labels) if axis else where[:, None].expand_as(labels)
+        ends = [
+            where.new_zeros(count).scatter_reduce(
+                0, labels.flatten(), where.flatten(), reduce, include_self=False
+            )
+            for reduce in ("amin", "amax")
+        ]
+        sizes.append(int((ends[1] - ends[0]).max()) + 1)
+        places.append(ends[0].clamp(max=length - sizes[-1]))
+    found = []
+    for begin in range(0, count, BLOCK):
+        corners = torch.stack([start[begin : begin + BLOCK] for start in places], 1)
+        patches = image.new_empty(len(corners), len(image), *sizes)
+        for number, (patch, (top, left)) in enumerate(
+            zip(patches, corners.tolist(), strict=True), begin
+        ):
+            box = (slice(top, top + sizes[0]), slice(left, left + sizes[1]))
+            torch.where(labels[box] == number, fill[:, *box], image[:, *box], out=patch)
+        found.append(score(corners, patches).double())
+    return torch.cat(found)
