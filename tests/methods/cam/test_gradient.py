@@ -242,6 +242,17 @@ class TestOptions:
         model[1] = nn.Identity().eval()
         assert ek.explain(model, images(), 0, "gradcam").layer == "0"
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+    @pytest.mark.parametrize("toy", ["plain", "vit"])
+    def test_a_compiled_model(self, toy):
+        model, x = toy_models()[toy]
+        compiled = torch.compile(model, backend="eager")
+        with torch.no_grad():
+            compiled(x)
+        ours, plain = (ek.explain(m, x, TARGET, "gradcam") for m in (compiled, model))
+        assert ours.layer == f"_orig_mod.{plain.layer}"
+        assert_close(ours.attribution, plain.attribution)
+
     def test_plus_plus_says_where_it_is_not_derived(self):
         model, x = unbiased(), images()
         with pytest.warns(ExplainkitWarning, match="name the rectifier"):

@@ -49,7 +49,9 @@ def layers_of(
     # a model that was rebuilt since has other modules
     key = (inputs.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
     if key not in known:
-        known[key] = default_layer(model, inputs)
+        found = default_layer(model, inputs)
+        compiled = hasattr(model, "_orig_mod")
+        known[key] = f"_orig_mod.{found}" if compiled else found
     return (known[key],)
 
 

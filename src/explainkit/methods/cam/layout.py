@@ -177,6 +177,7 @@ def _leading(count: int, places: int, model: nn.Module, images: Tensor) -> int |
     Where tokens are first put together, those of the places change with the image, and class and
     register tokens do not.
     """
+    model = getattr(model, "_orig_mod", model)  # a compiled model doesn't stop midway
     found: list[Tensor] = []
     noise = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0))
     pair = torch.cat([images[:1].detach(), images[:1].detach() + 1 + noise.to(images)])
