@@ -91,16 +91,13 @@ def notebook(script: Script) -> str:
 
 
 def thumbnail(figure: Path, path: Path) -> None:
-    """The upper part of a figure, in the shape of the index's pictures."""
+    """The upper right of a figure, where its maps are, in the shape of the index's pictures."""
     width, height = _THUMBNAIL
     with Image.open(figure) as image:
-        scaled = image.convert("RGB")
         high = min(round(image.width * height / width), image.height)
-        wide = min(image.width, round(image.height * width / height))
-        scaled = scaled.crop(
-            (0, 0, image.width, high) if high < image.height else (0, 0, wide, high)
-        )
-        scaled.resize(_THUMBNAIL, Image.Resampling.LANCZOS).save(path, optimize=True)
+        wide = min(round(high * width / height), image.width)
+        part = image.convert("RGB").crop((image.width - wide, 0, image.width, high))
+        part.resize(_THUMBNAIL, Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:

@@ -24,12 +24,14 @@ explanation.plot()
 
 # %% What it says in numbers
 # The map is signed and in the unit of the score, so that its sum can be held against what it is
-# to explain: the score of the picture less the score of the baseline. The completeness gap is the
-# part that is missing.
+# to explain: the score of the picture less the score of the baseline, here a grey picture. The
+# completeness gap is the share that is missing.
+grey = model(0 * faces.images[[14]])[0, explanation.target[0]]
 [
     {
         "explained": explanation.target_name(0),
         "score": float(explanation.score[0]),
+        "score of grey": float(grey),
         "sum of the map": float(explanation.attribution.sum()),
         "completeness gap": float(explanation.diagnostics["completeness_gap"][0]),
     }

@@ -60,7 +60,7 @@ explanation.plot()
 # through all toy models; one is enough to see it work.
 from explainkit.testing import check_method, toy_models
 
-check_method(GreySquare(side=4, stride=4), {"plain": toy_models()["plain"]})
+check_method(GreySquare(side=6, stride=6), {"plain": toy_models()["plain"]})
 print("GreySquare keeps the contract.")
 
 # %% Beside the built-in one

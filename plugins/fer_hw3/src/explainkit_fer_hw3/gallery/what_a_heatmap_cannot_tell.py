@@ -67,7 +67,7 @@ def correlation(first, second):
 ]
 
 # %% A wrong reading has a map as good as a right one
-# Among drawn faces, those that the network reads wrongly with the greatest confidence. Their maps
+# Among 210 drawn faces, those that the network reads wrongly with the greatest confidence. Their maps
 # for the wrong class look no worse than those of a right reading.
 #
 # Alt: Three drawn faces that are read wrongly, with probabilities and maps for the class that was
@@ -76,17 +76,17 @@ from explainkit.render.figure import study_figure
 
 test = ek.load_dataset("fer_hw3/drawn", split="public_test")
 with torch.no_grad():
-    chances = torch.cat([model(test.images[i : i + 100]).softmax(1) for i in range(0, 700, 100)])
+    chances = torch.cat([model(test.images[i : i + 70]).softmax(1) for i in range(0, 210, 70)])
 confidence, read = chances.max(1)
-wrong = torch.where(read != test.labels, confidence, -1).argsort(descending=True)[:3]
+wrong = torch.where(read != test.labels[:210], confidence, -1).argsort(descending=True)[:3]
 misread = ek.explain(model, test.images[wrong], method="saliency")
 study_figure(misread, labels=test.labels[wrong].tolist())
 
 # %% Does it matter to the network?
 # The score should fall when what a map calls most relevant is hidden. Hidden here: a fifth of
-# the pixels, set to the mean grey: the most relevant by a map, or a fifth at random (mean of 20
-# draws). The mean fall of the score over 35 faces:
-subset = faces.images[:35]
+# the pixels, set to the mean grey: the most relevant by a map, or a fifth at random (mean of 10
+# draws). The mean fall of the score over 14 faces:
+subset = faces.images[:14]
 with torch.no_grad():
     target = model(subset).argmax(1)
     before = model(subset).gather(1, target[:, None])[:, 0]
@@ -101,7 +101,7 @@ def fall(importance):
 
 
 generator = torch.Generator().manual_seed(0)
-random = [fall(torch.rand(35, 48, 48, generator=generator)) for _ in range(20)]
+random = [fall(torch.rand(14, 48, 48, generator=generator)) for _ in range(10)]
 found = {
     name: fall(ek.explain(model, subset, target, name).heatmap())
     for name in ("saliency", "integrated_gradients", "occlusion")
