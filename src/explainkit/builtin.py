@@ -40,6 +40,7 @@ def explainkit_methods() -> Mapping[str, str]:
         "input_x_gradient": "explainkit.methods.gradient:InputXGradient",
         "integrated_gradients": "explainkit.methods.path.integrated:IntegratedGradients",
         "kernel_shap": "explainkit.methods.perturbation.shapley:KernelShap",
+        "legrad": "explainkit.methods.attention.legrad:LeGrad",
         "libragrad": "explainkit.methods.attention.libragrad:LibraGrad",
         "lime": "explainkit.methods.perturbation.lime:Lime",
         "meaningful_perturbation": "explainkit.methods.perturbation.optimal:MeaningfulPerturbation",

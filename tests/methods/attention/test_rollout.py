@@ -1,4 +1,4 @@
-"""Rollouts against the matrices written out by hand, in every spelling of attention."""
+"""Rollouts and LeGrad against the matrices written out by hand, in every spelling of attention."""
 
 import pytest
 import torch
@@ -8,15 +8,21 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import MethodError
+from explainkit.methods.attention.legrad import LeGrad
 from explainkit.methods.attention.rollout import AttentionRollout, GradientRollout, rolled
 from explainkit.testing import check_method, toy_models
 
+METHODS = ["attention_rollout", "gradient_rollout", "legrad"]
 
-def by_hand(model, x, target):
-    """Attention matrices ``[batch, head, query, key]`` and their gradients, from plain autograd."""
+
+def by_hand(model, x, target, own_head=False):
+    """Attention matrices ``[batch, head, query, key]`` and their gradients, from plain autograd.
+
+    With ``own_head`` the gradient of each is that of the score of its own block.
+    """
     patches = model.patches(x).flatten(2).transpose(1, 2)
     tokens = torch.cat([model.tokens.expand(len(x), -1, -1), patches], 1) + model.position
-    found = []
+    found, scores = [], []
     for block in model.blocks:
         core = block.attention.core
         qkv = F.linear(block.norm(tokens), core.in_proj_weight, core.in_proj_bias)
@@ -26,9 +32,13 @@ def by_hand(model, x, target):
         found.append(a)
         tokens = tokens + core.out_proj((a @ v).transpose(1, 2).reshape(n, count, width))
         tokens = tokens + block.mlp(tokens)
-    tokens = model.norm(tokens)
-    scores = model.head(tokens.mean(1) if model.mean else tokens[:, 0])
-    return found, torch.autograd.grad(scores[:, target].sum(), found)
+        read = model.norm(tokens)
+        scores.append(model.head(read.mean(1) if model.mean else read[:, 0])[:, target].sum())
+    if not own_head:
+        return found, torch.autograd.grad(scores[-1], found)
+    return found, [
+        torch.autograd.grad(s, a, retain_graph=True)[0] for s, a in zip(scores, found, strict=True)
+    ]
 
 
 def enlarged(tokens, prefix):
@@ -68,7 +78,59 @@ def test_gradient_rollout_is_that_of_plain_autograd(options):
     torch.testing.assert_close(found, rows(relevance, model, prefix).detach())
 
 
-@pytest.mark.parametrize("method", ["attention_rollout", "gradient_rollout"])
+@pytest.mark.parametrize("options", [{}, {"prefix": 3}, {"mean": True}])
+def test_legrad_is_that_of_plain_autograd(options):
+    model, x, prefix = vit(depth=3, **options), images(), options.get("prefix", 1)
+    _, gradients = by_hand(model, x, 2, own_head=True)
+    parts = [g.clamp(min=0).mean((1, 2)) for g in gradients]
+    e = ek.explain(model, x, 2, "legrad")
+    torch.testing.assert_close(e.attribution, enlarged(torch.stack(parts).mean(0), prefix))
+    last = ek.explain(model, x, 2, "legrad", layers=1)
+    torch.testing.assert_close(last.attribution, enlarged(parts[-1], prefix))
+    assert last.diagnostics["blocks"] == ["blocks.2"]
+
+
+class Pyramid(nn.Module):
+    """Blocks of fewer and fewer tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = ViT(prefix=0, mean=True, image=(16, 16))
+        for block in self.model.blocks:
+            block.register_forward_hook(lambda _m, _i, y: y[:, ::2])
+        self.model.position.data = self.model.position.data[:, :16]
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def test_legrad_refuses_blocks_whose_tokens_the_head_cannot_read():
+    with pytest.raises(MethodError, match="tokens of one shape"):
+        ek.explain(Pyramid().eval(), images(size=(16, 16), dtype=torch.float32), 1, "legrad")
+
+
+class Loose(nn.Module):
+    """Attention outside of any row."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = vit()
+        self.only = self.model.blocks[0]
+        del self.model.blocks
+        vars(self.model)["blocks"] = [self.only]
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def test_legrad_refuses_attention_outside_of_numbered_blocks():
+    with pytest.raises(MethodError, match="numbered row"):
+        ek.explain(Loose().eval(), images(), 1, "legrad")
+    with pytest.raises(MethodError, match="layers"):
+        ek.explain(vit(), images(), 1, "legrad", layers=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_spelling_of_attention_has_the_same_map(method):
     found = [ek.explain(vit(spelling=s), images(), 1, method).attribution for s in SPELLINGS]
     assert found[0].abs().max() > 0
@@ -105,6 +167,7 @@ def test_a_probe_that_gathers_the_tokens_counts_as_it_is():
         row = row @ (a.mean(1) / 2) + row / 2
     found = ek.explain(model, x, 1, "attention_rollout").attribution
     torch.testing.assert_close(found, enlarged(row[:, 0], 0).detach())
+    assert ek.explain(model, x, 1, "legrad").attribution.max() > 0
 
 
 def test_rows_of_a_rollout_sum_to_one():
@@ -131,14 +194,14 @@ class Windowed(nn.Module):
         return self.model.head(windows.reshape(n, count, width).mean(1))
 
 
-@pytest.mark.parametrize("method", ["attention_rollout", "gradient_rollout"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_windows_are_refused_with_the_reason(method, spelling):
     with pytest.raises(MethodError, match="window"):
         ek.explain(Windowed(spelling), images(size=(16, 16), dtype=torch.float32), 1, method)
 
 
-@pytest.mark.parametrize("method", ["attention_rollout", "gradient_rollout"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_model_without_attention_is_refused(method):
     with pytest.raises(MethodError, match="expected a model with attention"):
         ek.explain(*toy_models()["plain"], 0, method)
@@ -149,7 +212,7 @@ def test_an_unknown_upsampling_is_refused():
         AttentionRollout(upsample="cubic")
 
 
-@pytest.mark.parametrize("method", [AttentionRollout(), GradientRollout()])
+@pytest.mark.parametrize("method", [AttentionRollout(), GradientRollout(), LeGrad()])
 def test_promises(method):
     models = {"toy": toy_models()["vit"], "mean": (vit(dtype=torch.float32, mean=True),
                                                    images(3, dtype=torch.float32))}  # fmt: skip

@@ -68,8 +68,16 @@ class Call:
     rows: int | None
 
 
-def attention_nodes(trace: Trace) -> dict[Node, Call]:
-    """Every attention that the scores depend on, first to last."""
+def attention_nodes(trace: Trace, method: str) -> dict[Node, Call]:
+    """Every attention that the scores depend on, first to last.
+
+    Args:
+        trace: A forward with the values of `KEEP`.
+        method: For errors.
+
+    Raises:
+        MethodError: There is none.
+    """
     found: dict[Node, Call] = {}
     rows: dict[Node, int | None] = {}
     root = trace.scores.grad_fn
@@ -89,6 +97,12 @@ def attention_nodes(trace: Trace) -> dict[Node, Call]:
             call = None if source is None else trace.record_of(source)
             if source is not None and call is not None:
                 found[source] = Call(call.output, rows.get(node))
+    if not found:
+        raise MethodError(
+            f"{method}: expected a model with attention, a softmax whose output is multiplied with "
+            "values, got none that the score depends on: use a gradient method or a "
+            "class-activation map"
+        )
     return dict(sorted(found.items(), key=lambda item: item[0]._sequence_nr()))
 
 
@@ -147,13 +161,7 @@ def matrices(trace: Trace, target: Tensor, method: str, *, every: bool) -> list[
     Raises:
         MethodError: The model has no attention, or attends within windows or between other tokens.
     """
-    nodes = attention_nodes(trace)
-    if not nodes:
-        raise MethodError(
-            f"{method}: expected a model with attention, a softmax whose output is multiplied with "
-            "values, got none that the score depends on: use a gradient method or a "
-            "class-activation map"
-        )
+    nodes = attention_nodes(trace, method)
     batch = len(trace.inputs)
     values = [per_head(call.output, batch, call.rows, method) for call in nodes.values()]
     _check_chain(values, method)

@@ -50,7 +50,8 @@ class TokenMap:
         places = layout.spread(value)
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
         large = F.interpolate(places, inputs.shape[2:], mode=self.upsample, **smooth)
-        elsewhere = tokens.sum(1) - places.flatten(1).sum(1)
+        end = layout.prefix + places[0, 0].numel()
+        elsewhere = torch.cat([tokens[:, : layout.prefix], tokens[:, end:]], 1).sum(1)
         return Attribution(
             large.to(inputs.dtype),
             diagnostics={"grid": list(layout.grid), "elsewhere": elsewhere},

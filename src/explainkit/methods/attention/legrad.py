@@ -1,0 +1,205 @@
+"""How sensitive the score of each layer's own features is to that layer's attention."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.graph.tape import Trace, recording, refuse_scripted
+from explainkit.methods.attention.matrices import KEEP, arriving, attention_nodes, per_head
+from explainkit.methods.attention.rollout import TokenMap
+from explainkit.methods.cam.base import unwrapped
+from explainkit.passes import Needs
+from explainkit.types import Attribution
+
+
+@dataclass(eq=False)
+class _Block:
+    """One of a numbered row of layers.
+
+    Attributes:
+        path: Its dotted path.
+        module: The layer.
+        began: Autograd's number when it began to run, at each call.
+        ended: The same when it was done.
+        output: What it gave last.
+    """
+
+    path: str
+    module: nn.Module
+    began: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    output: Any = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """``[batch, token, channel]``."""
+        first = self.output[0] if isinstance(self.output, tuple) else self.output
+        assert isinstance(first, Tensor)
+        return first
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it ran once and gave tokens."""
+        first = self.output[0] if isinstance(self.output, tuple) and self.output else self.output
+        return len(self.ended) == 1 and isinstance(first, Tensor) and first.dim() == 3
+
+    def with_tokens(self, tokens: Tensor) -> Any:
+        """What it would give with other tokens."""
+        return (tokens, *self.output[1:]) if isinstance(self.output, tuple) else tokens
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[_Block]]:
+    """Notes when each numbered layer with layers inside runs, and what it gives."""
+    blocks = [
+        _Block(path, module)
+        for path, module in model.named_modules()
+        if path[-1:].isdigit() and next(module.children(), None) is not None
+    ]
+
+    def begin(block: _Block) -> Any:
+        return lambda *_: block.began.append(_number())
+
+    def end(block: _Block) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            block.ended.append(_number())
+            block.output = output
+
+        return keep
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(block.module.register_forward_pre_hook(begin(block)).remove)
+            hooks.callback(block.module.register_forward_hook(end(block)).remove)
+        yield blocks
+
+
+def _number() -> int:
+    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+
+
+def _row(blocks: list[_Block], attentions: list[int]) -> list[_Block]:
+    """The longest row of blocks that attend.
+
+    Raises:
+        MethodError: There is none, or its tokens change from block to block.
+    """
+    rows: dict[str, list[_Block]] = {}
+    for block in blocks:
+        if block.has_tokens and any(block.began[0] <= n < block.ended[0] for n in attentions):
+            rows.setdefault(block.path.rpartition(".")[0], []).append(block)
+    if not rows:
+        raise MethodError(
+            "legrad: expected a transformer whose blocks stand in a numbered row (blocks.0, "
+            "blocks.1, …), each with tokens [batch, token, channel] as its output, got none that "
+            "attends: use gradient_rollout, which needs no blocks"
+        )
+    row = max(rows.values(), key=len)
+    shapes = {tuple(block.tokens.shape[1:]) for block in row}
+    if len(shapes) > 1:
+        raise MethodError(
+            f"legrad: expected blocks with tokens of one shape, got {sorted(shapes)}: the head "
+            "can't read those of earlier blocks; use libragrad, another gradient method or a "
+            "class-activation map"
+        )
+    return row
+
+
+@contextmanager
+def _short_cut(row: Sequence[_Block], tokens: Tensor) -> Iterator[None]:
+    """The model with no block run: the last one gives these tokens."""
+
+    def constant(output: Any) -> Any:
+        return lambda *_args, **_kwargs: output
+
+    own = [vars(block.module).get("forward") for block in row]
+    try:
+        for block in row[:-1]:
+            block.module.forward = constant(block.output)
+        row[-1].module.forward = constant(row[-1].with_tokens(tokens))
+        yield
+    finally:
+        for block, forward in zip(row, own, strict=True):
+            vars(block.module).pop("forward", None)
+            if forward is not None:
+                block.module.forward = forward
+
+
+@dataclass(frozen=True)
+class LeGrad(TokenMap):
+    """The positive gradient of every layer's own score with respect to its attention.
+
+    ``a = 1/L Σ_l mean_{h,q} (∂s_l / ∂A_l)⁺``, where ``s_l`` is the target's score of the head on
+    the tokens of block l, and the mean goes over heads and querying tokens. Where the head gathers
+    tokens by attention, its own attention takes the place of ``A_l``.
+
+    The paper's picture is scaled to [0, 1], which is for the eye only.
+
+    Attributes:
+        upsample: How the map of patches becomes as large as the image (``align_corners=False``).
+        grid: Height and width of the map of patches, where the model doesn't show it.
+        prefix: Number of class and register tokens before the patches, where it doesn't show.
+        layers: How many of the last blocks count; None: all.
+
+    Raises:
+        MethodError: The model has no row of blocks that attend among all tokens.
+
+    References:
+        Bousselham, Boggust, Chaybouti, Strobelt and Kuehne (2024), "LeGrad: An Explainability
+        Method for Vision Transformers via Feature Formation Sensitivity", arXiv:2404.03214.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["vit"], 0, "legrad")
+        >>> e.diagnostics["blocks"]
+        ['blocks.0', 'blocks.1']
+    """
+
+    layers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers is not None and self.layers < 1:
+            raise MethodError(f"layers: expected at least 1, got {self.layers}")
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """Nothing that others have: its forward watches the blocks."""
+        return Needs()
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, not negative, score per unit of attention."""
+        refuse_scripted(model)
+        leaf = inputs.detach().requires_grad_()
+        with torch.enable_grad(), recording(KEEP) as tape:
+            with _watched(unwrapped(model)) as blocks:
+                scores = model(leaf)
+            whole = Trace(leaf, scores, tape.records)
+            row = _row(blocks, [node._sequence_nr() for node in attention_nodes(whole, "legrad")])
+            chosen = row[-self.layers :] if self.layers else row
+            scored = []
+            for block in chosen:
+                with _short_cut(row, block.tokens):
+                    scored.append(scores if block is row[-1] else model(leaf))
+        parts = [_sensitivity(Trace(leaf, s, tape.records), target) for s in scored]
+        found = self.drawn(torch.stack(parts).mean(0), model, inputs)
+        return Attribution(
+            found.values,
+            diagnostics={**found.diagnostics, "blocks": [block.path for block in chosen]},
+        )
+
+
+def _sensitivity(trace: Trace, target: Tensor) -> Tensor:
+    """Of one block's score to the last attention before it, ``[batch, key]``."""
+    node, call = list(attention_nodes(trace, "legrad").items())[-1]
+    batch = len(trace.inputs)
+    values = per_head(call.output, batch, call.rows, "legrad")
+    gradient = arriving(trace, target, [node]).get(node)
+    if gradient is None:
+        return torch.zeros_like(values[:, 0, 0])
+    return gradient.reshape(values.shape).to(values).clamp(min=0).mean((1, 2))
