@@ -48,7 +48,7 @@ class Gradient(Transforms):
     """
 
     steps: int = 256
-    rate: float = 0.05
+    rate: float = 0.2
     optimizer: Rule = "adam"
     schedule: Schedule = "cosine"
     clip: float | None = None

@@ -1,0 +1,41 @@
+"""The snippets of docs/how-to/maximise.md."""
+
+# --8<-- [start:layer]
+import torch
+
+import explainkit as ek
+
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 5), torch.nn.ReLU()).eval()
+found = ek.maximize(net, 'channels("0")', shape=(1, 24, 24), steps=64, frames=12)
+found.grid().savefig("filters.png")
+found.traces().savefig("traces.png")
+found.animate("filters.gif")
+found.save("filters")
+# --8<-- [end:layer]
+assert len(ek.Visualization.load("filters")) == 8
+
+# --8<-- [start:algebra]
+from explainkit.expressions import channels, tv
+
+smooth = ek.maximize(net, channels("0", [0, 3]) - 0.5 * tv(), shape=(1, 24, 24), steps=32)
+# --8<-- [end:algebra]
+assert smooth.objective[1] == 'channel("0", 3) - 0.5 * tv()'
+
+# --8<-- [start:exemplars]
+from explainkit.maximize.exemplars import find_exemplars, receptive_fields
+
+faces = torch.rand(200, 1, 24, 24)
+examples = find_exemplars(net, "0", faces, k=9)
+fields = receptive_fields(net, "0", (1, 24, 24))
+number, place = int(examples.top[3, 0]), examples.top_place[3, 0].tolist()
+seen = fields.at(*place).crop(faces[number])
+# --8<-- [end:exemplars]
+assert seen.shape == (1, 5, 5)
+
+# --8<-- [start:quality]
+from explainkit.maximize.quality import measure
+
+judged = measure(found, net, faces)
+print(judged.caption(0))
+# --8<-- [end:quality]
+assert "best real" in judged.caption(0)
