@@ -85,7 +85,7 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
         "explainkit": ours(FIVE),
     }
     eight: Calls = {
-        "bare": found["eigengradcam"]["explainkit"],
+        "bare": lambda: ek.explain(model, images, target, "saliency"),
         "explainkit": ours([*FIVE, "eigengradcam", "saliency", "input_x_gradient"]),
     }
     if HAS_PEER:

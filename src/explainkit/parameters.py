@@ -69,6 +69,11 @@ def _parse(hint: Any, text: str) -> Any:
             except ValueError:
                 continue
         raise ValueError(text)
+    if typing.get_origin(hint) is tuple:
+        kinds, parts = typing.get_args(hint), text.split(",")
+        if len(kinds) != len(parts):
+            raise ValueError(text)
+        return tuple(map(_parse, kinds, parts))
     if hint is types.NoneType:
         if text.lower() == "none":
             return None
@@ -91,6 +96,9 @@ def _words(hint: Any) -> list[str]:
         return list(typing.get_args(hint))
     if typing.get_origin(hint) in {types.UnionType, typing.Union}:
         return [word for one in typing.get_args(hint) for word in _words(one)]
+    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
+        words = [word for one in typing.get_args(hint) for word in _words(one)]
+        return [", ".join(words)]
     named = {
         int: "a whole number", float: "a number", bool: "true or false", str: "text",
         Method: "a method's name", types.NoneType: "none", Tensor: "",

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import explainkit as ek
-from explainkit.errors import ExplainkitWarning, ModelError
+from explainkit.errors import ExplainkitWarning, MethodError, ModelError
 from explainkit.methods.cam.layout import Layout, layout_of
+from explainkit.parameters import parse_params
 from explainkit.testing import toy_models
 
 CAMS = ["gradcam", "layercam", "eigencam", "shapleycam"]
@@ -141,6 +142,14 @@ def test_a_token_map_does_not_depend_on_the_batch(name):
     whole = ek.explain(model, x, 1, name, layer="first", batch_size=3).attribution
     alone = ek.explain(model, x[1:2], 1, name, layer="first", batch_size=3).attribution
     assert torch.equal(whole[1:2], alone)
+
+
+def test_grid_and_prefix_as_text():
+    assert parse_params("gradcam", ["grid=6,5", "prefix=2", "layer=a.b"]) == {
+        "grid": (6, 5), "prefix": 2, "layer": "a.b",
+    }  # fmt: skip
+    with pytest.raises(MethodError, match="grid: expected a whole number, a whole number or none"):
+        parse_params("gradcam", ["grid=6"])
 
 
 def test_gradient_times_activation_cancels_on_a_residual_stream():

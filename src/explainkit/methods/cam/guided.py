@@ -31,7 +31,7 @@ class GuidedGradCAM:
     Examples:
         >>> import explainkit as ek
         >>> from explainkit.testing import toy_models
-        >>> e = ek.explain(*toy_models()["functional"], 0, "guided_gradcam")
+        >>> e = ek.explain(*toy_models()["functional"], 1, "guided_gradcam")
         >>> e.attribution.shape, e.layer, e.coverage["operators"]["relu"]
         (torch.Size([4, 3, 12, 10]), 'second', {'rectified gradient': 2})
     """
