@@ -70,7 +70,7 @@ def notebook(script: Script) -> str:
     cells: list[dict[str, Any]] = []
 
     def add(kind: str, text: str) -> None:
-        own = {"execution_count": None, "outputs": []} if kind == "code" else {}
+        own: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
         cells.append(
             {
                 "cell_type": kind, "id": f"cell-{len(cells)}", "metadata": {},

@@ -67,7 +67,7 @@ def correlation(first, second):
 ]
 
 # %% A wrong reading has a map as good as a right one
-# Among 210 drawn faces, those that the network reads wrongly with the greatest confidence. Their maps
+# Of 210 drawn faces, those that the network reads wrongly with the greatest confidence. Their maps
 # for the wrong class look no worse than those of a right reading.
 #
 # Alt: Three drawn faces that are read wrongly, with probabilities and maps for the class that was
