@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, MethodError, ModelError
+from explainkit.methods.cam.gradient import GradCAM, HiResCAM
 from explainkit.methods.cam.layout import Layout, layout_of
 from explainkit.parameters import parse_params
-from explainkit.testing import toy_models
+from explainkit.testing import check_method, toy_models
 
 CAMS = ["gradcam", "layercam", "eigencam", "shapleycam"]
 
@@ -156,3 +157,8 @@ def test_gradient_times_activation_cancels_on_a_residual_stream():
     model, x = toy_models()["vit"]
     with pytest.warns(ExplainkitWarning, match="only through a normalisation"):
         ek.explain(model, x, 0, "hirescam", layer="blocks.0")
+
+
+@pytest.mark.parametrize("method", [GradCAM(), HiResCAM(layer="blocks.1.norm")])
+def test_check_method(method):
+    check_method(method, {"vit": toy_models()["vit"]})
