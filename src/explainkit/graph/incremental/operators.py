@@ -221,18 +221,28 @@ def pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
-def convolution(
-    weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]
-) -> Callable[..., Tensor]:
-    """A convolution with its weights laid out for channels that are last in memory."""
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    stride, dilation = pair(arguments["stride"]), pair(arguments["dilation"])
-    groups = arguments["groups"]
+class Convolution:
+    """A convolution with its weights laid out for channels that are last in memory.
 
-    def apply(images: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-        return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    Args:
+        arguments: Of the operator, by name.
+    """
 
-    return apply
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        self._weight: Tensor | None = None
+
+    def __call__(self, images: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+        """Runs it on images, without its own padding."""
+        a = self._arguments
+        if self._weight is None:
+            self._weight = a["weight"].contiguous(memory_format=torch.channels_last)
+        stride, dilation = pair(a["stride"]), pair(a["dilation"])
+        return F.conv2d(images, self._weight, a["bias"], stride, padding, dilation, a["groups"])
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Runs it on whole maps, with its padding."""
+        return self(images, pair(self._arguments["padding"]))
 
 
 def _convolution(a: dict[str, Any], _result: Tensor) -> Operator | None:
@@ -244,8 +254,7 @@ def _convolution(a: dict[str, Any], _result: Tensor) -> Operator | None:
         Sliding(weight.shape[2 + i], strides[i], paddings[i], dilations[i]) for i in (0, 1)
     )
     channels = (weight.shape[1] * a["groups"], weight.shape[0])
-    apply = convolution(weight, a["bias"], a)
-    return Slide(rows, columns, 0.0, apply, channels, 2.0 * weight.numel())
+    return Slide(rows, columns, 0.0, Convolution(a), channels, 2.0 * weight.numel())
 
 
 def _pooling(a: dict[str, Any]) -> tuple[Sliding, Sliding]:

@@ -9,13 +9,13 @@ from torch import Tensor, fx
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.layouts import Layout, passed_on, place_by_place, taken
 from explainkit.graph.incremental.operators import (
+    Convolution,
     Mean,
     Operator,
+    Slide,
     arguments_of,
-    convolution,
     dense_work,
     operator,
-    pair,
     scale_and_shift,
 )
 from explainkit.graph.incremental.regions import Clean
@@ -149,9 +149,8 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
     known = seen.get(id(value)) if isinstance(value, Tensor) else None
     step = Step(node, source, actions, work, known and known.key)
     step.layout = known.layout if known else "first"
-    own = _convolution_of(step)
-    if own is not None:
-        step.dense = _whole(arguments_of(own))
+    if _convolution_of(step) is not None:
+        step.dense = _whole(step)
     return step
 
 
@@ -176,11 +175,12 @@ def _result(call: Call) -> Any:
     return call.result[0] if isinstance(call.result, tuple | list) else call.result
 
 
-def _whole(arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """A convolution of whole maps."""
-    apply = convolution(arguments["weight"], arguments["bias"], arguments)
-    padding = pair(arguments["padding"])
-    return lambda images: apply(images, padding)
+def _whole(step: Step) -> Callable[[Tensor], Tensor]:
+    """A step that is a convolution, on whole maps, from the same weights."""
+    rule = step.actions[0].operator
+    assert isinstance(rule, Slide)
+    assert isinstance(rule.apply, Convolution)
+    return rule.apply.whole
 
 
 def _fold(found: Program) -> None:
@@ -200,7 +200,7 @@ def _fold(found: Program) -> None:
         a["bias"] = shift if a["bias"] is None else a["bias"] * scale + shift
         (convolved,), (normalised,) = step.actions, after.actions
         convolved.operator = operator(Call(call.operator, (), a, call.result), [a["input"]])
-        step.dense = _whole(a)
+        step.dense = _whole(step)
         # what the normalisation gave is now what the convolution gives
         found.clean[convolved.result] = found.clean[normalised.result]
         _rename(found, normalised.result, convolved.result)
