@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from explainkit.graph.incremental.operators import Elementwise, arguments_of
-from explainkit.graph.trace import Call
+from explainkit.graph.incremental.operators import Elementwise
+from explainkit.graph.incremental.rules import arguments_of
+from explainkit.graph.recorder import Call
 
 Layout = Literal["first", "last", "rows"]
 """``[n, channel, height, width]``, ``[n, height, width, channel]``, or a row for each place."""

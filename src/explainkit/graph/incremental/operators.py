@@ -1,8 +1,7 @@
-"""How each operator carries a local change on: where it reaches, and what it gives there."""
+"""How the kinds of operators carry a local change on: where it reaches, what it gives there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
 from typing import Any, Protocol
 
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Sliding, union
-from explainkit.graph.trace import Call
-
-aten = torch.ops.aten
 
 
 class Operator(Protocol):
@@ -169,58 +165,6 @@ class Mean:
         return Work(bytes=16 * channels * source.area, places=source.area, calls=12)
 
 
-def dense_work(call: Call, changing: Sequence[Tensor], result: Tensor) -> Work:
-    """What an operator costs on the whole map of one image."""
-    name = call.operator._schema.name
-    numbers = sum(t.numel() for t in changing) + result.numel()
-    operations = 0.0
-    if name == "aten::convolution":
-        weight = arguments_of(call)["weight"]
-        operations = 2.0 * weight[0].numel() * result.numel()
-    elif name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
-        operations = 2.0 * changing[0].shape[-1] * result.numel()
-    elif name == "aten::max_pool2d_with_indices":
-        numbers += 2 * result.numel()
-    return Work(operations, 4.0 * numbers, 0, 1)
-
-
-def operator(call: Call, changing: Sequence[Tensor]) -> "Operator | Mean | None":
-    """How an operator carries a local change on, or None if it spreads it over the whole map.
-
-    Args:
-        call: As it ran on the image as it was.
-        changing: Those of its arguments that depend on the image, in order.
-    """
-    result = call.result[0] if isinstance(call.result, tuple) else call.result
-    if not all(t.dim() == 4 and t.is_floating_point() for t in changing):
-        return None
-    name = call.operator._schema.name.removeprefix("aten::")
-    if name == "mean":
-        return _mean(arguments_of(call), result)
-    if result.dim() != 4:
-        return None
-    rule = _RULES.get(name)
-    if rule is not None:
-        return rule(arguments_of(call), result)
-    if torch.Tag.pointwise in call.operator.tags or name.removesuffix("_") in _UNTAGGED:
-        return _pointwise(call, changing, result)
-    return None
-
-
-def arguments_of(call: Call) -> dict[str, Any]:
-    """The call's arguments by name, defaults included."""
-    schema = call.operator._schema.arguments
-    found = {a.name: a.default_value for a in schema if a.has_default_value()}
-    found.update(zip((a.name for a in schema), call.arguments, strict=False))
-    return {**found, **call.options}
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """Down and across, of a number for both or of one or two in a list."""
-    values = [value] if isinstance(value, int) else list(value)
-    return (values[0], values[-1])
-
-
 class Convolution:
     """A convolution with its weights laid out for channels that are last in memory.
 
@@ -245,185 +189,7 @@ class Convolution:
         return self(images, pair(self._arguments["padding"]))
 
 
-def _convolution(a: dict[str, Any], _result: Tensor) -> Operator | None:
-    if a["transposed"]:
-        return None
-    weight: Tensor = a["weight"]
-    strides, paddings, dilations = map(pair, (a["stride"], a["padding"], a["dilation"]))
-    rows, columns = (
-        Sliding(weight.shape[2 + i], strides[i], paddings[i], dilations[i]) for i in (0, 1)
-    )
-    channels = (weight.shape[1] * a["groups"], weight.shape[0])
-    return Slide(rows, columns, 0.0, Convolution(a), channels, 2.0 * weight.numel())
-
-
-def _pooling(a: dict[str, Any]) -> tuple[Sliding, Sliding]:
-    kernels = pair(a["kernel_size"])
-    strides = pair(a["stride"]) if a["stride"] else kernels
-    paddings, dilations = pair(a["padding"]), pair(a.get("dilation", 1))
-    rows, columns = (
-        Sliding(k, s, p, d)
-        for k, s, p, d in zip(kernels, strides, paddings, dilations, strict=True)
-    )
-    return rows, columns
-
-
-def _max_pool(a: dict[str, Any], result: Tensor) -> Operator:
-    rows, columns = _pooling(a)
-    return _maximum(rows, columns, result.shape[1])
-
-
-def _maximum(rows: Sliding, columns: Sliding, channels: int) -> Operator:
-    def along(images: Tensor, axis: int, window: Sliding) -> Tensor:
-        count = (
-            images.shape[axis] - window.dilation * (window.kernel - 1) - 1
-        ) // window.stride + 1
-        parts: list[Tensor] = []
-        for j in range(window.kernel):
-            index = [slice(None)] * 4
-            first = j * window.dilation
-            index[axis] = slice(first, first + (count - 1) * window.stride + 1, window.stride)
-            parts.append(images[tuple(index)])
-        return reduce(torch.maximum, parts)
-
-    def apply(images: Tensor) -> Tensor:
-        # one axis after the other, and without the places of the maxima that max_pool2d notes
-        return along(along(images, 2, rows), 3, columns)
-
-    operations = 8.0 * channels * (rows.kernel + columns.kernel)
-    return Slide(rows, columns, -torch.inf, apply, (channels, channels), operations)
-
-
-def _average_pool(a: dict[str, Any], result: Tensor) -> Operator:
-    rows, columns = _pooling(a)
-    image: Tensor = a["self"]
-    ones = torch.ones_like(image[:, :1])
-    options = [a[name] for name in ("kernel_size", "stride", "padding", "ceil_mode")]
-    total = aten.avg_pool2d(ones, *options, False, 1)
-    mean = aten.avg_pool2d(ones, *options, a["count_include_pad"], a["divisor_override"])
-    return _average(rows, columns, mean / total, result.shape[1])
-
-
-def _average(rows: Sliding, columns: Sliding, share: Tensor, channels: int) -> Operator:
-    kernel = (rows.kernel, columns.kernel)
-    stride = (rows.stride, columns.stride)
-
-    def apply(images: Tensor) -> Tensor:
-        return F.avg_pool2d(images, kernel, stride, divisor_override=1)
-
-    operations = 8.0 * channels * rows.kernel * columns.kernel
-    total = Slide(rows, columns, 0.0, apply, (channels, channels), operations)
-    return Divided(total, Clean(share))
-
-
-def _adaptive(a: dict[str, Any], result: Tensor) -> tuple[Sliding, Sliding] | None:
-    """Adaptive pooling whose windows are all of one size."""
-    image: Tensor = a["self"]
-    sizes = [(image.shape[i], result.shape[i]) for i in (2, 3)]
-    if any(before % after for before, after in sizes):
-        return None
-    rows, columns = (Sliding(before // after, before // after) for before, after in sizes)
-    return rows, columns
-
-
-def _adaptive_average(a: dict[str, Any], result: Tensor) -> Operator | None:
-    windows = _adaptive(a, result)
-    if windows is None:
-        return None
-    share = torch.full_like(result[:, :1], 1 / (windows[0].kernel * windows[1].kernel))
-    return _average(*windows, share, result.shape[1])
-
-
-def _adaptive_maximum(a: dict[str, Any], result: Tensor) -> Operator | None:
-    windows = _adaptive(a, result)
-    return windows and _maximum(*windows, result.shape[1])
-
-
-def scale_and_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Normalisation by fixed statistics as ``x · scale + shift``, both ``[channel]``."""
-    if a.get("training", False):
-        return None
-    mean: Tensor = a["running_mean"]
-    scale = (a["running_var"] + a["eps"]).rsqrt()
-    scale = scale if a["weight"] is None else scale * a["weight"]
-    shift = -mean * scale
-    return scale, shift if a["bias"] is None else shift + a["bias"]
-
-
-def _mean(a: dict[str, Any], result: Tensor) -> Mean | None:
-    places = sorted(axis % 4 for axis in a["dim"] or ()) == [2, 3]
-    return Mean(tuple(result.shape[1:])) if places and a["dtype"] is None else None
-
-
-def _batch_norm(a: dict[str, Any], result: Tensor) -> Operator | None:
-    found = scale_and_shift(a)
-    if found is None:
-        return None
-    scale, shift = (v[:, None, None] for v in found)
-    return Elementwise(lambda x: torch.addcmul(shift, x, scale), result.shape[1])
-
-
-def _concatenate(a: dict[str, Any], result: Tensor) -> Operator | None:
-    if a["dim"] % 4 != 1:
-        return None
-    return Elementwise(lambda *parts: torch.cat(parts, 1), result.shape[1])
-
-
-def _pad(a: dict[str, Any], result: Tensor) -> Operator | None:
-    pad: list[int] = [*a["pad"], 0, 0]  # of the last axis first
-    if any(pad[4:]) or min(pad) < 0:
-        return None
-    value = float(a["value"])
-    channels = result.shape[1]
-    rows, columns = Sliding(1, padding=pad[2]), Sliding(1, padding=pad[0])
-    return Slide(rows, columns, value, lambda x: x, (channels, channels), 0.0)
-
-
-def _pointwise(call: Call, changing: Sequence[Tensor], result: Tensor) -> Operator | None:
-    """Any operator that torch says works place by place, as a function of what changes."""
-    base = call.operator._schema.name.removeprefix("aten::").removesuffix("_")
-    function = getattr(getattr(aten, base), call.operator._overloadname)
-    arguments: list[Any] = list(call.arguments)
-    spots: list[int] = []
-    for i, value in enumerate(arguments):
-        if any(value is tensor for tensor in changing):
-            if value.shape != result.shape:
-                return None
-            spots.append(i)
-    if len(spots) != len(changing):
-        return None
-    fixed = []
-    for i, value in enumerate(arguments):
-        if isinstance(value, Tensor) and i not in spots and value.shape[-2:].numel() > 1:
-            spots.append(i)
-            fixed.append(Clean(value.expand_as(result)))
-
-    def apply(*maps: Tensor, function: Any = function) -> Tensor:
-        given = list(arguments)
-        for spot, value in zip(spots, maps, strict=True):
-            given[spot] = value
-        found: Tensor = function(*given, **call.options)
-        return found
-
-    writing = getattr(getattr(aten, f"{base}_", None), call.operator._overloadname, None)
-    fits = spots[0] == 0 and changing[0].dtype == result.dtype
-    in_place = partial(apply, function=writing) if writing is not None and fits else None
-    return Elementwise(apply, result.shape[1], tuple(fixed), in_place)
-
-
-_UNTAGGED = {"hardswish", "_prelu_kernel"}
-"""Operators that work place by place although torch does not say so."""
-
-_RULES: dict[str, Callable[[dict[str, Any], Tensor], Operator | None]] = {
-    "convolution": _convolution,
-    "max_pool2d_with_indices": _max_pool,
-    "avg_pool2d": _average_pool,
-    "_adaptive_avg_pool2d": _adaptive_average,
-    "adaptive_max_pool2d": _adaptive_maximum,
-    "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    "_native_batch_norm_legit": _batch_norm,
-    "_batch_norm_no_update": _batch_norm,
-    "cat": _concatenate,
-    "constant_pad_nd": _pad,
-}
+def pair(value: Any) -> tuple[int, int]:
+    """Down and across, of a number for both or of one or two in a list."""
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])

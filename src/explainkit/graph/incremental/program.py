@@ -8,18 +8,11 @@ from torch import Tensor, fx
 
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.layouts import Layout, passed_on, place_by_place, taken
-from explainkit.graph.incremental.operators import (
-    Convolution,
-    Mean,
-    Operator,
-    Slide,
-    arguments_of,
-    dense_work,
-    operator,
-    scale_and_shift,
-)
+from explainkit.graph.incremental.operators import Convolution, Mean, Operator, Slide
 from explainkit.graph.incremental.regions import Clean
-from explainkit.graph.trace import Call, Traced, holds_tensor
+from explainkit.graph.incremental.rules import arguments_of, dense_work, operator, scale_and_shift
+from explainkit.graph.recorder import Call
+from explainkit.graph.trace import Traced, holds_tensor
 
 
 @dataclass(eq=False)
