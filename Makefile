@@ -7,7 +7,7 @@ SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser quick lint type docs docs-serve bench clean
+.PHONY: help demo test test-browser test-transformers quick lint type docs docs-serve bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ quick: $(VENV)/.test ## The tests without the slow ones
 
 test-browser: docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-transformers: $(VENV)/.transformers ## The architectures of the transformers package
+	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
 
 lint: $(VENV)/.lint ## Style, as CI checks it
 	$(BIN)/ruff check .
@@ -61,6 +64,10 @@ $(VENV)/.browser: $(VENV)/.test
 	command -v chromium chromedriver > /dev/null || apt-get install -y chromium chromium-driver
 	$(PIP) -e '.[browser]'
 	$(PIP) --no-deps axe-playwright-python  # for the axe-core inside; it would bring a browser
+	touch $@
+
+$(VENV)/.transformers: $(VENV)/.test
+	$(PIP) -e '.[transformers]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

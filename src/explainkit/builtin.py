@@ -11,6 +11,7 @@ def explainkit_methods() -> Mapping[str, str]:
     """The core's methods, by name so that torch is imported only when one is used."""
     return {
         "attention_rollout": "explainkit.methods.attention.rollout:AttentionRollout",
+        "attn_lrp": "explainkit.methods.attention.attn_lrp:AttnLRP",
         "gradient_rollout": "explainkit.methods.attention.rollout:GradientRollout",
         "guided_backprop": "explainkit.methods.propagation.guided:GuidedBackprop",
         "deconvnet": "explainkit.methods.propagation.guided:Deconvnet",

@@ -66,11 +66,18 @@ def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
 
 
 def quotient(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
-    """``a / b`` as the product of ``a`` and ``1 / b``, whose secant is ``−1 / (b b₀)``."""
+    """``q = a / b`` from ``Δa = Δq · (b + b₀)/2 + Δb · (q + q₀)/2``.
+
+    Where b changes its sign, as the product of ``a`` and ``1 / b``, whose secant is ``−1 / (b b₀)``.
+    """
     top, bottom = _pair(record)
     top_base, bottom_base = _pair(base)
-    reciprocal = (1 / bottom + 1 / bottom_base) / 2
-    below = -gradient * (top + top_base) / 2 / (bottom * bottom_base)
+    both = bottom * bottom_base
+    same = both > 0
+    total = torch.where(same, bottom + bottom_base, 1)
+    reciprocal = torch.where(same, 2 / total, (1 / bottom + 1 / bottom_base) / 2)
+    ratios = (top / bottom + top_base / bottom_base) / total
+    below = -gradient * torch.where(same, ratios, (top + top_base) / 2 / both)
     found = (
         _fit(gradient * reciprocal, top.shape) if operator.depends[0] else None,
         _fit(below, bottom.shape),
@@ -89,7 +96,7 @@ def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) 
     That element's own change has the sign of the maximum's and at least its size, so that the
     multiplier lies between 0 and 1. None for a form that is not known.
     """
-    if record.name in {"maximum", "minimum"} or len(record.tensors) == 2:  # noqa: PLR2004
+    if record.name in {"maximum", "minimum"} or len(record.tensors) == 2:
         return _pairwise(operator, record, base, gradient)
     x, x_base = record.tensors[0], base.tensors[0]
     smallest = record.name in {"amin", "min"}
@@ -150,7 +157,9 @@ def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor
     (a, b), (a_base, b_base) = _pair(record), _pair(base)
     out, out_base = record.output, base.output
     smallest = "min" in record.name
-    from_a = torch.where(out <= out_base if smallest else out >= out_base, a == out, a_base == out_base)
+    from_a = torch.where(
+        out <= out_base if smallest else out >= out_base, a == out, a_base == out_base
+    )
     changes = torch.where(from_a, a - a_base, b - b_base)
     still = changes.abs() < SMALL
     share = gradient * torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, changes))
@@ -195,7 +204,7 @@ def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     x, x_base = record.tensors[0], base.tensors[0]
     name = record.name
     if name == "linalg_vector_norm":
-        if record.argument(1, 2) != 2:  # noqa: PLR2004
+        if record.argument(1, 2) != 2:
             return None
         gradient, total = (_spread(t, record, 2, x.dim()) for t in (gradient, record.output))
         total_base = _spread(base.output, base, 2, x.dim())
@@ -231,16 +240,15 @@ def _normalised(
 ) -> Tensor:
     if centred:
         x, x_base = x - x.mean(axes, keepdim=True), x_base - x_base.mean(axes, keepdim=True)
-    variance = x.square().mean(axes, keepdim=True) + eps
-    variance_base = x_base.square().mean(axes, keepdim=True) + eps
-    root, root_base = variance.sqrt(), variance_base.sqrt()
-    inverse = (1 / root + 1 / root_base) / 2
-    # Δ(v^-½) / Δv, without the difference of two nearly equal numbers
-    slope = -1 / (root * root_base * (root + root_base))
-    middle = (x + x_base) / 2
-    count = x.numel() // variance.numel()
-    crossed = (gradient * middle).sum(axes, keepdim=True) * slope * 2 * middle / count
-    found = gradient * inverse + crossed
+    root = (x.square().mean(axes, keepdim=True) + eps).sqrt()
+    root_base = (x_base.square().mean(axes, keepdim=True) + eps).sqrt()
+    # from x = y·root: Δx = Δy · mean root + mean y · Δroot, which has no large terms that cancel
+    # where one root is next to nothing, as on a constant baseline
+    total = root + root_base
+    count = x.numel() // root.numel()
+    middle = gradient * (x / root + x_base / root_base)
+    crossed = middle.sum(axes, keepdim=True) / total.square() * (x + x_base) / count
+    found = gradient * 2 / total - crossed
     return found - found.mean(axes, keepdim=True) if centred else found
 
 

@@ -56,10 +56,10 @@ _PRESETS: dict[str, tuple[LayerRule, LayerRule, FirstRule]] = {
 
 KEEP = LAYERS | UNARY | GATES | NORMS | {"mul", "div"}
 
-_AFFINE = frozenset("add sub rsub mul div neg".split())
+_AFFINE = frozenset(["add", "sub", "rsub", "mul", "div", "neg"])
 _PADS = frozenset(
-    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
-)
+    f"{kind}_pad{dim}d" for kind in ("reflection", "replication") for dim in (1, 2, 3)
+) | {"constant_pad_nd"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Settings:
         high: Upper bound.
         uncovered: What happens at an operator without a rule.
         method: For errors.
+        dense_gamma: Of the γ rule on linear layers; None: as elsewhere.
     """
 
     convolution: LayerRule
@@ -93,6 +94,7 @@ class Settings:
     high: Tensor | None = None
     uncovered: Uncovered = "error"
     method: str = "lrp"
+    dense_gamma: float | None = None
 
 
 class Relevance:
@@ -108,6 +110,7 @@ class Relevance:
         self._folded: dict[Node, Record] = {}
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        """What each input gets, and by which rule."""
         if operator.node in self.complete:
             return self._carry(operator, gradients), "relevance"
         gradient, record = gradients[0], operator.record
@@ -192,7 +195,9 @@ class Relevance:
             case "epsilon":
                 return layerwise.epsilon_rule(layer, gradient, s.epsilon)
             case "gamma":
-                return layerwise.gamma_rule(layer, gradient, s.epsilon, s.gamma)
+                own = s.dense_gamma if layer.record.name != "convolution" else None
+                gamma = s.gamma if own is None else own
+                return layerwise.gamma_rule(layer, gradient, s.epsilon, gamma)
             case "alpha_beta":
                 return layerwise.alpha_beta_rule(
                     layer, gradient, s.epsilon, alpha=s.alpha, beta=s.beta, bias=s.bias
@@ -390,9 +395,9 @@ class LRP:
 
     References:
         Bach et al. (2015), "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by
-        Layer-Wise Relevance Propagation", doi:10.1371/journal.pone.0130140. Montavon et al. (2019),
-        "Layer-Wise Relevance Propagation: An Overview", doi:10.1007/978-3-030-28954-6_10. Attention:
-        Achtibat et al. (2024), "AttnLRP", arXiv:2402.05602.
+        Layer-Wise Relevance Propagation", doi:10.1371/journal.pone.0130140. Montavon et al.
+        (2019), "Layer-Wise Relevance Propagation: An Overview", doi:10.1007/978-3-030-28954-6_10.
+        Attention: Achtibat et al. (2024), "AttnLRP", arXiv:2402.05602.
 
     Examples:
         >>> import explainkit as ek
