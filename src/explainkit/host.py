@@ -285,7 +285,7 @@ def run_at(
         after = _After(part, shape)
         adapter = Adapter(after, score, None, class_names, owner=module)
         chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
-        image = value.reshape(1, *[1] * (3 - len(shape)), *shape) if len(shape) <= 3 else value  # noqa: PLR2004
+        image = value.reshape(1, *[1] * (3 - len(shape)), *shape) if len(shape) <= 3 else value
         outcomes = run(methods, adapter, image, chosen, class_names)
         parts.append([replace(o, values=o.values.reshape(1, -1, *shape[1:])) for o in outcomes])
     return [_joined(list(found)) for found in zip(*parts, strict=True)]

@@ -40,7 +40,8 @@ class Operator:
     def gradient(self, *gradients: Tensor | None) -> Gradients:
         """What autograd itself gives for the inputs."""
         # the node of a Python function can't be called, but applied
-        found = (self.node if callable(self.node) else self.node.apply)(*gradients)
+        call = self.node if callable(self.node) else getattr(self.node, "apply")  # noqa: B009
+        found = call(*gradients)
         several = found if isinstance(found, tuple) else (found,)
         return [
             None if g is None or below is None else _fit(g, below, slot)
@@ -63,7 +64,8 @@ class _SliceOperator(Operator):
 
     def slice_of(self, tensor: Tensor) -> Tensor:
         """The part of the larger tensor, as a view."""
-        assert self.record is not None and self.record.slot is not None
+        assert self.record is not None
+        assert self.record.slot is not None
         size, stride, offset = self.record.slot
         return tensor.as_strided(size, stride, offset)
 
@@ -77,13 +79,12 @@ class _SliceOperator(Operator):
 
 
 class Rules(Protocol):
-    """How each operator is passed on the way back.
+    """How each operator is passed on the way back."""
 
-    Attributes:
-        keep: Names of the operators whose values the rules read.
-    """
-
-    keep: frozenset[str]
+    @property
+    def keep(self) -> frozenset[str]:
+        """Names of the operators whose values the rules read."""
+        ...
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         """What each input gets, and by which rule, in a word.

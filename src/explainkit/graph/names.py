@@ -1,23 +1,34 @@
-"""The dispatcher's operators by what they are: linear, elementwise, a maximum, …"""
+"""The dispatcher's operators by what they are: linear, elementwise, a maximum and so on."""
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 LAYERS = frozenset({"convolution", "addmm", "mm", "bmm", "baddbmm", "mv", "addmv", "dot"})
 """Products of the image's features with weights, where only one factor depends on the image."""
 
-ACTIVATIONS = frozenset(
-    "relu threshold hardtanh relu6 leaky_relu prelu _prelu_kernel elu celu selu gelu silu mish "
-    "sigmoid tanh hardswish hardsigmoid softplus log_sigmoid_forward hardshrink softshrink "
-    "rrelu_with_noise".split()
+ACTIVATIONS = _set(
+    """
+    relu threshold hardtanh relu6 leaky_relu prelu _prelu_kernel elu celu selu gelu silu
+    mish sigmoid tanh hardswish hardsigmoid softplus log_sigmoid_forward hardshrink
+    softshrink rrelu_with_noise
+    """
 )
 
-UNARY = ACTIVATIONS | frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal pow abs square clamp clamp_min "
-    "clamp_max sin cos erf atan sinh cosh asinh sign round floor ceil trunc".split()
+UNARY = ACTIVATIONS | _set(
+    """
+    exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal pow abs square clamp
+    clamp_min clamp_max sin cos erf atan sinh cosh asinh sign round floor ceil trunc
+    """
 )
 """Elementwise functions of one tensor."""
 
-MAXIMA = frozenset(
-    "max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d "
-    "max_pool1d_with_indices amax amin max min maximum minimum".split()
+MAXIMA = _set(
+    """
+    max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d
+    adaptive_max_pool3d max_pool1d_with_indices amax amin max min maximum minimum
+    """
 )
 
 GATES = frozenset({"glu"})
@@ -25,40 +36,51 @@ GATES = frozenset({"glu"})
 
 SOFTMAXES = frozenset({"_softmax", "_safe_softmax", "_log_softmax", "logsumexp"})
 
-BATCH_NORMS = frozenset(
-    "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "
-    "_native_batch_norm_legit_no_training _batch_norm_with_update".split()
+BATCH_NORMS = _set(
+    """
+    native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit
+    _native_batch_norm_legit_no_training _batch_norm_with_update
+    """
 )
 
-NORMS = BATCH_NORMS | frozenset(
-    "native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm var std".split()
+NORMS = BATCH_NORMS | _set(
+    """
+    native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm var std
+    """
 )
 
-SHAPES = frozenset(
-    "alias as_strided cat clone contiguous copy detach diagonal expand flatten flip "
-    "index index_select lift_fresh movedim narrow permute pixel_shuffle pixel_unshuffle repeat "
-    "reshape roll rot90 select slice split split_with_sizes squeeze stack t take transpose unbind "
-    "unflatten unfold unsafe_split unsqueeze view _reshape_alias _unsafe_view _to_copy view_as_real "
-    "channel_shuffle native_channel_shuffle gather unsafe_chunk chunk im2col col2im".split()
+SHAPES = _set(
+    """
+    alias as_strided cat clone contiguous copy detach diagonal expand flatten flip index
+    index_select lift_fresh movedim narrow permute pixel_shuffle pixel_unshuffle repeat
+    reshape roll rot90 select slice split split_with_sizes squeeze stack t take transpose
+    unbind unflatten unfold unsafe_split unsqueeze view _reshape_alias _unsafe_view
+    _to_copy view_as_real channel_shuffle native_channel_shuffle gather unsafe_chunk chunk
+    im2col col2im
+    """
 )
 """Operators that only move values."""
 
-LINEAR = SHAPES | frozenset(
-    "add sub rsub neg sum mean cumsum constant_pad_nd reflection_pad1d reflection_pad2d "
-    "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d avg_pool2d "
-    "avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool2d "
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
-    "upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa "
-    "_upsample_bicubic2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d "
-    "_upsample_nearest_exact3d grid_sampler_2d grid_sampler_3d masked_fill tril triu "
-    "select_scatter slice_scatter index_put index_add index_fill scatter scatter_add fill zero where "
-    "masked_scatter native_dropout trace".split()
+LINEAR = SHAPES | _set(
+    """
+    add sub rsub neg sum mean cumsum constant_pad_nd reflection_pad1d reflection_pad2d
+    reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d
+    avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d
+    adaptive_avg_pool2d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+    _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d grid_sampler_2d grid_sampler_3d
+    masked_fill tril triu select_scatter slice_scatter index_put index_add index_fill
+    scatter scatter_add fill zero where masked_scatter native_dropout trace
+    """
 )
 """Affine in what comes from the image, so that their gradient is exact for any change."""
 
-RECTIFIERS = frozenset(
-    "relu leaky_relu threshold prelu _prelu_kernel abs max_pool2d_with_indices "
-    "max_pool3d_with_indices max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool3d amax "
-    "amin max min maximum minimum".split()
+RECTIFIERS = _set(
+    """
+    relu leaky_relu threshold prelu _prelu_kernel abs max_pool2d_with_indices
+    max_pool3d_with_indices max_pool1d_with_indices adaptive_max_pool2d
+    adaptive_max_pool3d amax amin max min maximum minimum
+    """
 )
 """Piecewise linear and through zero: equal to their gradient times their input."""

@@ -80,7 +80,7 @@ class Record:
         return self._outputs[0].tensor
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operators that run while it is active.
 
     Attributes:
@@ -92,7 +92,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.records: dict[int, list[Record]] = {}
         self._keep = keep
         self._held: dict[int, list[_Value]] = {}
@@ -102,7 +102,7 @@ class Tape(TorchDispatchMode):
     ) -> Any:
         """Runs one operator and notes it."""
         kwargs = kwargs or {}
-        number = torch.autograd._get_sequence_nr() - 1
+        number = torch._C._autograd._get_sequence_nr() - 1
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         kept = name in self._keep
         record = Record(name, {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)})
@@ -111,7 +111,8 @@ class Tape(TorchDispatchMode):
         if func._schema.is_mutable and args and isinstance(args[0], Tensor):
             written = args[0]
             self._detach(written)
-            record.slot = (written.size(), written.stride(), written.storage_offset())
+            offset = int(written.storage_offset())
+            record.slot = (written.size(), written.stride(), offset)
         result = func(*args, **kwargs)
         if kept:
             results = result if isinstance(result, tuple | list) else (result,)
@@ -156,7 +157,7 @@ class Trace:
 
     def record_of(self, node: Node) -> Record | None:
         """The operator call behind an autograd node, or None: a Python function, a leaf."""
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+        if issubclass(type(node), torch.autograd.function.BackwardCFunction):
             return None
         if node.name() == COPY_SLICES:  # the node of the change itself was made right before
             calls = self.records.get(node._sequence_nr() - 1, [])

@@ -111,7 +111,9 @@ def test_functional_and_module_spellings_agree_where_captum_does_not():
     assert (theirs - ours).abs().max() > 0.01 * ours.abs().max()
 
 
-@pytest.mark.parametrize("method", ["deeplift", "guided_backprop", "deconvnet", "lrp", "full_gradient"])
+@pytest.mark.parametrize(
+    "method", ["deeplift", "guided_backprop", "deconvnet", "lrp", "full_gradient"]
+)
 def test_spellings_give_the_same_bits(method):
     """Modules, functions, in place, one rectifier reused: one network."""
     torch.manual_seed(0)

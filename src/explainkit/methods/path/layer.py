@@ -32,7 +32,7 @@ class _Through:
         """Outputs of the layer and their gradients at nodes of one image's path, both [n, …]."""
         size = chunk_size(model, image)
         outputs, slopes = [], []
-        for part in nodes.to(image.device).split(size):
+        for part in torch.split(nodes.to(image.device), size):
             along = part[:, None, None, None].to(image.dtype)
             points = baseline + along * (image - baseline)
             found = gradients(model, points, label.expand(len(part)), (self.layer,))
@@ -45,9 +45,10 @@ class _Through:
 class Conductance(_Through):
     """Each unit's share of the score's change, of all that flows from the image through a layer.
 
-    ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal rule
-    in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. Where all of the
-    score passes the layer, ``Σc = S(x) − S(b)``; ``completeness_gap`` tells how far it is off.
+    ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal
+    rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. Where
+    all of the score passes the layer, ``Σc = S(x) − S(b)``; ``completeness_gap`` tells how far it
+    is off.
 
     Attributes:
         layer: Dotted path of the layer.
@@ -95,8 +96,8 @@ class Conductance(_Through):
 class InternalInfluence(_Through):
     """The mean gradient of the score with respect to a layer, while the image appears.
 
-    ``v_j = ∫₀¹ ∂S/∂y_j (b + α (x − b)) dα``: how much each unit of the layer would move the score, on
-    average along the path.
+    ``v_j = ∫₀¹ ∂S/∂y_j (b + α (x − b)) dα``: how much each unit of the layer would move the score,
+    on average along the path.
 
     Attributes:
         layer: Dotted path of the layer.

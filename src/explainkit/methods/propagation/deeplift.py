@@ -47,9 +47,9 @@ class _Rescale:
         record, gradient = operator.record, gradients[0]
         kind = kind_of(operator)
         if self.cancel and record is not None and gradient is not None:
-            found = self._cancelling(operator, record, gradient)
-            if found is not None:
-                return found, "reveal-cancel"
+            parts = self._cancelling(operator, record, gradient)
+            if parts is not None:
+                return parts, "reveal-cancel"
         if kind in {"linear", "layer"} and operator.name != "where":
             return operator.gradient(*gradients), "linear"
         if record is None or gradient is None or any(g is not None for g in gradients[1:]):
@@ -59,7 +59,7 @@ class _Rescale:
             return self._fall_back(operator, gradients)
         found: Gradients | None = None
         match kind:
-            case "linear" if torch.equal(*torch.broadcast_tensors(_mask(record), _mask(base))):
+            case "linear" if bool((_mask(record) == _mask(base)).all()):
                 found = operator.gradient(*gradients)
             case "unary" if sum(operator.depends) == 1:
                 value = secant.unary(operator, record, base, gradient)

@@ -65,12 +65,12 @@ class _WithBiases:
         """What an operator's output holds beyond ``Σ input · gradient``, in units of the score."""
         if operator.name in LAYERS and sum(operator.depends) == 1:
             place = {"convolution": 2, "addmm": 0, "baddbmm": 0}.get(operator.name)
-            bias = None if place is None else record.argument(place)
+            bias: Tensor | None = None if place is None else record.argument(place)
             if bias is None or (place == 0 and operator.depends[0]):
                 return None
             if operator.name == "convolution":
                 bias = bias.view(1, -1, *[1] * (gradient.dim() - 2))
-            return gradient * bias * record.options.get("beta", 1)
+            return gradient * (bias * record.options.get("beta", 1))
         total = _product(gradient, record.output)
         inputs = [t for t in record.tensors if t.is_floating_point()]
         data = inputs[:1] if operator.name in NORMS else inputs
@@ -112,14 +112,14 @@ def _per_image(values: Tensor, count: int) -> Tensor:
 class FullGradient:
     """Input × gradient plus the gradients of all biases, where they are in the picture.
 
-    ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for any
-    network when the part of an activation, normalisation or softmax that is not proportional to
-    its input counts as its bias, as it does here. Each bias's map is enlarged to the picture with its
-    sum kept. Biases that have no place (linear layers, tokens) are not in the map: their total is
-    ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
+    ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for
+    any network when the part of an activation, normalisation or softmax that is not proportional to
+    its input counts as its bias, as it does here. Each bias's map is enlarged to the picture with
+    its sum kept. Biases that have no place (linear layers, tokens) are not in the map: their total
+    is ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
 
-    The paper's picture takes ``|·|`` of every part, rescaled per channel, which is for the eye only;
-    the values here are signed and add up.
+    The paper's picture takes ``|·|`` of every part, rescaled per channel, which is for the eye
+    only; the values here are signed and add up.
 
     Attributes:
         uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
