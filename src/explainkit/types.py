@@ -306,7 +306,7 @@ class Explanations(list[Explanation]):
         scaling: "Scaling | str" = "percentile",
         reduce: Reduce = "sum",
     ) -> "Figure":
-        """Draws every map over its picture, side by side; each is scaled by itself.
+        """Draws the pictures and one row of maps per explanation; each map is scaled by itself.
 
         Args:
             labels: True class of each picture; None or −1 where it isn't known.

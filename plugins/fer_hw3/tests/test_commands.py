@@ -330,3 +330,37 @@ def test_the_real_file(fer2013):
     found = run_json("evaluate", "--data", fer2013, "--split", "public_test", "--model", "dnn")
     assert found["n"] == 3_589
     assert 0.35 < found["accuracy"] < 0.6
+
+
+def test_several_methods_are_drawn_together_and_saved_apart(here):
+    found = run_json(
+        "saliency", "--method", "saliency,lrp,gradcam", "--param", "composite=epsilon", "--json"
+    )
+    rows = found["pictures"]
+    assert [row["method"].rpartition("/")[2] for row in rows] == [
+        *["saliency"] * 3, *["lrp"] * 3, *["gradcam"] * 3,
+    ]  # fmt: skip
+    assert len({row["figure"] for row in rows}) == 1
+    assert len({row["explanation"] for row in rows}) == 3
+    lrp = ek.Explanation.load(rows[3]["explanation"])
+    assert lrp.params["composite"] == "epsilon"
+    alone = run_json("saliency", "--method", "lrp", "--param", "composite=epsilon", "--json")
+    same = ek.Explanation.load(alone["pictures"][0]["explanation"])
+    torch.testing.assert_close(lrp.attribution, same.attribution)
+    with pytest.raises(MethodError, match="saliency takes absolute, got 'depth'"):
+        run("saliency", "--method", "saliency,lrp", "--param", "depth=3")
+
+
+def test_an_expression_is_explained_and_names_its_files(here):
+    text = 'logit("fear") - 0.5 * logit("sad")'
+    found = run_json("saliency", "--target", text, "--json")
+    assert {row["target"] for row in found["pictures"]} == {text}
+    folder = Path(found["pictures"][0]["explanation"])
+    assert folder.exists()
+    assert not set('"()* ') & set(folder.name)
+    network = ek.load_model("fer_hw3/cnn")
+    saved = ek.Explanation.load(folder)
+    scores = network(saved.inputs)
+    torch.testing.assert_close(saved.score, (scores[:, 2] - 0.5 * scores[:, 4]).detach())
+    with pytest.raises(TargetError):
+        run("saliency", "--target", 'logit("fear"')

@@ -16,7 +16,8 @@ from explainkit.render.report.content import Content, gather
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
 from explainkit.types import Explanation, Reduce
 
-_CELL, _GAP, _MARGIN, _MOST = 1.3, 0.16, 0.25, 4
+_CELL, _GAP, _MARGIN = 1.3, 0.16, 0.25
+_ACROSS, _BESIDE = 6, 4
 
 
 @house_style()
@@ -27,9 +28,11 @@ def comparison_figure(
     scaling: Scaling | str = "percentile",
     reduce: Reduce = "sum",
 ) -> Figure:
-    """Each picture, and every explanation's map over it; wrapped after four maps.
+    """The pictures in a row, and under them one row of maps per explanation.
 
-    Every map is scaled by itself, as units differ; its title says what full colour stands for.
+    After six pictures the next block begins. A single picture has its maps beside it instead,
+    four in a row. Every map is scaled by itself, as units differ; its title says what full colour
+    stands for.
 
     Args:
         explanations: Of the same pictures.
@@ -42,33 +45,49 @@ def comparison_figure(
     """
     content = gather(explanations, labels, None, reduce)
     rule = Scaling.parse(scaling)
-    columns = min(len(explanations), _MOST)
-    lines = -(-len(explanations) // columns)
     height, width = content.maps[0].shape[1:]
     inch = min(1.55 / height, 2.4 / width)
     size = width * inch, height * inch
     methods = list(dict.fromkeys(_short(one.method) for one in explanations))
     models = list(dict.fromkeys(one.model for one in explanations))
     title = f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'} of "
+    places = _places(len(content.images), len(explanations))
+    rows, columns = (max(place[axis] for place in places.values()) + 1 for axis in (0, 1))
     sheet = Sheet(
-        len(content.images) * lines,
-        [max(size[0], 1.4)] * (columns + 1),
+        rows,
+        [max(size[0], 1.4)] * columns,
         title + " and ".join(models),
         f"each map scaled by itself {rule.title}; ±: what full colour stands for",
         "red speaks for the explained class, blue against it" if rule.sign == "signed" else "",
     )
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
-    for row, image in enumerate(content.images):
-        axes = sheet.axes(row * lines, 0, *size)
-        show(axes, image / 255)
-        sheet.title(axes, 0, *_verdict(content, row))
-        for m, one in enumerate(explanations):
-            line, column = divmod(m, columns)
-            axes = sheet.axes(row * lines + line, column + 1, *size)
-            values = torch.from_numpy(content.maps[m][row])
-            show(axes, overlay(image / 255, values, rule))
-            sheet.title(axes, column + 1, _title(explanations, one, row, scaled[m].limits[row]))
+    for (i, m), (row, column) in places.items():
+        axes = sheet.axes(row, column, *size)
+        image = content.images[i] / 255
+        if m is None:
+            show(axes, image)
+            sheet.title(axes, column, *_verdict(content, i))
+            continue
+        show(axes, overlay(image, torch.from_numpy(content.maps[m][i]), rule))
+        title = _title(explanations, explanations[m], i, scaled[m].limits[i])
+        sheet.title(axes, column, title)
     return sheet.figure
+
+
+def _places(pictures: int, maps: int) -> dict[tuple[int, int | None], tuple[int, int]]:
+    """Row and column of every picture (None) and of its maps."""
+    if pictures == 1:
+        columns = min(maps, _BESIDE)
+        beside = {(0, m): (m // columns, m % columns + 1) for m in range(maps)}
+        return {(0, None): (0, 0), **beside}
+    places: dict[tuple[int, int | None], tuple[int, int]] = {}
+    for i in range(pictures):
+        block, column = divmod(i, _ACROSS)
+        first = block * (maps + 1)
+        places[i, None] = first, column
+        for m in range(maps):
+            places[i, m] = first + 1 + m, column
+    return places
 
 
 def _short(name: str) -> str:

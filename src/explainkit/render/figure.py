@@ -196,10 +196,18 @@ class _Rows:
         return Sheet(
             len(one),
             widths,
-            f"{one.method.rpartition('/')[2]}{layer} of {one.model}",
+            f"{one.method.rpartition('/')[2]}{layer} of {one.model}{self._explained()}",
             parameters(one.params) or "no parameters",
             "; ".join([*self._remarks, *remarks]),
         )
+
+    def _explained(self) -> str:
+        """What the maps are of, where that is not each picture's predicted class."""
+        one = self.explanation
+        if one.expression is None and torch.equal(one.target, one.logits.argmax(1)):
+            return ""
+        names = list(dict.fromkeys(one.target_name(i) for i in range(len(one))))
+        return f" for {', '.join(names[:3])}" + (", …" if len(names) > 3 else "")
 
     def draw(self, sheet: Sheet, row: int) -> None:
         """The first two columns: the picture and the probabilities."""
@@ -233,9 +241,12 @@ class _Rows:
             axes.text(0, 0.5, f"score {score:.3g}", size=8, color=INK)
             return
         probabilities = logits.softmax(0)
-        target, label = int(self.explanation.target[row]), self.labels[row]
+        # an expression explains no class
+        by_class = self.explanation.expression is None
+        target = int(self.explanation.target[row]) if by_class else None
+        label = self.labels[row]
         likeliest = probabilities.argsort(descending=True, stable=True).tolist()
-        first = [target] if label is None else [target, label]
+        first = [one for one in (target, label) if one is not None]
         shown = sorted(list(dict.fromkeys([*first, *likeliest]))[:_MOST_BARS])
         values = [float(probabilities[i]) for i in shown]
         axes.barh(

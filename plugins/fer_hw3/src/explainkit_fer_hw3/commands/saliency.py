@@ -13,7 +13,7 @@ from explainkit_fer_hw3.commands import options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from explainkit.types import Explanation
+    from explainkit.types import Explanation, Method
 
 
 def saliency(
@@ -35,7 +35,10 @@ def saliency(
     """Where the network looks: one row per picture, and the explanation saved beside it.
 
     Each row shows the picture with its class and the network's probabilities, the heatmap under
-    two named scalings, and the picture masked to its most relevant pixels.
+    two named scalings, and the picture masked to its most relevant pixels. Several methods,
+    separated by commas, share their passes and are drawn side by side.
+
+    `--target` takes a class, or an expression of logits and inner layers.
 
     The study's example is picture 38 of its own file, an angry face: `--index 38` on a CSV of that
     layout. A folder tree has another order. Without `--split` the numbers count all pictures of
@@ -52,50 +55,100 @@ def saliency(
         explainkit run fer_hw3 saliency --image me.jpg --method smoothgrad --param samples=50
 
         explainkit run fer_hw3 saliency --method integrated_gradients --target sad --json
+
+        explainkit run fer_hw3 saliency --method saliency,gradcam,deeplift
+
+        explainkit run fer_hw3 saliency --target 'logit("fear") - logit("sad")'
     """
     import explainkit as ek
-    from explainkit.parameters import parse_params
     from explainkit.render.figure import save_figure, study_figure
 
-    params = parse_params(method, param or [])
+    names = [name.strip() for name in method.split(",") if name.strip()]
+    methods = _methods(names, param or [])
     pictures = load_pictures(data, split, index, image, seed)
     network = options.load_model(model, device)
     start = time.perf_counter()
-    explanation = ek.explain(
+    explanations = ek.explain(
         network,
         pictures.images.to(options.find_device(device)),
         _target(target),
-        method,
+        methods,
         seed=seed,
-        **params,
     )
     seconds = time.perf_counter() - start
     chosen = [
+        options.model_tag(model),
         *([split] if split else []),
         *pictures.tags[:8],
-        *([f"as_{target}"] if target else []),
+        *([_file_name(f"as_{target}")] if target else []),
     ]
-    stem = "-".join([method.rpartition("/")[2], options.model_tag(model), *chosen])
-    figure = save_figure(study_figure(explanation, labels=pictures.labels), out / f"{stem}.png")
-    saved = explanation.save(out / stem)
-    files = {"figure": figure, "explanation": saved}
+    titles = [name.rpartition("/")[2] for name in names]
+    stem = "-".join([*titles[:4], *chosen])
+    drawn = (
+        study_figure(explanations[0], labels=pictures.labels)
+        if len(explanations) == 1
+        else explanations.plot(labels=pictures.labels)
+    )
+    figure = save_figure(drawn, out / f"{stem}.png")
+    saved = [
+        one.save(out / "-".join([title, *chosen]))
+        for title, one in zip(titles, explanations, strict=True)
+    ]
+    written: Path | None = None
     if report:
-        files["report"] = explanation.report(
+        written = explanations.report(
             out / f"{stem}.html",
             labels=pictures.labels,
             names=[f"picture {tag}" for tag in pictures.tags],
             command=options.command_line(context),
         )
     if as_json:
-        rows = _rows(explanation, pictures, files, seconds)
+        rows = []
+        for one, folder in zip(explanations, saved, strict=True):
+            files = {"figure": figure, "explanation": folder}
+            files |= {"report": written} if written else {}
+            rows += _rows(one, pictures, files, seconds / len(explanations))
         typer.echo(json.dumps({"schema_version": 1, "pictures": rows}))
         return
-    for i in range(len(explanation)):
-        typer.echo(_sentence(explanation, pictures, i))
-    typer.echo(f"explanation: {saved}")
+    for i in range(len(pictures.images)):
+        typer.echo(_sentence(explanations[0], pictures, i))
+    for folder in saved:
+        typer.echo(f"explanation: {folder}")
     typer.echo(f"picture: {figure}")
-    if report:
-        typer.echo(f"report: {files['report']}")
+    if written:
+        typer.echo(f"report: {written}")
+
+
+def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Method]]":
+    """Methods by name, each with those of the parameters that it has.
+
+    Raises:
+        MethodError: A parameter that none of them has, or a value that it refuses.
+    """
+    from dataclasses import fields
+
+    from explainkit import plugins
+    from explainkit.api import load_method
+    from explainkit.parameters import parse_params
+
+    if len(names) < 2:
+        return [load_method(name, **parse_params(name, texts)) for name in names]
+    registry = plugins.registry("methods")
+    own = {name: {f.name for f in fields(registry.get(name)) if f.init} for name in names}  # type: ignore[arg-type]
+    for text in texts:
+        if not any(text.partition("=")[0] in known for known in own.values()):
+            parse_params(names[0], [text])  # says what that one takes
+    return [
+        load_method(
+            name, **parse_params(name, [t for t in texts if t.partition("=")[0] in own[name]])
+        )
+        for name in names
+    ]
+
+
+def _file_name(text: str) -> str:
+    """A text as a part of a file's name."""
+    return "".join(c if c.isalnum() else "_" for c in text)[:40].strip("_")
 
 
 @dataclass(frozen=True, eq=False)
