@@ -68,7 +68,7 @@ def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
 def quotient(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
     """``q = a / b`` from ``Δa = Δq · (b + b₀)/2 + Δb · (q + q₀)/2``.
 
-    Where b changes its sign, as the product of ``a`` and ``1 / b``, whose secant is ``−1 / (b b₀)``.
+    Where b changes its sign, as the product of ``a`` and ``1 / b``: its secant is ``−1 / (b b₀)``.
     """
     top, bottom = _pair(record)
     top_base, bottom_base = _pair(base)

@@ -88,7 +88,7 @@ def layout_of(
     if value.dim() == 3:
         return _of_tokens(value.shape[1], path, model, images, grid, prefix)
     first, last = (shape[2], shape[3]), (shape[1], shape[2])
-    known = [grid] if grid else _patch_grids(model, images)
+    known = [grid] if grid else patch_grids(model, images)
     if grid and grid not in (first, last):
         raise ModelError(f"grid: expected the height and width of {shape}, got {grid}")
     if last in known and first not in known:
@@ -113,7 +113,7 @@ def _of_tokens(
     grid: Grid | None,
     prefix: int | None,
 ) -> Layout:
-    fitting = [g for g in _patch_grids(model, images) if math.prod(g) <= count]
+    fitting = [g for g in patch_grids(model, images) if math.prod(g) <= count]
     chosen = grid or (fitting[0] if fitting else None)
     if chosen is None or math.prod(chosen) > count:
         what = f"{chosen[0]} × {chosen[1]}" if chosen else "no grid that the model tells of"
@@ -134,7 +134,7 @@ def _of_tokens(
     return Layout("tokens", chosen, prefix)
 
 
-def _patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
+def patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
     """The grid of the patches that the model cuts, and what merging them two by two leaves."""
     channels, height, width = images.shape[1:]
     for module in model.modules():

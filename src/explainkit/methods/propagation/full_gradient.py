@@ -1,15 +1,19 @@
 """The gradient of the image together with those of every bias, which complete it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
+from explainkit.methods.cam.base import unwrapped
+from explainkit.methods.cam.layout import patch_grids
 from explainkit.methods.propagation.rules import (
     Uncovered,
     check_uncovered,
@@ -39,24 +43,32 @@ class _WithBiases:
 
     keep = KEEP
 
-    def __init__(self, image: Tensor, uncovered: Uncovered) -> None:
+    def __init__(
+        self, image: Tensor, uncovered: Uncovered, grids: Sequence[tuple[int, int]]
+    ) -> None:
         self.uncovered = uncovered
         self.size = image.shape[-2:]
         precise = torch.promote_types(image.dtype, torch.float32)
         self.maps = torch.zeros(len(image), 1, *self.size, dtype=precise, device=image.device)
         self.elsewhere = torch.zeros(len(image), dtype=torch.float64, device=image.device)
+        self._grids = grids
+        self._scores: set[Node] = set()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         found = operator.gradient(*gradients)
         kind, record, gradient = kind_of(operator), operator.record, gradients[0]
         if not kind:
             return found, fall_back(operator, self.uncovered, "full_gradient")
+        # what a softmax compares lies on no picture, however many axes it has
+        between = operator.node in self._scores and kind not in {"product", "layer"}
+        if kind == "softmax" or between:
+            self._scores.update(n for n, _ in operator.node.next_functions if n is not None)
         if record is None or gradient is None or operator.name not in KEEP:
             return found, "gradient"
         bias = self._bias(operator, record, gradient, found)
         if bias is None:
             return found, "gradient"
-        self._add(bias)
+        self._add(bias, placed=kind != "softmax" and operator.node not in self._scores)
         return found, "gradient and bias"
 
     def _bias(
@@ -84,11 +96,13 @@ class _WithBiases:
             flat = flat - _per_image(_product(g, value), len(flat))
         return flat
 
-    def _add(self, bias: Tensor) -> None:
+    def _add(self, bias: Tensor, *, placed: bool) -> None:
         count = len(self.elsewhere)
-        if bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
+        if not placed or bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
             self.elsewhere += _per_image(bias, count).double()
             return
+        if tuple(bias.shape[1:3]) in self._grids and tuple(bias.shape[2:]) not in self._grids:
+            bias = bias.permute(0, 3, 1, 2)  # channels last, as in Swin and ConvNeXt
         here = bias.sum(1, keepdim=True).to(self.maps)
         grown = F.interpolate(here, self.size, mode="bilinear", align_corners=False)
         pixels = self.size[0] * self.size[1]
@@ -149,7 +163,8 @@ class FullGradient:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""
         trace = traced(model, inputs, KEEP)
-        rules = _WithBiases(inputs.detach(), self.uncovered)
+        images = inputs.detach()
+        rules = _WithBiases(images, self.uncovered, patch_grids(unwrapped(model), images))
         gradient, coverage = propagate(trace, seeds_of(trace, target), rules)
         own = (gradient * inputs.detach()).sum(1, keepdim=True)
         values = (own.to(rules.maps) + rules.maps).to(inputs.dtype)

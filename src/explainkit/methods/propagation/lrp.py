@@ -54,7 +54,9 @@ _PRESETS: dict[str, tuple[LayerRule, LayerRule, FirstRule]] = {
     "epsilon_alpha2_beta1_flat": ("alpha_beta", "epsilon", "flat"),
 }
 
-KEEP = LAYERS | UNARY | GATES | NORMS | {"mul", "div"}
+KEEP = LAYERS | UNARY | GATES | NORMS | {"add", "mul", "div"}
+
+_VIEWS = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"})
 
 _AFFINE = frozenset(["add", "sub", "rsub", "mul", "div", "neg"])
 _PADS = frozenset(
@@ -108,6 +110,7 @@ class Relevance:
         """Nodes between the image and a first layer, where relevance itself is carried."""
         self._arrived: dict[Node, set[Node]] = defaultdict(set)
         self._folded: dict[Node, Record] = {}
+        self._biases: dict[Node, Tensor] = {}
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         """What each input gets, and by which rule."""
@@ -123,6 +126,8 @@ class Relevance:
             case "linear" if operator.name in BATCH_NORMS:
                 return self._batch_norm(operator, record, gradients)
             case "linear" | "maximum" | "softmax":
+                if operator.name == "add":
+                    self._note_bias(operator, record)
                 return operator.gradient(*gradients), kind
             case "unary":
                 return self._unary(operator, record, gradients)
@@ -169,6 +174,20 @@ class Relevance:
             return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
         return operator.gradient(*gradients), "linear"
 
+    def _note_bias(self, operator: Operator, record: Record) -> None:
+        """A vector added to what a product alone gave is its bias, as ``F.linear`` may write it."""
+        tensors, depends = record.tensors, operator.depends
+        factor = record.options.get("alpha", 1)
+        if sum(depends) != 1 or not len(tensors) == len(depends) == 2 or factor != 1:
+            return
+        place = depends.index(True)
+        bias, node = tensors[1 - place], operator.node.next_functions[place][0]
+        while node is not None and node.name() in _VIEWS and operator.users[node] == 1:
+            node = node.next_functions[0][0]
+        product = node is not None and node.name() in {"MmBackward0", "BmmBackward0"}
+        if node is not None and product and bias.dim() == 1 and operator.users[node] == 1:
+            self._biases[node] = bias
+
     def _layer(self, operator: Operator, record: Record, gradient: Tensor) -> tuple[Gradients, str]:
         data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
         settings, depends = self.settings, operator.depends
@@ -178,6 +197,9 @@ class Relevance:
             ratio = gradient * (z / layerwise.stabilised(z, settings.epsilon))
             return operator.gradient(ratio), "epsilon"
         layer = _linear(record, self._folded.get(operator.node), transposed=bool(transposed))
+        bias = self._biases.get(operator.node)
+        if bias is not None:
+            layer = replace(layer, bias=bias, output=layer.output + bias)
         chain = _chain_to_image(operator, data) if settings.first != "same" else None
         if chain is not None:
             found, rule = self._first(layer, gradient), f"{settings.first} (first)"
