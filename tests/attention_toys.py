@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-SPELLINGS = ("module", "module with weights", "fused", "by hand", "einsum")
+SPELLINGS = ("module", "module with weights", "fused", "by hand", "einsum", "turned")
 
 
 class Attention(nn.Module):
@@ -28,6 +28,8 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v)
         elif self.spelling == "by hand":
             out = F.dropout((q @ k.transpose(-1, -2) / scale).softmax(-1), 0.1, self.training) @ v
+        elif self.spelling == "turned":
+            out = ((k @ q.transpose(2, 3) / scale).softmax(2)).transpose(2, 3) @ v
         else:
             scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / scale
             out = torch.einsum("bhqk,bhkd->bhqd", torch.softmax(scores, 3), v)

@@ -198,8 +198,8 @@ def _sensitivity(trace: Trace, target: Tensor) -> Tensor:
     """Of one block's score to the last attention before it, ``[batch, key]``."""
     node, call = list(attention_nodes(trace, "legrad").items())[-1]
     batch = len(trace.inputs)
-    values = per_head(call.output, batch, call.rows, "legrad")
+    values = per_head(call, batch, "legrad")
     gradient = arriving(trace, target, [node]).get(node)
     if gradient is None:
         return torch.zeros_like(values[:, 0, 0])
-    return gradient.reshape(values.shape).to(values).clamp(min=0).mean((1, 2))
+    return call.keys_last(gradient).reshape(values.shape).to(values).clamp(min=0).mean((1, 2))

@@ -60,12 +60,18 @@ class Call:
 
     Attributes:
         output: What it gave.
+        axis: The axis that it runs over: the keys.
         rows: Rows of tokens, of all images together, that go into the layer after the product;
             None where no layer follows.
     """
 
     output: Tensor
+    axis: int
     rows: int | None
+
+    def keys_last(self, value: Tensor) -> Tensor:
+        """The output, or its gradient, with its keys as the last axis."""
+        return value.transpose(-1, self.axis)
 
 
 def attention_nodes(trace: Trace, method: str) -> dict[Node, Call]:
@@ -96,7 +102,7 @@ def attention_nodes(trace: Trace, method: str) -> dict[Node, Call]:
             source = softmax_behind(trace, factor)
             call = None if source is None else trace.record_of(source)
             if source is not None and call is not None:
-                found[source] = Call(call.output, rows.get(node))
+                found[source] = Call(call.output, call.argument(1), rows.get(node))
     if not found:
         raise MethodError(
             f"{method}: expected a model with attention, a softmax whose output is multiplied with "
@@ -131,16 +137,17 @@ def arriving(trace: Trace, target: Tensor, nodes: Collection[Node]) -> Mapping[N
     return rules.found
 
 
-def per_head(value: Tensor, batch: int, rows: int | None, method: str) -> Tensor:
-    """A softmax's output as ``[batch, head, query, key]``, at least float32.
+def per_head(call: Call, batch: int, method: str) -> Tensor:
+    """An attention as ``[batch, head, query, key]``, at least float32.
 
     Raises:
         MethodError: It belongs to windows of the image, or has other axes.
     """
+    value = call.keys_last(call.output)
     shape = list(value.shape)
     if value.dim() == 3 and len(value) % batch == 0:
         value = value.reshape(batch, -1, *value.shape[1:])
-    if value.dim() != 4 or len(value) != batch or rows not in (None, batch * shape[-2]):
+    if value.dim() != 4 or len(value) != batch or call.rows not in (None, batch * shape[-2]):
         raise MethodError(
             f"{method}: expected attention among all tokens of an image, "
             f"[{batch}, head, query, key], got {shape}: windows of an image (Swin) have no common "
@@ -163,12 +170,14 @@ def matrices(trace: Trace, target: Tensor, method: str, *, every: bool) -> list[
     """
     nodes = attention_nodes(trace, method)
     batch = len(trace.inputs)
-    values = [per_head(call.output, batch, call.rows, method) for call in nodes.values()]
+    values = [per_head(call, batch, method) for call in nodes.values()]
     _check_chain(values, method)
     found = arriving(trace, target, nodes if every else [list(nodes)[-1]])
     return [
-        Matrix(value, found[node].reshape(value.shape).to(value) if node in found else None)
-        for node, value in zip(nodes, values, strict=True)
+        Matrix(value, call.keys_last(found[node]).reshape(value.shape).to(value))
+        if node in found
+        else Matrix(value)
+        for (node, call), value in zip(nodes.items(), values, strict=True)
     ]
 
 
