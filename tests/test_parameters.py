@@ -44,3 +44,22 @@ def test_what_does_not_fit(method, text, message):
 def test_unknown_method():
     with pytest.raises(UnknownNameError, match="did you mean 'saliency'"):
         parse_params("salincy", [])
+
+
+@pytest.mark.parametrize(
+    ("maximizer", "text", "value"),
+    [
+        ("fourier", "decay=1.5", {"decay": 1.5}),
+        ("study", "steps=9", {"steps": 9}),
+        ("maco", "jitter=none", {"jitter": None}),
+        ("pixel", "padding=zeros", {"padding": "zeros"}),
+        ("pyramid", "flip=yes", {"flip": True}),
+    ],
+)
+def test_a_maximiser_s_fields(maximizer, text, value):
+    assert parse_params(maximizer, [text], "maximizers") == value
+
+
+def test_a_maximiser_names_what_it_takes():
+    with pytest.raises(MethodError, match="fourier takes .*, got 'deca'; did you mean 'decay'"):
+        parse_params("fourier", ["deca=1"], "maximizers")

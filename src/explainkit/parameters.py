@@ -1,4 +1,4 @@
-"""A method's parameters as text: ``steps=20`` on the command line becomes a typed value."""
+"""Hyper-parameters as text: ``steps=20`` on the command line becomes a typed value."""
 
 import dataclasses
 import difflib
@@ -14,41 +14,44 @@ from explainkit.errors import MethodError
 from explainkit.types import Method
 
 
-def parse_params(method: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Reads ``name=value`` texts by the types of a method's fields.
+def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
+    """Reads ``name=value`` texts by the types of a method's or a maximiser's fields.
 
     A field that holds a method takes a method's name.
 
     Args:
-        method: A registered name.
+        name: A registered name.
         texts: One text per parameter.
+        kind: ``methods`` or ``maximizers``.
 
     Raises:
-        UnknownNameError: No such method.
+        UnknownNameError: Nothing of that name.
         MethodError: No such field, or a value that doesn't fit its type.
 
     Examples:
         >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
         {'steps': 20, 'tolerance': 0.01}
+        >>> parse_params("fourier", ["decay=1.5", "jitter=none"], "maximizers")
+        {'decay': 1.5, 'jitter': None}
     """
-    kind: Any = plugins.registry("methods").get(method)
-    hints = typing.get_type_hints(kind)
-    fields = [field.name for field in dataclasses.fields(kind) if field.name != "seed"]
+    made: Any = plugins.registry(kind).get(name)
+    hints = typing.get_type_hints(made)
+    fields = [field.name for field in dataclasses.fields(made) if field.name != "seed"]
     found = {}
     for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
+        field, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise MethodError(f"expected a parameter as name=value, got {text!r}")
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
+        if field not in fields:
+            near = difflib.get_close_matches(field, fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(fields) or "no parameters"
-            raise MethodError(f"{method} takes {known}, got {name!r}{hint}")
+            raise MethodError(f"{name} takes {known}, got {field!r}{hint}")
         try:
-            found[name] = _parse(hints[name], value)
+            found[field] = _parse(hints[field], value)
         except ValueError:
-            wanted = " or ".join(_words(hints[name]))
-            raise MethodError(f"{name}: expected {wanted}, got {value!r}") from None
+            wanted = " or ".join(_words(hints[field]))
+            raise MethodError(f"{field}: expected {wanted}, got {value!r}") from None
     return found
 
 
