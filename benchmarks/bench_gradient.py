@@ -1,4 +1,8 @@
-"""Gradient methods beside the bare passes they need and beside Captum, as documented and tuned.
+"""Gradient and propagation methods beside the bare passes they need and beside Captum.
+
+Captum runs as documented and, where it has settings for that, tuned. What the bare passes are: one
+forward and input gradient per gradient of the formula; for LRP with z⁺ one forward more, for the
+positive weights.
 
 Run `make bench`. Everything is measured in one process on two threads: rounds are interleaved
 (bare passes, ours, Captum, …), the median is taken, a warm-up round is dropped. Peak memory is the
@@ -36,8 +40,29 @@ def bare(model: nn.Module, images: Tensor, target: Tensor, passes: int) -> None:
         torch.autograd.grad(score, x)
 
 
+class Unflattened(nn.Module):
+    """The network with its flattening as a function: Captum's LRP has no rule for the module."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        super().__init__()
+        self.before = [isinstance(layer, nn.Flatten) for layer in model].index(True)
+        self.layers = nn.ModuleList(layer for layer in model if not isinstance(layer, nn.Flatten))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place, layer in enumerate(self.layers):
+            x = layer(x.flatten(1) if place == self.before else x)
+        return x
+
+
+def forward_too(model: nn.Module, images: Tensor, target: Tensor) -> None:
+    """A forward and input gradient, and one forward more."""
+    bare(model, images, target, 1)
+    with torch.no_grad():
+        model(images)
+
+
 def candidates(
-    model: nn.Module, images: Tensor, target: Tensor
+    model: nn.Sequential, images: Tensor, target: Tensor
 ) -> dict[str, dict[str, Callable[[], object]]]:
     def ours(method: str, **params: object) -> Callable[[], object]:
         return lambda: ek.explain(model, images, target, method, **params)
@@ -85,6 +110,34 @@ def candidates(
             "bare": lambda: bare(model, images, target, STEPS + 1),
             "explainkit": ours("idgi"),
         },
+        "guided_backprop": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("guided_backprop"),
+            "captum": lambda: captum.attr.GuidedBackprop(model).attribute(leaf, target),
+        },
+        "deconvnet": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("deconvnet"),
+            "captum": lambda: captum.attr.Deconvolution(model).attribute(leaf, target),
+        },
+        "deeplift": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("deeplift"),
+            "captum": lambda: captum.attr.DeepLift(model).attribute(leaf, target=target),
+        },
+        "lrp epsilon": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("lrp", composite="epsilon"),
+            "captum": lambda: captum.attr.LRP(Unflattened(model)).attribute(leaf, target),
+        },
+        "lrp epsilon_plus": {
+            "bare": lambda: forward_too(model, images, target),
+            "explainkit": ours("lrp", composite="epsilon_plus"),
+        },
+        "full_gradient": {
+            "bare": lambda: bare(model, images, target, 1),
+            "explainkit": ours("full_gradient"),
+        },
         "smoothgrad": {
             "bare": lambda: bare(model, images, target, SAMPLES),
             "explainkit": ours("smoothgrad", samples=SAMPLES),
@@ -96,7 +149,7 @@ def candidates(
     }
 
 
-def prepare(batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+def prepare(batch: int) -> tuple[nn.Sequential, Tensor, Tensor]:
     torch.set_num_threads(2)
     # Captum computes the gradients of all weights unless they are frozen: its best setting
     torch.manual_seed(0)
@@ -133,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[], help="methods; all by default")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peak", nargs=2, metavar=("METHOD", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -141,6 +195,8 @@ def main() -> None:
         return
     rows = []
     for method in candidates(*prepare(1)):
+        if options.only and method not in options.only:
+            continue
         times = seconds(method, options.batch, options.rounds)
         for name, value in times.items():
             command = [sys.executable, __file__, "--batch", str(options.batch), "--peak", method]

@@ -21,11 +21,14 @@ def unary(operator: Operator, record: Record, base: Record, gradient: Tensor) ->
     """``g · Δy / Δx``; the gradient where ``x`` hardly changes."""
     change = record.tensors[0] - base.tensors[0]
     still = change.abs() < SMALL
-    secant = (record.output - base.output) / torch.where(still, 1.0, change)
+    found = (record.output - base.output).div_(change.masked_fill_(still, 1.0)).mul_(gradient)
     if not still.any():
-        return gradient * secant
-    own = next(g for g in operator.gradient(gradient) if g is not None)
-    return torch.where(still, own, gradient * secant)
+        return found
+    if record.name == "relu":
+        own = gradient * (record.tensors[0] > 0)
+    else:
+        own = next(g for g in operator.gradient(gradient) if g is not None)
+    return torch.where(still, own, found)
 
 
 def product(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:

@@ -97,6 +97,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep = keep
         self._held: dict[int, list[_Value]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing compiled runs under a tape, and to skip it torch would import its compiler."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

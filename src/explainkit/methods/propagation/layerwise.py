@@ -81,14 +81,15 @@ def plain_layer(record: Record) -> Linear:
 
 
 def stabilised(z: Tensor, epsilon: float) -> Tensor:
-    """``z + ε · sign(z)``, with ``sign(0) = 1``: never zero."""
-    return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)
+    """``z + ε · sign(z)``, where zero has a sign too: never zero."""
+    return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
 
 def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float) -> Tensor:
     """``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``."""
-    z = layer.output
-    return layer.backward(gradient * (z / stabilised(z, epsilon)), layer.weight)
+    size = layer.output.abs()
+    ratio = size.div_(size + epsilon).mul_(gradient)  # z / (z + ε sign z) = |z| / (|z| + ε)
+    return layer.backward(ratio, layer.weight)
 
 
 def z_plus_rule(layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True) -> Tensor:
