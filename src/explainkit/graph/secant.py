@@ -171,7 +171,7 @@ def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor
 
 
 def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
-    """``e / Σe`` and its relatives, as exponential, sum and reciprocal (or logarithm)."""
+    """``e / Σe`` and its relatives, as exponential, sum and quotient (or logarithm)."""
     x, x_base = record.tensors[0], base.tensors[0]
     axes = record.argument(1)
     axes = [axes] if isinstance(axes, int) else list(axes)
@@ -183,10 +183,12 @@ def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
     still = ~(change.abs() >= SMALL)  # also where both are −inf
     slope = torch.where(still, e, (e - e_base) / torch.where(still, 1.0, change))
     if record.name in {"_log_softmax", "logsumexp"}:
-        ratio = total / total_base
-        small = (ratio - 1).abs() < SMALL
+        small = (total / total_base - 1).abs() < SMALL
+        change = (x - top).logsumexp(axes, keepdim=True) - (x_base - top).logsumexp(
+            axes, keepdim=True
+        )
         log_slope = torch.where(
-            small, 1 / total, ratio.log() / torch.where(small, 1.0, total - total_base)
+            small, 1 / total, change / torch.where(small, 1.0, total - total_base)
         )
         if record.name == "logsumexp":
             if not record.argument(2, False):
@@ -194,9 +196,10 @@ def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
                     gradient = gradient.unsqueeze(axis)
             return gradient * log_slope * slope
         return gradient - gradient.sum(axes, keepdim=True) * log_slope * slope
-    inverse = (1 / total + 1 / total_base) / 2
-    crossed = (gradient * (e + e_base) / 2).sum(axes, keepdim=True) / (total * total_base)
-    return (gradient * inverse - crossed) * slope
+    # from e = p · Σe: Δe = Δp · mean Σe + mean p · ΔΣe; one Σe may be next to nothing, not both,
+    # save in a row that is masked away
+    shared = (gradient * (record.output + base.output)).sum(axes, keepdim=True)
+    return (2 * gradient - shared) / (total + total_base).clamp(min=1) * slope
 
 
 def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:

@@ -20,8 +20,12 @@ with warnings.catch_warnings():
         DeiTConfig,
         DeiTForImageClassification,
         DeiTForImageClassificationWithTeacher,
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersForImageClassification,
         SwinConfig,
         SwinForImageClassification,
+        Swinv2Config,
+        Swinv2ForImageClassification,
         ViTConfig,
         ViTForImageClassification,
     )
@@ -45,9 +49,13 @@ BUILD = {
     "deit": lambda: DeiTForImageClassification(DeiTConfig(**PLAIN)),
     "deit teacher": lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(**PLAIN)),
     "swin": lambda: SwinForImageClassification(SwinConfig(**SWIN)),
+    "swin v2": lambda: Swinv2ForImageClassification(Swinv2Config(**SWIN)),
+    "registers": lambda: Dinov2WithRegistersForImageClassification(
+        Dinov2WithRegistersConfig(**PLAIN, mlp_ratio=2)
+    ),
     "convnext": lambda: ConvNextForImageClassification(ConvNextConfig(**CONVNEXT)),
 }
-GLOBAL = ["vit", "vit eager", "deit", "deit teacher"]
+GLOBAL = ["vit", "vit eager", "deit", "deit teacher", "registers"]
 
 
 def build(name):
@@ -134,8 +142,9 @@ def test_fused_and_eager_attention_have_the_same_map(method):
 
 @pytest.mark.parametrize("method", ["attention_rollout", "gradient_rollout", "legrad"])
 def test_windows_and_convolutions_are_refused(method):
-    with pytest.raises(MethodError, match="windows of an image"):
-        ek.explain(build("swin"), images(), 1, method)
+    for name in ("swin", "swin v2"):
+        with pytest.raises(MethodError, match="windows of an image"):
+            ek.explain(build(name), images(), 1, method)
     with pytest.raises(MethodError, match="expected a model with attention"):
         ek.explain(build("convnext"), images(), 1, method)
 
