@@ -89,7 +89,7 @@ class Visualization:
 
     def caption(self, index: int) -> str:
         """What is known of one picture, in one line: objective, score, quality, what to doubt."""
-        from explainkit.maximize.quality import caption
+        from explainkit.maximize.judgement import caption
 
         return caption(self, index)
 

@@ -1,4 +1,4 @@
-"""How far a picture can be trusted: measures per unit, and the line that is printed under it."""
+"""How far a picture can be trusted: measures per unit, against a data set."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,9 +19,6 @@ from explainkit.maximize.problem import Problem, Reading
 from explainkit.maximize.transforms import Transforms
 from explainkit.outputs import as_scores, as_targets
 from explainkit.visualization import Visualization
-
-ROBUST = 0.5
-"""A picture that keeps less than this share of its score under small changes is a speck."""
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
 """Shifts, scales, turns and noise that no maximiser trains on by default."""
@@ -300,39 +297,3 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
         return (values.sum() - values.diagonal().sum()) / (len(a) * (len(a) - 1))
 
     return float(within(first) + within(second) - 2 * kernel(first, second).mean())
-
-
-def caption(visualization: Visualization, index: int) -> str:
-    """What is known of one picture, in one line.
-
-    Args:
-        visualization: With whatever quality was measured.
-        index: The unit.
-    """
-    if bool(visualization.dead[index]):
-        return "dead: answers to no picture"
-    quality = {name: float(values[index]) for name, values in visualization.quality.items()}
-    parts = [f"score {float(visualization.score[index]):.3g}"]
-    for name, words in _WORDS.items():
-        value = quality.get(name, math.nan)
-        if not math.isnan(value):
-            parts.append(words.format(value))
-    if not bool(visualization.converged[index]):
-        parts.append("still rising")
-    if quality.get("robust_gain", 1.0) < ROBUST:
-        parts.append("NOT ROBUST: a speck rather than a pattern")
-    if quality.get("path_similarity", 1.0) < 0:
-        parts.append("UNNATURAL: processed unlike real pictures")
-    return " · ".join(parts)
-
-
-_WORDS = {
-    "gain": "{:.2g}× best real",
-    "robust_gain": "robust {:.2f}",
-    "selectivity": "rank {:.0f} in its layer",
-    "transfer": "other net {:.0%}",
-    "spectrum_error": "spectrum off {:.2f}",
-    "path_similarity": "path {:+.2f}",
-    "choice_synthetic": "2-choice {:.0%}",
-    "choice_exemplars": "(real {:.0%})",
-}

@@ -1,0 +1,270 @@
+"""A page for one unit: its picture, how it came, how far to trust it, and the real ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from explainkit.render.figure import parameters
+from explainkit.render.heatmap import picture
+from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
+from explainkit.visualization import Visualization
+
+if TYPE_CHECKING:
+    from explainkit.maximize.exemplars import Exemplars, ReceptiveFields
+
+_BOX = "#e8a020"
+_MARGIN, _HEAD, _SIDE, _GAP, _THUMB = 0.3, 0.66, 2.35, 0.45, 0.72
+_TRACE = 1.75
+_WIDE = 2 * _MARGIN + 9 * _THUMB + 8 * 0.09
+_BAR = 0.17
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A real picture and what a unit says of it.
+
+    Attributes:
+        image: ``[channel, height, width]`` in model-input space.
+        box: Top, left, bottom, right of what the unit sees there, the ends not included.
+        text: Under it.
+    """
+
+    image: Tensor
+    box: tuple[int, int, int, int]
+    text: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar chart.
+
+    Attributes:
+        label: Left of it.
+        value: Its length.
+        interval: An error bar.
+    """
+
+    label: str
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar chart on a page.
+
+    Attributes:
+        title: Above it.
+        rows: From the top down.
+        mark: A value to compare with, drawn as a line.
+    """
+
+    title: str
+    rows: Sequence[Bar]
+    mark: float
+
+
+def examples(
+    found: "Exemplars", row: int, images: Tensor, fields: "ReceptiveFields"
+) -> tuple[list[Example], list[Example]]:
+    """The real pictures that a unit answers to most, and least.
+
+    Args:
+        found: Of `find_exemplars` on ``images``.
+        row: Number of the unit in its layer.
+        images: ``[n, channel, height, width]``.
+        fields: Of the same layer.
+    """
+    sides = (
+        (found.top, found.top_value, found.top_place),
+        (found.bottom, found.bottom_value, found.bottom_place),
+    )
+    most, least = (
+        [
+            Example(images[number], _box(fields, place), f"{value:.3g}")
+            for number, value, place in zip(
+                numbers[row].tolist(), values[row].tolist(), places[row].tolist(), strict=True
+            )
+        ]
+        for numbers, values, places in sides
+    )
+    return most, least
+
+
+def _box(fields: "ReceptiveFields", place: Sequence[int]) -> tuple[int, int, int, int]:
+    box = fields.at(*place)
+    return box.top, box.left, box.bottom, box.right
+
+
+@house_style()
+def unit_page(
+    visualization: Visualization,
+    index: int,
+    most: Sequence[Example] = (),
+    least: Sequence[Example] = (),
+    bars: Bars | None = None,
+) -> Figure:
+    """One unit's synthetic picture, trace and measures; under it real pictures, and a bar chart.
+
+    On each real picture a box shows what the unit sees of it; these crops stand below.
+
+    Args:
+        visualization: Where the unit is.
+        index: Which it is.
+        most: Real pictures that it answers to most; nine fit.
+        least: Those that it answers to least.
+        bars: Drawn last.
+    """
+    most, least = most[:9], least[:9]
+    rows = _rows(most, least)
+    shape = visualization.images.shape
+    tall = _THUMB * min(shape[2] / shape[3], 2)
+    top = _HEAD + _SIDE + 0.3
+    height = top + sum(0.3 + tall + (0.13 if under else 0) for *_, under in rows)
+    height += (0.42 + _BAR * len(bars.rows) + 0.12 if bars else 0) + 0.1
+    figure = page(_WIDE, height)
+    inner = _WIDE - 2 * _MARGIN
+    title = visualization.objective[index]
+    about = f"{visualization.maximizer} of {visualization.model}: "
+    about += parameters(visualization.params)
+    _write(figure, _MARGIN, 0.22, fit(title, inner / 1.25, 11), size=11, weight="bold")
+    _write(figure, _MARGIN, 0.36, fit(about, inner, 6.5, 2), size=6.5, color=FAINT, va="top")
+    _picture(figure, visualization, index)
+    _trace(figure, visualization, index)
+    _measures(figure, visualization, index)
+    for heading, pictures, crop, under in rows:
+        _write(figure, _MARGIN, top + 0.18, heading, size=7.5, weight="bold")
+        for place, example in enumerate(pictures):
+            axes = _axes(figure, _MARGIN + place * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
+            _thumbnail(axes, example, visualization, crop=crop)
+            if under:
+                axes.set_title(example.text, y=-0.02, va="top", size=6, color=FAINT, pad=0)
+        top += 0.3 + tall + (0.13 if under else 0)
+    if bars:
+        _bars(figure, bars, top + 0.1)
+    return figure
+
+
+def _rows(
+    most: Sequence[Example], least: Sequence[Example]
+) -> list[tuple[str, Sequence[Example], bool, bool]]:
+    """Heading, pictures, whether they are cropped, whether their text stands under them."""
+    found: list[tuple[str, Sequence[Example], bool, bool]] = []
+    if most:
+        found.append(("real pictures it answers to most, and where", most, False, True))
+        if any(_is_part(example) for example in most):
+            found.append(("what it sees there", most, True, False))
+    # behind a rectifier all of them may be zero: which come first says nothing then
+    if len({example.text for example in least}) > 1:
+        found.append(("real pictures it answers to least", least, False, True))
+    return found
+
+
+def _is_part(example: Example) -> bool:
+    top, left, bottom, right = example.box
+    return 0 < (bottom - top) * (right - left) < example.image[0].numel()
+
+
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    wide, tall = figure.get_size_inches()
+    return figure.add_axes((left / wide, 1 - (top + height) / tall, width / wide, height / tall))
+
+
+def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})
+
+
+def _picture(figure: Figure, visualization: Visualization, index: int) -> None:
+    axes = _axes(figure, _MARGIN, _HEAD, _SIDE, _SIDE)
+    if bool(visualization.dead[index]):
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "dead", ha="center", va="center", size=10, color=WRONG)
+        return
+    show(axes, picture(visualization.images[index], visualization.mean, visualization.std)[0])
+
+
+def _trace(figure: Figure, visualization: Visualization, index: int) -> None:
+    axes = _axes(figure, _MARGIN + _SIDE + _GAP, _HEAD + 0.16, _TRACE, _SIDE - 0.32)
+    values = visualization.trace[:, index].detach().double().cpu().numpy()
+    axes.plot(values, color="#5b4b9a", lw=1)
+    axes.set_title("objective over the steps", size=7.5, weight="bold", loc="left", color=INK)
+    axes.tick_params(length=0, labelsize=6, labelcolor=FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(BAR)
+    axes.set_xlim(0, max(len(values) - 1, 1))
+    axes.locator_params(nbins=4)
+
+
+def _measures(figure: Figure, visualization: Visualization, index: int) -> None:
+    from explainkit.maximize.judgement import MEASURES, doubts, measured
+
+    left = _MARGIN + _SIDE + _GAP + _TRACE + 0.3
+    width, top = _WIDE - _MARGIN - left, _HEAD + 0.1
+    _write(figure, left, top, "how far to trust it", size=7.5, weight="bold")
+    if bool(visualization.dead[index]):
+        _write(figure, left, top + 0.2, "it answers to no picture", size=6.5, color=WRONG)
+        return
+    lines = [("score", f"{float(visualization.score[index]):.3g}", "of the picture itself", INK)]
+    for name, value in measured(visualization, index).items():
+        one = MEASURES[name]
+        ink = INK if one.fine is None else RIGHT if one.fine(value) else WRONG
+        lines.append((one.label, one.text.format(value), one.note, ink))
+    for label, text, note, ink in lines:
+        top += 0.17
+        _write(figure, left, top, label, size=6.5)
+        _write(figure, left + width, top, text, size=6.5, color=ink, weight="bold", ha="right")
+        top += 0.1
+        _write(figure, left, top, fit(note, width * 1.1, 5), size=5, color=FAINT)
+    for reason in doubts(visualization, index):
+        top += 0.17
+        _write(figure, left, top, fit(reason, width, 6), size=6, color=WRONG, weight="bold")
+
+
+def _thumbnail(axes: Axes, example: Example, shown: Visualization, *, crop: bool) -> None:
+    image = picture(example.image, shown.mean, shown.std)[0]
+    top, left, bottom, right = example.box
+    if crop:
+        image = image[top:bottom, left:right]
+    if not image.size:
+        axes.set_axis_off()
+        return
+    show(axes, image)
+    # a white picture would have no end on a white page
+    edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BAR, lw=0.6)
+    axes.add_patch(edge)
+    if crop or not _is_part(example):
+        return
+    box = Rectangle(
+        (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=_BOX, lw=1.3
+    )
+    box.set_clip_on(False)
+    axes.add_patch(box)
+
+
+def _bars(figure: Figure, bars: Bars, top: float) -> None:
+    _write(figure, _MARGIN, top + 0.14, bars.title, size=7.5, weight="bold")
+    label = 0.85
+    high = _BAR * len(bars.rows)
+    axes = _axes(figure, _MARGIN + label, top + 0.22, _WIDE - 2 * _MARGIN - label - 0.4, high)
+    places = range(len(bars.rows))
+    axes.barh(places, [row.value for row in bars.rows], height=0.62, color="#b9b2d8")
+    for place, row in zip(places, bars.rows, strict=True):
+        axes.plot(row.interval, [place, place], color=INK, lw=0.9)
+        axes.annotate(
+            f"{row.value:.2f}", (max(row.interval[1], row.value), place), (4, 0),
+            textcoords="offset points", size=6, color=FAINT, va="center",
+            bbox={"fc": "white", "ec": "none", "pad": 0.6},
+        )  # fmt: skip
+    axes.axvline(bars.mark, color=FAINT, lw=0.8, ls=(0, (3, 2)))
+    axes.set_yticks(places, [row.label for row in bars.rows])
+    axes.set_ylim(len(bars.rows) - 0.5, -0.5)
+    axes.set_xlim(0, None)
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelsize=6.5, labelcolor=INK)
+    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
