@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import MethodError
 from explainkit.methods.path.line import completeness_gap
-from explainkit.methods.propagation.lrp import KEEP, Settings, relevance
+from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered
 from explainkit.passes import Needs
 from explainkit.types import Attribution

@@ -16,7 +16,7 @@ from explainkit.graph.ruled import Rule, ruled
 from explainkit.graph.tape import Record, Trace
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
-from explainkit.methods.propagation.lrp import held_norm
+from explainkit.methods.propagation.relevance import held_norm
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, report
 from explainkit.passes import Needs, needs_of
 from explainkit.types import Attribution, Method

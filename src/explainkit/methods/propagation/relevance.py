@@ -1,0 +1,357 @@
+"""How relevance passes every operator: the walk that the LRP family shares."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from explainkit.adapter import Adapter
+from explainkit.errors import MethodError
+from explainkit.graph.backward import Gradients, Operator, propagate
+from explainkit.graph.names import (
+    BATCH_NORMS,
+    GATES,
+    LAYERS,
+    NORMS,
+    RECTIFIERS,
+    SHAPES,
+    UNARY,
+)
+from explainkit.graph.operators import kind_of
+from explainkit.graph.tape import Record
+from explainkit.methods.propagation import layerwise
+from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
+from explainkit.methods.propagation.rules import (
+    Uncovered,
+    fall_back,
+    report,
+    seeds_of,
+)
+from explainkit.passes import traced
+
+LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
+FirstRule = Literal["flat", "w_square", "box", "same"]
+
+KEEP = LAYERS | UNARY | GATES | NORMS | {"add", "mul", "div"}
+
+_VIEWS = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"})
+
+_AFFINE = frozenset(["add", "sub", "rsub", "mul", "div", "neg"])
+_PADS = frozenset(
+    f"{kind}_pad{dim}d" for kind in ("reflection", "replication") for dim in (1, 2, 3)
+) | {"constant_pad_nd"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which rule each kind of layer has, and the rules' numbers.
+
+    Attributes:
+        convolution: Rule of convolutions.
+        dense: Rule of linear layers.
+        first: Rule of layers that see the image itself; ``"same"``: that of their kind.
+        epsilon: Added to every denominator, with its sign.
+        gamma: Of the γ rule.
+        alpha: Of the αβ rule.
+        beta: Of the αβ rule, α − β = 1.
+        bias: Whether biases take their share.
+        low: Lower bound of the image for the box rule.
+        high: Upper bound.
+        uncovered: What happens at an operator without a rule.
+        method: For errors.
+        dense_gamma: Of the γ rule on linear layers; None: as elsewhere.
+    """
+
+    convolution: LayerRule
+    dense: LayerRule
+    first: FirstRule = "same"
+    epsilon: float = 1e-6
+    gamma: float = 0.25
+    alpha: float = 2.0
+    beta: float = 1.0
+    bias: bool = True
+    low: Tensor | None = None
+    high: Tensor | None = None
+    uncovered: Uncovered = "error"
+    method: str = "lrp"
+    dense_gamma: float | None = None
+
+
+class Relevance:
+    """The rule of every operator; see `layerwise` for what is carried."""
+
+    keep = KEEP
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.complete: set[Node] = set()
+        """Nodes between the image and a first layer, where relevance itself is carried."""
+        self._arrived: dict[Node, set[Node]] = defaultdict(set)
+        self._folded: dict[Node, Record] = {}
+        self._biases: dict[Node, Tensor] = {}
+
+    def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        """What each input gets, and by which rule."""
+        if operator.node in self.complete:
+            return self._carry(operator, gradients), "relevance"
+        gradient, record = gradients[0], operator.record
+        kind = kind_of(operator)
+        if record is None or gradient is None:
+            return operator.gradient(*gradients), self._known(kind, operator)
+        match kind:
+            case "layer":
+                return self._layer(operator, record, gradient)
+            case "linear" if operator.name in BATCH_NORMS:
+                return self._batch_norm(operator, record, gradients)
+            case "linear" | "maximum" | "softmax":
+                if operator.name == "add":
+                    self._note_bias(operator, record)
+                return operator.gradient(*gradients), kind
+            case "unary":
+                return self._unary(operator, record, gradients)
+            case "product":
+                halves = [None if g is None else g / 2 for g in operator.gradient(*gradients)]
+                return halves, "half each"
+            case "gate":
+                return (_gate(record, gradient),), "half each"
+            case "quotient":
+                return _quotient(operator, record, gradient), "denominator held"
+            case "norm":
+                held = held_norm(record, gradient)
+                if held is not None:
+                    return (held, *[None] * (len(operator.depends) - 1)), "scale held"
+                return operator.gradient(*gradients), "gradient"
+        return operator.gradient(*gradients), self._known(kind, operator)
+
+    def _known(self, kind: str, operator: Operator) -> str:
+        if kind:
+            return kind
+        return fall_back(operator, self.settings.uncovered, self.settings.method)
+
+    def _unary(
+        self, operator: Operator, record: Record, gradients: Gradients
+    ) -> tuple[Gradients, str]:
+        """All relevance passes: ``y · g_out = x · g_in``."""
+        found = operator.gradient(*gradients)
+        if operator.name in RECTIFIERS:
+            return found, "passed"
+        gradient = gradients[0]
+        assert gradient is not None
+        x = record.tensors[0]
+        small = x.abs() < torch.finfo(x.dtype).tiny ** 0.5
+        ratio = gradient * record.output / torch.where(small, 1.0, x)
+        return [None if g is None else torch.where(small, g, ratio) for g in found], "passed"
+
+    def _batch_norm(
+        self, operator: Operator, record: Record, gradients: Gradients
+    ) -> tuple[Gradients, str]:
+        """Merges with the layer before, where nothing else sees that layer's output."""
+        below = operator.node.next_functions[0][0]
+        if below is not None and below.name() in FOLDABLE and operator.users[below] == 1:
+            self._folded[below] = record
+            return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
+        return operator.gradient(*gradients), "linear"
+
+    def _note_bias(self, operator: Operator, record: Record) -> None:
+        """A vector added to what a product alone gave is its bias, as ``F.linear`` may write it."""
+        tensors, depends = record.tensors, operator.depends
+        factor = record.options.get("alpha", 1)
+        if sum(depends) != 1 or not len(tensors) == len(depends) == 2 or factor != 1:
+            return
+        place = depends.index(True)
+        bias, node = tensors[1 - place], operator.node.next_functions[place][0]
+        while node is not None and node.name() in _VIEWS and operator.users[node] == 1:
+            node = node.next_functions[0][0]
+        product = node is not None and node.name() in {"MmBackward0", "BmmBackward0"}
+        if node is not None and product and bias.dim() == 1 and operator.users[node] == 1:
+            self._biases[node] = bias
+
+    def _layer(self, operator: Operator, record: Record, gradient: Tensor) -> tuple[Gradients, str]:
+        data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
+        settings, depends = self.settings, operator.depends
+        transposed = operator.name == "convolution" and record.argument(6)
+        if not depends[data]:  # weights times features: the ε rule needs no other form
+            z = record.output
+            ratio = gradient * (z / layerwise.stabilised(z, settings.epsilon))
+            return operator.gradient(ratio), "epsilon"
+        layer = _linear(record, self._folded.get(operator.node), transposed=bool(transposed))
+        bias = self._biases.get(operator.node)
+        if bias is not None:
+            layer = replace(layer, bias=bias, output=layer.output + bias)
+        chain = _chain_to_image(operator, data) if settings.first != "same" else None
+        if chain is not None:
+            found, rule = self._first(layer, gradient), f"{settings.first} (first)"
+            for user, node in zip([operator.node, *chain], chain, strict=False):
+                self.complete.add(node)
+                self._arrived[node].add(user)
+        else:
+            rule = settings.convolution if operator.name == "convolution" else settings.dense
+            found = self._share(rule, layer, gradient)
+        return [found if place == data else None for place in range(len(depends))], rule
+
+    def _share(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
+        s = self.settings
+        match rule:
+            case "epsilon":
+                return layerwise.epsilon_rule(layer, gradient, s.epsilon)
+            case "gamma":
+                own = s.dense_gamma if layer.record.name != "convolution" else None
+                gamma = s.gamma if own is None else own
+                return layerwise.gamma_rule(layer, gradient, s.epsilon, gamma)
+            case "alpha_beta":
+                return layerwise.alpha_beta_rule(
+                    layer, gradient, s.epsilon, alpha=s.alpha, beta=s.beta, bias=s.bias
+                )
+        return layerwise.z_plus_rule(layer, gradient, s.epsilon, bias=s.bias)
+
+    def _first(self, layer: Linear, gradient: Tensor) -> Tensor:
+        match self.settings.first:
+            case "flat":
+                return layerwise.flat_rule(layer, gradient)
+            case "w_square":
+                return layerwise.squared_rule(layer, gradient)
+        x = layer.inputs
+        over = tuple(range(1, x.dim()))
+        low = x.amin(over, keepdim=True) if self.settings.low is None else self.settings.low.to(x)
+        high = (
+            x.amax(over, keepdim=True) if self.settings.high is None else self.settings.high.to(x)
+        )
+        return layerwise.box_rule(layer, gradient, self.settings.epsilon, low, high)
+
+    def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
+        """Relevance on its way from a first layer to the image: it moves, and is not scaled."""
+        if len(self._arrived[operator.node]) != operator.users[operator.node]:
+            raise MethodError(
+                f"{self.settings.method}: expected that only first layers see the image, but it "
+                "also goes around them: use a composite without a rule for the first layer"
+            )
+        if operator.name in _AFFINE:
+            return [gradients[0] if wanted else None for wanted in operator.depends]
+        return operator.gradient(*gradients)
+
+
+def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
+    """The nodes between a layer and the image, where those only move or shift pixels."""
+    chain: list[Node] = []
+    node = operator.node.next_functions[data][0]
+    while node is not None:
+        if hasattr(node, "variable"):
+            return chain
+        name = node.name().partition("Backward")[0]
+        plain = {n.replace("_", "") for n in SHAPES | _AFFINE | _PADS}
+        below = [inner for inner, _ in node.next_functions if inner is not None]
+        if name.lower() not in plain or len(below) != 1:
+            return None
+        chain.append(node)
+        node = below[0]
+    return None
+
+
+def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
+    """A layer with the normalisation behind it merged in."""
+    plain = plain_layer(record)
+    if norm is None:
+        return plain
+    weight, rank = plain.weight, record.output.dim() - 2 if record.name == "convolution" else 0
+    scale, shift, mean, variance = (norm.argument(place) for place in range(1, 5))
+    eps = norm.argument(6 if norm.name.endswith("no_training") else 7)
+    gain = (variance + eps).rsqrt() * (1.0 if scale is None else scale)
+    offset = (0.0 if shift is None else shift) - mean * gain
+    if plain.bias is not None:
+        offset = offset + plain.bias.flatten() * gain
+    if record.name == "convolution":
+        groups = record.argument(8)
+        if transposed:
+            along = gain.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+            weight = weight * along.view(*weight.shape[:2], *[1] * rank)
+        else:
+            weight = weight * gain.view(-1, *[1] * (weight.dim() - 1))
+    else:
+        weight = weight * gain
+    return Linear(record, weight, offset.view(1, -1, *[1] * rank), norm.output)
+
+
+def _gate(record: Record, gradient: Tensor) -> Tensor:
+    """Half of the relevance to each half of the gate."""
+    axis = record.argument(1, -1)
+    a, b = record.tensors[0].chunk(2, axis)
+    share = gradient * b.sigmoid() / 2
+    return torch.cat([share, share * a / layerwise.stabilised(b, 1e-9)], axis)
+
+
+def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients:
+    """The numerator takes all; a denominator alone passes what it holds."""
+    first, *rest = operator.gradient(gradient)
+    if first is not None:
+        return (first, *[None] * len(rest))
+    bottom = record.tensors[-1]
+    return (None, (gradient * record.output / bottom).sum_to_size(bottom.shape))
+
+
+def held_norm(record: Record, gradient: Tensor) -> Tensor | None:
+    """A normalisation whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
+    x, name = record.tensors[0], record.name
+    if name == "native_layer_norm":
+        weight, axes = record.argument(2), [-1 - i for i in range(len(record.argument(1)))]
+        held = (gradient if weight is None else gradient * weight) * record.outputs[2]
+        return held - held.mean(axes, keepdim=True)
+    if name == "_fused_rms_norm":
+        weight = record.argument(2)
+        return (gradient if weight is None else gradient * weight) * record.outputs[1]
+    weight = record.argument(1)
+    per_channel = (1, -1, *[1] * (x.dim() - 2))
+    if name == "native_group_norm":
+        groups = record.argument(6)
+        held = gradient if weight is None else gradient * weight.view(per_channel)
+        held = held.reshape(len(x), groups, -1) * record.outputs[2][..., None]
+        return (held - held.mean(2, keepdim=True)).reshape(x.shape)
+    if name in BATCH_NORMS:
+        held = gradient if weight is None else gradient * weight.view(per_channel)
+        held = held * record.outputs[2].view(per_channel)
+        return held - held.mean([0, *range(2, x.dim())], keepdim=True)
+    return None
+
+
+def relevance(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    settings: Settings,
+    *,
+    of_one: bool = False,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Carries the target's score back to the image.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        target: int64 ``[batch]``.
+        settings: The rules.
+        of_one: Start with 1 instead of the score.
+
+    Returns:
+        The map, what it started from (float64 ``[batch]``), and the coverage.
+    """
+    trace = traced(model, inputs, KEEP)
+    rules = Relevance(_with_bounds(model, settings))
+    seeds = seeds_of(trace, target)
+    scores = trace.scores.detach().gather(1, target[:, None])
+    if of_one:
+        seeds = seeds / layerwise.stabilised(scores, 1e-9)
+        scores = torch.ones_like(scores)
+    reached, coverage = propagate(trace, seeds, rules)
+    values = reached if rules.complete else reached * trace.inputs.detach()
+    return values, scores[:, 0].double(), report(coverage)
+
+
+def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
+    """The valid range of pixels as bounds, where the model's spec tells it."""
+    module = model.owner if isinstance(model, Adapter) else model
+    spec = getattr(module, "explainkit_spec", None)
+    if settings.first != "box" or settings.low is not None or spec is None:
+        return settings
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    return replace(settings, low=(0 - mean) / std, high=(1 - mean) / std)
