@@ -82,7 +82,8 @@ class _WithBiases:
                 return None
             if operator.name == "convolution":
                 bias = bias.view(1, -1, *[1] * (gradient.dim() - 2))
-            return gradient * (bias * record.options.get("beta", 1))
+            share: Tensor = gradient * (bias * record.options.get("beta", 1))
+            return share
         total = _product(gradient, record.output)
         inputs = [t for t in record.tensors if t.is_floating_point()]
         data = inputs[:1] if operator.name in NORMS else inputs
