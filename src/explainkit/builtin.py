@@ -30,6 +30,7 @@ def explainkit_methods() -> Mapping[str, str]:
         "kpca_cam": "explainkit.methods.cam.eigen:KPCACAM",
         "layercam": "explainkit.methods.cam.gradient:LayerCAM",
         "recipro_cam": "explainkit.methods.cam.recipro:ReciproCAM",
+        "score_cam": "explainkit.methods.cam.score:ScoreCAM",
         "shapleycam": "explainkit.methods.cam.shapley:ShapleyCAM",
         "xgradcam": "explainkit.methods.cam.gradient:XGradCAM",
         "blur_ig": "explainkit.methods.path.blur:BlurIG",

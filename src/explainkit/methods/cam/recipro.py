@@ -1,24 +1,15 @@
 """A map without gradients: what the model says of one place of a layer at a time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.adapter import Adapter
-from explainkit.batching import chunk_size
-from explainkit.graph.tail import tail
-from explainkit.layers import get_layer
+from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
-from explainkit.outputs import as_scores
 from explainkit.passes import Needs
 from explainkit.types import Attribution
-
-Run = Callable[[Tensor, Tensor], Tensor]
-"""From variants of a layer's output, and for each the image that it is of, to scores."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +48,14 @@ class ReciproCAM(CAM):
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
-        owner = unwrapped(model)
-        layers = layers_of(self.layer, owner, inputs)
+        layers = layers_of(self.layer, unwrapped(model), inputs)
         maps, runs = [], 0
         for path in layers:
-            after = tail(owner, path, inputs)
-            value = after.value(inputs)
-            layout = self.layout(value, path, model, inputs)
-            masks = layout.over(self._masks(layout.grid, value), value)
-            run = _after(model, after.run) if _only_output(model) else _whole(model, path, inputs)
+            after = After(model, path, inputs)
+            layout = self.layout(after.value, path, model, inputs)
+            masks = layout.over(self._masks(layout.grid, after.value), after.value)
             scores = torch.stack(
-                [
-                    _scores(run, value, masks, i, target[i], model, inputs)
-                    for i in range(len(inputs))
-                ]
+                [_scores(after, masks, i, label) for i, label in enumerate(target.tolist())]
             )
             scores = precise(scores)
             maps.append((scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.grid))
@@ -88,54 +73,13 @@ class ReciproCAM(CAM):
         return torch.cat([torch.zeros_like(places[:1]), places])[:, 0]
 
 
-def _scores(
-    run: Run,
-    value: Tensor,
-    masks: Tensor,
-    index: int,
-    target: Tensor,
-    model: nn.Module,
-    inputs: Tensor,
-) -> Tensor:
+def _scores(after: After, masks: Tensor, index: int, label: int) -> Tensor:
     """Scores of one image under each mask, in chunks that depend on nothing but that image."""
-    size = min(chunk_size(model, inputs[0]), len(masks))
+    size = min(after.chunk, len(masks))
     found = []
     for start in range(0, len(masks), size):
         part = masks[start : start + size]
         filled = torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
-        of = torch.full((size,), index, device=value.device)
-        found.append(run(value[index : index + 1] * filled, of)[: len(part), target])
+        of = torch.full((size,), index, device=masks.device)
+        found.append(after(after.value[index : index + 1] * filled, of)[: len(part), label])
     return torch.cat(found)
-
-
-def _only_output(model: nn.Module) -> bool:
-    return not isinstance(model, Adapter) or model.reads_output_only
-
-
-def _after(model: nn.Module, run: Callable[[Tensor, Tensor], Any]) -> Run:
-    """Only what comes after the layer."""
-
-    def scores(values: Tensor, of: Tensor) -> Tensor:
-        output = run(values, of)
-        if isinstance(model, Adapter):
-            return model.scores_of(output, len(values))
-        return as_scores(output, len(values))
-
-    return scores
-
-
-def _whole(model: nn.Module, path: str, inputs: Tensor) -> Run:
-    """The whole model, with the layer's output replaced: for scores that read other layers."""
-
-    def scores(values: Tensor, of: Tensor) -> Tensor:
-        def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            return (values, *output[1:]) if isinstance(output, tuple) else values
-
-        hook = get_layer(unwrapped(model), path).register_forward_hook(replace)
-        try:
-            found: Tensor = model(inputs.detach()[of])
-        finally:
-            hook.remove()
-        return found
-
-    return scores

@@ -1,0 +1,71 @@
+"""Scores of variants of a layer's output."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.adapter import Adapter
+from explainkit.batching import chunk_size
+from explainkit.graph.tail import tail
+from explainkit.layers import get_layer
+from explainkit.methods.cam.base import unwrapped
+from explainkit.outputs import as_scores
+
+
+class After(nn.Module):
+    """What a model says where a layer puts out something else.
+
+    Only what comes after the layer runs; the whole model, with the layer's output replaced, where
+    the score also reads other layers or the image.
+
+    Attributes:
+        value: What the layer puts out for the images, ``[batch, …]``.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        path: Dotted path of the layer, in the caller's model.
+        inputs: Images ``[batch, channel, height, width]``.
+    """
+
+    def __init__(self, model: nn.Module, path: str, inputs: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self._path = path
+        self._images = inputs.detach()
+        self._tail = tail(unwrapped(model), path, self._images)
+        self.value = self._tail.value(self._images)
+
+    def forward(self, values: Tensor, of: Tensor | None = None) -> Tensor:
+        """Scores ``[n, classes]``.
+
+        Args:
+            values: Variants of the layer's output, ``[n, …]``.
+            of: The image that each is a variant of, int64 ``[n]``; None: the first.
+        """
+        if of is None:
+            of = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+        model = self.model
+        if not isinstance(model, Adapter):
+            return as_scores(self._tail.run(values, of), len(values))
+        if model.reads_output_only:
+            return model.scores_of(self._tail.run(values, of), len(values))
+        return self._whole(values, of)
+
+    def _whole(self, values: Tensor, of: Tensor) -> Tensor:
+        def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            return (values, *output[1:]) if isinstance(output, tuple) else values
+
+        hook = get_layer(unwrapped(self.model), self._path).register_forward_hook(replace)
+        try:
+            found: Tensor = self.model(self._images[of])
+        finally:
+            hook.remove()
+        return found
+
+    @property
+    def chunk(self) -> int:
+        """How many variants to run at once."""
+        if isinstance(self.model, Adapter) and self.model.batch_size is not None:
+            return self.model.batch_size
+        return chunk_size(self, self.value[0])

@@ -1,0 +1,149 @@
+"""Score-CAM: what the model says of the image under each channel's own map."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainkit.errors import MethodError
+from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.gradient import weighted
+from explainkit.methods.perturbation.table import Masks, fill_table
+from explainkit.passes import activations
+from explainkit.types import Attribution
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMasks(Masks):
+    """Maps of channels, enlarged to the image and stretched to [0, 1]: a row is one map.
+
+    Attributes:
+        grid: Height and width of a map.
+        align_corners: Whether a map's corners lie on the image's.
+    """
+
+    grid: tuple[int, int]
+    align_corners: bool
+
+    def pixels(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+        """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
+        large = self._enlarged(rows)
+        low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
+        return (large - low) / (high - low + 1e-8)
+
+    def paint(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+        """A map ``[1, height, width]`` of values of the layer's places."""
+        return self._enlarged(values)[0]
+
+    def _enlarged(self, rows: Tensor) -> Tensor:
+        return F.interpolate(
+            rows.view(-1, 1, *self.grid),
+            self.baseline.shape[2:],
+            mode="bilinear",
+            align_corners=self.align_corners,
+        )
+
+    def alike(self, other: Masks) -> bool:
+        """Whether equal rows of both look the same."""
+        return (
+            isinstance(other, ChannelMasks)
+            and self.grid == other.grid
+            and self.align_corners == other.align_corners
+        )
+
+
+@dataclass(frozen=True)
+class ScoreCAM(CAM):
+    """Channels weighted by the score of the image that each lets through.
+
+    ``L[p] = Σ_k α_k A[k, p]`` with ``α = softmax_k S_c(x ⊙ H_k)``, where H_k is channel k of the
+    layer's output A, enlarged bilinearly to the image and stretched to [0, 1],
+    ``(U − min U) / (max U − min U + 10⁻⁸)``, and x is the image as the model gets it. In units of
+    the layer's output. No gradient is used.
+
+    Only distinct masks run, which changes nothing: a channel that is the same everywhere, such as a
+    dead one, lets nothing through, so that all of those share one run, and channels with equal maps
+    share theirs: ``diagnostics["runs"]`` of ``diagnostics["channels"]``. All targets share the runs.
+
+    Attributes:
+        align_corners: Enlarge with the corners of the map on those of the image, as
+            pytorch-grad-cam does; else a place's value lies in the middle of its cell.
+        top: Use only so many channels, those that vary most over the places (Faster-Score-CAM); the
+            weights of those keep their ratios. None: all.
+        layer: As in `GradCAM`, like all other fields.
+
+    Raises:
+        MethodError: ``top`` is not positive.
+
+    References:
+        Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu (2020), "Score-CAM: Score-Weighted Visual
+        Explanations for Convolutional Neural Networks", arXiv:1910.01279.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "score_cam")
+        >>> e.attribution.shape, e.layer, e.diagnostics["channels"]
+        (torch.Size([4, 1, 12, 10]), '4', 8)
+    """
+
+    align_corners: bool = False
+    top: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top is not None and self.top < 1:
+            raise MethodError(f"top: expected a positive number of channels, got {self.top}")
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
+        layers = layers_of(self.layer, unwrapped(model), inputs)
+        values = activations(model, inputs, layers)
+        maps, channels = [], 0
+        runs = torch.zeros_like(target)
+        for path in layers:
+            layout = self.layout(values[path], path, model, inputs)
+            features = precise(layout.spread(values[path]))
+            flat = features.flatten(2)
+            kept = _most_varied(flat, self.top)
+            # which row each channel is, of the distinct ones
+            found = [torch.unique(_silenced(one), dim=0, return_inverse=True) for one in kept]
+            masks = ChannelMasks(
+                tuple(rows for rows, _ in found),
+                torch.zeros_like(inputs),
+                layout.grid,
+                self.align_corners,
+            )
+            counts = [len(rows) for rows in masks.rows]
+            table = fill_table(model, inputs, masks, least=counts, title="ScoreCAM")
+            scores = torch.stack(
+                [
+                    table.scores[i][which, label]
+                    for i, (label, (_, which)) in enumerate(
+                        zip(target.tolist(), found, strict=True)
+                    )
+                ]
+            )
+            weights = scores.softmax(1).to(kept)
+            maps.append(weighted(weights, kept.view(*kept.shape[:2], *layout.grid)))
+            runs += torch.tensor(counts, device=runs.device)
+            channels += flat.shape[1]
+        drawn = self.drawn(maps, layers, inputs)
+        more = {"runs": runs, "channels": channels}
+        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, **more})
+
+
+def _most_varied(maps: Tensor, top: int | None) -> Tensor:
+    """Of channels ``[batch, channel, place]`` those that vary most over the places, in order."""
+    if top is None or top >= maps.shape[1]:
+        return maps
+    chosen = maps.var(2, correction=0).topk(top, dim=1).indices.sort(1).values
+    return maps.gather(1, chosen[..., None].expand(-1, -1, maps.shape[2]))
+
+
+def _silenced(maps: Tensor) -> Tensor:
+    """Channels ``[channel, place]`` with those that are constant set to zero: equal masks."""
+    constant = maps.amax(1, keepdim=True) == maps.amin(1, keepdim=True)
+    return maps.masked_fill(constant, 0)
