@@ -13,7 +13,7 @@ LAYERS = [
     {"outputs", "hookspecs", "registry", "layers", "guard", "progress"},
     {"expressions"},
     {"types", "adapter", "visualization"},
-    {"builtin", "batching", "render", "storage", "graph"},
+    {"builtin", "inputs", "outcome", "batching", "render", "storage", "graph"},
     {"passes"},
     {"methods", "plugins"},
     {"host", "weights", "parameters", "maximize"},

@@ -15,7 +15,9 @@ import explainkit
 from explainkit import plugins
 from explainkit.errors import ExplainkitWarning, InputError, MethodError
 from explainkit.guard import preserve_model, preserve_process
-from explainkit.host import Outcome, as_target, check_inputs, check_target, run_all
+from explainkit.host import run_all
+from explainkit.inputs import as_target, check_inputs, check_target
+from explainkit.outcome import Outcome
 from explainkit.types import (
     Dataset,
     DatasetSpec,

@@ -76,11 +76,12 @@ def comparison_figure(
 
 def _places(pictures: int, maps: int) -> dict[tuple[int, int | None], tuple[int, int]]:
     """Row and column of every picture (None) and of its maps."""
+    places: dict[tuple[int, int | None], tuple[int, int]] = {}
     if pictures == 1:
         columns = min(maps, _BESIDE)
-        beside = {(0, m): (m // columns, m % columns + 1) for m in range(maps)}
-        return {(0, None): (0, 0), **beside}
-    places: dict[tuple[int, int | None], tuple[int, int]] = {}
+        for m in range(maps):
+            places[0, m] = m // columns, m % columns + 1
+        return places | {(0, None): (0, 0)}
     for i in range(pictures):
         block, column = divmod(i, _ACROSS)
         first = block * (maps + 1)
