@@ -136,11 +136,12 @@ class KPCACAM(_ActivationCAM):
 
     def combine(self, values: Tensor) -> Tensor:
         """``√λ u``."""
-        kernel = self._kernel(_centred(values))
+        # centring takes nearly equal numbers from each other
+        kernel = self._kernel(_centred(values.double()))
         over_rows = kernel.mean(1, keepdim=True)
         centred = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
-        found = _signed(_principal(centred), values.abs().sum(1).flatten(1))
-        return found.view(values[:, 0].shape)
+        found = _signed(_principal(centred), values.double().abs().sum(1).flatten(1))
+        return found.to(values.dtype).view(values[:, 0].shape)
 
     def _kernel(self, places: Tensor) -> Tensor:
         products = places @ places.mT
