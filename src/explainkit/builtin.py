@@ -10,6 +10,7 @@ from explainkit.hookspecs import hookimpl
 def explainkit_methods() -> Mapping[str, str]:
     """The core's methods, by name so that torch is imported only when one is used."""
     return {
+        "ablation_cam": "explainkit.methods.cam.ablation:AblationCAM",
         "attention_rollout": "explainkit.methods.attention.rollout:AttentionRollout",
         "attn_lrp": "explainkit.methods.attention.attn_lrp:AttnLRP",
         "gradient_rollout": "explainkit.methods.attention.rollout:GradientRollout",

@@ -64,7 +64,7 @@ class ScoreCAM(CAM):
 
     Only distinct masks run, which changes nothing: a channel that is the same everywhere, such as a
     dead one, lets nothing through, so that all of those share one run, and channels with equal maps
-    share theirs: ``diagnostics["runs"]`` of ``diagnostics["channels"]``. All targets share the runs.
+    share theirs: ``diagnostics["runs"]`` of ``diagnostics["channels"]``. So do all targets.
 
     Attributes:
         align_corners: Enlarge with the corners of the map on those of the image, as
