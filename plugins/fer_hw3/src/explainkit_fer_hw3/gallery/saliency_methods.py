@@ -1,64 +1,137 @@
 """One face, the methods side by side.
 
-The same network, the same angry face, the same question: which pixels speak for angry? Methods
-answer it in different ways, and it pays to know how far they agree.
+The same network, the same angry face, the same question: which pixels speak for angry? There are
+four ways to ask it: follow the gradient, follow rules of one's own from the score back to the
+picture, look at a layer, or change the picture and see what happens.
 
 Topic: Where the network looks
 Order: 20
 Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradients
 """
 
-# %% Fourteen answers
-# Each map has its own unit, so each is scaled by itself. What several methods of different kinds
-# show is more likely to be of the network, and what only one shows is more likely of the method.
+# %% Gradients, and means of them along paths
+# The slope of the score at the picture, or gathered on the way from a grey picture to it, or among
+# noisy copies. XRAI ranks whole regions by such a map. Each map has its own unit, so each is scaled
+# by itself.
 #
-# Alt: A drawn angry face, and fourteen maps over it. Gradient methods speckle the frown between the
-# brows and the eyes with red and blue; those that hide regions show broad red areas there.
+# Alt: A drawn angry face and eight maps over it. Red and blue pixels speckle the forehead, the brows
+# and beside the nose, alike for saliency, input times gradient and most paths; blur IG keeps to brows
+# and eyes; XRAI colours whole regions at eyes and nose.
 import explainkit as ek
+from explainkit.methods.path.xrai import XRAI, BlackAndWhite
 
-METHODS = [
+model = ek.load_model("fer_hw3/cnn")
+faces = ek.load_dataset("fer_hw3/drawn", split="all")
+face = faces.images[[14]]
+GRADIENTS = [
     "saliency",
     "input_x_gradient",
+    "smoothgrad",
     "integrated_gradients",
     "expected_gradients",
-    "full_gradient",
-    "smoothgrad",
-    "xrai",
+    "blur_ig",
+    "guided_ig",
+    XRAI(base=BlackAndWhite(steps=30)),
+]
+gradients = ek.explain(model, face, "angry", GRADIENTS, steps=50)
+gradients.plot(labels=[0])
+
+# %% Rules in place of the gradient
+# On the way back each operator hands its relevance on by a rule: rectifiers let only what is positive
+# pass, or only what was active; layers share it out by what each input gave. One forward and one
+# backward, whatever the size of the network.
+#
+# Alt: The face and eight maps. Guided backpropagation and deconvnet draw brows, eyes and the frown
+# between them in red and blue; LRP, excitation backprop and deep Taylor in red alone; DeepLIFT and
+# the full gradient speckle like gradients.
+RULES = [
     "guided_backprop",
+    "deconvnet",
     "deeplift",
     "lrp",
+    "excitation_backprop",
+    "deep_taylor",
+    "full_gradient",
+    "guided_gradcam",
+]
+rules = ek.explain(model, face, "angry", RULES)
+rules.plot(labels=[0])
+
+# %% A layer as a map
+# Class-activation maps weigh the channels of the last convolution. They are as coarse as that layer,
+# here 5 × 5 places, and drawn as large as the picture; they differ in the weights.
+#
+# Alt: The face and eight coarse maps: in each one red cloud over brows and eyes, narrow for HiResCAM
+# and LayerCAM, wide for the others; Eigen-CAM adds a blue band over the chin.
+CAMS = [
+    "gradcam",
+    "gradcam_plus_plus",
+    "hirescam",
+    "layercam",
+    "shapleycam",
+    "finercam",
+    "eigencam",
+    "recipro_cam",
+]
+cams = ek.explain(model, face, "angry", CAMS)
+cams.plot(labels=[0])
+
+# %% Hide and see
+# These need nothing but scores: they hide windows or cells, many at once, and ask which ones the
+# score depends on. Extremal perturbation searches for the tenth of the picture that keeps it best.
+#
+# Alt: The face and eight maps in squares and soft clouds: red over eyes and brows, strongest at the
+# eye on the left, in all of them; extremal perturbation keeps three discs, at both eyes and the
+# mouth.
+PERTURBATIONS = [
     "occlusion",
+    "feature_ablation",
     "rise",
     "lime",
     "kernel_shap",
+    "partition_shap",
+    "hsic",
+    "extremal_perturbation",
 ]
-model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
-maps = ek.explain(model, faces.images[[14]], "angry", METHODS)
-maps.plot(labels=[0])
+perturbations = ek.explain(model, face, "angry", PERTURBATIONS, samples=192, steps=80)
+perturbations.plot(labels=[0])
 
 # %% How far they agree
-# The rank correlation of two maps' absolute values over all pixels: 1 if they order the pixels
-# alike, 0 if one tells nothing of the other. Neighbours are averaged first, in squares of 4 × 4, as
-# fine grain is where methods differ most and mean least.
+# The rank correlation of two maps' absolute values over squares of 4 × 4 pixels of the face: 1 if they
+# order them alike, 0 if one tells nothing of the other. The background is left out: nearly all
+# methods leave it empty, which is easy to agree on. What methods of different kinds show is more
+# likely to be of the network, and what only one shows is more likely of the method.
 import torch
 from torch.nn.functional import avg_pool2d
 
+from explainkit_fer_hw3.faces import PARTS
 
-def ranks(explanation):
-    """Ranks of the mean absolute values of 4 × 4 squares."""
-    return avg_pool2d(explanation.heatmap().abs(), 4).flatten().argsort().argsort().double()
-
-
-table = torch.stack([ranks(one) for one in maps])
-agreement = torch.corrcoef(table)
-names = ["saliency", "integrated_gradients", "occlusion", "rise"]
+families = {
+    "gradients": gradients,
+    "rules": rules,
+    "layer": cams,
+    "perturbations": perturbations,
+}
+maps = [one for found in families.values() for one in found]
+shown = faces.parts[14] != PARTS.index("background")
+face_squares = avg_pool2d(shown[None].float(), 4).flatten() > 0.5
+squares = [avg_pool2d(one.heatmap().abs(), 4).flatten()[face_squares] for one in maps]
+ranks = [one.argsort().argsort() for one in squares]
+agreement = torch.corrcoef(torch.stack(ranks).double())
+family = [name for name, found in families.items() for _ in found]
+columns = {name: [i for i, one in enumerate(family) if one == name] for name in families}
 [
-    {"method": method}
-    | {name: round(float(agreement[i, METHODS.index(name)]), 2) for name in names}
-    for i, method in enumerate(METHODS)
+    {"mean agreement of": one.method.rpartition("/")[2], "kind": family[i]}
+    | {
+        f"with {name}": round(float(agreement[i, [j for j in those if j != i]].mean()), 2)
+        for name, those in columns.items()
+    }
+    for i, one in enumerate(maps)
 ]
 
 # %% To look into them
-# The report shows them with one pointer: the value under it in every map at once.
-maps.report("methods.html", labels=[0], names=["face 14"])
+# The report shows eight of them with one pointer: the value under it in every map at once.
+from explainkit.types import Explanations
+
+few = Explanations([*gradients[:1], *gradients[3:4], *rules[2:4], *cams[:1], *perturbations[:3]])
+few.report("methods.html", labels=[0], names=["face 14"])

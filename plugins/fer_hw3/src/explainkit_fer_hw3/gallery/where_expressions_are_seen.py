@@ -8,7 +8,7 @@ Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 10 faces per class, explained for their true class. Drawn faces are framed
+# Integrated gradients of 8 faces per class, explained for their true class. Drawn faces are framed
 # alike, with the eyes near one place, so that means of pictures and maps are not a blur.
 #
 # Alt: Two rows of seven pictures. Above, the mean face of each expression; below, the mean size of
@@ -21,8 +21,8 @@ from explainkit_fer_hw3.data import load_drawn
 from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/cnn")
-faces = load_drawn(split="public_test", count=70)
-found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=20)
+faces = load_drawn(split="public_test", count=56)
+found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=10)
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
 mean_maps = torch.stack([sizes[faces.labels == c].mean(0) for c in range(7)])
@@ -30,7 +30,7 @@ pictures_figure(
     [face.numpy() for face in mean_faces] + coloured(mean_maps, "max:absolute"),
     [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
     title="Mean face and mean |integrated gradients| of each class",
-    subtitle="10 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
+    subtitle="8 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
 )
 
 # %% In numbers
@@ -61,8 +61,8 @@ mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
 
 
 def scores(label, **how):
-    """The scores of one class for 20 faces of it."""
-    drawn = draw([label] * 20, seed=99, **how)
+    """The scores of one class for 12 faces of it."""
+    drawn = draw([label] * 12, seed=99, **how)
     pixels = torch.from_numpy(drawn.pixels).float() / 255
     with torch.no_grad():
         return model((pixels - mean) / std)[:, label]

@@ -1,0 +1,77 @@
+"""Class ideals.
+
+Which picture would a network call the happiest face? Ascent from noise answers: for the CNN a
+caricature in which every part is exaggerated, for the DNN a mask. Ascent from a face says what the
+network would change in it.
+
+Topic: Inside the networks
+Order: 36
+Command: explainkit run fer_hw3 filters --maximizer fourier
+"""
+
+# %% Two networks' ideals
+# The pictures that raise each class's score most, within valid grey values and in spite of small
+# shifts and turns.
+#
+# Alt: Two rows of seven pictures. CNN: grim caricatures with bared teeth for angry, a furrowed nose
+# for disgust, several wide eyes for fear, a grin for happy, a drooping mouth for sad, round eyes and
+# a small open mouth for surprise. DNN: rough black and white masks with holes for eyes and mouth.
+import torch
+
+import explainkit as ek
+from explainkit.render.compare import pictures_figure
+from explainkit.render.heatmap import picture
+from explainkit_fer_hw3.faces import CLASS_NAMES
+
+networks = {name: ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn")}
+ideals = {name: ek.maximize(net, "classes()", steps=64) for name, net in networks.items()}
+
+
+def pictures(found):
+    """The pictures of a visualization, as they look."""
+    return [picture(image, found.mean, found.std)[0] for image in found.images]
+
+
+pictures_figure(
+    [one for found in ideals.values() for one in pictures(found)],
+    [f"{name}: {label}" for name in ideals for label in CLASS_NAMES],
+    title="What each network would call the ideal of a class",
+    subtitle="64 steps in the Fourier basis",
+)
+
+# %% How sure it is, and how sure the other
+# Each network is certain of its own ideals. If they showed an expression, the other network should
+# read it too.
+rows = []
+for c, label in enumerate(CLASS_NAMES):
+    row = {"class": label}
+    for name, other in (("cnn", "dnn"), ("dnn", "cnn")):
+        image = ideals[name].images[[c]]
+        with torch.no_grad():
+            own, foreign = (networks[n](image).softmax(1)[0, c] for n in (name, other))
+        row[f"{name}'s ideal, read by {name}"] = float(own)
+        row[f"by {other}"] = float(foreign)
+    rows.append(row)
+rows
+
+# %% From a real face
+# The same ascent from a neutral face: what would the network change to see another expression in it?
+# A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
+#
+# Alt: A neutral drawn face, and what becomes of it when the CNN raises each of six expressions:
+# lowered brows for angry, a wrinkled nose for disgust, raised inner brows for fear and sad, a
+# broad mouth for happy, a round open one for surprise; hair and outline fade.
+faces = ek.load_dataset("fer_hw3/drawn", split="all")
+neutral = CLASS_NAMES.index("neutral")
+start = faces.images[int((faces.labels == neutral).nonzero()[0])]
+changed = ek.maximize(
+    networks["cnn"],
+    [f'logit("{label}") - 8 * tv()' for label in CLASS_NAMES[:neutral]],
+    start=start,
+    steps=24,
+)
+pictures_figure(
+    [picture(start, changed.mean, changed.std)[0], *pictures(changed)],
+    ["neutral", *(f"more {label}" for label in CLASS_NAMES[:neutral])],
+    title="A neutral face on its way to six expressions, as the CNN sees them",
+)

@@ -1,0 +1,78 @@
+"""What the filters look for.
+
+Gradient ascent finds a picture that a filter answers to most. What it shows is a caricature, so real
+faces that excite the same filter stand beside it.
+
+Topic: Inside the networks
+Order: 34
+Command: explainkit run fer_hw3 filters --layer 8
+"""
+
+# %% From edges to parts
+# Four filters of each of four convolutions, in their order. A filter of the first sees 3 × 3 pixels
+# and wants little more than a shade; the deeper, the larger the window and the richer the pattern.
+#
+# Alt: Four rows of four pictures. First convolution: plain light or dark areas with a seam. Third:
+# stripes and soft gradients. Fifth: swirls, some with eyes in them. Sixth: rows of eyes, a dark nose
+# over a mouth, and tangled strokes.
+import torch
+
+import explainkit as ek
+from explainkit.render.compare import pictures_figure
+from explainkit.render.heatmap import picture
+
+model = ek.load_model("fer_hw3/cnn")
+LAYERS = {"0": "convolution 1", "6": "convolution 3", "12": "convolution 5", "14": "convolution 6"}
+found = {
+    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=48)
+    for layer in LAYERS
+}
+pictures_figure(
+    [picture(image, one.mean, one.std)[0] for one in found.values() for image in one.images],
+    [f"{name}, filter {unit}" for name in LAYERS.values() for unit in range(4)],
+    columns=4,
+    title="What 16 filters answer to most",
+    subtitle="48 steps in the Fourier basis, with small shifts and turns at each step",
+)
+
+# %% Is that more than a real face does?
+# The filter's answer to its picture against its strongest answer to 140 drawn faces, both the mean
+# over the whole map. Far above 1 the picture is an exaggeration, which is what it is for; the
+# question what the filter means *on faces* is then answered by the faces.
+from explainkit.layers import capture
+
+faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
+real = faces.images[:140]
+with torch.no_grad(), capture(model, LAYERS) as outputs:
+    model(real)
+rows = []
+for layer, name in LAYERS.items():
+    means = outputs[layer][0].mean((2, 3))[:, :4]
+    for unit in range(4):
+        score, best = float(found[layer].score[unit]), float(means[:, unit].max())
+        rows.append({"filter": f"{name}, {unit}", "its picture": score, "best face": best})
+rows
+
+# %% Where real faces excite it
+# The same question asked of faces: the patch of the size of the filter's window that excites it most.
+# What these patches have in common is the better guess at what the filter is for (Borowski et al.,
+# 2021, arXiv:2010.12606).
+#
+# Alt: For each of four filters of the fifth convolution its synthetic picture and the four patches of
+# drawn faces that excite it most: noses and open mouths for the first, foreheads with brows for the
+# second, an eye or a mouth for the third, wide eyes for the fourth.
+from explainkit.maximize.exemplars import find_exemplars, receptive_fields
+
+exemplars = find_exemplars(model, "12", real, k=4)
+windows = receptive_fields(model, "12", tuple(real.shape[1:]))
+pictures, titles = [], []
+for unit in range(4):
+    pictures.append(picture(found["12"].images[unit], found["12"].mean, found["12"].std)[0])
+    titles.append(f"filter {unit}")
+    for number, place in zip(exemplars.top[unit], exemplars.top_place[unit], strict=True):
+        patch = windows.at(*place.tolist()).crop(real[number])
+        pictures.append(picture(patch, found["12"].mean, found["12"].std)[0])
+        titles.append(f"face {number}")
+pictures_figure(
+    pictures, titles, columns=5, title="Convolution 5: synthetic pictures, and patches of faces"
+)
