@@ -1,8 +1,8 @@
 """How fast, and how exact.
 
-Numbers instead of adjectives: what should sum up is summed up, what should be equal is compared, and
-work is counted in passes, which are the same on every machine. The tables are what this page's own
-code found when it was run.
+Numbers instead of adjectives: what should sum up is summed up, what should be equal is compared,
+and work is counted in passes, which are the same on every machine. The tables are what this page's
+own code found when it was run.
 
 Topic: Numbers
 Order: 40

@@ -13,9 +13,10 @@ Command: explainkit run fer_hw3 filters --maximizer fourier
 # The pictures that raise each class's score most, within valid grey values and in spite of small
 # shifts and turns.
 #
-# Alt: Two rows of seven pictures. CNN: grim caricatures with bared teeth for angry, a furrowed nose
-# for disgust, several wide eyes for fear, a grin for happy, a drooping mouth for sad, round eyes and
-# a small open mouth for surprise. DNN: rough black and white masks with holes for eyes and mouth.
+# Alt: Two rows of seven pictures. CNN: grim caricatures with bared teeth for angry, a furrowed
+# nose for disgust, several wide eyes for fear, a grin for happy, a drooping mouth for sad, round
+# eyes and a small open mouth for surprise. DNN: rough black and white masks with holes for eyes
+# and mouth.
 import torch
 
 import explainkit as ek
@@ -55,8 +56,8 @@ for c, label in enumerate(CLASS_NAMES):
 rows
 
 # %% From a real face
-# The same ascent from a neutral face: what would the network change to see another expression in it?
-# A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
+# The same ascent from a neutral face: what would the network change to see another expression in
+# it? A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
 #
 # Alt: A neutral drawn face, and what becomes of it when the CNN raises each of six expressions:
 # lowered brows for angry, a wrinkled nose for disgust, raised inner brows for fear and sad, a

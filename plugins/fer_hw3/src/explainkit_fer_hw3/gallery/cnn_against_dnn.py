@@ -31,10 +31,10 @@ comparison_figure(
 )
 
 # %% How grainy
-# The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near 0,
-# independent noise at 1. One might expect convolutions to give smooth maps; it is the other way
-# round. Max pooling hands the gradient to one pixel of four, and the next one over may get none,
-# while the DNN's first weights have become smooth in training, as its blurred patches show.
+# The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near
+# 0, independent noise at 1. One might expect convolutions to give smooth maps; it is the other
+# way round. Max pooling hands the gradient to one pixel of four, and the next one over may get
+# none, while the DNN's first weights have become smooth in training, as its blurred patches show.
 maps = [
     ek.explain(net, faces.images, faces.labels, "saliency").heatmap().double() for net in networks
 ]
@@ -54,10 +54,10 @@ def grain(one):
 ]
 
 # %% Where the maps lie
-# The share of the map on the parts that made the expression (for happy: mouth, cheeks, eyes), beside
-# three controls: the area of those parts, noise, and the map of another face on this face's parts.
-# Both networks are above area and noise: they look at the face. Only where the bar is also above the
-# diamond do they look at what this face's expression moved, and that is seldom.
+# The share of the map on the parts that made the expression (for happy: mouth, cheeks, eyes),
+# beside three controls: the area of those parts, noise, and the map of another face on this
+# face's parts. Both networks are above area and noise: they look at the face. Only where the bar
+# is also above the diamond do they look at what this face's expression moved, and that is seldom.
 #
 # Alt: Bars with intervals for each expression in the CNN: the share of the map on the parts that
 # made the expression is well above their area; another face's map has nearly as much there, except

@@ -11,8 +11,9 @@ Command: explainkit run fer_hw3 confusion --model dnn --method integrated_gradie
 # %% The surest mistakes
 # Of 350 drawn faces, the DNN's three surest mistakes, explained for the class that was read.
 #
-# Alt: Three drawn faces that the DNN misreads by 0.73 or more: a fearful one as surprised, a neutral
-# and a sad one with glasses as angry. Their maps are red and blue patches at brows, eyes and mouth.
+# Alt: Three drawn faces that the DNN misreads by 0.73 or more: a fearful one as surprised, a
+# neutral and a sad one with glasses as angry. Their maps are red and blue patches at brows, eyes
+# and mouth.
 import torch
 
 import explainkit as ek

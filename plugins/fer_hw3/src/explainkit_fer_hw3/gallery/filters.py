@@ -1,7 +1,7 @@
 """What the filters look for.
 
-Gradient ascent finds a picture that a filter answers to most. What it shows is a caricature, so real
-faces that excite the same filter stand beside it.
+Gradient ascent finds a picture that a filter answers to most. What it shows is a caricature, so
+real faces that excite the same filter stand beside it.
 
 Topic: Inside the networks
 Order: 34
@@ -12,9 +12,9 @@ Command: explainkit run fer_hw3 filters --layer 8
 # Four filters of each of four convolutions, in their order. A filter of the first sees 3 × 3 pixels
 # and wants little more than a shade; the deeper, the larger the window and the richer the pattern.
 #
-# Alt: Four rows of four pictures. First convolution: plain light or dark areas with a seam. Third:
-# stripes and soft gradients. Fifth: swirls, some with eyes in them. Sixth: rows of eyes, a dark nose
-# over a mouth, and tangled strokes.
+# Alt: Four rows of four pictures. First convolution: plain light or dark areas with a seam.
+# Third: stripes and soft gradients. Fifth: swirls, some with eyes in them. Sixth: rows of eyes, a
+# dark nose over a mouth, and tangled strokes.
 import torch
 
 import explainkit as ek
@@ -54,13 +54,13 @@ for layer, name in LAYERS.items():
 rows
 
 # %% Where real faces excite it
-# The same question asked of faces: the patch of the size of the filter's window that excites it most.
-# What these patches have in common is the better guess at what the filter is for (Borowski et al.,
-# 2021, arXiv:2010.12606).
+# The same question asked of faces: the patch of the size of the filter's window that excites it
+# most. What these patches have in common is the better guess at what the filter is for (Borowski
+# et al., 2021, arXiv:2010.12606).
 #
-# Alt: For each of four filters of the fifth convolution its synthetic picture and the four patches of
-# drawn faces that excite it most: noses and open mouths for the first, foreheads with brows for the
-# second, an eye or a mouth for the third, wide eyes for the fourth.
+# Alt: For each of four filters of the fifth convolution its synthetic picture and the four
+# patches of drawn faces that excite it most: noses and open mouths for the first, foreheads with
+# brows for the second, an eye or a mouth for the third, wide eyes for the fourth.
 from explainkit.maximize.exemplars import find_exemplars, receptive_fields
 
 exemplars = find_exemplars(model, "12", real, k=4)

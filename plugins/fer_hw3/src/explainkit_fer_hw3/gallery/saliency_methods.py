@@ -14,9 +14,9 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # noisy copies. XRAI ranks whole regions by such a map. Each map has its own unit, so each is scaled
 # by itself.
 #
-# Alt: A drawn angry face and eight maps over it. Red and blue pixels speckle the forehead, the brows
-# and beside the nose, alike for saliency, input times gradient and most paths; blur IG keeps to brows
-# and eyes; XRAI colours whole regions at eyes and nose.
+# Alt: A drawn angry face and eight maps over it. Red and blue pixels speckle the forehead, the
+# brows and beside the nose, alike for saliency, input times gradient and most paths; blur IG
+# keeps to brows and eyes; XRAI colours whole regions at eyes and nose.
 import explainkit as ek
 from explainkit.methods.path.xrai import XRAI, BlackAndWhite
 
@@ -37,9 +37,9 @@ gradients = ek.explain(model, face, "angry", GRADIENTS, steps=50)
 gradients.plot(labels=[0])
 
 # %% Rules in place of the gradient
-# On the way back each operator hands its relevance on by a rule: rectifiers let only what is positive
-# pass, or only what was active; layers share it out by what each input gave. One forward and one
-# backward, whatever the size of the network.
+# On the way back each operator hands its relevance on by a rule: rectifiers let only what is
+# positive pass, or only what was active; layers share it out by what each input gave. One forward
+# and one backward, whatever the size of the network.
 #
 # Alt: The face and eight maps. Guided backpropagation and deconvnet draw brows, eyes and the frown
 # between them in red and blue; LRP, excitation backprop and deep Taylor in red alone; DeepLIFT and
@@ -58,11 +58,11 @@ rules = ek.explain(model, face, "angry", RULES)
 rules.plot(labels=[0])
 
 # %% A layer as a map
-# Class-activation maps weigh the channels of the last convolution. They are as coarse as that layer,
-# here 5 × 5 places, and drawn as large as the picture; they differ in the weights.
+# Class-activation maps weigh the channels of the last convolution. They are as coarse as that
+# layer, here 5 × 5 places, and drawn as large as the picture; they differ in the weights.
 #
-# Alt: The face and eight coarse maps: in each one red cloud over brows and eyes, narrow for HiResCAM
-# and LayerCAM, wide for the others; Eigen-CAM adds a blue band over the chin.
+# Alt: The face and eight coarse maps: in each one red cloud over brows and eyes, narrow for
+# HiResCAM and LayerCAM, wide for the others; Eigen-CAM adds a blue band over the chin.
 CAMS = [
     "gradcam",
     "gradcam_plus_plus",
@@ -97,10 +97,10 @@ perturbations = ek.explain(model, face, "angry", PERTURBATIONS, samples=192, ste
 perturbations.plot(labels=[0])
 
 # %% How far they agree
-# The rank correlation of two maps' absolute values over squares of 4 × 4 pixels of the face: 1 if they
-# order them alike, 0 if one tells nothing of the other. The background is left out: nearly all
-# methods leave it empty, which is easy to agree on. What methods of different kinds show is more
-# likely to be of the network, and what only one shows is more likely of the method.
+# The rank correlation of two maps' absolute values over squares of 4 × 4 pixels of the face: 1 if
+# they order them alike, 0 if one tells nothing of the other. The background is left out: nearly
+# all methods leave it empty, which is easy to agree on. What methods of different kinds show is
+# more likely to be of the network, and what only one shows is more likely of the method.
 import torch
 from torch.nn.functional import avg_pool2d
 
