@@ -1,12 +1,14 @@
-"""Running only what changed: occlusion on boxes and ablation on tails, beside full runs and Captum.
+"""Running only what changed: occlusion on boxes, CAMs on tails, beside full runs and the peers.
 
 Rounds are interleaved, the median is taken, a warm-up round is dropped; ours is the whole public
 call, tracing included. The floor counts the multiply-adds of the box that each window reaches, all
 that an exact method must do; the bound is its inverse. ``bare`` runs the network on every occluded
-picture and does nothing else, as it comes and with channels last in memory.
+picture and does nothing else, as it comes and with channels last in memory. pytorch-grad-cam is
+measured where it is installed (bench_cam.py says how).
 """
 
 import argparse
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -20,10 +22,8 @@ from networks import mobilenet_v2, resnet50, vgg16
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.graph.default_layer import default_layer
 from explainkit.graph.incremental.regions import Boxes, Span
 from explainkit.graph.incremental.run import Variants, make_plan
-from explainkit.graph.tail import tail
 from explainkit.methods.perturbation.windows import Windows
 from explainkit_fer_hw3.models import build_cnn
 
@@ -34,6 +34,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] =
     "MobileNetV2": (mobilenet_v2, (3, 224, 224), 32),
 }
 """Builder, image shape, pictures at once that full runs are fastest with."""
+
+HAS_PEER = importlib.util.find_spec("pytorch_grad_cam") is not None
 
 CASES = [
     ("FER CNN", 8, 4), ("FER CNN", 4, 2), ("VGG-16", 32, 16), ("ResNet-50", 32, 16),
@@ -150,35 +152,85 @@ def occlusion(name: str, window: int, stride: int, rounds: int) -> None:
         )
 
 
-def ablation(name: str, rounds: int) -> None:
+def peer_cam(name: str, model: nn.Module, layer: str, images: Tensor) -> tuple[float, Tensor]:
+    """Seconds and map of pytorch-grad-cam, which is too slow here for more than one call."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    cam = getattr(pytorch_grad_cam, name)(model, [model.get_submodule(layer)])
+    start = time.perf_counter()
+    found = cam(images, [ClassifierOutputTarget(0)] * len(images))
+    return time.perf_counter() - start, torch.as_tensor(found)
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """To [0, 1] after cutting to the positive part, as pytorch-grad-cam does."""
+    positive = maps.detach().clamp(min=0).flatten(1)
+    low, high = positive.amin(1, keepdim=True), positive.amax(1, keepdim=True)
+    return (positive - low) / (high - low).clamp(min=1e-7)
+
+
+def beside_peer(name: str, model: nn.Module, images: Tensor, ours: float, **options: bool) -> None:
+    if not HAS_PEER:
+        print("  pytorch-grad-cam is not installed: its row is left out")
+        return
+    method = {"AblationCAM": "ablation_cam", "ScoreCAM": "score_cam"}[name]
+    found = ek.explain(model, images, 0, method, **options)
+    assert found.layer is not None
+    seconds, theirs = peer_cam(name, model, found.layer, images)
+    gap = float((scaled(found.attribution) - theirs.flatten(1)).abs().max())
+    print(
+        f"  pytorch-grad-cam, one call: {seconds:.2f} s ({seconds / ours:.1f} x), largest "
+        f"difference of the scaled maps {gap:.1e}"
+    )
+
+
+def ablation(name: str, pictures: int, rounds: int) -> None:
     """Every channel of the layer before the pooling set to zero in turn."""
     model, image, batch = prepare(name)
-    layer = default_layer(model, image)
-
-    def ours() -> Tensor:
-        with torch.inference_mode():
-            after = tail(model, layer, image)
-            value = after.value(image)
-            found = []
-            for part in torch.arange(value.shape[1]).split(256):
-                variants = value.repeat(len(part), 1, 1, 1)
-                variants[torch.arange(len(part)), part] = 0
-                found.append(after.run(variants, torch.zeros_like(part)))
-            return torch.cat(found)
+    images = torch.randn(pictures, *image.shape[1:])
+    found = ek.explain(model, images, 0, "ablation_cam")
 
     def forward() -> None:
         with torch.inference_mode():
             model(image.repeat(batch, 1, 1, 1))
 
-    times = median_seconds({"tail": ours, "forward": forward}, rounds)
-    with torch.inference_mode():
-        channels = tail(model, layer, image).value(image).shape[1]
-    full = times["forward"] / batch * channels
-    print(
-        f"\n{name}, {channels} channels of layer {layer!r} set to zero in turn: "
-        f"{times['tail']:.3f} s on the tail, {full:.2f} s of bare forwards "
-        f"({full / times['tail']:.0f} x)"
+    times = median_seconds(
+        {"ours": lambda: ek.explain(model, images, 0, "ablation_cam"), "forward": forward}, rounds
     )
+    channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"].sum())
+    full = times["forward"] / batch * channels * pictures
+    print(
+        f"\n{name}, Ablation-CAM, {channels} channels of layer {found.layer!r}, pictures "
+        f"{pictures}: {times['ours']:.3f} s with {runs} runs of the tail, {full:.2f} s of bare "
+        f"forwards ({full / times['ours']:.0f} x)"
+    )
+    beside_peer("AblationCAM", model, images, times["ours"], relative=True)
+
+
+def score_cam(rounds: int) -> None:
+    """The trained FER CNN, whose layers have dead channels, on a drawn face."""
+    torch.set_num_threads(2)
+    model = ek.load_model("fer_hw3/cnn").requires_grad_(False)
+    image = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
+    found = ek.explain(model, image, 0, "score_cam")
+    channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"])
+    masked = image * torch.rand(runs, 1, *image.shape[2:])
+
+    def forwards() -> None:
+        with torch.inference_mode():
+            for part in masked.split(64):
+                model(part)
+
+    times = median_seconds(
+        {"ours": lambda: ek.explain(model, image, 0, "score_cam"), "forwards": forwards}, rounds
+    )
+    print(
+        f"\nFER CNN, Score-CAM, {runs} distinct of {channels} channels of layer {found.layer!r}: "
+        f"{times['ours']:.3f} s, {times['ours'] / times['forwards']:.3f} x the bare forwards of "
+        f"those, {times['ours'] / times['forwards'] * runs / channels:.3f} x those of all"
+    )
+    beside_peer("ScoreCAM", model, image, times["ours"], align_corners=True)
 
 
 def main() -> None:
@@ -193,8 +245,9 @@ def main() -> None:
     print(f"{options.rounds} interleaved rounds, 2 threads, torch {torch.__version__}")
     for name, window, stride in CASES:
         occlusion(name, window, stride, options.rounds)
-    for name in ("FER CNN", "ResNet-50"):
-        ablation(name, options.rounds)
+    for name, pictures in (("FER CNN", 4), ("ResNet-50", 1)):
+        ablation(name, pictures, options.rounds)
+    score_cam(options.rounds)
 
 
 if __name__ == "__main__":
