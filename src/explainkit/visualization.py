@@ -1,5 +1,6 @@
 """The result of activation maximisation."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ class Visualization:
         trace: The objective at each step as the maximiser saw it, ``[step, unit]``.
         rank: Place of each unit by its score, int64 ``[unit]``: 0 is the highest, dead ones last.
         dead: Units that answered to no picture at all, bool ``[unit]``.
-        converged: Units that gained less than 1 % of their rise in the last fifth of the steps.
+        converged: Units that gained less than 1 % of their rise in the last fifth of the steps, by a
+            smoothed trace.
         maximizer: Qualified name of the maximiser.
         params: Its hyper-parameters and the host's own.
         model: Qualified name of the model, or module and class of one that isn't registered.
@@ -156,7 +158,9 @@ def ranked(score: Tensor, dead: Tensor) -> Tensor:
 def has_converged(trace: Tensor) -> Tensor:
     """Whether the last fifth of the steps brought less than 1 % of the whole rise.
 
-    Each reading is the mean of a tenth of the steps. A trace that never rose has converged.
+    The trace is smoothed: each reading is the mean of a tenth of the steps. Transforms make it
+    noisy all the same, so a gain counts only beyond two standard errors of the two readings, the
+    noise being that of the steps from one to the next. A trace that never rose has converged.
 
     Args:
         trace: ``[step, unit]``.
@@ -171,6 +175,11 @@ def has_converged(trace: Tensor) -> Tensor:
     """
     steps = len(trace)
     window = max(1, round(WINDOW * steps))
+    first = max(0, round(0.8 * steps) - window)
     last = trace[-window:].mean(0)
-    before = trace[max(0, round(0.8 * steps) - window) :][:window].mean(0)
-    return last - before < 0.01 * (last - trace[0]).clamp_min(1e-12)
+    gain = last - trace[first:][:window].mean(0)
+    # neighbours differ by twice a step's variance; what they differ by in the mean is the rise
+    moves = trace[first:].diff(dim=0)
+    noise = (moves.var(0, correction=0) / 2 if len(moves) else torch.zeros_like(gain)).sqrt()
+    error = noise * math.sqrt(2 / window)
+    return gain - 2 * error < 0.01 * (last - trace[0]).clamp_min(1e-12)

@@ -147,21 +147,19 @@ def maximize_all(
     """
     units = _units(objectives, setting, negative=negative)
     tries = [(unit, start) for unit in range(len(units)) for start in range(setting.starts)]
-    chunks = list(_chunks(units, tries, setting))
     steps = getattr(maximizer, "steps", 1)
     keep = sorted({round(i * steps / max(setting.frames - 1, 1)) for i in range(setting.frames)})
     best: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
-    with progress("maximize", len(chunks) * steps) as advance:
-        for members, size in chunks:
-            rows = [tries[i] for i in members]
-            rows += [rows[-1]] * (size - len(rows))
-            chosen, starts = [units[unit] for unit, _ in rows], [start for _, start in rows]
-            ascent, score = _run(maximizer, chosen, starts, setting, keep, lambda: advance(1, ""))
-            for row, (unit, _) in enumerate(rows[: len(members)]):
-                merit = _merit(ascent.trace[:, row]) if bool(ascent.moved[row]) else -math.inf
-                if unit not in best or merit > best[unit][0]:
-                    traced = ascent.trace[:, row], ascent.frames[:, row]
-                    best[unit] = merit, (ascent.images[row], score[row], *traced)
+    _climb(maximizer, units, tries, setting, keep, best)
+    if setting.start is None and not any(map(_differs, units)):
+        flats = _flats(units, setting)
+        behind = {
+            unit: flat
+            for unit, (score, flat) in enumerate(flats)
+            if best[unit][0] == -math.inf or score > float(best[unit][1][1])
+        }
+        again = [(unit, setting.starts) for unit in behind]
+        _climb(maximizer, units, again, setting, keep, best, behind)
     kept = [best[unit][1] for unit in range(len(units))]
     images, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
     dead = torch.tensor([best[unit][0] == -math.inf for unit in range(len(units))])
@@ -178,6 +176,55 @@ def maximize_all(
         frame_steps=keep,
         layer=layers[0] if single else None,
     )
+
+
+def _climb(
+    maximizer: Maximizer,
+    units: Sequence[Expression],
+    tries: Sequence[tuple[int, int]],
+    setting: Setting,
+    keep: Sequence[int],
+    best: dict[int, tuple[float, tuple[Tensor, ...]]],
+    flats: Mapping[int, Tensor] | None = None,
+) -> None:
+    """Runs each try, a unit and the number of a start, and keeps what is the unit's best so far."""
+    chunks = list(_chunks(units, tries, setting))
+    with progress("maximize", len(chunks) * getattr(maximizer, "steps", 1)) as advance:
+        for members, size in chunks:
+            rows = [tries[i] for i in members]
+            rows += [rows[-1]] * (size - len(rows))
+            flat = None if flats is None else torch.stack([flats[unit] for unit, _ in rows])
+            chosen, starts = [units[unit] for unit, _ in rows], [start for _, start in rows]
+            ascent, score = _run(
+                maximizer, chosen, starts, setting, keep, flat, lambda: advance(1, "")
+            )
+            for row, (unit, _) in enumerate(rows[: len(members)]):
+                merit = _merit(ascent.trace[:, row]) if bool(ascent.moved[row]) else -math.inf
+                if unit not in best or merit > best[unit][0]:
+                    traced = ascent.trace[:, row], ascent.frames[:, row]
+                    best[unit] = merit, (ascent.images[row], score[row], *traced)
+
+
+def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, Tensor]]:
+    """Per unit, the score of the flat picture that it answers to most, and that picture.
+
+    The candidates are the darkest, the middle and the brightest valid one, or −1, 0 and 1.
+    """
+    middle = _blank(setting)[:, :1, :1]
+    spread = torch.ones_like(middle) if setting.low is None else setting.low - middle
+    shades = torch.stack([middle, middle + spread, middle - spread])
+    images = shades.expand(-1, *setting.shape).to(setting.dtype)
+    found = []
+    with torch.no_grad():
+        scopes = {}
+        for unit in units:
+            if unit.form not in scopes:
+                reading = Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
+                scopes[unit.form] = reading.scope(images, images, setting.class_names, None)
+            scores = evaluate_each([unit] * len(images), scopes[unit.form])
+            scores = scores.to(setting.precision).nan_to_num(-math.inf)
+            found.append((float(scores.max()), shades[int(scores.argmax())]))
+    return found
 
 
 def _blank(setting: Setting) -> Tensor:
@@ -223,12 +270,17 @@ def _chunks(
     """
     forms: dict[tuple[Expression | None, object], list[int]] = {}
     for i, (unit, _) in enumerate(tries):
-        differ = any(isinstance(node, diversity) for node in units[unit].walk())
-        forms.setdefault((units[unit] if differ else None, units[unit].form), []).append(i)
+        alone = units[unit] if _differs(units[unit]) else None
+        forms.setdefault((alone, units[unit].form), []).append(i)
     for (alone, _), members in forms.items():
         size = setting.starts if alone is not None else _size(units[tries[members[0]][0]], setting)
         for i in range(0, len(members), size):
             yield members[i : i + size], size
+
+
+def _differs(unit: Expression) -> bool:
+    """Whether a unit's pictures shall differ from each other."""
+    return any(isinstance(node, diversity) for node in unit.walk())
 
 
 def _size(unit: Expression, setting: Setting) -> int:
@@ -256,6 +308,7 @@ def _run(
     starts: Sequence[int],
     setting: Setting,
     keep: Sequence[int],
+    flat: Tensor | None,
     done: Callable[[], None],
 ) -> tuple[Ascent, Tensor]:
     """One chunk: what the maximiser found, and the objective at its pictures ``[unit]``."""
@@ -283,6 +336,7 @@ def _run(
                 for unit, start in zip(units, starts, strict=True)
             ],
             start=setting.start,
+            flat=flat,
             low=setting.low,
             high=setting.high,
             statistics=setting.statistics,

@@ -94,7 +94,8 @@ def caption(visualization: Visualization, index: int) -> str:
     """
     if bool(visualization.dead[index]):
         return "dead: answers to no picture"
-    parts = [f"score {float(visualization.score[index]):.3g}"]
+    # what to doubt comes early: a narrow place cuts the end off
+    parts = [f"score {float(visualization.score[index]):.3g}", *doubts(visualization, index)]
     for name, value in measured(visualization, index).items():
         parts.append(MEASURES[name].words.format(value))
-    return " · ".join([*parts, *doubts(visualization, index)])
+    return " · ".join(parts)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import MethodError
+from explainkit.maximize import rectifiers
 from explainkit.maximize.parameterization import (
     Canvas,
     Cppn,
@@ -84,11 +85,16 @@ class Gradient(Transforms):
             pictures = canvas(form.raw(parameters))
             if step in problem.keep:
                 frames.append(pictures.detach().clone())
-            scores, moving = self._backward(problem, pictures)
-            moved |= moving
+            redirected = problem.flat is not None and step < min(rectifiers.STEPS, self.steps / 2)
+            scores, moving = self._backward(problem, pictures, redirected=redirected)
+            moved |= moving & (not redirected)
             trace.append(scores)
             rule.step(step)
-            silent = [unit for unit in range(units) if not moved[unit]] if step < tries else []
+            silent = (
+                [unit for unit in range(units) if not moved[unit]]
+                if not redirected and step < tries
+                else []
+            )
             if silent:
                 # log-spaced from the start's spread to full contrast
                 spread = self.spread ** (1 - (step + 1) / tries)
@@ -104,7 +110,9 @@ class Gradient(Transforms):
         empty = images.new_zeros(0, *images.shape)
         return Ascent(images, torch.stack(trace), moved, torch.stack(frames) if frames else empty)
 
-    def _backward(self, problem: Problem, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self, problem: Problem, pictures: Tensor, *, redirected: bool
+    ) -> tuple[Tensor, Tensor]:
         """Fills the parameters' gradients; gives the scores and which units answered, ``[unit]``.
 
         The gradient is taken at the border between model and picture, where a penalty's part can
@@ -116,6 +124,8 @@ class Gradient(Transforms):
         scores = problem.score(seen, plain)
         at_seen, at_plain = None, None
         if scores.requires_grad:
+            if redirected:
+                rectifiers.redirect(scores)
             at_seen, at_plain = torch.autograd.grad(scores.sum(), [seen, plain], allow_unused=True)
         if at_seen is None:
             at_seen = torch.zeros_like(seen)

@@ -240,7 +240,8 @@ class Canvas:
     (the identity without a data set); ``base`` is the picture to start from.
 
     Attributes:
-        base: What a raw picture of zeros gives, before σ, ``[channel, height, width]``, or None.
+        base: What a raw picture of zeros gives, before σ, ``[channel, height, width]``, or None;
+            ``[unit, channel, 1, 1]`` where each unit starts from a flat one of its own.
         low: Smallest valid value per channel, or None.
         high: Largest valid value per channel, or None.
         colour: ``M``, ``[channel, channel]``, or None.
@@ -256,11 +257,12 @@ class Canvas:
     @classmethod
     def of(cls, problem: Problem, *, hard: bool = False) -> "Canvas":
         """The canvas of a problem, from its bounds, its start and its data set."""
-        base = problem.start
+        base = problem.start if problem.flat is None else problem.flat
         if base is not None and problem.low is not None and problem.high is not None and not hard:
-            # kept off the bounds, where σ has no slope
+            # kept off the bounds, where σ has no slope; a flat picture is itself the thing to beat
+            edge = 0.01 if problem.flat is None else 0.001
             share = (base - problem.low) / (problem.high - problem.low)
-            base = torch.logit(share.clamp(0.01, 0.99))
+            base = torch.logit(share.clamp(edge, 1 - edge))
         colour = None
         if problem.statistics is not None and problem.shape[0] == 3:
             colour = problem.statistics.colour

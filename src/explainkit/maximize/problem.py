@@ -61,6 +61,8 @@ class Problem:
         shape: Channel, height, width.
         generators: One per unit, on the CPU: the only source of random numbers.
         start: A picture ``[channel, height, width]`` to start from, or None.
+        flat: A flat picture per unit to start from, ``[unit, channel, 1, 1]``, where the first try
+            ended below it or nowhere; gradients then also pass rectifiers that are off. Or None.
         low: Smallest valid value per channel ``[channel, 1, 1]``; None where it isn't known.
         high: Largest valid value per channel.
         statistics: Of a data set, if one was given.
@@ -74,6 +76,7 @@ class Problem:
     shape: tuple[int, int, int]
     generators: Sequence[torch.Generator]
     start: Tensor | None = None
+    flat: Tensor | None = None
     low: Tensor | None = None
     high: Tensor | None = None
     statistics: Statistics | None = None

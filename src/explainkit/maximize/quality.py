@@ -18,6 +18,7 @@ from explainkit.maximize.parameterization import frequencies
 from explainkit.maximize.problem import Problem, Reading
 from explainkit.maximize.transforms import Transforms
 from explainkit.outputs import as_scores, as_targets
+from explainkit.progress import progress
 from explainkit.visualization import Visualization
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
@@ -82,20 +83,29 @@ def measure(
             f"{list(images.shape)}"
         )
     pictures = visualization.images.to(images)
-    with preserve_process(seed), preserve_model(model), torch.no_grad():
+    with (
+        preserve_process(seed),
+        preserve_model(model),
+        torch.no_grad(),
+        progress("quality", 2 * len(pictures)) as advance,
+    ):
+
+        def done() -> None:
+            advance(1, "")
+
         bench = _Bench.of(visualization, model, images)
         answers, tables = bench.read(images)
         own, tables_here = bench.read(pictures)
         score = own.diagonal()
         mean, best = answers.mean(0), answers.amax(0)
-        moved = bench.transformed(pictures, copies, seed)
+        moved = bench.transformed(pictures, copies, seed, done)
         order = answers.argsort(dim=0, descending=True, stable=True)
         found = {
             "gain": (score - mean) / (best - mean),
             "robust_gain": (moved - mean) / (score - mean),
             "selectivity": bench.selectivity(tables, tables_here),
             "spectrum_error": (spectral_slope(pictures) - spectral_slope(images).mean()).abs(),
-            "path_similarity": _path_similarity(model, pictures, images, order, k),
+            "path_similarity": _path_similarity(model, pictures, images, order, k, done),
         }
         if features is not None:
             found |= _two_choice(pictures, images, order, k, features)
@@ -140,7 +150,9 @@ class _Bench:
             name: torch.cat([table[name] for table in tables]) for name in tables[0]
         }
 
-    def transformed(self, pictures: Tensor, copies: int, seed: int) -> Tensor:
+    def transformed(
+        self, pictures: Tensor, copies: int, seed: int, done: Callable[[], None]
+    ) -> Tensor:
         """Each unit's mean answer to transformed copies of its own picture, ``[unit]``."""
         found = []
         for unit, picture in zip(self.units, pictures, strict=True):
@@ -155,6 +167,7 @@ class _Bench:
                 scope = self.reading.scope(part, part, self.class_names, None)
                 values.append(evaluate_each([unit] * len(part), scope))
             found.append(torch.cat(values).mean())
+            done()
         return torch.stack(found)
 
     def selectivity(self, real: dict[str, Tensor], here: dict[str, Tensor]) -> Tensor:
@@ -215,7 +228,12 @@ def spectral_slope(images: Tensor) -> Tensor:
 
 
 def _path_similarity(
-    model: nn.Module, pictures: Tensor, images: Tensor, order: Tensor, k: int
+    model: nn.Module,
+    pictures: Tensor,
+    images: Tensor,
+    order: Tensor,
+    k: int,
+    done: Callable[[], None],
 ) -> Tensor:
     layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n]
     size = chunk_size(model, images[0])
@@ -239,6 +257,7 @@ def _path_similarity(
             for v, t, a in zip(here, top, common, strict=True)
         ]
         found.append(torch.stack(gaps).mean() if gaps else pictures.new_tensor(math.nan))
+        done()
     return torch.stack(found)
 
 

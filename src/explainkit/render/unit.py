@@ -47,11 +47,13 @@ class Bar:
         label: Left of it.
         value: Its length.
         interval: An error bar.
+        control: What it has to exceed, drawn as a tick.
     """
 
     label: str
     value: float
     interval: tuple[float, float]
+    control: float
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ class Bars:
     Attributes:
         title: Above it.
         rows: From the top down.
+        note: Under the title.
         mark: A value to compare with, drawn as a line.
     """
 
     title: str
+    note: str
     rows: Sequence[Bar]
     mark: float
 
@@ -126,7 +130,7 @@ def unit_page(
     tall = _THUMB * min(shape[2] / shape[3], 2)
     top = _HEAD + _SIDE + 0.3
     height = top + sum(0.3 + tall + (0.13 if under else 0) for *_, under in rows)
-    height += (0.42 + _BAR * len(bars.rows) + 0.12 if bars else 0) + 0.1
+    height += (0.54 + _BAR * len(bars.rows) + 0.12 if bars else 0) + 0.1
     figure = page(_WIDE, height)
     inner = _WIDE - 2 * _MARGIN
     title = visualization.objective[index]
@@ -249,13 +253,15 @@ def _thumbnail(axes: Axes, example: Example, shown: Visualization, *, crop: bool
 
 def _bars(figure: Figure, bars: Bars, top: float) -> None:
     _write(figure, _MARGIN, top + 0.14, bars.title, size=7.5, weight="bold")
+    _write(figure, _MARGIN, top + 0.25, fit(bars.note, 7.6, 6), size=6, color=FAINT)
     label = 0.85
     high = _BAR * len(bars.rows)
-    axes = _axes(figure, _MARGIN + label, top + 0.22, _WIDE - 2 * _MARGIN - label - 0.4, high)
+    axes = _axes(figure, _MARGIN + label, top + 0.34, _WIDE - 2 * _MARGIN - label - 0.4, high)
     places = range(len(bars.rows))
     axes.barh(places, [row.value for row in bars.rows], height=0.62, color="#b9b2d8")
     for place, row in zip(places, bars.rows, strict=True):
         axes.plot(row.interval, [place, place], color=INK, lw=0.9)
+        axes.plot([row.control], [place], "|", color="#d9822b", markersize=8, markeredgewidth=1.6)
         axes.annotate(
             f"{row.value:.2f}", (max(row.interval[1], row.value), place), (4, 0),
             textcoords="offset points", size=6, color=FAINT, va="center",

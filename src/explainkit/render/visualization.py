@@ -23,8 +23,8 @@ MOST = 32
 """Units that a notebook shows of a large layer."""
 
 _CELL, _GAP, _MARGIN, _HEAD, _LINE = 1.5, 0.18, 0.25, 0.62, 0.1
-_LINES = 3
-"""Lines of a caption."""
+_LINES, _MEASURED = 3, 6
+"""Lines of a caption, without and with measures of quality."""
 
 _SMALLEST = 96
 """Pixels of the shorter side of a picture in an animation."""
@@ -48,7 +48,8 @@ def grid(visualization: Visualization, *, columns: int | None = None) -> Figure:
     rows = -(-count // wide)
     height, width = visualization.images.shape[2:]
     tall = min(_CELL * height / width, 3 * _CELL)
-    step = 0.16 + tall + _LINES * _LINE + _GAP
+    lines = _MEASURED if visualization.quality else _LINES
+    step = 0.16 + tall + lines * _LINE + _GAP
     total = max(wide * (_CELL + _GAP) - _GAP, 4.5) + 2 * _MARGIN, _HEAD + rows * step + _MARGIN
     figure = page(*total)
     inner = total[0] - 2 * _MARGIN
@@ -72,7 +73,7 @@ def grid(visualization: Visualization, *, columns: int | None = None) -> Figure:
             axes.text(0.5, 0.5, "dead", ha="center", va="center", size=8, color=WRONG)
         else:
             show(axes, image)
-        caption = fit(visualization.caption(unit), _CELL, 5.5, _LINES)
+        caption = fit(visualization.caption(unit), _CELL, 5.5, lines)
         _write(figure, left, top + tall + 0.03, caption, size=5.5, color=FAINT, va="top")
     return figure
 
