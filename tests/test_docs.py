@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import explainkit
 from explainkit import hookspecs, plugins
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,16 @@ def test_every_method_is_in_the_reference():
     for name in plugins.registry("methods").names():
         if name.startswith("explainkit/"):
             assert plugins.registry("methods").get(name).__name__ in page
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (DOCS / "reference/api.md").read_text()
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
+    protocols = {"Method", "Maximizer", "Dataset"}
+    missing = (set(explainkit._LAZY) | protocols) - shown
+    assert not missing
+    for name in ("errors", "hookimpl", "__version__"):
+        assert f"explainkit.{name}" in page
 
 
 def test_the_command_line_reference_is_what_help_prints():

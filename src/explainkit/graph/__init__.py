@@ -1,0 +1,1 @@
+"""What a model does, as operators: recorded, walked backwards, run in part."""

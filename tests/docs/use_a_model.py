@@ -1,0 +1,51 @@
+"""Snippets of docs/how-to/use-a-model.md; run by tests/test_docs.py."""
+
+# --8<-- [start:registered]
+import explainkit as ek
+
+model = ek.load_model("fer_hw3/cnn")  # with its weights, in eval mode
+model.explainkit_spec.class_names  # ('angry', 'disgust', …)
+model.explainkit_spec.mean, model.explainkit_spec.std
+# --8<-- [end:registered]
+assert model.explainkit_spec.class_names[0] == "angry"
+
+# --8<-- [start:own]
+import torch
+from torch import nn
+
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(inplace=True))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, pixels):
+        features = self.features(pixels).mean((2, 3))
+        return {"logits": self.head(features), "features": features}
+
+
+net = Detector().eval()
+images = torch.rand(2, 3, 32, 32)
+explanation = ek.explain(net, images, method="gradcam")
+explanation.layer  # 'features': chosen, as nobody named one
+# --8<-- [end:own]
+assert explanation.layer == "features"
+
+# --8<-- [start:questions]
+ek.explain(net, images, 2)  # a class
+ek.explain(net, images, torch.tensor([2, 0]))  # one for each image
+ek.explain(net, images, "logit(2) - logit(0)")  # one class against another
+ek.explain(net, images, 'channel("features.0", 5)')  # what drives a channel
+ek.explain(net, images, lambda out: out["features"].norm(dim=1))  # anything else
+one = ek.explain(net, images, at="features")  # a layer's output instead of the image
+one.attribution.shape  # [2, 8, 28, 28]
+# --8<-- [end:questions]
+assert one.attribution.shape == (2, 8, 28, 28)
+
+# --8<-- [start:layers]
+from explainkit.layers import layer_names
+
+layer_names(net)  # ['features', 'features.0', 'features.1', 'head']
+# --8<-- [end:layers]
+assert "features.1" in layer_names(net)

@@ -1,0 +1,69 @@
+"""Snippets of docs/how-to/write-a-maximiser.md; run by tests/test_docs.py."""
+
+# --8<-- [start:whole]
+from dataclasses import dataclass
+
+import torch
+
+import explainkit as ek
+from explainkit.maximize.problem import Ascent, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hill:
+    """Hill climbing: keep a random change if the unit answers more. Needs no gradient."""
+
+    steps: int = 256
+    size: float = 0.1
+
+    def __call__(self, problem: Problem) -> Ascent:
+        pictures = 0.1 * problem.normal(*problem.shape)
+        with torch.no_grad():
+            best = first = problem.score(pictures, pictures)
+            trace = []
+            for _ in range(self.steps):
+                changed = pictures + self.size * problem.normal(*problem.shape)
+                score = problem.score(changed, changed)
+                better = score > best
+                pictures = torch.where(better[:, None, None, None], changed, pictures)
+                best = torch.where(better, score, best)
+                trace.append(best)
+                problem.progress()
+        frames = pictures.new_zeros(0, *pictures.shape)
+        return Ascent(pictures, torch.stack(trace), best > first, frames)
+
+
+# --8<-- [end:whole]
+
+# --8<-- [start:use]
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU()).eval()
+found = ek.maximize(net, 'channels("0")', shape=(1, 12, 12), maximizer=Hill(), steps=64)
+found.score  # what each unit says of its picture
+# --8<-- [end:use]
+assert bool((found.trace[-1] >= found.trace[0]).all())
+
+# --8<-- [start:part]
+from explainkit.maximize.optimize import Gradient
+from explainkit.maximize.parameterization import Canvas, Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse(Gradient):
+    """Gradient ascent on a picture of half the size, with the usual transforms."""
+
+    def parts(self, problem):
+        return _Half(), Canvas.of(problem)
+
+
+class _Half(Pixels):
+    def start(self, problem, spread):
+        channels, height, width = problem.shape
+        return [spread * problem.normal(channels, height // 2, width // 2)]
+
+    def raw(self, parameters):
+        return torch.nn.functional.interpolate(parameters[0], scale_factor=2.0)
+
+
+# --8<-- [end:part]
+coarse = ek.maximize(net, 'channel("0", 1)', shape=(1, 12, 12), maximizer=Coarse(), steps=16)
+assert coarse.images.shape == (1, 1, 12, 12)

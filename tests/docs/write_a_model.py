@@ -1,0 +1,56 @@
+"""Snippets of docs/how-to/write-a-model.md; run by tests/test_docs.py."""
+
+# --8<-- [start:spec]
+from importlib.resources import files
+
+from safetensors.torch import load
+from torch import nn
+
+from explainkit.types import ModelSpec
+
+
+def build() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2304, 10)
+    )
+
+
+def weights():
+    return load((files("my_plugin") / "digits.safetensors").read_bytes())
+
+
+DIGITS = ModelSpec(
+    build=build,
+    weights=weights,
+    class_names=tuple("0123456789"),
+    image_shape=(1, 28, 28),
+    mean=(0.1307,),
+    std=(0.3081,),
+    layer="1",
+    summary="One convolution on handwritten digits.",
+)
+# --8<-- [end:spec]
+
+# --8<-- [start:hook]
+from explainkit import hookimpl
+
+
+@hookimpl
+def explainkit_models():
+    return {"digits": "my_plugin.models:DIGITS"}
+
+
+# --8<-- [end:hook]
+
+# --8<-- [start:check]
+import torch
+
+import explainkit as ek
+
+net = DIGITS.build().eval()
+net.explainkit_spec = DIGITS  # what load_model("my_plugin/digits") does
+image = (torch.rand(1, 1, 28, 28) - DIGITS.mean[0]) / DIGITS.std[0]
+explanation = ek.explain(net, image, "7", "gradcam")
+assert explanation.layer == "1"
+assert explanation.target_name(0) == "7"
+# --8<-- [end:check]
