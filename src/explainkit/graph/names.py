@@ -49,6 +49,9 @@ NORMS = BATCH_NORMS | _set(
     """
 )
 
+WARPS = frozenset({"grid_sampler_2d", "grid_sampler_3d"})
+"""Linear in what they sample, not in where."""
+
 SHAPES = _set(
     """
     alias as_strided cat clone contiguous copy detach diagonal expand flatten flip index

@@ -3,7 +3,17 @@
 from typing import Literal
 
 from explainkit.graph.backward import Operator
-from explainkit.graph.names import BATCH_NORMS, GATES, LAYERS, LINEAR, MAXIMA, NORMS, SOFTMAXES, UNARY
+from explainkit.graph.names import (
+    BATCH_NORMS,
+    GATES,
+    LAYERS,
+    LINEAR,
+    MAXIMA,
+    NORMS,
+    SOFTMAXES,
+    UNARY,
+    WARPS,
+)
 
 Kind = Literal[
     "linear", "layer", "unary", "gate", "product", "quotient", "maximum", "softmax", "norm", ""
@@ -17,11 +27,16 @@ def kind_of(operator: Operator) -> Kind:
         return ""
     both = sum(depends) > 1
     if name in LAYERS:
-        return "product" if both and name != "convolution" else "" if both else "layer"
+        factors = depends[:2] if name == "convolution" else depends[-2:]
+        if not all(factors):
+            return "layer"
+        return "" if name == "convolution" else "product"
     if name == "mul":
         return "product" if both else "linear"
     if name == "div":
         return "quotient" if len(depends) > 1 and depends[1] else "linear"
+    if name in NORMS | WARPS and any(depends[1:]):
+        return ""  # weights or places that themselves come from the image
     if name in BATCH_NORMS and not trains(operator):
         return "linear"
     sets: tuple[tuple[frozenset[str], Kind], ...] = (

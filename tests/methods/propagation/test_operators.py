@@ -81,6 +81,9 @@ OPERATORS = {
     "linear": lambda x: F.linear(x.flatten(1), torch.randn(7, 144, dtype=torch.float64)),
     "matmul": lambda x: x @ x.transpose(2, 3),
     "matmul_constant": lambda x: x @ torch.arange(12.0).view(6, 2).double(),
+    "addmm_of_features": lambda x: torch.addmm(
+        x.flatten(1)[:, :3].tanh(), x.flatten(1), torch.linspace(-1, 1, 432).view(144, 3).double()
+    ),
     "einsum": lambda x: torch.einsum("bchw,bdhw->bcd", x, torch.tanh(x)),
     "max_pool": lambda x: F.max_pool2d(x, 2),
     "max_pool_overlapping": lambda x: F.max_pool2d(x, 3, 2, padding=1, ceil_mode=True),
@@ -210,6 +213,15 @@ def test_an_unknown_operator_is_named_or_falls_back_on_request():
             e = ek.explain(net, images(), 1, method, uncovered="gradient")
         assert e.coverage["fallbacks"] == ["cumprod"]
         assert e.coverage["covered"] < e.coverage["total"]
+
+
+def test_a_place_that_comes_from_the_image_has_no_rule():
+    def warp(x):
+        grid = torch.stack([x[:, 0], x[:, 1]], -1)
+        return F.grid_sample(x, grid, align_corners=False)
+
+    with pytest.raises(MethodError, match="'grid_sampler_2d'"):
+        ek.explain(Net(warp).eval(), images(), 1, "deeplift")
 
 
 class _Square(torch.autograd.Function):

@@ -173,6 +173,8 @@ class Relevance:
         data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
         settings, depends = self.settings, operator.depends
         transposed = operator.name == "convolution" and record.argument(6)
+        if data and depends[0]:  # a sum with something else from the image
+            return operator.gradient(gradient), "linear"
         if not depends[data]:  # weights times features: the ε rule needs no other form
             z = record.output
             ratio = gradient * (z / layerwise.stabilised(z, settings.epsilon))
