@@ -102,14 +102,7 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
         "five together": {
             "bare": lambda: bare(model, images, SAMPLES),
             "explainkit": lambda: ek.explain(
-                model, images, target,
-                [
-                    Rise(samples=SAMPLES, smooth=False),
-                    Lime(samples=SAMPLES),
-                    Hsic(samples=SAMPLES),
-                    KernelShap(samples=SAMPLES),
-                    Sobol(samples=8),
-                ],
+                model, images, target, five()
             )[0].attribution,
         },
         "kernel_shap, all classes": {
@@ -119,6 +112,50 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
             )[0].attribution,
         },
     }  # fmt: skip
+
+
+def five() -> list[object]:
+    """Five black-box methods whose masks agree where their designs do."""
+    return [
+        Rise(samples=SAMPLES, smooth=False), Lime(samples=SAMPLES), Hsic(samples=SAMPLES),
+        KernelShap(samples=SAMPLES), Sobol(samples=8),
+    ]  # fmt: skip
+
+
+def sharing(model: nn.Module, image: Tensor) -> None:
+    """Forwards of five methods, and what the coalitions of one could do for the masks of others."""
+    count = 0
+
+    def add(_module: nn.Module, inputs: tuple[Tensor], _output: object) -> None:
+        nonlocal count
+        count += len(inputs[0])
+
+    def forwards(methods: list[object]) -> int:
+        nonlocal count
+        ek.explain(model, image, 0, methods)  # the memory budget is measured once
+        count = 0
+        ek.explain(model, image, 0, methods)
+        return count
+
+    hook = model.register_forward_hook(add)
+    alone = {type(method).__name__: forwards([method]) for method in five()}
+    together = forwards(five())
+    hook.remove()
+    dearest = max(alone.values())
+    print(f"forwards alone: {alone}, {sum(alone.values())} in all")
+    print(f"together: {together}, {together / dearest:.2f} x the dearest")
+    features = CELLS**2
+    sizes = KernelShap(samples=SAMPLES).rows(features)[1:].sum(1).long()
+    size = torch.arange(features + 1, dtype=torch.float64)
+    coin = torch.distributions.Binomial(features, torch.tensor(0.5, dtype=torch.float64))
+    wanted, there = coin.log_prob(size).exp(), torch.bincount(sizes, minlength=features + 1)
+    weights = (wanted / there.clamp(min=1))[sizes]
+    effective = float(weights.sum() ** 2 / weights.square().sum())
+    reusable = float(torch.minimum(wanted * SAMPLES, there.double()).sum())
+    print(
+        f"{len(sizes)} coalitions of KernelSHAP weighted to stand for fair coins are worth "
+        f"{effective:.0f}; of {SAMPLES} fair coins they could be {reusable:.0f} unweighted"
+    )
 
 
 def compare(calls: Calls, rounds: int) -> list[dict[str, object]]:
@@ -201,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="one method")
     parser.add_argument("--error", action="store_true", help="the error curve instead of the times")
+    parser.add_argument("--sharing", action="store_true", help="forwards of five methods together")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--reference", type=int, default=10_001)
     parser.add_argument("--json", action="store_true")
@@ -217,6 +255,9 @@ def main() -> None:
     model = build_cnn() if small else getattr(networks, options.network)()
     model = model.eval().requires_grad_(False)
     images = torch.rand(options.batch, *((1, 48, 48) if small else (3, 224, 224)))
+    if options.sharing:
+        sharing(model, images[:1])
+        return
     target = torch.arange(options.batch) % 7
     table = []
     for method, calls in candidates(model, images, target).items():
