@@ -27,8 +27,8 @@ class Visualization:
         trace: The objective at each step as the maximiser saw it, ``[step, unit]``.
         rank: Place of each unit by its score, int64 ``[unit]``: 0 is the highest, dead ones last.
         dead: Units that answered to no picture at all, bool ``[unit]``.
-        converged: Units that gained less than 1 % of their rise in the last fifth of the steps, by a
-            smoothed trace.
+        converged: Units that gained less than 1 % of their rise in the last fifth of the steps;
+            see `has_converged`.
         maximizer: Qualified name of the maximiser.
         params: Its hyper-parameters and the host's own.
         model: Qualified name of the model, or module and class of one that isn't registered.

@@ -62,9 +62,7 @@ def found():
     """What a run on few pictures finds, with hostile names."""
     patch = pytest.MonkeyPatch()
     patch.setattr(findings, "FILTERS", 2)
-    patch.setattr(findings, "ascend", lambda *a, **k: ascend(*a, **k, steps=3))
-    from explainkit_fer_hw3.study.filters import ascend
-
+    patch.setattr(findings, "STEPS", 3)
     drawn = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(21))
     nets = [
         network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, drawn, packaged_history(name))
@@ -310,10 +308,8 @@ class TestWords:
 
 def test_the_command(tmp_path, monkeypatch):
     """One run: its files, and the numbers in them."""
-    from explainkit_fer_hw3.study.filters import ascend
-
     monkeypatch.setattr(findings, "FILTERS", 2)
-    monkeypatch.setattr(findings, "ascend", lambda *a, **k: ascend(*a, **k, steps=2))
+    monkeypatch.setattr(findings, "STEPS", 2)
     monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "DRAWN", 14)
     arguments = ["report", "--limit", "21", "--out", str(tmp_path), "--json", "--seed", "3"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -11,8 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import explainkit as ek
-from explainkit.errors import DatasetError, ModelError
+from explainkit.errors import DatasetError, ExplainkitError, ModelError
 from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.scores import wilson
 from explainkit_fer_hw3.study.agreement import mcnemar
 
@@ -141,17 +142,71 @@ def test_activations(csv):
 
 
 def test_filters(csv):
-    arguments = ("--channel", 3, "--channel", 26, "--steps", 4)
+    arguments = ("--units", "3,26", "--param", "steps=4")
     found = run_json("filters", *arguments)
-    rows = found["filters"]
+    rows = found["units"]
     assert {row["channel"] for row in rows} == {3, 26}
     assert [row["rank"] for row in rows] == [0, 1]
     assert rows[0]["score"] >= rows[1]["score"]
     assert all(len(row["trace"]) == 4 and row["trace"][-1] > row["trace"][0] for row in rows)
-    assert found["maximizer"] == "explainkit/study"
+    assert (found["maximizer"], found["layer"]) == ("explainkit/study", "1")
     assert is_png(found["figure"])
     assert is_png(found["curves"])
-    again = run_json("filters", *arguments, "--seed", 0)["filters"]
+    again = run_json("filters", *arguments, "--seed", 0)["units"]
     assert np.allclose([r["score"] for r in again], [r["score"] for r in rows])
-    assert "2 filters" in run("filters", *arguments).stdout
+    assert "2 units" in run("filters", *arguments).stdout
     assert Path(found["figure"]).name == "filters-study-cnn-1-3-26.png"
+
+
+def test_filters_with_all_that_can_be_said(csv):
+    arguments = ("--data", csv, "--split", "all", "--units", "26", "--param", "steps=3")
+    found = run_json("filters", *arguments, "--exemplars", "--quality", "--animate")
+    (row,) = found["units"]
+    data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
+    with torch.inference_mode():
+        maps = ek.load_model("fer_hw3/cnn")[:2](data.images)[:, 26]
+    best = maps.flatten(1).amax(1)
+    top = row["exemplars"][0]
+    assert top["index"] == int(data.indices[best.argmax()])
+    assert top["value"] == pytest.approx(float(best.max()), rel=1e-5)
+    y, x = top["place"]
+    assert top["box"] == [max(y - 1, 0), max(x - 1, 0), min(y + 2, 48), min(x + 2, 48)]
+    assert row["part"] in PARTS
+    assert row["parts"][row["part"]]["low"] > 1
+    assert row["quality"]["gain"] == pytest.approx(
+        (row["score"] - float(maps.mean())) / float(maps.mean((1, 2)).max() - maps.mean()), rel=1e-3
+    )
+    assert is_png(row["page"])
+    with Image.open(found["animation"]) as animation:
+        assert animation.n_frames > 1
+
+
+def test_filters_of_an_objective_and_of_the_dnn(csv):
+    text = 'channel("1", 26) - 2 * channel("1", 3)'
+    found = run_json("filters", "--objective", text, "--param", "steps=2")
+    assert [row["objective"] for row in found["units"]] == [text]
+    assert found["units"][0]["channel"] is None
+    dnn = ("--model", "dnn", "--layer", "2", "--units", "5", "--param", "steps=2", "--exemplars")
+    (row,) = run_json("filters", *dnn)["units"]
+    assert row["part"] is None
+    assert is_png(row["page"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--units", "x"), "expected units such as"),
+        (("--units", "5-3"), "expected a range of units that goes up"),
+        (("--units", "900"), "expected a channel of layer '1' from 0 to 127"),
+        (("--param", "decay=1"), "explainkit/study takes"),
+    ],
+)
+def test_filters_refuses(csv, arguments, words):
+    with pytest.raises(ExplainkitError, match=words):
+        run("filters", *arguments)
+
+
+def test_filters_wants_one_way_of_naming_units(csv):
+    objective = ("--objective", 'channel("1", 2)')
+    for other in (("--units", "3"), ("--exemplars",)):
+        assert run("filters", *objective, *other).exit_code == 2

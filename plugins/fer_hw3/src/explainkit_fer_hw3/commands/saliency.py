@@ -80,7 +80,7 @@ def saliency(
         options.model_tag(model),
         *([split] if split else []),
         *pictures.tags[:8],
-        *([_file_name(f"as_{target}")] if target else []),
+        *([file_name(f"as_{target}")] if target else []),
     ]
     titles = [name.rpartition("/")[2] for name in names]
     stem = "-".join([*titles[:4], *chosen])
@@ -146,7 +146,7 @@ def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Me
     ]
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """A text as a part of a file's name."""
     return "".join(c if c.isalnum() else "_" for c in text)[:40].strip("_")
 

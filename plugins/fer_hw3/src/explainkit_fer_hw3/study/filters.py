@@ -1,58 +1,170 @@
-"""The study's gradient ascent: the pictures that the filters of a layer answer to most."""
+"""What maximising the units of a layer found: the rows that are printed, and a page per unit."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import nn
 
-import explainkit as ek
+from explainkit.errors import TargetError
+from explainkit.expressions import channel, parse
+from explainkit.maximize.exemplars import (
+    Exemplars,
+    ReceptiveFields,
+    find_exemplars,
+    receptive_fields,
+)
+from explainkit.render.unit import Bar, Bars, examples, unit_page
 from explainkit.visualization import Visualization
+from explainkit_fer_hw3.data import FaceDataset, load_drawn
+from explainkit_fer_hw3.faces import PARTS
+from explainkit_fer_hw3.study.detectors import Detectors, detect_parts
 
-STEPS = 180
+DISSECTED = 210
+"""Drawn faces on which the parts that units detect are measured."""
 
 
-def ascend(
-    model: nn.Module,
-    layer: str,
-    channels: Sequence[int] | None = None,
-    *,
-    steps: int = STEPS,
-    maximizer: str = "explainkit/study",
-    seed: int = 0,
-) -> Visualization:
-    """Maximises the mean activation of each filter, from a random picture of its own.
+def parse_units(text: str) -> list[int]:
+    """Numbers and ranges, ``3,26,40-42``.
+
+    Raises:
+        TargetError: It is something else.
+
+    Examples:
+        >>> parse_units("3,26,40-42")
+        [3, 26, 40, 41, 42]
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdigit() and (last.isdigit() if dash else True)):
+            raise TargetError(f"expected units such as 3,26,40-42, got {text!r}")
+        numbers = range(int(first), int(last if dash else first) + 1)
+        if not numbers:
+            raise TargetError(f"expected a range of units that goes up, got {part.strip()!r}")
+        found += numbers
+    return list(dict.fromkeys(found))
+
+
+def ranked(found: Visualization) -> list[dict[str, Any]]:
+    """A row per unit, the one that reaches most first, dead ones last.
 
     Args:
-        model: The network.
-        layer: Dotted path.
-        channels: Which filters; None: all.
-        steps: Of gradient ascent.
-        maximizer: Another way to maximise.
-        seed: Of the random pictures.
+        found: What `explainkit.maximize` gave. A row's ``unit`` is its place there; ``channel``
+            is the number of the filter, None where the objective is more than one.
     """
-    units: Any = f'channels("{layer}")'
-    if channels is not None:
-        units = [f'channel("{layer}", {channel})' for channel in channels]
-    return ek.maximize(model, units, maximizer=maximizer, steps=steps, seed=seed)
-
-
-def ranked(found: Visualization, channels: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """A row per filter, the one that reaches most first, dead ones last.
-
-    Args:
-        found: Of `ascend`.
-        channels: Numbers of the filters; None: they are all of a layer, in order.
-    """
-    numbers = channels or range(len(found))
     rows = [
         {
-            "channel": number,
+            "unit": i,
+            "channel": _channel(text),
+            "objective": text,
             "rank": int(found.rank[i]),
             "dead": bool(found.dead[i]),
             "converged": bool(found.converged[i]),
             "score": None if found.dead[i] else float(found.score[i]),
             "trace": found.trace[:, i].tolist(),
+            "quality": {
+                name: None if bool(values[i].isnan()) else float(values[i])
+                for name, values in found.quality.items()
+            },
         }
-        for i, number in enumerate(numbers)
+        for i, text in enumerate(found.objective)
     ]
     return sorted(rows, key=lambda row: row["rank"])
+
+
+def _channel(text: str) -> int | None:
+    terms = [node for node in parse(text).walk() if isinstance(node, channel)]
+    return terms[0].index if len(terms) == 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Real pictures for the units of a layer, and the parts that they detect.
+
+    Attributes:
+        faces: The data set that was searched.
+        exemplars: The pictures that each unit answers to most and least.
+        fields: What each place of the layer sees.
+        detectors: Measured on drawn faces; None for a layer without maps.
+    """
+
+    faces: FaceDataset
+    exemplars: Exemplars
+    fields: ReceptiveFields
+    detectors: Detectors | None
+
+    def facts(self, unit: int) -> dict[str, Any]:
+        """What is known of a unit of the layer, for a machine."""
+        found = self.exemplars
+        tops = zip(found.top[unit], found.top_value[unit], found.top_place[unit], strict=True)
+        facts: dict[str, Any] = {
+            "exemplars": [
+                {
+                    "index": int(self.faces.indices[number]),
+                    "value": float(value),
+                    "place": place.tolist(),
+                    "box": list(vars(self.fields.at(*place.tolist())).values()),
+                }
+                for number, value, place in tops
+            ]
+        }
+        if self.detectors is None:
+            return facts | {"part": None, "parts": None}
+        columns = ("iou", "enrichment", "low", "high", "place")
+        values = {name: getattr(self.detectors, name)[unit].tolist() for name in columns}
+        parts = {
+            part: {name: _number(values[name][code]) for name in columns}
+            for code, part in enumerate(PARTS)
+        }
+        return facts | {"part": self.detectors.part(unit), "parts": parts}
+
+    def page(self, found: Visualization, index: int, unit: int) -> Figure:
+        """The page of a unit of the layer, which stands at ``index`` in ``found``."""
+        most, least = examples(self.exemplars, unit, self.faces.images, self.fields)
+        return unit_page(found, index, most, least, self._bars(unit))
+
+    def _bars(self, unit: int) -> Bars | None:
+        one = self.detectors
+        if one is None or bool(one.enrichment[unit].isnan().any()):
+            return None
+        part = one.part(unit)
+        order = one.enrichment[unit].argsort(descending=True, stable=True).tolist()
+        return Bars(
+            f"it detects: {part}" if part else "it detects no part of a face more than a place",
+            f"how much more of each part than of all pixels lies where it answers, on {one.count} "
+            "drawn faces; dashed: chance; tick: the same places on another face",
+            [
+                Bar(
+                    PARTS[code],
+                    float(one.enrichment[unit, code]),
+                    (float(one.low[unit, code]), float(one.high[unit, code])),
+                    float(one.place[unit, code]),
+                )
+                for code in order[:6]
+            ],
+            mark=1,
+        )
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
+
+
+def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -> Evidence:
+    """Finds the exemplars of every unit of a layer, and the part that it detects.
+
+    Args:
+        model: Any network of these faces.
+        layer: Dotted path.
+        faces: To search.
+        seed: Of the drawn faces on which parts are measured.
+    """
+    device = next(model.parameters()).device
+    found = find_exemplars(model, layer, faces.images.to(device))
+    fields = receptive_fields(model, layer, tuple(faces.images.shape[1:]))
+    drawn = load_drawn(None, "validation", seed=seed, count=DISSECTED)
+    detectors = None
+    if len(fields.boxes) > 1:
+        detectors = detect_parts(model, layer, drawn, seed=seed)
+    return Evidence(faces, found, fields, detectors)

@@ -279,7 +279,7 @@ def _filters(found: Findings, say: Language) -> Section:
     figure = activations_figure(found.outputs, found.faces.images[0], title)
     return Section(
         say.say("filters_heading"),
-        sentences.about_filters(say, ranked(found.ascent, found.strongest), found.outputs),
+        sentences.about_filters(say, ranked(found.ascent), found.outputs),
         pictures=[
             Picture("filters", png(found.ascent.grid(columns=8)), say.say("fig_filters")),
             Picture("filters-curves", png(found.ascent.traces()), say.say("fig_ascent")),

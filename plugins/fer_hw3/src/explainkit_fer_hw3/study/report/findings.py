@@ -16,7 +16,7 @@ from explainkit_fer_hw3.study.activations import Activations, activations
 from explainkit_fer_hw3.study.agreement import Agreement, agreement
 from explainkit_fer_hw3.study.confusions import Examples, explain_confusion
 from explainkit_fer_hw3.study.curves import Curve
-from explainkit_fer_hw3.study.filters import ascend, ranked
+from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.parts import (
     METHODS,
     PartShare,
@@ -36,6 +36,9 @@ FIRST, FIRST_ACTIVE = "0", "1"
 
 FILTERS = 16
 """Filters on which gradient ascent is run."""
+
+STEPS = 180
+"""Of this ascent, as in the study."""
 
 MOST_OF_A_CLASS = 40
 """Rightly read pictures of a class whose maps are looked at by part."""
@@ -112,7 +115,6 @@ class Findings:
         where: Of each class: pictures looked at, and the share of their saliency by part.
         shares: Of drawn faces: the shares on the parts that made the expression, per method.
         outputs: Of the CNN's first layer, for the first of ``faces``.
-        strongest: The channels with the largest of them.
         ascent: What these filters, behind their ReLU, answer to most.
     """
 
@@ -129,7 +131,6 @@ class Findings:
     where: dict[str, tuple[int, dict[str, PartShare]]]
     shares: dict[str, list[PartShares]]
     outputs: Activations
-    strongest: list[int]
     ascent: Visualization
 
     def facts(self) -> dict[str, Any]:
@@ -153,7 +154,7 @@ class Findings:
             },
             "shares": {name: [asdict(s) for s in shares] for name, shares in self.shares.items()},
             "first_layer": self.outputs.statistics(),
-            "filters": ranked(self.ascent, self.strongest),
+            "filters": ranked(self.ascent),
         }
 
     def _shown_classes(self) -> list[str]:
@@ -199,8 +200,13 @@ def find(
         where=_where(cnn, faces, seed),
         shares={name: part_shares(cnn.module, drawn, name, seed=seed) for name in METHODS},
         outputs=outputs,
-        strongest=strongest,
-        ascent=ascend(cnn.module, FIRST_ACTIVE, strongest, seed=seed),
+        ascent=ek.maximize(
+            cnn.module,
+            f'channels("{FIRST_ACTIVE}", {strongest})',
+            maximizer="explainkit/study",
+            steps=STEPS,
+            seed=seed,
+        ),
     )
 
 
