@@ -1,0 +1,1 @@
+"""The rows of the parity table, by peer, and the cases in which a peer is wrong."""
