@@ -26,14 +26,16 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 def imports(tree):
     """Modules imported when a file is; what result types import inside methods is exempt."""
-    inside = {
-        id(inner)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(function)
-    }
+    exempt = set()
+    for block in ast.walk(tree):
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(block, ast.If)
+            and isinstance(block.test, ast.Name)
+            and block.test.id == "TYPE_CHECKING"
+        ):
+            exempt |= {id(inner) for inner in ast.walk(block)}
     for node in ast.walk(tree):
-        if id(node) in inside or _type_checking(node, tree):
+        if id(node) in exempt:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -42,16 +44,6 @@ def imports(tree):
                 yield from (f"explainkit.{alias.name}" for alias in node.names)
             else:
                 yield node.module
-
-
-def _type_checking(node, tree):
-    return any(
-        isinstance(block, ast.If)
-        and isinstance(block.test, ast.Name)
-        and block.test.id == "TYPE_CHECKING"
-        and any(node is inner for inner in ast.walk(block))
-        for block in ast.walk(tree)
-    )
 
 
 def test_every_module_has_its_layer():

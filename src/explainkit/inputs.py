@@ -84,8 +84,8 @@ def as_target(target: Target, class_names: Sequence[str]) -> Target:
         TargetError: A text that is no expression.
 
     Examples:
-        >>> as_target('logit(1) - logit(0)', ())
-        Subtract(left=Logit(target=1), right=Logit(target=0))
+        >>> str(as_target("logit(1) - logit(0)", ()))
+        'logit(1) - logit(0)'
         >>> as_target("sad", ("happy", "sad"))
         'sad'
     """

@@ -85,7 +85,7 @@ class TestSegments:
         [
             (LABELS.float(), r"expected integers \[12, 10\].* got float32"),
             (LABELS[:5], r"segments: expected .* got int64 \[5, 10\]"),
-            (torch.stack([LABELS] * 3), r"got int64 \[3, 12, 10\]"),
+            (torch.stack([LABELS] * 3), r"got .*\[3, 12, 10\]"),
         ],
     )
     def test_that_do_not_fit_are_refused(self, segments, message):
