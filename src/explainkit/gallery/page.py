@@ -47,7 +47,8 @@ def _parts(
 def _shown(output: Mapping[str, str], alt: str) -> str:
     match output["kind"]:
         case "figure":
-            return f"![{alt.replace('[', '(').replace(']', ')')}]({output['file']})"
+            words = alt.replace("[", "(").replace("]", ")")
+            return f"![{words}]({output['file']}){{ width=\"{output['width']}\" loading=lazy }}"
         case "page":
             return f"[Open the report]({output['file']}){{ .md-button }}"
         case "table":

@@ -18,6 +18,9 @@ from typing import Any
 from explainkit.errors import GalleryError
 from explainkit.gallery.script import OUTPUTS, Cell, read
 
+_INCH = 96
+"""Of a web page in its own pixels: letters are of one size in all figures, and crisp at 2×."""
+
 
 def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
     """Runs a script's cells in one namespace.
@@ -77,7 +80,9 @@ def _output(value: Any, cell: Cell, folder: Path, name: str) -> dict[str, str]:
             raise GalleryError(
                 f"line {cell.line}: expected a comment '# Alt: …' that says what the figure shows"
             )
-        return {"kind": "figure", "file": save_figure(value, folder / f"{name}.png").name}
+        width = str(round(_INCH * value.get_figwidth()))
+        file = save_figure(value, folder / f"{name}.png").name
+        return {"kind": "figure", "file": file, "width": width}
     if isinstance(value, Path) and value.suffix == ".html":
         return {"kind": "page", "file": Path(shutil.copy(value, folder / f"{name}.html")).name}
     if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
