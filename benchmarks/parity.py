@@ -38,7 +38,8 @@ PEERS = ("captum", "grad-cam", "zennit")
 INTRODUCTION = """\
 # Parity with other libraries
 
-Our maps beside those of Captum, pytorch-grad-cam and zennit, where one of them computes the same. All numbers on this page were printed by one run of
+Our maps beside those of Captum, pytorch-grad-cam and zennit, where one of them computes the same.
+All numbers on this page were printed by one run of
 
 ```sh
 OMP_NUM_THREADS=1 python benchmarks/parity.py
