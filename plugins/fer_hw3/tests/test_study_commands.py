@@ -158,7 +158,8 @@ def test_filters(csv):
     assert Path(found["figure"]).name == "filters-study-cnn-1-3-26.png"
 
 
-def test_filters_with_all_that_can_be_said(csv):
+def test_filters_with_all_that_can_be_said(csv, monkeypatch):
+    monkeypatch.setattr("explainkit_fer_hw3.study.filters.DISSECTED", 70)
     arguments = ("--data", csv, "--split", "all", "--units", "26", "--param", "steps=3")
     found = run_json("filters", *arguments, "--exemplars", "--quality", "--animate")
     (row,) = found["units"]
@@ -210,3 +211,30 @@ def test_filters_wants_one_way_of_naming_units(csv):
     objective = ("--objective", 'channel("1", 2)')
     for other in (("--units", "3"), ("--exemplars",)):
         assert run("filters", *objective, *other).exit_code == 2
+
+
+def test_classes(csv):
+    chosen = ("--class", "angry", "--class", "happy", "--param", "steps=5", "--param", "noise=0")
+    found = run_json("classes", *chosen)
+    rows = found["pictures"]
+    assert [(row["model"], row["class"]) for row in rows] == [
+        ("cnn", "angry"), ("cnn", "happy"), ("dnn", "angry"), ("dnn", "happy"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["trace"][-1] > row["trace"][0]
+        assert set(row["probabilities"]) == {"cnn", "dnn"}
+        assert all(sum(p.values()) == pytest.approx(1) for p in row["probabilities"].values())
+    assert is_png(found["figure"])
+    assert "cnn, angry: logit" in run("classes", *chosen).stdout
+
+
+def test_classes_from_a_face(csv):
+    arguments = ("--data", csv, "--split", "all", "--index", 3, "--class", "sad", "--model", "cnn")
+    (row,) = run_json("classes", *arguments, "--param", "steps=3")["pictures"]
+    face = ek.load_dataset("fer_hw3/fer2013", csv, split="all").images[3:4]
+    with torch.inference_mode():
+        before = ek.load_model("fer_hw3/cnn")(face)[0, 4]
+    # three steps away from the face itself, not from noise
+    assert row["score"] > before
+    assert row["trace"][0] == pytest.approx(float(before), abs=1.5)
+    assert run("classes", "--class", "bored").exit_code == 2

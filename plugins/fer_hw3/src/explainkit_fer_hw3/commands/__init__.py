@@ -3,6 +3,7 @@
 import typer
 
 from explainkit_fer_hw3.commands.activations import activations
+from explainkit_fer_hw3.commands.classes import classes
 from explainkit_fer_hw3.commands.compare import compare
 from explainkit_fer_hw3.commands.confusion import confusion
 from explainkit_fer_hw3.commands.evaluate import evaluate
@@ -24,6 +25,7 @@ for command in (
     confusion,
     saliency,
     filters,
+    classes,
     activations,
     train,
     report,
