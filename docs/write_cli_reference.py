@@ -9,6 +9,7 @@ COMMANDS = [
     ["gallery", "build"], ["run", "fer_hw3"],
     ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
     ["run", "fer_hw3", "compare"], ["run", "fer_hw3", "saliency"], ["run", "fer_hw3", "filters"],
+    ["run", "fer_hw3", "classes"],
     ["run", "fer_hw3", "activations"], ["run", "fer_hw3", "train"], ["run", "fer_hw3", "report"],
 ]  # fmt: skip
 

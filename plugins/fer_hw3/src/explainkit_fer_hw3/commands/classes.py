@@ -94,8 +94,8 @@ def classes(
     files = {"figure": str(save_figure(ideals_figure(found), out / f"{stem}.png"))}
     if animate:
         for one in found.by_network:
-            path = one.found.animate(out / f"{stem}-{one.name}.gif")
-            files[f"animation {one.name}"] = str(path)
+            moving = one.found.animate(out / f"{stem}-{one.name}.gif")
+            files[f"animation {one.name}"] = str(moving)
     if as_json:
         facts = {
             "schema_version": 1,

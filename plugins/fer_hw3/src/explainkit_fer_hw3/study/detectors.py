@@ -102,8 +102,8 @@ def detect_parts(
     if not 0 < quantile < 1:
         raise DatasetError(f"quantile: expected between 0 and 1, got {quantile}")
     maps = _maps(model, layer, faces.images)
-    fields = receptive_fields(model, layer, tuple(faces.images.shape[1:]))
     height, width = faces.images.shape[2:]
+    fields = receptive_fields(model, layer, (1, height, width))
     down, right = _interpolation(fields, height, width)
     parts = one_hot(faces.parts).float().flatten(2)
     # faces are drawn class by class: the next one has another expression
@@ -134,8 +134,16 @@ def detect_parts(
     iou = np.where(total.sum(0)[:, None] > 0, both.sum(0) / united, np.nan)
     enrichment = _enrichment(total, both, areas, once)[0]
     place = _enrichment(total, away, areas, once)[0]
-    found = map(torch.from_numpy, (iou, enrichment, low, high, place))
-    return Detectors(layer, torch.stack(thresholds), *found, count=len(faces))
+    return Detectors(
+        layer=layer,
+        threshold=torch.stack(thresholds),
+        iou=torch.from_numpy(iou),
+        enrichment=torch.from_numpy(enrichment),
+        low=torch.from_numpy(low),
+        high=torch.from_numpy(high),
+        place=torch.from_numpy(place),
+        count=len(faces),
+    )
 
 
 def _maps(model: nn.Module, layer: str, images: Tensor) -> Tensor:

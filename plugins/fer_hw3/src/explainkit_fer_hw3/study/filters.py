@@ -162,7 +162,7 @@ def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -
     """
     device = next(model.parameters()).device
     found = find_exemplars(model, layer, faces.images.to(device))
-    fields = receptive_fields(model, layer, tuple(faces.images.shape[1:]))
+    fields = receptive_fields(model, layer, (1, faces.images.shape[2], faces.images.shape[3]))
     drawn = load_drawn(None, "validation", seed=seed, count=DISSECTED)
     detectors = None
     if len(fields.boxes) > 1:
