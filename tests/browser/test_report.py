@@ -212,7 +212,7 @@ def test_two_thousand_pictures_stay_quick(browser, tmp_path):
     labels = torch.arange(2000).remainder(7).tolist()
     path = report(one, tmp_path / "many.html", labels=labels)
     browser.open(path)
-    ready = browser.js("return performance.now()")
+    ready = float(browser.js("return performance.now()")) / 1000
     start = time.perf_counter()
     browser.js("document.getElementById('sort').value = 'sure'")
     browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
@@ -220,7 +220,8 @@ def test_two_thousand_pictures_stay_quick(browser, tmp_path):
     sorting = time.perf_counter() - start
     shown = [float(t) for t in re.findall(r"0\.\d\d", browser.find("#cards").text)[:20]]
     assert shown == sorted(shown, reverse=True)
-    # an order above what a free machine needs: a slow one shall not fail
-    assert ready < 10_000
+    print(f"2,000 pictures: ready after {ready:.2f} s, sorted in {sorting:.2f} s")
+    # a free machine needs less than half of it
+    assert ready < 3
     assert sorting < 3
     is_calm(browser, path)

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from explainkit.gallery.script import Script
 
 _THUMBNAIL = 640, 400
+_HEADLINE = 93
+"""Pixels of a figure's title and subtitle."""
 
 
 def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str) -> str:
@@ -48,7 +51,7 @@ def _shown(output: Mapping[str, str], alt: str) -> str:
     match output["kind"]:
         case "figure":
             words = alt.replace("[", "(").replace("]", ")")
-            return f"![{words}]({output['file']}){{ width=\"{output['width']}\" loading=lazy }}"
+            return f'![{words}]({output["file"]}){{ width="{output["width"]}" loading=lazy }}'
         case "page":
             return f"[Open the report]({output['file']}){{ .md-button }}"
         case "table":
@@ -92,13 +95,22 @@ def notebook(script: Script) -> str:
 
 
 def thumbnail(figure: Path, path: Path) -> None:
-    """The upper right of a figure, where its maps are, in the shape of the index's pictures."""
+    """The right of a figure under its headline, where its maps are, for the index.
+
+    It begins at a gap, so that no picture is cut in two.
+    """
     width, height = _THUMBNAIL
     with Image.open(figure) as image:
-        high = min(round(image.width * height / width), image.height)
-        wide = min(round(high * width / height), image.width)
-        part = image.convert("RGB").crop((image.width - wide, 0, image.width, high))
-        part.resize(_THUMBNAIL, Image.Resampling.LANCZOS).save(path, optimize=True)
+        grey = np.asarray(image.convert("L"))
+        top = _HEADLINE if image.height > 3 * _HEADLINE else 0
+        high = min(round(image.width * height / width), image.height - top)
+        left = max(0, image.width - round(high * width / height))
+        gaps = (grey[top : top + high] > 250).all(0)[left:].nonzero()[0]
+        if left and len(gaps):
+            left += int(gaps[0])
+        part = image.convert("RGB").crop((left, top, image.width, top + high))
+        found = ImageOps.pad(part, _THUMBNAIL, Image.Resampling.LANCZOS, color="white")
+        found.save(path, optimize=True)
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:

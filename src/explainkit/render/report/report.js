@@ -2,7 +2,7 @@
 const byId = (id) => document.getElementById(id);
 const report = JSON.parse(byId("data").textContent);
 const { width, height, columns, rows } = report.grid;
-const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent.trim());
+const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent);
 const state = { picture: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
 
 function element(tag, text = "", attributes = {}) {
@@ -235,8 +235,10 @@ function visible() {
 }
 let order = report.names.map((_, i) => i);
 function list() {
+  const before = order;
   order = visible();
-  cards.replaceChildren(...order.map((i) => items[i]));
+  // the first time the cards stand as they should
+  if (order.length !== before.length || order.some((i, place) => i !== before[place])) cards.replaceChildren(...order.map((i) => items[i]));
   byId("found").textContent = `${order.length.toLocaleString("en")} of ${report.count.toLocaleString("en")}`;
   turnable();
 }
@@ -294,9 +296,11 @@ function listen() {
   byId("next").addEventListener("click", () => turn(1));
   window.addEventListener("hashchange", open);
 }
+// filters and sorting need no picture: they work while the sheets are still being decoded
+listen();
+if (cards) list();
 Promise.all([...document.querySelectorAll(".sheet")].map((sheet) => sheet.decode())).then(() => {
-  listen();
-  if (cards) { list(); thumbnails(); }
+  if (cards) thumbnails();
   open();
   document.documentElement.classList.add("scripted");
   document.documentElement.dataset.ready = "true";
