@@ -10,7 +10,15 @@ from report_forms import DESKTOP, PHONE
 
 pytestmark = pytest.mark.browser
 SITE = Path(__file__).parents[2] / "site"
-PAGES = ["", "gallery/", "gallery/explainkit/first_explanation/", "how-to/use-a-method/"]
+PAGES = [
+    "",
+    "gallery/",
+    "gallery/explainkit/how_fast_how_exact/",
+    "gallery/fer_hw3/saliency_methods/",
+    "how-to/use-a-method/",
+    "reference/api/",
+    "explanation/choosing-a-method/",
+]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -6,7 +6,7 @@ network would change in it.
 
 Topic: Inside the networks
 Order: 36
-Command: explainkit run fer_hw3 filters --maximizer fourier
+Command: explainkit run fer_hw3 classes
 """
 
 # %% Two networks' ideals

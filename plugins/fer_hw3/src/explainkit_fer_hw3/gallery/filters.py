@@ -5,7 +5,7 @@ real faces that excite the same filter stand beside it.
 
 Topic: Inside the networks
 Order: 34
-Command: explainkit run fer_hw3 filters --layer 8
+Command: explainkit run fer_hw3 filters --layer 12 --units 0-3 --maximizer fourier --exemplars
 """
 
 # %% From edges to parts
