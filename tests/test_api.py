@@ -14,10 +14,12 @@ from explainkit.errors import (
     InputError,
     MethodError,
     ModelError,
+    RenderError,
     TargetError,
     UnknownNameError,
 )
 from explainkit.methods.gradient import Saliency, SmoothGrad
+from explainkit.render.heatmap import over_pictures
 from explainkit.testing import toy_models
 from explainkit.types import Attribution
 
@@ -491,3 +493,105 @@ class TestExplanation:
         assert e.seed == 4
         assert {"python", "torch", "explainkit"} <= e.versions.keys()
         assert "saliency" in repr(e)
+
+
+class TestInnerLayers:
+    @pytest.mark.parametrize(
+        ("name", "layer"), [("plain", "1"), ("residual", "stem"), ("reused", "second")]
+    )
+    def test_at_is_the_gradient_of_the_rest(self, name, layer):
+        model, x = toy_models()[name]
+        kept = []
+        hook = model.get_submodule(layer).register_forward_hook(
+            lambda _m, _i, out: kept.append(out)
+        )
+        score = model(x)[:, 1].sum()
+        hook.remove()
+        (wanted,) = torch.autograd.grad(score, kept[0])
+        found = ek.explain(model, x, 1, at=layer)
+        assert found.at == layer
+        torch.testing.assert_close(found.attribution, wanted, rtol=1e-4, atol=1e-7)
+
+    def test_any_method_and_its_completeness(self):
+        model, x = toy_models()["vit"]
+        e = ek.explain(model, x, 1, "deeplift", at="blocks.0", baseline=0.1)
+        assert e.attribution.shape == (4, 31, 16)
+        assert e.diagnostics["completeness_gap"].max() < 1e-4
+
+    def test_results_of_layers_are_saved(self, tmp_path):
+        model, x = toy_models()["mlp"]
+        e = ek.explain(model, x, 1, "input_x_gradient", at="1")
+        back = ek.Explanation.load(e.save(tmp_path / "e"))
+        assert torch.equal(back.attribution, e.attribution)
+        assert back.at == "1"
+
+    def test_maps_of_layers_with_places_are_drawn_over_the_pictures(self):
+        model, x = toy_models()["plain"]
+        e = ek.explain(model, x, 1, at="4")
+        assert over_pictures(e).shape == (4, 12, 10)
+        assert torch.equal(over_pictures(e)[:, [0, 3, 6, 9]][:, :, [0, 4, 9]], e.heatmap())
+        e.plot()
+        model, x = toy_models()["mlp"]
+        with pytest.raises(RenderError, match="a layer without places"):
+            ek.explain(model, x, 1, at="1").plot()
+
+    def test_an_expression_of_an_inner_unit(self):
+        model, x = toy_models()["plain"]
+        e = ek.explain(model, x, 'neuron("3", 2, 1, 1)')
+        images = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(model[:4](images)[:, 2, 1, 1].sum(), images)
+        torch.testing.assert_close(e.attribution, wanted)
+        assert e.expression == 'neuron("3", 2, 1, 1)'
+
+    def test_refusals(self):
+        model, x = toy_models()["plain"]
+        with pytest.raises(MethodError, match="GradCAM looks at a layer"):
+            ek.explain(model, x, 1, "gradcam", at="1")
+        with pytest.raises(ModelError, match="expected a layer"):
+            ek.explain(model, x, 1, at="99")
+
+
+class TestSeveral:
+    def test_lists_are_the_single_calls(self):
+        model, x = toy_models()["plain"]
+        methods = ["saliency", "deeplift", "gradcam"]
+        together = ek.explain(model, x, [0, 2], methods)
+        assert [(e.method.rpartition("/")[2], int(e.target[0])) for e in together] == [
+            (method, target) for method in methods for target in (0, 2)
+        ]
+        for e in together:
+            alone = ek.explain(model, x, int(e.target[0]), e.method)
+            torch.testing.assert_close(e.attribution, alone.attribution, rtol=1e-5, atol=1e-8)
+
+    def test_all_classes(self):
+        model, x = toy_models()["functional"]
+        assert [int(e.target[0]) for e in ek.explain(model, x, "all")] == [0, 1, 2, 3, 4]
+
+    def test_classes_share_one_forward(self):
+        model, x = toy_models()["plain"]
+        calls = []
+        ek.explain(model, x, 0, batch_size=4)
+        hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
+        ek.explain(model, x, [0, 1, 2], ["saliency", "input_x_gradient"], batch_size=4)
+        hook.remove()
+        assert len(calls) == 1
+
+    def test_parameters_go_to_the_methods_that_have_them(self):
+        model, x = toy_models()["plain"]
+        first, second = ek.explain(model, x, 0, ["saliency", "smoothgrad"], samples=3)
+        assert second.params["samples"] == 3
+        assert "samples" not in first.params
+        with pytest.raises(MethodError, match="got 'depth': none has it"):
+            ek.explain(model, x, 0, ["saliency", "smoothgrad"], depth=3)
+
+    def test_a_baseline_per_image_follows_its_image_into_chunks(self):
+        model, x = toy_models()["plain"]
+        baseline = torch.rand_like(x)
+        for method in ("integrated_gradients", "deeplift", "occlusion"):
+            found = ek.explain(model, x, 1, method, baseline=baseline, batch_size=3)
+            alone = ek.explain(model, x[3:], 1, method, baseline=baseline[3])
+            torch.testing.assert_close(
+                found.attribution[3:], alone.attribution, rtol=1e-4, atol=1e-7
+            )
+        with pytest.raises(MethodError, match="baseline: expected one for all images or one per"):
+            ek.explain(model, x, 1, "deeplift", baseline=baseline[:3])

@@ -116,7 +116,14 @@ def run_at(
 
     Raises:
         ModelError: No such layer, or its output has no batch axis.
+        MethodError: A method that itself looks at a layer.
     """
+    for method in methods:
+        if _has_layer(method):
+            raise MethodError(
+                f"{type(method).__name__} looks at a layer of the whole model, and at= explains a "
+                "layer's output: leave out at="
+            )
     with failing_as_model_error(module, images):
         part = tail(module, layer, images)
     parts = []
@@ -131,6 +138,16 @@ def run_at(
         outcomes = run(methods, adapter, image, chosen, class_names)
         parts.append([replace(o, values=o.values.reshape(1, -1, *shape[1:])) for o in outcomes])
     return [joined(list(found)) for found in zip(*parts, strict=True)]
+
+
+def _has_layer(method: Method) -> bool:
+    """Whether a method, or one inside it, names a layer of its own."""
+    values = [(field.name, getattr(method, field.name)) for field in fields(method)]
+    return any(
+        name in {"layer", "layers"}
+        or (is_dataclass(value) and not isinstance(value, type) and _has_layer(value))
+        for name, value in values
+    )
 
 
 def run(

@@ -73,7 +73,8 @@ _EXPLANATION = _Form(
     "tensors",
     {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
     {
-        "method": str, "model": str, "layer": str | None, "seed": int | np.integer,
+        "method": str, "model": str, "layer": str | None, "at": str | None,
+        "expression": str | None, "seed": int | np.integer,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
     },
     ("class_names",),
@@ -223,6 +224,8 @@ def _check(form: _Form, fields: Mapping[str, Any]) -> None:
         tensor = fields[name]
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if name == "attribution" and fields["at"] is not None:
+            rank = tensor.ndim  # a layer's output has the axes that it has
         if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
             raise ValueError(
                 f"{name}: expected {rank} axes, number {axis + 1} of them that of the {first}, "

@@ -19,6 +19,7 @@ from explainkit.render.heatmap import (
     colour,
     masked,
     most_relevant,
+    over_pictures,
     picture,
     scale,
 )
@@ -67,7 +68,7 @@ def study_figure(
             per picture, or a normalisation of other channels.
     """
     rows = _Rows(explanation, labels)
-    maps = explanation.heatmap(reduce)
+    maps = over_pictures(explanation, reduce)
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
     width = rows.cell
     widths = [width, _BARS, *[width + _SCALE] * len(scaled), width]
@@ -100,7 +101,7 @@ def plot(
     """
     rule = Scaling.parse(scaling)
     rows = _Rows(explanation, None)
-    maps = explanation.heatmap(reduce)
+    maps = over_pictures(explanation, reduce)
     scaled = scale(maps, rule)
     sheet = rows.sheet([rows.cell, _BARS, rows.cell + _SCALE, rows.cell], [scaled])
     for row, image in enumerate(rows.images):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
+from explainkit.types import Explanation, Reduce
 
 Kind = Literal["max", "percentile", "cumulative"]
 Sign = Literal["signed", "positive", "absolute"]
@@ -264,3 +265,29 @@ def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.fl
     faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
     shown: NDArray[np.float64] = np.where(kept[..., None], rgb, faded)
     return shown
+
+
+def over_pictures(explanation: Explanation, reduce: Reduce = "sum") -> Tensor:
+    """Maps with a value for every pixel: of a layer's output the value of the cell over it.
+
+    Args:
+        explanation: Whose maps.
+        reduce: How channels become one.
+
+    Returns:
+        ``[batch, height, width]`` of the pictures, in the method's own unit.
+
+    Raises:
+        RenderError: The layer that was explained has no places.
+    """
+    if explanation.attribution.ndim != 4:
+        raise RenderError(
+            "expected maps [batch, channel, height, width], got "
+            f"{list(explanation.attribution.shape)} at {explanation.at}: a layer without places "
+            "can't be laid over pictures"
+        )
+    maps = explanation.heatmap(reduce).detach()
+    height, width = explanation.inputs.shape[-2:]
+    rows = torch.arange(height, device=maps.device) * maps.shape[1] // height
+    columns = torch.arange(width, device=maps.device) * maps.shape[2] // width
+    return maps[:, rows[:, None], columns]

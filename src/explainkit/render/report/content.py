@@ -10,7 +10,7 @@ from torch import Tensor
 
 from explainkit.errors import RenderError
 from explainkit.render.figure import parameters
-from explainkit.render.heatmap import Scaling, picture, scale
+from explainkit.render.heatmap import Scaling, over_pictures, picture, scale
 from explainkit.types import Explanation, Reduce
 
 SCALINGS = ("percentile:99", "percentile:97", "max", "cumulative:2")
@@ -112,12 +112,11 @@ def gather(
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
     drawn = [picture(one, first.mean, first.std) for one in first.inputs]
     readings, reading = _readings(explanations, known)
-    shape = first.inputs.shape[-2:]
     return Content(
         explanations=explanations,
         images=[np.rint(image * 255).astype(np.uint8) for image, _ in drawn],
         remark="; ".join(dict.fromkeys(remark for _, remark in drawn if remark)),
-        maps=[_map(one, reduce, *shape) for one in explanations],
+        maps=[over_pictures(one, reduce).cpu().double().numpy() for one in explanations],
         readings=readings,
         reading=reading,
         labels=known,
@@ -125,24 +124,6 @@ def gather(
         if names
         else [f"picture {i}" for i in range(count)],
     )
-
-
-def _map(one: Explanation, reduce: Reduce, height: int, width: int) -> NDArray[np.float64]:
-    """A map ``[batch, height, width]``; each pixel has the value of the layer's cell over it.
-
-    Raises:
-        RenderError: The layer that was explained has no places.
-    """
-    if one.attribution.ndim != 4:
-        raise RenderError(
-            f"expected maps [batch, channel, height, width], got {list(one.attribution.shape)} at "
-            f"{one.at}: a layer without places can't be laid over pictures"
-        )
-    values = one.heatmap(reduce).detach().cpu().double().numpy()
-    rows = np.arange(height) * values.shape[1] // height
-    columns = np.arange(width) * values.shape[2] // width
-    found: NDArray[np.float64] = values[:, rows[:, None], columns]
-    return found
 
 
 def explained_class(one: Explanation, row: int) -> int | None:
