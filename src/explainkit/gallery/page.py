@@ -51,7 +51,7 @@ def _shown(output: Mapping[str, str], alt: str) -> str:
     match output["kind"]:
         case "figure":
             words = alt.replace("[", "(").replace("]", ")")
-            return f'![{words}]({output["file"]}){{ width="{output["width"]}" loading=lazy }}'
+            return f'![{words}]({output["file"]}){{ width="{output["width"]}" }}'
         case "page":
             return f"[Open the report]({output['file']}){{ .md-button }}"
         case "table":
@@ -106,7 +106,8 @@ def thumbnail(figure: Path, path: Path) -> None:
         high = min(round(image.width * height / width), image.height - top)
         left = max(0, image.width - round(high * width / height))
         gaps = (grey[top : top + high] > 250).all(0)[left:].nonzero()[0]
-        if left and len(gaps):
+        # a gap far away would leave too little
+        if left and len(gaps) and gaps[0] < (image.width - left) / 2:
             left += int(gaps[0])
         part = image.convert("RGB").crop((left, top, image.width, top + high))
         found = ImageOps.pad(part, _THUMBNAIL, Image.Resampling.LANCZOS, color="white")
