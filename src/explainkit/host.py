@@ -140,7 +140,7 @@ def run_at(
     return [joined(list(found)) for found in zip(*parts, strict=True)]
 
 
-def _has_layer(method: Method) -> bool:
+def _has_layer(method: Any) -> bool:
     """Whether a method, or one inside it, names a layer of its own."""
     values = [(field.name, getattr(method, field.name)) for field in fields(method)]
     return any(

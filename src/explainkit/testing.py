@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from explainkit.outputs import as_scores
 from explainkit.api import explain, load_method, method_name
 from explainkit.errors import ExplainkitError, ExplainkitWarning
+from explainkit.outputs import as_scores
 from explainkit.types import Method
 
 SHAPE = (3, 12, 10)

@@ -293,7 +293,9 @@ class TestWords:
         rows = [replace(one, class_name="happy"), one]
         text = " ".join(sentences.about_parts(EN, {"explainkit/saliency": rows}))
         assert said in text
-        assert ("own map has more than another's, beyond the interval, for Happy" in text) == (gain[0] > 0)
+        assert ("own map has more than another's, beyond the interval, for Happy" in text) == (
+            gain[0] > 0
+        )
         assert ("It has less, beyond the interval, for Happy" in text) == (gain[1] < 0)
         assert "more than the area would give" in text
 
