@@ -105,7 +105,7 @@ def thumbnail(figure: Path, path: Path) -> None:
         top = _HEADLINE if image.height > 3 * _HEADLINE else 0
         high = min(round(image.width * height / width), image.height - top)
         left = max(0, image.width - round(high * width / height))
-        gaps = (grey[top : top + high] > 250).all(0)[left:].nonzero()[0]
+        gaps = np.flatnonzero(grey[top : top + high, left:].min(0) > 250)
         # a gap far away would leave too little
         if left and len(gaps) and gaps[0] < (image.width - left) / 2:
             left += int(gaps[0])
