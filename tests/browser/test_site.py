@@ -36,6 +36,7 @@ def host():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
