@@ -75,5 +75,5 @@ $(VENV)/.lint: $(VENV)/.test
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.demo
-	$(PIP) -e '.[docs]'
+	$(PIP) -e '.[docs,superpixels]'
 	touch $@
