@@ -74,8 +74,8 @@ confusion_figure(
 
 # %% On photographs
 # FER2013 can't be passed on, so this is not run here: it is the CNN's matrix on the 3,589 pictures
-# of PublicTest, as its model card gives it. Fear is read as sad nearly as often as rightly; happy
-# and surprise are told apart best.
+# of PublicTest, as its model card gives it. Fear is told apart worst, and taken for sad most often;
+# happy and surprise are told apart best.
 #
 # Alt: The CNN's confusion matrix on FER2013's PublicTest: a diagonal that is strong for happy and
 # surprise, weak for fear and disgust; fear is often read as sad or neutral, disgust as angry.
@@ -83,7 +83,7 @@ import re
 from importlib.resources import files
 
 card = (files("explainkit_fer_hw3") / "weights/cnn.md").read_text(encoding="utf-8")
-table = card.partition("PublicTest, rows true")[2].partition("Folding")[0]
+table = card.partition("PublicTest, rows true")[2].partition("\n## ")[0]
 counts = [list(map(int, re.findall(r"\d+", line))) for line in table.splitlines()]
 counts = torch.tensor([row for row in counts if len(row) == 7])
 accuracy = float(counts.diag().sum() / counts.sum())
