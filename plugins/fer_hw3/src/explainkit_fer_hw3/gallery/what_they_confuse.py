@@ -84,7 +84,8 @@ from importlib.resources import files
 
 card = (files("explainkit_fer_hw3") / "weights/cnn.md").read_text(encoding="utf-8")
 table = card.partition("PublicTest, rows true")[2].partition("\n## ")[0]
-counts = [list(map(int, re.findall(r"\d+", line))) for line in table.splitlines()]
+rows = [line for line in table.splitlines() if line.startswith("|")]
+counts = [list(map(int, re.findall(r"\d+", line))) for line in rows]
 counts = torch.tensor([row for row in counts if len(row) == 7])
 accuracy = float(counts.diag().sum() / counts.sum())
 matrix_figure(
