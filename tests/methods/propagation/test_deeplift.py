@@ -54,7 +54,7 @@ def test_products_share_by_the_average_of_the_other():
         def forward(self, x):
             return x[:, :1].flatten(1) * x[:, 1:].flatten(1)
 
-    x, b = torch.rand(2, 2, 1, 1), torch.rand(2, 1, 1)
+    x, b = torch.rand(2, 2, 1, 1) + 1.5, torch.rand(2, 1, 1)
     e = ek.explain(Gate().eval(), x, 0, "deeplift", baseline=b)
     mean = (x + b) / 2
     wanted = (x - b) * mean.flip(1)  # the Shapley values of a product of two
