@@ -33,8 +33,27 @@ class _Rectified:
         return found, "gradient"
 
 
+def _walked(model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified) -> Attribution:
+    values, diagnostics, _ = walk(model, inputs, target, rules)
+    return Attribution(values, diagnostics=diagnostics)
+
+
 @dataclass(frozen=True)
-class GuidedBackprop:
+class _Rectifying:
+    """What both methods declare."""
+
+    uncovered: Uncovered = "error"
+
+    def __post_init__(self) -> None:
+        check_uncovered(self.uncovered)
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, without values."""
+        return Needs(values=frozenset())
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(_Rectifying):
     """The gradient, cut to its positive part at every activation on the way back.
 
     ``g_in = f'(x) · max(g_out, 0)`` at each activation f, which for a rectifier is
@@ -61,24 +80,14 @@ class GuidedBackprop:
         {'rectified gradient': 2}
     """
 
-    uncovered: Uncovered = "error"
-
-    def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, without values."""
-        return Needs(values=frozenset())
-
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("guided_backprop", through=True, uncovered=self.uncovered)
-        values, diagnostics, _ = walk(model, inputs, target, rules)
-        return Attribution(values, diagnostics=diagnostics)
+        return _walked(model, inputs, target, rules)
 
 
 @dataclass(frozen=True)
-class Deconvnet:
+class Deconvnet(_Rectifying):
     """A network run backwards, its activations applied to what comes back.
 
     ``g_in = max(g_out, 0)`` at each activation, whatever its input was; the plain gradient
@@ -99,17 +108,7 @@ class Deconvnet:
         {'rectified': 2}
     """
 
-    uncovered: Uncovered = "error"
-
-    def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, without values."""
-        return Needs(values=frozenset())
-
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("deconvnet", through=False, uncovered=self.uncovered)
-        values, diagnostics, _ = walk(model, inputs, target, rules)
-        return Attribution(values, diagnostics=diagnostics)
+        return _walked(model, inputs, target, rules)
