@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import explainkit as ek
 import explainkit_fer_hw3
 from explainkit.errors import ModelError, UnknownNameError
-from explainkit_fer_hw3.models import build_cnn, build_dnn, packaged_weights
+from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn, packaged_weights
 
 WEIGHTS = Path(explainkit_fer_hw3.__file__).parent / "weights"
 
@@ -31,6 +31,22 @@ def test_the_convolutions():
     assert [c.padding for c in convolutions] == [(1, 1)] + [(0, 0)] * 5
     linear = [m.in_features for m in build_dnn() if isinstance(m, torch.nn.Linear)]
     assert linear == [2304, 1216, 1024, 768, 200]
+
+
+@pytest.mark.parametrize(("name", "build"), [("cnn", build_cnn), ("dnn", build_dnn)])
+def test_reach_is_what_the_output_depends_on(name, build):
+    reach = REACH[name]
+    torch.manual_seed(0)
+    model = build().double().eval()
+    images = torch.randn(4, 1, 48, 48, dtype=torch.float64, requires_grad=True)
+    model(images).sum().backward()
+    touched = images.grad.abs().sum((0, 1)) > 0
+    assert touched[reach - 1].any()
+    assert touched[:, reach - 1].any()
+    assert not touched[reach:].any()
+    assert not touched[:, reach:].any()
+    if reach < 48:
+        torch.testing.assert_close(model(images), model(images[..., :reach, :reach]))
 
 
 @pytest.mark.parametrize("name", ["cnn", "dnn"])

@@ -16,6 +16,10 @@ from explainkit_fer_hw3.faces import CLASS_NAMES
 MEAN, STD = 0.5077, 0.2550
 """Of FER2013's training pictures, in units of pixel / 255."""
 
+REACH = {"cnn": 43, "dnn": 48}
+"""Rows and columns, from the upper left, that a network's output depends on: the CNN's poolings
+drop the last row and column of odd maps, which adds up to five pixels that it never sees."""
+
 
 def build_cnn() -> nn.Sequential:
     """Six 3×3 convolutions of 128-128-256-256-512-512 channels, then 2048-128-64-7.
