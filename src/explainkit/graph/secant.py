@@ -19,16 +19,26 @@ SMALL = 1e-10
 
 def unary(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Tensor:
     """``g · Δy / Δx``; the gradient where ``x`` hardly changes."""
+    if record.name == "relu":
+        return _relu(record.tensors[0], base.tensors[0], gradient)
     change = record.tensors[0] - base.tensors[0]
     still = change.abs() < SMALL
     found = (record.output - base.output).div_(change.masked_fill_(still, 1.0)).mul_(gradient)
     if not still.any():
         return found
-    if record.name == "relu":
-        own = gradient * (record.tensors[0] > 0)
-    else:
-        own = next(g for g in operator.gradient(gradient) if g is not None)
+    own = next(g for g in operator.gradient(gradient) if g is not None)
     return torch.where(still, own, found)
+
+
+def _relu(x: Tensor, x_base: Tensor, gradient: Tensor) -> Tensor:
+    """``Δy / Δx`` of a ReLU is ``max(x, x₀) / |x − x₀|`` between 0 and 1.
+
+    Where nothing changes, the quotient is ±∞, which the bounds make the gradient: 0 or 1. It runs
+    half as often over memory as the general form, on the largest maps of a network.
+    """
+    change = (x - x_base).abs_()
+    found = torch.maximum(x, x_base).div_(change).clamp_(0, 1)
+    return found.nan_to_num_(0.0).mul_(gradient)  # 0 / 0 at x = x₀ = 0
 
 
 def product(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
@@ -149,7 +159,7 @@ def _to_winner(
     """Scatters the multipliers along the last axis."""
     first = out <= out_base if smallest else out >= out_base
     chosen = torch.where(first, places, places_base.expand_as(places))
-    change = (x - x_base).gather(-1, chosen)
+    change = x.gather(-1, chosen) - x_base.expand_as(x).gather(-1, chosen)
     still = change.abs() < SMALL
     multiplier = torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, change))
     return torch.zeros_like(x).scatter_add_(-1, chosen, gradient * multiplier)
