@@ -7,7 +7,7 @@ SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-transformers quick lint type docs docs-serve bench clean
+.PHONY: help demo test test-browser chromium test-transformers quick lint type docs docs-serve bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -21,8 +21,14 @@ test: $(VENV)/.test ## Install what tests need and run them all
 quick: $(VENV)/.test ## The tests without the slow ones
 	$(BIN)/python -m pytest -m 'not slow and not browser'
 
-test-browser: docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
+test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/browser
+
+chromium:
+	@{ command -v chromium && command -v chromedriver; } > /dev/null \
+	|| { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
+	|| { echo "expected chromium and chromedriver on PATH, and apt-get did not install them:" \
+	"do it as an administrator (Debian: apt-get install chromium chromium-driver)" >&2; exit 1; }
 
 test-transformers: $(VENV)/.transformers ## The architectures of the transformers package
 	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
@@ -61,7 +67,6 @@ $(VENV)/.test: $(VENV)/.demo
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test
-	command -v chromium chromedriver > /dev/null || apt-get install -y chromium chromium-driver
 	$(PIP) -e '.[browser]'
 	$(PIP) --no-deps axe-playwright-python  # for the axe-core inside; it would bring a browser
 	touch $@

@@ -42,12 +42,13 @@ class Linear:
         found: Tensor = self.record.argument(place)
         return found
 
-    def forward(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        """The layer with another input and other weights, without its bias."""
+    def forward(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layer with another input, other weights and another bias, or none."""
         if self.record.name == "convolution":
-            found: Tensor = torch.ops.aten.convolution(inputs, weight, None, *self._geometry())
+            flat = None if bias is None else bias.flatten()
+            found: Tensor = torch.ops.aten.convolution(inputs, weight, flat, *self._geometry())
             return found
-        return inputs @ weight
+        return inputs @ weight if bias is None else inputs @ weight + bias
 
     def backward(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """The transpose of `forward`, like the inputs."""
@@ -85,6 +86,17 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
 
+def _mixed(x: Tensor) -> bool:
+    """Whether an input has values below zero."""
+    return bool(x.amin() < 0)
+
+
+def _part(bias: Tensor | None, positive: bool) -> Tensor | None:
+    if bias is None:
+        return None
+    return bias.clamp(min=0) if positive else bias.clamp(max=0)
+
+
 def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float) -> Tensor:
     """``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``."""
     size = layer.output.abs()
@@ -104,23 +116,22 @@ def alpha_beta_rule(
     x, w = layer.inputs, layer.weight
     relevance = gradient * layer.output
     plus, minus = w.clamp(min=0), w.clamp(max=0)
-    mixed = bool((x < 0).any())
+    mixed = _mixed(x)
     x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
     b = layer.bias if bias else None
 
-    def share(positive: bool, factor: float) -> Tensor:
+    def share(*, positive: bool) -> Tensor:
         one, other = (plus, minus) if positive else (minus, plus)
-        z = layer.forward(x_plus, one)
+        z = layer.forward(x_plus, one, _part(b, positive))
         if mixed:
-            z = z + layer.forward(x_minus, other)
-        if b is not None:
-            z = z + (b.clamp(min=0) if positive else b.clamp(max=0))
-        ratio = factor * relevance / stabilised(z, epsilon)
+            z += layer.forward(x_minus, other)
+        z = stabilised(z, epsilon)
+        ratio = torch.div(relevance, z, out=z)
         found = layer.backward(ratio, one)
         return torch.where(x < 0, layer.backward(ratio, other), found) if mixed else found
 
-    found = share(positive=True, factor=alpha)
-    return found - share(positive=False, factor=beta) if beta else found
+    found = share(positive=True)
+    return alpha * found - beta * share(positive=False) if beta else found
 
 
 def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) -> Tensor:
@@ -133,7 +144,7 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
     x, w, z = layer.inputs, layer.weight, layer.output
     relevance = gradient * z
     plus, minus = w.clamp(min=0), w.clamp(max=0)
-    mixed = bool((x < 0).any())
+    mixed = _mixed(x)
     x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
     found = torch.zeros_like(x)
     for sign in (1, -1):
@@ -141,12 +152,9 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
         if not here.any():
             continue
         favoured, other = (plus, minus) if sign > 0 else (minus, plus)
-        boosted = layer.forward(x_plus, favoured)
+        boosted = layer.forward(x_plus, favoured, _part(layer.bias, sign > 0))
         if mixed:
-            boosted = boosted + layer.forward(x_minus, other)
-        if layer.bias is not None:
-            b = layer.bias
-            boosted = boosted + (b.clamp(min=0) if sign > 0 else b.clamp(max=0))
+            boosted += layer.forward(x_minus, other)
         ratio = here / stabilised(z + gamma * boosted, epsilon)
         part = layer.backward(ratio, w + gamma * favoured)
         if mixed:

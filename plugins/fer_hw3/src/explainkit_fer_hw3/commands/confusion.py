@@ -1,6 +1,9 @@
 """``confusion``: what a network mistakes for what, and what it saw in the mistakes."""
 
+import csv
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +50,7 @@ def confusion(
     """
     from explainkit.parameters import parse_params
     from explainkit.render.figure import matrix_figure, save_figure
+    from explainkit.storage import write_atomically
     from explainkit_fer_hw3.scores import most_confused
     from explainkit_fer_hw3.study.confusions import explain_confusion
 
@@ -60,6 +64,8 @@ def confusion(
     figure = save_figure(
         matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
     )
+    numbers = out / f"{stem}.csv"
+    write_atomically(numbers, _csv(reading.counts.tolist(), faces.class_names))
     rows = []
     for mistake in most_confused(reading.counts, faces.class_names, pairs):
         row = {
@@ -92,6 +98,7 @@ def confusion(
             "shares": shares,
             "confusions": rows,
             "figure": str(figure),
+            "csv": str(numbers),
         }
         typer.echo(json.dumps(facts))
         return
@@ -105,7 +112,16 @@ def confusion(
     for row in rows:
         drawn = f" Drawn: {row['figure']}" if examples else ""
         typer.echo(f"{row['words']}.{drawn}")
-    typer.echo(f"drawn: {figure}")
+    typer.echo(f"drawn: {figure}; counted: {numbers}")
+
+
+def _csv(counts: list[list[int]], names: Sequence[str]) -> bytes:
+    """The matrix as a table, with the classes at its head and at its left."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["true \\ read as", *names])
+    table.writerows([name, *row] for name, row in zip(names, counts, strict=True))
+    return text.getvalue().encode()
 
 
 def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:
