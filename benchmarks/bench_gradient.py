@@ -12,15 +12,15 @@ plugin's CNN with random weights: speed does not depend on what they are.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import captum.attr
 import torch
 from memory import peak_mb
+from timing import Calls, interleaved
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -61,10 +61,8 @@ def forward_too(model: nn.Module, images: Tensor, target: Tensor) -> None:
         model(images)
 
 
-def candidates(
-    model: nn.Sequential, images: Tensor, target: Tensor
-) -> dict[str, dict[str, Callable[[], object]]]:
-    def ours(method: str, **params: object) -> Callable[[], object]:
+def candidates(model: nn.Sequential, images: Tensor, target: Tensor) -> dict[str, Calls]:
+    def ours(method: str, **params: object) -> Callable[[], Any]:
         return lambda: ek.explain(model, images, target, method, **params)
 
     saliency = captum.attr.Saliency(model)
@@ -157,18 +155,6 @@ def prepare(batch: int) -> tuple[nn.Sequential, Tensor, Tensor]:
     return model, torch.rand(batch, 1, 48, 48), torch.arange(batch) % 7
 
 
-def seconds(method: str, batch: int, rounds: int) -> dict[str, float]:
-    calls = candidates(*prepare(batch))[method]
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def peak(method: str, batch: int, name: str) -> float:
     """Megabytes above the level before the call; the process is fresh."""
     model, images, target = prepare(batch)
@@ -197,7 +183,8 @@ def main() -> None:
     for method in candidates(*prepare(1)):
         if options.only and method not in options.only:
             continue
-        times = seconds(method, options.batch, options.rounds)
+        calls = candidates(*prepare(options.batch))[method]
+        times = interleaved(calls, options.rounds)
         for name, value in times.items():
             command = [sys.executable, __file__, "--batch", str(options.batch), "--peak", method]
             memory = subprocess.run([*command, name], capture_output=True, text=True, check=True)

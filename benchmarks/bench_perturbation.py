@@ -8,13 +8,12 @@ curve: the root-mean-square error of Shapley estimators to a long run, against t
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 
 import captum.attr
 import networks
 import torch
+from timing import Calls, interleaved
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -28,8 +27,6 @@ from explainkit_fer_hw3.models import build_cnn
 CELLS = 7
 SAMPLES = 512
 TUNED = 64  # images at once that Captum is fastest with
-
-Calls = dict[str, Callable[[], Tensor]]
 
 
 def bare(model: nn.Module, images: Tensor, forwards: int) -> Tensor:
@@ -159,15 +156,12 @@ def sharing(model: nn.Module, image: Tensor) -> None:
 
 
 def compare(calls: Calls, rounds: int) -> list[dict[str, object]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
     maps: dict[str, Tensor] = {}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            maps[name] = call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
+
+    def keeping(name: str) -> Callable[[], None]:
+        return lambda: maps.update({name: calls[name]()})
+
+    seconds = interleaved({name: keeping(name) for name in calls}, rounds)
     rows: list[dict[str, object]] = []
     for name, value in seconds.items():
         row: dict[str, object] = {"what": name, "seconds": value}

@@ -4,12 +4,11 @@ Rounds are interleaved, the median is taken, a warm-up round is dropped; ours is
 call, tracing included. The floor counts the multiply-adds of the box that each window reaches, all
 that an exact method must do; the bound is its inverse. ``bare`` runs the network on every occluded
 picture and does nothing else, as it comes and with channels last in memory. pytorch-grad-cam is
-measured where it is installed (bench_cam.py says how).
+measured where it is installed (parity.py says how).
 """
 
 import argparse
 import importlib.util
-import statistics
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import captum.attr
 import torch
 from memory import peak_mb
 from networks import mobilenet_v2, resnet50, vgg16
+from peer_rows.gradcam_rows import CAMS, peer_map, scaled
+from timing import Calls, interleaved
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -83,7 +84,7 @@ def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
     return left / whole
 
 
-def candidates(name: str, window: int, stride: int) -> dict[str, Callable[[], object]]:
+def candidates(name: str, window: int, stride: int) -> Calls:
     model, image, batch = prepare(name)
     windows = Windows(image.shape[2:], (window, window), (stride, stride))
     captums = captum.attr.Occlusion(model)
@@ -98,17 +99,6 @@ def candidates(name: str, window: int, stride: int) -> dict[str, Callable[[], ob
         ),
         "explainkit": lambda: ek.explain(model, image, 0, "occlusion", **sliding),
     }  # fmt: skip
-
-
-def median_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peak(name: str, window: int, stride: int, what: str) -> float:
@@ -139,7 +129,7 @@ def occlusion(name: str, window: int, stride: int, rounds: int) -> None:
     model, image, _ = prepare(name)
     windows = Windows(image.shape[2:], (window, window), (stride, stride))
     share = floor(model, image, windows)
-    times = median_seconds(candidates(name, window, stride), rounds)
+    times = interleaved(candidates(name, window, stride), rounds)
     print(
         f"\n{name}, window {window}, stride {stride}: {len(windows)} places, floor {share:.3f} "
         f"(bound {1 / share:.1f}), largest difference {difference(name, window, stride):.1e}"
@@ -152,33 +142,18 @@ def occlusion(name: str, window: int, stride: int, rounds: int) -> None:
         )
 
 
-def peer_cam(name: str, model: nn.Module, layer: str, images: Tensor) -> tuple[float, Tensor]:
-    """Seconds and map of pytorch-grad-cam, which is too slow here for more than one call."""
-    import pytorch_grad_cam
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    cam = getattr(pytorch_grad_cam, name)(model, [model.get_submodule(layer)])
-    start = time.perf_counter()
-    found = cam(images, [ClassifierOutputTarget(0)] * len(images))
-    return time.perf_counter() - start, torch.as_tensor(found)
-
-
-def scaled(maps: Tensor) -> Tensor:
-    """To [0, 1] after cutting to the positive part, as pytorch-grad-cam does."""
-    positive = maps.detach().clamp(min=0).flatten(1)
-    low, high = positive.amin(1, keepdim=True), positive.amax(1, keepdim=True)
-    return (positive - low) / (high - low).clamp(min=1e-7)
-
-
-def beside_peer(name: str, model: nn.Module, images: Tensor, ours: float, **options: bool) -> None:
+def beside_peer(method: str, model: nn.Module, images: Tensor, ours: float, **fields: bool) -> None:
+    """One call of pytorch-grad-cam, which is too slow here for more."""
     if not HAS_PEER:
         print("  pytorch-grad-cam is not installed: its row is left out")
         return
-    method = {"AblationCAM": "ablation_cam", "ScoreCAM": "score_cam"}[name]
-    found = ek.explain(model, images, 0, method, **options)
+    found = ek.explain(model, images, 0, method, **fields)
     assert found.layer is not None
-    seconds, theirs = peer_cam(name, model, found.layer, images)
-    gap = float((scaled(found.attribution) - theirs.flatten(1)).abs().max())
+    target = torch.zeros(len(images), dtype=torch.int64)
+    start = time.perf_counter()
+    theirs = peer_map(CAMS[method], model, found.layer, images, target)
+    seconds = time.perf_counter() - start
+    gap = float((scaled(found.attribution) - theirs).abs().max())
     print(
         f"  pytorch-grad-cam, one call: {seconds:.2f} s ({seconds / ours:.1f} x), largest "
         f"difference of the scaled maps {gap:.1e}"
@@ -195,7 +170,7 @@ def ablation(name: str, pictures: int, rounds: int) -> None:
         with torch.inference_mode():
             model(image.repeat(batch, 1, 1, 1))
 
-    times = median_seconds(
+    times = interleaved(
         {"ours": lambda: ek.explain(model, images, 0, "ablation_cam"), "forward": forward}, rounds
     )
     channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"].sum())
@@ -205,7 +180,7 @@ def ablation(name: str, pictures: int, rounds: int) -> None:
         f"{pictures}: {times['ours']:.3f} s with {runs} runs of the tail, {full:.2f} s of bare "
         f"forwards ({full / times['ours']:.0f} x)"
     )
-    beside_peer("AblationCAM", model, images, times["ours"], relative=True)
+    beside_peer("ablation_cam", model, images, times["ours"], relative=True)
 
 
 def score_cam(rounds: int) -> None:
@@ -222,7 +197,7 @@ def score_cam(rounds: int) -> None:
             for part in masked.split(64):
                 model(part)
 
-    times = median_seconds(
+    times = interleaved(
         {"ours": lambda: ek.explain(model, image, 0, "score_cam"), "forwards": forwards}, rounds
     )
     print(
@@ -230,12 +205,14 @@ def score_cam(rounds: int) -> None:
         f"{times['ours']:.3f} s, {times['ours'] / times['forwards']:.3f} x the bare forwards of "
         f"those, {times['ours'] / times['forwards'] * runs / channels:.3f} x those of all"
     )
-    beside_peer("ScoreCAM", model, image, times["ours"], align_corners=True)
+    beside_peer("score_cam", model, image, times["ours"], align_corners=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--cams", action="store_true", help="leave occlusion out")
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -243,11 +220,15 @@ def main() -> None:
         print(peak(name, int(window), int(stride), what))
         return
     print(f"{options.rounds} interleaved rounds, 2 threads, torch {torch.__version__}")
-    for name, window, stride in CASES:
-        occlusion(name, window, stride, options.rounds)
+    for name, window, stride in [] if options.cams else CASES:
+        if name in options.only:
+            occlusion(name, window, stride, options.rounds)
     for name, pictures in (("FER CNN", 4), ("ResNet-50", 1)):
-        ablation(name, pictures, options.rounds)
-    score_cam(options.rounds)
+        if name in options.only:
+            ablation(name, pictures, options.rounds)
+    if "FER CNN" in options.only:
+        score_cam(options.rounds)
+    print(f"peak of the process {peak_mb():.0f} MB")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ tolerance, or one of ours is not the truth: then it says which and writes nothin
 """
 
 import argparse
-import importlib.util
 import platform
 import sys
 import warnings
@@ -21,18 +20,13 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+from peer_rows import captum_inner, captum_rows, gradcam_rows, wrong, zennit_rows
+from peer_rows.rows import RELATIVE, Row
+from peer_rows.wrong import Fault
 
-HERE = Path(__file__).parent
-if importlib.util.find_spec("torchvision") is None:
-    sys.path.insert(0, str(HERE / "stand_ins"))
+from explainkit import plugins
 
-from peer_rows import captum_inner, captum_rows, gradcam_rows, wrong, zennit_rows  # noqa: E402
-from peer_rows.rows import RELATIVE, Row  # noqa: E402
-from peer_rows.wrong import Fault  # noqa: E402
-
-from explainkit import plugins  # noqa: E402
-
-PAGE = HERE.parent / "docs/reference/parity.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/parity.md"
 PEERS = ("captum", "grad-cam", "zennit")
 
 INTRODUCTION = """\

@@ -74,20 +74,30 @@ def scaled(maps: Tensor) -> Tensor:
 def peer_map(
     name: str, model: Any, layer: str, x: Tensor, target: Tensor | None, **options: Any
 ) -> Tensor:
-    """The peer's map; one target per image, or its own choice."""
+    """The peer's map; one target per image, or its own choice.
+
+    Its object lives for this call only: while there is one, it keeps what the layer puts out in
+    every forward of the model, whoever runs it.
+    """
     cams = importlib.import_module("pytorch_grad_cam")
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
-    cam = getattr(cams, name)(model, [model.get_submodule(layer)], **options)
     chosen = None if target is None else [targets.ClassifierOutputTarget(int(t)) for t in target]
-    found = torch.as_tensor(cam(x.clone(), chosen)).double()
-    # its own release fails on gradients that are views, which ShapleyCAM's may be
-    cam.activations_and_grads.gradients.clear()
-    return found
+    layers = [] if name == "FullGrad" else [model.get_submodule(layer)]
+    with getattr(cams, name)(model, layers, **options) as cam:
+        # where the weights are frozen it finds no gradient unless the images want one
+        found = torch.as_tensor(cam(x.clone().requires_grad_(), chosen)).double()
+        # its own release fails on gradients that are views, which ShapleyCAM's may be
+        cam.activations_and_grads.gradients.clear()
+        return found
 
 
 def _cam(name: str, *, trained: bool = False) -> tuple[Tensor, Tensor]:
     model, x = faces() if trained else (cnn(curved=name == "shapleycam"), images())
-    layer, target = "15" if trained else LAST, predicted(model, x)
+    return beside(name, model, "15" if trained else LAST, x, predicted(model, x))
+
+
+def beside(name: str, model: Any, layer: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Our map, made comparable, and the peer's."""
     theirs = peer_map(CAMS[name], model, layer, x, target)
     signed = "eigen" in name or "kpca" in name
     layers = {"layer": layer} | ({} if signed else {"relu": True}) | FIELDS.get(name, {})
@@ -106,7 +116,7 @@ def _enlarged(
 ) -> Tensor:
     if "relu" in fields:
         return ek.explain(model, x, target, name, **fields).attribution
-    from explainkit.api import load_method
+    from explainkit.loading import load_method
     from explainkit.passes import activations, gradients
 
     method: Any = load_method(name, **fields)
