@@ -17,6 +17,7 @@ LAYERS = [
     {"passes"},
     {"methods", "plugins"},
     {"host", "weights", "parameters", "maximize"},
+    {"loading"},
     {"api"},
     {"testing", "scaffold", "doctor", "gallery"},
     {"cli", "__main__"},

@@ -16,27 +16,27 @@ from explainkit.hookspecs import hookimpl as hookimpl
 
 if TYPE_CHECKING:
     from explainkit.api import (
-        datasets as datasets,
-    )
-    from explainkit.api import (
         explain as explain,
-    )
-    from explainkit.api import (
-        load_dataset as load_dataset,
-    )
-    from explainkit.api import (
-        load_model as load_model,
     )
     from explainkit.api import (
         maximize as maximize,
     )
-    from explainkit.api import (
+    from explainkit.loading import (
+        datasets as datasets,
+    )
+    from explainkit.loading import (
+        load_dataset as load_dataset,
+    )
+    from explainkit.loading import (
+        load_model as load_model,
+    )
+    from explainkit.loading import (
         maximizers as maximizers,
     )
-    from explainkit.api import (
+    from explainkit.loading import (
         methods as methods,
     )
-    from explainkit.api import (
+    from explainkit.loading import (
         models as models,
     )
     from explainkit.types import Explanation as Explanation
@@ -47,14 +47,14 @@ __version__ = "0.1.0"
 _LAZY = {
     "Explanation": "explainkit.types",
     "Visualization": "explainkit.visualization",
-    "datasets": "explainkit.api",
+    "datasets": "explainkit.loading",
     "explain": "explainkit.api",
-    "load_dataset": "explainkit.api",
-    "load_model": "explainkit.api",
+    "load_dataset": "explainkit.loading",
+    "load_model": "explainkit.loading",
     "maximize": "explainkit.api",
-    "maximizers": "explainkit.api",
-    "methods": "explainkit.api",
-    "models": "explainkit.api",
+    "maximizers": "explainkit.loading",
+    "methods": "explainkit.loading",
+    "models": "explainkit.loading",
 }
 
 

@@ -1,9 +1,7 @@
 """The host: it resolves names, guards the model, runs a method, checks and records what came."""
 
 import dataclasses
-import difflib
 import platform
-import typing
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,130 +15,23 @@ from explainkit.errors import ExplainkitWarning, InputError, MethodError
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.host import run_all
 from explainkit.inputs import as_target, check_inputs, check_target
-from explainkit.outcome import Outcome
-from explainkit.types import (
-    Dataset,
-    DatasetSpec,
-    Explanation,
-    Explanations,
-    Method,
-    ModelSpec,
-    Target,
+from explainkit.loading import (
+    AnyMethod,
+    class_name,
+    is_method,
+    load_maximizer,
+    load_method,
+    load_model,
+    method_name,
+    method_params,
 )
-from explainkit.weights import build, load_file
+from explainkit.outcome import Outcome
+from explainkit.types import Dataset, Explanation, Explanations, Method, ModelSpec, Target
 
 if TYPE_CHECKING:
     from explainkit.maximize.problem import Maximizer
     from explainkit.maximize.request import Objective
     from explainkit.visualization import Visualization
-
-AnyMethod = str | Method | type[Method]
-"""A method, its class, or its registered name."""
-
-
-def methods() -> dict[str, str]:
-    """All saliency methods: qualified name to what it does in one line."""
-    return plugins.described("methods")
-
-
-def models() -> dict[str, str]:
-    """All models: qualified name to what it is in one line."""
-    return plugins.described("models")
-
-
-def datasets() -> dict[str, str]:
-    """All data sets: qualified name to what it is in one line."""
-    return plugins.described("datasets")
-
-
-def maximizers() -> dict[str, str]:
-    """All ways to maximise: qualified name to what it does in one line."""
-    return plugins.described("maximizers")
-
-
-def load_model(name: str | Path) -> nn.Module:
-    """Builds a registered model with its trained weights, or one from a file of weights.
-
-    Args:
-        name: ``"fer_hw3/cnn"``, or ``"cnn"`` while that is unique; or the path of a
-            ``.safetensors`` file whose metadata names its architecture
-            (``explainkit_model: fer_hw3/cnn``).
-
-    Returns:
-        The module in eval mode, float32, on the CPU, with its `ModelSpec` at ``.explainkit_spec``.
-
-    Raises:
-        UnknownNameError: No such model.
-        ModelError: The weights are missing, damaged, or of another architecture.
-    """
-    if Path(name).suffix or Path(name).is_file():
-        return load_file(Path(name))
-    registry = plugins.registry("models")
-    qualified = registry.qualify(str(name))
-    return build(qualified, typing.cast(ModelSpec, registry.get(qualified)))
-
-
-def load_dataset(
-    name: str, path: str | Path | None = None, split: str = "train", seed: int = 0
-) -> Dataset:
-    """Reads a registered data set.
-
-    Args:
-        name: ``"fer_hw3/fer2013"``, or ``"fer2013"`` while that is unique.
-        path: The file or folder; None for data that is embedded in its plugin.
-        split: One of the data set's splits; ``"all"`` is every picture.
-        seed: Of splits and pictures that are drawn at random.
-
-    Raises:
-        UnknownNameError: No such data set.
-        DatasetError: The data can't be read, or has no such split.
-    """
-    spec = typing.cast(DatasetSpec, plugins.registry("datasets").get(name))
-    return spec.load(None if path is None else Path(path), split, seed=seed)
-
-
-def load_method(method: str | Method | type[Method], **params: Any) -> Method:
-    """Makes a method from its name and its parameters.
-
-    Args:
-        method: A registered name, a class, or a method that only needs some fields changed.
-        **params: Its fields. A field that holds a method takes a name too.
-
-    Raises:
-        UnknownNameError: No such method.
-        MethodError: A parameter that the method doesn't have, or a value that it refuses.
-    """
-    kind: Any = plugins.registry("methods").get(method) if isinstance(method, str) else method
-    if not (_is_method(kind) or (isinstance(kind, type) and dataclasses.is_dataclass(kind))):
-        raise MethodError(
-            f"expected a method's name, or a dataclass that is called with a model, inputs and "
-            f"a target, got {method!r}"
-        )
-    _check_fields(kind, method_name(kind), params)
-    for name, value in params.items():
-        if isinstance(value, str) and _holds_method(kind, name):
-            params[name] = load_method(value)
-    made: Method = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
-    return made
-
-
-def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
-    """Refuses parameters that a dataclass doesn't have.
-
-    Raises:
-        MethodError: Names the nearest field.
-    """
-    known = {f.name for f in dataclasses.fields(kind) if f.init}
-    for param in params.keys() - known:
-        near = difflib.get_close_matches(param, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        fields = ", ".join(sorted(known)) or "no parameters"
-        raise MethodError(f"{name} takes {fields}, got {param!r}{hint}")
-
-
-def _holds_method(kind: Any, field: str) -> bool:
-    hints = typing.get_type_hints(kind if isinstance(kind, type) else type(kind))
-    return hints.get(field) is Method
 
 
 @overload
@@ -312,7 +203,7 @@ def _explanation(
         logits=outcome.logits,
         method=name,
         params=method_params(method),
-        model=registered or _class_name(type(module)),
+        model=registered or class_name(type(module)),
         layer=layer,
         at=at,
         expression=target_text,
@@ -391,7 +282,7 @@ def maximize(
     ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     kind = type(ready)
-    name = plugins.registry("maximizers").name_of(kind) or _class_name(kind)
+    name = plugins.registry("maximizers").name_of(kind) or class_name(kind)
     registered = getattr(module, "explainkit_name", None)
     found = visualize(
         module,
@@ -416,33 +307,9 @@ def maximize(
     return dataclasses.replace(
         found,
         maximizer=name,
-        model=registered or _class_name(type(module)),
+        model=registered or class_name(type(module)),
         versions=_versions(name, registered),
     )
-
-
-def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
-    """Makes a maximiser from its name and its parameters.
-
-    Args:
-        maximizer: A registered name, a class, or a maximiser that only needs some fields changed.
-        **params: Its fields.
-
-    Raises:
-        UnknownNameError: No such maximiser.
-        MethodError: A parameter that it doesn't have, or a value that it refuses.
-    """
-    registry = plugins.registry("maximizers")
-    kind: Any = registry.get(maximizer) if isinstance(maximizer, str) else maximizer
-    if not dataclasses.is_dataclass(kind) or not callable(kind):
-        raise MethodError(
-            "expected a maximiser's name, or a dataclass that is called with a problem, got "
-            f"{maximizer!r}"
-        )
-    of = kind if isinstance(kind, type) else type(kind)
-    _check_fields(kind, registry.name_of(of) or _class_name(of), params)
-    made: Any = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
-    return typing.cast("Maximizer", made)
 
 
 def _class_names(module: nn.Module) -> tuple[str, ...]:
@@ -462,32 +329,9 @@ def _seeded(method: Method, seed: int) -> Method:
         value = getattr(method, field.name)
         if field.name == "seed":
             changes["seed"] = seed
-        elif _is_method(value):
+        elif is_method(value):
             changes[field.name] = _seeded(value, seed)
     return dataclasses.replace(method, **changes) if changes else method
-
-
-def _is_method(value: object) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type) and callable(value)
-
-
-def method_name(method: Method | type[Method]) -> str:
-    """Qualified name of a method; module and class of one that isn't registered."""
-    kind = method if isinstance(method, type) else type(method)
-    return plugins.registry("methods").name_of(kind) or _class_name(kind)
-
-
-def method_params(method: Method) -> dict[str, Any]:
-    """A method's fields; a nested method is its name and its own fields."""
-    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
-    return {
-        name: {"method": method_name(value), **method_params(value)} if _is_method(value) else value
-        for name, value in fields.items()
-    }
-
-
-def _class_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _versions(method: str, model: str | None) -> dict[str, str]:

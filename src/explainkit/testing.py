@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from explainkit.api import explain, load_method, method_name
+from explainkit.api import explain
 from explainkit.errors import ExplainkitError, ExplainkitWarning
+from explainkit.loading import load_method, method_name
 from explainkit.outputs import as_scores
 from explainkit.types import Method
 

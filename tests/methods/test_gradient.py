@@ -118,10 +118,10 @@ class TestCaptum:
 )  # fmt: skip
 @pytest.mark.parametrize("model", MODELS)
 def test_conformance(name, model):
-    method = ek.api.load_method(name)
+    method = ek.loading.load_method(name)
     fields = {"samples": 5}
     few = {key: value for key, value in fields.items() if hasattr(method, key)}
-    check_method(ek.api.load_method(name, **few), {model: toy_models()[model]})
+    check_method(ek.loading.load_method(name, **few), {model: toy_models()[model]})
 
 
 @pytest.mark.parametrize("base", [InputXGradient(), IntegratedGradients(steps=4)])

@@ -8,7 +8,7 @@ class _CallablePackage(ModuleType):
     """Importing a method binds this package to ``explainkit.methods``, a public function's name."""
 
     def __call__(self) -> dict[str, str]:
-        from explainkit.api import methods
+        from explainkit.loading import methods
 
         return methods()
 

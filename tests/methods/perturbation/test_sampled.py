@@ -408,7 +408,7 @@ CONFORMING = {
 @pytest.mark.parametrize("name", CONFORMING)
 @pytest.mark.parametrize("kind", ["plain", "batch_norm", "tuple"])
 def test_conformance(name, kind):
-    check_method(ek.api.load_method(name, **CONFORMING[name]), {kind: toy_models()[kind]})
+    check_method(ek.loading.load_method(name, **CONFORMING[name]), {kind: toy_models()[kind]})
 
 
 @pytest.mark.parametrize(

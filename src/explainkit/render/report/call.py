@@ -81,7 +81,7 @@ def _made(name: str, params: Mapping[str, Any], imports: dict[str, None]) -> str
     """A method as an expression."""
     fields = [f"{field}={_value(value, imports)}" for field, value in _own(params)]
     if "/" in name:
-        imports["from explainkit.api import load_method"] = None
+        imports["from explainkit.loading import load_method"] = None
         return f"load_method({', '.join([repr(name), *fields])})"
     module, _, kind = name.rpartition(".")
     imports[f"from {module} import {kind}"] = None

@@ -128,7 +128,7 @@ def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Me
     from dataclasses import fields
 
     from explainkit import plugins
-    from explainkit.api import load_method
+    from explainkit.loading import load_method
     from explainkit.parameters import parse_params
 
     if len(names) < 2:
