@@ -1,5 +1,6 @@
 """The two networks are the study's, and their weights are the ones that were measured."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_packaged_weights(name):
     assert json.loads((WEIGHTS / "hashes.json").read_text())[file.name] in card
     for word in ("PublicTest", "Wilson", "Licence", "Intended use"):
         assert word.casefold() in card.casefold(), word
+
+
+def test_the_card_shows_the_measured_confusions():
+    """Both come from `explainkit run fer_hw3 confusion --data … --split public_test`."""
+    first, *rows = csv.reader((WEIGHTS / "cnn-confusion.csv").read_text().splitlines())
+    card = (WEIGHTS / "cnn.md").read_text()
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = [f"| | {' | '.join(first[1:])} |", "|---" * len(first) + "|", *lines]
+    assert "\n".join(lines) in card
+    counts = [list(map(int, row[1:])) for row in rows]
+    right = sum(row[i] for i, row in enumerate(counts))
+    total = sum(map(sum, counts))
+    assert f"| FER2013 PublicTest | {total:,} | {right / total:.4f} |" in card
 
 
 def test_the_networks_read_drawn_faces():

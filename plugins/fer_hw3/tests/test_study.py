@@ -15,6 +15,7 @@ from explainkit_fer_hw3.faces import ACTION_UNITS, CLASS_NAMES, PART_UNITS, PART
 from explainkit_fer_hw3.scores import most_confused
 from explainkit_fer_hw3.study.activations import activations
 from explainkit_fer_hw3.study.agreement import agreement, mcnemar, paired_difference
+from explainkit_fer_hw3.study.charts import curves_figure
 from explainkit_fer_hw3.study.confusions import explain_confusion
 from explainkit_fer_hw3.study.curves import packaged_history, read_history
 from explainkit_fer_hw3.study.parts import (
@@ -249,6 +250,22 @@ class TestCurves:
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(DatasetError, match=r"expected a history.csv at"):
             read_history(tmp_path / "none.csv")
+
+    def test_both_quantities_of_a_run_are_drawn(self, tmp_path):
+        path = tmp_path / "mine/history.csv"
+        path.parent.mkdir()
+        rows = "\n".join(f"{i},{2 / i},{0.1 * i},{3 / i},{0.05 * i}" for i in range(1, 5))
+        path.write_text(f"epoch,loss,accuracy,validation_loss,validation_accuracy\n{rows}\n")
+        curve = read_history(path)
+        drawn = curves_figure([curve], "accuracy", "loss").axes
+        assert [axes.get_title(loc="left") for axes in drawn] == ["mine: accuracy", "mine: loss"]
+        for axes, name in zip(drawn, ("accuracy", "loss"), strict=True):
+            training, validation = axes.lines
+            assert list(training.get_xdata()) == [1, 2, 3, 4]
+            assert tuple(training.get_ydata()) == curve.values[name]
+            assert tuple(validation.get_ydata()) == curve.values[f"validation_{name}"]
+            assert training.get_linestyle() != validation.get_linestyle() == "-"
+            assert axes.get_ylim()[0] == 0
 
     def test_weights_come_with_their_curves(self):
         """The study's point: by heart in training, below one half in validation."""

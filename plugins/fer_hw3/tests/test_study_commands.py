@@ -106,6 +106,12 @@ def test_confusion_explains_its_mistakes(csv, read):
     assert found["counts"] == [
         [int(((data.labels == i) & (dnn == j)).sum()) for j in range(7)] for i in range(7)
     ]
+    first, *rows = Path(found["csv"]).read_text().splitlines()
+    assert first == "true,angry,disgust,fear,happy,sad,surprise,neutral"
+    assert rows == [
+        ",".join([name, *map(str, counts)])
+        for name, counts in zip(data.class_names, found["counts"], strict=True)
+    ]
     assert len(found["confusions"]) == 2
     for row in found["confusions"]:
         (example,) = row["examples"]

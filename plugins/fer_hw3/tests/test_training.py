@@ -16,7 +16,6 @@ from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.augment import CELL, augmented
 from explainkit_fer_hw3.training.batches import Batches
 from explainkit_fer_hw3.training.batchnorm import KERNEL_NORM, folded, normalised
-from explainkit_fer_hw3.training.curves import curves_figure
 from explainkit_fer_hw3.training.recipe import (
     CNN_RECIPE,
     DNN_RECIPE,
@@ -422,16 +421,3 @@ class TestTraining:
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(StorageError, match="expected a checkpoint, got"):
             training.resume(tmp_path)
-
-
-def test_curves_show_what_was_recorded():
-    rows = [
-        {"epoch": i, "loss": 2 / i, "accuracy": 0.1 * i, "validation_loss": 3 / i,
-         "validation_accuracy": 0.05 * i} for i in range(1, 5)
-    ]  # fmt: skip
-    accuracy, loss = curves_figure(rows, "mine").axes
-    for axes, name in ((accuracy, "accuracy"), (loss, "loss")):
-        for line, key in zip(axes.lines, (name, f"validation_{name}"), strict=True):
-            assert list(line.get_xdata()) == [1, 2, 3, 4]
-            assert list(line.get_ydata()) == [row[key] for row in rows]
-            assert line.get_label() == ("validation" if "_" in key else "training")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from explainkit.errors import StorageError
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def confusion(
     """
     from explainkit.parameters import parse_params
     from explainkit.render.figure import matrix_figure, save_figure
-    from explainkit.storage import write_atomically
     from explainkit_fer_hw3.scores import most_confused
     from explainkit_fer_hw3.study.confusions import explain_confusion
 
@@ -64,8 +64,7 @@ def confusion(
     figure = save_figure(
         matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
     )
-    numbers = out / f"{stem}.csv"
-    write_atomically(numbers, _csv(reading.counts.tolist(), faces.class_names))
+    numbers = _save_counts(reading.counts.tolist(), faces.class_names, out / f"{stem}.csv")
     rows = []
     for mistake in most_confused(reading.counts, faces.class_names, pairs):
         row = {
@@ -115,13 +114,19 @@ def confusion(
     typer.echo(f"drawn: {figure}; counted: {numbers}")
 
 
-def _csv(counts: list[list[int]], names: Sequence[str]) -> bytes:
-    """The matrix as a table, with the classes at its head and at its left."""
+def _save_counts(counts: list[list[int]], names: Sequence[str], path: Path) -> Path:
+    """Writes the matrix as a table: rows are true classes, named at their left."""
+    from explainkit.storage import write_atomically
+
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["true \\ read as", *names])
+    table.writerow(["true", *names])
     table.writerows([name, *row] for name, row in zip(names, counts, strict=True))
-    return text.getvalue().encode()
+    try:
+        write_atomically(path, text.getvalue().encode())
+    except OSError as error:
+        raise StorageError(f"can't write {path}: {error.strerror or error}") from error
+    return path
 
 
 def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:

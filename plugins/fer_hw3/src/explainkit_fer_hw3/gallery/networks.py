@@ -67,7 +67,7 @@ from explainkit_fer_hw3.study.charts import curves_figure
 from explainkit_fer_hw3.study.curves import curves_of
 
 curves = curves_of(["cnn", "dnn"], [])
-curves_figure(curves)
+curves_figure(curves, "accuracy")
 
 # %%
 rows = []

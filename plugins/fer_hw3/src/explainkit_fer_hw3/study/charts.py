@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 from explainkit_fer_hw3.study.curves import Curve
@@ -18,24 +19,32 @@ _GRID = "#e6e7ee"
 
 
 @house_style()
-def curves_figure(curves: Sequence[Curve], what: str = "accuracy") -> Figure:
-    """Training (dashed) and validation (solid) of every run over the epochs, one panel per run.
+def curves_figure(
+    curves: Sequence[Curve],
+    *what: str,
+    title: str = "",
+    note: str = "dashed: training; solid: validation",
+) -> Figure:
+    """Training (dashed) and validation (solid) over the epochs, one panel per run and quantity.
 
     Args:
         curves: The runs.
-        what: ``accuracy`` or ``loss``.
+        what: ``accuracy``, ``loss`` or both.
+        title: By default the quantities.
+        note: How to read it.
     """
-    wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.74, 0.5
-    width = left + len(curves) * wide + (len(curves) - 1) * gap + 0.25
+    panels = [(curve, k, one) for k, curve in enumerate(curves) for one in what]
+    wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.8, 0.5
+    width = left + len(panels) * wide + (len(panels) - 1) * gap + 0.25
     height = head + high + foot
     figure = page(width, height)
-    _headline(figure, f"{what} over the epochs", "dashed: training; solid: validation", height)
-    for k, curve in enumerate(curves):
-        x = left + k * (wide + gap)
+    _headline(figure, title or f"{' and '.join(what)} over the epochs", note, height)
+    for place, (curve, k, one) in enumerate(panels):
+        x = left + place * (wide + gap)
         axes = figure.add_axes((x / width, foot / height, wide / width, high / height))
         _plain(axes)
         axes.grid(axis="y", color=_GRID, linewidth=0.6)
-        for column, dashes in ((what, (0, (3, 2))), (f"validation_{what}", "solid")):
+        for column, dashes in ((one, (0, (3, 2))), (f"validation_{one}", "solid")):
             values = curve.values.get(column)
             if values is None:
                 continue
@@ -44,10 +53,12 @@ def curves_figure(curves: Sequence[Curve], what: str = "accuracy") -> Figure:
                 curve.epochs, shown, color=COLOURS[k % len(COLOURS)], linewidth=1.5,
                 linestyle=dashes, marker="o", markersize=2.2, label=column.replace("_", " "),
             )  # fmt: skip
-        if what == "accuracy":
-            axes.set_ylim(0, 1)
+        axes.set_xlim(0, 1.02 * max(*curve.epochs, 2))
+        axes.set_ylim(0, 1 if one == "accuracy" else None)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("epoch", size=7, color=FAINT)
-        axes.set_title(fit_name(curve.name, wide, 7.5), size=7.5, color=INK, loc="left", pad=4)
+        name = curve.name if len(what) == 1 else f"{curve.name}: {one}"
+        axes.set_title(fit_name(name, wide, 7.5), size=7.5, color=INK, loc="left", pad=4)
     return figure
 
 
@@ -135,7 +146,8 @@ def _headline(figure: Figure, title: str, under: str, height: float) -> None:
     figure.text(
         0.15 / width, 1 - 0.18 / height, title, size=9.5, weight="bold", color=INK, va="center"
     )
-    figure.text(0.15 / width, 1 - 0.36 / height, under, size=7, color=FAINT, va="center")
+    under = fit(under, width - 0.3, 7, 2)
+    figure.text(0.15 / width, 1 - 0.3 / height, under, size=7, color=FAINT, va="top")
 
 
 def _plain(axes: Axes) -> None:

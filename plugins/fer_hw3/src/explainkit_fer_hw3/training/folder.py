@@ -14,8 +14,9 @@ from explainkit.errors import StorageError
 from explainkit.render.figure import save_figure
 from explainkit.storage import write_atomically
 from explainkit_fer_hw3.data import FaceDataset
+from explainkit_fer_hw3.study.charts import curves_figure
+from explainkit_fer_hw3.study.curves import Curve, read_history
 from explainkit_fer_hw3.training import checkpoint
-from explainkit_fer_hw3.training.curves import curves_figure
 from explainkit_fer_hw3.training.run import Training
 
 SAVE_EVERY = 180.0
@@ -121,19 +122,21 @@ def _write_results(training: Training, folder: Path) -> None:
         write_atomically(folder / HISTORY, text.getvalue().encode())
     except OSError as error:
         raise StorageError(f"can't write {folder / HISTORY}: {error.strerror or error}") from error
-    save_figure(_curves(training), folder / CURVES)
+    curve = read_history(folder / HISTORY, training.model)
+    save_figure(_curves(training, curve), folder / CURVES)
     training.save_weights(folder / f"{training.model}.safetensors")
 
 
-def _curves(training: Training) -> Figure:
+def _curves(training: Training, curve: Curve) -> Figure:
     recipe, last = training.recipe, training.history[-1]
     done = f"{last['epoch']} epochs" if last["epoch"] > 1 else "one epoch"
     title = f"{training.model}: validation accuracy {last['validation_accuracy']:.4f} after {done}"
-    note = "training: while it learns, with dropout"
+    note = "dashed: training, while it learns, with dropout"
     if recipe.augment or recipe.cells:
         note += ", on changed pictures"
     if recipe.smoothing:
         note += ", against smoothed labels"
+    note += "; solid: validation"
     if recipe.average:
-        note += "; validation: the averaged weights on plain pictures"
-    return curves_figure(training.history, title, note)
+        note += ", the averaged weights on plain pictures"
+    return curves_figure([curve], "accuracy", "loss", title=title, note=note)

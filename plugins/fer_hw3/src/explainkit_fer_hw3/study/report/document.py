@@ -290,4 +290,4 @@ def _filters(found: Findings, say: Language) -> Section:
 
 def _curves(curves: Sequence[Curve], name: str, caption: str) -> list[Picture]:
     drawn = [curve for curve in curves if curve.has("accuracy")]
-    return [Picture(name, png(curves_figure(drawn)), caption)] if drawn else []
+    return [Picture(name, png(curves_figure(drawn, "accuracy")), caption)] if drawn else []
