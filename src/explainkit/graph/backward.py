@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from explainkit.errors import MethodError
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import COPY_SLICES, Record, Trace, nodes_from
+from explainkit.graph.tape import COPY_SLICES, Record, Trace, name_of, nodes_from
 
 Gradients = Sequence[Tensor | None]
 
@@ -23,7 +23,7 @@ class Operator:
     Attributes:
         name: ``relu``, ``convolution``, …; the class of a Python function.
         node: Its autograd node.
-        record: Its call; None for a Python function.
+        record: Its call; None for a Python function, and for a view that never ran.
         users: Of every node of the forward how many use what it gave.
     """
 
@@ -175,8 +175,7 @@ def _pass(
     """One operator under the rules; a change in place reaches only the part that it changed."""
     record = trace.record_of(node)
     if record is None:
-        name = type(node).__name__.removesuffix("Backward")
-        operator = Operator(name, node, None, users)
+        operator = Operator(name_of(node, None), node, None, users)
         return operator, *rules(operator, gradients)
     if record.slot is None or node.name() != COPY_SLICES or record.name in SHAPES:
         operator = Operator(record.name, node, record, users)

@@ -19,7 +19,8 @@ ACTIVATIONS = _set(
 UNARY = ACTIVATIONS | _set(
     """
     exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal pow abs square clamp
-    clamp_min clamp_max sin cos erf atan sinh cosh asinh sign round floor ceil trunc
+    clamp_min clamp_max sin cos tan sinc asin acos atan sinh cosh asinh acosh atanh erf
+    erfc erfinv logit sign round floor ceil trunc frac nan_to_num
     """
 )
 """Elementwise functions of one tensor."""
@@ -66,7 +67,7 @@ SHAPES = _set(
 
 LINEAR = SHAPES | _set(
     """
-    add sub rsub neg sum mean cumsum constant_pad_nd reflection_pad1d reflection_pad2d
+    add addcdiv sub rsub neg sum mean lerp cumsum constant_pad_nd reflection_pad1d reflection_pad2d
     reflection_pad3d replication_pad1d replication_pad2d replication_pad3d avg_pool1d
     avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d
     adaptive_avg_pool2d upsample_nearest1d upsample_nearest2d upsample_nearest3d

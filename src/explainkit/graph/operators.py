@@ -24,7 +24,7 @@ def kind_of(operator: Operator) -> Kind:
     """What an operator is, given which of its inputs come from the image; "" if none knows it."""
     name, depends = operator.name, operator.depends
     if operator.record is None:
-        return ""
+        return "linear" if name == "as_strided" else ""
     both = sum(depends) > 1
     if name in LAYERS:
         factors = depends[:2] if name == "convolution" else depends[-2:]
@@ -33,6 +33,10 @@ def kind_of(operator: Operator) -> Kind:
         return "" if name == "convolution" else "product"
     if name == "mul":
         return "product" if both else "linear"
+    if name == "addcmul":
+        return "product" if all(depends[1:]) else "linear"
+    if name in {"addcdiv", "lerp"} and any(depends[2:]):
+        return ""  # in what they divide or mix by they are not linear
     if name == "div":
         return "quotient" if len(depends) > 1 and depends[1] else "linear"
     if name in NORMS | WARPS and any(depends[1:]):

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from explainkit.adapter import Adapter
 from explainkit.graph.backward import Coverage, Gradients, Operator
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import COPY_SLICES, Record, Trace, nodes_from, recording
+from explainkit.graph.tape import COPY_SLICES, Record, Trace, name_of, nodes_from, recording
 
 Rule = Callable[[Gradients, Gradients], Gradients]
 """From autograd's gradients of an operator's inputs, and those that arrived at its outputs, to the
@@ -65,9 +65,9 @@ class Ruled(Adapter):
         if hasattr(node, "variable"):
             return
         record = trace.record_of(node)
-        name = record.name if record is not None else type(node).__name__.removesuffix("Backward")
-        rule, what = self._rules(trace, Operator(name, node, record, users))
-        self.coverage.counts[name, what] += 1
+        operator = Operator(name_of(node, record), node, record, users)
+        rule, what = self._rules(trace, operator)
+        self.coverage.counts[operator.name, what] += 1
         if rule is None:
             return
         if record is not None and node.name() == COPY_SLICES and record.name not in SHAPES:

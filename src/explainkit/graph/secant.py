@@ -46,18 +46,13 @@ def product(operator: Operator, record: Record, base: Record, gradient: Tensor) 
     *offset, left, right = record.tensors
     *_, left_base, right_base = base.tensors
     left_mean, right_mean = (left + left_base) / 2, (right + right_base) / 2
-    if record.name == "mul":
-        found = [gradient * right_mean, gradient * left_mean]
-        shapes = [left.shape, right.shape]
-        return tuple(
-            _fit(g, shape) if wanted else None
-            for g, shape, wanted in zip(found, shapes, operator.depends, strict=True)
-        )
-    scaled = gradient * record.options.get("alpha", 1)
-    factors: Gradients = (
-        scaled @ right_mean.transpose(-1, -2),
-        left_mean.transpose(-1, -2) @ scaled,
-    )
+    elementwise = record.name in {"mul", "addcmul"}
+    scale = record.options.get("value" if elementwise else "alpha", 1)
+    scaled = gradient if scale == 1 else gradient * scale
+    if elementwise:
+        factors = (_fit(scaled * right_mean, left.shape), _fit(scaled * left_mean, right.shape))
+    else:
+        factors = (scaled @ right_mean.transpose(-1, -2), left_mean.transpose(-1, -2) @ scaled)
     if offset:
         own = _fit(gradient * record.options.get("beta", 1), offset[0].shape)
         return (own if operator.depends[0] else None, *factors)

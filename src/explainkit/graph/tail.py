@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
-from explainkit.graph.trace import How, Traced, holds_tensor, trace
+from explainkit.graph.trace import How, Traced, recall, trace
 from explainkit.guard import preserve_model
 from explainkit.layers import get_layer
 
@@ -29,11 +29,13 @@ class Tail:
         self.how: How = traced.how
         self.reasons = traced.reasons
 
-    def value(self, images: Tensor) -> Tensor:
+    def value(self, images: Tensor, known: Tensor | None = None) -> Tensor:
         """The layer's output for images, and what `run` uses of them from elsewhere.
 
         Args:
             images: ``[batch, channel, height, width]``.
+            known: The layer's output, where it has been computed already: nothing runs, unless
+                more than that is used.
 
         Returns:
             ``[batch, …]``; of a layer that puts out a tuple its first tensor.
@@ -69,7 +71,7 @@ class _Partial(Tail):
                 for source in node.all_input_nodes:
                     # sizes are counted anew: there may be more variants than images
                     new = source in changed or source not in per_image
-                    if new or not holds_tensor(traced.values[source]):
+                    if new or source not in traced.tensors:
                         run.add(source)
                     else:
                         kept.add(source)
@@ -81,10 +83,14 @@ class _Partial(Tail):
             if node in clean:
                 clean.update(node.all_input_nodes)
         self._prefix = [node for node in traced.nodes if node in clean]
-        self._values = {node: traced.values[node] for node in (start, *kept)}
-        self._count = len(traced.values[traced.image])
+        known = traced.values
+        self._values = {node: known[node] for node in (start, *kept) if node in known}
+        self._count = len(known[traced.image]) if known else 0
 
-    def value(self, images: Tensor) -> Tensor:
+    def value(self, images: Tensor, known: Tensor | None = None) -> Tensor:
+        if known is not None and not self._kept and isinstance(self._values[self._start], Tensor):
+            self._values, self._count = {self._start: known}, len(images)
+            return known
         values: dict[fx.Node, Any] = {self._traced.image: images}
         wanted = {self._start, *self._kept}
         self._values = {}
@@ -137,8 +143,10 @@ class _Whole(Tail):
         self._call = call
         self._images = images
 
-    def value(self, images: Tensor) -> Tensor:
+    def value(self, images: Tensor, known: Tensor | None = None) -> Tensor:
         self._images = images
+        if known is not None:
+            return known
         found: list[Tensor] = []
 
         def keep(first: Tensor) -> Tensor:
@@ -232,22 +240,35 @@ def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = No
     layer = layer.removeprefix("_orig_mod.")
     get_layer(model, layer)
     images = example[:2].detach()
+    traced = recall(model, images, layer)
+    if traced is not None and traced.how != "hooks":
+        again = _partial(traced, layer, call, images[:1])
+        if isinstance(again, _Partial):
+            return again
     traced = trace(model, images, layer=layer, keep=True)
     if traced.how == "hooks":
         return _Whole(traced, layer, _which(_calls(model, layer, images), layer, call), images)
+    return _partial(traced, layer, call, images)
+
+
+def _partial(traced: Traced, layer: str, call: int | None, images: Tensor) -> Tail:
+    """The tail of a traced model, if it gives the model's own numbers."""
+    model = traced.model
     place = _which(len(traced.layers[layer]), layer, call)
     partial = _Partial(traced, layer, place)
-    values = partial._first()
-    expected = traced.values[traced.output]
-    traced.values, traced.calls = {}, {}
     of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
-    try:
-        with preserve_model(model, as_is=True), torch.no_grad():
+    with preserve_model(model, as_is=True), torch.no_grad():
+        if traced.values:
+            expected, values = traced.values[traced.output], partial._first()
+            traced.values, traced.calls = {}, {}
+        else:
+            expected, values = pytree.tree_leaves(model(images.clone())), partial.value(images)
+        try:
             found = pytree.tree_leaves(partial.run(values[of], of))
             traced.compare(found, _expanded(expected, of, len(images)))
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong, the full run is right
-        traced.refuse(error)
-        return _Whole(traced, layer, place, images)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the full run is right
+            traced.refuse(error)
+            return _Whole(traced, layer, place, images)
     return partial
 
 

@@ -24,6 +24,9 @@ from explainkit.guard import uncompiled
 COPY_SLICES = "torch::autograd::CopySlices"
 """The node of a change in place of a part of a tensor."""
 
+_AS_STRIDED = "AsStridedBackward0"
+"""Also the node that autograd makes for a view when the memory under it has changed."""
+
 
 class _Value:
     """A tensor as it was when an operator saw it, also after a later change in place."""
@@ -167,13 +170,18 @@ class Trace:
         if node.name() == COPY_SLICES:  # the node of the change itself was made right before
             calls = self.records.get(node._sequence_nr() - 1, [])
             return next((call for call in calls if call.slot is not None), None)
-        calls = self.records.get(node._sequence_nr(), [])
+        number = node._sequence_nr()
         own = _plain(node.name().partition("Backward")[0])
-        if not calls:  # a change in place that first copied, after its node, what it needs later
-            after = self.records.get(node._sequence_nr() + 1, [])
-            return next((c for c in after if c.slot and _plain(c.name) == own), None)
-        named = (call for call in calls if _plain(call.name) == own)
-        return next(named, calls[0])
+        # before it ran, autograd may have made nodes for views of memory that has changed, or
+        # copied what a change in place needs later
+        for later in range(1 + len(node.next_functions)):
+            calls = self.records.get(number + later, [])
+            named = next((call for call in calls if _plain(call.name) == own), None)
+            if named is not None or node.name() == _AS_STRIDED:
+                return named
+            if calls and not later:
+                return calls[0]
+        return None
 
     def calls(self, names: frozenset[str]) -> list[Record]:
         """All calls of some operators, in the order in which they ran."""
@@ -183,6 +191,15 @@ class Trace:
             for call in calls
             if call.name in names
         ]
+
+
+def name_of(node: Node, record: Record | None) -> str:
+    """What an operator is called, also one that never ran: a view that autograd made anew."""
+    if record is not None:
+        return record.name
+    return (
+        "as_strided" if node.name() == _AS_STRIDED else type(node).__name__.removesuffix("Backward")
+    )
 
 
 def _plain(name: str) -> str:

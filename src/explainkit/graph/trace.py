@@ -9,14 +9,14 @@ import builtins
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from explainkit.graph.kept import Kept
 from explainkit.graph.recorder import Call, Recorder, is_write
 from explainkit.guard import preserve_model
 
@@ -35,6 +35,7 @@ class Traced:
         layers: For each dotted layer path the node of each of its calls.
         calls: What torch's dispatcher ran for each node.
         values: What each node gave for the example, as it was then; only what `trace` keeps.
+        tensors: The nodes that give tensors.
         writes: Whether an operator works in place.
     """
 
@@ -45,9 +46,10 @@ class Traced:
     layers: dict[str, list[fx.Node]] = field(default_factory=dict)
     calls: dict[fx.Node, list[Call]] = field(default_factory=dict)
     values: dict[fx.Node, Any] = field(default_factory=dict)
+    tensors: frozenset[fx.Node] = frozenset()
     writes: bool = False
-    _root: nn.Module = field(default_factory=nn.Identity)
-    _states: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    _states: Mapping[str, str] = field(default_factory=dict)
+    _constants: Mapping[str, Any] = field(default_factory=dict)
     _structure: Any = None
 
     @property
@@ -73,19 +75,22 @@ class Traced:
     def execute(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         """Runs one node."""
         if node.op == "placeholder":
-            return self._states[node.name]()
+            return self._state(self._states[node.name])
         if node.op == "get_attr":
-            return _attribute(self._root, str(node.target))
+            return self._state(_below(str(node.target)))
         arguments = fx.node.map_arg(node.args, values.__getitem__)
         options = fx.node.map_arg(node.kwargs, values.__getitem__)
         if node.op == "call_module":
-            return self._root.get_submodule(str(node.target))(*arguments, **options)
+            return self.model.get_submodule(_below(str(node.target)))(*arguments, **options)
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **options)
         if node.op == "output":
             return arguments[0]
         assert callable(node.target)
         return node.target(*arguments, **options)
+
+    def _state(self, path: str) -> Any:
+        return self._constants[path] if path in self._constants else _attribute(self.model, path)
 
     def dependent(self, sources: Iterable[fx.Node]) -> set[fx.Node]:
         """The nodes that use what the sources give, the sources included."""
@@ -165,24 +170,63 @@ def trace(
     model = getattr(model, "_orig_mod", model)
     if any(module.training for module in model.modules()):
         return Traced(model, "hooks", ("the model is in train mode, where runs differ",))
-    found = Traced(model, "hooks", ())
+    known = recall(model, example, layer)
+    if known is not None and known.how == "hooks":
+        return known
     with preserve_model(model, as_is=True), torch.no_grad():
         expected = pytree.tree_leaves(model(example.clone()))
-        ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
-        for how, way in ways:
-            try:
-                traced: Traced = way(model, example)
-                _record(traced, example)
-                traced.check(expected, layer)
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next way may do
-                found.how = how
-                found.refuse(error)
-                continue
-            if not keep:
-                traced.values, traced.calls = {}, {}
-            traced.reasons = found.reasons
-            return traced
-    return found
+        again = known is not None and _runs(known, example, expected, layer)
+        found = known if known and again else _found(model, example, expected, layer)
+    if not again:
+        # what refers to the model, or is large, is not for later
+        bare = replace(found, model=_NOBODY, values={}, calls={})
+        _known.put(model, _key(example, layer), bare)
+    return found if keep else replace(found, values={}, calls={})
+
+
+def recall(model: nn.Module, example: Tensor, layer: str | None) -> Traced | None:
+    """What `trace` found the last time, unless the model is built otherwise now.
+
+    It has no values; who uses it checks it, as it may depend on more than how the model is built.
+    """
+    found = _known.get(model, _key(example, layer))
+    return found and replace(found, model=model)
+
+
+_known = Kept[Traced]()
+_NOBODY = nn.Identity()
+
+
+def _key(example: Tensor, layer: str | None) -> Any:
+    return layer, example.shape, example.dtype, example.device
+
+
+def _found(model: nn.Module, example: Tensor, expected: Sequence[Any], layer: str | None) -> Traced:
+    """The first way that gives the model's own numbers; ``"hooks"`` where none does."""
+    refused = Traced(model, "hooks", ())
+    ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
+    for how, way in ways:
+        try:
+            traced: Traced = way(model, example)
+            _record(traced, example)
+            traced.check(expected, layer)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next way may do
+            refused.how = how
+            refused.refuse(error)
+            continue
+        traced.reasons = refused.reasons
+        return traced
+    return refused
+
+
+def _runs(traced: Traced, example: Tensor, expected: Sequence[Any], layer: str | None) -> bool:
+    """Whether a graph that was found earlier still gives the model's own numbers."""
+    try:
+        _record(traced, example)
+        traced.check(expected, layer)
+    except Exception:  # noqa: BLE001 - it is looked for again then
+        return False
+    return True
 
 
 class _Root(nn.Module):
@@ -249,7 +293,11 @@ def _length(value: Any) -> Any:
 def _symbolic(model: nn.Module, _example: Tensor) -> Traced:
     root, tracer = _Root(model), _Tracer()
     graph = tracer.trace(root)
-    traced = Traced(model, "fx", (), list(graph.nodes), _root=root, _structure=root.structure)
+    # tensors that are no parameters were put on the root
+    constants = {name: value for name, value in vars(root).items() if isinstance(value, Tensor)}
+    traced = Traced(
+        model, "fx", (), list(graph.nodes), _constants=constants, _structure=root.structure
+    )
     for path, node in tracer.outputs:
         traced.layers.setdefault(_below(path), []).append(node)
     traced.layers.pop("", None)
@@ -290,16 +338,17 @@ def _exported(model: nn.Module, example: Tensor) -> Traced:
             program = program.run_decompositions({})  # makes every operator a function
     signature = program.graph_signature
     state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    states: dict[str, Callable[[], Any]] = {
-        name: partial(_attribute, model, _below(path)) for name, path in state.items()
-    }
-    for name, path in signature.inputs_to_lifted_tensor_constants.items():
-        states[name] = partial(program.constants.__getitem__, path)
+    states = {name: _below(path) for name, path in state.items()}
+    lifted = signature.inputs_to_lifted_tensor_constants
     nodes = list(program.graph.nodes)
     output = nodes[-1]
     leaves = output.args[0]
     assert isinstance(leaves, tuple)
-    found = Traced(model, "export", (), nodes, _states=states, _structure=structure)
+    constants = {path: program.constants[path] for path in lifted.values()}
+    found = Traced(
+        model, "export", (), nodes,
+        _states=states | lifted, _constants=constants, _structure=structure,
+    )  # fmt: skip
     count = len(leaves) - len(names)
     for path, node in zip(names, leaves[count:], strict=True):
         assert isinstance(node, fx.Node)
@@ -374,3 +423,4 @@ def _record(traced: Traced, example: Tensor) -> None:
                     later.replace_input_with(other, node)
         values[node] = result
     traced.values = values
+    traced.tensors = frozenset(node for node, value in values.items() if holds_tensor(value))

@@ -25,6 +25,22 @@ def in_place_slice(x):
     return y
 
 
+def view_changed_under(x):
+    """Autograd makes the views anew when they are used: no call of the model made those nodes."""
+    y = x * 1
+    left, right = y[:, :2], y[:, 2:]
+    y.mul_(1.5)
+    left.add_(1)
+    return torch.relu(left) * right + torch.sigmoid(left)
+
+
+def part_of_a_part(x):
+    """As GhostNet does: the first channels of a stack, to which a shortcut is added in place."""
+    y = torch.cat([x, x.relu()], 1)[:, :5]
+    y += x.sum(1, keepdim=True)
+    return y.relu()
+
+
 def windows(x):
     """Windowed, shifted attention as Swin has it, written by hand."""
     b, c, h, w = x.shape
@@ -37,6 +53,8 @@ OPERATORS = {
     "relu": F.relu,
     "relu_in_place": lambda x: F.relu_(x * 1),
     "in_place_slice": in_place_slice,
+    "view_changed_under": view_changed_under,
+    "part_of_a_part": part_of_a_part,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
@@ -68,6 +86,12 @@ OPERATORS = {
     "multiply": lambda x: x * torch.sigmoid(x),
     "multiply_broadcast": lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
     "multiply_self": lambda x: x * x,
+    "add_product": lambda x: torch.addcmul(
+        x.new_full((4, 1, 1), 0.3), x.new_full((4, 1, 1), 0.7), x.relu(), value=0.5
+    ),
+    "add_product_of_features": lambda x: torch.addcmul(x, x.tanh(), x.mean(1, True), value=-2),
+    "add_quotient": lambda x: torch.addcdiv(x, x.relu(), x.new_full((4, 1, 1), 3.0), value=2),
+    "mix": lambda x: torch.lerp(x, x.relu(), 0.3) + x.lerp(x.tanh(), x.new_full((6,), 0.4)),
     "divide": lambda x: x / (1 + x.square()),
     "divide_constant": lambda x: 2 / (1 + x.exp()),
     "cat": lambda x: torch.cat([x, torch.relu(x)], 1),

@@ -12,9 +12,8 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # A model is named, or is any PyTorch module of yours; pictures are a float tensor
 # `[batch, channel, height, width]`, normalised as the model was trained.
 #
-# Alt: A drawn angry face, the network's probabilities with angry at 95 %, and the integrated
-# gradients alone and over the face: red and blue pixels on the frown between the brows, at the eyes
-# and beside the nose.
+# Alt: A drawn angry face, the network's probabilities of the seven expressions, and the integrated
+# gradients alone and over the face: red where pixels speak for the class, blue where against it.
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
@@ -40,8 +39,7 @@ grey = model(0 * faces.images[[14]])[0, explanation.target[0]]
 # %% Another question
 # The same face, but asked for another class: what speaks for fear, and what against it?
 #
-# Alt: The same face explained for fear, at 2 %: red and blue pixels lie mixed on the frown, beside
-# the nose and at the mouth.
+# Alt: The same face explained for fear: its probability is marked, and the map is another one.
 ek.explain(model, faces.images[[14]], "fear", "integrated_gradients").plot()
 
 # %% To look into it

@@ -47,8 +47,8 @@ class GreySquare:
 # Nothing has to be registered to use it from Python; a plugin's hook gives it a name for the
 # command line.
 #
-# Alt: A drawn surprised face and its map by the new method: red squares on the open mouth and over
-# both eyes.
+# Alt: A drawn surprised face and its map by the new method, made of overlapping squares: red where
+# hiding them lowers the score, blue where it raises it.
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
 explanation = ek.explain(model, faces.images[[12]], method=GreySquare())
@@ -66,8 +66,8 @@ print("GreySquare keeps the contract.")
 # %% Beside the built-in one
 # The core's occlusion does the same with fewer passes: it runs only what a square can change.
 #
-# Alt: The face under the new method and the built-in occlusion: the same squares in
-# both; beside them the finer grain of integrated gradients.
+# Alt: The face under the new method and the built-in occlusion, both made of squares; beside them
+# the pixel-fine map of integrated gradients.
 ek.explain(
     model, faces.images[[12]], method=[GreySquare(), "occlusion", "integrated_gradients"]
 ).plot()

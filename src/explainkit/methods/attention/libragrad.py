@@ -40,8 +40,10 @@ class _Balanced:
 
     def __call__(self, trace: Trace, operator: Operator) -> tuple[Rule | None, str]:
         kind, record = kind_of(operator), operator.record
-        if not kind or record is None:
+        if not kind:
             return None, fall_back(operator, self.uncovered, "libragrad")
+        if record is None:
+            return None, "gradient"
         match kind:
             case "unary" if operator.name not in RECTIFIERS:
                 return _secant(record), "slope from zero"
@@ -105,7 +107,7 @@ def _product(trace: Trace, operator: Operator) -> tuple[Rule, str]:
 
     if shares == (0.5, 0.5):
         return rule, "half each"
-    return rule, "attention held" if operator.name != "mul" else "gate held"
+    return rule, "attention held" if operator.name not in {"mul", "addcmul"} else "gate held"
 
 
 def _is_gate(trace: Trace, node: Node | None) -> bool:

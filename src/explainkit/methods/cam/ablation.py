@@ -15,7 +15,6 @@ from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
 from explainkit.methods.cam.gradient import weighted
 from explainkit.methods.cam.layout import Layout
-from explainkit.passes import Needs
 from explainkit.progress import progress
 from explainkit.types import Attribution
 
@@ -64,10 +63,6 @@ class AblationCAM(CAM):
     """
 
     relative: bool = False
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """Nothing that others could share."""
-        return Needs()
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

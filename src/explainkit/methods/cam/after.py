@@ -34,7 +34,9 @@ class After(nn.Module):
         self._path = path
         self._images = inputs.detach()
         self._tail = tail(unwrapped(model), path, self._images)
-        self.value = self._tail.value(self._images)
+        ready = model.ready(inputs) if isinstance(model, Adapter) else None
+        known = ready.activations[path].detach() if ready and ready.has([path]) else None
+        self.value = self._tail.value(self._images, known)
 
     def forward(self, values: Tensor, of: Tensor | None = None) -> Tensor:
         """Scores ``[n, classes]``.

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
-from explainkit.passes import Needs
 from explainkit.types import Attribution
 
 
@@ -40,10 +39,6 @@ class ReciproCAM(CAM):
     """
 
     gaussian: bool = True
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """Nothing that others could share."""
-        return Needs()
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -26,7 +26,14 @@ from explainkit.methods.propagation.rules import (
 from explainkit.passes import Needs, traced
 from explainkit.types import Attribution
 
-KEEP = UNARY | GATES | MAXIMA | SOFTMAXES | NORMS | {"mul", "div", "bmm", "mm", "baddbmm", "where"}
+KEEP = (
+    UNARY
+    | GATES
+    | MAXIMA
+    | SOFTMAXES
+    | NORMS
+    | {"mul", "addcmul", "div", "bmm", "mm", "baddbmm", "where"}
+)
 
 WITH_LAYERS = KEEP | LAYERS
 

@@ -25,7 +25,19 @@ from explainkit.passes import Needs, traced
 from explainkit.types import Attribution
 
 _SHIFTS = frozenset(
-    {"add", "sub", "rsub", "masked_fill", "where", "constant_pad_nd", "cat", "stack"}
+    {
+        "add",
+        "addcmul",
+        "addcdiv",
+        "lerp",
+        "sub",
+        "rsub",
+        "masked_fill",
+        "where",
+        "constant_pad_nd",
+        "cat",
+        "stack",
+    }
 )
 
 KEEP = (

@@ -113,8 +113,9 @@ class Relevance:
             case "unary":
                 return self._unary(operator, record, gradients)
             case "product":
-                halves = [None if g is None else g / 2 for g in operator.gradient(*gradients)]
-                return halves, "half each"
+                *offset, left, right = operator.gradient(*gradients)
+                halves = [None if g is None else g / 2 for g in (left, right)]
+                return [*offset, *halves], "half each"
             case "gate":
                 return (_gate(record, gradient),), "half each"
             case "quotient":

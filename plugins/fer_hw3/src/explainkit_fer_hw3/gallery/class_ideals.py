@@ -1,8 +1,8 @@
 """Class ideals.
 
-Which picture would a network call the happiest face? Ascent from noise answers: for the CNN a
-caricature in which every part is exaggerated, for the DNN a mask. Ascent from a face says what the
-network would change in it.
+Which picture would a network call the happiest face? Ascent from noise answers with what the
+network exaggerates, which need not be a face to us. Ascent from a face says what the network would
+change in it.
 
 Topic: Inside the networks
 Order: 36
@@ -13,10 +13,7 @@ Command: explainkit run fer_hw3 classes
 # The pictures that raise each class's score most, within valid grey values and in spite of small
 # shifts and turns.
 #
-# Alt: Two rows of seven pictures. CNN: grim caricatures with bared teeth for angry, a furrowed
-# nose for disgust, several wide eyes for fear, a grin for happy, a drooping mouth for sad, round
-# eyes and a small open mouth for surprise. DNN: rough black and white masks with holes for eyes
-# and mouth.
+# Alt: Two rows of seven pictures, one for each expression: above the CNN's ideals, below the DNN's.
 import torch
 
 import explainkit as ek
@@ -41,8 +38,8 @@ pictures_figure(
 )
 
 # %% How sure it is, and how sure the other
-# Each network is certain of its own ideals. If they showed an expression, the other network should
-# read it too.
+# A network should be certain of its own ideals. If they showed an expression, the other network
+# would read it too.
 rows = []
 for c, label in enumerate(CLASS_NAMES):
     row = {"class": label}
@@ -59,9 +56,8 @@ rows
 # The same ascent from a neutral face: what would the network change to see another expression in
 # it? A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
 #
-# Alt: A neutral drawn face, and what becomes of it when the CNN raises each of six expressions:
-# lowered brows for angry, a wrinkled nose for disgust, raised inner brows for fear and sad, a
-# broad mouth for happy, a round open one for surprise; hair and outline fade.
+# Alt: A neutral drawn face, and what becomes of it when the CNN's score of each of the six other
+# expressions is raised.
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
 neutral = CLASS_NAMES.index("neutral")
 start = faces.images[int((faces.labels == neutral).nonzero()[0])]

@@ -11,9 +11,8 @@ Command: explainkit run fer_hw3 compare
 # %% The same faces in both
 # Integrated gradients of the class that each network reads.
 #
-# Alt: Four drawn faces, each with its map in the CNN and in the DNN. The CNN's are a fine grain of
-# red and blue pixels on cheeks, nose and brows; the DNN's are smooth patches at brows, eyes, cheeks
-# and mouth, with a faint haze over the whole picture.
+# Alt: Four drawn faces, each with its probabilities and its map in the CNN and in the DNN: red for
+# the class that the network reads, blue against it.
 import torch
 
 import explainkit as ek
@@ -32,9 +31,9 @@ comparison_figure(
 
 # %% How grainy
 # The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near
-# 0, independent noise at 1. One might expect convolutions to give smooth maps; it is the other
-# way round. Max pooling hands the gradient to one pixel of four, and the next one over may get
-# none, while the DNN's first weights have become smooth in training, as its blurred patches show.
+# 0, independent noise at 1. One might expect convolutions to give the smoother maps. But max pooling
+# hands the gradient to one pixel of four, and the next one over may get none; and a DNN's first
+# weights, one for each pixel, become smooth in training only as far as its pictures are.
 maps = [
     ek.explain(net, faces.images, faces.labels, "saliency").heatmap().double() for net in networks
 ]
@@ -56,12 +55,11 @@ def grain(one):
 # %% Where the maps lie
 # The share of the map on the parts that made the expression (for happy: mouth, cheeks, eyes),
 # beside three controls: the area of those parts, noise, and the map of another face on this
-# face's parts. Both networks are above area and noise: they look at the face. Only where the bar
-# is also above the diamond do they look at what this face's expression moved, and that is seldom.
+# face's parts. A bar above area and noise says that the network looks at the face. Only where it is
+# also above the diamond does it look at what this face's expression moved.
 #
 # Alt: Bars with intervals for each expression in the CNN: the share of the map on the parts that
-# made the expression is well above their area; another face's map has nearly as much there, except
-# for happy and sad.
+# made the expression, with marks for their area, for noise and for another face's map.
 from explainkit_fer_hw3.study.charts import shares_figure
 from explainkit_fer_hw3.study.parts import part_shares
 
@@ -69,8 +67,26 @@ shares = [part_shares(net, faces, "explainkit/input_x_gradient") for net in netw
 shares_figure(shares[0], "cnn: |input × gradient| on the parts that made it")
 
 # %%
-# Alt: The same bars for the DNN: shares above the area, and as high for another face's map.
+# Alt: The same bars and marks for the DNN.
 shares_figure(shares[1], "dnn: |input × gradient| on the parts that made it")
+
+# %%
+# In how many expressions is the share above each control? Above another face's map counts only if
+# the whole interval of the difference is.
+[
+    {
+        "network": name,
+        "expressions": sum(one.class_name != "all" for one in found),
+        "above the area": sum(one.share.value > one.area for one in found),
+        "above noise": sum(one.share.value > one.noise for one in found),
+        "above another face's map": sum(one.gain.interval[0] > 0 for one in found),
+    }
+    for name, found in zip(
+        names,
+        ([one for one in of if one.class_name != "all"] for of in shares),
+        strict=True,
+    )
+]
 
 # %% Is one better?
 # On the same faces only those count that one network alone reads rightly (McNemar's exact test).

@@ -11,9 +11,8 @@ Command: explainkit run fer_hw3 confusion --model dnn --method integrated_gradie
 # %% The surest mistakes
 # Of 350 drawn faces, the DNN's three surest mistakes, explained for the class that was read.
 #
-# Alt: Three drawn faces that the DNN misreads by 0.73 or more: a fearful one as surprised, a
-# neutral and a sad one with glasses as angry. Their maps are red and blue patches at brows, eyes
-# and mouth.
+# Alt: Three drawn faces that the DNN misreads, each with its true class, its probabilities and the
+# map for the class that was read, alone and over the face.
 import torch
 
 import explainkit as ek
@@ -76,8 +75,8 @@ for row in rows:
 rows
 
 # %% How sure is a mistake?
-# On drawn faces mistakes are less sure than right readings, as they should be, but far from unsure:
-# a reader who sees a single face and its map can't tell which kind it is.
+# Mistakes should be less sure than right readings, and rarely sure. As far as they are not, a reader
+# who sees a single face with its probability and its map can't tell which kind it is.
 right = read == faces.labels
 [
     {

@@ -12,9 +12,8 @@ Command: explainkit run fer_hw3 filters --layer 12 --units 0-3 --maximizer fouri
 # Four filters of each of four convolutions, in their order. A filter of the first sees 3 × 3 pixels
 # and wants little more than a shade; the deeper, the larger the window and the richer the pattern.
 #
-# Alt: Four rows of four pictures. First convolution: plain light or dark areas with a seam.
-# Third: stripes and soft gradients. Fifth: swirls, some with eyes in them. Sixth: rows of eyes, a
-# dark nose over a mouth, and tangled strokes.
+# Alt: Four rows of four pictures, one row for each convolution: the deeper, the larger and the
+# richer the patterns.
 import torch
 
 import explainkit as ek
@@ -37,8 +36,8 @@ pictures_figure(
 
 # %% Is that more than a real face does?
 # The filter's answer to its picture against its strongest answer to 140 drawn faces, both the mean
-# over the whole map. Far above 1 the picture is an exaggeration, which is what it is for; the
-# question what the filter means *on faces* is then answered by the faces.
+# over the whole map. Where its picture is far above the best face it is an exaggeration, which is
+# what it is for; the question what the filter means *on faces* is then answered by the faces.
 from explainkit.layers import capture
 
 faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
@@ -58,9 +57,8 @@ rows
 # most. What these patches have in common is the better guess at what the filter is for (Borowski
 # et al., 2021, arXiv:2010.12606).
 #
-# Alt: For each of four filters of the fifth convolution its synthetic picture and the four
-# patches of drawn faces that excite it most: noses and open mouths for the first, foreheads with
-# brows for the second, an eye or a mouth for the third, wide eyes for the fourth.
+# Alt: Four rows, one for each of four filters of the fifth convolution: its synthetic picture, then
+# the four patches of drawn faces that excite it most.
 from explainkit.maximize.exemplars import find_exemplars, receptive_fields
 
 exemplars = find_exemplars(model, "12", real, k=4)

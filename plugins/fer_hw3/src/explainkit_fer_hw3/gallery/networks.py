@@ -57,12 +57,11 @@ facts = {
 
 # %% How they learnt
 # What the training runs recorded after their epochs, on FER2013; it ships beside the weights. The
-# last curve is the study's own recipe for the DNN, without regularisation: it learns its training
-# pictures by heart and gains next to nothing on others.
+# last curve is the study's own recipe for the DNN, without regularisation: how far training runs
+# ahead of validation is how much was learnt by heart.
 #
-# Alt: Three panels of accuracy over the epochs. CNN: validation between 0.63 and 0.65. DNN:
-# training rises from 0.40 to 0.56, validation to 0.48. DNN trained plainly: training climbs to
-# 0.95 while validation stays below 0.5.
+# Alt: A panel for each run with its accuracy over the epochs, in training (dashed, where it was
+# recorded) and on validation (solid).
 from explainkit_fer_hw3.study.charts import curves_figure
 from explainkit_fer_hw3.study.curves import curves_of
 

@@ -14,9 +14,8 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # noisy copies. XRAI ranks whole regions by such a map. Each map has its own unit, so each is scaled
 # by itself.
 #
-# Alt: A drawn angry face and eight maps over it. Red and blue pixels speckle the forehead, the
-# brows and beside the nose, alike for saliency, input times gradient and most paths; blur IG
-# keeps to brows and eyes; XRAI colours whole regions at eyes and nose.
+# Alt: A drawn angry face and eight maps of it, alone and over the face: pixel-fine ones in red and
+# blue, and XRAI's in whole regions.
 import explainkit as ek
 from explainkit.methods.path.xrai import XRAI, BlackAndWhite
 
@@ -41,9 +40,8 @@ gradients.plot(labels=[0])
 # positive pass, or only what was active; layers share it out by what each input gave. One forward
 # and one backward, whatever the size of the network.
 #
-# Alt: The face and eight maps. Guided backpropagation and deconvnet draw brows, eyes and the frown
-# between them in red and blue; LRP, excitation backprop and deep Taylor in red alone; DeepLIFT and
-# the full gradient speckle like gradients.
+# Alt: The face and eight maps made by rules, those of excitation backprop and deep Taylor in red
+# alone, the others in red and blue.
 RULES = [
     "guided_backprop",
     "deconvnet",
@@ -61,8 +59,8 @@ rules.plot(labels=[0])
 # Class-activation maps weigh the channels of the last convolution. They are as coarse as that
 # layer, here 5 × 5 places, and drawn as large as the picture; they differ in the weights.
 #
-# Alt: The face and eight coarse maps: in each one red cloud over brows and eyes, narrow for
-# HiResCAM and LayerCAM, wide for the others; Eigen-CAM adds a blue band over the chin.
+# Alt: The face and eight coarse maps: soft clouds of a few places each, red for angry and blue
+# against it.
 CAMS = [
     "gradcam",
     "gradcam_plus_plus",
@@ -80,9 +78,8 @@ cams.plot(labels=[0])
 # These need nothing but scores: they hide windows or cells, many at once, and ask which ones the
 # score depends on. Extremal perturbation searches for the tenth of the picture that keeps it best.
 #
-# Alt: The face and eight maps in squares and soft clouds: red over eyes and brows, strongest at the
-# eye on the left, in all of them; extremal perturbation keeps three discs, at both eyes and the
-# mouth.
+# Alt: The face and eight maps in squares and soft clouds: red where the score depends on what was
+# hidden; extremal perturbation keeps a few discs.
 PERTURBATIONS = [
     "occlusion",
     "feature_ablation",

@@ -1,6 +1,6 @@
 """What a heatmap cannot tell.
 
-A map looks like an answer whatever the question was. Four things to know before one is believed,
+A map looks like an answer whatever the question was. Five things to know before one is believed,
 each with its numbers.
 
 Topic: Reading maps with care
@@ -32,8 +32,8 @@ pictures_figure(
 # The same face in a network with random weights, which knows nothing about faces. What is alike in
 # both rows comes from the picture and the architecture, not from what was learnt.
 #
-# Alt: Two rows of four maps of one face. Below, in the random network, guided backpropagation and
-# input times gradient still draw glasses and nose; saliency is a cloud, occlusion a patchwork.
+# Alt: Two rows of four maps of one face, by saliency, input times gradient, guided backpropagation
+# and occlusion: above in the trained network, below in the random one.
 from explainkit_fer_hw3.models import CNN, build_cnn
 
 torch.manual_seed(0)
@@ -70,8 +70,8 @@ def correlation(first, second):
 # Two faces that the fully connected network reads wrongly, and one that it reads rightly. Who could
 # tell by the maps which is which?
 #
-# Alt: Three drawn faces, two sad ones read as angry and a surprised one read rightly, with
-# probabilities and maps for the class that was read: patches on brows, eyes and mouth in all three.
+# Alt: Three drawn faces, two read wrongly and one rightly, with probabilities and maps for the class
+# that was read.
 from explainkit.render.figure import study_figure
 
 dnn = ek.load_model("fer_hw3/dnn")
@@ -82,6 +82,24 @@ right = torch.where(read == faces.labels, (confidence - confidence[sure[0]]).abs
 shown = torch.stack([*sure, right])
 three = ek.explain(dnn, faces.images[shown], method="integrated_gradients", steps=20)
 study_figure(three, labels=faces.labels[shown].tolist(), scalings=["percentile:97"])
+
+# %% Where it cannot look
+# A map of nought may say that nothing there mattered, or that nothing there is seen. The CNN's
+# poolings halve odd maps and drop the last row and column, so the pixels at the right and lower edge
+# reach no output: whatever is there, gradient and scores don't change by a bit.
+seen = ek.explain(model, faces.images, method="saliency").attribution.abs().amax((0, 1)) > 0
+reach = [int(seen.any(axis).nonzero().max()) + 1 for axis in (1, 0)]
+painted = faces.images.clone()
+painted[..., reach[0] :, :] = painted[..., reach[1] :] = 9.0
+with torch.no_grad():
+    same = torch.equal(model(painted), model(faces.images))
+[
+    {
+        "rows with any saliency": f"1 to {reach[0]} of {seen.shape[0]}",
+        "columns": f"1 to {reach[1]} of {seen.shape[1]}",
+        "rest painted white: scores": "equal to the bit" if same else "differ",
+    }
+]
 
 # %% Does it matter to the network?
 # The score should fall when what a map calls most relevant is hidden. Hidden here: a fifth of

@@ -1,7 +1,7 @@
 """What they confuse.
 
-How often each network is right, and what it takes for what. Drawn faces are easy; on photographs
-both networks confuse what people confuse too.
+How often each network is right, and what it takes for what: on drawn faces, which are easy, and on
+photographs, which people confuse too.
 
 Topic: The networks
 Order: 14
@@ -11,8 +11,7 @@ Command: explainkit run fer_hw3 confusion
 # %% On drawn faces that neither has seen
 # Rows are true classes, and add up to 100 %.
 #
-# Alt: The DNN's confusion matrix on 210 drawn faces: a diagonal between 80 and 97 %; some angry
-# faces are read as sad, some fearful ones as surprised or neutral.
+# Alt: The DNN's confusion matrix on 210 drawn faces, in shares of each true class.
 import torch
 
 import explainkit as ek
@@ -39,8 +38,7 @@ matrix_figure(readings["dnn"].counts.numpy(), CLASS_NAMES, title)
 # With so few faces an accuracy is known only within an interval (Wilson, 95 %), which is what
 # should be compared.
 #
-# Alt: For each expression and for all faces a dot per network with its interval: the CNN's are at
-# or near 1, the DNN's between 0.8 and 0.97, with intervals that reach down to 0.6.
+# Alt: For each expression and for all faces a dot per network, with its interval.
 from explainkit_fer_hw3.study.charts import recalls_figure
 
 recalls_figure(list(readings.values()), list(readings))
@@ -59,8 +57,8 @@ from explainkit_fer_hw3.scores import most_confused
 # The most frequent mistake of the DNN, explained for both classes on one scale. The difference of
 # the two maps says what spoke for the wrong class rather than the right one.
 #
-# Alt: Three drawn angry faces that the DNN reads as sad; beside each the map for angry, the map for
-# sad, their difference, and the difference over the face: strongest at brows, eyes and mouth.
+# Alt: Three drawn faces with this mistake; beside each the map for its true class, the map for the
+# class that was read, their difference, and the difference over the face.
 from explainkit_fer_hw3.study.confusions import explain_confusion
 from explainkit_fer_hw3.study.maps import confusion_figure
 
@@ -76,7 +74,7 @@ confusion_figure(
 # FER2013 can't be passed on, so this is not run here: it is the matrix that `explainkit run fer_hw3
 # confusion --data fer2013.zip` counted on PublicTest, and that ships beside the CNN's weights.
 #
-# Alt: The CNN's confusion matrix on FER2013's PublicTest, shares of each true class.
+# Alt: The CNN's confusion matrix on FER2013's PublicTest, in shares of each true class.
 import csv
 from importlib.resources import files
 

@@ -12,7 +12,7 @@ Order: 30
 # alike, with the eyes near one place, so that means of pictures and maps are not a blur.
 #
 # Alt: Two rows of seven pictures. Above, the mean face of each expression; below, the mean size of
-# the map over it: bright at brows, eyes and mouth.
+# the map of its faces, bright where it is large.
 import torch
 
 import explainkit as ek
