@@ -221,6 +221,9 @@ def test_only_what_follows_is_run():
     hooks = [m.register_forward_hook(lambda m, *_: ran.append(m)) for m in model]
     after.run(values)
     assert ran == list(model)[4:]
+    ran.clear()
+    assert after.value(images, values) is values
+    assert ran == []
     for hook in hooks:
         hook.remove()
 
@@ -288,6 +291,29 @@ def test_default_layer_of_a_transformer_that_averages_its_tokens():
             return self.head(tokens.mean(1)).softmax(1)
 
     assert default_layer(Averaging(), torch.rand(1, 3, 12, 10)) == "blocks.1"
+
+
+def test_default_layer_passes_over_maps_that_nothing_reads():
+    """As in PiT: the last stage hands on a map and a class vector, and only the vector is read."""
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x), x.mean((2, 3))
+
+    class Staged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.head = nn.Conv2d(3, 3, 3), Stage(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            _, vector = self.last(self.first(x))
+            return self.head(vector)
+
+    assert default_layer(Staged().eval(), torch.rand(1, 3, 8, 8)) == "first"
 
 
 def test_default_layer_needs_places():

@@ -54,8 +54,8 @@ def default_layer(model: nn.Module, example: Tensor) -> str:
     Of a convolutional network it is the last layer that puts out ``[batch, channel, height,
     width]`` with more than one place, pooling and dropout aside: the last rectifier before the
     pooling of VGG, ``layer4`` of ResNet. Of a transformer it is the last block that puts out
-    ``[batch, token, width]`` and whose patch tokens the output depends on, which the gradient
-    tells: of one that classifies by its class token, that is not the last block. Of several layers
+    ``[batch, token, width]``. Either has to reach the output, which the gradient tells: of a
+    transformer that classifies by its class token, that is not the last block. Of several layers
     with the same output it is the outermost. A layer that runs several times is not considered.
 
     Args:
@@ -80,14 +80,14 @@ def default_layer(model: nn.Module, example: Tensor) -> str:
         tokens = [o for o in outputs if o.value.dim() == 3 and o.value.shape[1] > 1]
         # a transformer's only map is the image embedded as patches
         if tokens and (not maps or outputs.index(tokens[-1]) > outputs.index(maps[-1])):
-            blocks = [o for o in tokens if o.is_block] or tokens
-            maps = [o for o in blocks if _places_reach(o.value, result)]
-    if not maps:
+            maps = [o for o in tokens if o.is_block] or tokens
+        found = next((o.path for o in reversed(maps) if _places_reach(o.value, result)), None)
+    if found is None:
         raise ModelError(
             f"expected a layer of {type(model).__name__} with more than one place in its output, "
             "found none that the scores depend on: name the layer, or use another method"
         )
-    return maps[-1].path
+    return found
 
 
 def _run(model: nn.Module, images: Tensor) -> tuple[list[_Output], Tensor]:
@@ -128,9 +128,10 @@ def _run(model: nn.Module, images: Tensor) -> tuple[list[_Output], Tensor]:
     return found, result
 
 
-def _places_reach(tokens: Tensor, result: Tensor) -> bool:
-    """Whether the result depends on more than half of the tokens ``[1, token, width]``."""
-    if not tokens.requires_grad or not result.requires_grad:
+def _places_reach(value: Tensor, result: Tensor) -> bool:
+    """Whether the result depends on a map, or on more than half of ``[1, token, width]``."""
+    if not value.requires_grad or not result.requires_grad:
         return False
-    (gradient,) = torch.autograd.grad(result, tokens, retain_graph=True, allow_unused=True)
-    return gradient is not None and bool((gradient[0] != 0).any(1).float().mean() > 0.5)
+    (gradient,) = torch.autograd.grad(result, value, retain_graph=True, allow_unused=True)
+    inside = (2,) if value.dim() == 3 else (1, 2, 3)
+    return gradient is not None and bool((gradient != 0).any(inside).float().mean() > 0.5)

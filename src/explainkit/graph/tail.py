@@ -67,7 +67,7 @@ class _Partial(Tail):
         per_image = traced.dependent([traced.image])
         run, kept = {traced.output}, set()
         for node in reversed(traced.nodes):
-            if node in run:
+            if node in run and node is not start:
                 for source in node.all_input_nodes:
                     # sizes are counted anew: there may be more variants than images
                     new = source in changed or source not in per_image
