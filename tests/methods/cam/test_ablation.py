@@ -290,3 +290,16 @@ def test_neighbours_with_fewer_channels_change_no_bit():
 def test_check_method():
     names = ("plain", "in_place", "residual", "tuple", "vit")
     check_method("ablation_cam", {n: toy_models()[n] for n in names})
+
+
+def test_what_comes_before_the_layer_runs_for_the_scores_only():
+    model, x = toy_models()["residual"]
+    model.eval()
+    ek.explain(model, x, 0, "ablation_cam", layer="stem")
+    ran = []
+    model.stem.register_forward_hook(lambda _m, _i, out: ran.append(len(out)))
+    for _ in range(2):
+        ran.clear()
+        ek.explain(model, x, 0, "ablation_cam", layer="stem")
+    # the last two compare the part after the layer, as it is known, with the model
+    assert ran == [len(x), 1, 1]
