@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from explainkit import plugins
 from explainkit.errors import GalleryError, PluginError, UnknownNameError
 from explainkit.gallery import build
-from explainkit.gallery.page import notebook
+from explainkit.gallery.page import notebook, thumbnail
 from explainkit.gallery.run import run
 from explainkit.gallery.script import OUTPUTS, read
 from explainkit.plugins import Plugins
@@ -225,6 +226,30 @@ def test_the_same_seed_gives_the_same_page(tmp_path):
     )
     first, second, other = (run(path, tmp_path, seed) for seed in (3, 3, 4))
     assert first == second != other
+
+
+def test_fractions_have_equally_many_decimals(tmp_path):
+    path = tmp_path / "table.py"
+    path.write_text('"""T."""\n# %%\n[{"a": -0.7, "b": 1e-9}, {"a": 0.744444, "b": 0.5}]')
+    (((table,),),) = (run(path, tmp_path),)
+    assert table["text"].splitlines()[2:] == ["| −0.7000 | 1e−09 |", "| 0.7444 | 0.5 |"]
+
+
+def test_a_thumbnail_keeps_pictures_whole(tmp_path):
+    """Six dark squares in a row: as many from the right as fill it, and the next one, uncut."""
+    figure = np.full((300, 1500), 255, np.uint8)
+    for left in range(10, 1500, 250):
+        figure[120:280, left : left + 200] = 50
+    Image.fromarray(figure).save(tmp_path / "figure.png")
+    thumbnail(tmp_path / "figure.png", tmp_path / "small.png")
+    with Image.open(tmp_path / "small.png") as image:
+        assert image.size == (640, 400)
+        row = np.asarray(image.convert("L"))[200] < 128
+    starts = np.flatnonzero(row[1:] & ~row[:-1])
+    ends = np.flatnonzero(~row[1:] & row[:-1])
+    assert len(starts) == 2
+    assert np.ptp(ends - starts) <= 1
+    assert starts[0] < 20 < 620 < ends[-1]
 
 
 def test_the_notebook_is_one(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from explainkit.gallery.script import Script
@@ -13,6 +14,13 @@ from explainkit.gallery.script import Script
 _THUMBNAIL = 640, 400
 _HEADLINE = 93
 """Pixels of a figure's title and subtitle."""
+_MARGIN = 12
+_WHITE = 250
+"""Grey values above it are paper."""
+_GAP = 15
+"""Pixels of paper between pictures; a title is nearer to its own."""
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str) -> str:
@@ -97,21 +105,31 @@ def notebook(script: Script) -> str:
 def thumbnail(figure: Path, path: Path) -> None:
     """The right of a figure under its headline, where its maps are, for the index.
 
-    It begins at a gap, so that no picture is cut in two.
+    It is cut at gaps, so that no picture is cut in two, and its white margins go.
     """
-    width, height = _THUMBNAIL
-    with Image.open(figure) as image:
-        grey = np.asarray(image.convert("L"))
-        top = _HEADLINE if image.height > 3 * _HEADLINE else 0
-        high = min(round(image.width * height / width), image.height - top)
-        left = max(0, image.width - round(high * width / height))
-        gaps = np.flatnonzero(grey[top : top + high, left:].min(0) > 250)
-        # a gap far away would leave too little
-        if left and len(gaps) and gaps[0] < (image.width - left) / 2:
-            left += int(gaps[0])
-        part = image.convert("RGB").crop((left, top, image.width, top + high))
-        found = ImageOps.pad(part, _THUMBNAIL, Image.Resampling.LANCZOS, color="white")
-        found.save(path, optimize=True)
+    with Image.open(figure) as opened:
+        image = opened.convert("RGB")
+    blank: BoolArray = np.asarray(image.convert("L")) > _WHITE
+    top = _HEADLINE if image.height > 3 * _HEADLINE else 0
+    shape = _THUMBNAIL[0] / _THUMBNAIL[1]
+    high = image.height - top
+    high -= _gap(np.all(blank[top:][::-1], axis=1), high - round(image.width / shape))
+    left = _gap(np.all(blank[top : top + high], axis=0), image.width - round(high * shape))
+    seen = ~blank[top : top + high, left:]
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if len(rows):
+        ends = left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
+        image = image.crop((left + int(columns[0]), top + int(rows[0]), *ends))
+    inner = _THUMBNAIL[0] - 2 * _MARGIN, _THUMBNAIL[1] - 2 * _MARGIN
+    found = ImageOps.pad(image, inner, Image.Resampling.LANCZOS, color="white")
+    ImageOps.expand(found, _MARGIN, "white").save(path, optimize=True)
+
+
+def _gap(blank: BoolArray, at: int) -> int:
+    """The last gap before a place, so that what lies there is kept whole; 0 if there is none."""
+    wide = np.convolve(blank, np.ones(_GAP), "same") == _GAP
+    gaps = np.flatnonzero(wide[: max(at, 0)])
+    return int(gaps[-1]) if len(gaps) else 0
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:

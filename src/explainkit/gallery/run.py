@@ -96,13 +96,28 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
     """A Markdown table; numbers stand at the right, with four digits."""
     heads = list(rows[0])
     numeric = [isinstance(rows[0][head], int | float) for head in heads]
+    columns = [_texts([row[head] for row in rows]) for head in heads]
     lines = [heads, ["---:" if number else "---" for number in numeric]]
-    lines += [[_cell_text(row[head]) for head in heads] for row in rows]
+    lines += [list(line) for line in zip(*columns, strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell_text(value: Any) -> str:
-    text = f"{value:.4g}".replace("-", "−") if isinstance(value, float) else str(value)
+def _texts(column: list[Any]) -> list[str]:
+    """The cells of a column; fractions without exponents have equally many decimals."""
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in column]
+    if all(
+        isinstance(value, float) and "e" not in text
+        for value, text in zip(column, texts, strict=True)
+    ):
+        decimals = max(len(text.partition(".")[2]) for text in texts)
+        texts = [f"{value:.{decimals}f}" for value in column]
+    return [
+        text.replace("-", "−") if isinstance(value, float) else _escaped(text)
+        for value, text in zip(column, texts, strict=True)
+    ]
+
+
+def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -31,9 +31,9 @@ comparison_figure(
 
 # %% How grainy
 # The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near
-# 0, independent noise at 1. One might expect convolutions to give the smoother maps. But max pooling
-# hands the gradient to one pixel of four, and the next one over may get none; and a DNN's first
-# weights, one for each pixel, become smooth in training only as far as its pictures are.
+# 0, independent noise at 1. One might expect convolutions to give the smoother maps. But max
+# pooling hands the gradient to one pixel of four, and the next one over may get none, while a DNN's
+# first weights become as smooth in training as its pictures are.
 maps = [
     ek.explain(net, faces.images, faces.labels, "saliency").heatmap().double() for net in networks
 ]

@@ -75,8 +75,8 @@ for row in rows:
 rows
 
 # %% How sure is a mistake?
-# Mistakes should be less sure than right readings, and rarely sure. As far as they are not, a reader
-# who sees a single face with its probability and its map can't tell which kind it is.
+# Mistakes should be less sure than right readings, and rarely sure. As far as they are not, a
+# reader who sees a single face with its probability and its map can't tell which kind it is.
 right = read == faces.labels
 [
     {

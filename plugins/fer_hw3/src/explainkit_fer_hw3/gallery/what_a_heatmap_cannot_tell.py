@@ -70,8 +70,8 @@ def correlation(first, second):
 # Two faces that the fully connected network reads wrongly, and one that it reads rightly. Who could
 # tell by the maps which is which?
 #
-# Alt: Three drawn faces, two read wrongly and one rightly, with probabilities and maps for the class
-# that was read.
+# Alt: Three drawn faces, two read wrongly and one rightly, with probabilities and maps for the
+# class that was read.
 from explainkit.render.figure import study_figure
 
 dnn = ek.load_model("fer_hw3/dnn")
@@ -85,8 +85,8 @@ study_figure(three, labels=faces.labels[shown].tolist(), scalings=["percentile:9
 
 # %% Where it cannot look
 # A map of nought may say that nothing there mattered, or that nothing there is seen. The CNN's
-# poolings halve odd maps and drop the last row and column, so the pixels at the right and lower edge
-# reach no output: whatever is there, gradient and scores don't change by a bit.
+# poolings halve odd maps and drop their last row and column, so the pixels at the right and lower
+# edge reach no output: whatever is there, the scores don't change by a bit.
 seen = ek.explain(model, faces.images, method="saliency").attribution.abs().amax((0, 1)) > 0
 reach = [int(seen.any(axis).nonzero().max()) + 1 for axis in (1, 0)]
 painted = faces.images.clone()
@@ -97,7 +97,7 @@ with torch.no_grad():
     {
         "rows with any saliency": f"1 to {reach[0]} of {seen.shape[0]}",
         "columns": f"1 to {reach[1]} of {seen.shape[1]}",
-        "rest painted white: scores": "equal to the bit" if same else "differ",
+        "scores with the rest painted white": "equal to the bit" if same else "differ",
     }
 ]
 

@@ -90,7 +90,7 @@ def recalls_figure(readings: Sequence[Reading], models: Sequence[str]) -> Figure
             low, high_end = wilson(r, n)
             colour = COLOURS[k % len(COLOURS)]
             axes.plot([low, high_end], [place, place], color=colour, linewidth=1.6, alpha=0.55)
-            axes.plot([r / n], [place], "o", color=colour, markersize=4)
+            axes.plot([r / n], [place], "o", color=colour, markersize=4, clip_on=False)
         axes.plot([], [], "o-", color=COLOURS[k % len(COLOURS)], markersize=4, label=model)
     axes.axhline(len(names) - 0.5, color=FAINT, linewidth=0.6)
     axes.set_yticks(
