@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,6 +59,22 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent"
         ]
         return [url for url in asked if not url.startswith(("data:", "blob:", "about:"))]
+
+    @contextmanager
+    def clock(self):
+        """A function that gives the seconds that the page's thread has computed in the block."""
+        run = self.driver.execute_cdp_cmd
+        run("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def spent():
+            metrics = run("Performance.getMetrics", {})["metrics"]
+            return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+        start = spent()
+        try:
+            yield lambda: spent() - start
+        finally:
+            run("Performance.disable", {})
 
     def find(self, selector):
         return self.driver.find_element("css selector", selector)

@@ -1,7 +1,6 @@
 """The report in a real browser: it moves, it tells the truth, it is silent and it is fit for all."""
 
 import re
-import time
 
 import pytest
 import torch
@@ -208,20 +207,23 @@ def test_it_is_accessible_and_fits(browser, faces, axe, shots, screen, dark):
 
 
 def test_two_thousand_pictures_stay_quick(browser, tmp_path):
+    """In the page's own computing time, which other work on the machine doesn't lengthen."""
     one = explained(count=2000, side=48, classes=7, class_names=tuple("abcdefg"))
     labels = torch.arange(2000).remainder(7).tolist()
     path = report(one, tmp_path / "many.html", labels=labels)
-    browser.open(path)
-    ready = float(browser.js("return performance.now()")) / 1000
-    start = time.perf_counter()
-    browser.js("document.getElementById('sort').value = 'sure'")
-    browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
-    browser.js("return document.getElementById('cards').offsetHeight")
-    sorting = time.perf_counter() - start
-    shown = [float(t) for t in re.findall(r"0\.\d\d", browser.find("#cards").text)[:20]]
+    with browser.clock() as spent:
+        browser.open(path)
+        ready = spent()
+        browser.js("document.getElementById('sort').value = 'sure'")
+        browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
+        browser.js("return document.getElementById('cards').offsetHeight")
+        sorting = spent() - ready
+    cards = browser.js(
+        "return [...document.getElementById('cards').children].slice(0, 20).map(e => e.textContent)"
+    )
+    shown = [float(re.search(r"0\.\d\d", card)[0]) for card in cards]
     assert shown == sorted(shown, reverse=True)
-    print(f"2,000 pictures: ready after {ready:.2f} s, sorted in {sorting:.2f} s")
-    # a free machine needs less than half of it
-    assert ready < 3
-    assert sorting < 3
+    print(f"2,000 pictures: ready after {ready:.2f} s, sorted in {sorting:.2f} s of computing")
+    assert 0 < ready < 2
+    assert 0 < sorting < 2
     is_calm(browser, path)

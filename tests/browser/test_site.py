@@ -27,27 +27,29 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def host():
+def port():
     if not (SITE / "gallery/index.html").is_file():
         pytest.fail("expected the built site in site/: make docs")
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    yield server.server_port
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def host(port, request):
+    """A name of its own for each test: the site remembers a choice of light or dark by name."""
+    number = request.node.session.items.index(request.node)
+    return f"http://test-{number}.localhost:{port}/"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_silent_local_and_fit(browser, host, shots, page, screen, dark):
-    # the site remembers a reader's choice of light or dark, and a page still open writes it again
-    browser.driver.get("about:blank")
-    browser.driver.execute_cdp_cmd(
-        "Storage.clearDataForOrigin", {"origin": host.rstrip("/"), "storageTypes": "all"}
-    )
     browser.open(host + page, screen=screen, dark=dark)
     browser.wait("document.readyState === 'complete'")
     browser.wait(f"document.body.dataset.mdColorScheme === '{'slate' if dark else 'default'}'")
