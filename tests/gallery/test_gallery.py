@@ -1,6 +1,7 @@
 """The gallery: pages say what scripts did, are reused only when nothing changed, and fail loudly."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,7 @@ def test_a_new_plugins_page_appears_with_its_hook_alone(site):
     assert "```sh\nexplainkit list\n```" in page
     for name in ("numbers.py", "numbers.ipynb"):
         assert f"({name})" in page
+    assert "`explainkit gallery build --plugin sums` runs it, here in" in page
     with Image.open(site.out / "sums/numbers-1.png") as image:
         assert image.size == (200, 100)
     index = (site.out / "index.md").read_text()
@@ -301,6 +303,35 @@ def test_the_command_prints_the_traceback_and_fails(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "no plugin is named 'no'" in done.stderr
+
+
+def test_an_installed_strangers_page_is_built_then_reused(tmp_path):
+    """What an installer writes is enough: a module, an entry point, a folder of scripts."""
+    lib = tmp_path / "lib"
+    for name, text in {
+        "stranger-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n",
+        "stranger-1.0.dist-info/entry_points.txt": "[explainkit]\nstranger = stranger\n",
+        "stranger/pages/numbers.py": SCRIPT,
+        "stranger/__init__.py": """
+            from pathlib import Path
+            from explainkit import hookimpl
+
+            @hookimpl
+            def explainkit_gallery():
+                return Path(__file__).parent / "pages"
+        """,
+    }.items():
+        (lib / name).parent.mkdir(parents=True, exist_ok=True)
+        (lib / name).write_text(dedent(text))
+    for said in ("run in", "unchanged"):
+        done = subprocess.run(
+            [sys.executable, "-m", "explainkit", "gallery", "build", "--out", tmp_path / "out",
+             "--plugin", "stranger"],
+            env=os.environ | {"PYTHONPATH": str(lib)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert f"stranger/numbers: {said}" in done.stdout
+    assert "(stranger/numbers.md)" in (tmp_path / "out/index.md").read_text()
+    assert (tmp_path / "out/stranger/numbers.ipynb").is_file()
 
 
 @pytest.mark.parametrize(

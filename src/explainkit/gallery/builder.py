@@ -174,7 +174,9 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
         if figures:
             thumbnail(folder / figures[0], folder / picture)
         versions = f"explainkit {explainkit.__version__} and torch {version('torch')}"
-        page = markdown(script, outputs, f"Run in {seconds:.0f} s with {versions}.")
+        command = f"explainkit gallery build --plugin {out.name}"
+        foot = f"`{command}` runs it, here in {seconds:.0f} s with {versions}."
+        page = markdown(script, outputs, foot)
         (folder / f"{script.name}.md").write_text(page, encoding="utf-8")
         (folder / f"{script.name}.ipynb").write_text(notebook(script), encoding="utf-8")
         shutil.copy(script.path, folder / f"{script.name}.py")
