@@ -10,6 +10,7 @@ from torch import Tensor
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.sampled import SegmentSampled
+from explainkit.methods.perturbation.surrogate import predicted
 from explainkit.methods.perturbation.table import MaskTable
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -112,10 +113,16 @@ class KernelShap(SegmentSampled):
     leverage; where all ``2^M`` fit the budget the values are exact. The constraint
     is eliminated, so that it holds to rounding. Each pixel has its segment's value.
 
+    What segments do together is noise to this regression. Surrogates that predict it from the
+    other coalitions, and have no Shapley values themselves, are taken from the scores first
+    (`explainkit.methods.perturbation.surrogate.predicted`): the values are the same in
+    expectation, with less error from as many forwards.
+
     The standard errors are HC3 over the pairs that were drawn; enumerated ones have none.
 
     Attributes:
         samples: Coalitions per image, the empty one included.
+        surrogate: Take surrogates from the scores; False: the plain regression.
         segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
         baseline: What stands for a segment that is away: one value, a tensor, ``"mean"``,
             ``"blur"`` or ``"noise"``.
@@ -130,7 +137,9 @@ class KernelShap(SegmentSampled):
         Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
         arXiv:1705.07874. Covert and Lee (2021), "Improving KernelSHAP: Practical Shapley Value
         Estimation via Linear Regression", arXiv:2012.01536. Musco and Witter (2024), "Provably
-        Accurate Shapley Value Estimation via Leverage Score Sampling", arXiv:2410.01917.
+        Accurate Shapley Value Estimation via Leverage Score Sampling", arXiv:2410.01917. Witter,
+        Liu and Musco (2025), "Regression-adjusted Monte Carlo Estimators for Shapley Values and
+        Probabilistic Values", arXiv:2506.11849.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -142,6 +151,8 @@ class KernelShap(SegmentSampled):
         >>> int(e.diagnostics["samples"])  # 2⁴ coalitions, less the full one
         15
     """
+
+    surrogate: bool = True
 
     def _plan(self, features: int) -> Plan:
         return Plan(features, (self.samples - 1) // 2)
@@ -175,12 +186,13 @@ class KernelShap(SegmentSampled):
         # of a pair only the difference bears on φ: half of v(z) − v(¬z) = (z − ½)ᵀ φ
         half = (scores[1 : 1 + 2 * pairs : 2] - scores[2 : 1 + 2 * pairs : 2]) / 2
         centred = kept - 0.5
-        basis = _sums_to_zero(features).to(kept)
+        basis, weights, fixed = _sums_to_zero(features).to(kept), plan.weights(kept), plan.fixed()
+        if self.surrogate:
+            half = half - predicted(kept, half, weights, fixed)
         solution, influence = least_squares(
-            centred @ basis, half - centred.sum(1) * change / features,
-            plan.weights(kept),
-        )  # fmt: skip
-        drawn = influence[plan.fixed() :] @ basis.T
+            centred @ basis, half - centred.sum(1) * change / features, weights
+        )
+        drawn = influence[fixed:] @ basis.T
         count = len(drawn)
         error = torch.zeros_like(kept[0])
         if count > 1:
