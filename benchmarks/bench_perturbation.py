@@ -3,7 +3,8 @@
 Run `make bench`. One process, two threads: rounds are interleaved (bare forwards, ours, Captum, …),
 the median is taken, a warm-up round is dropped. The last column is the largest difference to the
 peer's map as a share of its largest value, where both compute the same. `--error` draws the other
-curve: the root-mean-square error of Shapley estimators to a long run, against their forwards.
+curve: the root-mean-square error of Shapley estimators to a long run, against the forwards that
+were counted, and how many Captum's need for the same error.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from timing import Calls, interleaved
 from torch import Tensor, nn
 
 import explainkit as ek
+from explainkit.batching import chunk_size
 from explainkit.methods.perturbation.lime import Lime
 from explainkit.methods.perturbation.rise import Rise
 from explainkit.methods.perturbation.segments import grid
@@ -129,11 +131,11 @@ def sharing(model: nn.Module, image: Tensor) -> None:
 
     def forwards(methods: list[object]) -> int:
         nonlocal count
-        ek.explain(model, image, 0, methods)  # the memory budget is measured once
         count = 0
         ek.explain(model, image, 0, methods)
         return count
 
+    chunk_size(model, image[0])  # measured once per model, with a forward
     hook = model.register_forward_hook(add)
     alone = {type(method).__name__: forwards([method]) for method in five()}
     together = forwards(five())
@@ -195,34 +197,95 @@ def captums_kernel_shap(
     return torch.linalg.lstsq(design * root, values[:, None] * root).solution[:-1, 0]
 
 
-def errors(model: nn.Module, images: Tensor, reference: int, seeds: int) -> list[dict[str, float]]:
-    """Root-mean-square errors of segment values to a long run, by forwards."""
-    labels = grid(CELLS, *images.shape[2:])
-    first = torch.stack([(labels == j).flatten().nonzero()[0, 0] for j in range(CELLS**2)])
-    image = images[:1]
+def captums_sampling(
+    model: nn.Module, image: Tensor, label: int, labels: Tensor, permutations: int, seed: int
+) -> Tensor:
+    """Captum's ShapleyValueSampling without its loops: plain permutations."""
+    features = int(labels.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.rand(permutations, features, generator=generator).argsort(1).argsort(1)
+    kept = (rank[:, None] < torch.arange(features + 1)[None, :, None]).float()
+    inner = kept[:, 1:-1].flatten(0, 1)
+    with torch.inference_mode():
+        ends = model(torch.cat([torch.zeros_like(image), image]))[:, label].double()
+        parts = [model(image * part[:, None, labels]) for part in torch.split(inner, TUNED)]
+    values = torch.cat(parts)[:, label].double().reshape(permutations, features - 1)
+    ends = ends.expand(permutations, 2)
+    gains = torch.cat([ends[:, :1], values, ends[:, 1:]], 1).diff(dim=1)
+    return torch.einsum("pkf,pk->f", kept.double().diff(dim=1), gains) / permutations
+
+
+THEIRS = ("captum KernelShap", "captum ShapleyValueSampling")
+
+
+def errors(
+    model: nn.Module, image: Tensor, cells: int, budgets: list[int], reference: int, seeds: int
+) -> list[dict[str, object]]:
+    """Root-mean-square errors of segment values to a long run, beside the forwards they took."""
+    labels = grid(cells, *image.shape[2:])
+    features = cells**2
+    first = torch.stack([(labels == j).flatten().nonzero()[0, 0] for j in range(features)])
     label = int(model(image).argmax())
+    chunk_size(model, image[0])  # measured once per model, with a forward
+    count = 0
+
+    def add(_module: nn.Module, inputs: tuple[Tensor], _output: object) -> None:
+        nonlocal count
+        count += len(inputs[0])
 
     def ours(method: object, seed: int) -> Tensor:
         found = ek.explain(model, image, label, method, seed=seed)
         return found.attribution.flatten()[first].double()
 
-    truth = ours(KernelShap(samples=reference), seeds + 1)
-    rows = []
-    for samples in (129, 257, 513, 1025, 2049):
-        permutations = max(2 * round(samples / (2 * len(first))), 4)
-        found = {
-            "kernel_shap": lambda seed, n=samples: ours(KernelShap(samples=n), seed),
-            "shapley_sampling": lambda seed, n=permutations: ours(ShapleySampling(samples=n), seed),
-            "captum": lambda seed, n=samples: captums_kernel_shap(
-                model, image, label, labels, n, seed
-            ),
-        }
-        row: dict[str, float] = {"forwards": samples}
-        for name, call in found.items():
-            squares = [(call(seed) - truth).square().mean() for seed in range(seeds)]
-            row[name] = float(torch.stack(squares).mean().sqrt())
-        rows.append(row)
+    truth = ours(KernelShap(samples=reference, segments=cells), seeds + 1)
+    calls: dict[str, Callable[[int, int], Tensor]] = {
+        "kernel_shap": lambda n, seed: ours(KernelShap(samples=n, segments=cells), seed),
+        "kernel_shap, plain": lambda n, seed: ours(
+            KernelShap(samples=n, segments=cells, surrogate=False), seed
+        ),
+        "shapley_sampling": lambda n, seed: ours(
+            ShapleySampling(samples=max(2 * round(n / (2 * features)), 4), segments=cells), seed
+        ),
+        "captum KernelShap": lambda n, seed: captums_kernel_shap(
+            model, image, label, labels, n, seed
+        ),
+        "captum ShapleyValueSampling": lambda n, seed: captums_sampling(
+            model, image, label, labels, max(round(n / features), 1), seed
+        ),
+    }
+    hook = model.register_forward_hook(add)
+    rows: list[dict[str, object]] = []
+    for name, call in calls.items():
+        for samples in budgets:
+            count = 0
+            squares = [(call(samples, seed) - truth).square().mean() for seed in range(seeds)]
+            error = float(torch.stack(squares).mean().sqrt())
+            rows.append({"method": name, "forwards": count / seeds, "rms_error": error})
+    hook.remove()
+    for row in rows:
+        for theirs in THEIRS:
+            row[theirs] = equal(rows, theirs, float(row["rms_error"])) / float(row["forwards"])
     return rows
+
+
+def equal(rows: list[dict[str, object]], method: str, error: float) -> float:
+    """Forwards with which a method has this error, on the line through its points in logarithms."""
+    curve = [row for row in rows if row["method"] == method]
+    axes = [
+        torch.tensor([float(row[key]) for row in curve]).double().log()
+        for key in ("forwards", "rms_error")
+    ]
+    x, y = (axis - axis.mean() for axis in axes)
+    slope = (x * y).sum() / y.square().sum()
+    return float((axes[0].mean() + slope * (torch.tensor(error).log() - axes[1].mean())).exp())
+
+
+def print_errors(rows: list[dict[str, object]]) -> None:
+    print("last two columns: Captum's forwards for this error, over these\n")
+    print(f"{'method':29}{'forwards':>9}{'rms error':>11}{'KernelShap':>12}{'Sampling':>10}")
+    for row in rows:
+        ratios = f"{row[THEIRS[0]]:12.2f}{row[THEIRS[1]]:10.2f}"
+        print(f"{row['method']:29}{row['forwards']:9.0f}{row['rms_error']:11.4f}{ratios}")
 
 
 def main() -> None:
@@ -235,20 +298,25 @@ def main() -> None:
     parser.add_argument("--sharing", action="store_true", help="forwards of five methods together")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--reference", type=int, default=10_001)
+    parser.add_argument("--cells", type=int, default=CELLS, help="on a side, for --error")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[257, 513, 1025, 2049])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if options.error:
-        model = ek.load_model("fer_hw3/cnn")
-        images = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
-        rows = errors(model, images, options.reference, options.seeds)
-        print(json.dumps(rows, indent=2) if options.json else "\n".join(map(str, rows)))
-        return
     torch.manual_seed(0)
     small = options.network == "cnn"
     model = build_cnn() if small else getattr(networks, options.network)()
     model = model.eval().requires_grad_(False)
     images = torch.rand(options.batch, *((1, 48, 48) if small else (3, 224, 224)))
+    if options.error:
+        if small:  # a trained network, on a drawn face
+            model = ek.load_model("fer_hw3/cnn")
+            images = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
+        rows = errors(
+            model, images[:1], options.cells, options.budgets, options.reference, options.seeds
+        )
+        print(json.dumps(rows, indent=2)) if options.json else print_errors(rows)
+        return
     if options.sharing:
         sharing(model, images[:1])
         return

@@ -147,7 +147,8 @@ def beside_peer(method: str, model: nn.Module, images: Tensor, ours: float, **fi
     if not HAS_PEER:
         print("  pytorch-grad-cam is not installed: its row is left out")
         return
-    found = ek.explain(model, images, 0, method, **fields)
+    # cut before it is enlarged, as the peer does
+    found = ek.explain(model, images, 0, method, relu=True, **fields)
     assert found.layer is not None
     target = torch.zeros(len(images), dtype=torch.int64)
     start = time.perf_counter()
