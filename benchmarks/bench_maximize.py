@@ -2,33 +2,40 @@
 
 Run ``python benchmarks/bench_maximize.py``. One process on two threads: rounds are interleaved,
 the median is taken, a warm-up round is dropped. The network is the plugin's CNN with random
-weights: speed does not depend on what they are. Lucent 0.1.8 is measured where it can be
-imported (it needs kornia 0.4.1 and torchvision): Fourier pictures, no transforms, one unit at a
-time, as it is documented.
+weights: speed does not depend on what they are. All make Fourier pictures without transforms
+(``--transforms`` adds ours with them). Lucent goes through the units one by one, as it is
+documented; it is timed on a few of them, and all times are given per unit. It is measured where it
+can be imported; to have it without what it would downgrade:
+``pip install --no-deps torch-lucent==0.1.8 kornia==0.4.1 decorator``.
 """
 
 import argparse
+import importlib.util
 import json
-import statistics
-import time
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from timing import interleaved
 from torch import nn
 
 import explainkit as ek
+from explainkit.maximize.host import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
-LAYERS = {"first": ("0", 128), "last": ("14", 32)}
+LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}
+"""Layer, its units, and how many of them Lucent is timed on."""
+
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
-BATCH = 32
 
 
 def bare(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
     """The forwards to the layer and the gradients that can't be done without, nothing else."""
     head = model[: int(layer) + 1]
-    for start in range(0, units, BATCH):
-        images = torch.randn(min(BATCH, units - start), 1, 48, 48)
+    for start in range(0, units, WIDEST):
+        images = torch.randn(min(WIDEST, units - start), 1, 48, 48)
         rows = torch.arange(len(images))
         for _ in range(steps):
             leaf = images.clone().requires_grad_()
@@ -36,54 +43,55 @@ def bare(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
             torch.autograd.grad(score, leaf)
 
 
-def lucent(model: nn.Sequential, layer: str, units: int, steps: int) -> Callable[[], object] | None:
-    try:
-        from lucent.optvis import param, render
-    except ImportError:
-        return None
+def lucent(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
+    """Lucent as documented, on pictures of this size and without transforms."""
+    from lucent.optvis import param, render
 
-    def run() -> None:
-        for unit in range(units):
-            render.render_vis(
-                model, f"{layer}:{unit}", lambda: param.image(48, channels=1, fft=True),
-                thresholds=(steps,), transforms=[], preprocess=False, fixed_image_size=48,
-                progress=False, show_image=False,
-            )  # fmt: skip
-
-    return run
+    for unit in range(units):
+        render.render_vis(
+            model, f"{layer}:{unit}", lambda: param.image(48, channels=1, fft=True),
+            thresholds=(steps,), transforms=[], preprocess=False, fixed_image_size=48,
+            progress=False, show_image=False,
+        )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--transforms", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     model = build_cnn().eval().requires_grad_(False)
     steps = arguments.steps
-    table = {}
-    for name, (layer, units) in LAYERS.items():
-        objective = f'channels("{layer}", {list(range(units))})'
+    has_lucent = importlib.util.find_spec("lucent") is not None
+    if has_lucent:
+        # IPython and torchvision, of which it imports names that are not used here
+        sys.path.append(str(Path(__file__).parent / "stand_ins"))
+    table: dict[str, Any] = {"lucent": "measured" if has_lucent else "not installed"}
+    for name, (layer, units, few) in LAYERS.items():
 
-        def ours(objective: str = objective, **how: float) -> object:
+        def ours(layer: str = layer, units: int = units, **how: float) -> object:
+            objective = f'channels("{layer}", {list(range(units))})'
             return ek.maximize(model, objective, shape=(1, 48, 48), steps=steps, **how)
 
-        runs: dict[str, Callable[[], object] | None] = {
+        calls: dict[str, Callable[[], object]] = {
             "bare": lambda layer=layer, units=units: bare(model, layer, units, steps),
-            "explainkit, no transforms": lambda ours=ours: ours(**STILL),
-            "explainkit": ours,
-            "lucent": lucent(model, layer, units, steps),
+            "explainkit": lambda ours=ours: ours(**STILL),
         }
-        times: dict[str, list[float]] = {run: [] for run, call in runs.items() if call}
-        for _ in range(arguments.rounds + 1):
-            for run, took in times.items():
-                begin = time.perf_counter()
-                runs[run]()  # type: ignore[misc]
-                took.append(time.perf_counter() - begin)
+        if arguments.transforms:
+            calls["explainkit, transforms"] = ours
+        if has_lucent:
+            calls["lucent"] = lambda layer=layer, few=few: lucent(model, layer, few, steps)
+        seconds = interleaved(calls, arguments.rounds)
+        each = {run: took / (few if run == "lucent" else units) for run, took in seconds.items()}
         table[f"{name} convolution, {units} units, {steps} steps"] = {
-            run: round(statistics.median(took[1:]), 3) for run, took in times.items()
-        }
+            "ms per unit": {run: round(1000 * took, 2) for run, took in each.items()},
+            "explainkit / bare": round(each["explainkit"] / each["bare"], 3),
+        } | ({"lucent / explainkit": round(each["lucent"] / each["explainkit"], 2)}
+             if has_lucent else {})  # fmt: skip
     print(json.dumps(table, indent=2))
 
 

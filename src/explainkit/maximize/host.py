@@ -19,7 +19,7 @@ from explainkit.progress import progress
 from explainkit.types import ModelSpec
 from explainkit.visualization import Visualization, has_converged, ranked
 
-WIDEST = 4
+WIDEST = 8
 """Pictures optimised at once on a CPU: few enough that a layer stays in the cache, and that
 one unit alone, which is padded to it, stays cheap."""
 
@@ -189,7 +189,8 @@ def _climb(
 ) -> None:
     """Runs each try, a unit and the number of a start, and keeps what is the unit's best so far."""
     chunks = list(_chunks(units, tries, setting))
-    with progress("maximize", len(chunks) * getattr(maximizer, "steps", 1)) as advance:
+    what = "maximize" if flats is None else "maximize from flat pictures"
+    with progress(what, len(chunks) * getattr(maximizer, "steps", 1)) as advance:
         for members, size in chunks:
             rows = [tries[i] for i in members]
             rows += [rows[-1]] * (size - len(rows))
