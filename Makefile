@@ -47,10 +47,13 @@ docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into s
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
-bench: $(VENV)/.test ## Measure speed and memory beside bare loops and Captum
+bench: $(VENV)/.test ## Measure speed and memory beside bare loops and the peers installed
 	$(BIN)/python benchmarks/bench_gradient.py
+	$(BIN)/python benchmarks/bench_cam.py
+	$(BIN)/python benchmarks/bench_tail.py
 	$(BIN)/python benchmarks/bench_perturbation.py
 	$(BIN)/python benchmarks/bench_perturbation.py --error
+	$(BIN)/python benchmarks/bench_perturbation.py --sharing
 	$(BIN)/python benchmarks/bench_csv.py
 	$(BIN)/python benchmarks/bench_train.py
 

@@ -113,6 +113,34 @@ def difference(name: str, batch: int) -> float:
     return float((ours - theirs).abs().max())
 
 
+def measured(method: str, calls: Calls, batch: int, rounds: int) -> list[dict[str, Any]]:
+    times = interleaved(calls, rounds)
+    gap = difference(method, batch) if HAS_PEER and method in PEERS else None
+    dearest = max(value for name, value in times.items() if name != TOGETHER)
+    base = times.get("bare", dearest)
+    return [
+        {
+            "method": method,
+            "what": name,
+            "ms_per_image": 1000 * value / batch,
+            "ratio": value / base,
+            "largest_difference": gap if name == "grad-cam" else None,
+        }
+        for name, value in times.items()
+    ]
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        gap = row["largest_difference"]
+        shown = "" if gap is None else f"{gap:.1e}"
+        print(
+            f"{row['method']:22}{row['what']:19}{row['ms_per_image']:10.2f}"
+            f"{row['ratio']:9.3f}{shown:>12}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=64)
@@ -120,39 +148,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="methods; all by default")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = []
+    if not options.json:
+        print(
+            f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}"
+        )
+        if not HAS_PEER:
+            print("pytorch-grad-cam is not installed: its rows are left out")
+        print(f"\n{'method':22}{'':19}{'ms/image':>10}{'/ bare':>9}{'difference':>12}")
+    table = []
     for method, calls in candidates(*prepare(options.batch)).items():
         if options.only and method not in options.only:
             continue
-        times = interleaved(calls, options.rounds)
-        gap = difference(method, options.batch) if HAS_PEER and method in PEERS else None
-        dearest = max(value for name, value in times.items() if name != TOGETHER)
-        base = times.get("bare", dearest)
-        for name, value in times.items():
-            rows.append(
-                {
-                    "method": method,
-                    "what": name,
-                    "ms_per_image": 1000 * value / options.batch,
-                    "ratio": value / base,
-                    "largest_difference": gap if name == "grad-cam" else None,
-                }
-            )
+        rows = measured(method, calls, options.batch, options.rounds)
+        table += rows
+        if not options.json:
+            print_rows(rows)
     if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}")
-    if not HAS_PEER:
-        print("pytorch-grad-cam is not installed: its rows are left out")
-    print(f"\n{'method':22}{'':19}{'ms/image':>10}{'/ bare':>9}{'difference':>12}")
-    for row in rows:
-        gap = row["largest_difference"]
-        shown = "" if gap is None else f"{gap:.1e}"
-        print(
-            f"{row['method']:22}{row['what']:19}{row['ms_per_image']:10.2f}"
-            f"{row['ratio']:9.3f}{shown:>12}"
-        )
-    print(f"\nof eight methods: / the dearest; peak of the process {peak_mb():.0f} MB")
+        print(json.dumps(table, indent=2))
+    else:
+        print(f"\nof eight methods: / the dearest; peak of the process {peak_mb():.0f} MB")
 
 
 if __name__ == "__main__":
