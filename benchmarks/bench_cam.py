@@ -99,11 +99,11 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
     return found
 
 
-def prepare(batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+def prepare(batch: int, *, trainable: bool = False) -> tuple[nn.Module, Tensor, Tensor]:
     torch.set_num_threads(2)
     # Captum and pytorch-grad-cam compute the gradients of all weights unless they are frozen
     model, images = faces(batch)
-    return model.requires_grad_(False), images, predicted(model, images)
+    return model.requires_grad_(trainable), images, predicted(model, images)
 
 
 def difference(name: str, batch: int) -> float:
@@ -146,17 +146,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[], help="methods; all by default")
+    parser.add_argument(
+        "--trainable", action="store_true", help="weights as models come, not frozen for the peers"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.json:
         print(
-            f"batch {options.batch}, {options.rounds} interleaved rounds, torch {torch.__version__}"
+            f"batch {options.batch}, weights {'trainable' if options.trainable else 'frozen'}, "
+            f"{options.rounds} interleaved rounds, torch {torch.__version__}"
         )
         if not HAS_PEER:
             print("pytorch-grad-cam is not installed: its rows are left out")
         print(f"\n{'method':22}{'':19}{'ms/image':>10}{'/ bare':>9}{'difference':>12}")
     table = []
-    for method, calls in candidates(*prepare(options.batch)).items():
+    for method, calls in candidates(*prepare(options.batch, trainable=options.trainable)).items():
         if options.only and method not in options.only:
             continue
         rows = measured(method, calls, options.batch, options.rounds)

@@ -12,7 +12,11 @@ BUDGET = 512 * 2**20
 """Bytes that the activations kept for a backward pass may take."""
 
 LIMIT = 64
-"""More images at once than this gain nothing on a CPU."""
+"""More images at once than this gain nothing."""
+
+CACHED, FEW = 96 * 2**20, 4
+"""On a CPU a chunk is faster while its activations stay near the cache, by a quarter on the FER CNN;
+but a few images share the reading of the weights."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
@@ -21,8 +25,8 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
     """How many images like this one to run at once.
 
     The activations that one image keeps for its backward pass are measured once per model and
-    shape; as many images as fit `BUDGET` make a chunk. It depends on nothing else, so that the
-    same call makes the same chunks.
+    shape; as many images as fit `BUDGET` make a chunk, on a CPU as many as fit `CACHED`, or a
+    `FEW`. It depends on nothing else, so that the same call makes the same chunks.
 
     Args:
         model: What a method is called with; its own ``batch_size`` overrules the measurement.
@@ -36,7 +40,10 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
     sizes = _measured.setdefault(model, {})
     if key not in sizes:
         sizes[key] = _activation_bytes(model, image)
-    fitting = min(max(BUDGET // max(sizes[key], 1), 1), LIMIT)
+    size = max(sizes[key], 1)
+    fitting = min(max(BUDGET // size, 1), LIMIT)
+    if image.device.type == "cpu":
+        fitting = min(fitting, max(CACHED // size, FEW))
     return 1 << (fitting.bit_length() - 1)
 
 
