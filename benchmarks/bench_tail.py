@@ -29,9 +29,9 @@ from explainkit.methods.perturbation.windows import Windows
 from explainkit_fer_hw3.models import build_cnn
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] = {
-    "FER CNN": (build_cnn, (1, 48, 48), 64),
+    "FER CNN": (build_cnn, (1, 48, 48), 16),
     "VGG-16": (vgg16, (3, 224, 224), 16),
-    "ResNet-50": (resnet50, (3, 224, 224), 16),
+    "ResNet-50": (resnet50, (3, 224, 224), 4),
     "MobileNetV2": (mobilenet_v2, (3, 224, 224), 32),
 }
 """Builder, image shape, pictures at once that full runs are fastest with."""
