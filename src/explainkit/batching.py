@@ -15,8 +15,8 @@ LIMIT = 64
 """More images at once than this gain nothing."""
 
 CACHED, FEW = 96 * 2**20, 4
-"""On a CPU a chunk is faster while its activations stay near the cache, by a quarter on the FER CNN;
-but a few images share the reading of the weights."""
+"""On a CPU a chunk is faster while its activations stay near the cache, a quarter on the FER CNN; a
+few images at least share the reading of the weights."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
