@@ -69,7 +69,8 @@ def main() -> None:
     has_lucent = importlib.util.find_spec("lucent") is not None
     if has_lucent:
         # IPython and torchvision, of which it imports names that are not used here
-        sys.path.append(str(Path(__file__).parent / "stand_ins"))
+        stand_ins = Path(__file__).parent / "stand_ins"
+        sys.path += [str(stand_ins), str(stand_ins / "lucent_only")]
     table: dict[str, Any] = {"lucent": "measured" if has_lucent else "not installed"}
     for name, (layer, units, few) in LAYERS.items():
 
