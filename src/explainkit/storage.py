@@ -200,7 +200,7 @@ def _read(form: _Form, record: Any, directory: Path) -> dict[str, Any]:
     if digest != record["tensors_sha256"]:
         raise StorageError(
             f"{directory / name} was changed or cut short: expected sha256 "
-            f"{str(record['tensors_sha256'])[:12]}…, got {digest[:12]}…"
+            f"{str(record['tensors_sha256'])[:12]!r}…, got {digest[:12]!r}…"
         )
     tensors = load_tensors(data)
     values = {f.name: _from_json(record[f.name], tensors) for f in dataclasses.fields(form.result)}
