@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from graph_toys import Shifting
 from torch import nn
 
 import explainkit as ek
@@ -35,21 +36,6 @@ class Net(nn.Module):
         y = self.body(x)
         y = SCALE * (x + y if self.skip else y) * self.options["gains"][0]
         return self.head(F.relu(y).square().mean((2, 3)))
-
-
-class Shifting(nn.Module):
-    """Only export sees through it."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 3)
-        self.head = nn.Linear(4, 5)
-
-    def forward(self, x):
-        y = self.first(x)
-        z = torch.zeros_like(y)
-        z[:, :, 1:] = y[:, :, :-1]
-        return self.head((z * y).mean((2, 3)))
 
 
 def net():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from graph_toys import Shifting
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -107,21 +108,6 @@ class Windowed(nn.Module):
         z = self.gate(x)
         y = y.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
         return self.head((y * z).mean((2, 3)))
-
-
-class Shifting(nn.Module):
-    """Writes into a slice: only export sees it."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 3)
-        self.second = nn.Conv2d(4, 5, 3)
-
-    def forward(self, x):
-        y = self.first(x)
-        z = torch.zeros_like(y)
-        z[:, :, 1:] = y[:, :, :-1]
-        return self.second(z + y).mean((2, 3))
 
 
 class Choosing(nn.Module):

@@ -197,9 +197,9 @@ def name_of(node: Node, record: Record | None) -> str:
     """What an operator is called, also one that never ran: a view that autograd made anew."""
     if record is not None:
         return record.name
-    return (
-        "as_strided" if node.name() == _AS_STRIDED else type(node).__name__.removesuffix("Backward")
-    )
+    if node.name() == _AS_STRIDED:
+        return "as_strided"
+    return type(node).__name__.removesuffix("Backward")
 
 
 def _plain(name: str) -> str:

@@ -86,9 +86,10 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
 
-def _mixed(x: Tensor) -> bool:
-    """Whether an input has values below zero."""
-    return bool(x.amin() < 0)
+def _by_sign(x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """An input's positive and negative part, and whether it has the latter: if not, it is both."""
+    mixed = bool(x.amin() < 0)
+    return (x.clamp(min=0), x.clamp(max=0), mixed) if mixed else (x, x, mixed)
 
 
 def _part(bias: Tensor | None, positive: bool) -> Tensor | None:
@@ -116,8 +117,7 @@ def alpha_beta_rule(
     x, w = layer.inputs, layer.weight
     relevance = gradient * layer.output
     plus, minus = w.clamp(min=0), w.clamp(max=0)
-    mixed = _mixed(x)
-    x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
+    x_plus, x_minus, mixed = _by_sign(x)
     b = layer.bias if bias else None
 
     def share(*, positive: bool) -> Tensor:
@@ -144,8 +144,7 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
     x, w, z = layer.inputs, layer.weight, layer.output
     relevance = gradient * z
     plus, minus = w.clamp(min=0), w.clamp(max=0)
-    mixed = _mixed(x)
-    x_plus, x_minus = (x.clamp(min=0), x.clamp(max=0)) if mixed else (x, x)
+    x_plus, x_minus, mixed = _by_sign(x)
     found = torch.zeros_like(x)
     for sign in (1, -1):
         here = relevance * ((z >= 0) if sign > 0 else (z < 0))

@@ -1,16 +1,12 @@
 """``confusion``: what a network mistakes for what, and what it saw in the mistakes."""
 
-import csv
-import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from explainkit.errors import StorageError
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -53,6 +49,7 @@ def confusion(
     from explainkit.render.figure import matrix_figure, save_figure
     from explainkit_fer_hw3.scores import most_confused
     from explainkit_fer_hw3.study.confusions import explain_confusion
+    from explainkit_fer_hw3.tables import write_table
 
     params = parse_params(method, param or [])
     network = options.load_model(model, device)
@@ -64,7 +61,10 @@ def confusion(
     figure = save_figure(
         matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
     )
-    numbers = _save_counts(reading.counts.tolist(), faces.class_names, out / f"{stem}.csv")
+    counts = zip(faces.class_names, reading.counts.tolist(), strict=True)
+    numbers = write_table(
+        out / f"{stem}.csv", ["true", *faces.class_names], ([name, *row] for name, row in counts)
+    )
     rows = []
     for mistake in most_confused(reading.counts, faces.class_names, pairs):
         row = {
@@ -112,21 +112,6 @@ def confusion(
         drawn = f" Drawn: {row['figure']}" if examples else ""
         typer.echo(f"{row['words']}.{drawn}")
     typer.echo(f"drawn: {figure}; counted: {numbers}")
-
-
-def _save_counts(counts: list[list[int]], names: Sequence[str], path: Path) -> Path:
-    """Writes the matrix as a table: rows are true classes, named at their left."""
-    from explainkit.storage import write_atomically
-
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["true", *names])
-    table.writerows([name, *row] for name, row in zip(names, counts, strict=True))
-    try:
-        write_atomically(path, text.getvalue().encode())
-    except OSError as error:
-        raise StorageError(f"can't write {path}: {error.strerror or error}") from error
-    return path
 
 
 def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """A run and its folder: what is written when, so that a kill costs minutes at most."""
 
-import csv
-import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +10,10 @@ from matplotlib.figure import Figure
 
 from explainkit.errors import StorageError
 from explainkit.render.figure import save_figure
-from explainkit.storage import write_atomically
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.study.charts import curves_figure
 from explainkit_fer_hw3.study.curves import Curve, read_history
+from explainkit_fer_hw3.tables import write_table
 from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.run import Training
 
@@ -114,15 +112,8 @@ def fit(
 
 def _write_results(training: Training, folder: Path) -> None:
     """What a reader wants of a run: its history, curves, and the plain network's weights."""
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    table.writerows(training.history)
-    try:
-        write_atomically(folder / HISTORY, text.getvalue().encode())
-    except OSError as error:
-        raise StorageError(f"can't write {folder / HISTORY}: {error.strerror or error}") from error
-    curve = read_history(folder / HISTORY, training.model)
+    rows = ([row.get(name, "") for name in COLUMNS] for row in training.history)
+    curve = read_history(write_table(folder / HISTORY, COLUMNS, rows), training.model)
     save_figure(_curves(training, curve), folder / CURVES)
     training.save_weights(folder / f"{training.model}.safetensors")
 
