@@ -218,7 +218,6 @@ class Fourier(Gradient):
         (torch.Size([4, 1, 9, 7]), torch.Size([8, 4]))
     """
 
-    rate: float = 0.5
     decay: float = 1.0
 
     def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
