@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from explainkit.errors import TargetError
 from explainkit.expressions import (
     Scope,
+    alpha,
     caricature,
     channel,
     channels,
@@ -63,6 +64,7 @@ TERMS = [
     (direction("fc", torch.tensor([0.0, 0, 0, 1])), FC[:, 3]),
     (layer("conv"), CONV.square().mean((1, 2, 3))),
     (norm(), SCOPE.images.square().mean((1, 2, 3)).sqrt()),
+    (alpha(), SCOPE.logits.new_ones(len(SCOPE.logits))),
     (norm(3), SCOPE.images.abs().pow(3).mean((1, 2, 3)).pow(1 / 3)),
 ]  # fmt: skip
 

@@ -83,8 +83,8 @@ _VISUALIZATION = _Form(
     Visualization,
     "visualization",
     {
-        "images": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0), "dead": (1, 0),
-        "converged": (1, 0), "frames": (5, 1),
+        "images": (4, 0), "opacity": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0),
+        "dead": (1, 0), "converged": (1, 0), "frames": (5, 1),
     },
     {
         "maximizer": str, "model": str, "layer": str | None, "seed": int | np.integer,

@@ -22,6 +22,8 @@ class Visualization:
 
     Attributes:
         images: ``[unit, channel, height, width]`` in model-input space; a dead unit's is flat.
+        opacity: Of each pixel, ``[unit, 1, height, width]``: 1 unless the objective has `alpha`, in
+            which case the images lie on the middle of the valid range.
         objective: What each picture maximises, as text.
         score: The objective at each picture, without transforms, ``[unit]``; NaN where dead.
         trace: The objective at each step as the maximiser saw it, ``[step, unit]``.
@@ -44,6 +46,7 @@ class Visualization:
     """
 
     images: Tensor
+    opacity: Tensor
     objective: tuple[str, ...]
     score: Tensor
     trace: Tensor
@@ -74,7 +77,7 @@ class Visualization:
             start = index % len(self)
             index = slice(start, start + 1)
         changes = dict(vars(self))
-        for name in ("images", "objective", "score", "rank", "dead", "converged"):
+        for name in ("images", "opacity", "objective", "score", "rank", "dead", "converged"):
             changes[name] = changes[name][index]
         for name in ("trace", "frames"):
             changes[name] = changes[name][:, index]

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +11,18 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
-from explainkit.expressions import caricature, channel, channels, diversity, logit, neuron, norm, tv
+from explainkit.expressions import (
+    alpha,
+    caricature,
+    channel,
+    channels,
+    diversity,
+    logit,
+    neuron,
+    norm,
+    tv,
+)
+from explainkit.maximize.problem import Ascent
 from explainkit.testing import toy_models
 from explainkit.types import ModelSpec
 
@@ -109,6 +121,47 @@ def test_a_neuron_shows_its_kernel_in_its_receptive_field_and_nothing_elsewhere(
     outside = found.images.clone()
     outside[:, :, 3:8, 2:7] = 0
     assert outside.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("maximizer", NAMES)
+def test_alpha_leaves_opaque_where_the_unit_looks_and_nothing_else(maximizer):
+    """A neuron is indifferent to all but its receptive field, whose place is known."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, bias=False)).eval()
+    units = [neuron("0", k, 8, 3) - 2 * alpha() for k in range(4)]
+    how = {"maximizer": maximizer, "shape": (3, 21, 20), "dataset": torch.randn(9, 3, 21, 20)}
+    found = ek.maximize(model, units, **how, steps=150, **STILL)
+    assert found.opacity.shape == (4, 1, 21, 20)
+    inside = found.opacity[:, :, 8:13, 3:8].mean((1, 2, 3))
+    far = found.opacity[:, :, :, 12:].mean((1, 2, 3))
+    assert (inside > 0.5).all()
+    assert (far < 0.15).all()
+    # the pictures lie on the middle, here 0: what is transparent shows it
+    assert (
+        found.images[:, :, :, 12:].abs().mean() < 0.2 * found.images[:, :, 8:13, 3:8].abs().mean()
+    )
+    one = ek.maximize(model, units[2], **how, steps=150, **STILL)
+    assert torch.equal(one.opacity[0], found.opacity[2])
+    opaque = ek.maximize(model, units[0] + 2 * alpha() * 0, **how, steps=2)
+    assert ((opaque.opacity > 0) & (opaque.opacity < 1)).all()
+    plain = ek.maximize(model, neuron("0", 0), **how, steps=2)
+    assert (plain.opacity == 1).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opaque:
+    steps: int = 2
+
+    def __call__(self, problem):
+        pictures = problem.normal(*problem.shape)
+        score = problem.score(pictures, pictures)
+        return Ascent(pictures, score[None].detach(), score > -math.inf, pictures[None][:0])
+
+
+def test_a_maximizer_without_opacity_refuses_alpha():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
+    with pytest.raises(MethodError, match=r"finds no opacity: leave alpha\(\) out"):
+        ek.maximize(model, channel("0", 0) - alpha(), shape=(1, 5, 5), maximizer=Opaque())
 
 
 @pytest.mark.parametrize("maximizer", NAMES)

@@ -13,7 +13,7 @@ from explainkit.errors import DatasetError, ModelError, StorageError
 from explainkit_fer_hw3.data import load_drawn
 from explainkit_fer_hw3.models import build_cnn
 from explainkit_fer_hw3.training import checkpoint
-from explainkit_fer_hw3.training.augment import CELL, augmented
+from explainkit_fer_hw3.training.augment import CELL, augmented, mixed
 from explainkit_fer_hw3.training.batches import Batches
 from explainkit_fer_hw3.training.batchnorm import KERNEL_NORM, folded, normalised
 from explainkit_fer_hw3.training.recipe import (
@@ -26,7 +26,7 @@ from explainkit_fer_hw3.training.recipe import (
 )
 from explainkit_fer_hw3.training.run import Training
 
-PLAIN = Recipe(batch=16, drawn=0, augment=0.0, cells=0.0, repeat=())
+PLAIN = Recipe(batch=16, drawn=0, augment=0.0, cells=0.0, mix=0.0, repeat=())
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,41 @@ class TestAugmentation:
         assert 0.4 < turned.float().mean() < 0.6
 
 
+class TestMixing:
+    def test_pictures_and_targets_are_mixed_in_the_same_shares(self):
+        """Pictures whose only pixel is their number tell who was mixed with whom, and how much."""
+        n = 500
+        images = torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
+        targets = torch.eye(n, dtype=torch.float64)
+        found, mix = mixed(images, targets, 0.2, generator())
+        torch.testing.assert_close(mix @ images.flatten(), found.flatten())
+        torch.testing.assert_close(mix.sum(1), torch.ones(n, dtype=torch.float64))
+        own, other = mix.diagonal(), mix.flip(1).diagonal()
+        torch.testing.assert_close(own + other, torch.ones(n, dtype=torch.float64))
+        assert (own >= 0.5).all()
+
+    @pytest.mark.parametrize("shape", [0.2, 1.0, 5.0])
+    def test_the_shares_are_beta_distributed(self, shape):
+        """E λ(1 − λ) = a / (4a + 2), whichever of the two parts is a picture's own."""
+        n = 20_000
+        place = torch.arange(n, dtype=torch.float64)
+        _, mix = mixed(place.view(n, 1, 1, 1), place[:, None], shape, generator())
+        own = (mix[:, 0] - place.flip(0)) / (place - place.flip(0))
+        spread = own * (1 - own)
+        error = float(spread.std()) / n**0.5
+        assert abs(float(spread.mean()) - shape / (4 * shape + 2)) < 4 * error
+
+    def test_only_photographs_are_mixed(self, faces):
+        recipe = dataclasses.replace(PLAIN, drawn=7)
+        images, targets = Batches(faces, dataclasses.replace(recipe, mix=0.5), 0)[1]
+        plain, wanted = Batches(faces, recipe, 0)[1]
+        assert torch.equal(images[PLAIN.batch :], plain[PLAIN.batch :])
+        assert torch.equal(targets[PLAIN.batch :], wanted[PLAIN.batch :])
+        assert not torch.equal(images[: PLAIN.batch], plain[: PLAIN.batch])
+        assert not torch.equal(targets[: PLAIN.batch], wanted[: PLAIN.batch])
+        torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
+
+
 class TestBatches:
     @pytest.mark.parametrize("recipe", [CNN_RECIPE, DNN_RECIPE, STUDY])
     def test_a_pure_function_of_seed_and_step(self, recipe, faces):
@@ -174,10 +209,10 @@ class TestBatches:
             one[0]
         torch.manual_seed(99)
         for step in (4, 0, 11):
-            images, labels = one[step]
+            images, targets = one[step]
             again, same = two[step]
             assert torch.equal(images, again)
-            assert torch.equal(labels, same)
+            assert torch.equal(targets, same)
             assert images.shape == (16 + recipe.drawn, 1, 48, 48)
             assert images.dtype == torch.float32
         assert not torch.equal(one[0][0], one[1][0])
@@ -198,10 +233,10 @@ class TestBatches:
 
     def test_plain_batches_are_the_pictures_themselves(self, faces):
         batches = Batches(faces, PLAIN, 0)
-        images, labels = batches[2]
+        images, targets = batches[2]
         rows = batches.rows(2)
         assert torch.equal(images, faces.images[rows])
-        assert torch.equal(labels, faces.labels[rows])
+        assert torch.equal(targets, torch.eye(7)[faces.labels[rows]])
 
     def test_epochs_have_orders_of_their_own(self, faces):
         batches = Batches(faces, PLAIN, 0)
@@ -211,9 +246,9 @@ class TestBatches:
         batches = Batches(faces, dataclasses.replace(PLAIN, drawn=7), 0)
         train = load_drawn(split="train", count=14)
         for step in range(2):
-            images, labels = batches[step]
+            images, targets = batches[step]
             assert torch.equal(images[16:], train.images[7 * step : 7 * step + 7])
-            assert torch.equal(labels[16:], train.labels[7 * step : 7 * step + 7])
+            assert torch.equal(targets[16:].argmax(1), train.labels[7 * step : 7 * step + 7])
 
     def test_pictures_without_labels_are_refused(self, faces):
         labels = faces.labels.clone()

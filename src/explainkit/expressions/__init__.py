@@ -17,6 +17,7 @@ Examples:
 
 from explainkit.expressions.algebra import Expression, Scope, evaluate_each
 from explainkit.expressions.terms import (
+    Alpha,
     Caricature,
     Channel,
     Channels,
@@ -34,10 +35,11 @@ from explainkit.expressions.text import parse
 # the terms as they are written, in Python and in text
 logit = class_logit = Logit
 channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
-caricature, diversity, tv, norm = Caricature, Diversity, Tv, Norm
+caricature, diversity = Caricature, Diversity
+alpha, norm, tv = Alpha, Norm, Tv
 channels, classes = Channels, Classes
 
 __all__ = [
-    "Expression", "Scope", "caricature", "channel", "channels", "class_logit", "classes",
+    "Expression", "Scope", "alpha", "caricature", "channel", "channels", "class_logit", "classes",
     "direction", "diversity", "evaluate_each", "layer", "logit", "neuron", "norm", "parse", "tv",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ class Scope:
         images: The pictures ``[batch, channel, height, width]``.
         class_names: In the order of the logits.
         reference: Layer path to what it puts out for the picture that `caricature` exaggerates.
+        opacity: Of each pixel, ``[batch, 1, height, width]``; None: the pictures are opaque.
     """
 
     logits: Tensor | None
@@ -29,6 +30,7 @@ class Scope:
     images: Tensor | None
     class_names: Sequence[str] = ()
     reference: Mapping[str, Tensor] | None = None
+    opacity: Tensor | None = None
 
     @property
     def example(self) -> Tensor:

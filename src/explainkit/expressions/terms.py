@@ -260,6 +260,23 @@ class Norm(Term):
         return length / math.pow(flat.shape[1], 1 / self.p)
 
 
+@dataclass(frozen=True)
+class Alpha(Term):
+    """Mean opacity of the picture, 0 to 1: `maximize` then finds where the picture matters, too.
+
+    Subtracted, it leaves opaque only what the unit needs, as the rest of the model's input is a
+    new random background in every step. 1 for a picture that has no opacity, such as a real one.
+    """
+
+    call = "alpha"
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``Σ o / n``."""
+        if scope.opacity is None:
+            return scope.example.new_ones(len(nodes))
+        return scope.opacity.flatten(1).mean(1)
+
+
 def _images(term: Term, scope: Scope) -> Tensor:
     if scope.images is None:
         raise TargetError(

@@ -13,7 +13,7 @@ TERMS: Mapping[str, type[Expression]] = {
     kind.call: kind
     for kind in (
         terms.Logit, terms.Channel, terms.Neuron, terms.Direction, terms.Layer, terms.Caricature,
-        terms.Diversity, terms.Tv, terms.Norm, terms.Channels, terms.Classes,
+        terms.Diversity, terms.Tv, terms.Norm, terms.Alpha, terms.Channels, terms.Classes,
     )
 } | {"class_logit": terms.Logit}  # fmt: skip
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from explainkit.batching import chunk_size
 from explainkit.errors import MethodError, ModelError
-from explainkit.expressions import Expression, diversity, evaluate_each
+from explainkit.expressions import Expression, alpha, diversity, evaluate_each
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.host import failing_as_model_error
 from explainkit.maximize.problem import Ascent, Maximizer, Problem, Reading
@@ -34,6 +34,7 @@ class Found:
     Attributes:
         objectives: One expression per unit.
         images: ``[unit, channel, height, width]``.
+        opacity: ``[unit, 1, height, width]``; 0 where dead.
         score: Of each picture without transforms, ``[unit]``; NaN where dead.
         trace: ``[step, unit]``.
         dead: bool ``[unit]``.
@@ -44,6 +45,7 @@ class Found:
 
     objectives: list[Expression]
     images: Tensor
+    opacity: Tensor
     score: Tensor
     trace: Tensor
     dead: Tensor
@@ -101,6 +103,7 @@ def visualize(
         )
     return Visualization(
         images=found.images,
+        opacity=found.opacity,
         objective=tuple(map(str, found.objectives)),
         score=found.score,
         trace=found.trace,
@@ -156,12 +159,12 @@ def maximize_all(
         behind = {
             unit: flat
             for unit, (score, flat) in enumerate(flats)
-            if best[unit][0] == -math.inf or score > float(best[unit][1][1])
+            if best[unit][0] == -math.inf or score > float(best[unit][1][2])
         }
         again = [(unit, setting.starts) for unit in behind]
         _climb(maximizer, units, again, setting, keep, best, behind)
     kept = [best[unit][1] for unit in range(len(units))]
-    images, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
+    images, opacities, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
     dead = torch.tensor([best[unit][0] == -math.inf for unit in range(len(units))])
     blank = _blank(setting)
     layers = sorted({layer for unit in units for layer in unit.layers})
@@ -169,6 +172,9 @@ def maximize_all(
     return Found(
         objectives=units,
         images=torch.stack([blank if d else i for d, i in zip(dead, images, strict=True)]),
+        opacity=torch.stack(opacities).masked_fill(
+            dead.to(setting.device)[:, None, None, None], 0.0
+        ),
         score=torch.stack(scores).masked_fill(dead.to(setting.device), math.nan),
         trace=torch.stack(traces, 1),
         dead=dead,
@@ -199,11 +205,14 @@ def _climb(
             ascent, score = _run(
                 maximizer, chosen, starts, setting, keep, flat, lambda: advance(1, "")
             )
+            opacity = ascent.opacity
+            if opacity is None:
+                opacity = torch.ones_like(ascent.images[:, :1])
             for row, (unit, _) in enumerate(rows[: len(members)]):
                 merit = _merit(ascent.trace[:, row]) if bool(ascent.moved[row]) else -math.inf
                 if unit not in best or merit > best[unit][0]:
                     traced = ascent.trace[:, row], ascent.frames[:, row]
-                    best[unit] = merit, (ascent.images[row], score[row], *traced)
+                    best[unit] = merit, (ascent.images[row], opacity[row], score[row], *traced)
 
 
 def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, Tensor]]:
@@ -315,10 +324,13 @@ def _run(
     """One chunk: what the maximiser found, and the objective at its pictures ``[unit]``."""
     reading = Reading(setting.module, sorted(units[0].layers), logits=units[0].uses_logits)
     reference = _reference(reading, setting)
+    transparent = any(isinstance(node, alpha) for node in units[0].walk())
 
-    def score(shown: Tensor, pictures: Tensor) -> Tensor:
+    def score(shown: Tensor, pictures: Tensor, opacity: Tensor | None = None) -> Tensor:
         with failing_as_model_error(setting.module, shown):
-            scope = reading.scope(shown.to(setting.dtype), pictures, setting.class_names, reference)
+            scope = reading.scope(
+                shown.to(setting.dtype), pictures, setting.class_names, reference, opacity
+            )
         found = evaluate_each(units, scope).to(setting.precision)
         if not bool(torch.isfinite(found).all()):
             raise ModelError(
@@ -338,6 +350,7 @@ def _run(
             ],
             start=setting.start,
             flat=flat,
+            transparent=transparent,
             low=setting.low,
             high=setting.high,
             statistics=setting.statistics,
@@ -351,10 +364,15 @@ def _run(
     if not isinstance(ascent, Ascent) or tuple(ascent.images.shape) != wanted:
         shape = list(ascent.images.shape) if isinstance(ascent, Ascent) else type(ascent).__name__
         raise MethodError(f"expected from the maximiser pictures {list(wanted)}, got {shape}")
+    if transparent and ascent.opacity is None:
+        raise MethodError(
+            f"{units[0]}: {type(maximizer).__name__} finds no opacity: leave alpha() out, or take "
+            "another maximizer"
+        )
     if not bool(torch.isfinite(ascent.images).all()):
         raise MethodError("expected finite pictures from the maximiser: a smaller rate may help")
     with torch.no_grad():
-        return ascent, score(ascent.images, ascent.images)
+        return ascent, score(ascent.images, ascent.images, ascent.opacity)
 
 
 def _generator(seed: int, unit: Expression, start: int) -> torch.Generator:

@@ -17,6 +17,7 @@ from explainkit.maximize.parameterization import (
     Pixels,
     Pyramid,
     Spectrum,
+    Veil,
     natural_phases,
 )
 from explainkit.maximize.problem import Ascent, Problem
@@ -76,17 +77,34 @@ class Gradient(Transforms):
         """Finds one picture ``[channel, height, width]`` per unit."""
         form, canvas = self.parts(problem)
         parameters = [p.requires_grad_() for p in form.start(problem, self.spread)]
-        rule = _Rule(self, parameters)
+        veil = Veil(problem, canvas, self.rate) if problem.transparent else None
+        veiled = [p.requires_grad_() for p in veil.start(self.spread)] if veil else []
+        rule = _Rule(self, parameters + veiled)
+
+        @torch.no_grad()
+        def finished() -> tuple[Tensor, Tensor | None]:
+            pictures = canvas(form.raw(parameters))
+            if veil is None:
+                # a copy: unbounded pixels are the parameters themselves
+                return pictures.clone(), None
+            opacity = veil.opacity(veiled)
+            return veil.on_flat(pictures, opacity), opacity
+
         units = len(problem.generators)
         moved = torch.zeros(units, dtype=torch.bool, device=problem.device)
         tries = min(_REDRAWS, self.steps - 1)
         trace, frames = [], []
         for step in range(self.steps):
-            pictures = canvas(form.raw(parameters))
             if step in problem.keep:
-                frames.append(pictures.detach().clone())
+                frames.append(finished()[0])
+            pictures = canvas(form.raw(parameters))
+            opacity = veil.opacity(veiled) if veil else None
+            seen = pictures
+            if veil and opacity is not None:
+                seen = veil.background().lerp(pictures, opacity)
             redirected = problem.flat is not None and step < min(rectifiers.STEPS, self.steps / 2)
-            scores, moving = self._backward(problem, pictures, redirected=redirected)
+            inputs = [self.transform(seen, problem), pictures, opacity]
+            scores, moving = _backward(problem, inputs, redirected=redirected)
             moved |= moving & (not redirected)
             trace.append(scores)
             rule.step(step)
@@ -102,38 +120,39 @@ class Gradient(Transforms):
                 own = replace(problem, generators=[problem.generators[u] for u in silent])
                 _replace_rows(parameters, form.start(own, spread), silent)
             problem.progress()
-        with torch.no_grad():
-            # a copy: unbounded pixels are the parameters themselves
-            images = canvas(form.raw(parameters)).clone()
+        images, opacity = finished()
         if self.steps in problem.keep:
             frames.append(images)
         empty = images.new_zeros(0, *images.shape)
-        return Ascent(images, torch.stack(trace), moved, torch.stack(frames) if frames else empty)
+        kept = torch.stack(frames) if frames else empty
+        return Ascent(images, torch.stack(trace), moved, kept, opacity)
 
-    def _backward(
-        self, problem: Problem, pictures: Tensor, *, redirected: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Fills the parameters' gradients; gives the scores and which units answered, ``[unit]``.
 
-        The gradient is taken at the border between model and picture, where a penalty's part can
-        be told from the model's.
-        """
-        shown = self.transform(pictures, problem)
-        seen = shown.detach().requires_grad_()
-        plain = pictures.detach().requires_grad_()
-        scores = problem.score(seen, plain)
-        at_seen, at_plain = None, None
-        if scores.requires_grad:
-            if redirected:
-                rectifiers.redirect(scores)
-            at_seen, at_plain = torch.autograd.grad(scores.sum(), [seen, plain], allow_unused=True)
-        if at_seen is None:
-            at_seen = torch.zeros_like(seen)
-        moving = (at_seen != 0).flatten(1).any(1)
-        roots = [shown] if at_plain is None else [shown, pictures]
-        slopes = [at_seen] if at_plain is None else [at_seen, at_plain]
-        torch.autograd.backward(roots, slopes)
-        return scores.detach(), moving
+def _backward(
+    problem: Problem, inputs: Sequence[Tensor | None], *, redirected: bool
+) -> tuple[Tensor, Tensor]:
+    """Fills the parameters' gradients; gives the scores and which units answered, ``[unit]``.
+
+    The gradient is taken at the border between model and picture, where a penalty's part can be
+    told from the model's.
+
+    Args:
+        problem: Has the score.
+        inputs: What it takes: what the model is shown, the pictures, and their opacity or None.
+        redirected: Whether gradients pass rectifiers that are off.
+    """
+    roots = [root for root in inputs if root is not None]
+    leaves = [root.detach().requires_grad_() for root in roots]
+    scores = problem.score(*leaves)
+    if not scores.requires_grad:
+        return scores, torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if redirected:
+        rectifiers.redirect(scores)
+    shown, *_ = slopes = torch.autograd.grad(
+        scores.sum(), leaves, allow_unused=True, materialize_grads=True
+    )
+    torch.autograd.backward(roots, slopes)
+    return scores.detach(), (shown != 0).flatten(1).any(1)
 
 
 class _Rule:

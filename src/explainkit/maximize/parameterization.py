@@ -281,6 +281,46 @@ class Canvas:
         return self.low + (self.high - self.low) * torch.sigmoid(raw)
 
 
+class Veil:
+    """How opaque each pixel of a picture is; through the rest one sees a background.
+
+    ``o x + (1 − o) b`` with ``o = σ(irfft2(z / f))``. The background ``b`` is a smooth random
+    picture, a new one at each step, so that what a unit needs must be opaque.
+
+    Source: Mordvintsev, Pezzotti, Schubert and Olah (2018), "Differentiable Image
+    Parameterizations", doi:10.23915/distill.00012, on semi-transparent patterns.
+
+    Args:
+        problem: Whose pictures.
+        canvas: On which they are.
+        rate: Of the ascent: the opacity changes as fast at any.
+    """
+
+    def __init__(self, problem: Problem, canvas: Canvas, rate: float) -> None:
+        self._gain = 0.2 / rate
+        self._problem = problem
+        self._canvas = replace(canvas, base=None, hard=False)
+        self._spectrum = Spectrum(*problem.shape[1:], 1.0)
+
+    def start(self, spread: float) -> list[Tensor]:
+        """Parameters of an opacity near a half."""
+        problem = self._problem
+        own = replace(problem, shape=(1, *problem.shape[1:]))
+        return self._spectrum.start(own, spread / self._gain)
+
+    def opacity(self, parameters: Sequence[Tensor]) -> Tensor:
+        """``σ(irfft2(z / f))``, ``[unit, 1, height, width]``."""
+        return torch.sigmoid(self._gain * self._spectrum.raw(parameters))
+
+    def background(self) -> Tensor:
+        """A random picture per unit, ``[unit, channel, height, width]``."""
+        return self._canvas(self._spectrum.raw(self._spectrum.start(self._problem, 1.0)))
+
+    def on_flat(self, pictures: Tensor, opacity: Tensor) -> Tensor:
+        """The pictures on the middle of the valid range, or on 0."""
+        return self._canvas(torch.zeros_like(pictures)).lerp(pictures, opacity)
+
+
 def natural_phases(problem: Problem) -> tuple[Phases, Canvas]:
     """Phases with the magnitudes of the picture to start from, or else of the data set.
 

@@ -55,14 +55,16 @@ class Problem:
     """Pictures to find, one per unit, all of one size.
 
     Attributes:
-        score: ``score(shown, pictures)`` gives ``[unit]``: what each unit says of ``shown``
-            ``[unit, channel, height, width]``, with penalties on ``pictures``, from which they
-            were made. Differentiable in both.
+        score: ``score(shown, pictures, opacity)`` gives ``[unit]``: what each unit says of
+            ``shown`` ``[unit, channel, height, width]``, with penalties on ``pictures``, from which
+            they were made, and on their ``opacity`` ``[unit, 1, height, width]``, which may be left
+            out. Differentiable in all.
         shape: Channel, height, width.
         generators: One per unit, on the CPU: the only source of random numbers.
         start: A picture ``[channel, height, width]`` to start from, or None.
         flat: A flat picture per unit to start from, ``[unit, channel, 1, 1]``, where the first try
             ended below it or nowhere; gradients then also pass rectifiers that are off. Or None.
+        transparent: Whether to find an opacity, too: an objective reads `alpha`.
         low: Smallest valid value per channel ``[channel, 1, 1]``; None where it isn't known.
         high: Largest valid value per channel.
         statistics: Of a data set, if one was given.
@@ -72,11 +74,12 @@ class Problem:
         device: Of the pictures.
     """
 
-    score: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[..., Tensor]
     shape: tuple[int, int, int]
     generators: Sequence[torch.Generator]
     start: Tensor | None = None
     flat: Tensor | None = None
+    transparent: bool = False
     low: Tensor | None = None
     high: Tensor | None = None
     statistics: Statistics | None = None
@@ -108,12 +111,15 @@ class Ascent:
         trace: The score at each step, ``[step, unit]``, as the maximiser saw it.
         moved: Whether each unit ever answered to a change of its picture, ``[unit]``.
         frames: Pictures on the way, ``[frame, unit, channel, height, width]``.
+        opacity: ``[unit, 1, height, width]`` where the problem is transparent: pictures and frames
+            then lie on a flat ground.
     """
 
     images: Tensor
     trace: Tensor
     moved: Tensor
     frames: Tensor
+    opacity: Tensor | None = None
 
 
 @runtime_checkable
@@ -235,7 +241,8 @@ class Reading(nn.Module):
         pictures: Tensor,
         class_names: Sequence[str],
         reference: Mapping[str, Tensor] | None,
+        opacity: Tensor | None = None,
     ) -> Scope:
         """Runs the model on ``shown`` and gives what an expression reads."""
         logits, activations = self(shown)
-        return Scope(logits, activations, pictures, class_names, reference)
+        return Scope(logits, activations, pictures, class_names, reference, opacity)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +34,35 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
     if cells:
         images = images.masked_fill(_lost(images, draws[7] < cells, generator), 0.0)
     return images
+
+
+def mixed(
+    images: Tensor, targets: Tensor, shape: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mixes each picture of a shuffled batch with the one opposite, and their targets alike.
+
+    ``λ x + (1 - λ) x'`` and ``λ y + (1 - λ) y'`` with λ from Beta(shape, shape), turned round where
+    it is below a half: a picture stays the greater part of itself.
+
+    Args:
+        images: ``[n, 1, height, width]``, in an order that tells nothing.
+        targets: Probability of each class, ``[n, classes]``.
+        shape: Of the distribution: the greater, the more even the mixtures; above 0.
+        generator: Every random number comes from it; on the CPU.
+
+    Returns:
+        Images and targets of the same shapes.
+
+    Source:
+        Zhang, Cisse, Dauphin and Lopez-Paz, 2018, arXiv:1710.09412.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn = np.random.default_rng(seed).beta(shape, shape, len(images))
+    share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(images)[:, None]
+    return (
+        torch.lerp(images.flip(0), images, share[..., None, None]),
+        torch.lerp(targets.flip(0), targets, share),
+    )
 
 
 def _moved(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:

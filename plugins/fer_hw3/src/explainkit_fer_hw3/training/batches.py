@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.errors import DatasetError
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.data.dataset import normalise
 from explainkit_fer_hw3.faces import CLASS_NAMES, draw
-from explainkit_fer_hw3.training.augment import augmented
+from explainkit_fer_hw3.training.augment import augmented, mixed
 from explainkit_fer_hw3.training.recipe import Recipe
 
 POPULATION, APART = 1_000_000, 10_000_000
@@ -58,7 +59,10 @@ class Batches:
         return torch.cat([rows, self._order(epoch + 1)[:missing]]) if missing else rows
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised images ``[n, 1, 48, 48]`` and labels ``[n]`` of a step, on the CPU."""
+        """Normalised images ``[n, 1, 48, 48]`` and targets of a step, on the CPU.
+
+        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless pictures are mixed.
+        """
         recipe, rows = self._recipe, self.rows(step)
         images, labels = normalise(self._data.pixels[rows]), self._data.labels[rows]
         strength = torch.full((len(rows),), recipe.augment)
@@ -70,17 +74,23 @@ class Batches:
             labels = torch.cat([labels, torch.from_numpy(faces.labels)])
             weaker = torch.full((recipe.drawn,), recipe.augment * DRAWN_STRENGTH)
             strength = torch.cat([strength, weaker])
+        targets = F.one_hot(labels, len(CLASS_NAMES)).float()
+        generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
         if recipe.augment or recipe.cells:
-            generator = torch.Generator().manual_seed(_mixed(self._seed, step))
             images = augmented(images, strength, recipe.cells, generator)
-        return images, labels
+        if recipe.mix:
+            photographs = slice(recipe.batch)
+            images[photographs], targets[photographs] = mixed(
+                images[photographs], targets[photographs], recipe.mix, generator
+            )
+        return images, targets
 
     def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(_mixed(self._seed, -1 - epoch))
+        generator = torch.Generator().manual_seed(_seed_of(self._seed, -1 - epoch))
         return self._rows[torch.randperm(len(self._rows), generator=generator)]
 
 
-def _mixed(seed: int, number: int) -> int:
+def _seed_of(seed: int, number: int) -> int:
     """One seed out of two numbers; neighbours share nothing."""
     words = np.random.SeedSequence([seed, number % 2**64]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

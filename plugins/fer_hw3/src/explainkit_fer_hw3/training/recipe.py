@@ -23,13 +23,15 @@ class Recipe:
         augment: Strength of the random flips, turns, shifts and changes of light; 0: none.
         cells: Share of the pictures that lose random 8×8 cells, so that pictures with deleted
             regions, on which deletion metrics stand, are no foreign ones.
+        mix: Shape of the Beta distribution by which two photographs of a batch and their labels are
+            mixed (mixup, Zhang et al., 2018, arXiv:1710.09412); 0: none.
         repeat: How often an epoch shows each picture of a class; 1 where it is not named.
         first_block_every: The first block learns in every n-th step only: it costs more than half
             of the backward pass and changes least (compare Brock et al., 2017, arXiv:1706.04983).
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    rate: float = 0.02
+    rate: float = 0.08
     warmup: int = 100
     decay: float = 0.35
     batch: int = 96
@@ -38,8 +40,9 @@ class Recipe:
     smoothing: float = 0.1
     average: float = 0.999
     batch_norm: bool = True
-    augment: float = 1.0
+    augment: float = 1.6
     cells: float = 0.3
+    mix: float = 0.2
     repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
     first_block_every: int = 1
 
@@ -62,13 +65,14 @@ CNN_RECIPE = Recipe(first_block_every=4)
 
 DNN_RECIPE = Recipe(
     rate=0.05, decay=0.5, batch=192, drawn=24, batch_norm=False, augment=0.6,
-    repeat=(("disgust", 2),),
+    mix=0.0, repeat=(("disgust", 2),),
 )  # fmt: skip
 """The same ideas for a fully connected one: weaker augmentation, larger batches."""
 
 STUDY = Recipe(
     optimizer="adam", rate=1e-3, warmup=0, decay=0.0, batch=128, drawn=0, weight_decay=0.0,
-    smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, repeat=(),
+    smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, mix=0.0,
+    repeat=(),
 )  # fmt: skip
 """The study's: plain Adam on the pictures as they are."""
 

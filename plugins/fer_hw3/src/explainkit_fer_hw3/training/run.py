@@ -129,15 +129,15 @@ class Training:
                 state is not to be saved any more.
         """
         began = time.perf_counter()
-        images, labels = self.batches[self.step]
+        images, targets = self.batches[self.step]
         images = self._seen(images).to(self.device, memory_format=torch.channels_last)
-        labels = labels.to(self.device)
+        targets = targets.to(self.device)
         rate = self.recipe.rate_at(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         with preserve_process((self.seed * 1_000_003 + self.step) % 2**63):  # dropout
-            loss, logits = self._loss(images, labels)
+            loss, logits = self._loss(images, targets)
             loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -151,8 +151,8 @@ class Training:
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        count = len(labels)
-        right = int((logits.argmax(1) == labels).sum())
+        count = len(targets)
+        right = int((logits.argmax(1) == targets.argmax(1)).sum())
         self._sums += torch.tensor([float(loss * count), right, count], dtype=torch.float64)
         self._seconds += time.perf_counter() - began
         return {
@@ -166,14 +166,14 @@ class Training:
         """What the output depends on of the pictures: the rest costs a quarter of a step."""
         return images[..., : REACH[self.model], : REACH[self.model]]
 
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         resting = self.step % self.recipe.first_block_every
         block = _first_block(self.network) if resting else 0
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             with torch.no_grad():
                 inner = self.network[:block](images)
             logits = self.network[block:](inner).float()
-        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing), logits
+        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.smoothing), logits
 
     def _update_average(self) -> None:
         keep = min(self.recipe.average, self.step / (self.step + 9))
