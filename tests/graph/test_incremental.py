@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from explainkit.adapter import Adapter
 from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
+from explainkit.graph.incremental.cost import worth_tracing
 from explainkit.graph.incremental.regions import Boxes, Span
 from explainkit.graph.incremental.run import Plan, Variants, make_plan
 from explainkit.graph.incremental.scores import box_scores
@@ -342,6 +343,56 @@ def test_whole_maps_where_boxes_are_dearer():
         model(torch.zeros(4, 3, 64, 64)).detach(),
     )
     assert variants.plan.local == 0
+
+
+class Sized(nn.Module):
+    """Reads the size of what a convolution gives before that is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        scale = x.shape[2] / 10
+        x = F.relu(self.norm(x), inplace=True)
+        return self.head(scale * x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("used_twice", [False, True])
+def test_normalisation_is_folded_where_nothing_else_reads_the_convolution(used_twice):
+    model = Sized()
+    if used_twice:
+        model.norm.forward = lambda x, norm=model.norm: nn.BatchNorm2d.forward(norm, x) + x
+    model.eval()
+    randomise(model, 3)
+    image = torch.randn(3, 14, 12)
+    variants, _ = check(model, image, (3, 4))
+    left = [
+        action.call.operator._schema.name
+        for step in variants._network.steps
+        for action in step.actions
+    ]
+    assert any("batch_norm" in name for name in left) == used_twice
+
+
+def test_a_model_whose_weights_are_used_at_few_pixels_is_not_traced_for_few_runs():
+    """The bound says that it might be worth it; the work of one run, counted once, that it isn't."""
+    layers = [nn.Conv2d(3, 64, 16, 16), *(nn.Conv2d(64, 64, 1) for _ in range(200))]
+    model = nn.Sequential(*layers).eval()
+    runs = 0
+
+    def count(*_):
+        nonlocal runs
+        runs += 1
+
+    model.register_forward_hook(count)
+    image = torch.rand(3, 32, 32)
+    assert not worth_tracing(model, image, 100)
+    assert not worth_tracing(model, image, 200)
+    assert worth_tracing(model, image, 10**6)
+    assert runs == 1
 
 
 def test_the_same_plan_every_time():

@@ -380,6 +380,12 @@ def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
         yield found
 
 
+def _storages(value: Any) -> set[int]:
+    """Addresses of the memory that the tensors in a value lie in."""
+    leaves = (value,) if isinstance(value, Tensor) else pytree.tree_leaves(value)
+    return {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
+
+
 def _attribute(root: nn.Module, path: str) -> Any:
     value: Any = root
     for name in path.split("."):
@@ -395,9 +401,18 @@ def _record(traced: Traced, example: Tensor) -> None:
     Raises:
         NotImplementedError: An operator writes into something that other nodes see otherwise.
     """
-    values: dict[fx.Node, Any] = {traced.image: example.clone()}
+    values: dict[fx.Node, Any] = {}
+    holders: dict[int, list[fx.Node]] = {}
+    places = {node: place for place, node in enumerate(traced.nodes)}
+
+    def keep(node: fx.Node, value: Any) -> None:
+        values[node] = value
+        for storage in _storages(value):
+            holders.setdefault(storage, []).append(node)
+
+    keep(traced.image, example.clone())
     recorder = Recorder()
-    for place, node in enumerate(traced.nodes):
+    for node in traced.nodes:
         if node in values:
             continue
         recorder.begin()
@@ -405,13 +420,7 @@ def _record(traced: Traced, example: Tensor) -> None:
             result = traced.execute(node, values)
         traced.calls[node] = recorder.calls
         for tensor, before, own in recorder.overwritten:
-            storage = tensor.untyped_storage().data_ptr()
-            aliases = [
-                other
-                for other, value in values.items()
-                for leaf in pytree.tree_leaves(value)
-                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() == storage
-            ]
+            aliases = holders.get(tensor.untyped_storage().data_ptr(), [])
             if own and not aliases:
                 continue
             traced.writes = True
@@ -419,8 +428,10 @@ def _record(traced: Traced, example: Tensor) -> None:
                 raise NotImplementedError(f"{node} writes into a view or a state of the model")
             for other in aliases:
                 values[other] = before
-                for later in traced.nodes[place + 1 :]:
+                for later in [n for n in other.users if places.get(n, -1) > places[node]]:
                     later.replace_input_with(other, node)
-        values[node] = result
+            holders[tensor.untyped_storage().data_ptr()] = []
+            holders.setdefault(before.untyped_storage().data_ptr(), []).extend(aliases)
+        keep(node, result)
     traced.values = values
     traced.tensors = frozenset(node for node, value in values.items() if holds_tensor(value))

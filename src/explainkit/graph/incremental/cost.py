@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from explainkit.graph.kept import Kept
 
 ARITHMETIC = 80e9
 """Multiply-adds and additions per second of one core in a convolution, counted as two each."""
@@ -16,9 +20,11 @@ LOOKUP = 40e6
 CALL = 20e-6
 """Seconds that calling an operator takes, however small its work."""
 
-
-TRACING = 2e-3
+TRACING = 5e-4
 """Seconds per module that it takes to trace a model and to read its operators."""
+
+
+_counted = Kept[int]()
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,9 @@ class Work:
 def worth_tracing(model: nn.Module, image: Tensor, variants: int) -> bool:
     """Whether so many full runs could take longer than to trace the model.
 
-    The work of a run is not known before, so that its bound is taken: each weight of a convolution
-    is used at most once for each pixel, any other weight once.
+    First by a bound on the work of a run, which needs none: each weight of a convolution is used at
+    most once for each pixel, any other weight once. Where that leaves it open, by the work of one
+    run, counted once per model and shape.
 
     Examples:
         >>> import torch
@@ -71,5 +78,14 @@ def worth_tracing(model: nn.Module, image: Tensor, variants: int) -> bool:
     """
     pixels = image.shape[-2] * image.shape[-1]
     uses = sum(p.numel() * (pixels if p.dim() == 4 else 1) for p in model.parameters())
-    full = Work(2.0 * uses).seconds(1) * variants
-    return full > TRACING * sum(1 for _ in model.modules())
+    least = TRACING * sum(1 for _ in model.modules()) / variants
+    if Work(2.0 * uses).seconds(1) < least:
+        return False
+    key = (image.shape, image.dtype, image.device)
+    operations = _counted.get(model, key)
+    if operations is None:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(image[None])
+        operations = counter.get_total_flops()
+        _counted.put(model, key, operations)
+    return Work(operations).seconds(1) > least

@@ -181,8 +181,10 @@ def _fold(found: Program) -> None:
     by_node = {step.node: step for step in found.steps}
     for step in found.steps:
         call = _convolution_of(step)
-        after = by_node.get(next(iter(step.node.users)))
-        if call is None or after is None or len(step.node.users) != 1:
+        # what else uses it and is no step reads its size, which stays
+        readers = [by_node.get(n) for n in step.node.users if n in by_node or n.op == "output"]
+        after = readers[0] if len(readers) == 1 else None
+        if call is None or after is None:
             continue
         factors = _normalisation(after, step.key)
         if factors is None:

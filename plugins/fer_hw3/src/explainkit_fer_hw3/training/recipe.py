@@ -33,7 +33,7 @@ class Recipe:
     optimizer: Literal["sgd", "adam"] = "sgd"
     rate: float = 0.08
     warmup: int = 100
-    decay: float = 0.35
+    decay: float = 0.7
     batch: int = 96
     drawn: int = 16
     weight_decay: float = 5e-4
