@@ -22,6 +22,7 @@ from explainkit.expressions import (
     norm,
     tv,
 )
+from explainkit.maximize.optimize import _found
 from explainkit.maximize.problem import Ascent
 from explainkit.testing import toy_models
 from explainkit.types import ModelSpec
@@ -146,6 +147,26 @@ def test_alpha_leaves_opaque_where_the_unit_looks_and_nothing_else(maximizer):
     assert ((opaque.opacity > 0) & (opaque.opacity < 1)).all()
     plain = ek.maximize(model, neuron("0", 0), **how, steps=2)
     assert (plain.opacity == 1).all()
+
+
+def test_what_counts_as_found():
+    trace = torch.zeros(40, 4)
+    trace[5, 0] = 0.1  # answered once, then never: lost
+    trace[5:, 1] = 1  # silent at the top: saturated
+    found = _found(trace, torch.tensor([5, 5, 39, -1]))
+    assert found.tolist() == [False, True, True, False]
+
+
+def test_a_saturated_unit_is_not_dead():
+    class Saturated(nn.Module):
+        def forward(self, x):
+            mean = x.mean((1, 2, 3))
+            return torch.stack([mean.clamp(0, 1), (0 * mean).relu()], 1)
+
+    with pytest.warns(ExplainkitWarning, match="1 of 2 units"):
+        found = ek.maximize(Saturated().eval(), "classes()", shape=(1, 6, 6), steps=64)
+    assert found.dead.tolist() == [False, True]
+    assert float(found.score[0]) == 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ class Gradient(Transforms):
             return veil.on_flat(pictures, opacity), opacity
 
         units = len(problem.generators)
-        moved = torch.zeros(units, dtype=torch.bool, device=problem.device)
+        answered = torch.full((units,), -1, device=problem.device)  # the last step at which it did
         tries = min(_REDRAWS, self.steps - 1)
         trace, frames = [], []
         for step in range(self.steps):
@@ -105,11 +105,11 @@ class Gradient(Transforms):
             redirected = problem.flat is not None and step < min(rectifiers.STEPS, self.steps / 2)
             inputs = [self.transform(seen, problem), pictures, opacity]
             scores, moving = _backward(problem, inputs, redirected=redirected)
-            moved |= moving & (not redirected)
+            answered[moving & (not redirected)] = step
             trace.append(scores)
             rule.step(step)
             silent = (
-                [unit for unit in range(units) if not moved[unit]]
+                [unit for unit in range(units) if answered[unit] < 0]
                 if not redirected and step < tries
                 else []
             )
@@ -125,7 +125,19 @@ class Gradient(Transforms):
             frames.append(images)
         empty = images.new_zeros(0, *images.shape)
         kept = torch.stack(frames) if frames else empty
-        return Ascent(images, torch.stack(trace), moved, kept, opacity)
+        whole = torch.stack(trace)
+        return Ascent(images, whole, _found(whole, answered), kept, opacity)
+
+
+def _found(trace: Tensor, answered: Tensor) -> Tensor:
+    """Which units' pictures are of something, ``[unit]``.
+
+    A unit that answered once, fell silent and ended no higher than it ever stood was lost on the
+    way. One that fell silent at the top of a saturated answer was not.
+    """
+    window = max(1, len(trace) // 10)
+    lost = (answered < len(trace) - window) & (trace[-window:].amax(0) <= trace.amin(0))
+    return (answered >= 0) & ~lost
 
 
 def _backward(

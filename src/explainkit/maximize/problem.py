@@ -109,7 +109,8 @@ class Ascent:
     Attributes:
         images: ``[unit, channel, height, width]``.
         trace: The score at each step, ``[step, unit]``, as the maximiser saw it.
-        moved: Whether each unit ever answered to a change of its picture, ``[unit]``.
+        moved: Whether each unit answered to a change of its picture and was not lost again,
+            ``[unit]``.
         frames: Pictures on the way, ``[frame, unit, channel, height, width]``.
         opacity: ``[unit, 1, height, width]`` where the problem is transparent: pictures and frames
             then lie on a flat ground.
