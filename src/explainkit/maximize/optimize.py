@@ -98,9 +98,9 @@ class Gradient(Transforms):
             if step in problem.keep:
                 frames.append(finished()[0])
             pictures = canvas(form.raw(parameters))
-            opacity = veil.opacity(veiled) if veil else None
-            seen = pictures
-            if veil and opacity is not None:
+            opacity, seen = None, pictures
+            if veil is not None:
+                opacity = veil.opacity(veiled)
                 seen = veil.background().lerp(pictures, opacity)
             redirected = problem.flat is not None and step < min(rectifiers.STEPS, self.steps / 2)
             inputs = [self.transform(seen, problem), pictures, opacity]

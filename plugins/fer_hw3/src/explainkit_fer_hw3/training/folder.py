@@ -125,6 +125,8 @@ def _curves(training: Training, curve: Curve) -> Figure:
     note = "dashed: training, while it learns, with dropout"
     if recipe.augment or recipe.cells:
         note += ", on changed pictures"
+    if recipe.mix:
+        note += ", mixed with others"
     if recipe.smoothing:
         note += ", against smoothed labels"
     note += "; solid: validation"
