@@ -114,7 +114,8 @@ def test_a_new_plugins_page_appears_with_its_hook_alone(site):
     (built,) = site()
     assert (built.page, built.reused) == ("sums/numbers", False)
     page = (site.out / "sums/numbers.md").read_text()
-    assert page.startswith("# A page about numbers\n\nWhat it is *for*.\n\n## First\n\nWords with")
+    assert page.startswith("---\nhide: [toc]\n---\n\n# A page about numbers\n\n")
+    assert "numbers\n\nWhat it is *for*.\n\n## First\n\nWords with" in page
     assert "![An empty figure.](numbers-1.png)" in page
     assert "```text\nshown\n```" in page
     assert "| a\\|b | 0.1235 |" in page
@@ -235,6 +236,13 @@ def test_fractions_have_equally_many_decimals(tmp_path):
     path.write_text('"""T."""\n# %%\n[{"a": -0.7, "b": 1e-9}, {"a": 0.744444, "b": 0.5}]')
     (((table,),),) = (run(path, tmp_path),)
     assert table["text"].splitlines()[2:] == ["| −0.7000 | 1e−09 |", "| 0.7444 | 0.5 |"]
+
+
+def test_small_fractions_do_not_widen_the_column_of_a_large_one(tmp_path):
+    path = tmp_path / "table.py"
+    path.write_text('"""T."""\n# %%\n[{"a": 159.8967}, {"a": -0.001949}]')
+    (((table,),),) = (run(path, tmp_path),)
+    assert table["text"].splitlines()[2:] == ["| 159.9 |", "| 0.0 |"]
 
 
 def test_a_thumbnail_keeps_pictures_whole(tmp_path):

@@ -37,6 +37,8 @@ def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foo
 def _parts(
     script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str
 ) -> Iterator[str]:
+    # figures and code are wider than what a table of contents leaves them
+    yield "---\nhide: [toc]\n---"
     yield f"# {script.title}"
     yield script.lead
     for cell, shown in zip(script.cells, outputs, strict=True):

@@ -103,14 +103,18 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
 
 
 def _texts(column: list[Any]) -> list[str]:
-    """The cells of a column; fractions without exponents have equally many decimals."""
+    """The cells of a column; fractions without exponents have equally many decimals.
+
+    The largest of them has four digits, so that small ones beside it don't widen the column.
+    """
     texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in column]
     if all(
         isinstance(value, float) and "e" not in text
         for value, text in zip(column, texts, strict=True)
     ):
-        decimals = max(len(text.partition(".")[2]) for text in texts)
-        texts = [f"{value:.{decimals}f}" for value in column]
+        whole = f"{max(map(abs, column)):.4g}".partition(".")[0].lstrip("0")
+        decimals = min(max(len(text.partition(".")[2]) for text in texts), 4 - len(whole))
+        texts = [f"{value:z.{decimals}f}" for value in column]
     return [
         text.replace("-", "−") if isinstance(value, float) else _escaped(text)
         for value, text in zip(column, texts, strict=True)
