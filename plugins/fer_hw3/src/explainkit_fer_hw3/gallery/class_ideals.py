@@ -52,7 +52,7 @@ for c, label in enumerate(CLASS_NAMES):
     rows.append(row)
 rows
 
-# %% From a real face
+# %% From a drawn face
 # The same ascent from a neutral face: what would the network change to see another expression in
 # it? A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
 #

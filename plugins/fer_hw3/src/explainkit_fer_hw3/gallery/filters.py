@@ -1,7 +1,7 @@
 """What the filters look for.
 
 Gradient ascent finds a picture that a filter answers to most. What it shows is a caricature, so
-real faces that excite the same filter stand beside it.
+drawn faces that excite the same filter stand beside it.
 
 Topic: Inside the networks
 Order: 34
@@ -34,7 +34,7 @@ pictures_figure(
     subtitle="48 steps in the Fourier basis, with small shifts and turns at each step",
 )
 
-# %% Is that more than a real face does?
+# %% Is that more than a face does?
 # The filter's answer to its picture against its strongest answer to 140 drawn faces, both the mean
 # over the whole map. Where its picture is far above the best face it is an exaggeration, which is
 # what it is for; the question what the filter means *on faces* is then answered by the faces.
@@ -52,7 +52,7 @@ for layer, name in LAYERS.items():
         rows.append({"filter": f"{name}, {unit}", "its picture": score, "best face": best})
 rows
 
-# %% Where real faces excite it
+# %% Where faces excite it
 # The same question asked of faces: the patch of the size of the filter's window that excites it
 # most. What these patches have in common is the better guess at what the filter is for (Borowski
 # et al., 2021, arXiv:2010.12606).
