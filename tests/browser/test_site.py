@@ -62,3 +62,15 @@ def test_pages_are_silent_local_and_fit(browser, host, shots, page, screen, dark
     assert all(alt and width for alt, width in images)
     name = page.strip("/").replace("/", "-") or "home"
     browser.picture(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")
+
+
+def test_no_page_is_wider_than_a_phone(browser, host):
+    pages = [path.relative_to(SITE) for path in SITE.rglob("*.html")]
+    assert len(pages) > len(PAGES)
+    wide = []
+    for page in pages:
+        browser.open(f"{host}{page}", screen=PHONE)
+        browser.wait("document.readyState === 'complete'")
+        if browser.js("return document.scrollingElement.scrollWidth > innerWidth"):
+            wide.append(page)
+    assert wide == []
