@@ -140,6 +140,7 @@ def page(lines: list[str], faults: list[str], rest: list[str]) -> str:
     remark = f" ({'; '.join(asked)}, and was installed all the same.)" if asked else ""
     return "\n".join(
         [
+            "---\nhide: [toc]\n---\n",
             INTRODUCTION.format(versions=versions, remark=remark),
             "| method | peer | network | largest difference | tolerance | compared, and why |",
             "|---|---|---|---|---|---|",

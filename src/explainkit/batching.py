@@ -14,19 +14,20 @@ BUDGET = 512 * 2**20
 LIMIT = 64
 """More images at once than this gain nothing."""
 
-CACHED, FEW = 96 * 2**20, 4
-"""On a CPU a chunk is faster while its activations stay near the cache, a quarter on the FER CNN; a
-few images at least share the reading of the weights."""
+CACHED, FEW = 20 * 2**20, 4
+"""On a CPU a chunk is faster while what one layer puts out stays near the cache, a quarter on the
+FER CNN; a few images at least share the reading of the weights."""
 
-_measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[int, int]]]
+_measured = WeakKeyDictionary()
 
 
 def chunk_size(model: nn.Module, image: Tensor) -> int:
     """How many images like this one to run at once.
 
     The activations that one image keeps for its backward pass are measured once per model and
-    shape; as many images as fit `BUDGET` make a chunk, on a CPU as many as fit `CACHED`, or a
-    `FEW`. It depends on nothing else, so that the same call makes the same chunks.
+    shape. As many images make a chunk as fit `BUDGET`, on a CPU as many as keep the largest one
+    within `CACHED`, or a `FEW`. It depends on nothing else: the same call makes the same chunks.
 
     Args:
         model: What a method is called with; its own ``batch_size`` overrules the measurement.
@@ -40,14 +41,15 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
     sizes = _measured.setdefault(model, {})
     if key not in sizes:
         sizes[key] = _activation_bytes(model, image)
-    size = max(sizes[key], 1)
-    fitting = min(max(BUDGET // size, 1), LIMIT)
+    whole, largest = sizes[key]
+    fitting = min(max(BUDGET // whole, 1), LIMIT)
     if image.device.type == "cpu":
-        fitting = min(fitting, max(CACHED // size, FEW))
+        fitting = min(fitting, max(CACHED // largest, FEW))
     return 1 << (fitting.bit_length() - 1)
 
 
-def _activation_bytes(model: nn.Module, image: Tensor) -> int:
+def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
+    """What one image's backward pass keeps, and the largest part of it; at least 1."""
     owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -60,7 +62,7 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> int:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         output = model(image[None].detach().requires_grad_().clone())
     del output
-    return sum(kept.values())
+    return max(sum(kept.values()), 1), max([1, *kept.values()])
 
 
 def in_chunks(run: Callable[[slice], Tensor], count: int, size: int) -> Tensor:

@@ -16,8 +16,8 @@ from explainkit.graph.incremental.program import Action, Program, program
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Span
 from explainkit.graph.trace import holds_tensor, trace
 
-CHUNK = 48 * 2**20
-"""Bytes that the largest map of a chunk of variants may take."""
+CHUNK = 20 * 2**20
+"""Bytes that the largest map of a chunk of variants may take: near the cache it is faster."""
 
 MOST = 256
 """Variants that are run at once at most."""
