@@ -16,7 +16,7 @@ COMMANDS = [
 
 def help_of(command: list[str]) -> str:
     """What ``--help`` prints, at a fixed width and without colour."""
-    plain = {"COLUMNS": "96", "TERMINAL_WIDTH": "96", "NO_COLOR": "1", "TERM": "dumb"}
+    plain = {"COLUMNS": "76", "TERMINAL_WIDTH": "76", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(
         [sys.executable, "-m", "explainkit", *command, "--help"],
         capture_output=True, text=True, check=True, env=os.environ | plain,

@@ -175,5 +175,6 @@ def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
 
 
 def class_name(kind: type) -> str:
-    """What a class that isn't registered is called."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """What a class that isn't registered is called; one of the running script by its name alone."""
+    module = "" if kind.__module__ == "__main__" else f"{kind.__module__}."
+    return module + kind.__qualname__

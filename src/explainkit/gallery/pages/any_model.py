@@ -139,7 +139,7 @@ for name, maps in found.items():
                 "method": one.method.rpartition("/")[2],
                 "at layer": one.layer or "",
                 "density on the disc": float(density),
-                "completeness gap": "" if gap is None else f"{float(gap.max()):.0e}",
+                "completeness gap": "" if gap is None else f"{float(gap.max()):.0g}",
             }
         )
 rows

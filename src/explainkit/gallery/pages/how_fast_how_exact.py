@@ -40,7 +40,7 @@ def gap(model, images, method, **params):
 rows = []
 for name, (model, images) in toys.items():
     gaps = {method: gap(model, images, method, **params) for method, params in METHODS.items()}
-    rows.append({"network": name} | {method: f"{value:.0e}" for method, value in gaps.items()})
+    rows.append({"network": name} | {method: f"{value:.0g}" for method, value in gaps.items()})
 rows
 
 # %% Ask for less
@@ -53,7 +53,7 @@ for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
     rows.append(
         {
             "tolerance": f"{tolerance:g}",
-            "worst gap": f"{float(one.diagnostics['completeness_gap'].max()):.0e}",
+            "worst gap": f"{float(one.diagnostics['completeness_gap'].max()):.0g}",
             "gradients per picture": ", ".join(map(str, one.diagnostics["steps"].tolist())),
         }
     )
@@ -121,7 +121,7 @@ for method in ("saliency", "smoothgrad", "lrp", "occlusion", "rise", "lime"):
     rows.append(
         {
             "method": method,
-            "batch size chosen": f"{float((batch - alone).abs().max() / alone.abs().max()):.0e}",
+            "batch size chosen": f"{float((batch - alone).abs().max() / alone.abs().max()):.0g}",
             "batch_size=2": "equal to the bit" if torch.equal(fixed_batch, fixed) else "differs",
         }
     )
