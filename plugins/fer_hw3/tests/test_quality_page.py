@@ -1,0 +1,31 @@
+"""The page of measured quality is the one that its script prints."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import maximize_quality
+
+PAGE = (ROOT / "docs/reference/maximisation-quality.md").read_text()
+
+
+def test_the_page_says_what_printed_it_and_is_in_the_navigation():
+    assert "This page is generated" in PAGE
+    assert "`benchmarks/maximize_quality.py`" in PAGE
+    assert "reference/maximisation-quality.md" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_every_section_has_every_way_and_every_measure():
+    *sections, targets = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+    assert sections[-1].startswith("Classes")
+    for section in sections:
+        rows = [line for line in section.splitlines() if line.startswith("|")]
+        assert rows[0] == f"| way | {' | '.join(maximize_quality.HEADS)} |"
+        ways = [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]]
+        assert ways == [*maximize_quality.WAYS, "exemplar"]
+        assert all(row.count("|") == rows[0].count("|") for row in rows)
+    assert targets.startswith("Targets")
+    assert len(re.findall(r"\| (yes|no) \|", targets)) == 4
