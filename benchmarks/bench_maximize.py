@@ -25,9 +25,9 @@ import explainkit as ek
 from explainkit.maximize.host import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
-LAYERS = {"first": ("1", 128, 8), "last": ("15", 32, 4)}
-"""Layer, its units, and how many of them Lucent is timed on. Both behind their ReLU, as `filters`
-shows them: before it, a flat picture is best for the first one's units, and ours climbs twice."""
+LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}
+"""Layer, its units, and how many of them Lucent is timed on. Where a flat picture would score higher
+than the one found, as for every unit of the first layer before its ReLU, ours climbs twice."""
 
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
 
