@@ -26,8 +26,8 @@ from explainkit.maximize.host import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
 LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}
-"""Layer, its units, and how many of them Lucent is timed on. Where a flat picture would score higher
-than the one found, as for every unit of the first layer before its ReLU, ours climbs twice."""
+"""Layer, its units, and how many of them Lucent is timed on. Where a flat picture would score
+higher than the one found, as for every unit of the first convolution, ours climbs twice."""
 
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
 
