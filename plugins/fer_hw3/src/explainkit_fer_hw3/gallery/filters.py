@@ -5,12 +5,14 @@ drawn faces that excite the same filter stand beside it.
 
 Topic: Inside the networks
 Order: 34
-Command: explainkit run fer_hw3 filters --layer 12 --units 0-3 --maximizer fourier --exemplars
+Command: explainkit run fer_hw3 filters --layer 13 --units 0-3 --maximizer fourier --exemplars
 """
 
 # %% From edges to parts
-# Four filters of each of four convolutions, in their order. A filter of the first sees 3 × 3 pixels
-# and wants little more than a shade; the deeper, the larger the window and the richer the pattern.
+# Four filters of each of four convolutions, in their order, behind the rectifier that follows:
+# before it, the mean over the map of one of the first asks for a flat picture. A filter of the
+# first sees 3 × 3 pixels, an edge or a shade; the deeper, the larger the window and the richer the
+# pattern.
 #
 # Alt: Four rows of four pictures, one row for each convolution: the deeper, the larger and the
 # richer the patterns.
@@ -21,9 +23,9 @@ from explainkit.render.compare import pictures_figure
 from explainkit.render.heatmap import picture
 
 model = ek.load_model("fer_hw3/cnn")
-LAYERS = {"0": "convolution 1", "6": "convolution 3", "12": "convolution 5", "14": "convolution 6"}
+LAYERS = {"1": "convolution 1", "7": "convolution 3", "13": "convolution 5", "15": "convolution 6"}
 found = {
-    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=48)
+    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=96)
     for layer in LAYERS
 }
 pictures_figure(
@@ -31,7 +33,7 @@ pictures_figure(
     [f"{name}, filter {unit}" for name in LAYERS.values() for unit in range(4)],
     columns=4,
     title="What 16 filters answer to most",
-    subtitle="48 steps in the Fourier basis, with small shifts and turns at each step",
+    subtitle="96 steps in the Fourier basis, with small shifts and turns at each step",
 )
 
 # %% Is that more than a face does?
@@ -61,15 +63,15 @@ rows
 # the four patches of drawn faces that excite it most.
 from explainkit.maximize.exemplars import find_exemplars, receptive_fields
 
-exemplars = find_exemplars(model, "12", real, k=4)
-windows = receptive_fields(model, "12", tuple(real.shape[1:]))
+exemplars = find_exemplars(model, "13", real, k=4)
+windows = receptive_fields(model, "13", tuple(real.shape[1:]))
 pictures, titles = [], []
 for unit in range(4):
-    pictures.append(picture(found["12"].images[unit], found["12"].mean, found["12"].std)[0])
+    pictures.append(picture(found["13"].images[unit], found["13"].mean, found["13"].std)[0])
     titles.append(f"filter {unit}")
     for number, place in zip(exemplars.top[unit], exemplars.top_place[unit], strict=True):
         patch = windows.at(*place.tolist()).crop(real[number])
-        pictures.append(picture(patch, found["12"].mean, found["12"].std)[0])
+        pictures.append(picture(patch, found["13"].mean, found["13"].std)[0])
         titles.append(f"face {number}")
 pictures_figure(
     pictures, titles, columns=5, title="Convolution 5: synthetic pictures, and patches of faces"
