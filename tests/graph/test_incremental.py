@@ -404,6 +404,7 @@ def test_the_same_plan_every_time():
 
 @pytest.mark.parametrize("segments", [6, "shapes"])
 def test_feature_ablation_of_segments(segments, monkeypatch):
+    monkeypatch.setattr("explainkit.graph.incremental.scores.worth_tracing", lambda *_: True)
     model, image = wide(), torch.randn(1, 3, 42, 38)
     if segments == "shapes":
         far = torch.hypot(torch.arange(42.0)[:, None] - 9, torch.arange(38.0) - 30)

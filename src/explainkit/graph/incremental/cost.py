@@ -20,7 +20,7 @@ LOOKUP = 40e6
 CALL = 20e-6
 """Seconds that calling an operator takes, however small its work."""
 
-TRACING = 5e-4
+TRACING = 1e-3
 """Seconds per module that it takes to trace a model and to read its operators."""
 
 
