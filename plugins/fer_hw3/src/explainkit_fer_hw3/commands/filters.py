@@ -128,7 +128,7 @@ def filters(
         found = measure(found, network, images, other=other, features=other[:-1], seed=seed)  # type: ignore[index]
     evidence = gather(network, layer, faces, seed=seed) if exemplars and faces else None
     what = file_name(objective) if objective else layer
-    named = "".join((units or "").split()).replace("-", "to").split(",") if units else []
+    named = "".join(units.split()).replace("-", "to").split(",") if units else []
     name = maximizer.rpartition("/")[2]
     stem = "-".join(["filters", name, options.model_tag(model), what, *named])
     files = {
