@@ -1,6 +1,7 @@
 """The algebra of targets and objectives against plain arithmetic."""
 
 import operator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from explainkit.expressions import (
     diversity,
     evaluate_each,
     layer,
+    lead,
+    leads,
     logit,
     neuron,
     norm,
@@ -76,6 +79,49 @@ def test_terms_read_what_they_say(term, wanted):
     torch.testing.assert_close(value(term), wanted)
     assert parse(str(term)) == term
     assert hash(parse(str(term))) == hash(term)
+
+
+def standard(layer, moments):
+    means = layer.flatten(2).mean(2) if layer.dim() == 4 else layer
+    return (means - moments[0]) / moments[1]
+
+
+def test_a_lead_is_the_distance_to_half_the_others_soft_maximum():
+    moments = torch.tensor([0.1, -0.2, 0, 1]).double(), torch.tensor([1, 0.5, 2, 3]).double()
+    scope = replace(SCOPE, moments={"conv": moments, "fc": moments})
+    for path, found in (("conv", CONV), ("fc", FC)):
+        units = [lead(path, 2), lead(path, 0), lead(path, 2)]
+        z = standard(found, moments)
+        wanted = []
+        for row, unit in enumerate(units):
+            others = [z[row, j].exp() for j in range(4) if j != unit.index]
+            wanted.append(z[row, unit.index] - sum(others).log() / 2)
+        torch.testing.assert_close(evaluate_each(units, scope), torch.stack(wanted))
+    assert parse('lead("conv", 2)') == lead("conv", 2)
+    assert lead("conv", 2).standardised == leads("conv").standardised == {"conv"}
+    assert channel("conv", 2).standardised == frozenset()
+    assert leads("conv", [3, 1]).expand({"conv": 4}, None) == [lead("conv", 3), lead("conv", 1)]
+    assert len(leads("conv").expand({"conv": 4}, None)) == 4
+
+
+def test_a_channel_that_never_changes_keeps_its_unit():
+    moments = torch.zeros(4).double(), torch.tensor([1.0, 0, 1, 1]).double()
+    scope = replace(SCOPE, moments={"fc": moments})
+    others = FC[:, [0, 2, 3]].logsumexp(1)
+    found = evaluate_each([lead("fc", 1)] * BATCH, scope)
+    torch.testing.assert_close(found, FC[:, 1] - others / 2)
+
+
+def test_a_lead_needs_a_data_set_and_others_to_be_ahead_of():
+    with pytest.raises(TargetError, match="give maximize a dataset"):
+        value(lead("conv", 2))
+    one = torch.ones(1).double()
+    scope = replace(SCOPE, activations={"conv": CONV[:, :1]}, moments={"conv": (one, one)})
+    with pytest.raises(TargetError, match="one of several channels of layer 'conv', which has 1"):
+        evaluate_each([lead("conv", 0)] * BATCH, scope)
+    scope = replace(SCOPE, moments={"conv": (one, one)})
+    with pytest.raises(TargetError, match="which has 4, got 4"):
+        evaluate_each([lead("conv", 4)] * BATCH, scope)
 
 
 def test_total_variation_counts_steps_down_and_right():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.errors import InputError
-from explainkit.expressions import channels, classes, logit
+from explainkit.errors import InputError, TargetError
+from explainkit.expressions import channel, channels, classes, lead, logit
 from explainkit.maximize.parameterization import frequencies
 from explainkit.maximize.quality import kernel_distance, measure, spectral_slope
 from explainkit.testing import toy_models
@@ -28,6 +28,26 @@ def shown(model, images, objective):
     """A visualization whose pictures are given instead of found."""
     found = ek.maximize(model, objective, shape=tuple(images.shape[1:]), steps=2)
     return replace(found, images=images)
+
+
+def test_a_lead_leaves_out_what_a_neighbour_answers_to_more():
+    """Real pictures hold both colours alike, so that unit 1, their difference, is hardly known."""
+    model = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]])[:, :, None, None])
+    generator = torch.Generator().manual_seed(0)
+    light = torch.randn(40, 1, 1, 1, generator=generator).expand(-1, 2, 6, 6)
+    real = light + 0.1 * torch.randn(40, 2, 6, 6, generator=generator)
+    how = {"dataset": real, "steps": 200}
+    plain, ahead = (
+        ek.maximize(model, objective, **how) for objective in (channel("1", 0), lead("1", 0))
+    )
+    assert measure(plain, model, real).quality["selectivity"].tolist() == [2]
+    judged = measure(ahead, model, real)
+    assert judged.quality["selectivity"].tolist() == [1]
+    assert float(judged.quality["gain"]) > 1
+    with pytest.raises(TargetError, match="give maximize a dataset"):
+        ek.maximize(model, lead("1", 0), shape=(2, 6, 6), steps=2)
 
 
 def test_gain_is_one_for_the_best_real_picture_and_zero_for_the_mean_one():

@@ -10,8 +10,9 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.errors import DatasetError, ModelError, StorageError
+from explainkit.guard import preserve_process
 from explainkit_fer_hw3.data import load_drawn
-from explainkit_fer_hw3.models import build_cnn
+from explainkit_fer_hw3.models import build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.augment import CELL, augmented, mixed
 from explainkit_fer_hw3.training.batches import Batches
@@ -238,6 +239,18 @@ class TestBatches:
         assert torch.equal(images, faces.images[rows])
         assert torch.equal(targets, torch.eye(7)[faces.labels[rows]])
 
+    def test_another_network_has_its_say_in_the_targets_of_photographs(self, faces):
+        recipe = dataclasses.replace(PLAIN, drawn=7, distill=0.25)
+        taught = torch.rand(len(faces), 7, generator=generator()).softmax(1)
+        batches = Batches(faces, recipe, 0, taught)
+        images, targets = batches[1]
+        plain, labels = Batches(faces, recipe, 0)[1]
+        rows = batches.rows(1)
+        assert torch.equal(images, plain)
+        own = 0.75 * labels[: len(rows)] + 0.25 * taught[rows]
+        torch.testing.assert_close(targets[: len(rows)], own)
+        assert torch.equal(targets[len(rows) :], labels[len(rows) :])
+
     def test_epochs_have_orders_of_their_own(self, faces):
         batches = Batches(faces, PLAIN, 0)
         assert not torch.equal(batches.rows(0), batches.rows(batches.per_epoch))
@@ -326,6 +339,25 @@ class TestTraining:
         tensors, facts = state(whole, tmp_path)
         others, same = state(gone_on, tmp_path)
         assert facts == same
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+    def test_the_network_that_it_starts_from_teaches_it(self, faces, tmp_path):
+        """What it says of a picture and its mirror image; a resumed run remembers it."""
+        recipe = dataclasses.replace(TINY["dnn"], distill=0.5)
+        with preserve_process(3):
+            start = build_dnn().eval()
+        whole = Training("dnn", faces, recipe, epochs=1, start=start)
+        with torch.no_grad():
+            views = [start(view).softmax(1) for view in (faces.images, faces.images.flip(3))]
+        torch.testing.assert_close(whole.batches.taught, (views[0] + views[1]) / 2)
+        whole.advance()
+        whole.save(tmp_path)
+        gone_on = Training("dnn", faces, recipe, epochs=1)
+        gone_on.resume(tmp_path)
+        assert gone_on.advance() == whole.advance()
+        tensors, _ = state(whole, tmp_path)
+        others, _ = state(gone_on, tmp_path)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 

@@ -15,7 +15,7 @@ Examples:
     (['features.0'], True)
 """
 
-from explainkit.expressions.algebra import Expression, Scope, evaluate_each
+from explainkit.expressions.algebra import Deferred, Expression, Scope, evaluate_each
 from explainkit.expressions.terms import (
     Alpha,
     Caricature,
@@ -25,6 +25,8 @@ from explainkit.expressions.terms import (
     Direction,
     Diversity,
     Layer,
+    Lead,
+    Leads,
     Logit,
     Neuron,
     Norm,
@@ -37,9 +39,11 @@ logit = class_logit = Logit
 channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
 caricature, diversity = Caricature, Diversity
 alpha, norm, tv = Alpha, Norm, Tv
+lead, leads = Lead, Leads
 channels, classes = Channels, Classes
 
 __all__ = [
-    "Expression", "Scope", "alpha", "caricature", "channel", "channels", "class_logit", "classes",
-    "direction", "diversity", "evaluate_each", "layer", "logit", "neuron", "norm", "parse", "tv",
+    "Deferred", "Expression", "Scope", "alpha", "caricature", "channel", "channels", "class_logit",
+    "classes", "direction", "diversity", "evaluate_each", "layer", "lead", "leads", "logit",
+    "neuron", "norm", "parse", "tv",
 ]  # fmt: skip

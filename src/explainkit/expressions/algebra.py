@@ -5,11 +5,29 @@ import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
+
+
+class Deferred(Protocol):
+    """A layer that has not run yet, as an expression may need one channel of a picture alone."""
+
+    @property
+    def count(self) -> int:
+        """How many channels it has."""
+        ...
+
+    def whole(self) -> Tensor:
+        """Its output ``[batch, channel, height, width]``."""
+        ...
+
+    def channels(self, indices: Tensor) -> Tensor:
+        """Channel ``indices[i]`` of picture i, ``[batch, height, width]``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,25 +36,28 @@ class Scope:
 
     Attributes:
         logits: ``[batch, classes]``.
-        activations: Layer path to its output, batch first.
+        activations: Layer path to its output, batch first, or to what can still give it.
         images: The pictures ``[batch, channel, height, width]``.
         class_names: In the order of the logits.
         reference: Layer path to what it puts out for the picture that `caricature` exaggerates.
         opacity: Of each pixel, ``[batch, 1, height, width]``; None: the pictures are opaque.
+        moments: Layer path to mean and standard deviation, over a data set, of its channels' means
+            over space, ``[channel]`` each.
     """
 
     logits: Tensor | None
-    activations: Mapping[str, Tensor]
+    activations: Mapping[str, "Tensor | Deferred"]
     images: Tensor | None
     class_names: Sequence[str] = ()
     reference: Mapping[str, Tensor] | None = None
     opacity: Tensor | None = None
+    moments: Mapping[str, tuple[Tensor, Tensor]] | None = None
 
     @property
     def example(self) -> Tensor:
         """Any tensor of the batch, for its length, dtype and device."""
         for tensor in (self.logits, self.images, *self.activations.values()):
-            if tensor is not None:
+            if isinstance(tensor, Tensor):
                 return tensor
         raise TargetError("expected logits, activations or images to evaluate, got none")
 
@@ -46,10 +67,9 @@ class Scope:
         Raises:
             TargetError: It wasn't captured, or its first axis is not the batch.
         """
-        if name not in self.activations:
-            known = ", ".join(map(repr, self.activations)) or "none"
-            raise TargetError(f"expected the output of layer {name!r}, got those of: {known}")
-        found = self.activations[name]
+        found = self._found(name)
+        if not isinstance(found, Tensor):
+            found = found.whole()
         batch = len(self.example)
         if found.dim() not in {2, 3, 4} or len(found) != batch:
             raise TargetError(
@@ -57,6 +77,40 @@ class Scope:
                 f"[{batch}, tokens, features] or [{batch}, features], got {list(found.shape)}"
             )
         return found
+
+    def channels(self, name: str, indices: Sequence[int]) -> Tensor:
+        """Channel ``indices[i]`` of picture i on a layer: ``[batch, …]``, space or tokens behind.
+
+        Raises:
+            TargetError: The layer wasn't captured, has no such channel, or not the batch first.
+        """
+        found = self._found(name)
+        if isinstance(found, Tensor):
+            found = self.layer(name)
+            count = found.shape[-1] if has_tokens(found) else found.shape[1]
+        else:
+            count = found.count
+        for index in indices:
+            if not 0 <= index < count:
+                raise TargetError(
+                    f"expected a channel of layer {name!r} from 0 to {count - 1}, got {index}"
+                )
+        chosen = torch.tensor(indices, device=self.example.device)
+        if not isinstance(found, Tensor):
+            return found.channels(chosen)
+        rows = torch.arange(len(found), device=found.device)
+        return found[rows, :, chosen] if has_tokens(found) else found[rows, chosen]
+
+    def _found(self, name: str) -> "Tensor | Deferred":
+        if name not in self.activations:
+            known = ", ".join(map(repr, self.activations)) or "none"
+            raise TargetError(f"expected the output of layer {name!r}, got those of: {known}")
+        return self.activations[name]
+
+
+def has_tokens(found: Tensor) -> bool:
+    """Whether a layer's output is ``[batch, tokens, features]``: its channels come last."""
+    return found.dim() == 3
 
 
 class Expression:
@@ -68,6 +122,7 @@ class Expression:
 
     reads_logits: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
+    reads_moments: ClassVar[bool] = False
 
     def __add__(self, other: object) -> "Expression":
         return _binary(Add, self, other)
@@ -111,6 +166,13 @@ class Expression:
     def layers(self) -> frozenset[str]:
         """Dotted paths of the inner layers that it reads."""
         return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
+
+    @property
+    def standardised(self) -> frozenset[str]:
+        """Dotted paths of the layers that it compares with what they say of a data set."""
+        return frozenset(
+            node.layer for node in self.walk() if isinstance(node, LayerTerm) and node.reads_moments
+        )
 
     @property
     def uses_logits(self) -> bool:

@@ -15,6 +15,7 @@ from explainkit.expressions.algebra import (
     LayerTerm,
     Scope,
     Term,
+    has_tokens,
     operand,
 )
 from explainkit.outputs import as_targets
@@ -43,24 +44,6 @@ class Logit(Term):
         return scope.logits.gather(1, torch.stack([found[n.name] for n in nodes])[:, None])[:, 0]
 
 
-def _channels_last(found: Tensor) -> bool:
-    return found.dim() == 3
-
-
-def _select(term: LayerTerm, found: Tensor, indices: Sequence[int]) -> Tensor:
-    """Channel ``indices[i]`` of picture i: ``[batch, …]``."""
-    count = found.shape[-1] if _channels_last(found) else found.shape[1]
-    for index in indices:
-        if not 0 <= index < count:
-            raise TargetError(
-                f"{term.call}: expected a channel of layer {term.layer!r} from 0 to {count - 1}, "
-                f"got {index}"
-            )
-    chosen = torch.tensor(indices, device=found.device)
-    rows = torch.arange(len(found), device=found.device)
-    return found[rows, :, chosen] if _channels_last(found) else found[rows, chosen]
-
-
 def _whole(term: Term, name: str, value: Any, *, optional: bool = False) -> None:
     if value is None and optional:
         return
@@ -81,7 +64,7 @@ class Channel(LayerTerm):
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``mean_{y,x} a[k, y, x]``."""
-        chosen = _select(self, scope.layer(self.layer), [node.index for node in nodes])
+        chosen = scope.channels(self.layer, [node.index for node in nodes])
         return chosen.flatten(1).mean(1) if chosen.dim() > 1 else chosen
 
 
@@ -104,7 +87,7 @@ class Neuron(LayerTerm):
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``a[k, y, x]``."""
-        chosen = _select(self, scope.layer(self.layer), [node.index for node in nodes])
+        chosen = scope.channels(self.layer, [node.index for node in nodes])
         sizes = chosen.shape[1:]
         places = []
         for node in nodes:
@@ -151,9 +134,56 @@ class Direction(LayerTerm):
 
 def channel_means(found: Tensor) -> Tensor:
     """``[batch, channel]``: the mean over space, or over tokens."""
-    if _channels_last(found):
+    if has_tokens(found):
         return found.mean(1)
     return found.flatten(2).mean(2) if found.dim() == 4 else found
+
+
+def standardised(means: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+    """``(m − μ) / σ``; a channel that never changed on the data set keeps its unit.
+
+    Args:
+        means: Of channels, ``[batch, channel]``.
+        moments: μ and σ over a data set, ``[channel]`` each.
+    """
+    mean, deviation = (moment.to(means) for moment in moments)
+    return (means - mean) / torch.where(deviation > 0, deviation, 1)
+
+
+@dataclass(frozen=True)
+class Lead(LayerTerm):
+    """How far a channel is ahead of its layer's others: what it answers to and they don't.
+
+    ``z_k − ½ log Σ_{j≠k} exp z_j``, with z the channels' means over space (over tokens), each
+    standardised on the data set that `maximize` is given. Half, as at 1 a unit would give up its
+    own answer for the distance to the next.
+    """
+
+    index: int
+    call = "lead"
+    reads_moments = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "index", self.index)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """``z_k − ½ log Σ_{j≠k} exp z_j``."""
+        if scope.moments is None or self.layer not in scope.moments:
+            raise TargetError(
+                f"{self}: expected a data set to compare the layer's channels on; give maximize a "
+                "dataset"
+            )
+        found = standardised(channel_means(scope.layer(self.layer)), scope.moments[self.layer])
+        indices = [node.index for node in nodes]
+        if found.shape[1] < 2 or max(indices) >= found.shape[1]:
+            raise TargetError(
+                f"lead: expected one of several channels of layer {self.layer!r}, which has "
+                f"{found.shape[1]}, got {max(indices)}"
+            )
+        own = torch.tensor(indices, device=found.device)[:, None]
+        others = found.scatter(1, own, -math.inf).logsumexp(1)
+        return found.gather(1, own)[:, 0] - others / 2
 
 
 @dataclass(frozen=True)
@@ -213,7 +243,7 @@ class Diversity(LayerTerm):
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``1 − mean_{j≠i} cos(G_i, G_j)``."""
         found = scope.layer(self.layer)
-        maps = found.transpose(1, 2) if _channels_last(found) else found.flatten(2)
+        maps = found.transpose(1, 2) if has_tokens(found) else found.flatten(2)
         maps = maps if maps.dim() == 3 else maps[:, :, None]
         gram = torch.nn.functional.normalize((maps @ maps.transpose(1, 2)).flatten(1), dim=1)
         similarity = gram @ gram.T
@@ -286,26 +316,42 @@ def _images(term: Term, scope: Scope) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Channels(Family, LayerTerm):
-    """A family: `channel` for every channel of a layer, or for those listed."""
-
+class _OfLayer(Family, LayerTerm):
     indices: tuple[int, ...] | None = None
-    call = "channels"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given: Any = self.indices
         if given is not None:
             if not isinstance(given, list | tuple | range):
-                raise TargetError(f"channels: expected a list of numbers, got {given!r:.60}")
+                raise TargetError(f"{self.call}: expected a list of numbers, got {given!r:.60}")
             for index in given:
                 _whole(self, "indices", index)
             object.__setattr__(self, "indices", tuple(given))
 
+    def _chosen(self, channels: Mapping[str, int]) -> Sequence[int]:
+        return range(channels[self.layer]) if self.indices is None else self.indices
+
+
+class Channels(_OfLayer):
+    """A family: `channel` for every channel of a layer, or for those listed."""
+
+    call = "channels"
+
     def members(self, channels: Mapping[str, int], classes: int | None) -> list[Expression]:  # noqa: ARG002
         """One term per channel."""
-        chosen = range(channels[self.layer]) if self.indices is None else self.indices
-        return [Channel(self.layer, index) for index in chosen]
+        return [Channel(self.layer, index) for index in self._chosen(channels)]
+
+
+class Leads(_OfLayer):
+    """A family: `lead` for every channel of a layer, or for those listed."""
+
+    call = "leads"
+    reads_moments = True
+
+    def members(self, channels: Mapping[str, int], classes: int | None) -> list[Expression]:  # noqa: ARG002
+        """One term per channel."""
+        return [Lead(self.layer, index) for index in self._chosen(channels)]
 
 
 @dataclass(frozen=True)

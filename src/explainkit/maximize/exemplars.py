@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from explainkit.batching import chunk_size
 from explainkit.errors import InputError, ModelError
 from explainkit.guard import preserve_model, preserve_process
-from explainkit.maximize.problem import Reading
+from explainkit.maximize.reading import Reading
 
 
 @dataclass(frozen=True, eq=False)

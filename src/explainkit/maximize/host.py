@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression, alpha, diversity, evaluate_each
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.host import failing_as_model_error
-from explainkit.maximize.problem import Ascent, Maximizer, Problem, Reading
+from explainkit.maximize.problem import Ascent, Maximizer, Problem
+from explainkit.maximize.reading import Moments, Reading, moments_of
 from explainkit.maximize.request import Request, Setting, as_objectives, check_picture, check_shape
 from explainkit.progress import progress
 from explainkit.types import ModelSpec
@@ -148,6 +149,7 @@ def maximize_all(
         TargetError: An objective names nothing that the model has.
         MethodError: The maximiser returns something that isn't pictures.
     """
+    setting = replace(setting, moments=_moments(objectives, setting))
     units = _units(objectives, setting, negative=negative)
     tries = [(unit, start) for unit in range(len(units)) for start in range(setting.starts)]
     steps = getattr(maximizer, "steps", 1)
@@ -230,7 +232,9 @@ def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, T
         for unit in units:
             if unit.form not in scopes:
                 reading = Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
-                scopes[unit.form] = reading.scope(images, images, setting.class_names, None)
+                scopes[unit.form] = reading.scope(
+                    images, images, setting.class_names, None, moments=setting.moments
+                )
             scores = evaluate_each([unit] * len(images), scopes[unit.form])
             scores = scores.to(setting.precision).nan_to_num(-math.inf)
             found.append((float(scores.max()), shades[int(scores.argmax())]))
@@ -250,6 +254,16 @@ def _merit(trace: Tensor) -> float:
     return float(trace[-max(1, len(trace) // 10) :].double().mean())
 
 
+def _moments(objectives: Sequence[Expression], setting: Setting) -> Moments | None:
+    """What the layers that the objectives standardise say of the data set, if there is one."""
+    layers = sorted({layer for one in objectives for layer in one.standardised})
+    if setting.pictures is None or not layers:
+        return None
+    images = setting.pictures.to(setting.device, setting.dtype)
+    with failing_as_model_error(setting.module, images[:1]):
+        return moments_of(setting.module, layers, images)
+
+
 def _units(
     objectives: Sequence[Expression], setting: Setting, *, negative: bool
 ) -> list[Expression]:
@@ -264,7 +278,10 @@ def _units(
     if negative:
         units = [signed for unit in units for signed in (unit, -unit)]
     with torch.no_grad():
-        scope = reading.scope(example, example, setting.class_names, _reference(reading, setting))
+        scope = reading.scope(
+            example, example, setting.class_names, _reference(reading, setting),
+            moments=setting.moments,
+        )  # fmt: skip
         for unit in units:
             evaluate_each([unit], scope)
     return units
@@ -329,8 +346,9 @@ def _run(
     def score(shown: Tensor, pictures: Tensor, opacity: Tensor | None = None) -> Tensor:
         with failing_as_model_error(setting.module, shown):
             scope = reading.scope(
-                shown.to(setting.dtype), pictures, setting.class_names, reference, opacity
-            )
+                shown.to(setting.dtype), pictures, setting.class_names, reference, opacity,
+                setting.moments, sparing=True,
+            )  # fmt: skip
         found = evaluate_each(units, scope).to(setting.precision)
         if not bool(torch.isfinite(found).all()):
             raise ModelError(

@@ -1,20 +1,11 @@
-"""What a maximiser is asked, what it answers, and how far the model is run for it."""
+"""What a maximiser is asked, and what it answers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
-
-from explainkit.errors import ModelError
-from explainkit.expressions import Scope
-from explainkit.layers import get_layer
-from explainkit.outputs import as_scores
-
-MOST = 4096
-"""Pictures that a data set's statistics are measured on."""
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +24,8 @@ class Statistics:
 
     @classmethod
     def of(cls, images: Tensor) -> "Statistics":
-        """Measures pictures ``[n, channel, height, width]``, at most `MOST` evenly spaced ones."""
-        images = images[:: -(-len(images) // MOST)].float()
+        """Measures pictures ``[n, channel, height, width]``."""
+        images = images.float()
         colour = torch.eye(images.shape[1])
         if images.shape[1] == 3:
             flat = images.movedim(1, 0).flatten(1).double()
@@ -135,115 +126,3 @@ class Maximizer(Protocol):
     def __call__(self, problem: Problem) -> Ascent:
         """Finds one picture per unit."""
         ...
-
-
-class _Reached(BaseException):
-    """Every layer asked for has run; no handler inside a model must catch it."""
-
-
-class Reading(nn.Module):
-    """A model, run only as far as an objective needs.
-
-    Args:
-        module: The caller's model, frozen.
-        layers: The inner layers to read.
-        logits: Whether the final scores are needed too: then the whole model runs.
-    """
-
-    def __init__(self, module: nn.Module, layers: Sequence[str], *, logits: bool) -> None:
-        super().__init__()
-        self.module = module
-        self.layers = tuple(layers)
-        self.logits = logits
-
-    def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
-        """Logits ``[batch, classes]`` or None, and each layer's output, first call only.
-
-        Raises:
-            ModelError: A layer doesn't run, or puts out something that is not a tensor.
-        """
-        with self._captured() as found:
-            try:
-                logits = self._scores(images)
-            except _Reached:
-                return None, found
-        missing = [layer for layer in self.layers if layer not in found]
-        if missing:
-            raise ModelError(f"expected layer {missing[0]!r} to run, but the model doesn't call it")
-        return (logits if self.logits else None), found
-
-    def probe(self, images: Tensor) -> tuple[int | None, dict[str, int]]:
-        """How many classes and how many channels per layer there are.
-
-        The whole model runs, where the pictures' size lets it, so that a layer that runs twice is
-        found.
-
-        Raises:
-            ModelError: The model fails before the layers, or a layer runs more than once.
-        """
-        calls: list[str] = []
-        with ExitStack() as hooks, torch.no_grad():
-            for layer in self.layers:
-                hook = get_layer(self.module, layer).register_forward_hook(
-                    lambda *_, layer=layer: calls.append(layer)
-                )
-                hooks.callback(hook.remove)
-            classes = None
-            try:
-                classes = self._scores(images).shape[1]
-            except Exception:
-                if self.logits or set(calls) != set(self.layers):
-                    raise
-        twice = [layer for layer in self.layers if calls.count(layer) > 1]
-        if twice:
-            raise ModelError(
-                f"layer {twice[0]!r} runs {calls.count(twice[0])} times in one pass: name a layer "
-                "that runs once"
-            )
-        with torch.no_grad():
-            _, found = self(images)
-        return classes, {
-            layer: output.shape[-1] if output.dim() == 3 else output.shape[min(1, output.dim() - 1)]
-            for layer, output in found.items()
-        }
-
-    def _scores(self, images: Tensor) -> Tensor:
-        # a model may write into its input
-        return as_scores(self.module(images.clone()), len(images))
-
-    @contextmanager
-    def _captured(self) -> Iterator[dict[str, Tensor]]:
-        found: dict[str, Tensor] = {}
-
-        def keeper(layer: str) -> Any:
-            def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if not isinstance(output, Tensor):
-                    raise ModelError(
-                        f"expected a tensor from layer {layer!r}, got {type(output).__name__}; "
-                        "name a layer inside it"
-                    )
-                last = len(found) + 1 == len(self.layers) and not self.logits
-                # a later layer may write in place into what this one put out
-                found.setdefault(layer, output if last else output.clone())
-                if last:
-                    raise _Reached
-
-            return keep
-
-        with ExitStack() as hooks:
-            for layer in self.layers:
-                hook = get_layer(self.module, layer).register_forward_hook(keeper(layer))
-                hooks.callback(hook.remove)
-            yield found
-
-    def scope(
-        self,
-        shown: Tensor,
-        pictures: Tensor,
-        class_names: Sequence[str],
-        reference: Mapping[str, Tensor] | None,
-        opacity: Tensor | None = None,
-    ) -> Scope:
-        """Runs the model on ``shown`` and gives what an expression reads."""
-        logits, activations = self(shown)
-        return Scope(logits, activations, pictures, class_names, reference, opacity)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from explainkit.batching import chunk_size
 from explainkit.errors import InputError
 from explainkit.expressions import Expression, Scope, evaluate_each, parse
-from explainkit.expressions.terms import Channel, Logit, channel_means
+from explainkit.expressions.terms import Channel, Lead, Logit, channel_means, standardised
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.layers import capture
 from explainkit.maximize.parameterization import frequencies
-from explainkit.maximize.problem import Problem, Reading
+from explainkit.maximize.problem import Problem
+from explainkit.maximize.reading import Moments, Reading, moments_of
 from explainkit.maximize.transforms import Transforms
 from explainkit.outputs import as_scores, as_targets
 from explainkit.progress import progress
@@ -45,7 +46,7 @@ def measure(
     - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1 the picture beats every real one.
     - ``robust_gain``: ``(mean a(T(v)) − ā) / (a(v) − ā)`` over ``copies`` held-out transforms T.
     - ``selectivity``: place of the unit among its layer's units, each standardised on the data set;
-      1 is best. For objectives with one `channel` or `logit`.
+      1 is best. For objectives with one `channel`, `lead` or `logit`.
     - ``transfer``: probability that ``other`` gives the class. For objectives with one `logit`.
     - ``spectrum_error``: how far the slope of the log radial power spectrum over log frequency is
       from the data set's mean slope.
@@ -129,6 +130,7 @@ class _Bench:
     units: Sequence[Expression]
     class_names: tuple[str, ...]
     size: int
+    moments: Moments
 
     @classmethod
     def of(cls, visualization: Visualization, model: nn.Module, images: Tensor) -> "_Bench":
@@ -136,13 +138,19 @@ class _Bench:
         layers = sorted({layer for unit in units for layer in unit.layers})
         reading = Reading(model, layers, logits=any(unit.uses_logits for unit in units))
         size = chunk_size(reading, images[0])
-        return cls(reading, units, visualization.class_names, size)
+        compared = sorted({layer for unit in units for layer in unit.standardised})
+        moments = moments_of(model, compared, images)
+        return cls(reading, units, visualization.class_names, size, moments)
+
+    def scope(self, part: Tensor) -> Scope:
+        """What the objectives read of pictures."""
+        return self.reading.scope(part, part, self.class_names, None, moments=self.moments)
 
     def read(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Objectives ``[n, unit]``, and each layer's channel means ``[n, channel]``."""
         answers, tables = [], []
         for part in torch.split(images, self.size):
-            scope = self.reading.scope(part, part, self.class_names, None)
+            scope = self.scope(part)
             columns = [evaluate_each([unit] * len(part), scope) for unit in self.units]
             answers.append(torch.stack(columns, 1))
             tables.append(_means(scope))
@@ -164,7 +172,7 @@ class _Bench:
             shown = HELD_OUT.transform(picture.expand(copies, *picture.shape), problem)
             values = []
             for part in torch.split(shown, self.size):
-                scope = self.reading.scope(part, part, self.class_names, None)
+                scope = self.scope(part)
                 values.append(evaluate_each([unit] * len(part), scope))
             found.append(torch.cat(values).mean())
             done()
@@ -174,15 +182,15 @@ class _Bench:
         """Place of each unit among its layer's, ``[unit]``; NaN where it isn't one unit's."""
         found = []
         for row, unit in enumerate(self.units):
-            terms = [node for node in unit.walk() if isinstance(node, Channel | Logit)]
+            terms = [node for node in unit.walk() if isinstance(node, Channel | Lead | Logit)]
             if len(terms) != 1:
                 found.append(math.nan)
                 continue
             (term,) = terms
-            name = term.layer if isinstance(term, Channel) else ""
-            index = term.index if isinstance(term, Channel) else self._class(term, real[""])
-            spread = real[name].std(0).clamp_min(1e-12)
-            standard = (here[name][row] - real[name].mean(0)) / spread
+            name = "" if isinstance(term, Logit) else term.layer
+            index = self._class(term, real[""]) if isinstance(term, Logit) else term.index
+            moments = real[name].mean(0), real[name].std(0, correction=0)
+            standard = standardised(here[name][row], moments)
             found.append(1.0 + int((standard > standard[index]).sum()))
         return torch.tensor(found)
 
@@ -203,7 +211,7 @@ class _Bench:
 
 
 def _means(scope: Scope) -> dict[str, Tensor]:
-    found = {name: channel_means(output) for name, output in scope.activations.items()}
+    found = {name: channel_means(scope.layer(name)) for name in scope.activations}
     return found | ({} if scope.logits is None else {"": scope.logits})
 
 

@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from explainkit.errors import InputError, TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.maximize.problem import Statistics
+from explainkit.maximize.reading import Moments
 from explainkit.types import ModelSpec
 
 Objective = Expression | str | Sequence[Expression | str]
+
+
+MOST = 4096
+"""Pictures of a data set that are looked at."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,6 +59,9 @@ class Setting:
         low: Smallest valid value per channel ``[channel, 1, 1]``, or None.
         high: Largest valid value per channel, or None.
         statistics: Of a data set, or None.
+        pictures: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
+            ones, or None.
+        moments: What layers that an objective standardises say of that data set.
     """
 
     module: nn.Module
@@ -69,12 +77,15 @@ class Setting:
     low: Tensor | None = None
     high: Tensor | None = None
     statistics: Statistics | None = None
+    pictures: Tensor | None = None
+    moments: Moments | None = None
 
     def ready(
         self, start: Tensor | None, pictures: Tensor | None, spec: ModelSpec | None
     ) -> "Setting":
         """With the pictures at hand, on the model's device; valid values where the spec says."""
         like = torch.zeros((), device=self.device, dtype=self.precision)
+        few = None if pictures is None else pictures[:: -(-len(pictures) // MOST)]
         low = high = None
         if spec is not None:
             mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
@@ -84,7 +95,8 @@ class Setting:
             start=None if start is None else start.to(like),
             low=low,
             high=high,
-            statistics=None if pictures is None else Statistics.of(pictures),
+            statistics=None if few is None else Statistics.of(few),
+            pictures=few,
         )
 
     @property

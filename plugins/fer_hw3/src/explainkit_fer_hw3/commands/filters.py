@@ -97,6 +97,7 @@ def filters(
         explainkit run fer_hw3 filters --objective 'channel("7", 20) - channel("7", 3)' --json
     """
     import explainkit as ek
+    from explainkit.expressions import parse
     from explainkit.maximize.quality import measure
     from explainkit.parameters import parse_params
     from explainkit.render.figure import save_figure
@@ -111,7 +112,8 @@ def filters(
     text = objective or (f'channels("{layer}", {numbers})' if numbers else f'channels("{layer}")')
     network = options.load_model(model, device)
     faces = None
-    if exemplars or quality or data or maximizer.rpartition("/")[2] == "maco":
+    compared = parse(text).standardised or maximizer.rpartition("/")[2] == "maco"
+    if exemplars or quality or data or compared:
         faces = options.load_data(data, split or options.test_split(data), seed)
     found = ek.maximize(
         network,

@@ -17,7 +17,7 @@ from explainkit.batching import chunk_size
 from explainkit.errors import DatasetError, ModelError
 from explainkit.guard import preserve_model, preserve_process
 from explainkit.maximize.exemplars import ReceptiveFields, receptive_fields
-from explainkit.maximize.problem import Reading
+from explainkit.maximize.reading import Reading
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.parts import one_hot

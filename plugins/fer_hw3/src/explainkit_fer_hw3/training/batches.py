@@ -25,17 +25,22 @@ class Batches:
 
     Attributes:
         per_epoch: Steps in an epoch; the last is filled up from the start of the next order.
+        taught: What another network says of each picture, or None.
 
     Args:
         data: The pictures to learn.
         recipe: How they are mixed and changed.
         seed: Of all random choices.
+        taught: What another network says of each picture, ``[n, 7]`` probabilities, to be part of
+            the targets; None: labels alone.
 
     Raises:
         DatasetError: A picture has no label.
     """
 
-    def __init__(self, data: FaceDataset, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, data: FaceDataset, recipe: Recipe, seed: int, taught: Tensor | None = None
+    ) -> None:
         if bool((data.labels < 0).any()):
             raise DatasetError(
                 f"expected a label for each of {len(data)} pictures, "
@@ -44,6 +49,7 @@ class Batches:
         self._data = data
         self._recipe = recipe
         self._seed = seed
+        self.taught = taught
         times = torch.ones(len(CLASS_NAMES), dtype=torch.int64)
         for name, count in recipe.repeat:
             times[CLASS_NAMES.index(name)] = count
@@ -61,7 +67,8 @@ class Batches:
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Normalised images ``[n, 1, 48, 48]`` and targets of a step, on the CPU.
 
-        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless pictures are mixed.
+        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless pictures are mixed or
+        another network has its say.
         """
         recipe, rows = self._recipe, self.rows(step)
         images, labels = normalise(self._data.pixels[rows]), self._data.labels[rows]
@@ -75,6 +82,8 @@ class Batches:
             weaker = torch.full((recipe.drawn,), recipe.augment * DRAWN_STRENGTH)
             strength = torch.cat([strength, weaker])
         targets = F.one_hot(labels, len(CLASS_NAMES)).float()
+        if self.taught is not None:
+            targets[: len(rows)].lerp_(self.taught[rows], recipe.distill)
         generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
         if recipe.augment or recipe.cells:
             images = augmented(images, strength, recipe.cells, generator)

@@ -25,6 +25,9 @@ class Recipe:
             regions, on which deletion metrics stand, are no foreign ones.
         mix: Shape of the Beta distribution by which two photographs of a batch and their labels are
             mixed (mixup, Zhang et al., 2018, arXiv:1710.09412); 0: none.
+        distill: Share of a photograph's target that is what the network started from says of it
+            and its mirror image, the rest being its label (Furlanello et al., 2018,
+            arXiv:1805.04770): labels are noisy. A run from random weights has labels alone.
         repeat: How often an epoch shows each picture of a class; 1 where it is not named.
         first_block_every: The first block learns in every n-th step only: it costs more than half
             of the backward pass and changes least (compare Brock et al., 2017, arXiv:1706.04983).
@@ -43,6 +46,7 @@ class Recipe:
     augment: float = 1.6
     cells: float = 0.3
     mix: float = 0.2
+    distill: float = 0.5
     repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
     first_block_every: int = 1
 
@@ -65,14 +69,14 @@ CNN_RECIPE = Recipe(first_block_every=4)
 
 DNN_RECIPE = Recipe(
     rate=0.05, decay=0.5, batch=192, drawn=24, batch_norm=False, augment=0.6,
-    mix=0.0, repeat=(("disgust", 2),),
+    mix=0.0, distill=0.0, repeat=(("disgust", 2),),
 )  # fmt: skip
 """The same ideas for a fully connected one: weaker augmentation, larger batches."""
 
 STUDY = Recipe(
     optimizer="adam", rate=1e-3, warmup=0, decay=0.0, batch=128, drawn=0, weight_decay=0.0,
     smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, mix=0.0,
-    repeat=(),
+    distill=0.0, repeat=(),
 )  # fmt: skip
 """The study's: plain Adam on the pictures as they are."""
 

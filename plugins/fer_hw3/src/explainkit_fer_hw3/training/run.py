@@ -1,5 +1,6 @@
 """A training run: steps, a running average, and a state from which it goes on to the bit."""
 
+import copy
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import ModelError, StorageError
 from explainkit.guard import preserve_process
+from explainkit.progress import progress
 from explainkit.weights import ARCHITECTURE
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn
@@ -51,7 +53,8 @@ class Training:
         epochs: Length of the run; the rate falls towards its end.
         seed: Of weights, order, augmentation and dropout.
         device: Where to train; by default the CPU.
-        start: A network of that kind whose weights to start from, instead of random ones.
+        start: A network of that kind whose weights to start from, instead of random ones, and
+            whose predictions are part of the targets, as the recipe says.
 
     Examples:
         >>> from explainkit_fer_hw3.data import load_drawn
@@ -79,19 +82,21 @@ class Training:
         self.seed = seed
         self.epochs = epochs
         self.device = device or torch.device("cpu")
-        self.batches = Batches(data, recipe, seed)
-        self.steps = epochs * self.batches.per_epoch
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._sums = torch.zeros(3, dtype=torch.float64)  # loss, right, pictures of this epoch
         self._seconds = 0.0
         with preserve_process(seed):
             plain = _BUILDERS[model]()
-            images = None
+            images = taught = None
             if start is not None:
                 plain.load_state_dict(start.state_dict())
                 images = data.subset(range(min(MEASURED_ON, len(data)))).images
+                if recipe.distill:
+                    taught = self._predicted(plain, data)
             network = normalised(plain, images) if recipe.batch_norm else plain
+        self.batches = Batches(data, recipe, seed, taught)
+        self.steps = epochs * self.batches.per_epoch
         self.network = _fast(network.to(self.device)).train()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(self.network, recipe)
@@ -161,6 +166,18 @@ class Training:
             "rate": rate,
             "pictures": count,
         }
+
+    def _predicted(self, plain: nn.Sequential, data: FaceDataset) -> Tensor:
+        """Probabilities ``[n, 7]``, the mean of those for a picture and for its mirror image."""
+        network = _fast(copy.deepcopy(plain).to(self.device)).eval()
+        found = []
+        with torch.no_grad(), progress("targets", len(data)) as advance:
+            for start in range(0, len(data), EVALUATED):
+                images = data.subset(range(start, min(start + EVALUATED, len(data)))).images
+                views = [self._seen(view).to(self.device) for view in (images, images.flip(3))]
+                found.append(torch.stack([network(v).softmax(1) for v in views]).mean(0).cpu())
+                advance(len(images), "")
+        return torch.cat(found)
 
     def _seen(self, images: Tensor) -> Tensor:
         """What the output depends on of the pictures: the rest costs a quarter of a step."""
@@ -257,6 +274,8 @@ class Training:
             for key, value in values.items():
                 tensors[f"optimizer.{names[parameter]}.{key}"] = torch.as_tensor(value)
         tensors["sums"] = self._sums
+        if self.batches.taught is not None:
+            tensors["taught"] = self.batches.taught
         progress = {
             "epochs": self.epochs,
             "step": self.step,
@@ -296,6 +315,7 @@ class Training:
                     key: torch.empty_like(parameter).copy_(value) if value.dim() else value
                     for key, value in values.items()
                 }
+        self.batches.taught = tensors.get("taught")
         self._sums.copy_(tensors["sums"])
         self.step, self.history, self._seconds = saved["step"], saved["history"], saved["seconds"]
 

@@ -1,0 +1,152 @@
+"""Reading a layer: of a convolution that is the last to run, the channel that is asked for."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import explainkit as ek
+from explainkit.errors import TargetError
+from explainkit.expressions import channel, evaluate_each, layer, neuron
+from explainkit.maximize.reading import Convolution, Reading
+
+FORMS = [
+    {},
+    {"padding": 1},
+    {"stride": 2, "padding": (2, 0)},
+    {"dilation": 2, "bias": False},
+    {"groups": 3},
+    {"groups": 3, "padding": "same"},
+]
+
+
+def convolution(**form):
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 6, (3, 5), **form).double().requires_grad_(False)
+
+
+def pictures(count=4):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, 11, 9, generator=generator, dtype=torch.float64)
+
+
+def scored(model, objectives, images, *, sparing=True, layers=("0",)):
+    scope = Reading(model, layers, logits=False).scope(images, images, (), None, sparing=sparing)
+    return evaluate_each(objectives, scope)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_channel_alone_is_that_of_the_whole_output(form):
+    conv, chosen = convolution(**form), torch.tensor([5, 0, 3, 3])
+    images = pictures().requires_grad_()
+    found = Convolution(conv, images).channels(chosen)
+    wanted = conv(images)[torch.arange(4), chosen]
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    weights = torch.linspace(-1, 1, found.numel(), dtype=torch.float64).view(found.shape)
+    (slope,) = torch.autograd.grad((found * weights).sum(), images)
+    (expected,) = torch.autograd.grad((wanted * weights).sum(), images)
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_else_is_computed():
+    model, images = nn.Sequential(convolution(), nn.ReLU()), pictures()
+    objectives = [channel("0", i) for i in range(4)]
+    with FlopCounterMode(display=False) as whole:
+        expected = scored(model, objectives, images, sparing=False)
+    with FlopCounterMode(display=False) as spared:
+        found = scored(model, objectives, images)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert spared.get_total_flops() * 6 == whole.get_total_flops()
+
+
+def test_an_objective_that_needs_the_whole_layer_gets_it():
+    model, images = nn.Sequential(convolution(), nn.ReLU()), pictures()
+    objectives = [channel("0", i) - layer("0") + neuron("0", i, 2, 3) for i in range(4)]
+    expected = scored(model, objectives, images, sparing=False)
+    torch.testing.assert_close(scored(model, objectives, images), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_several_layers_only_the_last_to_run_waits():
+    model = nn.Sequential(convolution(), nn.ReLU(), nn.Conv2d(6, 2, 3).double()).eval()
+    objectives = [channel("0", i) * channel("2", 1) for i in range(4)]
+    both = {"layers": ("0", "2")}
+    expected = scored(model, objectives, pictures(), sparing=False, **both)
+    torch.testing.assert_close(scored(model, objectives, pictures(), **both), expected)
+
+
+def test_a_channel_that_is_not_there_is_refused():
+    with pytest.raises(TargetError, match="a channel of layer '0' from 0 to 5, got 6"):
+        scored(nn.Sequential(convolution()), [channel("0", 6)] * 4, pictures())
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, images):
+        return 2 * super().forward(images)
+
+
+class Halved(nn.Module):
+    """Runs its layers in half precision, and patches as a batch of their own."""
+
+    def __init__(self, *, patches=False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.patches = patches
+
+    def forward(self, images):
+        if self.patches:
+            return self.conv(images.unfold(3, 3, 3).movedim(3, 1).flatten(0, 1))
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.conv(images).flatten(2).mean(2)
+
+
+def hooked(conv):
+    conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    return conv
+
+
+def patched(conv):
+    plain = conv.forward
+    conv.forward = lambda images: 2 * plain(images)
+    return conv
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        hooked(convolution()),
+        patched(convolution()),
+        Doubled(3, 6, 3).double(),
+        nn.utils.parametrizations.weight_norm(convolution()),
+        nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect").double(),
+    ],
+    ids=["hooked", "patched", "subclass", "parametrized", "reflecting"],
+)
+def test_what_is_more_than_a_convolution_runs_as_it_is(conv):
+    model, objectives = nn.Sequential(conv), [channel("0", i) for i in range(4)]
+    assert not Convolution.fits(conv)
+    expected = conv(pictures())[range(4), range(4)].flatten(1).mean(1)
+    assert torch.equal(scored(model, objectives, pictures()), expected)
+
+
+def test_under_autocast_a_layer_runs_within_the_model():
+    model = Halved().eval()
+    images = pictures().float()
+    with torch.no_grad():
+        expected = model(images)[range(4), range(4)].float()
+    found = scored(model, [channel("conv", i) for i in range(4)], images, layers=("conv",))
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
+    assert found.dtype == torch.bfloat16
+
+
+def test_patches_that_stand_in_the_batch_are_refused_as_ever():
+    with pytest.raises(TargetError, match=r"layer 'conv': expected an output \[4, channel"):
+        scored(Halved(patches=True), [channel("conv", 0)] * 4, pictures().float(), layers=("conv",))
+
+
+def test_a_unit_alone_has_the_bytes_that_it_has_among_others():
+    model = nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3)).eval()
+    for path in ("0", "2"):
+        how = {"shape": (2, 13, 10), "steps": 5, "maximizer": "fourier"}
+        among = ek.maximize(model, f'channels("{path}")', **how)
+        alone = ek.maximize(model, f'channel("{path}", 11)', **how)
+        assert torch.equal(alone.images[0], among.images[11])
