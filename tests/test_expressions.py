@@ -86,17 +86,14 @@ def standard(layer, moments):
     return (means - moments[0]) / moments[1]
 
 
-def test_a_lead_is_the_distance_to_half_the_others_soft_maximum():
+def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
     moments = torch.tensor([0.1, -0.2, 0, 1]).double(), torch.tensor([1, 0.5, 2, 3]).double()
     scope = replace(SCOPE, moments={"conv": moments, "fc": moments})
     for path, found in (("conv", CONV), ("fc", FC)):
         units = [lead(path, 2), lead(path, 0), lead(path, 2)]
         z = standard(found, moments)
-        wanted = []
-        for row, unit in enumerate(units):
-            others = [z[row, j].exp() for j in range(4) if j != unit.index]
-            wanted.append(z[row, unit.index] - sum(others).log() / 2)
-        torch.testing.assert_close(evaluate_each(units, scope), torch.stack(wanted))
+        chances = z.softmax(1)[range(3), [unit.index for unit in units]]
+        torch.testing.assert_close(evaluate_each(units, scope), chances.logit())
     assert parse('lead("conv", 2)') == lead("conv", 2)
     assert lead("conv", 2).standardised == leads("conv").standardised == {"conv"}
     assert channel("conv", 2).standardised == frozenset()
@@ -109,7 +106,7 @@ def test_a_channel_that_never_changes_keeps_its_unit():
     scope = replace(SCOPE, moments={"fc": moments})
     others = FC[:, [0, 2, 3]].logsumexp(1)
     found = evaluate_each([lead("fc", 1)] * BATCH, scope)
-    torch.testing.assert_close(found, FC[:, 1] - others / 2)
+    torch.testing.assert_close(found, FC[:, 1] - others)
 
 
 def test_a_lead_needs_a_data_set_and_others_to_be_ahead_of():

@@ -154,9 +154,9 @@ def standardised(means: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
 class Lead(LayerTerm):
     """How far a channel is ahead of its layer's others: what it answers to and they don't.
 
-    ``z_k − ½ log Σ_{j≠k} exp z_j``, with z the channels' means over space (over tokens), each
-    standardised on the data set that `maximize` is given. Half, as at 1 a unit would give up its
-    own answer for the distance to the next.
+    ``z_k − log Σ_{j≠k} exp z_j``, the log odds of the channel in a softmax over z, which are the
+    channels' means over space (over tokens), each standardised on the data set that `maximize` is
+    given.
     """
 
     index: int
@@ -168,7 +168,7 @@ class Lead(LayerTerm):
         _whole(self, "index", self.index)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
-        """``z_k − ½ log Σ_{j≠k} exp z_j``."""
+        """``z_k − log Σ_{j≠k} exp z_j``."""
         if scope.moments is None or self.layer not in scope.moments:
             raise TargetError(
                 f"{self}: expected a data set to compare the layer's channels on; give maximize a "
@@ -183,7 +183,7 @@ class Lead(LayerTerm):
             )
         own = torch.tensor(indices, device=found.device)[:, None]
         others = found.scatter(1, own, -math.inf).logsumexp(1)
-        return found.gather(1, own)[:, 0] - others / 2
+        return found.gather(1, own)[:, 0] - others
 
 
 @dataclass(frozen=True)

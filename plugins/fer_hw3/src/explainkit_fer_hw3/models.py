@@ -24,8 +24,8 @@ drop the last row and column of odd maps, which adds up to five pixels that it n
 def build_cnn() -> nn.Sequential:
     """Six 3×3 convolutions of 128-128-256-256-512-512 channels, then 2048-128-64-7.
 
-    The first convolution is padded by 1, the others are not; 2×2 max pooling and dropout follow
-    each pair. 4,845,063 parameters, as in the study.
+    The first convolution is padded by 1, the others are not; 2×2 max pooling and dropout of whole
+    channels follow each pair. 4,845,063 parameters, as in the study.
 
     Examples:
         >>> sum(p.numel() for p in build_cnn().parameters())
@@ -40,7 +40,7 @@ def build_cnn() -> nn.Sequential:
             nn.Conv2d(width, width, 3),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Dropout(dropout),
+            nn.Dropout2d(dropout),
         ]
         channels = width
     return nn.Sequential(

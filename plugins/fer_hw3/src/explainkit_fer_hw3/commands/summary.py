@@ -117,6 +117,8 @@ def _kind(module: "nn.Module") -> str:
             return f"{module.kernel_size}×{module.kernel_size} max pooling"
         case nn.Dropout():
             return f"dropout {module.p:g}"
+        case nn.Dropout2d():
+            return f"dropout {module.p:g} of channels"
         case nn.Linear():
             return "linear"
         case nn.ReLU():

@@ -1,6 +1,8 @@
 """Batch normalisation that is there while a network trains and gone when it is saved."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -84,3 +86,16 @@ def folded(network: nn.Sequential) -> nn.Sequential:
             convolution.weight *= gain[:, None, None, None]
             convolution.bias = nn.Parameter(layer.bias - layer.running_mean * gain)
     return nn.Sequential(*layers)
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Normalisation by the batch's own statistics that leaves the running ones as they are."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

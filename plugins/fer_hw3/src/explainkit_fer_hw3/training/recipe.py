@@ -28,13 +28,17 @@ class Recipe:
         distill: Share of a photograph's target that is what the network started from says of it
             and its mirror image, the rest being its label (Furlanello et al., 2018,
             arXiv:1805.04770): labels are noisy. A run from random weights has labels alone.
+        climb: How far the weights first move up the loss before the gradient is taken, which so
+            seeks flat minima and learns noisy labels less by heart (sharpness-aware minimisation,
+            Foret et al., 2021, arXiv:2010.01412); 0: not.
+        climb_share: Share of the photographs of a batch that tell which way is up.
         repeat: How often an epoch shows each picture of a class; 1 where it is not named.
         first_block_every: The first block learns in every n-th step only: it costs more than half
             of the backward pass and changes least (compare Brock et al., 2017, arXiv:1706.04983).
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    rate: float = 0.08
+    rate: float = 0.06
     warmup: int = 100
     decay: float = 0.7
     batch: int = 96
@@ -43,10 +47,12 @@ class Recipe:
     smoothing: float = 0.1
     average: float = 0.999
     batch_norm: bool = True
-    augment: float = 1.6
+    augment: float = 1.4
     cells: float = 0.3
     mix: float = 0.2
-    distill: float = 0.5
+    distill: float = 0.3
+    climb: float = 0.1
+    climb_share: float = 0.25
     repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
     first_block_every: int = 1
 
@@ -69,14 +75,14 @@ CNN_RECIPE = Recipe(first_block_every=4)
 
 DNN_RECIPE = Recipe(
     rate=0.05, decay=0.5, batch=192, drawn=24, batch_norm=False, augment=0.6,
-    mix=0.0, distill=0.0, repeat=(("disgust", 2),),
+    mix=0.0, distill=0.0, climb=0.0, repeat=(("disgust", 2),),
 )  # fmt: skip
 """The same ideas for a fully connected one: weaker augmentation, larger batches."""
 
 STUDY = Recipe(
     optimizer="adam", rate=1e-3, warmup=0, decay=0.0, batch=128, drawn=0, weight_decay=0.0,
     smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, mix=0.0,
-    distill=0.0, repeat=(),
+    distill=0.0, climb=0.0, repeat=(),
 )  # fmt: skip
 """The study's: plain Adam on the pictures as they are."""
 

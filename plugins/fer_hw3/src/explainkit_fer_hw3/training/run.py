@@ -5,7 +5,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.batches import Batches
-from explainkit_fer_hw3.training.batchnorm import folded, normalised
+from explainkit_fer_hw3.training.batchnorm import folded, frozen_statistics, normalised
+from explainkit_fer_hw3.training.convolution import with_patches
 from explainkit_fer_hw3.training.recipe import Recipe
 
 MEASURED_ON = 1024
@@ -82,6 +84,7 @@ class Training:
         self.seed = seed
         self.epochs = epochs
         self.device = device or torch.device("cpu")
+        self.dtype = _fast_dtype(self.device)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._sums = torch.zeros(3, dtype=torch.float64)  # loss, right, pictures of this epoch
@@ -97,10 +100,11 @@ class Training:
             network = normalised(plain, images) if recipe.batch_norm else plain
         self.batches = Batches(data, recipe, seed, taught)
         self.steps = epochs * self.batches.per_epoch
+        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
+            network = with_patches(network)
         self.network = _fast(network.to(self.device)).train()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(self.network, recipe)
-        self.dtype = _fast_dtype(self.device)
         self._facts = {
             "model": model,
             "recipe": asdict(recipe),
@@ -140,13 +144,10 @@ class Training:
         rate = self.recipe.rate_at(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
         with preserve_process((self.seed * 1_000_003 + self.step) % 2**63):  # dropout
-            loss, logits = self._loss(images, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-        loss = loss.detach()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        length = nn.utils.get_total_norm(gradients)
+            with self._climbed(images, targets) if self.recipe.climb else nullcontext():
+                loss, logits = self._backward(images, targets)
+        length = nn.utils.get_total_norm(self._gradients().values())
         if not math.isfinite(float(loss + length)):
             raise ModelError(
                 f"expected a finite loss and gradient in step {self.step}, got loss "
@@ -171,11 +172,12 @@ class Training:
         """Probabilities ``[n, 7]``, the mean of those for a picture and for its mirror image."""
         network = _fast(copy.deepcopy(plain).to(self.device)).eval()
         found = []
-        with torch.no_grad(), progress("targets", len(data)) as advance:
+        with torch.no_grad(), self._autocast(), progress("targets", len(data)) as advance:
             for start in range(0, len(data), EVALUATED):
                 images = data.subset(range(start, min(start + EVALUATED, len(data)))).images
                 views = [self._seen(view).to(self.device) for view in (images, images.flip(3))]
-                found.append(torch.stack([network(v).softmax(1) for v in views]).mean(0).cpu())
+                said = torch.stack([network(view).float().softmax(1) for view in views])
+                found.append(said.mean(0).cpu())
                 advance(len(images), "")
         return torch.cat(found)
 
@@ -183,14 +185,46 @@ class Training:
         """What the output depends on of the pictures: the rest costs a quarter of a step."""
         return images[..., : REACH[self.model], : REACH[self.model]]
 
+    @contextmanager
+    def _climbed(self, images: Tensor, targets: Tensor) -> Iterator[None]:
+        """Moves the weights up the loss of some of the photographs, and back on leaving."""
+        few = slice(round(self.recipe.climb_share * self.recipe.batch))
+        with frozen_statistics(self.network):
+            self._backward(images[few], targets[few])
+        gradients = self._gradients()
+        length = nn.utils.get_total_norm(gradients.values())
+        before = {parameter: parameter.detach().clone() for parameter in gradients}
+        with torch.no_grad():
+            for parameter, gradient in gradients.items():
+                parameter.add_(gradient * (self.recipe.climb / (length + 1e-12)))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in before.items():
+                    parameter.copy_(value)
+
+    def _backward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and logits; the parameters hold the gradient of this loss alone."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._loss(images, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), logits.detach()
+
+    def _gradients(self) -> dict[nn.Parameter, Tensor]:
+        return {p: p.grad for p in self.network.parameters() if p.grad is not None}
+
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         resting = self.step % self.recipe.first_block_every
         block = _first_block(self.network) if resting else 0
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with self._autocast():
             with torch.no_grad():
                 inner = self.network[:block](images)
             logits = self.network[block:](inner).float()
         return F.cross_entropy(logits, targets, label_smoothing=self.recipe.smoothing), logits
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _update_average(self) -> None:
         keep = min(self.recipe.average, self.step / (self.step + 9))
