@@ -28,4 +28,17 @@ def test_every_section_has_every_way_and_every_measure():
         assert ways == [*maximize_quality.WAYS, "exemplar"]
         assert all(row.count("|") == rows[0].count("|") for row in rows)
     assert targets.startswith("Targets")
-    assert len(re.findall(r"\| (yes|no) \|", targets)) == 4
+
+
+def test_what_is_missed_is_called_missed():
+    _, targets = PAGE.split("## Targets")
+    head, _, *rows = [line for line in targets.splitlines() if line.startswith("|")]
+    ways = f"{maximize_quality.JUDGED} | {maximize_quality.AHEAD}"
+    assert head == f"| measure | at least | {ways} |"
+    assert len(rows) == 4
+    for row in rows:
+        least, *values = (
+            float(number) for number in re.findall(r"(?<= )[\d.]+(?=%| |,)", row)[-3:]
+        )
+        cells = row.strip("| ").split(" | ")[2:]
+        assert [cell.endswith(", missed") for cell in cells] == [value < least for value in values]

@@ -113,15 +113,13 @@ class TestNormalisation:
         for name, value in model.state_dict().items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
-
     def test_frozen_statistics_stay_and_the_batchs_own_are_used(self, faces):
         network = normalised(small_chain()).train()
         network[-2] = network[-3] = nn.Identity()
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
-            with pytest.raises(RuntimeError, match="stop"), frozen_statistics(network):
+            with frozen_statistics(network):
                 found = network[:6](faces.images)
-                raise RuntimeError("stop")
             after = network.state_dict()
             assert all(torch.equal(before[name], after[name]) for name in before)
             assert torch.equal(found, network[:6](faces.images))

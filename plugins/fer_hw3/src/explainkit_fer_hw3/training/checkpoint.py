@@ -58,6 +58,23 @@ def facts(path: Path) -> dict[str, Any]:
         return _facts(file)
 
 
+def differing(facts: Mapping[str, Any], saved: Mapping[str, Any], of: str = "") -> list[str]:
+    """What a saved run was started with that this one was not, in words."""
+    found = []
+    for key, value in facts.items():
+        mine, other = json.loads(json.dumps(value)), saved.get(key)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            found += differing(mine, other, f"{key} ")
+        elif mine != other:
+            found.append(f"its {of}{key} is {other}, not {mine}")
+    return found
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:

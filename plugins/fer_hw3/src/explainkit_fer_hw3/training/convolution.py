@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 MANY = 512
 """Output channels from which on a convolution's maps are small enough, in the study's network."""
 
@@ -19,8 +18,10 @@ def with_patches(network: nn.Sequential) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for layer in network:
-        small = isinstance(layer, nn.Conv2d) and layer.out_channels >= MANY
-        layers.append(PatchConvolution.of(layer) if small else layer)
+        if isinstance(layer, nn.Conv2d) and layer.out_channels >= MANY:
+            layers.append(PatchConvolution.of(layer))
+        else:
+            layers.append(layer)
     return nn.Sequential(*layers).train(network.training)
 
 
@@ -35,7 +36,8 @@ class PatchConvolution(nn.Conv2d):
     @classmethod
     def of(cls, layer: nn.Conv2d) -> "PatchConvolution":
         """One with the parameter of another convolution, which has no bias."""
-        made = cls(layer.in_channels, layer.out_channels, layer.kernel_size, bias=False)
+        height, width = layer.kernel_size
+        made = cls(layer.in_channels, layer.out_channels, (height, width), bias=False)
         made.weight = layer.weight
         return made
 
@@ -48,7 +50,8 @@ class PatchConvolution(nn.Conv2d):
         else:
             weight = self.weight
         matrix = weight.permute(0, 2, 3, 1).flatten(1)
-        output: Tensor = _Product.apply(input.permute(0, 2, 3, 1), matrix, self.kernel_size)
+        maps = input.permute(0, 2, 3, 1)
+        output: Tensor = _Product.apply(maps, matrix, self.kernel_size)  # type: ignore[no-untyped-call]
         return output.permute(0, 3, 1, 2)
 
 
@@ -63,7 +66,7 @@ class _Product(torch.autograd.Function):
         return F.linear(patches, matrix).view(*places, -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         maps, matrix = ctx.saved_tensors
         rows = gradient.flatten(0, 2)
         to_maps = to_matrix = None

@@ -2,14 +2,12 @@
 
 import copy
 import hashlib
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -144,9 +142,9 @@ class Training:
         rate = self.recipe.rate_at(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with preserve_process((self.seed * 1_000_003 + self.step) % 2**63):  # dropout
-            with self._climbed(images, targets) if self.recipe.climb else nullcontext():
-                loss, logits = self._backward(images, targets)
+        dropout = preserve_process((self.seed * 1_000_003 + self.step) % 2**63)
+        with dropout, self._climbed(images, targets) if self.recipe.climb else nullcontext():
+            loss, logits = self._backward(images, targets)
         length = nn.utils.get_total_norm(self._gradients().values())
         if not math.isfinite(float(loss + length)):
             raise ModelError(
@@ -326,7 +324,7 @@ class Training:
         """
         path = folder / checkpoint.FILE
         tensors, saved = checkpoint.load(path)
-        differing = _differing(self._facts, saved)
+        differing = checkpoint.differing(self._facts, saved)
         if differing:
             raise StorageError(
                 f"{path} is of another run: {'; '.join(differing)}; resume with the options it "
@@ -337,12 +335,12 @@ class Training:
                 f"expected a run of at least {-(-saved['step'] // self.batches.per_epoch)} epochs, "
                 f"which {path} has begun, got --epochs {self.epochs}"
             )
-        self.network.load_state_dict(_under(tensors, "network."))
-        for name, value in _under(tensors, "average.").items():
+        self.network.load_state_dict(checkpoint.under(tensors, "network."))
+        for name, value in checkpoint.under(tensors, "average.").items():
             self.average[name].copy_(value)
-        state = _under(tensors, "optimizer.")
+        state = checkpoint.under(tensors, "optimizer.")
         for name, parameter in self.network.named_parameters():
-            values = _under(state, f"{name}.")
+            values = checkpoint.under(state, f"{name}.")
             if values:
                 self.optimizer.state[parameter] = {
                     # Adam counts its steps on the CPU
@@ -352,22 +350,6 @@ class Training:
         self.batches.taught = tensors.get("taught")
         self._sums.copy_(tensors["sums"])
         self.step, self.history, self._seconds = saved["step"], saved["history"], saved["seconds"]
-
-
-def _differing(facts: Mapping[str, Any], saved: Mapping[str, Any], of: str = "") -> list[str]:
-    """What a saved run was started with that this one was not, in words."""
-    found = []
-    for key, value in facts.items():
-        mine, other = json.loads(json.dumps(value)), saved.get(key)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            found += _differing(mine, other, f"{key} ")
-        elif mine != other:
-            found.append(f"its {of}{key} is {other}, not {mine}")
-    return found
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _first_block(network: nn.Sequential) -> int:
