@@ -1,6 +1,7 @@
 """Training: what a step sees, what normalisation does to the function, how a run goes on."""
 
 import dataclasses
+import operator
 
 import pytest
 import torch
@@ -133,23 +134,24 @@ class TestPatchConvolution:
             st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(3, 8),
             st.integers(3, 8), st.integers(1, 3), st.integers(1, 3),
         ),
-        channels_last=st.booleans(),
+        channels_last=st.booleans(), bias=st.booleans(),
     )  # fmt: skip
-    def test_it_is_the_convolution_and_so_are_its_gradients(self, sizes, channels_last):
+    def test_it_is_the_convolution_and_so_are_its_gradients(self, sizes, channels_last, bias):
         n, inputs, outputs, height, width, *kernel = sizes
-        plain = nn.Conv2d(inputs, outputs, tuple(kernel), bias=False).double()
+        plain = nn.Conv2d(inputs, outputs, tuple(kernel), bias=bias).double()
         images = torch.randn(n, inputs, height, width, dtype=torch.float64, generator=generator())
         if channels_last:
             plain = plain.to(memory_format=torch.channels_last)
             images = images.to(memory_format=torch.channels_last)
         patches = PatchConvolution.of(plain)
-        assert patches.weight is plain.weight
+        assert all(map(operator.is_, patches.parameters(), plain.parameters()))
         found = []
         for layer in (plain, patches):
             leaf = images.clone().requires_grad_()
             output = layer(leaf)
             score = (output * torch.linspace(-1, 2, output.numel()).view_as(output)).sum()
-            found.append((output, *torch.autograd.grad(score, [leaf, layer.weight])))
+            slopes = torch.autograd.grad(score, [leaf, *layer.parameters()])
+            found.append((output, *slopes))
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other)
 
@@ -167,8 +169,9 @@ class TestPatchConvolution:
         assert output.dtype == torch.bfloat16
         assert images.grad.dtype == layer.weight.grad.dtype == torch.float32
 
-    def test_only_the_last_convolutions_are_replaced(self):
-        chain = normalised(build_cnn())
+    @pytest.mark.parametrize("build", [build_cnn, lambda: normalised(build_cnn())])
+    def test_only_the_last_convolutions_are_replaced(self, build):
+        chain = build()
         found = with_patches(chain)
         kinds = [type(layer) for layer in found if isinstance(layer, nn.Conv2d)]
         assert kinds == [nn.Conv2d] * 4 + [PatchConvolution] * 2
@@ -497,6 +500,11 @@ class TestTraining:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
         for parameter, value in zip(training.network.parameters(), before, strict=True):
             assert torch.equal(parameter, value)
+
+    def test_one_picture_a_step_is_enough_to_climb(self, faces):
+        recipe = dataclasses.replace(TINY["dnn"], batch=1, climb=0.1)
+        training = Training("dnn", faces, recipe, epochs=1)
+        assert training.advance()["loss"] > 0
 
     def test_the_average_runs_behind(self, faces):
         """Written out for three steps: ``a ← k a + (1 − k) w`` with ``k = t / (t + 9)``."""

@@ -35,10 +35,10 @@ class PatchConvolution(nn.Conv2d):
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> "PatchConvolution":
-        """One with the parameter of another convolution, which has no bias."""
+        """One with the parameters of another convolution, unpadded and of stride 1."""
         height, width = layer.kernel_size
         made = cls(layer.in_channels, layer.out_channels, (height, width), bias=False)
-        made.weight = layer.weight
+        made.weight, made.bias = layer.weight, layer.bias
         return made
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class calls it so
@@ -46,12 +46,13 @@ class PatchConvolution(nn.Conv2d):
         device = input.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-            input, weight = input.to(dtype), self.weight.to(dtype)  # noqa: A001
-        else:
-            weight = self.weight
+            input = input.to(dtype)  # noqa: A001
+        weight = self.weight.to(input.dtype)
         matrix = weight.permute(0, 2, 3, 1).flatten(1)
         maps = input.permute(0, 2, 3, 1)
         output: Tensor = _Product.apply(maps, matrix, self.kernel_size)  # type: ignore[no-untyped-call]
+        if self.bias is not None:
+            output = output + self.bias.to(output.dtype)
         return output.permute(0, 3, 1, 2)
 
 

@@ -186,7 +186,7 @@ class Training:
     @contextmanager
     def _climbed(self, images: Tensor, targets: Tensor) -> Iterator[None]:
         """Moves the weights up the loss of some of the photographs, and back on leaving."""
-        few = slice(round(self.recipe.climb_share * self.recipe.batch))
+        few = slice(max(1, round(self.recipe.climb_share * self.recipe.batch)))
         with frozen_statistics(self.network):
             self._backward(images[few], targets[few])
         gradients = self._gradients()
