@@ -17,6 +17,9 @@ COLOURS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
 
 _GRID = "#e6e7ee"
 
+_DOTS = 40
+"""Epochs up to which each is a dot on its curve; more would hide which curve is dashed."""
+
 
 @house_style()
 def curves_figure(
@@ -51,7 +54,8 @@ def curves_figure(
             shown = np.array([np.nan if v is None else v for v in values])
             axes.plot(
                 curve.epochs, shown, color=COLOURS[k % len(COLOURS)], linewidth=1.5,
-                linestyle=dashes, marker="o", markersize=2.2, label=column.replace("_", " "),
+                linestyle=dashes, marker="o" if len(shown) <= _DOTS else "", markersize=2.2,
+                label=column.replace("_", " "),
             )  # fmt: skip
         axes.set_xlim(0, 1.02 * max(*curve.epochs, 2))
         axes.set_ylim(0, 1 if one == "accuracy" else None)
