@@ -1,8 +1,8 @@
 """How far synthetic pictures can be trusted: ways to maximise against measures, as Markdown.
 
-Run ``python benchmarks/maximize_quality.py > docs/reference/maximisation-quality.md``; on FER2013
-with ``--data``. Each way finds a picture for the same units of the trained CNN, and for its
-classes. All ways maximise the channel's mean but one, which maximises its lead over its layer's
+Run ``python benchmarks/maximize_quality.py > docs/reference/maximisation-quality.md``; the page is
+of FER2013, with ``--data``. Each way finds a picture for the same units of the trained CNN, and for
+its classes. All ways maximise the channel's mean but one, which maximises its lead over its layer's
 others; all are measured by the channel's mean. Kernel distance, two-choice and transfer use the
 DNN. The exemplar row shows the best real picture in the synthetic one's place.
 """
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["1", "7", "15"])
     parser.add_argument("--units", type=int, default=8)
     parser.add_argument("--pictures", type=int, default=350)
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=256)
     arguments = parser.parse_args()
     split = "public_test"
     faces = load_fer2013(arguments.data, split) if arguments.data else load_drawn(None, split)
