@@ -40,8 +40,7 @@ def test_what_is_missed_is_called_missed():
     assert head == f"| measure | at least | {ways} |"
     assert len(rows) == 4
     for row in rows:
-        least, *values = (
-            float(number) for number in re.findall(r"(?<= )[\d.]+(?=%| |,)", row)[-3:]
-        )
-        cells = row.strip("| ").split(" | ")[2:]
-        assert [cell.endswith(", missed") for cell in cells] == [value < least for value in values]
+        _, *cells = row.strip("| ").split(" | ")
+        least, *values = (float(re.match(r"[\d.]+", cell)[0]) for cell in cells)
+        missed = [cell.endswith(", missed") for cell in cells[1:]]
+        assert missed == [value < least for value in values]

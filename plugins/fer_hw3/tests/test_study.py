@@ -17,7 +17,7 @@ from explainkit_fer_hw3.study.activations import activations
 from explainkit_fer_hw3.study.agreement import agreement, mcnemar, paired_difference
 from explainkit_fer_hw3.study.charts import curves_figure
 from explainkit_fer_hw3.study.confusions import explain_confusion
-from explainkit_fer_hw3.study.curves import packaged_history, read_history
+from explainkit_fer_hw3.study.curves import Curve, packaged_history, read_history
 from explainkit_fer_hw3.study.parts import (
     METHODS,
     atlas,
@@ -250,6 +250,22 @@ class TestCurves:
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(DatasetError, match=r"expected a history.csv at"):
             read_history(tmp_path / "none.csv")
+
+    @pytest.mark.parametrize(
+        ("values", "dots"),
+        [
+            ([0.5] * 40, 40),
+            ([0.5] * 41, 0),
+            ([0.5, 0.6, None] * 20, 40),  # few are known
+            ([0.5, None] * 50, 50),  # no line reaches them
+            ([0.5] * 60 + [None, 0.7, None], 1),
+        ],
+    )
+    def test_long_curves_are_lines_and_no_value_is_lost(self, values, dots):
+        curve = Curve("cnn", tuple(range(1, len(values) + 1)), {"accuracy": tuple(values)})
+        (axes,) = curves_figure([curve], "accuracy").axes
+        (line,) = axes.lines
+        assert len(line.get_markevery()) == dots
 
     def test_both_quantities_of_a_run_are_drawn(self, tmp_path):
         path = tmp_path / "mine/history.csv"

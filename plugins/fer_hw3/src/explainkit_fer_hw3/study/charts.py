@@ -18,7 +18,7 @@ COLOURS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
 _GRID = "#e6e7ee"
 
 _DOTS = 40
-"""Epochs up to which each is a dot on its curve; more would hide which curve is dashed."""
+"""Values up to which each is a dot on its curve; more would hide which curve is dashed."""
 
 
 @house_style()
@@ -54,7 +54,7 @@ def curves_figure(
             shown = np.array([np.nan if v is None else v for v in values])
             axes.plot(
                 curve.epochs, shown, color=COLOURS[k % len(COLOURS)], linewidth=1.5,
-                linestyle=dashes, marker="o" if len(shown) <= _DOTS else "", markersize=2.2,
+                linestyle=dashes, marker="o", markersize=2.2, markevery=_dots(shown),
                 label=column.replace("_", " "),
             )  # fmt: skip
         axes.set_xlim(0, 1.02 * max(*curve.epochs, 2))
@@ -64,6 +64,15 @@ def curves_figure(
         name = curve.name if len(what) == 1 else f"{curve.name}: {one}"
         axes.set_title(fit_name(name, wide, 7.5), size=7.5, color=INK, loc="left", pad=4)
     return figure
+
+
+def _dots(values: np.ndarray) -> list[int]:
+    """Where a curve has dots: everywhere if it is short, else where no line reaches a value."""
+    known = np.isfinite(values)
+    if known.sum() <= _DOTS:
+        return [int(i) for i in np.flatnonzero(known)]
+    beside = np.pad(known, 1)
+    return [int(i) for i in np.flatnonzero(known & ~beside[:-2] & ~beside[2:])]
 
 
 @house_style()
