@@ -72,18 +72,52 @@ def test_gradients_are_redirected_only_where_a_rectifier_is_off():
     x = torch.randn(3, 4, requires_grad=True)
     weight = torch.tensor([1.0, -1.0, 2.0, 0.5])
     scores = (x.relu() * weight).sum(1)
-    rectifiers.redirect(scores)
+    passed = rectifiers.redirect(scores, everywhere=True)
     (found,) = torch.autograd.grad(scores.sum(), x)
     raised = torch.where((x > 0) | (weight > 0), weight, 0)
     assert torch.equal(found, raised)
+    assert torch.equal(passed, ((x < 0) & (weight > 0)).any(1))
 
 
 def test_inner_rectifiers_are_passed_only_where_nothing_else_would_pass():
     inner = torch.tensor([[-1.0, -2.0], [1.0, -2.0]], requires_grad=True)
     scores = (inner.relu().sum(1, keepdim=True) + 1).relu().sum(1)
-    rectifiers.redirect(scores)
+    passed = rectifiers.redirect(scores, everywhere=True)
     (found,) = torch.autograd.grad(scores.sum(), inner)
     assert torch.equal(found, torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    assert passed.tolist() == [True, False]
+
+
+def test_a_channel_is_let_through_only_if_it_is_off_all_over():
+    maps = torch.tensor([[[[-1.0, 2.0]], [[-1.0, -2.0]]], [[[-1.0, -2.0]], [[1.0, -2.0]]]])
+    maps.requires_grad_()
+    # the first picture wants more of both channels, the second more of 1 and less of 0
+    scores = (maps.relu() * torch.tensor([[1.0, 1.0], [-1.0, 1.0]])[..., None, None]).sum((1, 2, 3))
+    passed = rectifiers.redirect(scores, everywhere=False)
+    (found,) = torch.autograd.grad(scores.sum(), maps)
+    assert found.flatten(1).tolist() == [[0, 1, 1, 1], [0, 0, 1, 0]]
+    assert passed.tolist() == [True, False]
+
+
+def test_a_rectifier_of_other_rows_than_the_units_is_left():
+    maps = torch.full((6, 3), -1.0, requires_grad=True)
+    scores = maps.relu().reshape(2, 9).sum(1)
+    passed = rectifiers.redirect(scores, everywhere=True)
+    (found,) = torch.autograd.grad(scores.sum(), maps)
+    assert not found.any()
+    assert not passed.any()
+
+
+@pytest.mark.parametrize("bias", [-1.0, -1.3])
+def test_a_unit_that_is_off_for_every_random_start_is_woken(bias):
+    """Off until an edge of half the contrast there is: fresh starts come near it by chance only."""
+    model = spec_of(blob(-1.0))
+    with torch.no_grad():
+        model[0].bias[1] = bias
+    found = ek.maximize(model, 'channel("1", 1)', steps=48)
+    noise = torch.randn(500, *SHAPE, generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    answers = model(torch.cat([found.images, noise])).detach().mean((2, 3))[:, 1]
+    assert float(answers[0]) > 2 * float(answers[1:].max()) > 0
 
 
 def test_converged_is_judged_beyond_the_noise():

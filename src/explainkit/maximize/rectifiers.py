@@ -1,5 +1,7 @@
 """Gradients through rectifiers that are off, so that ascent can switch them on."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,16 +10,23 @@ from explainkit.graph.tape import nodes_from
 STEPS = 16
 """Steps for which gradients are redirected, at most half of all."""
 
+Gradients = tuple[Tensor | None, ...]
 
-def redirect(scores: Tensor) -> None:
+
+def redirect(scores: Tensor, *, everywhere: bool) -> Tensor:
     """Lets the gradients of these scores, when they are taken, through rectifiers that are off.
 
-    A rectifier ``y = max(x, 0)`` passes ``1[x > 0] · g``. The one next to the scores passes
-    ``max(1[x > 0] · g, g)`` instead: where it is off, what would raise it. So does any other for a
-    picture to which it would pass nothing at all.
+    A rectifier ``y = max(x, 0)`` passes ``1[x > 0] · g``. One that passes ``max(1[x > 0] · g, g)``
+    instead lets through, where it is off, what would raise it. The one next to the scores does so
+    for a channel that is off all over a picture, or ``everywhere``; any other does so for a picture
+    to which it would pass nothing at all.
 
     Args:
         scores: ``[unit]``, with their graph.
+        everywhere: Also where a channel is off in a part of the picture only.
+
+    Returns:
+        bool ``[unit]``: once gradients have been taken, whether anything was let through.
 
     References:
         Olah, Mordvintsev and Schubert (2017), "Feature Visualization", appendix, and its library
@@ -26,31 +35,41 @@ def redirect(scores: Tensor) -> None:
     Examples:
         >>> x = torch.tensor([[-1.0, 2.0]], requires_grad=True)
         >>> scores = x.relu().sum(1)
-        >>> redirect(scores)
-        >>> torch.autograd.grad(scores.sum(), x)[0]
-        tensor([[1., 1.]])
+        >>> passed = redirect(scores, everywhere=False)
+        >>> torch.autograd.grad(scores.sum(), x)[0], passed
+        (tensor([[1., 1.]]), tensor([True]))
     """
+    passed = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     if scores.grad_fn is None:
-        return
+        return passed
     rectifiers = [node for node in nodes_from(scores.grad_fn) if node.name() == "ReluBackward0"]
-    for node in rectifiers[:1]:
-        node.register_hook(_raising)
-    for node in rectifiers[1:]:
-        node.register_hook(_raising_where_silent)
+    for place, node in enumerate(rectifiers):
+        apart = 1 if place else 2
+        node.register_hook(_Raising(passed, None if everywhere and not place else apart))
+    return passed
 
 
-Gradients = tuple[Tensor | None, ...]
+@dataclass(frozen=True, eq=False)
+class _Raising:
+    """What a rectifier passes where it is off, as a hook of its node.
 
+    Attributes:
+        passed: ``[unit]``, is set for each unit for which that is anything.
+        apart: Leading dimensions that are told apart: what lies in the others must be off as a
+            whole. None: all are.
+    """
 
-def _raising(own: Gradients, arriving: Gradients) -> Gradients:
-    if own[0] is None or arriving[0] is None:
-        return own
-    return (torch.maximum(own[0], arriving[0]),)
+    passed: Tensor
+    apart: int | None
 
-
-def _raising_where_silent(own: Gradients, arriving: Gradients) -> Gradients:
-    (raised,) = _raising(own, arriving)[:1]
-    if own[0] is None or raised is None:
-        return own
-    silent = (own[0] == 0).flatten(1).all(1)
-    return (torch.where(silent.reshape(-1, *[1] * (own[0].dim() - 1)), raised, own[0]),)
+    def __call__(self, own: Gradients, arriving: Gradients) -> Gradients:
+        units = len(self.passed)
+        if own[0] is None or arriving[0] is None or len(own[0]) != units:
+            return own
+        raised = torch.maximum(own[0], arriving[0])
+        within = tuple(range(own[0].dim()))[self.apart :] if self.apart else ()
+        if within:
+            silent = (own[0] == 0).all(within, keepdim=True)
+            raised = torch.where(silent, raised, own[0])
+        self.passed.logical_or_((raised != own[0]).reshape(units, -1).any(1))
+        return (raised,)
