@@ -227,6 +227,12 @@ class TestWords:
         assert text.startswith("The CNN tells all classes apart equally well: recall 1.000")
         assert "makes no mistake" in text
 
+    def test_classes_that_tie_are_in_words(self, found):
+        alike = replace(found, cnn=replace(found.cnn, reading=all_right()))
+        for say, words in ((EN, "all classes alike"), (ZH, "各類別都一樣")):
+            rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
+            assert rows[say.say("row_best")] == rows[say.say("row_worst")] == words
+
     def test_a_class_without_pictures(self):
         counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}
         text = " ".join(sentences.about_confusion(EN, reading(counts)))

@@ -1,6 +1,6 @@
 """The report as a document: sections of sentences, tables and pictures, in one language."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import explainkit
@@ -13,6 +13,7 @@ from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.grids import activations_figure
 from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
 from explainkit_fer_hw3.study.parts import METHODS, PartShare
+from explainkit_fer_hw3.study.reading import Reading
 from explainkit_fer_hw3.study.report import sentences
 from explainkit_fer_hw3.study.report.findings import Findings, Network
 from explainkit_fer_hw3.study.report.language import Language
@@ -126,8 +127,8 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
                 ("epochs", "", f"{curve.epochs[-1]:g}" if curve else none),
                 ("dnn_parameters", f"{STUDY_DNN_PARAMETERS:,}", f"{dnn.parameters:,}"),
                 ("gap", "", reached),
-                ("best", "", say.classes(sentences.best_classes(cnn.reading))),
-                ("worst", "", say.classes(sentences.worst_classes(cnn.reading))),
+                ("best", "", _told(say, cnn.reading, sentences.best_classes)),
+                ("worst", "", _told(say, cnn.reading, sentences.worst_classes)),
                 ("fear", "", fear_share),
                 ("steps", "", f"{len(found.ascent.trace)}"),
                 ("angry", "", _dense_or_none(angry[1], say) if angry else none),
@@ -135,6 +136,11 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
         ),
     ]
     return Table([say.say("col_what"), say.say("col_study"), say.say("col_run")], rows)
+
+
+def _told(say: Language, reading: Reading, classes: Callable[[Reading], list[str]]) -> str:
+    alike = sentences.all_alike(reading)
+    return say.say("all_alike") if alike else say.classes(classes(reading))
 
 
 def _dense_or_none(parts: Mapping[str, PartShare], say: Language) -> str:

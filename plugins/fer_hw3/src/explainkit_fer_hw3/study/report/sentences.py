@@ -151,7 +151,7 @@ def about_gap(say: Language, curve: Curve) -> list[str]:
 def about_confusion(say: Language, reading: Reading) -> list[str]:
     """Question 3: which classes are told apart best and worst, and what is confused with what."""
     ranked = ranking(reading)
-    if ranked[0][1][0] == ranked[-1][1][0]:
+    if all_alike(reading):
         return [
             say.say("all_equal", recall=say.share(*ranked[0][1])),
             say.paragraph(*_mistakes(say, reading)),
@@ -337,6 +337,11 @@ def recalls(reading: Reading) -> dict[str, tuple[float, Interval]]:
 def ranking(reading: Reading) -> list[tuple[str, tuple[float, Interval]]]:
     """The classes by recall, best first."""
     return sorted(recalls(reading).items(), key=lambda item: -item[1][0])
+
+
+def all_alike(reading: Reading) -> bool:
+    """Whether the recalls of all classes are the same."""
+    return len(worst_classes(reading)) == len(ranking(reading))
 
 
 def best_classes(reading: Reading) -> list[str]:
