@@ -37,9 +37,9 @@ class Gradient(Transforms):
     """Gradient ascent on some parameters of a picture, with random transforms at each step.
 
     Each unit has its own random numbers, step size and gradient scale, so that a picture doesn't
-    depend on its neighbours. In the first 16 steps gradients pass rectifiers that keep a channel off
-    all over the picture, which wakes it (`rectifiers.redirect`). A picture to which its unit does not
-    answer even then is drawn afresh, ever more contrasted, until it does.
+    depend on its neighbours. In the first 16 steps, or half of all, gradients pass rectifiers that
+    keep a channel off all over the picture, which wakes it (`rectifiers.redirect`). A picture to
+    which its unit does not answer even then is drawn afresh, ever more contrasted, until it does.
 
     Attributes:
         steps: Gradient steps.
