@@ -18,8 +18,8 @@ def redirect(scores: Tensor, *, everywhere: bool) -> Tensor:
 
     A rectifier ``y = max(x, 0)`` passes ``1[x > 0] · g``. One that passes ``max(1[x > 0] · g, g)``
     instead lets through, where it is off, what would raise it. The one next to the scores does so
-    for a channel that is off all over a picture, or ``everywhere``; any other does so for a picture
-    to which it would pass nothing at all.
+    for a picture's channel to which it would pass nothing at all, or ``everywhere``; any other does
+    so for a picture to which it would pass nothing at all.
 
     Args:
         scores: ``[unit]``, with their graph.
