@@ -120,6 +120,13 @@ def test_a_unit_that_is_off_for_every_random_start_is_woken(bias):
     assert float(answers[0]) > 2 * float(answers[1:].max()) > 0
 
 
+def test_a_unit_with_some_hidden_rectifiers_off_is_not_dead_after_one_step():
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(144, 16), nn.ReLU(), nn.Linear(16, 3)
+    found = ek.maximize(nn.Sequential(*layers).eval(), "classes()", shape=SHAPE, steps=1)
+    assert not found.dead.any()
+
+
 def test_converged_is_judged_beyond_the_noise():
     steps = torch.linspace(0, 1, 200)[:, None]
     noise = 0.1 * torch.randn(200, 50, generator=torch.Generator().manual_seed(0))

@@ -103,7 +103,7 @@ class Gradient(Transforms):
             if veil is not None:
                 opacity = veil.opacity(veiled)
                 seen = veil.background().lerp(pictures, opacity)
-            redirected = step < min(rectifiers.STEPS, self.steps / 2)
+            redirected = step < min(rectifiers.STEPS, self.steps // 2)
             inputs = [self.transform(seen, problem), pictures, opacity]
             scores, moving = _backward(problem, inputs, redirected=redirected)
             answered[moving] = step
@@ -351,7 +351,7 @@ class MACO(Gradient):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Gradient):
-    """The classroom experiment: a random picture, plain normalised ascent, nothing else.
+    """The classroom experiment: a random picture and plain normalised ascent, no transforms.
 
     ``x ← x + rate · g / rms(g)`` for 180 steps, cut off at the valid pixels where they are known.
 
