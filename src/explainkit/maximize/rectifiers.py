@@ -1,5 +1,6 @@
 """Gradients through rectifiers that are off, so that ascent can switch them on."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -66,10 +67,14 @@ class _Raising:
         units = len(self.passed)
         if own[0] is None or arriving[0] is None or len(own[0]) != units:
             return own
-        raised = torch.maximum(own[0], arriving[0])
-        within = tuple(range(own[0].dim()))[self.apart :] if self.apart else ()
-        if within:
-            silent = (own[0] == 0).all(within, keepdim=True)
-            raised = torch.where(silent, raised, own[0])
-        self.passed.logical_or_((raised != own[0]).reshape(units, -1).any(1))
+        axes = tuple(range(own[0].dim()))[self.apart :] if self.apart else ()
+        # one pass that only reads, and seldom more: it runs for every rectifier
+        silent = torch.linalg.vector_norm(own[0], math.inf, axes) == 0 if axes else own[0] == 0
+        if not silent.any():
+            return own
+        let = arriving[0][silent].clamp_min(0)
+        raised = own[0].clone()
+        raised[silent] = let
+        unit = silent.nonzero()[:, 0]
+        self.passed[unit[(let != 0).reshape(len(unit), -1).any(1)]] = True
         return (raised,)
