@@ -150,3 +150,76 @@ def test_a_unit_alone_has_the_bytes_that_it_has_among_others():
         among = ek.maximize(model, f'channels("{path}")', **how)
         alone = ek.maximize(model, f'channel("{path}", 11)', **how)
         assert torch.equal(alone.images[0], among.images[11])
+
+
+def pooled():
+    """Of 11 × 9 it sees 10 × 9: convolution 9 × 7, pooling 4 × 3 of 8 × 6, which see 10 × 8."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 2, padding=(0, 1))
+    return nn.Sequential(*layers).double().eval().requires_grad_(False)
+
+
+def narrowed(model, layer="3"):
+    return Reading(model, [layer], logits=False).narrowed(pictures(1)[0])
+
+
+def test_rows_and_columns_that_no_output_sees_are_left_out():
+    model, images = pooled(), pictures().requires_grad_()
+    cut = narrowed(model)
+    assert cut.window == (10, 8)
+    torch.testing.assert_close(cut(images)[1]["3"], model(images), rtol=1e-12, atol=1e-12)
+    (slope,) = torch.autograd.grad(model(images).square().sum(), images)
+    assert not slope[..., 10:, :].any()
+    assert not slope[..., 8:].any()
+    assert slope[..., 9, :].any()
+    assert slope[..., 7].any()
+    assert narrowed(model, "0").window is None
+
+
+def test_what_rectifiers_hide_of_one_picture_is_seen_all_the_same():
+    model = pooled()
+    model[0].bias.fill_(-100.0)
+    assert not model[:3](pictures()).any()
+    assert narrowed(model).window == (10, 8)
+
+
+class Watching(nn.Module):
+    """A network that does something else with a picture of another size, or with no number."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.inner = pooled()
+
+    def forward(self, images):
+        if self.kind == "scales":
+            images = images / images.shape[2]
+        if self.kind == "refuses sizes" and images.shape[2:] != (11, 9):
+            raise ValueError("11 by 9")
+        if self.kind == "refuses no number" and images.isnan().any():
+            raise ValueError("not a number")
+        if self.kind == "swallows no number":
+            images = images.nan_to_num()
+        return self.inner(images)
+
+
+@pytest.mark.parametrize(
+    "kind", ["scales", "refuses sizes", "refuses no number", "swallows no number"]
+)
+def test_a_model_that_would_notice_is_shown_all(kind):
+    assert narrowed(Watching(kind).eval(), "inner.3").window is None
+
+
+def test_running_statistics_never_see_what_is_no_number():
+    model = nn.Sequential(nn.BatchNorm2d(3), *pooled()).double()
+    assert narrowed(model, "4").window is None
+    assert model[0].running_mean.isfinite().all()
+
+
+def test_pictures_are_those_of_the_whole_model(monkeypatch):
+    model, how = pooled(), {"shape": (3, 11, 9), "steps": 6}
+    cut = ek.maximize(model, 'channels("3")', **how)
+    monkeypatch.setattr(Reading, "narrowed", lambda self, _image: self)
+    whole = ek.maximize(model, 'channels("3")', **how)
+    torch.testing.assert_close(cut.images, whole.images)
+    torch.testing.assert_close(cut.trace, whole.trace)

@@ -199,13 +199,13 @@ def _climb(
     chunks = list(_chunks(units, tries, setting))
     what = "maximize" if flats is None else "maximize from flat pictures"
     with progress(what, len(chunks) * getattr(maximizer, "steps", 1)) as advance:
-        for members, size in chunks:
+        for members, size, reading in chunks:
             rows = [tries[i] for i in members]
             rows += [rows[-1]] * (size - len(rows))
             flat = None if flats is None else torch.stack([flats[unit] for unit, _ in rows])
             chosen, starts = [units[unit] for unit, _ in rows], [start for _, start in rows]
             ascent, score = _run(
-                maximizer, chosen, starts, setting, keep, flat, lambda: advance(1, "")
+                maximizer, reading, chosen, starts, setting, keep, flat, lambda: advance(1, "")
             )
             opacity = ascent.opacity
             if opacity is None:
@@ -231,8 +231,7 @@ def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, T
         scopes = {}
         for unit in units:
             if unit.form not in scopes:
-                reading = Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
-                scopes[unit.form] = reading.scope(
+                scopes[unit.form] = _reading(unit, setting).scope(
                     images, images, setting.class_names, None, moments=setting.moments
                 )
             scores = evaluate_each([unit] * len(images), scopes[unit.form])
@@ -289,8 +288,8 @@ def _units(
 
 def _chunks(
     units: Sequence[Expression], tries: Sequence[tuple[int, int]], setting: Setting
-) -> Iterator[tuple[list[int], int]]:
-    """Tries that run together, and the size to which they are padded.
+) -> Iterator[tuple[list[int], int, Reading]]:
+    """Tries that run together, the size to which they are padded, and how their model is read.
 
     Only expressions of one form share a chunk; a unit whose pictures shall differ from each other
     shares it with nobody.
@@ -300,9 +299,12 @@ def _chunks(
         alone = units[unit] if _differs(units[unit]) else None
         forms.setdefault((alone, units[unit].form), []).append(i)
     for (alone, _), members in forms.items():
-        size = setting.starts if alone is not None else _size(units[tries[members[0]][0]], setting)
+        reading = _reading(units[tries[members[0]][0]], setting)
+        size = setting.starts if alone is not None else _size(reading, setting)
+        noise = torch.randn(setting.shape, generator=torch.Generator().manual_seed(0))
+        reading = reading.narrowed(noise.to(setting.device, setting.dtype))
         for i in range(0, len(members), size):
-            yield members[i : i + size], size
+            yield members[i : i + size], size, reading
 
 
 def _differs(unit: Expression) -> bool:
@@ -310,11 +312,14 @@ def _differs(unit: Expression) -> bool:
     return any(isinstance(node, diversity) for node in unit.walk())
 
 
-def _size(unit: Expression, setting: Setting) -> int:
+def _reading(unit: Expression, setting: Setting) -> Reading:
+    return Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
+
+
+def _size(reading: Reading, setting: Setting) -> int:
     """How many pictures to optimise at once; it depends on model, layer and shape alone."""
     if setting.batch_size is not None:
         return setting.batch_size
-    reading = Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
     example = torch.zeros(setting.shape, dtype=setting.dtype, device=setting.device)
     widest = WIDEST if setting.device.type == "cpu" else WIDEST_ON_DEVICE
     return min(chunk_size(reading, example), widest)
@@ -331,6 +336,7 @@ def _reference(reading: Reading, setting: Setting) -> Mapping[str, Tensor] | Non
 
 def _run(
     maximizer: Maximizer,
+    reading: Reading,
     units: Sequence[Expression],
     starts: Sequence[int],
     setting: Setting,
@@ -339,7 +345,6 @@ def _run(
     done: Callable[[], None],
 ) -> tuple[Ascent, Tensor]:
     """One chunk: what the maximiser found, and the objective at its pictures ``[unit]``."""
-    reading = Reading(setting.module, sorted(units[0].layers), logits=units[0].uses_logits)
     reference = _reference(reading, setting)
     transparent = any(isinstance(node, alpha) for node in units[0].walk())
 

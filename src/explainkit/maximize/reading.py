@@ -1,5 +1,7 @@
 """How far a model is run for an objective: to the last layer that it reads, and no further."""
 
+import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -91,13 +93,23 @@ class Reading(nn.Module):
         module: The caller's model, frozen.
         layers: The inner layers to read.
         logits: Whether the final scores are needed too: then the whole model runs.
+        window: Rows and columns of a picture, from the upper left, that the model is shown; None:
+            all.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[str], *, logits: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        *,
+        logits: bool,
+        window: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.logits = logits
+        self.window = window
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
         """Logits ``[batch, classes]`` or None, and each layer's output, first call only.
@@ -142,6 +154,44 @@ class Reading(nn.Module):
             for layer, output in found.items()
         }
 
+    def narrowed(self, image: Tensor) -> "Reading":
+        """The same without the last rows and columns, where nothing that is read depends on them.
+
+        A pooling drops the last row of an odd map; all that went into it was computed for nothing.
+        A cut counts only if what is read stays as it was: a model may look at the size of a
+        picture, or take but one.
+
+        Args:
+            image: A finite picture ``[channel, height, width]``; random, so that outputs tell.
+        """
+        if any(part.training for part in self.module.modules()):
+            return self  # running statistics would keep what `_seen` shows
+        with torch.no_grad():
+            try:
+                window = self._seen(image, 1), self._seen(image, 2)
+                if window == tuple(image.shape[1:]):
+                    return self
+                found = Reading(self.module, self.layers, logits=self.logits, window=window)
+                return found if _alike(self(image[None]), found(image[None])) else self
+            except Exception:  # noqa: BLE001 - whatever a model says to a picture that is not one
+                return self
+
+    def _seen(self, image: Tensor, axis: int) -> int:
+        """How many rows (axis 1) or columns (2) there are up to the last that reaches the outputs.
+
+        Not-a-number spreads to all that is computed from it, through rectifiers too.
+        """
+
+        def unseen_from(line: int) -> bool:
+            marked = image[None].clone()
+            marked.narrow(axis + 1, line, lines - line).fill_(math.nan)
+            return not any(bool(output.isnan().any()) for output in _outputs(self(marked)))
+
+        lines = image.shape[axis]
+        if not unseen_from(lines - 1):
+            return lines
+        return bisect(range(lines), False, key=unseen_from) or lines
+
     def _read(self, images: Tensor, *, sparing: bool) -> tuple[Tensor | None, dict[str, Any]]:
         with self._captured(len(images), sparing=sparing) as found:
             try:
@@ -154,6 +204,9 @@ class Reading(nn.Module):
         return (logits if self.logits else None), found
 
     def _scores(self, images: Tensor) -> Tensor:
+        if self.window is not None:
+            rows, columns = self.window
+            images = images[..., :rows, :columns]
         # a model may write into its input
         return as_scores(self.module(images.clone()), len(images))
 
@@ -216,6 +269,22 @@ class Reading(nn.Module):
         """
         logits, activations = self._read(shown, sparing=sparing)
         return Scope(logits, activations, pictures, class_names, reference, opacity, moments)
+
+
+def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:
+    logits, activations = read
+    return [*activations.values(), *([] if logits is None else [logits])]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two readings are the same up to the rounding of another size's arithmetic."""
+    pairs = zip(_outputs(one), _outputs(other), strict=True)
+    return all(a.shape == b.shape and _near(a, b) for a, b in pairs)
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    rounding = 100 * torch.finfo(one.dtype).eps * one.abs().max()
+    return bool((one - other).abs().max() <= rounding)
 
 
 def moments_of(module: nn.Module, layers: Sequence[str], images: Tensor) -> Moments:
