@@ -54,6 +54,7 @@ bench: $(VENV)/.test ## Measure speed and memory beside bare loops and the peers
 	$(BIN)/python benchmarks/bench_perturbation.py
 	$(BIN)/python benchmarks/bench_perturbation.py --error
 	$(BIN)/python benchmarks/bench_perturbation.py --sharing
+	$(BIN)/python benchmarks/bench_maximize.py
 	$(BIN)/python benchmarks/bench_csv.py
 	$(BIN)/python benchmarks/bench_train.py
 

@@ -248,6 +248,7 @@ class TestRefusals:
             (["--seed", -1], "--seed -1"),
             (["--model", "rnn"], "--model"),
             (["--recipe", "best"], "--recipe"),
+            (["--recipe", "finish"], "expected --start, the weights to go on from"),
             (["--device", "warp"], "--device warp"),
         ],
     )
@@ -267,6 +268,23 @@ def test_it_starts_from_weights(data):
     shipped, mine = ek.load_model("fer_hw3/dnn"), ek.load_model("d/dnn.safetensors")
     for one, two in zip(shipped.parameters(), mine.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_the_studys_other_network_has_no_finish(data):
+    with pytest.raises(ModelError, match="a recipe of the dnn: default, study; got finish"):
+        run("--model", "dnn", "--recipe", "finish", "--start", "dnn", "--data", data)
+    assert not os.listdir()
+
+
+def test_refitting_learns_validation_too_and_says_so(data, whole):
+    again = (*SHORT, "--epochs", 1, "--data", data)
+    found = run(*again, "--refit", "--out", "d", "--json")
+    told = json.loads(found.stdout)
+    assert (told["pictures"], told["validation_pictures"], told["refit"]) == (70, 7, True)
+    assert "note: --refit: validation measures pictures that are learnt" in found.stderr
+    with pytest.raises(StorageError, match="its pictures is "):
+        run(*again, "--resume", "--out", "d")
+    assert "validation (7 pictures, learnt too): " in run(*again, "--refit", "--out", "e").stdout
 
 
 def test_without_data_it_learns_drawn_faces(monkeypatch):

@@ -433,6 +433,37 @@ class TestTraining:
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
+    def test_what_it_keeps_of_the_start_is_saved(self, faces, tmp_path):
+        """Beside a run that keeps nothing: the share of the start, exactly; resumed, too."""
+        few = faces.subset(range(10))
+        with preserve_process(3):
+            start = build_cnn().eval()
+        plain = dataclasses.replace(TINY["cnn"], keep=0.0, first_block_every=0)
+        runs = {
+            keep: Training("cnn", few, dataclasses.replace(plain, keep=keep), epochs=1, start=start)
+            for keep in (0.0, 0.25)
+        }
+        for training in runs.values():
+            training.advance()
+        moved, found = (run.export().state_dict() for run in runs.values())
+        for name, value in start.state_dict().items():
+            torch.testing.assert_close(found[name], torch.lerp(moved[name], value, 0.25))
+        assert not torch.allclose(moved["14.weight"], start.state_dict()["14.weight"], atol=1e-6)
+        runs[0.25].save(tmp_path)
+        gone_on = Training("cnn", few, runs[0.25].recipe, epochs=1)
+        gone_on.resume(tmp_path)
+        for name, value in gone_on.export().state_dict().items():
+            assert torch.equal(value, found[name])
+
+    def test_a_first_block_at_rest_never_learns(self, faces):
+        recipe = dataclasses.replace(TINY["cnn"], first_block_every=0)
+        training = Training("cnn", faces.subset(range(10)), recipe, epochs=1)
+        before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+        training.advance()
+        still = {n for n, p in training.network.named_parameters() if torch.equal(p, before[n])}
+        block = run._first_block(training.network)
+        assert still == {n for n in before if int(n.split(".")[0]) < block}
+
     @pytest.mark.parametrize(("model", "count"), [("cnn", 4_845_063), ("dnn", 4_991_495)])
     def test_what_it_saves_is_the_studys_network(self, model, count, faces, tmp_path):
         training = made(model, faces)

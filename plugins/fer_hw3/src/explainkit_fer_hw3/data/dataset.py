@@ -43,6 +43,19 @@ class FaceDataset:
         """One picture as in `images`, ``[1, 48, 48]``, and its label."""
         return normalise(self.pixels[index]), int(self.labels[index])
 
+    def __add__(self, other: "FaceDataset") -> "FaceDataset":
+        """The pictures of both, one after the other; parts are kept where both have them."""
+        changes: dict[str, Any] = {
+            name: torch.cat([getattr(self, name), getattr(other, name)])
+            for name in ("pixels", "labels", "indices")
+        }
+        parts = (
+            None
+            if self.parts is None or other.parts is None
+            else torch.cat([self.parts, other.parts])
+        )
+        return replace(self, **changes, parts=parts, names=self.names + other.names)
+
     def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
         """The pictures at these places, in this order; a bool mask keeps those where it is true."""
         rows = indices if isinstance(indices, Tensor) else torch.tensor(list(indices))

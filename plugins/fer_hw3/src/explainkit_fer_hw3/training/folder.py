@@ -68,6 +68,7 @@ def fit(
     validation: FaceDataset,
     folder: Path,
     *,
+    held_out: bool,
     on_step: Callable[[Mapping[str, float]], None],
     on_epoch: Callable[[Mapping[str, float]], None],
     stopped: Callable[[], bool],
@@ -78,6 +79,7 @@ def fit(
         training: Fresh or resumed.
         validation: The pictures to measure on after each epoch.
         folder: A claimed one.
+        held_out: Whether those are none of the pictures that are learnt.
         on_step: Called after each step with what `Training.advance` gave.
         on_epoch: Called with each new row of the history.
         stopped: Asked before each step.
@@ -90,13 +92,14 @@ def fit(
         StorageError: The folder can't be written.
     """
     if training.history:
-        _write_results(training, folder)  # a kill may have come between them and the checkpoint
+        # a kill may have come between them and the checkpoint
+        _write_results(training, folder, held_out=held_out)
     saved = time.monotonic()
     while True:
         if training.at_epoch_end:
             row = training.close_epoch(validation)
             training.save(folder)
-            _write_results(training, folder)
+            _write_results(training, folder, held_out=held_out)
             saved = time.monotonic()
             on_epoch(row)
         if training.step >= training.steps:
@@ -110,15 +113,15 @@ def fit(
             saved = time.monotonic()
 
 
-def _write_results(training: Training, folder: Path) -> None:
+def _write_results(training: Training, folder: Path, *, held_out: bool) -> None:
     """What a reader wants of a run: its history, curves, and the plain network's weights."""
     rows = ([row.get(name, "") for name in COLUMNS] for row in training.history)
     curve = read_history(write_table(folder / HISTORY, COLUMNS, rows), training.model)
-    save_figure(_curves(training, curve), folder / CURVES)
+    save_figure(_curves(training, curve, held_out=held_out), folder / CURVES)
     training.save_weights(folder / f"{training.model}.safetensors")
 
 
-def _curves(training: Training, curve: Curve) -> Figure:
+def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
     recipe, last = training.recipe, training.history[-1]
     done = f"{last['epoch']} epochs" if last["epoch"] > 1 else "one epoch"
     title = f"{training.model}: validation accuracy {last['validation_accuracy']:.4f} after {done}"
@@ -129,7 +132,7 @@ def _curves(training: Training, curve: Curve) -> Figure:
         note += ", mixed with others"
     if recipe.smoothing:
         note += ", against smoothed labels"
-    note += "; solid: validation"
+    note += "; solid: validation" + ("" if held_out else ", whose pictures are learnt too")
     if recipe.average:
         note += ", the averaged weights on plain pictures"
     return curves_figure([curve], "accuracy", "loss", title=title, note=note)

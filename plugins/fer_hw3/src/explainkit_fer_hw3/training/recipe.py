@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from explainkit.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -33,8 +35,12 @@ class Recipe:
             Foret et al., 2021, arXiv:2010.01412); 0: not.
         climb_share: Share of the photographs of a batch that tell which way is up.
         repeat: How often an epoch shows each picture of a class; 1 where it is not named.
-        first_block_every: The first block learns in every n-th step only: it costs more than half
-            of the backward pass and changes least (compare Brock et al., 2017, arXiv:1706.04983).
+        first_block_every: The first block learns in every n-th step only, at 0 in none: it costs
+            more than half of the backward pass and changes least (compare Brock et al., 2017,
+            arXiv:1706.04983).
+        keep: Share in the saved weights of those that the run started from, which saw other
+            pictures: weights between two ends are often better on unseen pictures than either
+            (Wortsman et al., 2022, arXiv:2109.01903). A run from random weights keeps none.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -55,6 +61,7 @@ class Recipe:
     climb_share: float = 0.25
     repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
     first_block_every: int = 1
+    keep: float = 0.0
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step of a run of ``steps``: warm-up, constant, linear to 0.
@@ -86,22 +93,35 @@ STUDY = Recipe(
 )  # fmt: skip
 """The study's: plain Adam on the pictures as they are."""
 
+CNN_FINISH = Recipe(
+    rate=0.02, decay=1.0, drawn=8, average=0.998, augment=0.6, cells=0.2,
+    mix=0.0, distill=0.0, climb=0.0, first_block_every=0, keep=0.5,
+)  # fmt: skip
+"""For the end of such a network's training: a few epochs of plainer pictures, and half way back."""
+
 _RECIPES = {
     ("cnn", "default"): CNN_RECIPE,
     ("dnn", "default"): DNN_RECIPE,
     ("cnn", "study"): STUDY,
     ("dnn", "study"): STUDY,
+    ("cnn", "finish"): CNN_FINISH,
 }
 
-EPOCHS = {"default": 60, "study": 200}
+EPOCHS = {"default": 60, "study": 200, "finish": 5}
 """Length of a run by the name of its recipe; the study's ran for 200 epochs."""
 
 
 def recipe_for(model: str, name: str) -> Recipe:
-    """The recipe of a network: ``default`` or ``study``.
+    """The recipe of a network: ``default``, ``study``, or the CNN's ``finish``.
+
+    Raises:
+        ModelError: The network has no such recipe.
 
     Examples:
         >>> recipe_for("dnn", "study").optimizer
         'adam'
     """
+    if (model, name) not in _RECIPES:
+        known = ", ".join(recipe for network, recipe in _RECIPES if network == model)
+        raise ModelError(f"expected a recipe of the {model}: {known}; got {name}")
     return _RECIPES[model, name]

@@ -54,7 +54,8 @@ class Training:
         seed: Of weights, order, augmentation and dropout.
         device: Where to train; by default the CPU.
         start: A network of that kind whose weights to start from, instead of random ones, and
-            whose predictions are part of the targets, as the recipe says.
+            whose predictions are part of the targets and whose weights are part of what is saved,
+            as the recipe says.
 
     Examples:
         >>> from explainkit_fer_hw3.data import load_drawn
@@ -90,11 +91,14 @@ class Training:
         with preserve_process(seed):
             plain = _BUILDERS[model]()
             images = taught = None
+            self._kept: dict[str, Tensor] = {}
             if start is not None:
                 plain.load_state_dict(start.state_dict())
                 images = data.subset(range(min(MEASURED_ON, len(data)))).images
                 if recipe.distill:
                     taught = self._predicted(plain, data)
+                if recipe.keep:
+                    self._kept = {k: v.detach().clone() for k, v in plain.state_dict().items()}
             network = normalised(plain, images) if recipe.batch_norm else plain
         self.batches = Batches(data, recipe, seed, taught)
         self.steps = epochs * self.batches.per_epoch
@@ -213,7 +217,8 @@ class Training:
         return {p: p.grad for p in self.network.parameters() if p.grad is not None}
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        resting = self.step % self.recipe.first_block_every
+        every = self.recipe.first_block_every
+        resting = self.step % every if every else True
         block = _first_block(self.network) if resting else 0
         with self._autocast():
             with torch.no_grad():
@@ -276,13 +281,19 @@ class Training:
         return loss / len(data), right / len(data)
 
     def export(self) -> nn.Sequential:
-        """The averaged network without normalisation, exactly the study's, in eval mode."""
+        """The averaged network without normalisation, exactly the study's, in eval mode.
+
+        Part of its weights are those of the start, as the recipe says.
+        """
         with preserve_process(0):
             chain = _BUILDERS[self.model]()
             if self.recipe.batch_norm:
                 chain = normalised(chain)
         chain.load_state_dict({name: value.cpu() for name, value in self.average.items()})
-        return folded(chain).eval()
+        plain = folded(chain).eval()
+        for name, kept in self._kept.items():
+            plain.state_dict()[name].lerp_(kept, self.recipe.keep)
+        return plain
 
     def save_weights(self, path: Path) -> None:
         """Writes the averaged network as weights that ``--model`` and `load_model` take.
@@ -308,6 +319,7 @@ class Training:
         tensors["sums"] = self._sums
         if self.batches.taught is not None:
             tensors["taught"] = self.batches.taught
+        tensors |= {f"kept.{k}": v for k, v in self._kept.items()}
         progress = {
             "epochs": self.epochs,
             "step": self.step,
@@ -348,6 +360,7 @@ class Training:
                     for key, value in values.items()
                 }
         self.batches.taught = tensors.get("taught")
+        self._kept = checkpoint.under(tensors, "kept.")
         self._sums.copy_(tensors["sums"])
         self.step, self.history, self._seconds = saved["step"], saved["history"], saved["seconds"]
 
