@@ -153,7 +153,7 @@ def test_a_unit_alone_has_the_bytes_that_it_has_among_others():
 
 
 def pooled():
-    """Of 11 × 9 it sees 10 × 9: convolution 9 × 7, pooling 4 × 3 of 8 × 6, which see 10 × 8."""
+    """Of 11 × 9 it sees 10 × 8: the pooling takes 8 × 6 of the 9 × 7 that the first convolution gives."""
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 2, padding=(0, 1))
     return nn.Sequential(*layers).double().eval().requires_grad_(False)

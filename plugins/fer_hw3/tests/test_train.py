@@ -276,7 +276,7 @@ def test_the_studys_other_network_has_no_finish(data):
     assert not os.listdir()
 
 
-def test_refitting_learns_validation_too_and_says_so(data, whole):
+def test_refitting_learns_validation_too_and_says_so(data):
     again = (*SHORT, "--epochs", 1, "--data", data)
     found = run(*again, "--refit", "--out", "d", "--json")
     told = json.loads(found.stdout)

@@ -134,5 +134,6 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
         note += ", against smoothed labels"
     note += "; solid: validation" + ("" if held_out else ", whose pictures are learnt too")
     if recipe.average:
-        note += ", the averaged weights on plain pictures"
+        share = " with their share of the start's" if recipe.keep else ""
+        note += f", the averaged weights{share} on plain pictures"
     return curves_figure([curve], "accuracy", "loss", title=title, note=note)

@@ -218,7 +218,7 @@ class Training:
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         every = self.recipe.first_block_every
-        resting = self.step % every if every else True
+        resting = not every or self.step % every
         block = _first_block(self.network) if resting else 0
         with self._autocast():
             with torch.no_grad():
