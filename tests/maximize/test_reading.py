@@ -223,3 +223,76 @@ def test_pictures_are_those_of_the_whole_model(monkeypatch):
     whole = ek.maximize(model, 'channels("3")', **how)
     torch.testing.assert_close(cut.images, whole.images)
     torch.testing.assert_close(cut.trace, whole.trace)
+
+
+def single():
+    """The pooled network in single precision, with what tells it how its maps lie."""
+    return pooled().float()
+
+
+def laid_out(model, layer="3", count=4):
+    reading = Reading(model, [layer], logits=False)
+    return reading.in_channels_last(pictures(count).float())
+
+
+def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
+    model, seen = single(), []
+    model[3].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
+    reading = laid_out(model)
+    seen.clear()
+    images = pictures().float()
+    found = reading(images)[1]["3"]
+    assert seen == [(6 * 4 * 3, 1, 6 * 3, 6)]
+    torch.testing.assert_close(found, model(images))
+    assert laid_out(model.double()).layout == torch.preserve_format
+
+
+class InMemory(nn.Module):
+    """Takes maps, or their gradient, for vectors as they lie in memory: with a word, or silently."""
+
+    def __init__(self, way, kind):
+        super().__init__()
+        self.way, self.kind = way, kind
+
+    def forward(self, maps):
+        return _taken(maps, self.kind) if self.way == "there" else _Back.apply(maps, self.kind)
+
+
+class _Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, maps, kind):
+        ctx.kind = kind
+        return maps.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return _taken(slope, ctx.kind).view(slope.shape), None
+
+
+def _taken(maps, kind):
+    size = len(maps), maps[0].numel()
+    return maps.view(size) if kind == "refusing" else maps.as_strided(size, (size[1], 1))
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_a_model_that_takes_maps_as_they_lie_is_shown_them_as_ever(way, kind):
+    model = nn.Sequential(*single(), InMemory(way, kind)).eval()
+    assert laid_out(model, "4").layout == torch.preserve_format
+    found = ek.maximize(model, neuron("4", 3), shape=(3, 11, 9), steps=3)
+    assert found.images.isfinite().all()
+
+
+def test_a_trial_is_no_batch_for_running_statistics():
+    model = nn.Sequential(nn.BatchNorm2d(3), *single()).train()
+    assert laid_out(model, "4").layout == torch.preserve_format
+    assert not model[0].num_batches_tracked
+
+
+def test_pictures_are_those_of_the_other_layout(monkeypatch):
+    model, how = single(), {"shape": (3, 11, 9), "steps": 6}
+    fast = ek.maximize(model, 'channels("3")', **how)
+    monkeypatch.setattr(Reading, "in_channels_last", lambda self, _images: self)
+    plain = ek.maximize(model, 'channels("3")', **how)
+    torch.testing.assert_close(fast.images, plain.images, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.trace, plain.trace, rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,19 @@ def test_a_data_set(pictures, tmp_path):
     assert some.indices.tolist() == [5, 2]
     assert some.names == ("row 6", "row 3")
     torch.testing.assert_close(some.images, found.images[[5, 2]])
+
+
+def test_a_sum_keeps_parts_where_both_have_them():
+    one, other = load_drawn(count=3), load_drawn(split="validation", count=2)
+    both = one + other
+    assert torch.equal(both.pixels, torch.cat([one.pixels, other.pixels]))
+    assert torch.equal(both.labels, torch.cat([one.labels, other.labels]))
+    assert torch.equal(both.indices, torch.cat([one.indices, other.indices]))
+    assert both.names == one.names + other.names
+    assert torch.equal(both.parts, torch.cat([one.parts, other.parts]))
+    without = replace(other, parts=None)
+    assert (one + without).parts is None
+    assert (without + one).parts is None
 
 
 class TestCache:

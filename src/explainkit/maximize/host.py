@@ -301,8 +301,9 @@ def _chunks(
     for (alone, _), members in forms.items():
         reading = _reading(units[tries[members[0]][0]], setting)
         size = setting.starts if alone is not None else _size(reading, setting)
-        noise = torch.randn(setting.shape, generator=torch.Generator().manual_seed(0))
-        reading = reading.narrowed(noise.to(setting.device, setting.dtype))
+        noise = torch.randn((2, *setting.shape), generator=torch.Generator().manual_seed(0))
+        noise = noise.to(setting.device, setting.dtype)
+        reading = reading.narrowed(noise[0]).in_channels_last(noise)
         for i in range(0, len(members), size):
             yield members[i : i + size], size, reading
 

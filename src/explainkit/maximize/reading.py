@@ -95,6 +95,7 @@ class Reading(nn.Module):
         logits: Whether the final scores are needed too: then the whole model runs.
         window: Rows and columns of a picture, from the upper left, that the model is shown; None:
             all.
+        layout: How the pictures that the model is shown lie in memory.
     """
 
     def __init__(
@@ -104,12 +105,14 @@ class Reading(nn.Module):
         *,
         logits: bool,
         window: tuple[int, int] | None = None,
+        layout: torch.memory_format = torch.preserve_format,
     ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.logits = logits
         self.window = window
+        self.layout = layout
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
         """Logits ``[batch, classes]`` or None, and each layer's output, first call only.
@@ -164,17 +167,57 @@ class Reading(nn.Module):
         Args:
             image: A finite picture ``[channel, height, width]``; random, so that outputs tell.
         """
-        if any(part.training for part in self.module.modules()):
-            return self  # running statistics would keep what `_seen` shows
+        if self._keeps_what_it_sees():
+            return self
         with torch.no_grad():
             try:
                 window = self._seen(image, 1), self._seen(image, 2)
                 if window == tuple(image.shape[1:]):
                     return self
-                found = Reading(self.module, self.layers, logits=self.logits, window=window)
+                found = self._with(window=window)
                 return found if _alike(self(image[None]), found(image[None])) else self
             except Exception:  # noqa: BLE001 - whatever a model says to a picture that is not one
                 return self
+
+    def in_channels_last(self, images: Tensor) -> "Reading":
+        """The same with the channels of a pixel side by side in memory, where that is faster.
+
+        That is in single precision on a CPU: a convolution hands the layout on to the next. A
+        model that takes its maps for vectors as they lie refuses, or puts out something else;
+        both are tried out, there and back.
+
+        Args:
+            images: A few random pictures ``[batch, channel, height, width]``, so that outputs tell.
+        """
+        fast = images.device.type == "cpu" and images.dtype == torch.float32
+        if not fast or self._keeps_what_it_sees():
+            return self
+        found = self._with(layout=torch.channels_last)
+        try:
+            read, slope = self._there_and_back(images)
+            again, other = found._there_and_back(images)
+        except Exception:  # noqa: BLE001 - whatever a model says to a layout that it can't take
+            return self
+        # a rectifier at zero may fall to the other side
+        same = _alike(read, again) and (slope - other).norm() <= 0.01 * slope.norm()
+        return found if same else self
+
+    def _with(self, **changed: Any) -> "Reading":
+        kept = {"logits": self.logits, "window": self.window, "layout": self.layout}
+        return Reading(self.module, self.layers, **(kept | changed))
+
+    def _keeps_what_it_sees(self) -> bool:
+        """Whether running statistics, as of a model in train mode, would tell of a trial."""
+        return any(part.training for part in self.module.modules())
+
+    def _there_and_back(self, images: Tensor) -> tuple[Any, Tensor]:
+        """What is read of pictures, and the gradient of its sum of squares."""
+        leaf = images.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            read = self(leaf)
+            total = torch.stack([output.square().sum() for output in _outputs(read)]).sum()
+        (slope,) = torch.autograd.grad(total, leaf)
+        return read, slope
 
     def _seen(self, image: Tensor, axis: int) -> int:
         """How many rows (axis 1) or columns (2) there are up to the last that reaches the outputs.
@@ -208,7 +251,7 @@ class Reading(nn.Module):
             rows, columns = self.window
             images = images[..., :rows, :columns]
         # a model may write into its input
-        return as_scores(self.module(images.clone()), len(images))
+        return as_scores(self.module(images.clone(memory_format=self.layout)), len(images))
 
     @contextmanager
     def _captured(self, batch: int, *, sparing: bool) -> Iterator[dict[str, Tensor | Deferred]]:
