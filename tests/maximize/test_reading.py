@@ -226,13 +226,13 @@ def test_pictures_are_those_of_the_whole_model(monkeypatch):
 
 
 def single():
-    """The pooled network in single precision, with what tells it how its maps lie."""
+    """The pooled network in single precision."""
     return pooled().float()
 
 
-def laid_out(model, layer="3", count=4):
-    reading = Reading(model, [layer], logits=False)
-    return reading.in_channels_last(pictures(count).float())
+def laid_out(model, layer="3"):
+    dtype = next(model.parameters()).dtype
+    return Reading(model, [layer], logits=False).in_channels_last(pictures().to(dtype))
 
 
 def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
@@ -244,7 +244,11 @@ def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
     found = reading(images)[1]["3"]
     assert seen == [(6 * 4 * 3, 1, 6 * 3, 6)]
     torch.testing.assert_close(found, model(images))
-    assert laid_out(model.double()).layout == torch.preserve_format
+
+
+def test_other_precisions_lie_as_ever():
+    assert laid_out(single()).layout == torch.channels_last
+    assert laid_out(pooled()).layout == torch.preserve_format
 
 
 class InMemory(nn.Module):

@@ -212,7 +212,7 @@ class Reading(nn.Module):
 
     def _there_and_back(self, images: Tensor) -> tuple[Any, Tensor]:
         """What is read of pictures, and the gradient of its sum of squares."""
-        leaf = images.detach().clone().requires_grad_()
+        leaf = images.detach().requires_grad_()
         with torch.enable_grad():
             read = self(leaf)
             total = torch.stack([output.square().sum() for output in _outputs(read)]).sum()
