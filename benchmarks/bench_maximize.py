@@ -23,7 +23,7 @@ from timing import interleaved
 from torch import nn
 
 import explainkit as ek
-from explainkit.maximize.host import WIDEST
+from explainkit.activation_maximization.runner import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
 LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}

@@ -18,7 +18,7 @@ from timing import Calls, interleaved
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.batching import chunk_size
+from explainkit.engine.batching import chunk_size
 from explainkit.methods.perturbation.lime import Lime
 from explainkit.methods.perturbation.rise import Rise
 from explainkit.methods.perturbation.segments import grid

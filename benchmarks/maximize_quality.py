@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.maximize.exemplars import find_exemplars
-from explainkit.maximize.quality import kernel_distance, measure
-from explainkit.visualization import Visualization
+from explainkit.activation_maximization.exemplars import find_exemplars
+from explainkit.activation_maximization.quality import kernel_distance, measure
+from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import load_drawn, load_fer2013
 
 STILL = {"jitter": 0, "scale": 0.0, "rotate": 0.0, "noise": 0.0}
@@ -108,9 +108,10 @@ def main() -> None:
         f"{arguments.units} units of each layer, and the classes; {arguments.steps} steps; "
         f"measured against {len(images)} "
         f"{'pictures of FER2013' if arguments.data else 'drawn faces'}. "
-        "`explainkit.maximize.quality.measure` defines the measures; Q4 is of classes only: the "
-        "probability that the DNN gives the class. Lead: the objective is `leads(…)`, how far a "
-        "unit is ahead of its layer's others; it is measured by its channel's mean like all.\n"
+        "`explainkit.activation_maximization.quality.measure` defines the measures; Q4 is of "
+        "classes only: the probability that the DNN gives the class. Lead: the objective is "
+        "`leads(…)`, how far a unit is ahead of its layer's others; it is measured by its "
+        "channel's mean like all.\n"
     )
     judged: dict[str, list[Visualization]] = {JUDGED: [], AHEAD: []}
     classes = list(range(len(faces.class_names)))

@@ -24,7 +24,7 @@ from peer_rows import captum_inner, captum_rows, gradcam_rows, wrong, zennit_row
 from peer_rows.rows import RELATIVE, Row
 from peer_rows.wrong import Fault
 
-from explainkit import plugins
+from explainkit.catalog import discovery
 
 PAGE = Path(__file__).parents[1] / "docs/reference/parity.md"
 PEERS = ("captum", "grad-cam", "zennit")
@@ -90,7 +90,7 @@ def all_faults() -> list[Fault]:
 
 def without_row(rows: list[Row]) -> list[str]:
     """Names of the core's methods that no row compares, under this name or another."""
-    registry = plugins.registry("methods")
+    registry = discovery.registry("methods")
     compared = {registry.get(row.method) for row in rows}
     names = [name for name in registry.names() if name.startswith("explainkit/")]
     return sorted(n.partition("/")[2] for n in names if registry.get(n) not in compared)

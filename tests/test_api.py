@@ -18,10 +18,10 @@ from explainkit.errors import (
     TargetError,
     UnknownNameError,
 )
+from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import Saliency, SmoothGrad
 from explainkit.render.heatmap import over_pictures
 from explainkit.testing import toy_models
-from explainkit.types import Attribution
 
 
 @pytest.fixture
@@ -413,7 +413,7 @@ class TestBatches:
         model, x = plain
         sizes = []
         model.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
-        monkeypatch.setattr("explainkit.batching.BUDGET", 1)
+        monkeypatch.setattr("explainkit.engine.batching.BUDGET", 1)
         ek.explain(model, x, 0)
         assert set(sizes) == {1}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import explainkit
-from explainkit import hookspecs, plugins
+from explainkit.catalog import discovery, hookspecs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -48,15 +48,15 @@ def test_hooks_reference_has_every_signature():
 
 
 def test_every_hook_has_a_real_user():
-    used = {hook for report in plugins.default().reports() for hook in report.hooks}
-    assert used >= {f"explainkit_{kind}" for kind in plugins.KINDS} | {"explainkit_commands"}
+    used = {hook for report in discovery.default().reports() for hook in report.hooks}
+    assert used >= {f"explainkit_{kind}" for kind in discovery.KINDS} | {"explainkit_commands"}
 
 
 def test_every_method_is_in_the_reference():
     page = (DOCS / "reference/methods.md").read_text()
-    for name in plugins.registry("methods").names():
+    for name in discovery.registry("methods").names():
         if name.startswith("explainkit/"):
-            assert plugins.registry("methods").get(name).__name__ in page
+            assert discovery.registry("methods").get(name).__name__ in page
 
 
 def test_every_public_name_is_in_the_reference():
@@ -82,9 +82,9 @@ def test_the_command_line_reference_is_what_help_prints():
 def test_links_between_pages_lead_somewhere():
     # pages of the gallery are made from scripts
     gallery = {DOCS / "gallery/index.md"}
-    for report in plugins.default().reports():
+    for report in discovery.default().reports():
         if "explainkit_gallery" in report.hooks:
-            folder = Path(plugins.default().offer(report.name, "explainkit_gallery"))
+            folder = Path(discovery.default().offer(report.name, "explainkit_gallery"))
             gallery |= {DOCS / f"gallery/{report.name}/{s.stem}.md" for s in folder.glob("*.py")}
     for page in DOCS.rglob("*.md"):
         for target in re.findall(r"\]\(([^)#:]+\.(?:md|png))", page.read_text()):

@@ -24,7 +24,7 @@ def loaded_by(code):
 
 def command(*arguments):
     return (
-        "import contextlib\nfrom explainkit.cli import main\n"
+        "import contextlib\nfrom explainkit.cli.app import main\n"
         f"with contextlib.suppress(SystemExit): main({list(arguments)!r})"
     )
 
@@ -34,7 +34,7 @@ def command(*arguments):
     [
         "import explainkit",
         "import explainkit; explainkit.hookimpl; explainkit.ExplainkitError; dir(explainkit)",
-        "import explainkit.cli",
+        "import explainkit.cli.app",
         command("--help"),
         command("--version"),
         command("run", "--help"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from explainkit import plugins
+from explainkit.catalog import discovery
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -102,7 +102,7 @@ def test_the_page_has_every_case_in_which_a_peer_is_wrong():
 
 def test_the_page_names_every_method():
     named = set(re.findall(r"`(\w+)`", PAGE))
-    names = plugins.registry("methods").names()
+    names = discovery.registry("methods").names()
     missing = {name.partition("/")[2] for name in names if name.startswith("explainkit/")} - named
     others = {"gradient_shap"}  # another name of expected_gradients
     assert missing <= others, "run benchmarks/parity.py again"

@@ -116,8 +116,8 @@ def _enlarged(
 ) -> Tensor:
     if "relu" in fields:
         return ek.explain(model, x, target, name, **fields).attribution
-    from explainkit.loading import load_method
-    from explainkit.passes import activations, gradients
+    from explainkit.catalog.factories import load_method
+    from explainkit.engine.passes import activations, gradients
 
     method: Any = load_method(name, **fields)
     layer = fields["layer"]

@@ -11,8 +11,8 @@ Examples:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from explainkit.catalog.hookspecs import hookimpl as hookimpl
 from explainkit.errors import ExplainkitError as ExplainkitError
-from explainkit.hookspecs import hookimpl as hookimpl
 
 if TYPE_CHECKING:
     from explainkit.api import (
@@ -21,40 +21,40 @@ if TYPE_CHECKING:
     from explainkit.api import (
         maximize as maximize,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         datasets as datasets,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         load_dataset as load_dataset,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         load_model as load_model,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         maximizers as maximizers,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         methods as methods,
     )
-    from explainkit.loading import (
+    from explainkit.catalog.factories import (
         models as models,
     )
-    from explainkit.types import Explanation as Explanation
-    from explainkit.visualization import Visualization as Visualization
+    from explainkit.interfaces import Explanation as Explanation
+    from explainkit.results.visualization import Visualization as Visualization
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Explanation": "explainkit.types",
-    "Visualization": "explainkit.visualization",
-    "datasets": "explainkit.loading",
+    "Explanation": "explainkit.interfaces",
+    "Visualization": "explainkit.results.visualization",
+    "datasets": "explainkit.catalog.factories",
     "explain": "explainkit.api",
-    "load_dataset": "explainkit.loading",
-    "load_model": "explainkit.loading",
+    "load_dataset": "explainkit.catalog.factories",
+    "load_model": "explainkit.catalog.factories",
     "maximize": "explainkit.api",
-    "maximizers": "explainkit.loading",
-    "methods": "explainkit.loading",
-    "models": "explainkit.loading",
+    "maximizers": "explainkit.catalog.factories",
+    "methods": "explainkit.catalog.factories",
+    "models": "explainkit.catalog.factories",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m explainkit``: the command line."""
 
-from explainkit.cli import main
+from explainkit.cli.app import main
 
 main()

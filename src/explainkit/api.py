@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import explainkit
-from explainkit import plugins
-from explainkit.errors import ExplainkitWarning, InputError, MethodError
-from explainkit.guard import preserve_model, preserve_process
-from explainkit.host import run_all
-from explainkit.inputs import as_target, check_inputs, check_target
-from explainkit.loading import (
+from explainkit.catalog import discovery
+from explainkit.catalog.factories import (
     AnyMethod,
     class_name,
     is_method,
@@ -25,13 +21,17 @@ from explainkit.loading import (
     method_name,
     method_params,
 )
-from explainkit.outcome import Outcome
-from explainkit.types import Dataset, Explanation, Explanations, Method, ModelSpec, Target
+from explainkit.engine.checks import Outcome
+from explainkit.engine.inputs import as_target, check_inputs, check_target
+from explainkit.engine.runner import run_all
+from explainkit.errors import ExplainkitWarning, InputError, MethodError
+from explainkit.interfaces import Dataset, Explanation, Explanations, Method, ModelSpec, Target
+from explainkit.isolation import preserve_model, preserve_process
 
 if TYPE_CHECKING:
-    from explainkit.maximize.problem import Maximizer
-    from explainkit.maximize.request import Objective
-    from explainkit.visualization import Visualization
+    from explainkit.activation_maximization.problem import Maximizer
+    from explainkit.activation_maximization.request import Objective
+    from explainkit.results.visualization import Visualization
 
 
 @overload
@@ -275,14 +275,14 @@ def maximize(
         >>> v.images.shape, v.trace.shape, v.layer
         (torch.Size([1, 1, 7, 9]), torch.Size([4, 1]), '0')
     """
-    from explainkit.maximize.host import visualize
-    from explainkit.maximize.request import Request
+    from explainkit.activation_maximization.request import Request
+    from explainkit.activation_maximization.runner import visualize
 
     module = load_model(model) if isinstance(model, str | Path) else model
     ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     kind = type(ready)
-    name = plugins.registry("maximizers").name_of(kind) or class_name(kind)
+    name = discovery.registry("maximizers").name_of(kind) or class_name(kind)
     registered = getattr(module, "explainkit_name", None)
     found = visualize(
         module,
@@ -343,5 +343,5 @@ def _versions(method: str, model: str | None) -> dict[str, str]:
     for name in (method, model or ""):
         plugin, slash, _ = name.partition("/")
         if slash and plugin != "explainkit":
-            found[plugin] = plugins.default().version_of(plugin)
+            found[plugin] = discovery.default().version_of(plugin)
     return found

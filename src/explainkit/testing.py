@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from explainkit.api import explain
+from explainkit.catalog.factories import load_method, method_name
 from explainkit.errors import ExplainkitError, ExplainkitWarning
-from explainkit.loading import load_method, method_name
-from explainkit.outputs import as_scores
-from explainkit.types import Method
+from explainkit.interfaces import Method
+from explainkit.scores import as_scores
 
 SHAPE = (3, 12, 10)
 """Channel, height, width of the images of the toy models: odd proportions on purpose."""

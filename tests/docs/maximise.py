@@ -22,7 +22,7 @@ smooth = ek.maximize(net, channels("0", [0, 3]) - 0.5 * tv(), shape=(1, 24, 24),
 assert smooth.objective[1] == 'channel("0", 3) - 0.5 * tv()'
 
 # --8<-- [start:exemplars]
-from explainkit.maximize.exemplars import find_exemplars, receptive_fields
+from explainkit.activation_maximization.exemplars import find_exemplars, receptive_fields
 
 faces = torch.rand(200, 1, 24, 24)
 examples = find_exemplars(net, "0", faces, k=9)
@@ -33,7 +33,7 @@ seen = fields.at(*place).crop(faces[number])
 assert seen.shape == (1, 5, 5)
 
 # --8<-- [start:quality]
-from explainkit.maximize.quality import measure
+from explainkit.activation_maximization.quality import measure
 
 judged = measure(found, net, faces)
 print(judged.caption(0))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import DatasetError
-from explainkit.types import DatasetSpec
+from explainkit.interfaces import DatasetSpec
 
 MEAN, STD = 0.5, 0.25
 SPLITS = ("train", "test", "all")
@@ -53,7 +53,7 @@ STRIPES = DatasetSpec(
 # --8<-- [end:dataset]
 
 # --8<-- [start:check]
-from explainkit.types import Dataset
+from explainkit.interfaces import Dataset
 
 stripes = STRIPES.load(None, "test")
 assert isinstance(stripes, Dataset)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 import explainkit as ek
-from explainkit.maximize.problem import Ascent, Problem
+from explainkit.activation_maximization.problem import Ascent, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ found.score  # what each unit says of its picture
 assert bool((found.trace[-1] >= found.trace[0]).all())
 
 # --8<-- [start:part]
-from explainkit.maximize.optimize import Gradient
-from explainkit.maximize.parameterization import Canvas, Pixels
+from explainkit.activation_maximization.optimize import Gradient
+from explainkit.activation_maximization.parameterization import Canvas, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

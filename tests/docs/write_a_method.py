@@ -37,7 +37,7 @@ explanation = ek.explain(model, images, method=GradientTimesDeviation(grey=0.5))
 # --8<-- [end:use]
 
 # --8<-- [start:attribution]
-from explainkit.types import Attribution
+from explainkit.interfaces import Attribution
 
 
 @dataclass(frozen=True)

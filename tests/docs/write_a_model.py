@@ -6,7 +6,7 @@ from importlib.resources import files
 from safetensors.torch import load
 from torch import nn
 
-from explainkit.types import ModelSpec
+from explainkit.interfaces import ModelSpec
 
 
 def build() -> nn.Module:

@@ -3,7 +3,7 @@
 # --8<-- [start:specs]
 from torch import nn
 
-from explainkit.types import ModelSpec
+from explainkit.interfaces import ModelSpec
 
 
 def build() -> nn.Module:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explainkit import plugins
+from explainkit.catalog import discovery
+from explainkit.catalog.discovery import Plugins
 from explainkit.errors import GalleryError, PluginError, UnknownNameError
 from explainkit.gallery import build
 from explainkit.gallery.page import notebook, thumbnail
 from explainkit.gallery.run import run
 from explainkit.gallery.script import OUTPUTS, read
-from explainkit.plugins import Plugins
 
 SCRIPT = '''
 """A page about numbers.
@@ -67,7 +67,7 @@ def site(fakes, tmp_path, monkeypatch):
         """,
     )
     found = Plugins(fakes.entry_points())
-    monkeypatch.setattr(plugins, "default", lambda: found)
+    monkeypatch.setattr(discovery, "default", lambda: found)
 
     def make(**options):
         return list(build(tmp_path / "out", "sums", **options))
@@ -157,7 +157,7 @@ def test_a_change_of_library_or_weights_is_seen(suffix, site, here, tmp_path, mo
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugins.default(), "package_of", lambda name: "a_package")
+    monkeypatch.setattr(discovery.default(), "package_of", lambda name: "a_package")
     site()
     assert site()[0].reused
     (package / f"new{suffix}").write_text("1")
@@ -343,7 +343,9 @@ def test_an_installed_strangers_page_is_built_then_reused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(plugins.__file__).parent.glob("gallery/pages/*.py")), ids=lambda p: p.stem
+    "path",
+    sorted(Path(discovery.__file__).parents[1].glob("gallery/pages/*.py")),
+    ids=lambda p: p.stem,
 )
 def test_the_cores_own_scripts_are_scripts(path):
     script = read(path)

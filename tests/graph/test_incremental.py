@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from explainkit.adapter import Adapter
+from explainkit.engine.model import Adapter
 from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.cost import worth_tracing
 from explainkit.graph.incremental.regions import Boxes, Span
 from explainkit.graph.incremental.run import Plan, Variants, make_plan
-from explainkit.graph.incremental.scores import box_scores
 from explainkit.methods.perturbation.ablation import FeatureAblation
+from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.methods.perturbation.windows import Windows, score_windows
 from explainkit.testing import _state, toy_models
 
@@ -404,7 +404,7 @@ def test_the_same_plan_every_time():
 
 @pytest.mark.parametrize("segments", [6, "shapes"])
 def test_feature_ablation_of_segments(segments, monkeypatch):
-    monkeypatch.setattr("explainkit.graph.incremental.scores.worth_tracing", lambda *_: True)
+    monkeypatch.setattr("explainkit.methods.perturbation.box_scores.worth_tracing", lambda *_: True)
     model, image = wide(), torch.randn(1, 3, 42, 38)
     if segments == "shapes":
         far = torch.hypot(torch.arange(42.0)[:, None] - 9, torch.arange(38.0) - 30)

@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
-from explainkit.graph.default_layer import default_layer
 from explainkit.graph.tail import tail
 from explainkit.graph.trace import trace
 from explainkit.layers import capture, layer_names
+from explainkit.methods.cam.target_layer import default_layer
 from explainkit.testing import _state, toy_models
 
 TOYS = sorted(toy_models())

@@ -21,7 +21,7 @@ from explainkit.errors import RenderError
 from explainkit.render.heatmap import scale
 from explainkit.render.report import report
 from explainkit.render.report.content import SCALINGS, SIGNS
-from explainkit.render.report.pack import Grid, pack
+from explainkit.render.report.sheets import Grid, pack
 
 
 class Reader(HTMLParser):
@@ -189,7 +189,7 @@ def test_the_python_call_makes_the_same_map(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     images = torch.rand(2, 1, 4, 4)
     one = ek.explain(model, images, torch.tensor([2, 0]), "smoothgrad", samples=3, seed=7)
-    from explainkit.render.report.call import call
+    from explainkit.render.report.reproduce import call
 
     names = {"model": model, "images": images}
     exec(call(one), names)

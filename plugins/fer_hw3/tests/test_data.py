@@ -17,7 +17,7 @@ from PIL import Image
 
 import explainkit as ek
 from explainkit.errors import DatasetError
-from explainkit.types import Dataset
+from explainkit.interfaces import Dataset
 from explainkit_fer_hw3.data import load_drawn, load_fer2013, read_image
 from explainkit_fer_hw3.data.table import read_table
 

@@ -109,7 +109,7 @@ def test_in_words(data):
 
 KILLED = """
 import os, signal, sys
-from explainkit.cli import main
+from explainkit.cli.app import main
 from explainkit_fer_hw3.training import folder, run
 
 folder.SAVE_EVERY = 0

@@ -11,7 +11,7 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.errors import DatasetError, ModelError, StorageError
-from explainkit.guard import preserve_process
+from explainkit.isolation import preserve_process
 from explainkit_fer_hw3.data import load_drawn
 from explainkit_fer_hw3.models import build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint, run

@@ -18,7 +18,7 @@ from explainkit.expressions.algebra import (
     has_tokens,
     operand,
 )
-from explainkit.outputs import as_targets
+from explainkit.scores import as_targets
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import explainkit
-from explainkit import plugins
+from explainkit.catalog import discovery
 from explainkit.errors import GalleryError
 from explainkit.gallery.page import index, markdown, notebook, thumbnail
 from explainkit.gallery.script import OUTPUTS, Script, read
-from explainkit.storage import write_atomically
+from explainkit.results.storage import write_atomically
 
 HOOK = "explainkit_gallery"
 MANIFEST = "manifest.json"
@@ -76,7 +76,7 @@ def build(
         for path in sorted(folder.glob("[!_]*.py")):
             script = read(path)
             page = f"{owner}/{script.name}"
-            installed = {plugins.CORE, *plugins.default().names()}
+            installed = {discovery.CORE, *discovery.default().names()}
             if absent := [name for name in script.needs if name not in installed]:
                 yield Built(page, missing=absent[0])
                 continue
@@ -99,7 +99,7 @@ def build(
 
 def _folders(plugin: str | None) -> dict[str, Path]:
     """The folder of scripts of each plugin that has one."""
-    found = plugins.default()
+    found = discovery.default()
     if plugin is not None:
         return {plugin: Path(found.offer(plugin, HOOK))}
     with_pages = [report.name for report in found.reports() if HOOK in report.hooks]
@@ -119,7 +119,7 @@ class _Digests:
 
     def of(self, script: Script, owner: str, seed: int) -> dict[str, Any]:
         """The hashes that a manifest keeps."""
-        parts = [self._package(name) for name in sorted({plugins.CORE, owner, *script.needs})]
+        parts = [self._package(name) for name in sorted({discovery.CORE, owner, *script.needs})]
         versions = [f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib")]
         return {
             "script": hashlib.sha256(script.path.read_bytes()).hexdigest(),
@@ -131,7 +131,7 @@ class _Digests:
     def _package(self, name: str) -> tuple[str, str]:
         if name not in self._packages:
             code, weights = hashlib.sha256(), hashlib.sha256()
-            for path in sorted(_files_of(plugins.default().package_of(name))):
+            for path in sorted(_files_of(discovery.default().package_of(name))):
                 if any(path.is_relative_to(folder) for folder in self._galleries):
                     continue
                 kind = weights if path.suffix in WEIGHTS else code

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
 from explainkit.graph.trace import How, Traced, recall, trace
-from explainkit.guard import preserve_model
+from explainkit.isolation import preserve_model
 from explainkit.layers import get_layer
 
 

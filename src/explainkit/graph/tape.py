@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from explainkit.errors import ModelError
-from explainkit.guard import uncompiled
+from explainkit.isolation import uncompiled
 
 COPY_SLICES = "torch::autograd::CopySlices"
 """The node of a change in place of a part of a tensor."""

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from explainkit.graph.kept import Kept
 from explainkit.graph.recorder import Call, Recorder, is_write
-from explainkit.guard import preserve_model
+from explainkit.isolation import preserve_model
 
 How = Literal["fx", "export", "hooks"]
 

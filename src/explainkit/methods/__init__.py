@@ -8,7 +8,7 @@ class _CallablePackage(ModuleType):
     """Importing a method binds this package to ``explainkit.methods``, a public function's name."""
 
     def __call__(self) -> dict[str, str]:
-        from explainkit.loading import methods
+        from explainkit.catalog.factories import methods
 
         return methods()
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.batching import chunk_size, in_chunks
+from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.passes import Needs, image_gradient
 from explainkit.errors import MethodError
-from explainkit.passes import Needs, image_gradient
-from explainkit.types import Attribution, Method
+from explainkit.interfaces import Attribution, Method
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:

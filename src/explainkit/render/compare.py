@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
+from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.figure import overlay
 from explainkit.render.heatmap import Scaling, colour, scale
 from explainkit.render.report.content import Content, gather
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
-from explainkit.types import Explanation, Reduce
 
 _CELL, _GAP, _MARGIN = 1.3, 0.16, 0.25
 _ACROSS, _BESIDE = 6, 4

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from explainkit.errors import RenderError
+from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.heatmap import (
     SEQUENTIAL,
     Scaled,
@@ -37,8 +38,7 @@ from explainkit.render.sheet import (
     page,
     show,
 )
-from explainkit.storage import write_atomically
-from explainkit.types import Explanation, Reduce
+from explainkit.results.storage import write_atomically
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7

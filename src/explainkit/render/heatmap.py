@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.types import Explanation, Reduce
+from explainkit.interfaces import Explanation, Reduce
 
 Kind = Literal["max", "percentile", "cumulative"]
 Sign = Literal["signed", "positive", "absolute"]

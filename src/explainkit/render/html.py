@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainkit.interfaces import Explanation
 from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, Scaling, colour, scale
 from explainkit.render.report.content import (
@@ -19,8 +20,7 @@ from explainkit.render.report.content import (
     number,
     per_picture,
 )
-from explainkit.render.report.pack import data_uri
-from explainkit.types import Explanation
+from explainkit.render.report.sheets import data_uri
 
 MOST = 8
 """Pictures that a notebook shows of a large batch."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from explainkit.render.figure import parameters
 from explainkit.render.heatmap import picture
 from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
-from explainkit.visualization import Visualization
+from explainkit.results.visualization import Visualization
 
 if TYPE_CHECKING:
-    from explainkit.maximize.exemplars import Exemplars, ReceptiveFields
+    from explainkit.activation_maximization.exemplars import Exemplars, ReceptiveFields
 
 _BOX = "#e8a020"
 _MARGIN, _HEAD, _SIDE, _GAP, _THUMB = 0.3, 0.66, 2.35, 0.45, 0.72
@@ -206,7 +206,7 @@ def _trace(figure: Figure, visualization: Visualization, index: int) -> None:
 
 
 def _measures(figure: Figure, visualization: Visualization, index: int) -> None:
-    from explainkit.maximize.judgement import MEASURES, doubts, measured
+    from explainkit.render.captions import MEASURES, doubts, measured
 
     left = _MARGIN + _SIDE + _GAP + _TRACE + 0.3
     width, top = _WIDE - _MARGIN - left, _HEAD + 0.1

@@ -16,8 +16,8 @@ from explainkit.errors import RenderError
 from explainkit.render.figure import parameters, png
 from explainkit.render.heatmap import picture
 from explainkit.render.sheet import FAINT, INK, WRONG, fit, fit_name, house_style, page, show
-from explainkit.storage import write_atomically
-from explainkit.visualization import Visualization
+from explainkit.results.storage import write_atomically
+from explainkit.results.visualization import Visualization
 
 MOST = 32
 """Units that a notebook shows of a large layer."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import MethodError
-from explainkit.graph.ruled import ruled
+from explainkit.methods.attention.gradient_rules import ruled
 from explainkit.methods.attention.libragrad import LibraGrad, _Balanced
 from explainkit.methods.cam.gradient import GradCAM, HiResCAM
 from explainkit.methods.gradient import InputXGradient, Saliency, SmoothGrad

@@ -260,7 +260,7 @@ class TestOptions:
 
 
 def ek_spec(layer):
-    from explainkit.types import ModelSpec
+    from explainkit.interfaces import ModelSpec
 
     return ModelSpec(
         build=pooled, image_shape=(3, 12, 10), mean=(0,) * 3, std=(1,) * 3, layer=layer

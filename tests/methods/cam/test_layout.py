@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import explainkit as ek
+from explainkit.cli.parameters import parse_params
 from explainkit.errors import ExplainkitWarning, MethodError, ModelError
 from explainkit.methods.cam.gradient import GradCAM, HiResCAM
 from explainkit.methods.cam.layout import Layout, layout_of
-from explainkit.parameters import parse_params
 from explainkit.testing import check_method, toy_models
 
 CAMS = ["gradcam", "layercam", "eigencam", "shapleycam"]

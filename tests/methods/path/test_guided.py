@@ -11,7 +11,7 @@ import explainkit as ek
 from explainkit.errors import MethodError, ModelError
 from explainkit.methods.path.guided import GuidedIG
 from explainkit.methods.path.integrated import IntegratedGradients
-from explainkit.methods.path.line import line_integral
+from explainkit.methods.path.straight_line import line_integral
 from explainkit.testing import check_method, toy_models
 
 TARGET = torch.tensor([0, 3, 1, 4])

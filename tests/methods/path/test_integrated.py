@@ -8,7 +8,7 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, MethodError
 from explainkit.methods.path.integrated import IntegratedGradients, quadrature
-from explainkit.methods.path.line import line_integral
+from explainkit.methods.path.straight_line import line_integral
 from explainkit.testing import check_method, toy_models
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]

@@ -10,7 +10,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from explainkit.errors import ModelError
-from explainkit.types import ModelSpec
+from explainkit.interfaces import ModelSpec
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 MEAN, STD = 0.5077, 0.2550

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
-from explainkit.methods.path.line import completeness_gap
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered
-from explainkit.passes import Needs
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

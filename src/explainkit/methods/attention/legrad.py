@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
 from explainkit.graph.tape import Trace, recording, refuse_scripted
+from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, arriving, attention_nodes, per_head
 from explainkit.methods.attention.rollout import TokenMap
 from explainkit.methods.cam.base import unwrapped
-from explainkit.passes import Needs
-from explainkit.types import Attribution
 
 
 @dataclass(eq=False)

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.adapter import Adapter
+from explainkit.engine.model import Adapter
+from explainkit.engine.passes import Needs, needs_of
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
-from explainkit.graph.ruled import Rule, ruled
 from explainkit.graph.tape import Record, Trace
+from explainkit.interfaces import Attribution, Method
+from explainkit.methods.attention.gradient_rules import Rule, ruled
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
 from explainkit.methods.propagation.relevance import held_norm
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, report
-from explainkit.passes import Needs, needs_of
-from explainkit.types import Attribution, Method
 
 KEEP = (UNARY - RECTIFIERS) | GATES | NORMS
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainkit.engine.passes import Needs, traced
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, read_by_head
 from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import layout_of
-from explainkit.passes import Needs, traced
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from explainkit.batching import in_chunks
+from explainkit.engine.batching import in_chunks
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Operator
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Trace, nodes_from, recording
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
 from explainkit.methods.cam.gradient import weighted
 from explainkit.methods.cam.layout import Layout
 from explainkit.progress import progress
-from explainkit.types import Attribution
 
 AFFINE = frozenset({
     "view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze",

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.adapter import Adapter
-from explainkit.batching import chunk_size
+from explainkit.engine.batching import chunk_size
+from explainkit.engine.model import Adapter
 from explainkit.graph.tail import tail
 from explainkit.layers import get_layer
 from explainkit.methods.cam.base import unwrapped
-from explainkit.outputs import as_scores
+from explainkit.scores import as_scores
 
 
 class After(nn.Module):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.adapter import Adapter
+from explainkit.engine.model import Adapter
+from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
-from explainkit.graph.default_layer import default_layer
+from explainkit.interfaces import Attribution, Method, ModelSpec
 from explainkit.methods.cam.layout import Layout, layout_of
-from explainkit.passes import Needs, gradients
-from explainkit.types import Attribution, Method, ModelSpec
+from explainkit.methods.cam.target_layer import default_layer
 
 Upsample = Literal["bilinear", "bicubic", "nearest"]
 
@@ -33,7 +33,7 @@ def layers_of(
 
     Args:
         layer: Dotted path or paths; None: the ``layer`` of the model's `ModelSpec`, or
-            `explainkit.graph.default_layer.default_layer`, which is looked for once per model.
+            `explainkit.methods.cam.target_layer.default_layer`, which is looked for once per model.
         model: The caller's model.
         inputs: ``[batch, channel, height, width]``.
 

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import activations
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, GradientCAM, layers_of, precise, unwrapped
-from explainkit.passes import activations
-from explainkit.types import Attribution
 
 Kernel = Literal["sigmoid", "rbf", "linear"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError, TargetError
+from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
-from explainkit.passes import Needs
-from explainkit.types import Attribution, Method
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
+from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
 from explainkit.methods.propagation.guided import GuidedBackprop
 from explainkit.methods.propagation.rules import Uncovered
-from explainkit.passes import Needs
-from explainkit.types import Attribution, Method
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainkit.engine.passes import activations
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.perturbation.table import Masks, fill_table
-from explainkit.passes import activations
-from explainkit.types import Attribution
+from explainkit.methods.perturbation.mask_scores import Masks, fill_table
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs, scored, shared
 from explainkit.errors import ModelError
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import (
     CAM,
     check_reached,
@@ -14,8 +16,6 @@ from explainkit.methods.cam.base import (
     unwrapped,
 )
 from explainkit.methods.cam.gradient import weighted
-from explainkit.passes import Needs, scored, shared
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
-from explainkit.methods.path.line import Visit, line_integral, visit
-from explainkit.types import Attribution
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import Visit, line_integral, visit
 
 
 def scale_space(images: Tensor, sigma: float) -> Tensor:

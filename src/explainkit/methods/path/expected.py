@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from explainkit.batching import chunk_size, in_chunks
+from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import input_gradient
-from explainkit.methods.path.line import completeness_gap
-from explainkit.types import Attribution
+from explainkit.methods.path.straight_line import completeness_gap
 
 
 @dataclass(frozen=True)

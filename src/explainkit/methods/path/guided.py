@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
-from explainkit.methods.path.line import Visit, as_baselines, line_integral, visit
-from explainkit.types import Attribution
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import Visit, as_baselines, line_integral, visit
 
 
 @dataclass(frozen=True)

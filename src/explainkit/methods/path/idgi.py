@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution, Method
 from explainkit.methods.path.integrated import IntegratedGradients
-from explainkit.methods.path.line import PathMethod, completeness_gap
-from explainkit.types import Attribution, Method
+from explainkit.methods.path.straight_line import PathMethod, completeness_gap
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainkit.batching import chunk_size
+from explainkit.engine.batching import chunk_size
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import input_gradient
-from explainkit.methods.path.line import (
+from explainkit.methods.path.straight_line import (
     Visit,
     as_baselines,
     completeness_gap,
     score_and_gradient,
     visit,
 )
-from explainkit.types import Attribution
 
 Rule = Literal[
     "gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution, Method
 from explainkit.methods.path.integrated import IntegratedGradients
 from explainkit.methods.perturbation.segments import segment
-from explainkit.types import Attribution, Method
 
 SCALES = (50, 100, 150, 250, 500, 1200)
 """Felzenszwalb's scale parameter: the larger, the larger the segments."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from explainkit.graph.incremental.scores import BoxScores, box_scores
 from explainkit.methods.perturbation.baselines import Filling, fill_images
+from explainkit.methods.perturbation.box_scores import BoxScores, box_scores
+from explainkit.methods.perturbation.mask_scores import SegmentMasks, score_masks
 from explainkit.methods.perturbation.segments import segment
-from explainkit.methods.perturbation.table import SegmentMasks, score_masks
 from explainkit.methods.perturbation.windows import BLOCK
 
 

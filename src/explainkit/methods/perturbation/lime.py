@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.errors import MethodError
+from explainkit.methods.perturbation.mask_scores import MaskTable
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
-from explainkit.methods.perturbation.table import MaskTable
 
 Distance = Literal["segments", "image"]
 

@@ -8,12 +8,12 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from explainkit.adapter import Adapter
-from explainkit.batching import chunk_size, in_chunks
+from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.model import Adapter
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.progress import progress
-from explainkit.types import Attribution
 
 SPLITS = 16
 """Parts split at once: a constant, so that the order of the search never depends on memory."""

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import fill_images
+from explainkit.methods.perturbation.mask_scores import Masks, MaskTable, SegmentMasks
 from explainkit.methods.perturbation.sampled import Sampled, bernoulli
 from explainkit.methods.perturbation.segments import grid
-from explainkit.methods.perturbation.table import Masks, MaskTable, SegmentMasks
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
+from explainkit.methods.perturbation.mask_scores import Masks, MaskTable, SegmentMasks, fill_table
 from explainkit.methods.perturbation.segments import segment
-from explainkit.methods.perturbation.table import Masks, MaskTable, SegmentMasks, fill_table
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

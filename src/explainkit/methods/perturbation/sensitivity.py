@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from explainkit.errors import MethodError
+from explainkit.methods.perturbation.mask_scores import MaskTable
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
-from explainkit.methods.perturbation.table import MaskTable
 
 BLOCKS = 16
 """Blocks that are left out in turn for the jackknife."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import MethodError
+from explainkit.methods.perturbation.mask_scores import MaskTable
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.sampled import SegmentSampled
 from explainkit.methods.perturbation.surrogate import predicted
-from explainkit.methods.perturbation.table import MaskTable
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainkit.batching import chunk_size, in_chunks
+from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.errors import MethodError
-from explainkit.graph.incremental.scores import BoxScores, box_scores
+from explainkit.methods.perturbation.box_scores import BoxScores, box_scores
 
 BLOCK = 1024
 """Windows whose patches are held at once."""

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from explainkit.engine.passes import Needs, traced
 from explainkit.errors import MethodError
-from explainkit.graph import secant
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import ACTIVATIONS, GATES, LAYERS, MAXIMA, NORMS, SOFTMAXES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, Trace, record
-from explainkit.methods.path.line import as_baselines, completeness_gap
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import as_baselines, completeness_gap
+from explainkit.methods.propagation import multipliers
 from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
     Uncovered,
@@ -23,8 +25,6 @@ from explainkit.methods.propagation.rules import (
     report,
     seeds_of,
 )
-from explainkit.passes import Needs, traced
-from explainkit.types import Attribution
 
 KEEP = (
     UNARY
@@ -69,20 +69,20 @@ class _Rescale:
             case "linear" if bool((_mask(record) == _mask(base)).all()):
                 found = operator.gradient(*gradients)
             case "unary" if sum(operator.depends) == 1:
-                value = secant.unary(operator, record, base, gradient)
+                value = multipliers.unary(operator, record, base, gradient)
                 found = [value if wanted else None for wanted in operator.depends]
             case "product":
-                found = secant.product(operator, record, base, gradient)
+                found = multipliers.product(operator, record, base, gradient)
             case "gate":
-                found = (secant.gate(record, base, gradient),)
+                found = (multipliers.gate(record, base, gradient),)
             case "quotient":
-                found = secant.quotient(operator, record, base, gradient)
+                found = multipliers.quotient(operator, record, base, gradient)
             case "maximum":
-                found = secant.maximum(operator, record, base, gradient)
+                found = multipliers.maximum(operator, record, base, gradient)
             case "softmax":
-                found = (secant.softmax(record, base, gradient),)
+                found = (multipliers.softmax(record, base, gradient),)
             case "norm" if not any(operator.depends[1:]):
-                value_or_none = secant.norm(record, base, gradient)
+                value_or_none = multipliers.norm(record, base, gradient)
                 if value_or_none is not None:
                     found = (value_or_none, *[None] * (len(operator.depends) - 1))
         if found is None:
@@ -154,7 +154,7 @@ def _activated(record: Record, x: Tensor) -> Tensor:
 
 
 def _ratio(change: Tensor, of: Tensor) -> Tensor:
-    still = of.abs() < secant.SMALL
+    still = of.abs() < multipliers.SMALL
     return torch.where(still, 0, change / torch.where(still, 1.0, of))
 
 

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from explainkit.engine.passes import Needs, traced
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
+from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import patch_grids
 from explainkit.methods.propagation.rules import (
@@ -21,8 +23,6 @@ from explainkit.methods.propagation.rules import (
     report,
     seeds_of,
 )
-from explainkit.passes import Needs, traced
-from explainkit.types import Attribution
 
 _SHIFTS = frozenset(
     {

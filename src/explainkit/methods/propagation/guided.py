@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
 from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import ACTIVATIONS
 from explainkit.graph.operators import kind_of
+from explainkit.interfaces import Attribution
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, walk
-from explainkit.passes import Needs
-from explainkit.types import Attribution
 
 
 @dataclass(frozen=True)

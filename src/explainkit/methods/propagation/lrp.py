@@ -6,8 +6,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
-from explainkit.methods.path.line import completeness_gap
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation.relevance import (
     KEEP,
     FirstRule,
@@ -16,8 +18,6 @@ from explainkit.methods.propagation.relevance import (
     relevance,
 )
 from explainkit.methods.propagation.rules import Uncovered, check_uncovered
-from explainkit.passes import Needs
-from explainkit.types import Attribution
 
 Preset = Literal[
     "epsilon", "gamma", "alpha_beta", "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.adapter import Adapter
+from explainkit.engine.model import Adapter
+from explainkit.engine.passes import traced
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import (
@@ -30,7 +31,6 @@ from explainkit.methods.propagation.rules import (
     report,
     seeds_of,
 )
-from explainkit.passes import traced
 
 LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
 FirstRule = Literal["flat", "w_square", "box", "same"]

@@ -5,10 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.passes import traced
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Coverage, Operator, Rules, propagate
 from explainkit.graph.tape import Trace
-from explainkit.passes import traced
 
 Uncovered = Literal["error", "gradient"]
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from explainkit.errors import RenderError
+from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.report.content import gather
 from explainkit.render.report.page import page
-from explainkit.storage import write_atomically
-from explainkit.types import Explanation, Reduce
+from explainkit.results.storage import write_atomically
 
 
 def report(

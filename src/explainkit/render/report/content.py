@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
+from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.figure import parameters
 from explainkit.render.heatmap import Scaling, over_pictures, picture, scale
-from explainkit.types import Explanation, Reduce
 
 SCALINGS = ("percentile:99", "percentile:97", "max", "cumulative:2")
 SIGNS = ("signed", "positive", "absolute")

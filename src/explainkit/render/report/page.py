@@ -14,7 +14,6 @@ from PIL import Image
 
 from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, colour, scale
-from explainkit.render.report.call import call
 from explainkit.render.report.content import (
     SCALINGS,
     Content,
@@ -27,7 +26,8 @@ from explainkit.render.report.content import (
     per_picture,
     scaling_titles,
 )
-from explainkit.render.report.pack import ROOM, Grid, Packed, data_uri, pack
+from explainkit.render.report.reproduce import call
+from explainkit.render.report.sheets import ROOM, Grid, Packed, data_uri, pack
 
 _FEW = 16
 """Pictures up to which the index needs no bar to scroll."""

@@ -53,7 +53,7 @@ def classes(
 
         explainkit run fer_hw3 classes --image me.jpg --json
     """
-    from explainkit.parameters import parse_params
+    from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.faces import CLASS_NAMES
     from explainkit_fer_hw3.study.ideals import find_ideals, ideals_figure

@@ -48,7 +48,7 @@ def compare(
 
         explainkit run fer_hw3 compare --history cnn/history.csv --history dnn/history.csv --json
     """
-    from explainkit.parameters import parse_params
+    from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.study.agreement import agreement
     from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure

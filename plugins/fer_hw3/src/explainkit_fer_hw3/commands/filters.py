@@ -11,7 +11,7 @@ from explainkit_fer_hw3.commands import options
 from explainkit_fer_hw3.commands.saliency import file_name
 
 if TYPE_CHECKING:
-    from explainkit.visualization import Visualization
+    from explainkit.results.visualization import Visualization
     from explainkit_fer_hw3.study.filters import Evidence
 
 PAGES = 12
@@ -97,9 +97,9 @@ def filters(
         explainkit run fer_hw3 filters --objective 'channel("7", 20) - channel("7", 3)' --json
     """
     import explainkit as ek
+    from explainkit.activation_maximization.quality import measure
+    from explainkit.cli.parameters import parse_params
     from explainkit.expressions import parse
-    from explainkit.maximize.quality import measure
-    from explainkit.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.study.filters import gather, parse_units, ranked
 

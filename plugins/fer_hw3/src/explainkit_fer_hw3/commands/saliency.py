@@ -13,7 +13,7 @@ from explainkit_fer_hw3.commands import options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from explainkit.types import Explanation, Method
+    from explainkit.interfaces import Explanation, Method
 
 
 def saliency(
@@ -127,13 +127,13 @@ def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Me
     """
     from dataclasses import fields
 
-    from explainkit import plugins
-    from explainkit.loading import load_method
-    from explainkit.parameters import parse_params
+    from explainkit.catalog import discovery
+    from explainkit.catalog.factories import load_method
+    from explainkit.cli.parameters import parse_params
 
     if len(names) < 2:
         return [load_method(name, **parse_params(name, texts)) for name in names]
-    registry = plugins.registry("methods")
+    registry = discovery.registry("methods")
     own = {name: {f.name for f in fields(registry.get(name)) if f.init} for name in names}  # type: ignore[arg-type]
     for text in texts:
         if not any(text.partition("=")[0] in known for known in own.values()):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from explainkit.types import DatasetSpec
+from explainkit.interfaces import DatasetSpec
 from explainkit_fer_hw3.data.dataset import FaceDataset as FaceDataset
 from explainkit_fer_hw3.data.drawn import load_drawn as load_drawn
 from explainkit_fer_hw3.data.fer2013 import (

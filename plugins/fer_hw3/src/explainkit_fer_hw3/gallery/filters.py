@@ -61,7 +61,7 @@ rows
 #
 # Alt: Four rows, one for each of four filters of the fifth convolution: its synthetic picture, then
 # the four patches of drawn faces that excite it most.
-from explainkit.maximize.exemplars import find_exemplars, receptive_fields
+from explainkit.activation_maximization.exemplars import find_exemplars, receptive_fields
 
 exemplars = find_exemplars(model, "13", real, k=4)
 windows = receptive_fields(model, "13", tuple(real.shape[1:]))

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from explainkit.batching import chunk_size
+from explainkit.activation_maximization.activations import Reading
+from explainkit.activation_maximization.exemplars import ReceptiveFields, receptive_fields
+from explainkit.engine.batching import chunk_size
 from explainkit.errors import DatasetError, ModelError
-from explainkit.guard import preserve_model, preserve_process
-from explainkit.maximize.exemplars import ReceptiveFields, receptive_fields
-from explainkit.maximize.reading import Reading
+from explainkit.isolation import preserve_model, preserve_process
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.parts import one_hot

@@ -6,16 +6,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import nn
 
-from explainkit.errors import TargetError
-from explainkit.expressions import channel, parse
-from explainkit.maximize.exemplars import (
+from explainkit.activation_maximization.exemplars import (
     Exemplars,
     ReceptiveFields,
     find_exemplars,
     receptive_fields,
 )
+from explainkit.errors import TargetError
+from explainkit.expressions import channel, parse
 from explainkit.render.unit import Bar, Bars, examples, unit_page
-from explainkit.visualization import Visualization
+from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset, load_drawn
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.detectors import Detectors, detect_parts

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.render.heatmap import picture
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
-from explainkit.visualization import Visualization
+from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.models import MEAN, STD
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explainkit.catalog.weights import ARCHITECTURE
 from explainkit.errors import ModelError, StorageError
-from explainkit.guard import preserve_process
+from explainkit.isolation import preserve_process
 from explainkit.progress import progress
-from explainkit.weights import ARCHITECTURE
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.types import Explanation
-from explainkit.visualization import Visualization
+from explainkit.interfaces import Explanation
+from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.scores import most_confused

@@ -1,0 +1,1 @@
+"""Activation maximization: images that a unit, a layer or a class responds to most."""

@@ -1,0 +1,172 @@
+"""What a caller of `maximize` asked for, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.activation_maximization.activations import Moments
+from explainkit.activation_maximization.problem import Statistics
+from explainkit.errors import InputError, TargetError
+from explainkit.expressions import Expression, parse
+from explainkit.interfaces import ModelSpec
+
+Objective = Expression | str | Sequence[Expression | str]
+
+
+MOST = 4096
+"""Pictures of a data set that are looked at."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Request:
+    """What a caller of `maximize` asked for, besides model and maximiser; its words are there."""
+
+    objective: Objective
+    shape: tuple[int, int, int] | None
+    seed: int
+    start: Tensor | None
+    starts: int
+    negative: bool
+    dataset: Tensor | None
+    frames: int
+    batch_size: int | None
+    as_is: bool
+
+    def __post_init__(self) -> None:
+        for name, least in (("starts", 1), ("frames", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: expected at least {least}, got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all pictures of one call share.
+
+    Attributes:
+        module: The caller's model.
+        shape: Channel, height, width.
+        class_names: In the order of the logits.
+        seed: Of all random draws.
+        starts: Tries per unit, of which the best is kept.
+        frames: How many pictures to keep on the way.
+        batch_size: Pictures at once, or None: chosen.
+        dtype: Of the model.
+        device: Of the model.
+        start: A picture ``[channel, height, width]`` to start from, or None.
+        low: Smallest valid value per channel ``[channel, 1, 1]``, or None.
+        high: Largest valid value per channel, or None.
+        statistics: Of a data set, or None.
+        pictures: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
+            ones, or None.
+        moments: What layers that an objective standardises say of that data set.
+    """
+
+    module: nn.Module
+    shape: tuple[int, int, int]
+    class_names: Sequence[str]
+    seed: int
+    starts: int
+    frames: int
+    batch_size: int | None
+    dtype: torch.dtype
+    device: torch.device
+    start: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    statistics: Statistics | None = None
+    pictures: Tensor | None = None
+    moments: Moments | None = None
+
+    def ready(
+        self, start: Tensor | None, pictures: Tensor | None, spec: ModelSpec | None
+    ) -> "Setting":
+        """With the pictures at hand, on the model's device; valid values where the spec says."""
+        like = torch.zeros((), device=self.device, dtype=self.precision)
+        few = None if pictures is None else pictures[:: -(-len(pictures) // MOST)]
+        low = high = None
+        if spec is not None:
+            mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
+            low, high = -mean / std, (1 - mean) / std
+        return replace(
+            self,
+            start=None if start is None else start.to(like),
+            low=low,
+            high=high,
+            statistics=None if few is None else Statistics.of(few),
+            pictures=few,
+        )
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the pictures: no less than single, whatever the model computes in."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+
+def as_objectives(objective: object) -> list[Expression]:
+    """Reads what `maximize` takes as an objective: an expression, its text, or a list of them.
+
+    Raises:
+        TargetError: It is none of these, or reads nothing of the model.
+    """
+    given = list(objective) if isinstance(objective, list | tuple) else [objective]
+    found = [parse(one) if isinstance(one, str) else one for one in given]
+    if not found:
+        raise TargetError("expected at least one objective, got an empty list")
+    for one in found:
+        if not isinstance(one, Expression):
+            raise TargetError(
+                "expected as objective an expression, its text, or a list of them, got "
+                f"{type(one).__name__}"
+            )
+        if not (one.layers or one.uses_logits):
+            raise TargetError(f"expected an objective that reads a layer or a logit, got {one}")
+    return found  # type: ignore[return-value]
+
+
+def check_shape(
+    shape: object, spec: ModelSpec | None, *examples: Tensor | None
+) -> tuple[int, int, int]:
+    """The size of the pictures: as given, or the model's, or that of a picture at hand.
+
+    Raises:
+        InputError: It can't be told, is no (channel, height, width), or contradicts a picture.
+    """
+    known = [tuple(example.shape[-3:]) for example in examples if example is not None]
+    if shape is None:
+        shape = spec.image_shape if spec else known[0] if known else None
+    if shape is None:
+        raise InputError("expected shape=(channel, height, width): this model doesn't say its own")
+    sizes = tuple(shape) if isinstance(shape, tuple | list | torch.Size) else ()
+    if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
+        raise InputError(f"expected shape=(channel, height, width), got {shape!r}")
+    for other in known:
+        if other != sizes:
+            raise InputError(f"expected pictures {list(sizes)}, as shape says, got {list(other)}")
+    return sizes
+
+
+def check_picture(name: str, picture: object, dims: int) -> Tensor | None:
+    """A caller's picture or pictures, detached; None stays None.
+
+    Raises:
+        InputError: It isn't a finite floating tensor of so many axes.
+    """
+    if picture is None:
+        return None
+    if (
+        isinstance(picture, Tensor)
+        and picture.dim() == dims + 1
+        and len(picture) == 1
+        and dims == 3
+    ):
+        picture = picture[0]
+    axes = "[channel, height, width]" if dims == 3 else "[n, channel, height, width]"
+    if not isinstance(picture, Tensor) or picture.dim() != dims or not picture.numel():
+        shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+        raise InputError(f"{name}: expected floating pictures {axes}, got {shape}")
+    if not picture.is_floating_point() or not bool(torch.isfinite(picture).all()):
+        raise InputError(f"{name}: expected finite floating pictures {axes} in model-input space")
+    return picture.detach()

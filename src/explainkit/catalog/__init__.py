@@ -1,0 +1,1 @@
+"""What exists: plugins are found, and a name becomes an object."""

@@ -1,0 +1,85 @@
+"""What the core itself brings: it is the plugin ``explainkit`` and uses the hooks of any other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from explainkit.catalog.hookspecs import hookimpl
+
+
+@hookimpl
+def explainkit_methods() -> Mapping[str, str]:
+    """The core's methods, by name so that torch is imported only when one is used."""
+    return {
+        "ablation_cam": "explainkit.methods.cam.ablation:AblationCAM",
+        "attention_rollout": "explainkit.methods.attention.rollout:AttentionRollout",
+        "attn_lrp": "explainkit.methods.attention.attn_lrp:AttnLRP",
+        "gradient_rollout": "explainkit.methods.attention.rollout:GradientRollout",
+        "guided_backprop": "explainkit.methods.propagation.guided:GuidedBackprop",
+        "deconvnet": "explainkit.methods.propagation.guided:Deconvnet",
+        "deeplift": "explainkit.methods.propagation.deeplift:DeepLift",
+        "deeplift_shap": "explainkit.methods.propagation.deeplift:DeepLiftShap",
+        "extremal_perturbation": "explainkit.methods.perturbation.optimal:ExtremalPerturbation",
+        "feature_ablation": "explainkit.methods.perturbation.ablation:FeatureAblation",
+        "eigencam": "explainkit.methods.cam.eigen:EigenCAM",
+        "eigengradcam": "explainkit.methods.cam.eigen:EigenGradCAM",
+        "elementwise_cam": "explainkit.methods.cam.gradient:ElementwiseCAM",
+        "finercam": "explainkit.methods.cam.finer:FinerCAM",
+        "gradcam": "explainkit.methods.cam.gradient:GradCAM",
+        "gradcam_plus_plus": "explainkit.methods.cam.gradient:GradCAMPlusPlus",
+        "guided_gradcam": "explainkit.methods.cam.guided:GuidedGradCAM",
+        "hirescam": "explainkit.methods.cam.gradient:HiResCAM",
+        "kpca_cam": "explainkit.methods.cam.eigen:KPCACAM",
+        "layercam": "explainkit.methods.cam.gradient:LayerCAM",
+        "recipro_cam": "explainkit.methods.cam.recipro:ReciproCAM",
+        "score_cam": "explainkit.methods.cam.score:ScoreCAM",
+        "shapleycam": "explainkit.methods.cam.shapley:ShapleyCAM",
+        "xgradcam": "explainkit.methods.cam.gradient:XGradCAM",
+        "blur_ig": "explainkit.methods.path.blur:BlurIG",
+        "expected_gradients": "explainkit.methods.path.expected:ExpectedGradients",
+        "gradient_shap": "explainkit.methods.path.expected:ExpectedGradients",
+        "guided_ig": "explainkit.methods.path.guided:GuidedIG",
+        "idgi": "explainkit.methods.path.idgi:IDGI",
+        "hsic": "explainkit.methods.perturbation.sensitivity:Hsic",
+        "input_x_gradient": "explainkit.methods.gradient:InputXGradient",
+        "integrated_gradients": "explainkit.methods.path.integrated:IntegratedGradients",
+        "kernel_shap": "explainkit.methods.perturbation.shapley:KernelShap",
+        "legrad": "explainkit.methods.attention.legrad:LeGrad",
+        "libragrad": "explainkit.methods.attention.libragrad:LibraGrad",
+        "lime": "explainkit.methods.perturbation.lime:Lime",
+        "meaningful_perturbation": "explainkit.methods.perturbation.optimal:MeaningfulPerturbation",
+        "occlusion": "explainkit.methods.perturbation.occlusion:Occlusion",
+        "partition_shap": "explainkit.methods.perturbation.partition:PartitionShap",
+        "rise": "explainkit.methods.perturbation.rise:Rise",
+        "lrp": "explainkit.methods.propagation.lrp:LRP",
+        "excitation_backprop": "explainkit.methods.propagation.lrp:ExcitationBackprop",
+        "deep_taylor": "explainkit.methods.propagation.lrp:DeepTaylor",
+        "full_gradient": "explainkit.methods.propagation.full_gradient:FullGradient",
+        "conductance": "explainkit.methods.path.conductance:Conductance",
+        "internal_influence": "explainkit.methods.path.conductance:InternalInfluence",
+        "saliency": "explainkit.methods.gradient:Saliency",
+        "shapley_sampling": "explainkit.methods.perturbation.shapley:ShapleySampling",
+        "smoothgrad": "explainkit.methods.gradient:SmoothGrad",
+        "smoothgrad_squared": "explainkit.methods.gradient:SmoothGradSquared",
+        "sobol": "explainkit.methods.perturbation.sensitivity:Sobol",
+        "vargrad": "explainkit.methods.gradient:VarGrad",
+        "xrai": "explainkit.methods.path.xrai:XRAI",
+    }
+
+
+@hookimpl
+def explainkit_maximizers() -> Mapping[str, str]:
+    """The core's ways to maximise an activation."""
+    return {
+        "cppn": "explainkit.activation_maximization.optimize:CPPN",
+        "fourier": "explainkit.activation_maximization.optimize:Fourier",
+        "maco": "explainkit.activation_maximization.optimize:MACO",
+        "pixel": "explainkit.activation_maximization.optimize:Pixel",
+        "pyramid": "explainkit.activation_maximization.optimize:LaplacianPyramid",
+        "study": "explainkit.activation_maximization.optimize:Study",
+    }
+
+
+@hookimpl
+def explainkit_gallery() -> Path:
+    """The core's own gallery pages."""
+    return Path(__file__).parents[1] / "gallery/pages"

@@ -1,0 +1,315 @@
+"""Discovery: every plugin is loaded in its own guard, so that a broken one takes nobody along.
+
+pluggy's own loader stops at the first entry point that fails and skips a duplicate name in
+silence; here each one is loaded, validated and asked alone, and a report says how it went.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+import explainkit
+from explainkit.catalog import builtin, hookspecs
+from explainkit.catalog.hookspecs import PROJECT
+from explainkit.catalog.registry import Registry, foreign_code, line
+from explainkit.errors import PluginError, UnknownNameError
+
+KINDS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "dataset",
+    "maximizers": "maximizer",
+}
+"""Kinds of things a plugin can offer, with their singular: hook ``explainkit_<kind>``."""
+
+CLASSES = {"explainkit_methods", "explainkit_maximizers"}
+"""Hooks whose objects are classes, made with the caller's parameters."""
+
+CORE = "explainkit"
+"""The core's own plugin id."""
+
+DISTRIBUTION = "explainkit-vision"
+
+SLOW = 1.0
+"""Seconds after which loading a plugin is reported as slow."""
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """How one plugin fared.
+
+    Attributes:
+        name: Its id: the entry point's name.
+        distribution: The package it came with.
+        version: That package's version.
+        hooks: The hooks it implements.
+        status: ``"ok"``, ``"slow"`` (it works) or ``"broken"`` (something of it was skipped).
+        error: What is wrong, in one line.
+        seconds: What loading it took.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...] = ()
+    status: str = "ok"
+    error: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.distribution} {self.version})"
+
+
+class Plugins:
+    """All plugins of a process: what they are, how they fared, and what they offer."""
+
+    def __init__(
+        self, found: Iterable[EntryPoint] | None = None, strict: bool | None = None
+    ) -> None:
+        """Finds plugins by their metadata; none is imported yet.
+
+        Args:
+            found: Entry points; by default those of the installed packages.
+            strict: Make any broken plugin an error; by default what ``EXPLAINKIT_STRICT`` says.
+        """
+        points = entry_points(group=PROJECT) if found is None else found
+        self.strict = os.environ.get("EXPLAINKIT_STRICT") == "1" if strict is None else strict
+        self._points: dict[str, EntryPoint] = {}
+        self._reports: dict[str, PluginReport] = {
+            CORE: PluginReport(CORE, DISTRIBUTION, explainkit.__version__)
+        }
+        self._duplicates: list[PluginReport] = []
+        self._offers: dict[str, dict[str, Any]] = {}
+        self._registries: dict[str, Registry] = {}
+        for point in sorted(points, key=lambda p: (p.name, _distribution(p)[0])):
+            report = PluginReport(point.name, *_distribution(point))
+            if point.name in self._reports:
+                first = self._reports[point.name]
+                self._duplicates.append(
+                    replace(
+                        report,
+                        status="broken",
+                        error=f"skipped: {first.distribution} has the plugin id {point.name!r} too",
+                    )
+                )
+                continue
+            self._points[point.name] = point
+            self._reports[point.name] = report
+
+    def names(self) -> list[str]:
+        """Ids of all plugins but the core, from metadata alone."""
+        return sorted(self._points)
+
+    def reports(self) -> list[PluginReport]:
+        """How every plugin fared; loads them all."""
+        for name in (CORE, *self.names()):
+            self._load(name)
+        return [self._reports[name] for name in (CORE, *self.names())] + self._duplicates
+
+    def broken(self) -> list[PluginReport]:
+        """Reports of the plugins loaded so far that don't work as they should."""
+        known = [*self._reports.values(), *self._duplicates]
+        return [report for report in known if report.status == "broken"]
+
+    def registry(self, kind: str) -> Registry:
+        """The registry of a kind, filled by every plugin that works.
+
+        Raises:
+            PluginError: A plugin is broken and strictness was asked for.
+        """
+        if kind not in self._registries:
+            registry = Registry(KINDS[kind], self._described, self._reason)
+            for name in (CORE, *self.names()):
+                for short, value in self._load(name).get(f"{PROJECT}_{kind}", {}).items():
+                    registry.add(name, short, value)
+            self._registries[kind] = registry
+        self._check_strictly()
+        return self._registries[kind]
+
+    def offer(self, name: str, hook: str) -> Any:
+        """What one plugin's hook returned; here a broken plugin is an error.
+
+        Raises:
+            UnknownNameError: No such plugin.
+            PluginError: It did not load, or doesn't implement the hook.
+        """
+        if name not in self._reports:
+            known = ", ".join(self.names()) or "none"
+            raise UnknownNameError(f"no plugin is named {name!r}; installed: {known}")
+        offers = self._load(name)
+        self._check_strictly()
+        report = self._reports[name]
+        if hook in offers:
+            return offers[hook]
+        reason = report.error or f"it has no {hook.removeprefix(PROJECT + '_')}"
+        raise PluginError(f"plugin {report} can't be used: {reason}")
+
+    def version_of(self, name: str) -> str:
+        """Distribution and version of a plugin, for the record."""
+        report = self._reports[name]
+        return f"{report.distribution} {report.version}"
+
+    def package_of(self, name: str) -> str:
+        """The top-level package or module that a plugin is in."""
+        return CORE if name == CORE else self._points[name].module.partition(".")[0]
+
+    def _reason(self, name: str) -> str:
+        report = self._reports.get(name)
+        return f"{report} is broken: {report.error}" if report and report.status == "broken" else ""
+
+    def _described(self, name: str) -> str:
+        return str(self._reports[name])
+
+    def _load(self, name: str) -> dict[str, Any]:
+        """Loads one plugin if that hasn't been tried, and gives what its hooks returned."""
+        if name not in self._offers:
+            start = time.perf_counter()
+            self._offers[name], hooks, errors = self._try(name)
+            seconds = time.perf_counter() - start
+            slow = seconds > SLOW and not errors
+            self._reports[name] = replace(
+                self._reports[name],
+                hooks=tuple(hooks),
+                status="broken" if errors else "slow" if slow else "ok",
+                error="; ".join(errors) or (f"took {seconds:.1f} s to load" if slow else ""),
+                seconds=seconds,
+            )
+        return self._offers[name]
+
+    def _check_strictly(self) -> None:
+        """Under strictness, any broken plugin is an error, at every call.
+
+        Raises:
+            PluginError: One is broken.
+        """
+        if self.strict and (broken := self.broken()):
+            raise PluginError(f"plugin {broken[0]} is broken: {broken[0].error}")
+
+    def _try(self, name: str) -> tuple[dict[str, Any], list[str], list[str]]:
+        """What a plugin's hooks return, which it has, and what is wrong with it."""
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        if not name.replace("-", "_").isidentifier():
+            return {}, [], [f"its id {name!r} is not an identifier"]
+        # before the import, which may need what only the other version has
+        if name != CORE and (mismatch := _built_for_another_version(self._points[name])):
+            return {}, [], [mismatch]
+        try:
+            with foreign_code():
+                module = builtin if name == CORE else self._points[name].load()
+            manager.register(module, name)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            reason = " ".join(str(error).split())
+            return {}, [], [f"built for another version of explainkit: {reason}"]
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return {}, [], [line(error)]
+        offers, errors = {}, []
+        callers = manager.get_hookcallers(module) or []
+        for caller in sorted(callers, key=lambda c: c.name):
+            for implementation in caller.get_hookimpls():
+                try:
+                    with foreign_code():
+                        result = implementation.function()
+                        if isinstance(result, Mapping):
+                            result = dict(result)  # iterating is the plugin's code too
+                        problem = _problem(caller.name, result)
+                except (Exception, SystemExit) as error:  # noqa: BLE001
+                    errors.append(f"{caller.name} raises {line(error)}")
+                    continue
+                if problem:
+                    errors.append(f"{caller.name} returns {problem}")
+                else:
+                    offers[caller.name] = result
+        return offers, sorted(caller.name for caller in callers), errors
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    if point.dist is None:
+        return "unknown distribution", "?"
+    return str(point.dist.name), str(point.dist.version)
+
+
+def _built_for_another_version(point: EntryPoint) -> str | None:
+    """Why a plugin's own requirement excludes this explainkit, if it does."""
+    for text in (point.dist.requires or []) if point.dist else []:
+        try:
+            needed = Requirement(text)
+        except InvalidRequirement:
+            continue
+        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        if (
+            applies
+            and canonicalize_name(needed.name) == DISTRIBUTION
+            and not needed.specifier.contains(explainkit.__version__, prereleases=True)
+        ):
+            return (
+                f"built for another version of explainkit: it needs {text}, "
+                f"this is {explainkit.__version__}"
+            )
+    return None
+
+
+def _problem(hook: str, result: object) -> str | None:
+    """What is wrong with a hook's return value, if anything."""
+    if hook == f"{PROJECT}_commands":
+        # by name: importing typer only to compare would make every start slower
+        if isinstance(result, str) or "Typer" in {base.__name__ for base in type(result).__mro__}:
+            return None
+        return f"{type(result).__name__}, not a typer.Typer or 'module:attribute'"
+    if hook == f"{PROJECT}_gallery":
+        if not isinstance(result, Path):
+            return f"{type(result).__name__}, not a pathlib.Path"
+        return None if result.is_dir() else f"{result}, which is no folder"
+    if not isinstance(result, Mapping):
+        return f"{type(result).__name__}, not a mapping of names"
+    for name, value in result.items():
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            return f"the name {name!r}, which is not an identifier"
+        if isinstance(value, str):
+            if ":" not in value:
+                return f"{value!r} for {name!r}, not 'module:attribute'"
+        elif not hasattr(value, "__dataclass_fields__") or (
+            hook in CLASSES and not isinstance(value, type)
+        ):
+            return f"{type(value).__name__} for {name!r}, not 'module:attribute' or a dataclass"
+    return None
+
+
+@cache
+def default() -> Plugins:
+    """The plugins of this process."""
+    return Plugins()
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind (`KINDS`) with what is installed in this process."""
+    return default().registry(kind)
+
+
+def described(kind: str) -> dict[str, str]:
+    """Everything of a kind: qualified name to what it is, in one line."""
+    return {name: _described(kind, name) for name in registry(kind).names()}
+
+
+def _described(kind: str, name: str) -> str:
+    try:
+        return summary(registry(kind).get(name))
+    except PluginError as error:
+        return f"can't be loaded: {line(error.__cause__ or error)}"
+
+
+def summary(value: object) -> str:
+    """What something is, in one line: a class's docstring, or a specification's own words."""
+    if isinstance(value, type):
+        return (value.__doc__ or "").strip().partition("\n")[0]
+    return str(getattr(value, "summary", ""))

@@ -1,0 +1,55 @@
+"""What a plugin may say: the hook specifications and the two pluggy markers.
+
+Hooks take no arguments and return a mapping of short name to an object or to a
+``"module:attribute"`` string, which is resolved on first use: naming things by string keeps
+torch out of ``explainkit --help``.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import typer
+
+    from explainkit.activation_maximization.problem import Maximizer
+    from explainkit.interfaces import DatasetSpec, Method, ModelSpec
+
+PROJECT = "explainkit"
+"""The pluggy project name and the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def explainkit_methods() -> "Mapping[str, type[Method] | str]":  # type: ignore[empty-body]
+    """Saliency methods, e.g. ``{"my_method": "my_package:MyMethod"}``."""
+
+
+@hookspec
+def explainkit_maximizers() -> "Mapping[str, type[Maximizer] | str]":  # type: ignore[empty-body]
+    """Ways to maximise an activation, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
+
+
+@hookspec
+def explainkit_models() -> "Mapping[str, ModelSpec | str]":  # type: ignore[empty-body]
+    """Models with their weights, e.g. ``{"cnn": "my_package.models:CNN"}``."""
+
+
+@hookspec
+def explainkit_datasets() -> "Mapping[str, DatasetSpec | str]":  # type: ignore[empty-body]
+    """Data sets, e.g. ``{"faces": "my_package.data:FACES"}``."""
+
+
+@hookspec
+def explainkit_commands() -> "typer.Typer | str":  # type: ignore[empty-body]
+    """A Typer app, mounted at ``explainkit run <plugin>``, e.g. ``"my_package.commands:app"``."""
+
+
+@hookspec
+def explainkit_gallery() -> "Path":  # type: ignore[empty-body]
+    """A folder of gallery scripts, e.g. ``Path(__file__).parent / "gallery"``."""

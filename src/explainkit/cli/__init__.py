@@ -1,0 +1,3 @@
+"""What people type."""
+
+from explainkit.cli.app import main as main

@@ -1,0 +1,168 @@
+"""``explainkit doctor``: what is installed here, and what of it doesn't fit."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
+from pathlib import Path
+from typing import Literal
+
+import explainkit
+from explainkit.catalog import discovery
+from explainkit.catalog.registry import line
+
+IMPORT_SECONDS = 120
+"""After this long an import that is tried counts as one that never ends."""
+
+Status = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact about this installation.
+
+    Attributes:
+        name: What was looked at.
+        status: Whether it is as it should be.
+        found: What was found.
+        remedy: What to do, if anything.
+    """
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Check]:
+    """Looks at versions, devices, plugins and packages that are known not to fit."""
+    return [
+        *_versions(),
+        *_torch(),
+        *_torchvision(),
+        *_foreign_distribution(),
+        *_plugins(),
+        *_writable(),
+    ]
+
+
+def _versions() -> Iterator[Check]:
+    yield Check(
+        "explainkit", "ok", f"{explainkit.__version__} at {Path(explainkit.__file__).parent}"
+    )
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001
+        yield Check(
+            "torch",
+            "problem",
+            f"can't be imported: {line(error)}",
+            "reinstall torch 2.10 or newer",
+        )
+        return
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    old = (major, minor) < (2, 10)
+    yield Check(
+        "torch",
+        "problem" if old else "ok",
+        torch.__version__,
+        "install torch 2.10 or newer" if old else "",
+    )
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    yield Check("devices", "ok", ", ".join(devices))
+
+
+def _torchvision() -> Iterator[Check]:
+    """A torchvision of another build fails at import, which takes models and peers along."""
+    try:
+        installed = version("torchvision")
+    except PackageNotFoundError:
+        return
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import torchvision"],
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"its import takes more than {IMPORT_SECONDS} s"
+    else:
+        if tried.returncode == 0:
+            yield Check("torchvision", "ok", installed)
+            return
+        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+    yield Check(
+        "torchvision",
+        "warning",
+        f"{installed} does not fit torch {_version('torch')}: {reason}",
+        "explainkit does not need it; for models that do, install the torchvision that was built "
+        "for this torch, from the same index",
+    )
+
+
+def _foreign_distribution() -> Iterator[Check]:
+    """Another project owns the distribution name ``explainkit`` and the same import name."""
+    try:
+        foreign = distribution("explainkit")
+    except PackageNotFoundError:
+        owners = packages_distributions().get("explainkit", [])
+        if discovery.DISTRIBUTION not in owners and owners:
+            yield Check(
+                "import name", "problem", f"explainkit belongs to {', '.join(owners)}", _REINSTALL
+            )
+        return
+    yield Check(
+        "distribution 'explainkit'",
+        "problem",
+        f"another project of that name is installed, version {foreign.version}; it has the same "
+        "import name and command",
+        _REINSTALL,
+    )
+
+
+_REINSTALL = (
+    "pip uninstall explainkit, then pip install --force-reinstall --no-deps explainkit-vision"
+)
+
+
+def _plugins() -> Iterator[Check]:
+    for report in discovery.default().reports():
+        status: Status = "problem" if report.status == "broken" else "ok"
+        if report.status == "slow":
+            status = "warning"
+        yield Check(
+            f"plugin {report.name}",
+            status,
+            f"{report.distribution} {report.version}"
+            + (f": {report.error}" if report.error else ""),
+            "update or uninstall it" if status == "problem" else "",
+        )
+
+
+def _writable() -> Iterator[Check]:
+    here = Path.cwd()
+    ok = os.access(here, os.W_OK)
+    yield Check(
+        "working folder",
+        "ok" if ok else "warning",
+        f"{here} {'can' if ok else 'can not'} be written",
+        "" if ok else "use --out",
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"

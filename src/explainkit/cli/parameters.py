@@ -1,0 +1,110 @@
+"""Hyper-parameters as text: ``steps=20`` on the command line becomes a typed value."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from explainkit.catalog import discovery
+from explainkit.errors import MethodError
+from explainkit.interfaces import Method
+
+
+def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
+    """Reads ``name=value`` texts by the types of a method's or a maximiser's fields.
+
+    A field that holds a method takes a method's name.
+
+    Args:
+        name: A registered name.
+        texts: One text per parameter.
+        kind: ``methods`` or ``maximizers``.
+
+    Raises:
+        UnknownNameError: Nothing of that name.
+        MethodError: No such field, or a value that doesn't fit its type.
+
+    Examples:
+        >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
+        {'steps': 20, 'tolerance': 0.01}
+        >>> parse_params("fourier", ["decay=1.5", "jitter=none"], "maximizers")
+        {'decay': 1.5, 'jitter': None}
+    """
+    made: Any = discovery.registry(kind).get(name)
+    hints = typing.get_type_hints(made)
+    fields = [field.name for field in dataclasses.fields(made) if field.name != "seed"]
+    found = {}
+    for text in texts:
+        field, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise MethodError(f"expected a parameter as name=value, got {text!r}")
+        if field not in fields:
+            near = difflib.get_close_matches(field, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(fields) or "no parameters"
+            raise MethodError(f"{name} takes {known}, got {field!r}{hint}")
+        try:
+            found[field] = _parse(hints[field], value)
+        except ValueError:
+            wanted = " or ".join(_words(hints[field]))
+            raise MethodError(f"{field}: expected {wanted}, got {value!r}") from None
+    return found
+
+
+def _parse(hint: Any, text: str) -> Any:
+    """The text as the first of the hint's types that it fits.
+
+    Raises:
+        ValueError: It fits none.
+    """
+    if typing.get_origin(hint) is typing.Literal:
+        if text in typing.get_args(hint):
+            return text
+        raise ValueError(text)
+    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
+        for one in typing.get_args(hint):
+            try:
+                return _parse(one, text)
+            except ValueError:
+                continue
+        raise ValueError(text)
+    if typing.get_origin(hint) is tuple:
+        kinds, parts = typing.get_args(hint), text.split(",")
+        if len(kinds) != len(parts):
+            raise ValueError(text)
+        return tuple(map(_parse, kinds, parts))
+    if hint is types.NoneType:
+        if text.lower() == "none":
+            return None
+        raise ValueError(text)
+    if hint is bool:
+        choices = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() in choices:
+            return choices[text.lower()]
+        raise ValueError(text)
+    if hint in {int, float}:
+        return hint(text)
+    if hint in {str, Method}:
+        return text
+    raise ValueError(text)
+
+
+def _words(hint: Any) -> list[str]:
+    """What a hint accepts as text, in words."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
+        return [word for one in typing.get_args(hint) for word in _words(one)]
+    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
+        words = [word for one in typing.get_args(hint) for word in _words(one)]
+        return [", ".join(words)]
+    named = {
+        int: "a whole number", float: "a number", bool: "true or false", str: "text",
+        Method: "a method's name", types.NoneType: "none", Tensor: "",
+    }  # fmt: skip
+    word = named.get(hint, "")
+    return [word] if word else []

@@ -1,0 +1,164 @@
+"""``explainkit new-plugin``: writes a working plugin with its test."""
+
+import keyword
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import explainkit
+from explainkit.catalog import discovery
+from explainkit.errors import PluginError
+
+_PYPROJECT = """\
+[build-system]
+requires = ["hatchling>=1.27"]
+build-backend = "hatchling.build"
+
+[project]
+name = "explainkit-{dashed}"
+version = "0.1.0"
+description = "A saliency method for explainkit"
+requires-python = ">=3.11"
+dependencies = ["explainkit-vision>={version},<{next_version}"]
+
+[project.optional-dependencies]
+test = ["pytest"]
+
+[project.entry-points.explainkit]
+{name} = "explainkit_{name}"
+
+[tool.hatch.build.targets.wheel]
+packages = ["src/explainkit_{name}"]
+"""
+
+_MODULE = '''\
+"""A saliency method for explainkit."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from explainkit import hookimpl
+
+
+@dataclass(frozen=True)
+class {class_name}:
+    """Gradient times the deviation of each pixel from the picture's mean.
+
+    ``a = (x − mean(x)) · ∂S_c(x) / ∂x``. Replace this with your own method: write its formula
+    here, its hyper-parameters as fields, its paper under References.
+
+    Attributes:
+        power: Exponent on the deviation's size; 1 leaves it as it is.
+    """
+
+    power: float = 1.0
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        """Returns a map ``[batch, channel, height, width]``, signed, not normalised."""
+        score = model(inputs).gather(1, target[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, inputs)
+        deviation = inputs - inputs.mean((2, 3), keepdim=True)
+        return gradient * deviation.sign() * deviation.abs() ** self.power
+
+
+@hookimpl
+def explainkit_methods() -> dict[str, type]:
+    """What this plugin offers: ``explainkit.explain(..., method="{name}")``."""
+    return {{"{name}": {class_name}}}
+'''
+
+_TEST = '''\
+"""The method keeps explainkit's promises, and its closed form on a linear model."""
+
+import explainkit as ek
+import torch
+from explainkit.testing import check_method
+from torch import nn
+
+from explainkit_{name} import {class_name}
+
+
+def test_the_host_promises():
+    check_method({class_name}())
+
+
+def test_on_a_linear_model_it_is_the_weight_times_the_deviation():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    images = torch.rand(2, 1, 3, 4)
+    found = ek.explain(model, images, 1, {class_name}()).attribution
+    weight = model[1].weight[1].detach().reshape(1, 1, 3, 4)
+    expected = weight * (images - images.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(found, expected)
+'''
+
+_README = """\
+# explainkit-{dashed}
+
+A saliency method for explainkit.
+
+```sh
+pip install -e '.[test]'
+python -m pytest
+explainkit describe {name}
+```
+"""
+
+
+def new_plugin(name: str, parent: Path) -> Path:
+    """Writes a package with one method, its entry point and its test.
+
+    Args:
+        name: The plugin's id, which is also the name of its method.
+        parent: The folder in which its own folder, ``explainkit-NAME``, is made.
+
+    Returns:
+        The new folder. It appears whole or not at all.
+
+    Raises:
+        PluginError: A name that can't be one, or a folder that is in the way.
+    """
+    name = name.replace("-", "_")
+    taken = {"vision", discovery.CORE, *discovery.default().names()}
+    sound = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
+    if not sound or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
+        raise PluginError(
+            f"expected a name of lower-case letters, digits and underscores that begins with a "
+            f"letter, such as my_method, that no installed plugin has, got {name!r}"
+        )
+    dashed = name.strip("_").replace("_", "-")
+    folder = parent / f"explainkit-{dashed}"
+    if folder.exists():
+        raise PluginError(f"expected no folder {folder} yet: choose another name or --path")
+    major, minor, *_ = explainkit.__version__.split(".")
+    words = {
+        "name": name,
+        "dashed": dashed,
+        "class_name": "".join(part.capitalize() for part in name.split("_")),
+        "version": f"{major}.{minor}",
+        "next_version": f"{major}.{int(minor) + 1}",
+    }
+    texts = {
+        "pyproject.toml": _PYPROJECT,
+        "README.md": _README,
+        f"src/explainkit_{name}/__init__.py": _MODULE,
+        f"tests/test_{name}.py": _TEST,
+    }
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".explainkit-", dir=parent))
+        try:
+            for path, text in texts.items():
+                file = draft / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text.format(**words), encoding="utf-8")
+            (draft / f"src/explainkit_{name}/py.typed").touch()
+            draft.chmod(0o755)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise PluginError(f"can't write {folder}: {error.strerror or error}") from error
+    return folder

@@ -1,0 +1,164 @@
+"""What a method gave for some images: checked, joined, and read for what its reader must know."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
+
+SATURATED = 1e-4
+"""An output this close to 0 or 1 hardly has a gradient left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method gave for some images, checked.
+
+    Attributes:
+        values: The map ``[batch, channel or 1, height, width]``.
+        target: int64 ``[batch]``.
+        score: ``[batch]``.
+        logits: ``[batch, classes]``.
+        diagnostics: What the method reports.
+        warnings: The method's own remarks.
+    """
+
+    values: Tensor
+    target: Tensor
+    score: Tensor
+    logits: Tensor
+    diagnostics: dict[str, Any]
+    warnings: list[str]
+
+    def remarks(self, module: nn.Module) -> list[str]:
+        """What a reader of the maps must know, each with its remedy."""
+        return [*self.warnings, *self._saturation(module), *self._flatness()]
+
+    def _saturation(self, module: nn.Module) -> Iterator[str]:
+        logits, score = self.logits.float(), self.score.float()
+        if not ((logits >= 0) & (logits <= 1)).all():
+            return
+        last = [m for m in module.modules() if isinstance(m, nn.Sigmoid | nn.Softmax)]
+        layer = f"the final {type(last[-1]).__name__}" if last else "the final softmax or sigmoid"
+        sums_to_one = logits.shape[1] > 1 and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+        # a rectifier's exact zero is no saturation, a squashed output's is
+        low = (score < SATURATED) & ((score > 0) | bool(last) | sums_to_one)
+        saturated = int((low | (score > 1 - SATURATED)).sum())
+        if saturated:
+            yield (
+                f"the target's output is saturated in {saturated} of {len(score)} images, so its "
+                f"gradient all but vanishes: explain the model without {layer}, on its "
+                "pre-activation"
+            )
+        elif sums_to_one:
+            yield (
+                f"the model returns probabilities: explain it without {layer}, on its logits, "
+                "since a probability also moves with the other classes"
+            )
+
+    def _flatness(self) -> Iterator[str]:
+        flat = self.values.flatten(1)
+        zero = ~(flat != 0).any(1)
+        constant = (flat == flat[:, :1]).all(1) & ~zero
+        if zero.any():
+            yield (
+                f"the map is zero everywhere in {listed(zero)}: the score does not change with "
+                "these images (a saturated output, dead units, or a baseline equal to the image); "
+                "try another target, or integrated_gradients with another baseline"
+            )
+        if constant.any() and flat.shape[1] > 1:
+            yield (
+                f"the map is the same everywhere in {listed(constant)}: it shows no place; try a "
+                "method of finer resolution or an earlier layer"
+            )
+
+
+def listed(flags: Tensor) -> str:
+    """Which images, in words."""
+    found = flags.nonzero().flatten().tolist()
+    shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+    return f"image{'s' if len(found) > 1 else ''} {shown}"
+
+
+def outcome_of(
+    result: Tensor | Attribution,
+    inputs: Tensor,
+    targets: Tensor,
+    scores: Tensor,
+    logits: Tensor,
+    count: int,
+) -> Outcome:
+    """What a method gave for a chunk, checked, without the padding."""
+    attribution = result if isinstance(result, Attribution) else Attribution(result)
+    diagnostics = dict(attribution.diagnostics)
+    if attribution.standard_error is not None:
+        diagnostics["standard_error"] = attribution.standard_error
+    if attribution.partial:
+        diagnostics["partial"] = True
+    return Outcome(
+        values=_checked(attribution.values, inputs, diagnostics.get("at"))[:count],
+        target=targets[:count],
+        score=scores.detach().gather(1, targets[:, None])[:count, 0],
+        logits=logits.detach()[:count],
+        warnings=list(diagnostics.pop("warnings", [])),
+        diagnostics={
+            name: value.detach()[:count] if isinstance(value, Tensor) else value
+            for name, value in diagnostics.items()
+        },
+    )
+
+
+def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
+    """A method's map, detached, in the dtype of the inputs.
+
+    Args:
+        values: What the method gave.
+        inputs: ``[batch, channel, height, width]``.
+        at: The layer that the map is of, where it is not of the image.
+
+    Raises:
+        MethodError: It is not a finite map of the inputs.
+    """
+    batch, channels, height, width = inputs.shape
+    wanted = f"[{batch}, 1 or {channels}, {height}, {width}]"
+    if not isinstance(values, Tensor):
+        raise MethodError(f"expected from the method a map {wanted}, got {type(values).__name__}")
+    shapes = {(batch, channels, height, width), (batch, 1, height, width)}
+    if values.shape not in shapes and (at is None or len(values) != batch):
+        raise MethodError(f"expected from the method a map {wanted}, got {list(values.shape)}")
+    if values.device != inputs.device:
+        raise MethodError(f"expected from the method a map on {inputs.device}, got {values.device}")
+    wrong = ~torch.isfinite(values)
+    if wrong.any():
+        raise MethodError(
+            f"expected a finite map, got {int(wrong.sum())} values that are NaN or infinite in "
+            f"{listed(wrong.flatten(1).any(1))}: a gradient overflows in this dtype, or the model "
+            "divides by zero or takes a root of zero there; try float64"
+        )
+    return values.detach().to(inputs.dtype)
+
+
+def joined(parts: list[Outcome]) -> Outcome:
+    """The outcomes of consecutive chunks as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> Any:
+        values = [part.diagnostics.get(name) for part in parts]
+        if all(isinstance(value, Tensor) for value in values):
+            return torch.cat(values)  # type: ignore[arg-type]
+        return values[0] if all(value == values[0] for value in values) else values
+
+    names = dict.fromkeys(name for part in parts for name in part.diagnostics)
+    return Outcome(
+        values=torch.cat([part.values for part in parts]),
+        target=torch.cat([part.target for part in parts]),
+        score=torch.cat([part.score for part in parts]),
+        logits=torch.cat([part.logits for part in parts]),
+        diagnostics={name: join(name) for name in names},
+        warnings=list(dict.fromkeys(remark for part in parts for remark in part.warnings)),
+    )

@@ -1,0 +1,96 @@
+"""What may be explained: images that fit the model, and targets that can be read."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import InputError, ModelError, TargetError
+from explainkit.expressions import parse
+from explainkit.interfaces import ModelSpec, Target
+
+
+def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
+    """Refuses what a model can't be asked about.
+
+    Raises:
+        InputError: One line that says what was expected, what came, and what to do.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
+        )
+    if not isinstance(inputs, Tensor):
+        raise InputError(
+            f"expected a torch.Tensor [batch, channel, height, width], got "
+            f"{type(inputs).__name__}: torch.as_tensor makes one"
+        )
+    shape = list(inputs.shape)
+    if inputs.dim() != 4:
+        hint = "; inputs[None] adds the batch axis" if inputs.dim() == 3 else ""
+        raise InputError(f"expected images [batch, channel, height, width], got {shape}{hint}")
+    if not inputs.numel():
+        raise InputError(f"expected at least one image with at least one pixel, got {shape}")
+    if not inputs.is_floating_point():
+        raise InputError(
+            f"expected floating images, got {str(inputs.dtype).removeprefix('torch.')}: convert "
+            "and normalise them as the model was trained, e.g. (inputs.float() / 255 - mean) / std"
+        )
+    if spec and tuple(shape[1:]) != spec.image_shape:
+        raise InputError(
+            f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
+            f"got {shape}"
+        )
+    first = next(
+        (p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), None
+    )
+    if first is not None and first.device != inputs.device:
+        raise InputError(
+            f"expected inputs on the model's device {first.device}, got {inputs.device}: "
+            f"inputs.to({str(first.device)!r})"
+        )
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if len(dtypes) == 1 and inputs.dtype not in dtypes and not torch.is_autocast_enabled():
+        (dtype,) = dtypes
+        raise InputError(
+            f"expected inputs in the model's dtype {dtype}, got {inputs.dtype}: inputs.to({dtype})"
+        )
+    if inputs.device.type == "meta":
+        raise InputError("expected images with values, got a tensor on the meta device")
+    wrong = ~torch.isfinite(inputs)
+    if wrong.any():
+        image, channel, row, column = wrong.nonzero()[0].tolist()
+        raise InputError(
+            f"expected finite pixels, got {int(wrong.sum())} that are NaN or infinite (first in "
+            f"image {image}, channel {channel}, row {row}, column {column}): "
+            "torch.nan_to_num replaces them"
+        )
+
+
+def check_target(target: object, count: int) -> None:
+    """Refuses a tensor of targets that doesn't have one for each image.
+
+    Raises:
+        TargetError: The shape doesn't fit.
+    """
+    if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
+        raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
+
+
+def as_target(target: Target, class_names: Sequence[str]) -> Target:
+    """A target with the text of an expression read; a class of that very name comes first.
+
+    Raises:
+        TargetError: A text that is no expression.
+
+    Examples:
+        >>> str(as_target("logit(1) - logit(0)", ()))
+        'logit(1) - logit(0)'
+        >>> as_target("sad", ("happy", "sad"))
+        'sad'
+    """
+    text = isinstance(target, str) and target != "all"
+    known = {name.casefold() for name in class_names}
+    if isinstance(target, str) and text and target.casefold() not in known and "(" in target:
+        return parse(target)
+    return target

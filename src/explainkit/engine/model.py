@@ -1,0 +1,152 @@
+"""Any image model as one that returns ``[batch, classes]``."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import ModelError, TargetError
+from explainkit.expressions import Expression
+from explainkit.layers import capture, single
+from explainkit.scores import as_scores
+
+
+@dataclass(eq=False)
+class Forward:
+    """The host's own pass over a chunk of images, which methods share.
+
+    Attributes:
+        inputs: The images, a leaf that requires grad.
+        scores: ``[batch, classes]``, with its graph.
+        needs: What was gathered on the way.
+        activations: Output of each layer of ``needs``, in the graph.
+        records: Operators by sequence number, where ``needs`` asks for a trace.
+        gradients: What `passes.gradients` has computed, by the id of the target tensor.
+        tables: Tables of masks and scores that methods have filled for these images.
+    """
+
+    inputs: Tensor
+    scores: Tensor
+    needs: Any = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Mapping[int, list[Any]] | None = None
+    gradients: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
+    tables: list[Any] = field(default_factory=list)
+
+    def has(self, layers: Iterable[str]) -> bool:
+        """Whether the outputs of all these layers were gathered."""
+        return set(layers) <= self.activations.keys()
+
+
+class Adapter(nn.Module):
+    """The model as a method sees it.
+
+    It returns ``[batch, classes]`` whatever the caller's model returns, never lets that model
+    write into its input, and hands out the host's own forward, with its graph, when it is called
+    on the very tensor that the host ran: a method that needs the score and the gradient of the
+    images as they are costs no second pass.
+
+    Attributes:
+        module: What runs: the caller's model, or the part of it after a layer.
+        owner: The caller's model, which layer paths name.
+        batch_size: How many images to run at once, or None for as many as the budget holds.
+        shared: Whether more than one computation will use the host's forward: its graph is kept.
+        interrupted: Whether the user has asked to stop: what is still to do is done with the least
+            samples.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        score: "Callable[[Any], Tensor] | Expression | None" = None,
+        batch_size: int | None = None,
+        class_names: Sequence[str] = (),
+        owner: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.owner = module if owner is None else owner
+        self.batch_size = batch_size
+        self.shared = False
+        self.interrupted = False
+        self._score = score
+        self._class_names = class_names
+        self._ready: Forward | None = None
+
+    def hold(self, forward: Forward | None) -> None:
+        """Keeps a forward to be handed out, or lets go of it."""
+        self._ready = forward
+
+    def ready(self, inputs: Tensor) -> Forward | None:
+        """The host's forward of this very tensor, if there is one."""
+        return self._ready if self._ready is not None and self._ready.inputs is inputs else None
+
+    def run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the model once.
+
+        Returns:
+            The scores ``[batch, classes]`` (``[batch, 1]`` where a function is explained), and the
+            model's own ``[batch, classes]`` where it has them, else the scores again.
+        """
+        scores, output = self._scores(inputs)
+        if self._score is None:
+            return scores, scores
+        try:
+            return scores, as_scores(output, len(inputs))
+        except ModelError:
+            return scores, scores
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
+        ready = self.ready(inputs)
+        if ready is not None and not torch.is_grad_enabled():
+            return ready.scores.detach()
+        if ready is not None and not self.shared:
+            self._ready = None  # whoever gets it may use up its graph
+            return ready.scores
+        return self._scores(inputs)[0]
+
+    @property
+    def reads_output_only(self) -> bool:
+        """Whether the scores follow from the model's output, without inner layers or images."""
+        score = self._score
+        return not isinstance(score, Expression) or not (score.layers or score.uses_images)
+
+    def scores_of(
+        self,
+        output: Any,
+        batch: int,
+        activations: Mapping[str, Tensor] | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Scores ``[batch, classes]`` of what the model put out for so many images.
+
+        Args:
+            output: The model's own output.
+            batch: How many images it is for.
+            activations: What inner layers put out, unless `reads_output_only`.
+            images: What the model was run on, unless `reads_output_only`.
+        """
+        if self._score is None:
+            return as_scores(output, batch)
+        if isinstance(self._score, Expression):
+            logits = as_scores(output, batch) if self._score.uses_logits else None
+            scores = self._score.evaluate(logits, activations or {}, images, self._class_names)
+        else:
+            scores = self._score(output)
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if not isinstance(scores, Tensor) or shape not in {(batch,), (batch, 1)}:
+            raise TargetError(
+                f"expected the target function to return one score per image, [{batch}], "
+                f"got {shape}"
+            )
+        return scores.reshape(batch, 1)
+
+    def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
+        layers = self._score.layers if isinstance(self._score, Expression) else ()
+        with capture(self.owner, layers) as calls:
+            output = self.module(inputs.clone())
+        activations = {path: single(outputs, path) for path, outputs in calls.items()}
+        return self.scores_of(output, len(inputs), activations, inputs), output

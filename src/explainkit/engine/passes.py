@@ -1,0 +1,223 @@
+"""Passes that methods share: what a method needs is said before, computed once, and handed out."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from explainkit.engine.model import Adapter, Forward
+from explainkit.errors import ModelError
+from explainkit.graph.tape import Trace, record
+from explainkit.layers import capture, single
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method reads of a forward and a backward.
+
+    A method that has a function ``needs(model, inputs) -> Needs`` (the caller's model, the images)
+    gets what it declares from passes that all methods asked for together share; one without simply
+    runs.
+
+    Attributes:
+        layers: Layers whose outputs it takes from `activations`, or with their gradients from
+            `gradients`.
+        image: Whether it takes the gradient of the image from `gradients`.
+        values: Operators whose values it takes from `traced`; None: it asks for no trace.
+        twice: Whether it differentiates the graph of `scored` twice.
+    """
+
+    layers: tuple[str, ...] = ()
+    image: bool = False
+    values: frozenset[str] | None = None
+    twice: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        traces = [need.values for need in (self, other) if need.values is not None]
+        return Needs(
+            tuple(dict.fromkeys(self.layers + other.layers)),
+            self.image or other.image,
+            reduce(frozenset.union, traces) if traces else None,
+            self.twice or other.twice,
+        )
+
+
+def needs_of(method: Any, model: nn.Module, inputs: Tensor) -> Needs:
+    """What a method declares; nothing where it has no declaration."""
+    declare = getattr(method, "needs", None)
+    return declare(model, inputs) if declare else Needs()
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients of one score per image.
+
+    Attributes:
+        image: ``∂ score / ∂ image``, ``[batch, channel, height, width]``; None if not asked for.
+        activations: Output of each layer, ``[batch, …]``, detached.
+        layers: ``∂ score / ∂ output`` of each layer, of the same shape.
+    """
+
+    image: Tensor | None = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Runs attention by its formula: the fused operators have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def scored(
+    model: nn.Module,
+    inputs: Tensor,
+    layers: Sequence[str] = (),
+    *,
+    image: bool = False,
+    twice: bool = False,
+) -> Forward:
+    """Scores and what layers put out, in their graph: the host's own forward, or a new one.
+
+    Whoever differentiates it keeps the graph (``retain_graph``) where `shared` says so.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        layers: Dotted paths, of the caller's model.
+        image: Whether the gradient of the image will be asked for.
+        twice: Whether the graph will be differentiated twice.
+    """
+    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+        if not model.shared:
+            model.hold(None)  # its graph is used up
+        return ready
+    leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
+    if image and not leaf.requires_grad:
+        leaf.requires_grad_()
+    with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
+        if not leaf.requires_grad:
+            leaf = leaf.requires_grad_()
+        module = model.owner if isinstance(model, Adapter) else model
+        with capture(module, layers) as outputs:
+            scores = model(leaf)
+    captured = {path: single(outputs[path], path) for path in layers}
+    return Forward(leaf, scores, Needs(tuple(layers), image), captured)
+
+
+def shared(model: nn.Module) -> bool:
+    """Whether others will use the graph of the host's forward too."""
+    return isinstance(model, Adapter) and model.shared
+
+
+def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapping[str, Tensor]:
+    """What layers put out, ``[batch, …]``, detached: of the host's forward, or of a new one.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        layers: Dotted paths, of the caller's model.
+    """
+    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+        return {path: ready.activations[path].detach() for path in layers}
+    owner, runs = (model.owner, model.module) if isinstance(model, Adapter) else (model, model)
+    with torch.no_grad(), capture(owner, layers) as outputs:
+        runs(inputs.clone())
+    return {path: single(outputs[path], path) for path in layers}
+
+
+def gradients(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    layers: Sequence[str] = (),
+    *,
+    image: bool = False,
+) -> Gradients:
+    """One forward, and one backward that goes no further than the first thing asked for.
+
+    Where the host has run these inputs already, its forward is used, and a second method that
+    asks for the same target gets what the first one computed.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        target: int64 ``[batch]``; or floating ``[batch, classes]``: a weighted sum of the scores.
+        layers: Dotted paths, of the caller's model.
+        image: Also the gradient of the image.
+
+    Raises:
+        ModelError: No such layer, or the score does not depend on what was asked for.
+    """
+    forward = scored(model, inputs, layers, image=image)
+    known = forward.gradients.get(id(target))
+    if known is None or (image and known[1].image is None):
+        wanted = Needs(tuple(layers), image)
+        if not target.is_floating_point():
+            wanted = forward.needs | wanted
+        found = _backward(forward, target, wanted, shared(model))
+        # the target itself is kept, so that its id stays its own
+        known = forward.gradients[id(target)] = (target, found)
+    return _reached(known[1], layers, image)
+
+
+def image_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+    """``∂ model(inputs)[i, target[i]] / ∂ inputs[i]``, like ``inputs``; see `gradients`."""
+    found = gradients(model, inputs, target, image=True).image
+    assert found is not None
+    return found
+
+
+def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Gradients:
+    captured = {path: forward.activations[path] for path in wanted.layers}
+    tensors = [*captured.values(), *([forward.inputs] if wanted.image else [])]
+    weighted = target.is_floating_point()
+    scores = forward.scores
+    score = (scores * target if weighted else scores.gather(1, target[:, None])).sum()
+    found: dict[int, Tensor] = {}
+    taken = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+    if score.requires_grad and taken:
+        partial = torch.autograd.grad(
+            score, [tensors[i] for i in taken], allow_unused=True, retain_graph=keep
+        )
+        found = {i: g for i, g in zip(taken, partial, strict=True) if g is not None}
+    return Gradients(
+        image=found.get(len(captured)),
+        activations={path: tensor.detach() for path, tensor in captured.items()},
+        layers={path: found[i] for i, path in enumerate(captured) if i in found},
+    )
+
+
+def _reached(found: Gradients, layers: Sequence[str], image: bool) -> Gradients:
+    """The gradients, if there is one for everything asked for."""
+    missing = [path for path in layers if path not in found.layers]
+    if missing:
+        what, it = f"layer {missing[0]!r}", "it"
+        way_out = "; or name a layer on the way to it"
+    elif image and found.image is None:
+        what, it, way_out = "the images", "them", ""
+    else:
+        return found
+    raise ModelError(
+        f"expected a score that depends on {what}, but no gradient reaches {it}: look for "
+        f"detach(), no_grad(), argmax or rounding in the model or the target{way_out}"
+    )
+
+
+def traced(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> Trace:
+    """A forward whose operators are recorded: the host's own where it recorded enough.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        inputs: ``[batch, channel, height, width]``.
+        values: Operators whose inputs and outputs are wanted.
+    """
+    if isinstance(model, Adapter) and (ready := model.ready(inputs)):
+        kept = ready.needs.values
+        if ready.records is not None and kept is not None and values <= kept:
+            return Trace(ready.inputs, ready.scores, ready.records)
+    return record(model, inputs, values)

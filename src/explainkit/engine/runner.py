@@ -1,0 +1,297 @@
+"""Running methods on a model: chunks of one size, passes that are shared, inner layers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.engine.batching import chunk_size, out_of_memory
+from explainkit.engine.checks import Outcome, joined, listed, outcome_of
+from explainkit.engine.model import Adapter, Forward
+from explainkit.engine.passes import Needs, needs_of, twice_differentiable
+from explainkit.errors import MethodError, ModelError
+from explainkit.expressions import Expression
+from explainkit.graph.tail import Tail, tail
+from explainkit.graph.tape import recording, refuse_scripted
+from explainkit.interfaces import Method, Target
+from explainkit.layers import capture, single
+from explainkit.scores import as_targets
+
+_PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
+
+
+def run_all(
+    methods: Sequence[Method],
+    module: nn.Module,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+    batch_size: int | None,
+    at: str | None = None,
+) -> list[list[tuple[Outcome, str | None]]]:
+    """Runs methods on targets of every kind, sharing passes between all that can share them.
+
+    Classes share a forward with each other; an expression or a function has one of its own.
+
+    Args:
+        methods: Ready to be called.
+        module: The caller's model.
+        images: ``[batch, channel, height, width]``.
+        targets: Of any kind, ``"all"`` among them.
+        class_names: In the order of the logits.
+        batch_size: Images run at once, or None.
+        at: The layer whose output is explained instead of the images.
+
+    Returns:
+        For each method each target's outcome, with the text of the expression that it explains.
+    """
+    groups: list[tuple[Any, list[Target]]] = []
+    for target in targets:
+        if callable(target) or isinstance(target, Expression):
+            groups.append((target, [None]))
+        elif groups and groups[-1][0] is None:
+            groups[-1][1].append(target)
+        else:
+            groups.append((None, [target]))
+    found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
+    for score, members in groups:
+        adapter = Adapter(module, score, batch_size, class_names)
+        every: list[Target] = []
+        for target in members:
+            if isinstance(target, str) and target == "all":
+                with failing_as_model_error(module, images), torch.no_grad():
+                    every += range(adapter(images[:1]).shape[1])
+            else:
+                every.append(target)
+        if at is None:
+            per_method = run(methods, adapter, images, every, class_names)
+        else:
+            per_method = run_at(at, methods, module, score, images, every, class_names)
+        text = str(score) if isinstance(score, Expression) else None
+        for place in range(len(methods)):
+            block = per_method[place * len(every) : (place + 1) * len(every)]
+            found[place] += [(outcome, text) for outcome in block]
+    return found
+
+
+class _After(nn.Module):
+    """What a model does after a layer, for variants of the layer's output on one image.
+
+    The output is presented as an image ``[n, channel, height, width]``, whatever its axes.
+    """
+
+    def __init__(self, part: Tail, shape: torch.Size) -> None:
+        super().__init__()
+        self.part = part
+        self.shape = shape
+
+    def forward(self, values: Tensor) -> Any:
+        """The model's own output."""
+        count = len(values)
+        of = torch.zeros(count, dtype=torch.int64, device=values.device)
+        return self.part.run(values.reshape(count, *self.shape), of)
+
+
+def run_at(
+    layer: str,
+    methods: Sequence[Method],
+    module: nn.Module,
+    score: Any,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+) -> list[Outcome]:
+    """Runs methods on a layer's output: the rest of the model is theirs, the output their image.
+
+    One image after the other, so that whatever a method runs belongs to the image at hand, also
+    where the rest of the model uses more of the image than the layer's output.
+
+    Returns:
+        As `run`; the maps have the layer's shape.
+
+    Raises:
+        ModelError: No such layer, or its output has no batch axis.
+        MethodError: A method that itself looks at a layer.
+    """
+    for method in methods:
+        if _has_layer(method):
+            raise MethodError(
+                f"{type(method).__name__} looks at a layer of the whole model, and at= explains a "
+                "layer's output: leave out at="
+            )
+    with failing_as_model_error(module, images):
+        part = tail(module, layer, images)
+    parts = []
+    for i in range(len(images)):
+        with failing_as_model_error(module, images), torch.no_grad():
+            value = part.value(images[i : i + 1])
+        shape = value.shape[1:]
+        after = _After(part, shape)
+        adapter = Adapter(after, score, None, class_names, owner=module)
+        chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
+        image = value.reshape(1, *[1] * (3 - len(shape)), *shape) if len(shape) <= 3 else value
+        outcomes = run(methods, adapter, image, chosen, class_names)
+        parts.append([replace(o, values=o.values.reshape(1, -1, *shape[1:])) for o in outcomes])
+    return [joined(list(found)) for found in zip(*parts, strict=True)]
+
+
+def _has_layer(method: Any) -> bool:
+    """Whether a method, or one inside it, names a layer of its own."""
+    values = [(field.name, getattr(method, field.name)) for field in fields(method)]
+    return any(
+        name in {"layer", "layers"}
+        or (is_dataclass(value) and not isinstance(value, type) and _has_layer(value))
+        for name, value in values
+    )
+
+
+def run(
+    methods: Sequence[Method],
+    adapter: Adapter,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+) -> list[Outcome]:
+    """Runs methods over chunks of one size, the last padded, halving it when memory runs out.
+
+    All of them share one forward per chunk, and what else they declare that they need.
+
+    Returns:
+        For each method, one after the other, the outcome of each target.
+
+    Raises:
+        ModelError: The model fails on the images, or its output is not finite.
+        TargetError: A target names nothing that the output has.
+        MethodError: A method's map has the wrong shape or is not finite.
+    """
+    count = len(images)
+    size = adapter.batch_size or _balanced(adapter, images)
+    while True:
+        try:
+            chunks = [
+                _run_chunk(methods, adapter, images, targets, class_names, start, size)
+                for start in range(0, count, size)
+            ]
+            return [joined(list(parts)) for parts in zip(*chunks, strict=True)]
+        except RuntimeError as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+        finally:
+            adapter.hold(None)
+        size = size // 2
+        adapter.batch_size = size
+
+
+def _balanced(adapter: Adapter, images: Tensor) -> int:
+    """The smallest chunk that needs no more chunks than the largest that fits the budget."""
+    count = len(images)
+    if count == 1:
+        return 1
+    with failing_as_model_error(adapter.module, images):
+        most = chunk_size(adapter, images[0])
+    return -(-count // -(-count // most))
+
+
+def _run_chunk(
+    methods: Sequence[Method],
+    adapter: Adapter,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+    start: int,
+    size: int,
+) -> list[Outcome]:
+    count = min(size, len(images) - start)
+    inputs = _padded(images, start, size).requires_grad_()
+    adapter.shared = len(methods) * len(targets) > 1
+    with failing_as_model_error(adapter.module, images):
+        needs = reduce(or_, (needs_of(m, adapter.owner, inputs) for m in methods), Needs())
+        forward, logits = _forward(adapter, inputs, needs)
+    scores = forward.scores
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            "expected finite outputs from the model, got NaN or infinity for "
+            f"{listed(~torch.isfinite(logits[:count]).all(1))} on finite inputs: check its "
+            "weights and its dtype"
+        )
+    resolved = []
+    for target in targets:
+        if isinstance(target, Tensor) and target.dim():
+            target = _padded(target, start, size)
+        resolved.append(as_targets(target, scores, class_names))
+    outcomes = []
+    for method in methods:
+        method = _for_rows(method, len(images), start, size)
+        for chosen in resolved:
+            adapter.hold(forward)
+            result = method(adapter, inputs, chosen)
+            outcomes.append(outcome_of(result, inputs, chosen, scores, logits, count))
+    return outcomes
+
+
+_PER_IMAGE = {"baseline": 4, "segments": 3}
+"""Fields that may hold one value per image, and how many axes they have then."""
+
+
+def _for_rows(method: Method, count: int, start: int, size: int) -> Method:
+    """A method, and those inside it, with what they hold per image cut to a chunk's images."""
+    changes: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if is_dataclass(value) and not isinstance(value, type) and callable(value):
+            changes[field.name] = _for_rows(value, count, start, size)
+        elif isinstance(value, Tensor) and value.dim() == _PER_IMAGE.get(field.name):
+            if len(value) != count:
+                raise MethodError(
+                    f"{field.name}: expected one for all images or one per image, "
+                    f"{list(value.shape[1:])} or {[count, *value.shape[1:]]}, got "
+                    f"{list(value.shape)}"
+                )
+            changes[field.name] = _padded(value, start, size)
+    return replace(method, **changes) if changes else method
+
+
+def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
+    """The one forward of a chunk, with everything gathered that the methods read of it."""
+    with ExitStack() as stack:
+        calls = stack.enter_context(capture(adapter.owner, needs.layers))
+        if needs.twice:
+            stack.enter_context(twice_differentiable())
+        tape = None
+        if needs.values is not None:
+            refuse_scripted(adapter.owner)
+            tape = stack.enter_context(recording(needs.values))
+        scores, logits = adapter.run(inputs)
+    activations = {path: single(calls[path], path) for path in needs.layers}
+    records = tape.records if tape else None
+    return Forward(inputs, scores, needs, activations, records), logits
+
+
+def _padded(tensor: Tensor, start: int, size: int) -> Tensor:
+    """A private copy of ``size`` rows; past the end the last is repeated."""
+    rows = tensor[start : start + size]
+    missing = size - len(rows)
+    if missing:
+        rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+    return rows.clone()
+
+
+@contextmanager
+def failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
+    """Turns what torch raises about shapes and types into one line about model and images."""
+    try:
+        yield
+    except Exception as error:
+        # a subclass is somebody's own error and says what it means
+        if type(error) not in _PLAIN or out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{type(module).__name__} failed on images {list(images.shape)} "
+            f"{str(images.dtype).removeprefix('torch.')}: {reason}"
+        ) from error

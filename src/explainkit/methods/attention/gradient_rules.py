@@ -1,0 +1,114 @@
+"""A model whose backward follows rules of ours, for any method that takes gradients."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from explainkit.engine.model import Adapter
+from explainkit.graph.backward import Coverage, Gradients, Operator
+from explainkit.graph.names import SHAPES
+from explainkit.graph.tape import COPY_SLICES, Record, Trace, name_of, nodes_from, recording
+
+Rule = Callable[[Gradients, Gradients], Gradients]
+"""From autograd's gradients of an operator's inputs, and those that arrived at its outputs, to the
+gradients that its inputs get instead."""
+
+
+class BackwardRules(Protocol):
+    """Which operators have another gradient.
+
+    Attributes:
+        keep: Names of the operators whose values the rules read.
+    """
+
+    keep: frozenset[str]
+
+    def __call__(self, trace: Trace, operator: Operator) -> tuple[Rule | None, str]:
+        """The rule of an operator, None for its own gradient, and what to call it.
+
+        A rule must hold neither the trace nor the operator, whose graph would hold the rule.
+        """
+        ...
+
+
+class Ruled(Adapter):
+    """A model with the same outputs and other gradients; made by `ruled`.
+
+    Attributes:
+        coverage: Which operators the last forward met, and by which rule each is passed.
+    """
+
+    def __init__(self, model: nn.Module, rules: BackwardRules) -> None:
+        base = model if isinstance(model, Adapter) else Adapter(model)
+        super().__init__(base.module, base._score, base.batch_size, base._class_names, base.owner)
+        self.coverage = Coverage()
+        self._rules = rules
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
+        if not torch.is_grad_enabled():
+            return super().forward(inputs)
+        with recording(self._rules.keep) as tape:
+            scores = super().forward(inputs)
+        self.coverage = Coverage()
+        if scores.grad_fn is not None:
+            trace = Trace(inputs, scores, tape.records)
+            users = nodes_from(scores.grad_fn)
+            for node in users:
+                self._patch(trace, node, users)
+        return scores
+
+    def _patch(self, trace: Trace, node: Node, users: dict[Node, int]) -> None:
+        if hasattr(node, "variable"):
+            return
+        record = trace.record_of(node)
+        operator = Operator(name_of(node, record), node, record, users)
+        rule, what = self._rules(trace, operator)
+        self.coverage.counts[operator.name, what] += 1
+        if rule is None:
+            return
+        if record is not None and node.name() == COPY_SLICES and record.name not in SHAPES:
+            rule = _of_slice(rule, record)
+
+        def hook(own: Gradients, arriving: Gradients) -> Gradients:
+            if all(gradient is None for gradient in arriving):
+                return own  # another rule lets nothing through
+            found = rule(own, arriving)
+            # autograd refuses a gradient where it had none
+            return tuple(None if o is None else f for o, f in zip(own, found, strict=True))
+
+        node.register_hook(hook)
+
+
+def _of_slice(rule: Rule, record: Record) -> Rule:
+    """A rule for an operator that changed a part of a larger tensor in place."""
+    slot: Any = record.slot
+
+    def part(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.contiguous().as_strided(*slot)
+
+    def run(own: Gradients, arriving: Gradients) -> Gradients:
+        given = arriving[0]
+        assert given is not None
+        found, *others = rule([part(own[0]), *own[1:]], [part(given)])
+        whole = given.clone(memory_format=torch.contiguous_format)
+        whole.as_strided(*slot).copy_(torch.zeros_like(whole) if found is None else found)
+        return [whole, *others]
+
+    return run
+
+
+def ruled(model: nn.Module, rules: BackwardRules) -> Ruled:
+    """A model with the same outputs, whose gradients follow rules on operators.
+
+    Its graph is autograd's own, with the gradients of some operators replaced: whatever works on
+    gradients works on it, those of inner layers included.
+
+    Args:
+        model: Gives scores ``[batch, classes]``; left as it is.
+        rules: Which operators have another gradient.
+    """
+    return Ruled(model, rules)

@@ -1,0 +1,139 @@
+"""What a layer's units contribute while the image appears: path integrals through a layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.engine.batching import chunk_size
+from explainkit.engine.passes import gradients
+from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.integrated import Rule, quadrature
+from explainkit.methods.path.straight_line import as_baselines, completeness_gap
+
+
+@dataclass(frozen=True)
+class _Through:
+    """The straight path from a baseline to each image, seen at a layer."""
+
+    layer: str
+    baseline: float | Tensor = 0.0
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise MethodError(f"steps: expected at least 1, got {self.steps}")
+
+    def _along(
+        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, nodes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of the layer and their gradients at nodes of one image's path, both [n, …]."""
+        size = chunk_size(model, image)
+        outputs, slopes = [], []
+        for part in torch.split(nodes.to(image.device), size):
+            along = part[:, None, None, None].to(image.dtype)
+            points = baseline + along * (image - baseline)
+            found = gradients(model, points, label.expand(len(part)), (self.layer,))
+            outputs.append(found.activations[self.layer])
+            slopes.append(found.layers[self.layer])
+        return torch.cat(outputs), torch.cat(slopes)
+
+
+@dataclass(frozen=True)
+class Conductance(_Through):
+    """Each unit's share of the score's change, of all that flows from the image through a layer.
+
+    ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal
+    rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. Where
+    all of the score passes the layer, ``Σc = S(x) − S(b)``; ``completeness_gap`` tells how far it
+    is off.
+
+    Attributes:
+        layer: Dotted path of the layer.
+        baseline: Where the path starts, in model-input space: one value, or a tensor
+            ``[channel, height, width]``, or one per image.
+        steps: Intervals of the path.
+
+    Raises:
+        MethodError: A field is out of its range, or the baseline does not fit the images.
+        ModelError: No such layer, or it does not run exactly once.
+
+    References:
+        Dhamdhere, Sundararajan and Yan (2018), "How Important Is a Neuron?", arXiv:1805.12233.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "conductance", layer="3")
+        >>> e.at, list(e.attribution.shape)
+        ('3', [4, 8, 4, 3])
+    """
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns a map of the layer's shape in units of the score."""
+        nodes = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+        maps, changes = [], []
+        images = inputs.detach()
+        for image, baseline, label in zip(
+            images, as_baselines(self.baseline, images), target, strict=True
+        ):
+            outputs, slopes = self._along(model, image, baseline, label, nodes)
+            precise = torch.promote_types(image.dtype, torch.float32)
+            steps = outputs.to(precise).diff(dim=0)
+            middle = (slopes[1:].to(precise) + slopes[:-1].to(precise)) / 2
+            maps.append((steps * middle).sum(0).to(image.dtype))
+            with torch.no_grad():
+                ends = model(torch.stack([baseline, image])).double()[:, label]
+            changes.append(ends[1] - ends[0])
+        values = torch.stack(maps)
+        gap = completeness_gap(values, torch.stack(changes))
+        return Attribution(values, diagnostics={"at": self.layer, "completeness_gap": gap})
+
+
+@dataclass(frozen=True)
+class InternalInfluence(_Through):
+    """The mean gradient of the score with respect to a layer, while the image appears.
+
+    ``v_j = ∫₀¹ ∂S/∂y_j (b + α (x − b)) dα``: how much each unit of the layer would move the score,
+    on average along the path.
+
+    Attributes:
+        layer: Dotted path of the layer.
+        baseline: As in `Conductance`.
+        steps: Gradients per image.
+        rule: Quadrature over the path, as in `IntegratedGradients`.
+
+    Raises:
+        MethodError: A field is out of its range, or the baseline does not fit the images.
+        ModelError: No such layer, or it does not run exactly once.
+
+    References:
+        Leino, Sen, Datta, Fredrikson and Li (2018), "Influence-Directed Explanations for Deep
+        Convolutional Networks", arXiv:1802.03788.
+
+    Examples:
+        >>> import explainkit as ek
+        >>> from explainkit.testing import toy_models
+        >>> e = ek.explain(*toy_models()["plain"], 0, "internal_influence", layer="3", steps=8)
+        >>> e.at
+        '3'
+    """
+
+    rule: Rule = "gausslegendre"
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns a map of the layer's shape, score per unit of the layer's output."""
+        nodes, weights = quadrature(self.rule, self.steps)
+        maps = []
+        images = inputs.detach()
+        for image, baseline, label in zip(
+            images, as_baselines(self.baseline, images), target, strict=True
+        ):
+            _, slopes = self._along(model, image, baseline, label, nodes)
+            precise = torch.promote_types(image.dtype, torch.float32)
+            share = weights.to(image.device, precise).view(-1, *[1] * (slopes.dim() - 1))
+            maps.append((share * slopes.to(precise)).sum(0).to(image.dtype))
+        diagnostics: dict[str, Any] = {"at": self.layer}
+        return Attribution(torch.stack(maps), diagnostics=diagnostics)

@@ -1,0 +1,153 @@
+"""The line integral of a score's gradient along a path of images, and what a path is."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice, pairwise
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.errors import MethodError, ModelError
+from explainkit.interfaces import Attribution
+
+
+class Visit(NamedTuple):
+    """One point on the path of each image.
+
+    Attributes:
+        points: ``[batch, channel, height, width]``, as the model saw them, at least float32.
+        scores: ``[batch]``, float64.
+        gradients: Of the scores with respect to the points, at least float32.
+    """
+
+    points: Tensor
+    scores: Tensor
+    gradients: Tensor
+
+
+@runtime_checkable
+class PathMethod(Protocol):
+    """A method that lets another one walk its path."""
+
+    def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
+        """Yields the points from the start of the path to the images, both included."""
+        ...
+
+
+def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's own score ``[batch]`` and its gradient with respect to the image.
+
+    Both come from one forward, in chunks that fit the memory budget.
+
+    Raises:
+        ModelError: The score does not depend on the images.
+    """
+    found: list[Tensor] = []
+
+    def run(part: slice) -> Tensor:
+        images = inputs[part].detach().requires_grad_()
+        with torch.enable_grad():
+            scores = model(images).gather(1, target[part, None])[:, 0]
+            if scores.requires_grad:
+                (gradient,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)
+                if gradient is not None:
+                    found.append(scores.detach())
+                    return gradient
+        raise ModelError(
+            "expected a score that depends on the images, but no gradient reaches them: look for "
+            "detach(), no_grad(), argmax or rounding in the model or the target"
+        )
+
+    gradients = in_chunks(run, len(inputs), chunk_size(model, inputs[0]))
+    return torch.cat(found), gradients
+
+
+def visit(
+    model: nn.Module, path: Iterable[Tensor], inputs: Tensor, target: Tensor
+) -> Iterator[Visit]:
+    """Scores and gradients at the points of paths that are known beforehand.
+
+    As many points as fit the memory budget are run at once.
+
+    Args:
+        model: Gives scores ``[batch, classes]``.
+        path: Points ``[batch, channel, height, width]``, one tensor per step.
+        inputs: The images, whose dtype the model takes.
+        target: int64 ``[batch]``.
+    """
+    precise = torch.promote_types(inputs.dtype, torch.float32)
+    batch = len(inputs)
+    together = max(chunk_size(model, inputs[0]) // batch, 1)
+    steps = iter(path)
+    while part := list(islice(steps, together)):
+        points = torch.cat(part).to(inputs.dtype)
+        scores, gradients = score_and_gradient(model, points, target.repeat(len(part)))
+        steps_of = partial(torch.unflatten, dim=0, sizes=(len(part), batch))
+        yield from map(
+            Visit,
+            steps_of(points.to(precise)),
+            steps_of(scores.double()),
+            steps_of(gradients.to(precise)),
+        )
+
+
+def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
+    """The integral of the gradient along a path, by the trapezoidal rule.
+
+    ``a = Σ_k (x_{k+1} − x_k) · (∇S(x_k) + ∇S(x_{k+1})) / 2``: exact for every score that is
+    quadratic between neighbouring points, and no derivative of the path is needed.
+
+    Args:
+        visits: The path from its start to the image.
+        dtype: Of the map.
+
+    Returns:
+        The map with its ``completeness_gap`` against the score at the start.
+    """
+    total: Tensor | float = 0.0
+    change: Tensor | float = 0.0
+    for before, now in pairwise(visits):
+        total = total + (now.points - before.points) * (before.gradients + now.gradients) / 2
+        change = change + (now.scores - before.scores)
+    if not (isinstance(total, Tensor) and isinstance(change, Tensor)):
+        raise MethodError("expected a path of at least two points")
+    values = total.to(dtype)
+    return Attribution(values, diagnostics={"completeness_gap": completeness_gap(values, change)})
+
+
+def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
+    """``|Σa − ΔS| / max(|ΔS|, 0.05)``: how far each map's sum misses the change of the score.
+
+    Args:
+        values: Maps ``[batch, channel, height, width]``.
+        change: The score less that of the baseline, float64 ``[batch]``.
+
+    Examples:
+        >>> completeness_gap(torch.ones(1, 1, 2, 2), torch.tensor([5.0]).double())
+        tensor([0.2000], dtype=torch.float64)
+    """
+    return (values.double().flatten(1).sum(1) - change).abs() / change.abs().clamp(min=0.05)
+
+
+def as_baselines(baseline: float | Tensor, inputs: Tensor) -> Tensor:
+    """A baseline for each image; where all share one, its batch stride is 0.
+
+    Args:
+        baseline: A number, a tensor ``[channel, height, width]``, or one per image.
+        inputs: Images ``[batch, channel, height, width]``.
+
+    Raises:
+        MethodError: The baseline does not fit the images.
+    """
+    if isinstance(baseline, Tensor):
+        baseline = baseline.to(inputs)
+        if baseline.shape not in {inputs.shape, inputs.shape[1:]}:
+            raise MethodError(
+                f"baseline: expected a number or a tensor {list(inputs.shape[1:])} or "
+                f"{list(inputs.shape)}, got {list(baseline.shape)}"
+            )
+    else:
+        baseline = torch.full_like(inputs[0], baseline)
+    return baseline.expand_as(inputs)

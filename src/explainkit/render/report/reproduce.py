@@ -1,0 +1,88 @@
+"""The Python that makes an explanation again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from explainkit.interfaces import Explanation
+
+
+def call(one: Explanation) -> str:
+    """The lines that make an explanation again from the same pictures, ``images``.
+
+    A model without a registered name, and a tensor among the parameters, stand as names that the
+    reader has to fill in.
+
+    Examples:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+        >>> e = ek.explain(net, torch.rand(1, 1, 4, 4), 2, "input_x_gradient", seed=5)
+        >>> print(call(e))
+        import explainkit as ek
+        <BLANKLINE>
+        # model: torch.nn.modules.container.Sequential
+        explanation = ek.explain(
+            model,
+            images,
+            2,
+            'explainkit/input_x_gradient',
+            seed=5,
+        )
+    """
+    imports: dict[str, None] = {}
+    registered = "/" in one.model
+    if "/" in one.method:
+        arguments = [repr(one.method)]
+        parameters = [f"{name}={_value(value, imports)}" for name, value in _own(one.params)]
+    else:
+        arguments = [_made(one.method, one.params, imports)]
+        parameters = []
+    targets = one.target.tolist()
+    target = repr(targets[0])
+    if len(set(targets)) > 1 and one.logits.argmax(1).tolist() == targets:
+        target = "None"
+    elif len(set(targets)) > 1:
+        target = f"torch.tensor({targets})"
+        imports["import torch"] = None
+    elif one.expression is not None:
+        target = repr(one.expression)
+    elif one.class_names:
+        target = repr(one.class_names[targets[0]])
+    arguments = [repr(one.model) if registered else "model", "images", target, *arguments]
+    arguments += [f"at={one.at!r}"] if one.at else []
+    arguments += [f"seed={one.seed}"] if one.seed else []
+    arguments += parameters
+    return "\n".join(
+        [
+            "import explainkit as ek",
+            *sorted(imports),
+            "",
+            *([] if registered else [f"# model: {one.model}"]),
+            "explanation = ek.explain(",
+            *(f"    {argument}," for argument in arguments),
+            ")",
+        ]
+    )
+
+
+def _own(params: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A method's own parameters: not its name, nor the seed, which the host sets."""
+    return [(name, value) for name, value in params.items() if name not in {"method", "seed"}]
+
+
+def _value(value: Any, imports: dict[str, None]) -> str:
+    if isinstance(value, Mapping) and "method" in value:
+        return _made(value["method"], value, imports)
+    return "tensor" if isinstance(value, Tensor) else repr(value)
+
+
+def _made(name: str, params: Mapping[str, Any], imports: dict[str, None]) -> str:
+    """A method as an expression."""
+    fields = [f"{field}={_value(value, imports)}" for field, value in _own(params)]
+    if "/" in name:
+        imports["from explainkit.catalog.factories import load_method"] = None
+        return f"load_method({', '.join([repr(name), *fields])})"
+    module, _, kind = name.rpartition(".")
+    imports[f"from {module} import {kind}"] = None
+    return f"{kind}({', '.join(fields)})"

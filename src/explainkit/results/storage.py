@@ -1,0 +1,322 @@
+"""Saving and loading results: tensors as safetensors, everything else as JSON, never half of it.
+
+The tensor file is named by its content and written first; the JSON that names it is replaced in
+one step; then tensor files that nothing names, and drafts that a kill left, are removed. A kill at
+any moment leaves the old result or the new one. The JSON carries the hashes of the tensor file and
+of itself. A folder has one writer at a time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from explainkit.errors import StorageError
+from explainkit.interfaces import Explanation
+from explainkit.results.visualization import Visualization
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How one type of result is stored.
+
+    Attributes:
+        result: The type.
+        tensors: How the names of its tensor files begin.
+        axes: Of each tensor field how many axes it has, and which of them counts the results.
+        kinds: Types of the other fields.
+        texts: Fields that are tuples of text.
+    """
+
+    result: type[Explanation] | type[Visualization]
+    tensors: str
+    axes: Mapping[str, tuple[int, int]]
+    kinds: Mapping[str, Any]
+    texts: tuple[str, ...]
+
+    @property
+    def noun(self) -> str:
+        return self.result.__name__.lower()
+
+    @property
+    def record(self) -> str:
+        """The name of the JSON file."""
+        return f"{self.noun}.json"
+
+    def names_tensors(self, name: str) -> bool:
+        """Whether a file's name is that of its tensors."""
+        return re.fullmatch(rf"{self.tensors}-[0-9a-f]{{16}}\.safetensors", name) is not None
+
+    def names_draft(self, name: str) -> bool:
+        """Whether a file's name is that of a draft of its files."""
+        found = re.fullmatch(r"\.(.+)-\w+", name)
+        return found is not None and (self.names_tensors(found[1]) or found[1] == self.record)
+
+
+_EXPLANATION = _Form(
+    Explanation,
+    "tensors",
+    {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
+    {
+        "method": str, "model": str, "layer": str | None, "at": str | None,
+        "expression": str | None, "seed": int | np.integer,
+        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
+    },
+    ("class_names",),
+)  # fmt: skip
+_VISUALIZATION = _Form(
+    Visualization,
+    "visualization",
+    {
+        "images": (4, 0), "opacity": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0),
+        "dead": (1, 0), "converged": (1, 0), "frames": (5, 1),
+    },
+    {
+        "maximizer": str, "model": str, "layer": str | None, "seed": int | np.integer,
+        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "quality": Mapping,
+    },
+    ("class_names", "objective"),
+)  # fmt: skip
+
+
+def save(result: Explanation | Visualization, directory: Path) -> Path:
+    """Writes a result into a folder, which is made if need be.
+
+    Args:
+        result: What to save; its tensors keep their dtype to the bit.
+        directory: The folder. A result of the same type already there is replaced in one step; an
+            explanation and a visualization can share a folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: The folder can't be written, or a parameter can't be stored.
+    """
+    form = _VISUALIZATION if isinstance(result, Visualization) else _EXPLANATION
+    tensors: dict[str, Tensor] = {}
+    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    try:
+        _check(form, fields)
+        record = {name: _to_json(name, value, tensors) for name, value in fields.items()}
+        data = save_tensors(tensors)
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{form.tensors}-{digest[:16]}.safetensors"
+        head = {"schema_version": SCHEMA_VERSION, "tensors": name, "tensors_sha256": digest}
+        text = json.dumps(_sealed(head | record), indent=2, allow_nan=False)
+    except RecursionError as error:
+        raise StorageError(f"can't save the {form.noun}: its parameters nest too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"can't save the {form.noun}: {error}") from error
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / name, data)
+        write_atomically(directory / form.record, text.encode())
+        for other in directory.iterdir():
+            stale = form.names_tensors(other.name) and other.name != name
+            if stale or form.names_draft(other.name):
+                other.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"can't write the {form.noun} into {directory}: {error.strerror or error}"
+        ) from error
+    return directory
+
+
+def load(directory: Path) -> Explanation:
+    """Reads an explanation that `save` wrote.
+
+    Raises:
+        StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
+    """
+    return Explanation(**_load(_EXPLANATION, directory))
+
+
+def load_visualization(directory: Path) -> Visualization:
+    """Reads a visualization that `save` wrote.
+
+    Raises:
+        StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
+    """
+    return Visualization(**_load(_VISUALIZATION, directory))
+
+
+def _load(form: _Form, directory: Path) -> dict[str, Any]:
+    path = directory / form.record
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"expected a saved {form.noun} at {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"expected JSON in {path}: {error}") from error
+    try:
+        return _read(form, record, directory)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
+        raise StorageError(
+            f"{path} is not a saved {form.noun}, or was changed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read(form: _Form, record: Any, directory: Path) -> dict[str, Any]:
+    version = record["schema_version"]
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise StorageError(
+            f"expected schema_version {SCHEMA_VERSION} in {directory}, got {version!r}: update "
+            "explainkit-vision"
+        )
+    if record != _sealed({key: value for key, value in record.items() if key != "sha256"}):
+        raise StorageError(f"{directory / form.record} was changed: its sha256 is another")
+    name = record["tensors"]
+    if not form.names_tensors(name):
+        raise StorageError(f"expected in {directory} the name of a tensor file, got {name!r}")
+    try:
+        data = (directory / name).read_bytes()
+    except OSError as error:
+        raise StorageError(f"expected tensors at {directory / name}: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record["tensors_sha256"]:
+        raise StorageError(
+            f"{directory / name} was changed or cut short: expected sha256 "
+            f"{str(record['tensors_sha256'])[:12]!r}…, got {digest[:12]!r}…"
+        )
+    tensors = load_tensors(data)
+    values = {f.name: _from_json(record[f.name], tensors) for f in dataclasses.fields(form.result)}
+    for name in (*form.texts, "mean", "std"):
+        if isinstance(values[name], list):
+            values[name] = tuple(values[name])
+    _check(form, values)
+    return values
+
+
+def _sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the hash of its content, whatever the layout of the file."""
+    content = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _check(form: _Form, fields: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for fields that no result of that form can have."""
+    first = next(iter(form.axes))
+    for name, (rank, axis) in form.axes.items():
+        tensor = fields[name]
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if name == "attribution" and fields["at"] is not None:
+            rank = tensor.ndim  # a layer's output has the axes that it has
+        if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
+            raise ValueError(
+                f"{name}: expected {rank} axes, number {axis + 1} of them that of the {first}, "
+                f"got {list(tensor.shape)}"
+            )
+    for name, kind in form.kinds.items():
+        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
+            raise TypeError(
+                f"{name}: expected {getattr(kind, '__name__', kind)}, got {fields[name]!r:.40}"
+            )
+    for name in form.texts:
+        if not isinstance(fields[name], list | tuple):
+            raise TypeError(f"{name}: expected a list, got {fields[name]!r:.40}")
+        if not all(isinstance(text, str) for text in fields[name]):
+            raise TypeError(f"{name}: expected text only")
+    if not all(isinstance(version, str) for version in fields["versions"].values()):
+        raise TypeError("versions: expected text only")
+    for name in ("mean", "std"):
+        numbers = () if fields[name] is None else fields[name]
+        if not isinstance(numbers, list | tuple) or not all(
+            isinstance(number, float | int) for number in numbers
+        ):
+            raise TypeError(f"{name}: expected numbers, got {numbers!r:.40}")
+
+
+def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A value as JSON; tensors are put aside and referred to by their number."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Tensor):
+        if (
+            value.is_complex()
+            or value.is_quantized
+            or value.is_meta
+            or value.layout != torch.strided
+        ):
+            raise StorageError(
+                f"{path}: expected a dense real tensor to save, got {value.dtype}, {value.layout}"
+            )
+        key = str(len(tensors))
+        # a copy: tensors that share memory can't stand in one file
+        tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"$tensor": key}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise StorageError(
+                    f"{path}: expected text as keys to save, got {key!r:.40}; make it str"
+                )
+        items = {key: _to_json(f"{path}.{key}", inner, tensors) for key, inner in value.items()}
+        # such keys would be read as one of our marks
+        return {"$mapping": items} if any(key.startswith("$") for key in items) else items
+    if isinstance(value, list | tuple):
+        return [_to_json(f"{path}.{i}", inner, tensors) for i, inner in enumerate(value)]
+    raise StorageError(
+        f"{path}: expected a number, text, tensor, list or mapping to save, got "
+        f"{type(value).__name__}"
+    )
+
+
+def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"$tensor"}:
+            return tensors[value["$tensor"]]
+        if value.keys() == {"$float"}:
+            return float(value["$float"])
+        items = value["$mapping"] if value.keys() == {"$mapping"} else value
+        return {key: _from_json(inner, tensors) for key, inner in items.items()}
+    if isinstance(value, list):
+        return [_from_json(inner, tensors) for inner in value]
+    return value
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all.
+
+    Raises:
+        OSError: As raised by the system; nothing is left behind.
+    """
+    # not tempfile: its files are closed to others, whatever the umask says
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,412 @@
+"""maximize(): known optima, independence of the batch, no trace, clear refusals."""
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+import explainkit as ek
+from explainkit.activation_maximization.optimize import _found
+from explainkit.activation_maximization.problem import Ascent
+from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
+from explainkit.expressions import (
+    alpha,
+    caricature,
+    channel,
+    channels,
+    diversity,
+    logit,
+    neuron,
+    norm,
+    tv,
+)
+from explainkit.interfaces import ModelSpec
+from explainkit.testing import toy_models
+
+STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
+PICTURES = torch.rand(20, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+NAMES = ["cppn", "fourier", "maco", "pixel", "pyramid", "study"]
+
+
+def linear(channels=1, height=6, width=5, classes=3):
+    torch.manual_seed(0)
+    size = channels * height * width
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, classes)).eval()
+
+
+def spec(shape, mean=0.5, std=0.25):
+    channels = shape[0]
+    return ModelSpec(
+        build=linear, image_shape=shape, mean=(mean,) * channels, std=(std,) * channels
+    )
+
+
+def correlation(a, b):
+    return float(torch.corrcoef(torch.stack([a.detach().flatten(), b.detach().flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize("maximizer", ["study", "pixel"])
+def test_a_linear_unit_without_bounds_grows_along_its_weights(maximizer):
+    model = linear()
+    rule = {"optimizer": "ascent", **STILL} if maximizer == "pixel" else {}
+    found = ek.maximize(model, logit(1), shape=(1, 6, 5), maximizer=maximizer, steps=60, **rule)
+    assert correlation(found.images[0], model[1].weight[1]) > 0.999
+
+
+@pytest.mark.parametrize("maximizer", ["study", "pixel", "fourier", "pyramid"])
+def test_a_linear_unit_within_bounds_takes_the_extreme_pixels(maximizer):
+    model = linear()
+    model.explainkit_spec = spec((1, 6, 5))
+    found = ek.maximize(
+        model, logit(2), maximizer=maximizer, steps=150, **STILL,
+        **({} if maximizer == "study" else {"rate": 0.5, "schedule": "constant"}),
+    )  # fmt: skip
+    weight = model[1].weight[2].reshape(1, 6, 5)
+    best = float(model(2 * weight.sign()[None])[0, 2].detach())
+    assert found.images.abs().max() <= 2
+    assert float(found.score[0]) > best - 0.02 * abs(best)
+    assert found.converged.all()
+
+
+class Quadratic(nn.Module):
+    """Three units, each highest, at 0, for a picture of its own."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.register_buffer("best", torch.randn(3, 2, 7, 6, generator=generator))
+
+    def forward(self, x):
+        return -(x[:, None] - self.best).square().mean((2, 3, 4))
+
+
+@pytest.mark.parametrize("maximizer", ["pixel", "fourier", "pyramid"])
+def test_a_quadratic_unit_is_found_at_its_optimum(maximizer):
+    found = ek.maximize(
+        Quadratic().eval(),
+        "classes()",
+        shape=(2, 7, 6),
+        maximizer=maximizer,
+        steps=200,
+        rate=0.2,
+        **STILL,
+    )
+    assert (found.images - Quadratic().best).abs().max() < 0.2
+    assert found.score.abs().max() < 1e-3
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("maximizer", ["fourier", "pixel", "pyramid"])
+def test_matched_filters_show_their_kernels(maximizer):
+    """⟨w, x⟩ − |x|² / n is highest at a multiple of w."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 8, 7, bias=False), nn.ReLU()).eval()
+    objective = channels("0") - norm() * norm()
+    rule = {"rate": 0.3, "steps": 150, **STILL}
+    found = ek.maximize(model, objective, shape=(2, 7, 7), maximizer=maximizer, **rule)
+    for image, kernel in zip(found.images, model[0].weight, strict=True):
+        assert correlation(image, kernel) > 0.95
+
+
+def test_a_neuron_shows_its_kernel_in_its_receptive_field_and_nothing_elsewhere():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 5, bias=False)).eval()
+    units = [neuron("0", k, 3, 2) for k in range(4)]
+    found = ek.maximize(model, units, shape=(1, 13, 12), maximizer="study", spread=1e-6)
+    for image, kernel in zip(found.images, model[0].weight, strict=True):
+        assert correlation(image[:, 3:8, 2:7], kernel) > 0.999
+    outside = found.images.clone()
+    outside[:, :, 3:8, 2:7] = 0
+    assert outside.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("maximizer", NAMES)
+def test_alpha_leaves_opaque_where_the_unit_looks_and_nothing_else(maximizer):
+    """A neuron is indifferent to all but its receptive field, whose place is known."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, bias=False)).eval()
+    units = [neuron("0", k, 8, 3) - 2 * alpha() for k in range(4)]
+    how = {"maximizer": maximizer, "shape": (3, 21, 20), "dataset": torch.randn(9, 3, 21, 20)}
+    found = ek.maximize(model, units, **how, steps=150, **STILL)
+    assert found.opacity.shape == (4, 1, 21, 20)
+    inside = found.opacity[:, :, 8:13, 3:8].mean((1, 2, 3))
+    far = found.opacity[:, :, :, 12:].mean((1, 2, 3))
+    assert (inside > 0.5).all()
+    assert (far < 0.15).all()
+    # the pictures lie on the middle, here 0: what is transparent shows it
+    assert (
+        found.images[:, :, :, 12:].abs().mean() < 0.2 * found.images[:, :, 8:13, 3:8].abs().mean()
+    )
+    one = ek.maximize(model, units[2], **how, steps=150, **STILL)
+    assert torch.equal(one.opacity[0], found.opacity[2])
+    opaque = ek.maximize(model, units[0] + 2 * alpha() * 0, **how, steps=2)
+    assert ((opaque.opacity > 0) & (opaque.opacity < 1)).all()
+    plain = ek.maximize(model, neuron("0", 0), **how, steps=2)
+    assert (plain.opacity == 1).all()
+
+
+def test_what_counts_as_found():
+    trace = torch.zeros(40, 4)
+    trace[5, 0] = 0.1  # answered once, then never: lost
+    trace[5:, 1] = 1  # silent at the top: saturated
+    found = _found(trace, torch.tensor([5, 5, 39, -1]))
+    assert found.tolist() == [False, True, True, False]
+
+
+def test_a_saturated_unit_is_not_dead():
+    class Saturated(nn.Module):
+        def forward(self, x):
+            mean = x.mean((1, 2, 3))
+            return torch.stack([mean.clamp(0, 1), (0 * mean).relu()], 1)
+
+    with pytest.warns(ExplainkitWarning, match="1 of 2 units"):
+        found = ek.maximize(Saturated().eval(), "classes()", shape=(1, 6, 6), steps=64)
+    assert found.dead.tolist() == [False, True]
+    assert float(found.score[0]) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opaque:
+    steps: int = 2
+
+    def __call__(self, problem):
+        pictures = problem.normal(*problem.shape)
+        score = problem.score(pictures, pictures)
+        return Ascent(pictures, score[None].detach(), score > -math.inf, pictures[None][:0])
+
+
+def test_a_maximizer_without_opacity_refuses_alpha():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
+    with pytest.raises(MethodError, match=r"finds no opacity: leave alpha\(\) out"):
+        ek.maximize(model, channel("0", 0) - alpha(), shape=(1, 5, 5), maximizer=Opaque())
+
+
+@pytest.mark.parametrize("maximizer", NAMES)
+def test_a_unit_s_picture_is_the_same_to_the_bit_whoever_stands_beside_it(maximizer):
+    model, _ = toy_models()["plain"]
+    how = {"maximizer": maximizer, "steps": 6, "dataset": PICTURES, "shape": (3, 12, 10)}
+    whole = ek.maximize(model, [channels("1"), logit(3)], **how)
+    again = ek.maximize(model, [channels("1"), logit(3)], **how)
+    assert torch.equal(whole.images, again.images)
+    for unit, objective in ((2, channel("1", 2)), (6, logit(3))):
+        alone = ek.maximize(model, objective, **how)
+        assert torch.equal(alone.images[0], whole.images[unit])
+        assert torch.equal(alone.trace[:, 0], whole.trace[:, unit])
+    turned = ek.maximize(model, channels("1", [5, 2, 0, 1]), **how)
+    assert torch.equal(turned.images[1], whole.images[2])
+    other = ek.maximize(model, channels("1"), **how, seed=1)
+    assert not torch.equal(other.images, whole.images[:6])
+
+
+def test_another_process_finds_the_same_bytes():
+    code = (
+        "import torch, hashlib, explainkit as ek; from explainkit.testing import toy_models;"
+        "torch.set_num_threads(1); m, _ = toy_models()['vit'];"
+        "v = ek.maximize(m, 'channels(\"blocks.0\", [0, 3])', shape=(3, 12, 10), steps=4);"
+        "print(hashlib.sha256(v.images.numpy().tobytes()).hexdigest())"
+    )
+    run = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    assert run[0].stdout, run[0].stderr
+    assert run[0].stdout == run[1].stdout
+
+
+@pytest.mark.parametrize("name", ["functional", "residual", "mlp", "tuple", "vit", "in_place"])
+def test_networks_of_every_kind(name):
+    model, _ = toy_models()[name]
+    found = ek.maximize(model, "classes()", shape=(3, 12, 10), steps=12, rate=0.2)
+    assert found.images.shape == (5, 3, 12, 10)
+    assert torch.isfinite(found.images).all()
+    assert (found.trace[-1] > found.trace[0]).all()
+    assert found.layer is None
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 7), (5, 16, 11), (2, 3, 3), (1, 1, 1), (3, 97, 33)])
+@pytest.mark.parametrize("maximizer", NAMES)
+def test_any_number_of_channels_and_any_size(shape, maximizer):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(shape[0], 3, 3, padding=1), nn.Flatten(), nn.Linear(1, 1)
+    ).eval()
+    data = torch.rand(4, *shape)
+    found = ek.maximize(model, channels("0"), maximizer=maximizer, steps=3, dataset=data, blur=0.5)
+    assert found.images.shape == (3, *shape)
+    assert torch.isfinite(found.images).all()
+
+
+def test_the_model_runs_no_further_than_the_layer():
+    ran = []
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)).eval()
+    model[2].register_forward_hook(lambda *_: ran.append(1))
+    ek.maximize(model, channel("0", 1), shape=(1, 8, 8), steps=5)
+    assert len(ran) <= 1, "only the probe may go on"
+    ek.maximize(model, channel("0", 1), shape=(1, 4, 4), steps=1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_of_the_caller_s_is_changed(fails):
+    model, images = toy_models()["batch_norm"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[0].weight.requires_grad_(False)
+    start = images[0].clone()
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    objective = logit(9) if fails else channel("2", 1)
+    with (
+        torch.no_grad(),
+        pytest.raises(TargetError)
+        if fails
+        else pytest.warns(ExplainkitWarning, match="train mode"),
+    ):
+        ek.maximize(model, objective, shape=(3, 12, 10), steps=3, start=start)
+    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(start, images[0])
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [p.requires_grad for p in model[0].parameters()] == [False, True]
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model[0].weight.grad is None
+
+
+def test_dead_units_are_listed_and_not_drawn():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[0].bias[1] = -1e6
+        # answers, but to no picture of small contrast: not dead
+        model[0].bias[2] = -0.3
+    with pytest.warns(ExplainkitWarning, match="1 of 3 units"):
+        found = ek.maximize(model, channels("1") - 0.01 * tv(), shape=(1, 9, 9), steps=80)
+    assert found.dead.tolist() == [False, True, False]
+    assert not found.converged[1]
+    assert math.isnan(found.score[1])
+    assert found.images[1].unique().numel() == 1
+    assert found.rank[1] == 2
+    assert "dead" in found.caption(1)
+
+
+def test_the_best_of_several_starts_is_kept():
+    model, _ = toy_models()["plain"]
+    how = {"shape": (3, 12, 10), "steps": 10, **STILL}
+    one = ek.maximize(model, "classes()", **how)
+    best = ek.maximize(model, "classes()", **how, starts=4)
+    assert (best.trace[-1] >= one.trace[-1]).all()
+    assert not torch.equal(best.images, one.images)
+
+
+def test_the_negative_direction_is_an_objective_of_its_own():
+    model = linear()
+    model.explainkit_spec = spec((1, 6, 5))
+    found = ek.maximize(model, logit(0), negative=True, steps=60, rate=0.3)
+    assert found.objective == ("logit(0)", "-logit(0)")
+    assert correlation(found.images[0], -found.images[1]) > 0.9
+
+
+def test_a_start_is_where_it_starts():
+    model, images = toy_models()["plain"]
+    model.explainkit_spec = spec((3, 12, 10), 0.5, 0.5)
+    start = (images[0] - 0.5) / 0.5 * 0.9
+    for maximizer in ("fourier", "pixel", "pyramid", "cppn", "maco"):
+        found = ek.maximize(
+            model,
+            logit(1),
+            start=start,
+            maximizer=maximizer,
+            steps=2,
+            rate=1e-4,
+            spread=1e-4,
+            **STILL,
+        )
+        assert (found.images[0] - start).abs().max() < 0.02, maximizer
+    exaggerated = ek.maximize(model, caricature("0"), start=start, steps=30, **STILL)
+    assert exaggerated.trace[-1] > 1.2 * exaggerated.trace[0]
+
+
+def test_diversity_tells_one_unit_s_starts_apart():
+    model, _ = toy_models()["plain"]
+    how = {"shape": (3, 12, 10), "steps": 20, "starts": 3, **STILL}
+    found = ek.maximize(model, [channel("0", k) + 5 * diversity("0") for k in (0, 1)], **how)
+    assert (found.trace[-1] > found.trace[0]).all()
+    alone = ek.maximize(model, channel("0", 1) + 5 * diversity("0"), **how)
+    assert torch.equal(alone.images[0], found.images[1])
+
+
+def test_maco_keeps_the_magnitudes_of_the_data():
+    model, _ = toy_models()["plain"]
+    grey = nn.Sequential(nn.Conv2d(1, 4, 3)).eval()
+    data = PICTURES[:, :1] * torch.linspace(1, 3, 10)
+    found = ek.maximize(grey, channels("0"), maximizer="maco", dataset=data, steps=8)
+    wanted = torch.fft.rfft2(data, norm="ortho").abs().mean(0)
+    magnitudes = torch.fft.rfft2(found.images, norm="ortho").abs()
+    # coefficients that are their own conjugates keep only the real part of their phase
+    inner = (slice(None), slice(1, 6), slice(1, 5))
+    torch.testing.assert_close(
+        magnitudes[(slice(None), *inner)], wanted[inner].expand(4, 1, 5, 4), rtol=1e-3, atol=1e-3
+    )
+    with pytest.raises(MethodError, match="dataset"):
+        ek.maximize(model, logit(0), shape=(3, 12, 10), maximizer="maco")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "part"),
+    [
+        ({"shape": None}, InputError, "shape="),
+        ({"shape": (12, 10)}, InputError, "got (12, 10)"),
+        ({"shape": (3, 0, 10)}, InputError, "channel, height, width"),
+        ({"shape": (1, 12, 10)}, ModelError, "failed on images"),
+        ({"start": torch.zeros(3, 5, 5)}, InputError, "got [3, 5, 5]"),
+        ({"start": torch.full((3, 12, 10), math.nan)}, InputError, "finite"),
+        ({"dataset": torch.zeros(3, 12, 10)}, InputError, "dataset"),
+        ({"objective": "channel('9', 0)"}, ModelError, "layer"),
+        ({"objective": channel("0", 99)}, TargetError, "from 0 to 5"),
+        ({"objective": []}, TargetError, "empty list"),
+        ({"objective": [3]}, TargetError, "int"),
+        ({"objective": "tv()"}, TargetError, "reads a layer"),
+        ({"objective": "logit(0"}, TargetError, "can't read"),
+        ({"objective": "logit(0) / 0"}, ModelError, "finite objective"),
+        ({"objective": caricature("0")}, TargetError, "start"),
+        ({"steps": 0}, MethodError, "steps"),
+        ({"starts": 0}, InputError, "starts"),
+        ({"batch_size": 0}, InputError, "batch_size"),
+        ({"rate": -1.0}, MethodError, "rate"),
+        ({"decai": 1.0}, MethodError, "did you mean 'decay'"),
+        ({"maximizer": "furrier"}, ek.ExplainkitError, "fourier"),
+        ({"maximizer": 3}, MethodError, "maximiser's name"),
+        ({"optimizer": "lion"}, MethodError, "adam, ascent"),
+        ({"padding": "wrap"}, MethodError, "reflection"),
+    ],
+)
+def test_refusals_are_one_clear_line(change, error, part):
+    model, _ = toy_models()["plain"]
+    how = {"shape": (3, 12, 10), "steps": 2, "objective": logit(0)} | change
+    with pytest.raises(error) as caught:
+        ek.maximize(model, how.pop("objective"), **how)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    model, _ = toy_models()["reused"]
+    with pytest.raises(ModelError, match="runs 3 times"):
+        ek.maximize(model, channel("relu", 0), shape=(3, 12, 10), steps=1)
+
+
+def test_saved_and_loaded(tmp_path):
+    model, _ = toy_models()["plain"]
+    found = ek.maximize(model, "classes()", shape=(3, 12, 10), steps=4, frames=3)
+    again = ek.Visualization.load(found.save(tmp_path / "v"))
+    assert torch.equal(again.images, found.images)
+    assert again.objective == found.objective
+    assert again.frames.shape == (3, 5, 3, 12, 10)
+    assert again.params == found.params
+    assert again.diagnostics["frame_steps"] == [0, 2, 4]
+    assert torch.equal(again.frames[-1], again.images)
+    (tmp_path / "v" / "visualization.json").write_text("{}")
+    with pytest.raises(ek.ExplainkitError, match="not a saved visualization"):
+        ek.Visualization.load(tmp_path / "v")

@@ -1,0 +1,79 @@
+"""`new-plugin` writes a package whose own test passes, or nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from explainkit.cli.scaffold import new_plugin
+from explainkit.errors import PluginError
+
+
+@pytest.mark.slow
+def test_its_test_passes_right_after_the_installation(tmp_path):
+    folder = new_plugin("bright_spots", tmp_path)
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, folder],
+        check=True,
+        capture_output=True,
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "import pytest, explainkit as ek\n"
+        "assert 'bright_spots/bright_spots' in ek.methods(), ek.methods()\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(folder)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "A",
+        "1x",
+        "a b",
+        "../x",
+        "a/b",
+        "class",
+        "é",
+        "a.b",
+        "true",
+        "none",
+        "_",
+        "vision",
+        "fer_hw3",
+    ],
+)
+def test_names_that_cannot_be(name, tmp_path):
+    with pytest.raises(PluginError, match="expected a name of lower-case"):
+        new_plugin(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_dashes_are_understood(tmp_path):
+    assert (new_plugin("two-words", tmp_path) / "src/explainkit_two_words/__init__.py").is_file()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    folder = new_plugin("mine", tmp_path)
+    (folder / "README.md").write_text("precious")
+    with pytest.raises(PluginError, match="expected no folder"):
+        new_plugin("mine", tmp_path)
+    assert (folder / "README.md").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["explainkit-mine"]
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PluginError, match="No space left"):
+        new_plugin("mine", tmp_path)
+    assert not list(tmp_path.iterdir())

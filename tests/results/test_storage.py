@@ -1,0 +1,328 @@
+"""Saved explanations come back to the bit, or are refused; never half of one."""
+
+import hashlib
+import json
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+import explainkit as ek
+from explainkit.errors import StorageError
+from explainkit.results.storage import load, save, write_atomically
+from explainkit.testing import toy_models
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    model, images = toy_models()["plain"]
+    return ek.explain(
+        model, images, 0, "integrated_gradients", steps=3, baseline=torch.rand(3, 12, 10)
+    )
+
+
+def same(one, other):
+    if isinstance(one, Tensor):
+        bits = one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+def assert_same(one, other):
+    for field in fields(one):
+        assert same(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+def test_round_trip(explanation, tmp_path):
+    folder = explanation.save(tmp_path / "a/b")
+    assert_same(explanation, ek.Explanation.load(folder))
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
+    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes(explanation, tmp_path, dtype):
+    one = replace(explanation, inputs=explanation.inputs.to(dtype))
+    assert_same(one, load(save(one, tmp_path)))
+
+
+def test_layouts(explanation, tmp_path):
+    one = replace(explanation, attribution=explanation.attribution.transpose(2, 3))
+    assert_same(one, load(save(one, tmp_path)))
+    shared = replace(explanation, attribution=explanation.inputs)
+    assert_same(shared, load(save(shared, tmp_path)))
+
+
+KEYS = st.text(max_size=8) | st.sampled_from(
+    ["$tensor", "$float", "$mapping", "$", "a", "b", "a.b", "b.a", "0", "1"]
+)
+TENSORS = st.tuples(st.integers(-9, 9), st.sampled_from([torch.float32, torch.int64])).map(
+    lambda drawn: torch.full((2,), drawn[0], dtype=drawn[1])
+)
+
+
+def nested(leaves):
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+        max_leaves=8,
+    )
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats()
+PLAIN |= st.text(max_size=20) | KEYS
+JSON = nested(PLAIN)
+
+
+@given(st.dictionaries(KEYS, nested(PLAIN | TENSORS), max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_parameters(explanation, tmp_path, params):
+    one = replace(explanation, params=params)
+    assert same(load(save(one, tmp_path)).params, params)
+
+
+def test_paths_that_read_the_same_are_told_apart(explanation, tmp_path):
+    params = {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}, "params": {"a.b": torch.ones(2)}}
+    assert same(load(save(replace(explanation, params=params), tmp_path)).params, params)
+
+
+def test_numpy_scalars_are_numbers(explanation, tmp_path):
+    params = {"n": np.int32(3), "x": np.float32(0.5), "y": np.bool_(True), "z": np.float64("nan")}
+    found = load(save(replace(explanation, params=params, seed=np.int64(5)), tmp_path))
+    assert same(found.params, {"n": 3, "x": 0.5, "y": True, "z": float("nan")})
+    assert [type(value) for value in found.params.values()] == [int, float, bool, float]
+    assert found.seed == 5
+
+
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"a": {1: 2}}, "params.a: expected text as keys to save, got 1"),
+     ({None: 2}, "params: expected text as keys to save, got None"),
+     ({"a": deep(100_000)}, "nest too deeply"),
+     ({"a": torch.zeros(2, dtype=torch.complex64)}, "params.a: expected a dense real tensor"),
+     ({"a": torch.eye(2).to_sparse()}, "params.a: expected a dense real tensor"),
+     ({"a": np.complex64(1j)}, "params.a: expected a number"),
+     ({"a": [np.zeros(2)]}, "params.a.0: expected a number"),
+     ({"a": 10**5000}, "can't save")],
+)  # fmt: skip
+def test_parameters_that_are_refused(explanation, tmp_path, params, message):
+    save(explanation, tmp_path)
+    with pytest.raises(StorageError, match=message):
+        save(replace(explanation, params=params), tmp_path)
+    assert_same(load(tmp_path), explanation)
+
+
+def test_fields_that_are_refused_when_saved(explanation, tmp_path):
+    with pytest.raises(StorageError, match="target: expected 1 axes, .* got \\[1\\]"):
+        save(replace(explanation, target=explanation.target[:1]), tmp_path)
+    with pytest.raises(StorageError, match="seed: expected int"):
+        save(replace(explanation, seed="1"), tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_as_open_as_the_umask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "f", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == mode
+
+
+def test_drafts_of_a_kill_are_swept(explanation, tmp_path):
+    for name in (".explanation.json-0f3a", f".tensors-{'0' * 16}.safetensors-ab", ".mine", "mine"):
+        (tmp_path / name).write_text("")
+    save(explanation, tmp_path)
+    kept = {path.name for path in tmp_path.iterdir() if not path.name.startswith("tensors-")}
+    assert kept == {"explanation.json", ".mine", "mine"}
+
+
+def test_one_of_a_batch_keeps_numbers_without_axes(explanation):
+    one = replace(explanation, diagnostics={"steps": torch.tensor(3), "gap": torch.rand(4)})
+    cut = one[1]
+    assert cut.diagnostics["steps"].item() == 3
+    assert torch.equal(cut.diagnostics["gap"], one.diagnostics["gap"][1:2])
+
+
+def test_what_cannot_be_stored(explanation, tmp_path):
+    with pytest.raises(StorageError, match="params.f: expected a number.* got function"):
+        save(replace(explanation, params={"f": same}), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_kill_leaves_the_old_or_the_new(explanation, tmp_path, monkeypatch, step):
+    new = replace(explanation, attribution=explanation.attribution * 2, seed=7)
+    save(explanation, tmp_path)
+    done = []
+    replace_file, unlink = Path.replace, Path.unlink
+
+    def counted(original):
+        def call(self, *args, **kwargs):
+            if len(done) == step:
+                raise KeyboardInterrupt
+            done.append(self)
+            return original(self, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Path, "replace", counted(replace_file))
+    monkeypatch.setattr(Path, "unlink", counted(unlink))
+    with pytest.raises(KeyboardInterrupt):
+        save(new, tmp_path)
+    monkeypatch.undo()
+    assert_same(load(tmp_path), new if step == 2 else explanation)
+    save(new, tmp_path)
+    assert_same(load(tmp_path), new)
+    assert len([p for p in tmp_path.iterdir() if p.suffix == ".safetensors"]) == 1
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "f").write_text("old")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "f", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_written(explanation, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't write the explanation into"):
+        save(explanation, tmp_path / "file" / "below")
+
+
+class TestRefusals:
+    @pytest.fixture
+    def folder(self, explanation, tmp_path):
+        return save(explanation, tmp_path)
+
+    def edit(self, folder, **changes):
+        """Changes the record as one does who knows about its hash."""
+        path = folder / "explanation.json"
+        record = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps(self.sealed(record)))
+
+    def sealed(self, record):
+        record = {key: value for key, value in record.items() if key != "sha256"}
+        content = json.dumps(record, separators=(",", ":"))
+        return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+    @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.99])
+    @pytest.mark.parametrize("which", ["explanation.json", "tensors"])
+    def test_truncation(self, folder, which, share):
+        (path,) = [path for path in folder.iterdir() if path.name.startswith(which)]
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(StorageError):
+            load(folder)
+
+    def test_missing(self, folder, tmp_path):
+        with pytest.raises(StorageError, match="expected a saved explanation at"):
+            load(tmp_path / "nothing")
+        next(folder.glob("tensors-*")).unlink()
+        with pytest.raises(StorageError, match="expected tensors at"):
+            load(folder)
+
+    def test_changed_tensors(self, folder):
+        path = next(folder.glob("tensors-*"))
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StorageError, match="was changed or cut short"):
+            load(folder)
+
+    def test_a_changed_record(self, folder):
+        path = folder / "explanation.json"
+        text = path.read_text()
+        path.write_text(json.dumps(json.loads(text)))
+        load(folder)
+        path.write_text(text.replace('"seed": 0', '"seed": 1'))
+        with pytest.raises(StorageError, match="explanation.json was changed"):
+            load(folder)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("params", 3), ("seed", "0"), ("seed", True), ("versions", []), ("versions", {"a": 1}),
+         ("class_names", "abc"), ("class_names", [1]), ("class_names", None), ("mean", ["a"]),
+         ("mean", "abc"), ("model", 3), ("layer", 3), ("diagnostics", None), ("coverage", 1),
+         ("score", {"$tensor": "0"}), ("target", 3), ("schema_version", True),
+         ("tensors_sha256", None), ("params", {"a": {"$tensor": "99"}}), ("params", {"$mapping": 1}),
+         ("params", {"a": {"$float": 10**400}}), ("params", {"a": {"$float": "x"}})],
+    )  # fmt: skip
+    def test_fields_of_another_type(self, folder, field, value):
+        self.edit(folder, **{field: value})
+        with pytest.raises(StorageError):
+            load(folder)
+
+    def test_a_batch_that_differs(self, folder, explanation):
+        other = save(explanation[0], folder / "other")
+        (tensors,) = other.glob("tensors-*")
+        values = load_file(tensors)
+        name = json.loads((other / "explanation.json").read_text())["score"]["$tensor"]
+        data = save_bytes(values | {name: torch.zeros(2)})
+        digest = hashlib.sha256(data).hexdigest()
+        (other / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
+        self.edit(other, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
+        with pytest.raises(StorageError, match="score: expected 1 axes"):
+            load(other)
+
+    def test_deep_nesting(self, folder):
+        path = folder / "explanation.json"
+        path.write_text("[" * 200_000 + "]" * 200_000)
+        with pytest.raises(StorageError):
+            load(folder)
+
+    def test_a_newer_version(self, folder):
+        self.edit(folder, schema_version=2)
+        with pytest.raises(StorageError, match="expected schema_version 1 .* got 2: update"):
+            load(folder)
+
+    @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "tensors-0.safetensors", 3, None])
+    def test_names_that_lead_out(self, folder, name):
+        self.edit(folder, tensors=name)
+        with pytest.raises(StorageError):
+            load(folder)
+
+    @given(st.data())
+    @settings(
+        max_examples=200, deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )  # fmt: skip
+    def test_any_other_json(self, explanation, tmp_path, data):
+        folder = save(explanation, tmp_path)
+        path = folder / "explanation.json"
+        record = json.loads(path.read_text())
+        key = data.draw(st.sampled_from(sorted(record)))
+        if data.draw(st.booleans()):
+            del record[key]
+        else:
+            record[key] = data.draw(JSON)
+        path.write_text(json.dumps(self.sealed(record)))
+        try:
+            load(folder)
+        except StorageError as error:
+            assert "\n" not in str(error)
