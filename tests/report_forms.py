@@ -2,7 +2,7 @@
 
 import torch
 
-from explainkit.interfaces import Explanation
+from explainkit.results.explanation import Explanation
 
 DESKTOP, PHONE = (1280, 900, 1.0, False), (390, 844, 2.0, True)
 """Width, height, pixels per unit, and whether it is a phone."""

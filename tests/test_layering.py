@@ -1,6 +1,8 @@
-"""Dependencies between the core's modules point one way, and none leads to a plugin."""
+"""Imports between the core's rooms point one way, never in a circle, and never to a plugin."""
 
 import ast
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import explainkit
@@ -8,73 +10,123 @@ import explainkit
 ROOT = Path(explainkit.__file__).parent
 
 # lowest first; a module may import those of its own row and of the rows above it here
-LAYERS = [
+ROWS = [
     {"errors"},
-    {"outputs", "hookspecs", "registry", "layers", "guard", "progress"},
-    {"expressions"},
-    {"types", "adapter", "visualization"},
-    {"builtin", "inputs", "outcome", "batching", "render", "storage", "graph"},
-    {"passes"},
-    {"methods", "plugins"},
-    {"host", "weights", "parameters", "maximize"},
-    {"loading"},
+    {"files", "progress", "isolation", "layers", "scores"},
+    {"expressions", "graph"},
+    {"interfaces"},
+    {"render", "catalog"},
+    {"results", "engine"},
+    {"activation_maximization", "methods"},
     {"api"},
-    {"testing", "scaffold", "doctor", "gallery"},
+    {"testing", "gallery"},
     {"cli", "__main__"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LEVEL = {name: level for level, names in enumerate(ROWS) for name in names}
 
 
-def imports(tree):
-    """Modules imported when a file is; what result types import inside methods is exempt."""
+def modules(root=ROOT):
+    """Dotted name in the package, "" for the package itself, to the file."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def place(module):
+    """The room that a module is in, or the module itself where it has a place of its own."""
+    parts = module.split(".")
+    return module if module in LEVEL else parts[0]
+
+
+def imported(tree):
+    """Dotted names that a file imports, in function bodies too; only what types need is exempt."""
     exempt = set()
     for block in ast.walk(tree):
-        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef) or (
+        if (
             isinstance(block, ast.If)
             and isinstance(block.test, ast.Name)
             and block.test.id == "TYPE_CHECKING"
         ):
-            exempt |= {id(inner) for inner in ast.walk(block)}
+            exempt |= {id(inner) for statement in block.body for inner in ast.walk(statement)}
     for node in ast.walk(tree):
         if id(node) in exempt:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "explainkit":
-                yield from (f"explainkit.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_has_its_layer():
-    modules = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in ROOT.rglob("*.py")}
-    assert modules - {"__init__"} == set(LEVEL)
+@cache
+def arrows(root=ROOT):
+    """Which modules of the package each of them imports."""
+    known = modules(root)
+    found = {}
+    for module, path in known.items():
+        names = [
+            name.partition(".")[2]
+            for name in imported(ast.parse(path.read_text()))
+            if name.partition(".")[0] == "explainkit"
+        ]
+        # "a.b.C" names the module "a.b"
+        targets = {name if name in known else name.rpartition(".")[0] for name in names}
+        found[module] = targets & known.keys() - {module}
+    return found
+
+
+def circle(graph):
+    """Modules that import each other in a circle; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_every_module_has_its_place():
+    assert {place(module) for module in modules() if module} == set(LEVEL)
 
 
 def test_imports_point_down():
-    for path in ROOT.rglob("*.py"):
-        module = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if module == "__init__":
-            continue
-        for name in imports(ast.parse(path.read_text())):
-            if name.startswith("explainkit."):
-                other = name.split(".")[1]
-                if other in LEVEL:
-                    assert LEVEL[other] <= LEVEL[module], f"{module} imports {other}"
+    up = [
+        f"{module} imports {other}"
+        for module, others in arrows().items()
+        for other in sorted(others)
+        if module and other and LEVEL[place(other)] > LEVEL[place(module)]
+    ]
+    assert up == []
+
+
+def test_the_package_imports_nothing_but_errors_and_hook_markers():
+    assert arrows()[""] == {"errors", "catalog.hookspecs"}
+
+
+def test_the_graph_knows_nothing_of_the_engine():
+    for module, others in arrows().items():
+        if module.partition(".")[0] == "graph":
+            assert not [other for other in others if other.partition(".")[0] == "engine"], module
+
+
+def test_no_circles():
+    assert circle(arrows()) == []
+
+
+def test_circles_and_imports_in_functions_are_found(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "a.py").write_text("from explainkit.b import x")
+    (tmp_path / "b.py").write_text("def f():\n    import explainkit.c")
+    (tmp_path / "c.py").write_text(
+        "if TYPE_CHECKING:\n    import explainkit.b\nelse:\n    from explainkit import a"
+    )
+    graph = arrows(tmp_path)
+    assert graph == {"": set(), "a": {"b"}, "b": {"c"}, "c": {"a"}}
+    assert set(circle(graph)) == {"a", "b", "c"}
 
 
 def test_nothing_imports_a_plugin():
     for path in ROOT.rglob("*.py"):
-        names = {
-            name
-            for node in ast.walk(ast.parse(path.read_text()))
-            for name in (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-        }
+        names = list(imported(ast.parse(path.read_text())))
         assert not [name for name in names if name.startswith("explainkit_")], path

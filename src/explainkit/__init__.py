@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from explainkit.catalog.factories import (
         models as models,
     )
-    from explainkit.interfaces import Explanation as Explanation
+    from explainkit.results.explanation import Explanation as Explanation
     from explainkit.results.visualization import Visualization as Visualization
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Explanation": "explainkit.interfaces",
+    "Explanation": "explainkit.results.explanation",
     "Visualization": "explainkit.results.visualization",
     "datasets": "explainkit.catalog.factories",
     "explain": "explainkit.api",

@@ -22,15 +22,17 @@ from explainkit.catalog.factories import (
     method_params,
 )
 from explainkit.engine.checks import Outcome
-from explainkit.engine.inputs import as_target, check_inputs, check_target
+from explainkit.engine.inputs import check_inputs
 from explainkit.engine.runner import run_all
+from explainkit.engine.targets import parse_target
 from explainkit.errors import ExplainkitWarning, InputError, MethodError
-from explainkit.interfaces import Dataset, Explanation, Explanations, Method, ModelSpec, Target
+from explainkit.interfaces import Dataset, Method, ModelSpec, Target
 from explainkit.isolation import preserve_model, preserve_process
+from explainkit.results.explanation import Explanation, Explanations
 
 if TYPE_CHECKING:
-    from explainkit.activation_maximization.problem import Maximizer
     from explainkit.activation_maximization.request import Objective
+    from explainkit.interfaces import Maximizer
     from explainkit.results.visualization import Visualization
 
 
@@ -127,9 +129,7 @@ def explain(
     check_inputs(module, inputs, spec)
     class_names = spec.class_names if spec else _class_names(module)
     wanted = target if isinstance(target, list) else [target]
-    targets = [as_target(given, class_names) for given in wanted]
-    for given in targets:
-        check_target(given, len(inputs))
+    targets = [parse_target(given, class_names, len(inputs)) for given in wanted]
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     images = inputs.detach().clone()

@@ -1,20 +1,16 @@
-"""The types that cross explainkit's borders: results, specifications, what a plugin satisfies."""
+"""What crosses explainkit's borders: specifications, and what a plugin satisfies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from explainkit.expressions import Expression
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from explainkit.activation_maximization.problem import Ascent, Problem
 
-    from explainkit.render.heatmap import Scaling
-
-Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
 Target = int | Tensor | str | Expression | Callable[[Any], Tensor] | None
 """What to explain: a class index, one index per image, a class name, an expression or its text, a
 function from the model's own output to one score per image, or None for the predicted class."""
@@ -38,6 +34,20 @@ class Method(Protocol):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> "Tensor | Attribution":
         """Explains ``model(inputs)[:, target]``."""
+        ...
+
+
+@runtime_checkable
+class Maximizer(Protocol):
+    """A way to maximise: a frozen dataclass whose fields are its hyper-parameters.
+
+    A field named ``steps`` is what ``maximize(steps=…)`` sets.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __call__(self, problem: "Problem") -> "Ascent":
+        """Finds one picture per unit."""
         ...
 
 
@@ -137,192 +147,3 @@ class Attribution:
     standard_error: Tensor | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation:
-    """A batch of explained images, with everything needed to read and to reproduce it.
-
-    Attributes:
-        inputs: Images ``[batch, channel, height, width]`` in model-input space.
-        attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit;
-            of the shape of a layer's output where ``at`` names one.
-        target: Explained class of each image, int64 ``[batch]``; 0 where a function was explained.
-        score: The explained score of each image ``[batch]``, before softmax.
-        logits: The model's outputs ``[batch, classes]``.
-        method: Qualified name of the method.
-        params: Its hyper-parameters, nested methods included.
-        model: Qualified name of the model, or module and class of one that isn't registered.
-        layer: Dotted path of the layer that the method looked at.
-        at: Dotted path of the layer whose output was explained instead of the image.
-        expression: Text of the expression that was explained instead of a class.
-        seed: Seed of the method's random draws.
-        class_names: In the order of the logits; empty if they have no names.
-        mean: Per channel; with ``std`` it takes the inputs back to pixel / 255. None if unknown.
-        std: Per channel.
-        coverage: Which operators of the model the method's rules covered; None where none apply.
-        diagnostics: Completeness gap, standard errors, warnings.
-        versions: Of Python, torch, explainkit and the plugins involved.
-    """
-
-    inputs: Tensor
-    attribution: Tensor
-    target: Tensor
-    score: Tensor
-    logits: Tensor
-    method: str
-    params: Mapping[str, Any]
-    model: str
-    layer: str | None = None
-    at: str | None = None
-    expression: str | None = None
-    seed: int = 0
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    coverage: Mapping[str, Any] | None = None
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int | slice) -> "Explanation":
-        """The explanation of one image or some, still with the batch axis."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"explanation {index} of {len(self)}")
-            start = index % len(self)
-            index = slice(start, start + 1)
-
-        def cut(value: Any) -> Any:
-            batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self)
-            return value[index] if batched else value
-
-        changes = {name: cut(value) for name, value in vars(self).items()}
-        changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
-        return Explanation(**changes)
-
-    def __repr__(self) -> str:
-        shape = "×".join(map(str, self.attribution.shape))
-        return f"<Explanation {self.method} of {self.model}: map {shape}, target {self._targets()}>"
-
-    def _targets(self) -> str:
-        shown = [self.target_name(i) for i in range(min(len(self), 4))]
-        return ", ".join(shown) + (", …" if len(self) > 4 else "")
-
-    def target_name(self, index: int) -> str:
-        """Name of the class that was explained for one image, its number, or the expression."""
-        if self.expression is not None:
-            return self.expression
-        label = int(self.target[index])
-        return self.class_names[label] if self.class_names else str(label)
-
-    def heatmap(self, reduce: Reduce = "sum") -> Tensor:
-        """Reduces the channels to one.
-
-        Args:
-            reduce: ``"sum"`` keeps the sign; ``"abs_sum"`` = Σ|a|; ``"abs_max"`` = max|a|;
-                ``"norm"`` = √Σa².
-
-        Returns:
-            ``[batch, height, width]`` in the method's own unit.
-        """
-        values = self.attribution
-        match reduce:
-            case "sum":
-                return values.sum(1)
-            case "abs_sum":
-                return values.abs().sum(1)
-            case "abs_max":
-                return values.abs().amax(1)
-            case "norm":
-                return values.square().sum(1).sqrt()
-        raise ValueError(f"reduce: expected sum, abs_sum, abs_max or norm, got {reduce!r}")
-
-    def plot(self, *, scaling: "Scaling | str" = "percentile", reduce: Reduce = "sum") -> "Figure":
-        """Draws each image beside its heatmap, with the true scale on the colour bar.
-
-        Args:
-            scaling: How values become colours, by name (`explainkit.render.heatmap`).
-            reduce: How channels become one, as in `heatmap`.
-        """
-        from explainkit.render.figure import plot
-
-        return plot(self, scaling=scaling, reduce=reduce)
-
-    def report(
-        self,
-        path: str | Path,
-        *,
-        beside: "Sequence[Explanation]" = (),
-        labels: "Sequence[int | None] | None" = None,
-        names: Sequence[str] | None = None,
-        command: str | None = None,
-        reduce: Reduce = "sum",
-    ) -> Path:
-        """Writes one HTML file to look into the explanation, without network; returns its path.
-
-        Args:
-            path: The file.
-            beside: Other explanations of the same pictures, to compare with.
-            labels: True class of each picture; None or −1 where it isn't known.
-            names: Of the pictures.
-            command: The command line that makes the report again.
-            reduce: How channels become one, as in `heatmap`.
-        """
-        from explainkit.render.report import report
-
-        return report(
-            [self, *beside], path, labels=labels, names=names, command=command, reduce=reduce
-        )
-
-    def save(self, directory: str | Path) -> Path:
-        """Writes tensors (safetensors) and the rest (JSON) atomically; returns the folder."""
-        from explainkit.results.storage import save
-
-        return save(self, Path(directory))
-
-    @staticmethod
-    def load(directory: str | Path) -> "Explanation":
-        """Reads what `save` wrote; refuses a folder that is incomplete or was changed."""
-        from explainkit.results.storage import load
-
-        return load(Path(directory))
-
-    def _repr_html_(self) -> str:
-        from explainkit.render.html import to_html
-
-        return to_html([self])
-
-
-class Explanations(list[Explanation]):
-    """Explanations that belong together: by several methods, or of several targets."""
-
-    def plot(
-        self,
-        *,
-        labels: "Sequence[int | None] | None" = None,
-        scaling: "Scaling | str" = "percentile",
-        reduce: Reduce = "sum",
-    ) -> "Figure":
-        """Draws the pictures and one row of maps per explanation; each map is scaled by itself.
-
-        Args:
-            labels: True class of each picture; None or −1 where it isn't known.
-            scaling: How values become colours, by name (`explainkit.render.heatmap`).
-            reduce: How channels become one.
-        """
-        from explainkit.render.compare import comparison_figure
-
-        return comparison_figure(self, labels=labels, scaling=scaling, reduce=reduce)
-
-    def report(self, path: str | Path, **options: Any) -> Path:
-        """Writes one HTML file in which they stand side by side, as `Explanation.report` does."""
-        first, *others = self
-        return first.report(path, beside=others, **options)
-
-    def _repr_html_(self) -> str:
-        from explainkit.render.html import to_html
-
-        return to_html(self) if self else ""

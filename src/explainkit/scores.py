@@ -1,10 +1,8 @@
-"""Reading what a model puts out as scores, and a target as one of them."""
+"""Reading what a model puts out as scores, and a class's name as one of them."""
 
 from collections.abc import Mapping, Sequence
-from operator import index
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from explainkit.errors import ModelError, TargetError
@@ -22,6 +20,7 @@ def as_scores(output: Any, batch: int) -> Tensor:
         ModelError: Nothing fits; the message says what came.
 
     Examples:
+        >>> import torch
         >>> as_scores({"logits": torch.zeros(2, 7), "features": torch.zeros(2, 64)}, 2).shape
         torch.Size([2, 7])
     """
@@ -60,49 +59,30 @@ def _describe(output: Any) -> str:
     return type(output).__name__
 
 
-def as_targets(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> Tensor:
-    """Resolves a target to one class per image.
+def class_index(name: str | int, classes: int, class_names: Sequence[str] = ()) -> int:
+    """The index of a class that is named or numbered.
 
     Args:
-        target: None (the predicted class), a class index, a tensor ``[batch]``, or a class name.
-        logits: ``[batch, classes]``.
+        name: A class name, whatever its case, or an index.
+        classes: How many the model has.
         class_names: In the order of the logits.
-
-    Returns:
-        int64 ``[batch]`` on the device of the logits.
 
     Raises:
         TargetError: It names no class of the model.
 
     Examples:
-        >>> as_targets("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
-        tensor([1, 1])
+        >>> class_index("sad", 3, ("happy", "sad", "calm"))
+        1
     """
-    batch, classes = logits.shape
-    if target is None:
-        return logits.argmax(1)
-    if isinstance(target, str):
-        names = [name.casefold() for name in class_names]
-        if target.casefold() not in names:
+    if isinstance(name, str):
+        names = [known.casefold() for known in class_names]
+        if name.casefold() not in names:
             known = ", ".join(class_names) or "none: this model's classes have no names"
-            raise TargetError(f"expected a class name of the model ({known}), got {target!r}")
-        target = names.index(target.casefold())
-    if not isinstance(target, Tensor):
-        try:
-            target = torch.tensor(index(target))
-        except TypeError:
-            raise TargetError(
-                "expected as target a class index, a tensor [batch], a class name, a function of "
-                f"the output, or None, got {type(target).__name__}"
-            ) from None
-    if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
-        raise TargetError(f"expected integer targets, got {target.dtype}")
-    flat = target.reshape(-1)
-    wrong = flat[(flat < 0) | (flat >= classes)]
-    if len(wrong):
+            raise TargetError(f"expected a class name of the model ({known}), got {name!r}")
+        name = names.index(name.casefold())
+    if not 0 <= name < classes:
         raise TargetError(
             f"expected targets from 0 to {classes - 1} (the model has {classes} classes), "
-            f"got {int(wrong[0])}"
+            f"got {name}"
         )
-    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
-    return resolved
+    return name

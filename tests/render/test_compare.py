@@ -6,10 +6,10 @@ import torch
 from report_forms import explained
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanations
 from explainkit.render.compare import coloured, comparison_figure, pictures_figure
 from explainkit.render.figure import overlay, png
 from explainkit.render.heatmap import colour, scale
+from explainkit.results.explanation import Explanations
 
 
 def shown(figure):

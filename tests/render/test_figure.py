@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Explanations
 from explainkit.render.diagram import architecture_figure
 from explainkit.render.figure import matrix_figure, overlay, plot, png, save_figure, study_figure
 from explainkit.render.heatmap import picture, scale
+from explainkit.results.explanation import Explanation, Explanations
 
 
 def explanation(shape=(2, 1, 12, 10), classes=7, names=True, **changes):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import explainkit as ek
 from explainkit.errors import StorageError
-from explainkit.results.storage import load, save, write_atomically
+from explainkit.files import write_atomically
+from explainkit.results.storage import save
 from explainkit.testing import toy_models
 
 
@@ -55,14 +56,14 @@ def test_round_trip(explanation, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes(explanation, tmp_path, dtype):
     one = replace(explanation, inputs=explanation.inputs.to(dtype))
-    assert_same(one, load(save(one, tmp_path)))
+    assert_same(one, ek.Explanation.load(save(one, tmp_path)))
 
 
 def test_layouts(explanation, tmp_path):
     one = replace(explanation, attribution=explanation.attribution.transpose(2, 3))
-    assert_same(one, load(save(one, tmp_path)))
+    assert_same(one, ek.Explanation.load(save(one, tmp_path)))
     shared = replace(explanation, attribution=explanation.inputs)
-    assert_same(shared, load(save(shared, tmp_path)))
+    assert_same(shared, ek.Explanation.load(save(shared, tmp_path)))
 
 
 KEYS = st.text(max_size=8) | st.sampled_from(
@@ -90,17 +91,21 @@ JSON = nested(PLAIN)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_parameters(explanation, tmp_path, params):
     one = replace(explanation, params=params)
-    assert same(load(save(one, tmp_path)).params, params)
+    assert same(ek.Explanation.load(save(one, tmp_path)).params, params)
 
 
 def test_paths_that_read_the_same_are_told_apart(explanation, tmp_path):
     params = {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}, "params": {"a.b": torch.ones(2)}}
-    assert same(load(save(replace(explanation, params=params), tmp_path)).params, params)
+    assert same(
+        ek.Explanation.load(save(replace(explanation, params=params), tmp_path)).params, params
+    )
 
 
 def test_numpy_scalars_are_numbers(explanation, tmp_path):
     params = {"n": np.int32(3), "x": np.float32(0.5), "y": np.bool_(True), "z": np.float64("nan")}
-    found = load(save(replace(explanation, params=params, seed=np.int64(5)), tmp_path))
+    found = ek.Explanation.load(
+        save(replace(explanation, params=params, seed=np.int64(5)), tmp_path)
+    )
     assert same(found.params, {"n": 3, "x": 0.5, "y": True, "z": float("nan")})
     assert [type(value) for value in found.params.values()] == [int, float, bool, float]
     assert found.seed == 5
@@ -128,7 +133,7 @@ def test_parameters_that_are_refused(explanation, tmp_path, params, message):
     save(explanation, tmp_path)
     with pytest.raises(StorageError, match=message):
         save(replace(explanation, params=params), tmp_path)
-    assert_same(load(tmp_path), explanation)
+    assert_same(ek.Explanation.load(tmp_path), explanation)
 
 
 def test_fields_that_are_refused_when_saved(explanation, tmp_path):
@@ -191,9 +196,9 @@ def test_a_kill_leaves_the_old_or_the_new(explanation, tmp_path, monkeypatch, st
     with pytest.raises(KeyboardInterrupt):
         save(new, tmp_path)
     monkeypatch.undo()
-    assert_same(load(tmp_path), new if step == 2 else explanation)
+    assert_same(ek.Explanation.load(tmp_path), new if step == 2 else explanation)
     save(new, tmp_path)
-    assert_same(load(tmp_path), new)
+    assert_same(ek.Explanation.load(tmp_path), new)
     assert len([p for p in tmp_path.iterdir() if p.suffix == ".safetensors"]) == 1
 
 
@@ -238,14 +243,14 @@ class TestRefusals:
         data = path.read_bytes()
         path.write_bytes(data[: int(share * len(data))])
         with pytest.raises(StorageError):
-            load(folder)
+            ek.Explanation.load(folder)
 
     def test_missing(self, folder, tmp_path):
         with pytest.raises(StorageError, match="expected a saved explanation at"):
-            load(tmp_path / "nothing")
+            ek.Explanation.load(tmp_path / "nothing")
         next(folder.glob("tensors-*")).unlink()
         with pytest.raises(StorageError, match="expected tensors at"):
-            load(folder)
+            ek.Explanation.load(folder)
 
     def test_changed_tensors(self, folder):
         path = next(folder.glob("tensors-*"))
@@ -253,16 +258,16 @@ class TestRefusals:
         data[-1] ^= 1
         path.write_bytes(data)
         with pytest.raises(StorageError, match="was changed or cut short"):
-            load(folder)
+            ek.Explanation.load(folder)
 
     def test_a_changed_record(self, folder):
         path = folder / "explanation.json"
         text = path.read_text()
         path.write_text(json.dumps(json.loads(text)))
-        load(folder)
+        ek.Explanation.load(folder)
         path.write_text(text.replace('"seed": 0', '"seed": 1'))
         with pytest.raises(StorageError, match="explanation.json was changed"):
-            load(folder)
+            ek.Explanation.load(folder)
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -276,7 +281,7 @@ class TestRefusals:
     def test_fields_of_another_type(self, folder, field, value):
         self.edit(folder, **{field: value})
         with pytest.raises(StorageError):
-            load(folder)
+            ek.Explanation.load(folder)
 
     def test_a_batch_that_differs(self, folder, explanation):
         other = save(explanation[0], folder / "other")
@@ -288,24 +293,24 @@ class TestRefusals:
         (other / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
         self.edit(other, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
         with pytest.raises(StorageError, match="score: expected 1 axes"):
-            load(other)
+            ek.Explanation.load(other)
 
     def test_deep_nesting(self, folder):
         path = folder / "explanation.json"
         path.write_text("[" * 200_000 + "]" * 200_000)
         with pytest.raises(StorageError):
-            load(folder)
+            ek.Explanation.load(folder)
 
     def test_a_newer_version(self, folder):
         self.edit(folder, schema_version=2)
         with pytest.raises(StorageError, match="expected schema_version 1 .* got 2: update"):
-            load(folder)
+            ek.Explanation.load(folder)
 
     @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "tensors-0.safetensors", 3, None])
     def test_names_that_lead_out(self, folder, name):
         self.edit(folder, tensors=name)
         with pytest.raises(StorageError):
-            load(folder)
+            ek.Explanation.load(folder)
 
     @given(st.data())
     @settings(
@@ -323,6 +328,6 @@ class TestRefusals:
             record[key] = data.draw(JSON)
         path.write_text(json.dumps(self.sealed(record)))
         try:
-            load(folder)
+            ek.Explanation.load(folder)
         except StorageError as error:
             assert "\n" not in str(error)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -112,17 +111,3 @@ class Ascent:
     moved: Tensor
     frames: Tensor
     opacity: Tensor | None = None
-
-
-@runtime_checkable
-class Maximizer(Protocol):
-    """A way to maximise: a frozen dataclass whose fields are its hyper-parameters.
-
-    A field named ``steps`` is what ``maximize(steps=…)`` sets.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def __call__(self, problem: Problem) -> Ascent:
-        """Finds one picture per unit."""
-        ...

@@ -20,7 +20,7 @@ from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import capture
 from explainkit.progress import progress
 from explainkit.results.visualization import Visualization
-from explainkit.scores import as_scores, as_targets
+from explainkit.scores import as_scores, class_index
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
 """Shifts, scales, turns and noise that no maximiser trains on by default."""
@@ -195,7 +195,7 @@ class _Bench:
         return torch.tensor(found)
 
     def _class(self, term: Logit, logits: Tensor) -> int:
-        return int(as_targets(term.name, logits[:1], self.class_names))
+        return class_index(term.name, logits.shape[1], self.class_names)
 
     def transfer(self, other: nn.Module, pictures: Tensor) -> Tensor:
         """Probability that another network gives each unit's class, ``[unit]``."""

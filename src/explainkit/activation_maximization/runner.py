@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.activation_maximization.activations import Moments, Reading, moments_of
-from explainkit.activation_maximization.problem import Ascent, Maximizer, Problem
+from explainkit.activation_maximization.problem import Ascent, Problem
 from explainkit.activation_maximization.request import (
     Request,
     Setting,
@@ -21,7 +21,7 @@ from explainkit.engine.batching import chunk_size
 from explainkit.engine.runner import failing_as_model_error
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression, alpha, diversity, evaluate_each
-from explainkit.interfaces import ModelSpec
+from explainkit.interfaces import Maximizer, ModelSpec
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.progress import progress
 from explainkit.results.visualization import Visualization, has_converged, ranked

@@ -14,7 +14,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Dataset, DatasetSpec, Method, ModelSpec
 
 if TYPE_CHECKING:
-    from explainkit.activation_maximization.problem import Maximizer
+    from explainkit.interfaces import Maximizer
 
 AnyMethod = str | Method | type[Method]
 """A method, its class, or its registered name."""

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     import typer
 
-    from explainkit.activation_maximization.problem import Maximizer
-    from explainkit.interfaces import DatasetSpec, Method, ModelSpec
+    from explainkit.interfaces import DatasetSpec, Maximizer, Method, ModelSpec
 
 PROJECT = "explainkit"
 """The pluggy project name and the entry-point group."""

@@ -1,13 +1,10 @@
-"""What may be explained: images that fit the model, and targets that can be read."""
-
-from collections.abc import Sequence
+"""What may be explained: images that fit the model."""
 
 import torch
 from torch import Tensor, nn
 
-from explainkit.errors import InputError, ModelError, TargetError
-from explainkit.expressions import parse
-from explainkit.interfaces import ModelSpec, Target
+from explainkit.errors import InputError, ModelError
+from explainkit.interfaces import ModelSpec
 
 
 def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
@@ -65,32 +62,3 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"image {image}, channel {channel}, row {row}, column {column}): "
             "torch.nan_to_num replaces them"
         )
-
-
-def check_target(target: object, count: int) -> None:
-    """Refuses a tensor of targets that doesn't have one for each image.
-
-    Raises:
-        TargetError: The shape doesn't fit.
-    """
-    if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
-        raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
-
-
-def as_target(target: Target, class_names: Sequence[str]) -> Target:
-    """A target with the text of an expression read; a class of that very name comes first.
-
-    Raises:
-        TargetError: A text that is no expression.
-
-    Examples:
-        >>> str(as_target("logit(1) - logit(0)", ()))
-        'logit(1) - logit(0)'
-        >>> as_target("sad", ("happy", "sad"))
-        'sad'
-    """
-    text = isinstance(target, str) and target != "all"
-    known = {name.casefold() for name in class_names}
-    if isinstance(target, str) and text and target.casefold() not in known and "(" in target:
-        return parse(target)
-    return target

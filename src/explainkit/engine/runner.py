@@ -14,13 +14,13 @@ from explainkit.engine.batching import chunk_size, out_of_memory
 from explainkit.engine.checks import Outcome, joined, listed, outcome_of
 from explainkit.engine.model import Adapter, Forward
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
+from explainkit.engine.targets import group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression
 from explainkit.graph.tail import Tail, tail
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
 from explainkit.layers import capture, single
-from explainkit.scores import as_targets
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
 
@@ -36,8 +36,6 @@ def run_all(
 ) -> list[list[tuple[Outcome, str | None]]]:
     """Runs methods on targets of every kind, sharing passes between all that can share them.
 
-    Classes share a forward with each other; an expression or a function has one of its own.
-
     Args:
         methods: Ready to be called.
         module: The caller's model.
@@ -50,16 +48,8 @@ def run_all(
     Returns:
         For each method each target's outcome, with the text of the expression that it explains.
     """
-    groups: list[tuple[Any, list[Target]]] = []
-    for target in targets:
-        if callable(target) or isinstance(target, Expression):
-            groups.append((target, [None]))
-        elif groups and groups[-1][0] is None:
-            groups[-1][1].append(target)
-        else:
-            groups.append((None, [target]))
     found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
-    for score, members in groups:
+    for score, members in group_targets(targets):
         adapter = Adapter(module, score, batch_size, class_names)
         every: list[Target] = []
         for target in members:
@@ -223,7 +213,7 @@ def _run_chunk(
     for target in targets:
         if isinstance(target, Tensor) and target.dim():
             target = _padded(target, start, size)
-        resolved.append(as_targets(target, scores, class_names))
+        resolved.append(resolve_target(target, scores, class_names))
     outcomes = []
     for method in methods:
         method = _for_rows(method, len(images), start, size)

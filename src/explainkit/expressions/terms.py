@@ -18,7 +18,7 @@ from explainkit.expressions.algebra import (
     has_tokens,
     operand,
 )
-from explainkit.scores import as_targets
+from explainkit.scores import class_index
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,10 @@ class Logit(Term):
         """``S_c(x)``."""
         if scope.logits is None:
             raise TargetError(f"{self}: expected the model's logits, got none")
-        found = {
-            name: as_targets(name, scope.logits[:1], scope.class_names)[0]
-            for name in dict.fromkeys(node.name for node in nodes)
-        }
-        return scope.logits.gather(1, torch.stack([found[n.name] for n in nodes])[:, None])[:, 0]
+        classes = scope.logits.shape[1]
+        found = [class_index(node.name, classes, scope.class_names) for node in nodes]
+        chosen = torch.tensor(found, device=scope.logits.device)
+        return scope.logits.gather(1, chosen[:, None])[:, 0]
 
 
 def _whole(term: Term, name: str, value: Any, *, optional: bool = False) -> None:

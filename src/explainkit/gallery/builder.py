@@ -18,9 +18,9 @@ from typing import Any
 import explainkit
 from explainkit.catalog import discovery
 from explainkit.errors import GalleryError
+from explainkit.files import write_atomically
 from explainkit.gallery.page import index, markdown, notebook, thumbnail
 from explainkit.gallery.script import OUTPUTS, Script, read
-from explainkit.results.storage import write_atomically
 
 HOOK = "explainkit_gallery"
 MANIFEST = "manifest.json"

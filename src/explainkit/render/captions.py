@@ -3,8 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from explainkit.results.visualization import Visualization
+if TYPE_CHECKING:
+    from explainkit.results.visualization import Visualization
+
 
 ROBUST = 0.5
 """A picture that keeps less than this share of its gain under small changes is a speck."""
@@ -66,13 +69,13 @@ MEASURES = {
 """In the order in which they are told."""
 
 
-def measured(visualization: Visualization, index: int) -> dict[str, float]:
+def measured(visualization: "Visualization", index: int) -> dict[str, float]:
     """The measures that a unit has, in the order of `MEASURES`."""
     values = {name: float(all_[index]) for name, all_ in visualization.quality.items()}
     return {name: values[name] for name in MEASURES if not math.isnan(values.get(name, math.nan))}
 
 
-def doubts(visualization: Visualization, index: int) -> list[str]:
+def doubts(visualization: "Visualization", index: int) -> list[str]:
     """Reasons not to trust a unit's picture, each in a few words."""
     found = []
     quality = measured(visualization, index)
@@ -85,7 +88,7 @@ def doubts(visualization: Visualization, index: int) -> list[str]:
     return found
 
 
-def caption(visualization: Visualization, index: int) -> str:
+def caption(visualization: "Visualization", index: int) -> str:
     """What is known of one picture, in one line.
 
     Args:

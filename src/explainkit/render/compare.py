@@ -1,7 +1,7 @@
 """Figures that hold pictures against each other: several explanations, or any pictures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.figure import overlay
-from explainkit.render.heatmap import Scaling, colour, scale
+from explainkit.render.heatmap import Reduce, Scaling, colour, scale
 from explainkit.render.report.content import Content, gather
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 _CELL, _GAP, _MARGIN = 1.3, 0.16, 0.25
 _ACROSS, _BESIDE = 6, 4
@@ -22,7 +24,7 @@ _ACROSS, _BESIDE = 6, 4
 
 @house_style()
 def comparison_figure(
-    explanations: Sequence[Explanation],
+    explanations: "Sequence[Explanation]",
     *,
     labels: Sequence[int | None] | None = None,
     scaling: Scaling | str = "percentile",
@@ -95,7 +97,9 @@ def _short(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2]
 
 
-def _title(explanations: Sequence[Explanation], one: Explanation, row: int, limit: float) -> str:
+def _title(
+    explanations: "Sequence[Explanation]", one: "Explanation", row: int, limit: float
+) -> str:
     """What tells a map from the others, and its scale."""
     words = [_short(one.method)] if len({other.method for other in explanations}) > 1 else []
     if len({other.model for other in explanations}) > 1:

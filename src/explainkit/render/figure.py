@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Reduce
+from explainkit.files import write_atomically
 from explainkit.render.heatmap import (
     SEQUENTIAL,
+    Reduce,
     Scaled,
     Scaling,
     colour,
@@ -38,7 +39,9 @@ from explainkit.render.sheet import (
     page,
     show,
 )
-from explainkit.results.storage import write_atomically
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
@@ -46,7 +49,7 @@ _MOST_BARS = 7
 
 @house_style()
 def study_figure(
-    explanation: Explanation,
+    explanation: "Explanation",
     *,
     labels: Sequence[int | None] | None = None,
     scalings: Sequence[Scaling | str] = ("max", "percentile:97"),
@@ -87,7 +90,7 @@ def study_figure(
 
 @house_style()
 def plot(
-    explanation: Explanation, *, scaling: Scaling | str = "percentile", reduce: Reduce = "sum"
+    explanation: "Explanation", *, scaling: Scaling | str = "percentile", reduce: Reduce = "sum"
 ) -> Figure:
     """One row per picture: picture, probabilities, heatmap, and the heatmap over the picture.
 
@@ -162,7 +165,7 @@ class _Rows:
         cell: Width of a column of pictures, wide enough for a title.
     """
 
-    def __init__(self, explanation: Explanation, labels: Sequence[int | None] | None) -> None:
+    def __init__(self, explanation: "Explanation", labels: Sequence[int | None] | None) -> None:
         self.explanation = explanation
         if labels is not None and len(labels) != len(explanation):
             raise RenderError(f"expected {len(explanation)} labels, got {len(labels)}")

@@ -1,7 +1,7 @@
 """From a map's values to colours: scaling is explicit, named, and never hidden."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Reduce
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 Kind = Literal["max", "percentile", "cumulative"]
 Sign = Literal["signed", "positive", "absolute"]
+Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
 """Red speaks for the class, blue against it; both maps are fit for colour-blind readers."""
@@ -267,7 +270,7 @@ def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.fl
     return shown
 
 
-def over_pictures(explanation: Explanation, reduce: Reduce = "sum") -> Tensor:
+def over_pictures(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
     """Maps with a value for every pixel: of a layer's output the value of the cell over it.
 
     Args:

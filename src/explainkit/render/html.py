@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from explainkit.interfaces import Explanation
 from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, Scaling, colour, scale
 from explainkit.render.report.content import (
@@ -21,6 +21,9 @@ from explainkit.render.report.content import (
     per_picture,
 )
 from explainkit.render.report.sheets import data_uri
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 MOST = 8
 """Pictures that a notebook shows of a large batch."""
@@ -37,7 +40,7 @@ _CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;border:0;back
 _FAINT = "opacity:.72"
 
 
-def to_html(explanations: Sequence[Explanation]) -> str:
+def to_html(explanations: "Sequence[Explanation]") -> str:
     """Pictures, maps and provenance; every text is escaped.
 
     Explanations of the same pictures stand side by side, a row for each picture.
@@ -129,7 +132,7 @@ def _figure(title: str, image: NDArray[np.uint8], alt: str, limit: float | None 
     )
 
 
-def _facts(one: Explanation, alone: bool) -> str:
+def _facts(one: "Explanation", alone: bool) -> str:
     """What was run; beside others only what tells them apart."""
     known = facts(one)
     count = len(one)

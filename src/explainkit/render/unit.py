@@ -12,10 +12,10 @@ from torch import Tensor
 from explainkit.render.figure import parameters
 from explainkit.render.heatmap import picture
 from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
-from explainkit.results.visualization import Visualization
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.exemplars import Exemplars, ReceptiveFields
+    from explainkit.results.visualization import Visualization
 
 _BOX = "#e8a020"
 _MARGIN, _HEAD, _SIDE, _GAP, _THUMB = 0.3, 0.66, 2.35, 0.45, 0.72
@@ -107,7 +107,7 @@ def _box(fields: "ReceptiveFields", place: Sequence[int]) -> tuple[int, int, int
 
 @house_style()
 def unit_page(
-    visualization: Visualization,
+    visualization: "Visualization",
     index: int,
     most: Sequence[Example] = (),
     least: Sequence[Example] = (),
@@ -184,7 +184,7 @@ def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> No
     figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})
 
 
-def _picture(figure: Figure, visualization: Visualization, index: int) -> None:
+def _picture(figure: Figure, visualization: "Visualization", index: int) -> None:
     axes = _axes(figure, _MARGIN, _HEAD, _SIDE, _SIDE)
     if bool(visualization.dead[index]):
         axes.set_axis_off()
@@ -193,7 +193,7 @@ def _picture(figure: Figure, visualization: Visualization, index: int) -> None:
     show(axes, picture(visualization.images[index], visualization.mean, visualization.std)[0])
 
 
-def _trace(figure: Figure, visualization: Visualization, index: int) -> None:
+def _trace(figure: Figure, visualization: "Visualization", index: int) -> None:
     axes = _axes(figure, _MARGIN + _SIDE + _GAP, _HEAD + 0.16, _TRACE, _SIDE - 0.32)
     values = visualization.trace[:, index].detach().double().cpu().numpy()
     axes.plot(values, color="#5b4b9a", lw=1)
@@ -205,7 +205,7 @@ def _trace(figure: Figure, visualization: Visualization, index: int) -> None:
     axes.locator_params(nbins=4)
 
 
-def _measures(figure: Figure, visualization: Visualization, index: int) -> None:
+def _measures(figure: Figure, visualization: "Visualization", index: int) -> None:
     from explainkit.render.captions import MEASURES, doubts, measured
 
     left = _MARGIN + _SIDE + _GAP + _TRACE + 0.3
@@ -230,7 +230,7 @@ def _measures(figure: Figure, visualization: Visualization, index: int) -> None:
         _write(figure, left, top, fit(reason, width, 6), size=6, color=WRONG, weight="bold")
 
 
-def _thumbnail(axes: Axes, example: Example, shown: Visualization, *, crop: bool) -> None:
+def _thumbnail(axes: Axes, example: Example, shown: "Visualization", *, crop: bool) -> None:
     image = picture(example.image, shown.mean, shown.std)[0]
     top, left, bottom, right = example.box
     if crop:

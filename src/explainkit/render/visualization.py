@@ -5,7 +5,7 @@ import io
 import math
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.errors import RenderError
+from explainkit.files import write_atomically
 from explainkit.render.figure import parameters, png
 from explainkit.render.heatmap import picture
 from explainkit.render.sheet import FAINT, INK, WRONG, fit, fit_name, house_style, page, show
-from explainkit.results.storage import write_atomically
-from explainkit.results.visualization import Visualization
+
+if TYPE_CHECKING:
+    from explainkit.results.visualization import Visualization
 
 MOST = 32
 """Units that a notebook shows of a large layer."""
@@ -31,7 +33,7 @@ _SMALLEST = 96
 
 
 @house_style()
-def grid(visualization: Visualization, *, columns: int | None = None) -> Figure:
+def grid(visualization: "Visualization", *, columns: int | None = None) -> Figure:
     """All pictures, each with its objective above and its caption below.
 
     Args:
@@ -84,7 +86,7 @@ def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> No
 
 
 @house_style()
-def traces(visualization: Visualization) -> Figure:
+def traces(visualization: "Visualization") -> Figure:
     """Each unit's objective over the steps, as the maximiser saw it, under its transforms."""
     figure = page(6.4, 3.4)
     axes = figure.add_axes((0.11, 0.14, 0.86, 0.76))
@@ -105,7 +107,7 @@ def traces(visualization: Visualization) -> Figure:
     return figure
 
 
-def animate(visualization: Visualization, path: Path, *, milliseconds: int = 100) -> Path:
+def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 100) -> Path:
     """Writes the frames as one moving picture, all units side by side.
 
     Args:
@@ -138,7 +140,7 @@ def animate(visualization: Visualization, path: Path, *, milliseconds: int = 100
     return path
 
 
-def _frames(visualization: Visualization) -> list[NDArray[np.uint8]]:
+def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
     """Each frame as one picture; all frames of a unit share the range of its last picture."""
     alive = [unit for unit in range(len(visualization)) if not bool(visualization.dead[unit])]
     if not alive:
@@ -166,7 +168,7 @@ def _frames(visualization: Visualization) -> list[NDArray[np.uint8]]:
     return found
 
 
-def to_html(visualization: Visualization) -> str:
+def to_html(visualization: "Visualization") -> str:
     """Pictures and provenance for a notebook; every text is escaped."""
     shown = visualization if len(visualization) <= MOST else visualization[:MOST]
     data = base64.b64encode(png(grid(shown))).decode("ascii")

@@ -10,12 +10,10 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +23,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from explainkit.errors import StorageError
-from explainkit.interfaces import Explanation
-from explainkit.results.visualization import Visualization
+from explainkit.files import write_atomically
 
 SCHEMA_VERSION = 1
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +35,18 @@ class _Form:
     """How one type of result is stored.
 
     Attributes:
-        result: The type.
+        noun: The type's name, in lower case.
         tensors: How the names of its tensor files begin.
         axes: Of each tensor field how many axes it has, and which of them counts the results.
         kinds: Types of the other fields.
         texts: Fields that are tuples of text.
     """
 
-    result: type[Explanation] | type[Visualization]
+    noun: str
     tensors: str
     axes: Mapping[str, tuple[int, int]]
     kinds: Mapping[str, Any]
     texts: tuple[str, ...]
-
-    @property
-    def noun(self) -> str:
-        return self.result.__name__.lower()
 
     @property
     def record(self) -> str:
@@ -69,7 +64,7 @@ class _Form:
 
 
 _EXPLANATION = _Form(
-    Explanation,
+    "explanation",
     "tensors",
     {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
     {
@@ -80,7 +75,7 @@ _EXPLANATION = _Form(
     ("class_names",),
 )  # fmt: skip
 _VISUALIZATION = _Form(
-    Visualization,
+    "visualization",
     "visualization",
     {
         "images": (4, 0), "opacity": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0),
@@ -94,11 +89,18 @@ _VISUALIZATION = _Form(
 )  # fmt: skip
 
 
-def save(result: Explanation | Visualization, directory: Path) -> Path:
+_FORMS = {form.noun: form for form in (_EXPLANATION, _VISUALIZATION)}
+
+
+def _form_of(result: type) -> _Form:
+    return _FORMS[result.__name__.lower()]
+
+
+def save(result: Any, directory: Path) -> Path:
     """Writes a result into a folder, which is made if need be.
 
     Args:
-        result: What to save; its tensors keep their dtype to the bit.
+        result: An explanation or a visualization; its tensors keep their dtype to the bit.
         directory: The folder. A result of the same type already there is replaced in one step; an
             explanation and a visualization can share a folder.
 
@@ -108,7 +110,7 @@ def save(result: Explanation | Visualization, directory: Path) -> Path:
     Raises:
         StorageError: The folder can't be written, or a parameter can't be stored.
     """
-    form = _VISUALIZATION if isinstance(result, Visualization) else _EXPLANATION
+    form = _form_of(type(result))
     tensors: dict[str, Tensor] = {}
     fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     try:
@@ -138,25 +140,21 @@ def save(result: Explanation | Visualization, directory: Path) -> Path:
     return directory
 
 
-def load(directory: Path) -> Explanation:
-    """Reads an explanation that `save` wrote.
+def load(result: type[T], directory: Path) -> T:
+    """Reads a result that `save` wrote.
+
+    Args:
+        result: Its type.
+        directory: The folder.
 
     Raises:
         StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
     """
-    return Explanation(**_load(_EXPLANATION, directory))
+    names = [field.name for field in dataclasses.fields(result)]  # type: ignore[arg-type]
+    return result(**_load(_form_of(result), names, directory))
 
 
-def load_visualization(directory: Path) -> Visualization:
-    """Reads a visualization that `save` wrote.
-
-    Raises:
-        StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
-    """
-    return Visualization(**_load(_VISUALIZATION, directory))
-
-
-def _load(form: _Form, directory: Path) -> dict[str, Any]:
+def _load(form: _Form, names: Sequence[str], directory: Path) -> dict[str, Any]:
     path = directory / form.record
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -165,7 +163,7 @@ def _load(form: _Form, directory: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StorageError(f"expected JSON in {path}: {error}") from error
     try:
-        return _read(form, record, directory)
+        return _read(form, names, record, directory)
     except (
         KeyError,
         TypeError,
@@ -180,7 +178,7 @@ def _load(form: _Form, directory: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read(form: _Form, record: Any, directory: Path) -> dict[str, Any]:
+def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> dict[str, Any]:
     version = record["schema_version"]
     if type(version) is not int or version != SCHEMA_VERSION:
         raise StorageError(
@@ -203,7 +201,7 @@ def _read(form: _Form, record: Any, directory: Path) -> dict[str, Any]:
             f"{str(record['tensors_sha256'])[:12]!r}…, got {digest[:12]!r}…"
         )
     tensors = load_tensors(data)
-    values = {f.name: _from_json(record[f.name], tensors) for f in dataclasses.fields(form.result)}
+    values = {name: _from_json(record[name], tensors) for name in names}
     for name in (*form.texts, "mean", "std"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
@@ -301,22 +299,3 @@ def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_from_json(inner, tensors) for inner in value]
     return value
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all.
-
-    Raises:
-        OSError: As raised by the system; nothing is left behind.
-    """
-    # not tempfile: its files are closed to others, whatever the umask says
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

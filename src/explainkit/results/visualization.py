@@ -137,9 +137,9 @@ class Visualization:
     @staticmethod
     def load(directory: str | Path) -> "Visualization":
         """Reads what `save` wrote; refuses a folder that is incomplete or was changed."""
-        from explainkit.results.storage import load_visualization
+        from explainkit.results.storage import load
 
-        return load_visualization(Path(directory))
+        return load(Visualization, Path(directory))
 
     def _repr_html_(self) -> str:
         from explainkit.render.visualization import to_html

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from explainkit.errors import StorageError
-from explainkit.results.storage import write_atomically
+from explainkit.files import write_atomically
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

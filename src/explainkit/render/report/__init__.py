@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Reduce
+from explainkit.files import write_atomically
+from explainkit.render.heatmap import Reduce
 from explainkit.render.report.content import gather
 from explainkit.render.report.page import page
-from explainkit.results.storage import write_atomically
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 
 def report(
-    explanations: Explanation | Sequence[Explanation],
+    explanations: "Explanation | Sequence[Explanation]",
     path: str | Path,
     *,
     labels: Sequence[int | None] | None = None,
@@ -49,7 +53,7 @@ def report(
         ...     report(maps, f"{folder}/report.html").name
         'report.html'
     """
-    given = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+    given = list(explanations) if isinstance(explanations, Sequence) else [explanations]
     text = page(gather(given, labels, names, reduce), command)
     path = Path(path)
     try:

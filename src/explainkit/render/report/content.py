@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.interfaces import Explanation, Reduce
 from explainkit.render.figure import parameters
-from explainkit.render.heatmap import Scaling, over_pictures, picture, scale
+from explainkit.render.heatmap import Reduce, Scaling, over_pictures, picture, scale
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 SCALINGS = ("percentile:99", "percentile:97", "max", "cumulative:2")
 SIGNS = ("signed", "positive", "absolute")
@@ -53,7 +56,7 @@ class Content:
         names: Of the pictures.
     """
 
-    explanations: Sequence[Explanation]
+    explanations: "Sequence[Explanation]"
     images: list[NDArray[np.uint8]]
     remark: str
     maps: list[NDArray[np.float64]]
@@ -75,7 +78,7 @@ def clean(text: str) -> str:
 
 
 def gather(
-    explanations: Sequence[Explanation],
+    explanations: "Sequence[Explanation]",
     labels: Sequence[int | None] | None,
     names: Sequence[str] | None,
     reduce: Reduce,
@@ -126,13 +129,13 @@ def gather(
     )
 
 
-def explained_class(one: Explanation, row: int) -> int | None:
+def explained_class(one: "Explanation", row: int) -> int | None:
     """The class that was explained; None where it was an expression."""
     return None if one.expression is not None else int(one.target[row])
 
 
 def _readings(
-    explanations: Sequence[Explanation], labels: Sequence[int | None]
+    explanations: "Sequence[Explanation]", labels: Sequence[int | None]
 ) -> tuple[list[Reading], list[int]]:
     """What each model says, once, and which explanation has which."""
     distinct: list[Explanation] = []
@@ -155,7 +158,7 @@ def _readings(
     return [_reading(one, wanted) for one in distinct], numbers
 
 
-def _reading(one: Explanation, wanted: Sequence[set[int | None]]) -> Reading:
+def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> Reading:
     logits = one.logits.detach().cpu().double()
     read = logits.argmax(1).tolist()
     if logits.shape[1] == 1:
@@ -187,7 +190,7 @@ def scaling_titles() -> dict[str, str]:
     return {rule: Scaling.parse(rule).title for rule in SCALINGS}
 
 
-def facts(one: Explanation) -> dict[str, str]:
+def facts(one: "Explanation") -> dict[str, str]:
     """What is the same for all pictures of an explanation."""
     found = {
         "method": one.method,
@@ -213,7 +216,7 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def per_picture(one: Explanation) -> dict[str, list[str]]:
+def per_picture(one: "Explanation") -> dict[str, list[str]]:
     """Numbers that each picture has of its own: the score, and diagnostics ``[batch]``."""
     found = {"score": one.score} | {
         name.replace("_", " "): value

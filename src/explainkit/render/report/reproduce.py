@@ -1,14 +1,15 @@
 """The Python that makes an explanation again."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from explainkit.interfaces import Explanation
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 
-def call(one: Explanation) -> str:
+def call(one: "Explanation") -> str:
     """The lines that make an explanation again from the same pictures, ``images``.
 
     A model without a registered name, and a tensor among the parameters, stand as names that the

@@ -132,7 +132,7 @@ def _write(document: "Document", out: Path) -> dict[str, str]:
 
 def _save(path: Path, data: bytes) -> None:
     from explainkit.errors import RenderError
-    from explainkit.results.storage import write_atomically
+    from explainkit.files import write_atomically
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

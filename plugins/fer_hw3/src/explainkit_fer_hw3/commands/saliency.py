@@ -13,7 +13,8 @@ from explainkit_fer_hw3.commands import options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from explainkit.interfaces import Explanation, Method
+    from explainkit.interfaces import Method
+    from explainkit.results.explanation import Explanation
 
 
 def saliency(

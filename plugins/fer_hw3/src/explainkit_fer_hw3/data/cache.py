@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from explainkit.results.storage import write_atomically
+from explainkit.files import write_atomically
 from explainkit_fer_hw3.data.source import SIDE, Source
 
 _VERSION = "1"

@@ -128,7 +128,7 @@ columns = {name: [i for i, one in enumerate(family) if one == name] for name in 
 
 # %% To look into them
 # The report shows eight of them with one pointer: the value under it in every map at once.
-from explainkit.interfaces import Explanations
+from explainkit.results.explanation import Explanations
 
 few = Explanations([*gradients[:1], *gradients[3:4], *rules[2:4], *cams[:1], *perturbations[:3]])
 few.report("methods.html", labels=[0], names=["face 14"])

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.interfaces import Explanation
+from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.scores import Confusion
 from explainkit_fer_hw3.study.reading import Reading

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainkit.interfaces import Explanation
 from explainkit.render.figure import overlay, parameters
 from explainkit.render.heatmap import Scaling, colour, picture, scale
 from explainkit.render.sheet import INK, RIGHT, TALL, WRONG, Sheet, house_style, show
+from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.study.confusions import Examples
 
 SCALING = Scaling()

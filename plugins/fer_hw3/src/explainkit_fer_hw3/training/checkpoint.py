@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from explainkit.errors import StorageError
-from explainkit.results.storage import write_atomically
+from explainkit.files import write_atomically
 
 FILE = "checkpoint.safetensors"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.interfaces import Explanation
+from explainkit.results.explanation import Explanation
 from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import CLASS_NAMES

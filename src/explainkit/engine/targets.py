@@ -1,0 +1,98 @@
+"""What is to be explained: targets read, checked, grouped by the forward they share, resolved."""
+
+from collections.abc import Callable, Sequence
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explainkit.errors import TargetError
+from explainkit.expressions import Expression, parse
+from explainkit.interfaces import Target
+from explainkit.scores import class_index
+
+Score = Callable[[Any], Tensor] | Expression | None
+"""What takes a model's output to one score per image; None: its own scores, one per class."""
+
+
+def parse_target(target: Target, class_names: Sequence[str], count: int) -> Target:
+    """A target with the text of an expression read; a class of that very name comes first.
+
+    Args:
+        target: Of any kind, ``"all"`` among them.
+        class_names: In the order of the logits.
+        count: How many images there are.
+
+    Raises:
+        TargetError: A text that is no expression, or a tensor that isn't one target per image.
+
+    Examples:
+        >>> str(parse_target("logit(1) - logit(0)", (), 1))
+        'logit(1) - logit(0)'
+        >>> parse_target("sad", ("happy", "sad"), 1)
+        'sad'
+    """
+    if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
+        raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
+    known = {name.casefold() for name in class_names}
+    if isinstance(target, str) and target.casefold() not in known and "(" in target:
+        return parse(target)
+    return target
+
+
+def group_targets(targets: Sequence[Target]) -> list[tuple[Score, list[Target]]]:
+    """Neighbouring targets by the forward that they share.
+
+    Classes share one; an expression or a function has one of its own.
+    """
+    groups: list[tuple[Score, list[Target]]] = []
+    for target in targets:
+        if callable(target) or isinstance(target, Expression):
+            groups.append((target, [None]))
+        elif groups and groups[-1][0] is None:
+            groups[-1][1].append(target)
+        else:
+            groups.append((None, [target]))
+    return groups
+
+
+def resolve_target(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> Tensor:
+    """Resolves a target to one class per image.
+
+    Args:
+        target: None (the predicted class), a class index, a tensor ``[batch]``, or a class name.
+        logits: ``[batch, classes]``.
+        class_names: In the order of the logits.
+
+    Returns:
+        int64 ``[batch]`` on the device of the logits.
+
+    Raises:
+        TargetError: It names no class of the model.
+
+    Examples:
+        >>> resolve_target("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
+        tensor([1, 1])
+    """
+    batch, classes = logits.shape
+    if target is None:
+        return logits.argmax(1)
+    if not isinstance(target, Tensor):
+        if not isinstance(target, str):
+            try:
+                target = index(target)
+            except TypeError:
+                raise TargetError(
+                    "expected as target a class index, a tensor [batch], a class name, a function "
+                    f"of the output, or None, got {type(target).__name__}"
+                ) from None
+        target = torch.tensor(class_index(target, classes, class_names))
+    if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
+        raise TargetError(f"expected integer targets, got {target.dtype}")
+    flat = target.reshape(-1)
+    wrong = flat[(flat < 0) | (flat >= classes)]
+    if len(wrong):
+        class_index(int(wrong[0]), classes)
+    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
+    return resolved
