@@ -107,7 +107,7 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
         "kernel_shap, all classes": {
             "bare": lambda: bare(model, images, SAMPLES),
             "explainkit": lambda: ek.explain(
-                model, images, "all", "kernel_shap", samples=SAMPLES
+                model, images, targets="all", method="kernel_shap", samples=SAMPLES
             )[0].attribution,
         },
     }  # fmt: skip

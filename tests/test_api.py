@@ -18,6 +18,7 @@ from explainkit.errors import (
     TargetError,
     UnknownNameError,
 )
+from explainkit.expressions import logit
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import Saliency, SmoothGrad
 from explainkit.render.heatmap import over_pictures
@@ -244,14 +245,16 @@ class TestRemarks:
         model, x = toy_models()["batch_norm"]
         with pytest.warns(ExplainkitWarning, match="train mode"):
             e = ek.explain(model, x, 0)
-        assert "as_is=True" in e.diagnostics["warnings"][0]
+        assert "keep_mode=True" in e.diagnostics["warnings"][0]
         assert model.training
         torch.testing.assert_close(e.logits, model.eval()(x))
 
     def test_as_is_is_seeded_and_leaves_no_trace(self):
         model, x = toy_models()["batch_norm"]
         before = model[1].running_mean.clone()
-        one, again, other = (ek.explain(model, x, 0, seed=seed, as_is=True) for seed in (1, 1, 2))
+        one, again, other = (
+            ek.explain(model, x, 0, seed=seed, keep_mode=True) for seed in (1, 1, 2)
+        )
         assert torch.equal(one.attribution, again.attribution)
         assert not torch.equal(one.attribution, other.attribution)
         assert torch.equal(before, model[1].running_mean)
@@ -322,7 +325,7 @@ class TestMethods:
         with pytest.raises(UnknownNameError, match="saliency"):
             ek.explain(*plain, 0, "salency")
         with pytest.raises(
-            MethodError, match="takes absolute, got 'absolut'; did you mean 'absolute'"
+            MethodError, match="takes absolute, got 'absolut'; did you mean absolute="
         ):
             ek.explain(*plain, 0, absolut=True)
         with pytest.raises(MethodError, match="expected a method's name"):
@@ -345,7 +348,10 @@ class TestMethods:
     def test_everything_a_method_reports(self, plain):
         def call(model, x, target):
             return Attribution(
-                x[:, :1], x[:, :1].abs(), {"note": "n", "each": x.sum((1, 2, 3))}, partial=True
+                x[:, :1],
+                x[:, :1].abs(),
+                diagnostics={"note": "n", "each": x.sum((1, 2, 3))},
+                partial=True,
             )
 
         e = ek.explain(*plain, 0, _make(call), batch_size=3)
@@ -555,7 +561,7 @@ class TestSeveral:
     def test_lists_are_the_single_calls(self):
         model, x = toy_models()["plain"]
         methods = ["saliency", "deeplift", "gradcam"]
-        together = ek.explain(model, x, [0, 2], methods)
+        together = ek.explain(model, x, targets=[0, 2], method=methods)
         assert [(e.method.rpartition("/")[2], int(e.target[0])) for e in together] == [
             (method, target) for method in methods for target in (0, 2)
         ]
@@ -565,16 +571,88 @@ class TestSeveral:
 
     def test_all_classes(self):
         model, x = toy_models()["functional"]
-        assert [int(e.target[0]) for e in ek.explain(model, x, "all")] == [0, 1, 2, 3, 4]
+        assert [int(e.target[0]) for e in ek.explain(model, x, targets="all")] == [0, 1, 2, 3, 4]
 
     def test_classes_share_one_forward(self):
         model, x = toy_models()["plain"]
         calls = []
         ek.explain(model, x, 0, batch_size=4)
         hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
-        ek.explain(model, x, [0, 1, 2], ["saliency", "input_x_gradient"], batch_size=4)
+        methods = ["saliency", "input_x_gradient"]
+        ek.explain(model, x, targets=[0, 1, 2], method=methods, batch_size=4)
         hook.remove()
         assert len(calls) == 1
+
+    def test_one_of_them_is_found_by_what_was_asked(self):
+        model, x = toy_models()["plain"]
+        ask = {"method": ["saliency", "gradcam"], "targets": [1, "logit(2) - logit(0)", None]}
+        found = ek.explain(model, x, **ask)
+        assert found.get(method="GradCAM", target=1) is found[3]
+        text = "logit(2) - logit(0)"
+        assert found.get(method="explainkit/saliency", target=text) is found[1]
+        assert found.get(method="saliency", target=logit(2) - logit(0)) is found[1]
+        with pytest.raises(UnknownNameError, match="got 3 that fit: there are saliency of 1, 1"):
+            found.get(method="saliency")
+        with pytest.raises(UnknownNameError, match="got 0 that fit"):
+            found.get(method="rise")
+        with pytest.raises(UnknownNameError, match="none at all"):
+            ek.Explanations().get()
+
+    def test_a_target_is_one_question_and_targets_are_several(self):
+        model, x = toy_models()["plain"]
+        one = ek.explain(model, x, [3, 0, 1, 2])
+        assert one.target.tolist() == [3, 0, 1, 2]
+        two = ek.explain(model, x, targets=[[3, 0, 1, 2], 2])
+        assert torch.equal(two[0].attribution, one.attribution)
+        assert two[1].target.tolist() == [2] * 4
+        for wrong in ([0, 1], ["logit(0)", 1, 2, 3], [lambda out: out, 1, 2, 3], [True, 1, 2, 3]):
+            with pytest.raises(TargetError, match=r"class name|targets=\[…\]"):
+                ek.explain(model, x, wrong)
+        with pytest.raises(TargetError, match="targets='all' explains every class"):
+            ek.explain(model, x, "all")
+        with pytest.raises(TargetError, match="got both"):
+            ek.explain(model, x, 1, targets=[1, 2])
+
+    @pytest.mark.parametrize(
+        ("arguments", "params", "message"),
+        [
+            ((1, "saliency"), {"layer": "3"}, "did you mean at="),
+            ((1, "integrated_gradients"), {"n_steps": 50}, "did you mean steps="),
+            ((1, "integrated_gradients"), {"baselines": 0}, "did you mean baseline="),
+            ((1, "expected_gradients"), {"n_samples": 5}, "did you mean samples="),
+            ((1, "gradcam"), {"target_layers": ["3"]}, "did you mean layer="),
+            ((1, "smoothgrad"), {"nt_samples": 5}, "did you mean samples="),
+            ((1, "occlusion"), {"sliding_window_shapes": (3, 3, 3)}, "did you mean window="),
+            ((1, "feature_ablation"), {"perturbations_per_eval": 4}, "did you mean batch_size="),
+            ((1, "saliency"), {"as_is": True}, "did you mean keep_mode="),
+            ((1, ["saliency", "gradcam"]), {"n_steps": 5}, "none has it"),
+            ((1, ["rise", "gradcam"]), {"n_samples": 5}, "did you mean samples="),
+            ((1, "ig"), {}, "here it is called integrated_gradients"),
+            ((1, "shap"), {}, "kernel_shap, deeplift_shap"),
+            ((1, "NoiseTunnel"), {}, "here it is called smoothgrad"),
+            (("gradcam", 1), {}, "write method='gradcam'"),
+            (("GradCAM",), {}, "write method='GradCAM'"),
+            ((Saliency, 1), {}, "write method=Saliency"),
+            ((Saliency(), 1), {}, r"write method=Saliency\(\)"),
+        ],
+    )
+    def test_names_from_elsewhere_point_the_way(self, arguments, params, message):
+        model, x = toy_models()["plain"]
+        with pytest.raises(ek.ExplainkitError, match=message):
+            ek.explain(model, x, *arguments, **params)
+
+    @pytest.mark.parametrize(
+        ("spelled", "name"),
+        [
+            ("GradCAM", "gradcam"), ("grad-cam", "gradcam"), ("grad_cam++", "gradcam_plus_plus"),
+            ("GradCAMPlusPlus", "gradcam_plus_plus"), ("DeepLift", "deeplift"),
+            ("IntegratedGradients", "integrated_gradients"), ("Layer-CAM", "layercam"),
+            ("explainkit/Guided-Backprop", "guided_backprop"),
+        ],
+    )  # fmt: skip
+    def test_spellings_do_not_matter(self, spelled, name):
+        model, x = toy_models()["plain"]
+        assert ek.explain(model, x, 1, spelled).method == f"explainkit/{name}"
 
     def test_parameters_go_to_the_methods_that_have_them(self):
         model, x = toy_models()["plain"]

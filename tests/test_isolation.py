@@ -95,7 +95,7 @@ def test_an_untouched_buffer_is_not_written():
 
 def test_as_is_keeps_the_mode():
     model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
-    with preserve_model(model, as_is=True):
+    with preserve_model(model, keep_mode=True):
         assert all(module.training for module in model.modules())
 
 

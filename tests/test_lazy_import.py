@@ -1,7 +1,10 @@
 """What must not import torch, or a plugin, doesn't: checked in fresh processes."""
 
+import ast
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,18 +60,42 @@ def test_the_plugins_table_needs_no_torch():
     assert "'torch'" not in loaded_by(command("plugins", "--json"))
 
 
-@pytest.mark.parametrize("first", ["", "import explainkit.methods.gradient; "])
-def test_methods_is_a_function_and_a_package(first):
-    code = (
-        f"{first}import explainkit as ek; assert 'explainkit/saliency' in ek.methods(); "
-        "from explainkit.methods.gradient import Saliency; assert ek.methods()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_methods_load_when_they_are_imported():
+    assert loaded_by("import explainkit.methods; dir(explainkit.methods)") == "[]"
+    assert "'torch'" in loaded_by("from explainkit.methods import GradCAM; GradCAM()")
+
+
+def test_every_method_can_be_imported_by_its_class_and_type_checkers_see_all():
+    from explainkit import methods
+    from explainkit.catalog import builtin
+
+    paths = set(builtin.explainkit_methods().values())
+    made = [getattr(methods, name) for name in dir(methods)]
+    assert {f"{one.__module__}:{one.__qualname__}" for one in made} == paths
+    tree = ast.parse(Path(methods.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {f"{one.module}:{alias.asname}" for one in block.body for alias in one.names}
+    assert seen == paths
+    with pytest.raises(AttributeError, match="did you mean explainkit.methods.GradCAM"):
+        _ = methods.GradCam
+    with pytest.raises(AttributeError, match="here it is called smoothgrad"):
+        _ = methods.NoiseTunnel
+    with pytest.raises(AttributeError, match=r"explainkit.methods.IntegratedGradients\?"):
+        _ = explainkit.IntegratedGradients
+
+
+def test_no_package_is_callable_and_no_module_stands_under_a_functions_name():
+    for module in pkgutil.walk_packages(explainkit.__path__, "explainkit."):
+        assert not callable(sys.modules.get(module.name))
+        parent, _, name = module.name.rpartition(".")
+        assert parent != "explainkit" or name not in explainkit.__all__
 
 
 def test_public_names_exist():
-    for name in explainkit._LAZY:
+    for name in explainkit.__all__:
         assert getattr(explainkit, name) is not None
-    assert set(explainkit._LAZY) <= set(dir(explainkit))
+    assert dir(explainkit) == sorted(explainkit.__all__)
+    errors = {name for name, value in vars(explainkit.errors).items() if isinstance(value, type)}
+    assert errors <= set(dir(explainkit))
     with pytest.raises(AttributeError, match="no attribute 'maximise'"):
         _ = explainkit.maximise

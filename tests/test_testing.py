@@ -1,4 +1,4 @@
-"""`check_method` finds each way in which a method can break the host's promises."""
+"""`check_method` finds each way in which a method can break the engine's promises."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def test_faults_are_found(call, message):
 
 
 def test_a_trace_outside_the_model_is_found():
-    """The host puts the model back; what a method leaves elsewhere only the check can see."""
+    """The engine puts the model back; what a method leaves elsewhere only the check can see."""
 
     def call(model, x, target):
         images = toy["plain"][1]

@@ -4,65 +4,113 @@ Importing this package imports neither torch nor any plugin: public names load o
 
 Examples:
     >>> import explainkit as ek
-    >>> "saliency" in [name.rpartition("/")[2] for name in ek.methods()]
+    >>> "explainkit/saliency" in ek.list_methods()
     True
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from explainkit.catalog.hookspecs import hookimpl as hookimpl
-from explainkit.errors import ExplainkitError as ExplainkitError
+from explainkit.catalog.builtin import methods_hint
+from explainkit.catalog.hookspecs import hookimpl
+from explainkit.errors import (
+    DatasetError,
+    ExplainkitError,
+    ExplainkitWarning,
+    GalleryError,
+    InputError,
+    MethodError,
+    ModelError,
+    PluginError,
+    RenderError,
+    StorageError,
+    TargetError,
+    UnknownNameError,
+)
 
 if TYPE_CHECKING:
-    from explainkit.api import (
-        explain as explain,
-    )
-    from explainkit.api import (
-        maximize as maximize,
-    )
+    from explainkit.api import explain, maximize
     from explainkit.catalog.factories import (
-        datasets as datasets,
+        list_datasets,
+        list_maximizers,
+        list_methods,
+        list_models,
+        load_dataset,
+        load_model,
     )
-    from explainkit.catalog.factories import (
-        load_dataset as load_dataset,
+    from explainkit.interfaces import (
+        Attribution,
+        Dataset,
+        DatasetSpec,
+        Maximizer,
+        Method,
+        ModelSpec,
     )
-    from explainkit.catalog.factories import (
-        load_model as load_model,
-    )
-    from explainkit.catalog.factories import (
-        maximizers as maximizers,
-    )
-    from explainkit.catalog.factories import (
-        methods as methods,
-    )
-    from explainkit.catalog.factories import (
-        models as models,
-    )
-    from explainkit.results.explanation import Explanation as Explanation
-    from explainkit.results.visualization import Visualization as Visualization
+    from explainkit.results.explanation import Explanation, Explanations
+    from explainkit.results.visualization import Visualization
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Attribution",
+    "Dataset",
+    "DatasetError",
+    "DatasetSpec",
+    "ExplainkitError",
+    "ExplainkitWarning",
+    "Explanation",
+    "Explanations",
+    "GalleryError",
+    "InputError",
+    "Maximizer",
+    "Method",
+    "MethodError",
+    "ModelError",
+    "ModelSpec",
+    "PluginError",
+    "RenderError",
+    "StorageError",
+    "TargetError",
+    "UnknownNameError",
+    "Visualization",
+    "__version__",
+    "explain",
+    "hookimpl",
+    "list_datasets",
+    "list_maximizers",
+    "list_methods",
+    "list_models",
+    "load_dataset",
+    "load_model",
+    "maximize",
+]
+
 _LAZY = {
+    "Attribution": "explainkit.interfaces",
+    "Dataset": "explainkit.interfaces",
+    "DatasetSpec": "explainkit.interfaces",
     "Explanation": "explainkit.results.explanation",
+    "Explanations": "explainkit.results.explanation",
+    "Maximizer": "explainkit.interfaces",
+    "Method": "explainkit.interfaces",
+    "ModelSpec": "explainkit.interfaces",
     "Visualization": "explainkit.results.visualization",
-    "datasets": "explainkit.catalog.factories",
     "explain": "explainkit.api",
+    "list_datasets": "explainkit.catalog.factories",
+    "list_maximizers": "explainkit.catalog.factories",
+    "list_methods": "explainkit.catalog.factories",
+    "list_models": "explainkit.catalog.factories",
     "load_dataset": "explainkit.catalog.factories",
     "load_model": "explainkit.catalog.factories",
     "maximize": "explainkit.api",
-    "maximizers": "explainkit.catalog.factories",
-    "methods": "explainkit.catalog.factories",
-    "models": "explainkit.catalog.factories",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
-        raise AttributeError(f"module 'explainkit' has no attribute {name!r}")
+        raise AttributeError(f"module 'explainkit' has no attribute {name!r}{methods_hint(name)}")
     return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted(__all__)

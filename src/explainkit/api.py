@@ -1,39 +1,39 @@
-"""The host: it resolves names, guards the model, runs a method, checks and records what came."""
+"""The front door in Python: what the package's own functions do, by calling the rooms behind it."""
 
 import dataclasses
-import platform
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-import torch
 from torch import Tensor, nn
 
-import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import (
     AnyMethod,
     class_name,
-    is_method,
+    is_method_name,
     load_maximizer,
-    load_method,
+    load_methods,
     load_model,
-    method_name,
-    method_params,
 )
-from explainkit.engine.checks import Outcome
 from explainkit.engine.inputs import check_inputs
+from explainkit.engine.record import as_explanation, class_names_of, model_name, versions
 from explainkit.engine.runner import run_all
-from explainkit.engine.targets import parse_target
-from explainkit.errors import ExplainkitWarning, InputError, MethodError
-from explainkit.interfaces import Dataset, Method, ModelSpec, Target
+from explainkit.engine.targets import check_order, parse_target
+from explainkit.errors import ExplainkitWarning, InputError, TargetError
+from explainkit.interfaces import Dataset, Maximizer, ModelSpec, Target
 from explainkit.isolation import preserve_model, preserve_process
+from explainkit.layers import path_of
+from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.request import Objective
-    from explainkit.interfaces import Maximizer
     from explainkit.results.visualization import Visualization
+
+Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
+Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, ...]
 
 
 @overload
@@ -43,10 +43,11 @@ def explain(
     target: Target = None,
     method: AnyMethod = ...,
     *,
-    at: str | None = None,
-    seed: int = 0,
+    targets: None = None,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
     batch_size: int | None = None,
-    as_is: bool = False,
+    keep_mode: bool = False,
     **params: Any,
 ) -> Explanation: ...
 
@@ -55,13 +56,46 @@ def explain(
 def explain(
     model: str | Path | nn.Module,
     inputs: Tensor,
-    target: Target | list[Target],
-    method: list[AnyMethod],
+    target: Target,
+    method: Methods,
     *,
-    at: str | None = None,
-    seed: int = 0,
+    targets: Targets | None = None,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
     batch_size: int | None = None,
-    as_is: bool = False,
+    keep_mode: bool = False,
+    **params: Any,
+) -> Explanations: ...
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: Target = None,
+    *,
+    method: Methods,
+    targets: Targets | None = None,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
+    **params: Any,
+) -> Explanations: ...
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: None = None,
+    method: AnyMethod | Methods = ...,
+    *,
+    targets: Targets,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
     **params: Any,
 ) -> Explanations: ...
 
@@ -69,13 +103,14 @@ def explain(
 def explain(
     model: str | Path | nn.Module,
     inputs: Tensor,
-    target: Target | list[Target] = None,
-    method: AnyMethod | list[AnyMethod] = "explainkit/saliency",
+    target: Target = None,
+    method: AnyMethod | Methods = "saliency",
     *,
-    at: str | None = None,
-    seed: int = 0,
+    targets: Targets | None = None,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
     batch_size: int | None = None,
-    as_is: bool = False,
+    keep_mode: bool = False,
     **params: Any,
 ) -> Explanation | Explanations:
     """Explains what a model says about images.
@@ -88,22 +123,26 @@ def explain(
             tuple or list, a dict, or an object with ``.logits``.
         inputs: Floating images ``[batch, channel, height, width]`` in model-input space, on the
             model's device and in its dtype.
-        target: What to explain of each image: a class index, int64 ``[batch]``, a class name where
-            the model has them, an expression (`explainkit.expressions`) or its text, such as
-            ``logit("fear") - logit("sad")``, a function from the model's output to one score per
-            image, or None: the predicted class. A list of these, or ``"all"`` for every class,
-            gives a list of explanations.
+        target: What to explain of each image: a class index, or one per image as int64
+            ``[batch]`` or a list; a class name where the model has them; an expression
+            (`explainkit.expressions`) or its text, such as ``logit("fear") - logit("sad")``; a
+            function from the model's output to one score per image; or None: the predicted class.
         method: A registered name, or a method. A list gives a list of explanations, from forwards
             and backwards that the methods share.
-        at: Explain this layer's output instead of the image: the map has the layer's shape.
-        seed: Of the method's random draws. The same seed gives the same map, whatever the batch.
+        targets: Several questions instead of one: a list of targets, or ``"all"`` for every class.
+            Gives a list of explanations.
+        at: Explain this layer's output instead of the image: its dotted path, or the module. The
+            map has the layer's shape, and a path's baseline image stands for what the layer puts
+            out on it.
+        seed: Where random draws start. None: as the method says, ``SmoothGrad(seed=5)``, or 0.
+            The same seed gives the same map, whatever the batch.
         batch_size: Images run at once; the work is padded to it, so that an image's map is the
             same to the bit whatever stands beside it. None: as many as fit a memory budget.
-        as_is: Leave the model in the mode it is in.
+        keep_mode: Leave the model in the mode it is in.
         **params: The method's fields; of several methods each takes those that it has.
 
     Returns:
-        The maps with everything needed to read and to reproduce them; of several methods and
+        The maps with everything needed to read and to reproduce them; of several methods or
         targets a list, for each method all its targets.
 
     Raises:
@@ -115,106 +154,54 @@ def explain(
     Examples:
         >>> import torch, explainkit as ek
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
-        >>> e = ek.explain(net, torch.rand(2, 1, 4, 4), method="input_x_gradient")
+        >>> x = torch.rand(2, 1, 4, 4)
+        >>> e = ek.explain(net, x, method="input_x_gradient")
         >>> e.attribution.shape, e.logits.shape
         (torch.Size([2, 1, 4, 4]), torch.Size([2, 3]))
-        >>> len(ek.explain(net, torch.rand(2, 1, 4, 4), "all", ["saliency", "input_x_gradient"]))
+        >>> len(ek.explain(net, x, targets="all", method=["saliency", "input_x_gradient"]))
         6
     """
-    several = isinstance(method, list) or isinstance(target, list) or target == "all"
-    chosen = method if isinstance(method, list) else [method]
-    ready = [_seeded(made, seed) for made in _load_methods(chosen, params)]
+    chosen = list(method) if isinstance(method, list | tuple) else [method]
+    several = isinstance(method, list | tuple) or targets is not None
     module = load_model(model) if isinstance(model, str | Path) else model
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     check_inputs(module, inputs, spec)
-    class_names = spec.class_names if spec else _class_names(module)
-    wanted = target if isinstance(target, list) else [target]
-    targets = [parse_target(given, class_names, len(inputs)) for given in wanted]
+    class_names = class_names_of(module)
+    check_order(target, class_names, is_method_name)
+    if targets is not None and target is not None:
+        raise TargetError("expected target= (one question) or targets= (several), got both")
+    wanted = [target] if targets is None else ["all"] if isinstance(targets, str) else targets
+    parsed = [
+        parse_target(given, class_names, len(inputs), several=targets is not None)
+        for given in wanted
+    ]
+    ready = [
+        with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
+        for one in load_methods(chosen, params)
+    ]
+    inner = None if at is None else path_of(module, at)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     images = inputs.detach().clone()
     remarks = []
-    with preserve_process(seed), preserve_model(module, as_is=as_is) as was_training:
-        if was_training and as_is:
+    with preserve_process(seed or 0), preserve_model(module, keep_mode=keep_mode) as was_training:
+        if was_training and keep_mode:
             batch_size = len(images)  # batch statistics need the batch as it is
         elif was_training:
             remarks.append(
                 "the model was in train mode: explained in eval mode and put back "
-                "(as_is=True leaves dropout and batch statistics on)"
+                "(keep_mode=True leaves dropout and batch statistics on)"
             )
-        outcomes = run_all(ready, module, images, targets, class_names, batch_size, at)
+        outcomes = run_all(ready, module, images, parsed, class_names, batch_size, inner)
         found = [
-            _explanation(made, module, images, outcome, seed, at, remarks, class_names, name)
-            for made, outcomes_of_one in zip(ready, outcomes, strict=True)
-            for outcome, name in outcomes_of_one
-        ]
+            as_explanation(
+                one, module, images, outcome,
+                seed=seed or 0, class_names=class_names, expression=text, remarks=remarks,
+            )
+            for one, outcomes_of_one in zip(ready, outcomes, strict=True)
+            for outcome, text in outcomes_of_one
+        ]  # fmt: skip
     return Explanations(found) if several else found[0]
-
-
-def _load_methods(methods: list[AnyMethod], params: dict[str, Any]) -> list[Method]:
-    """Makes several methods of one set of parameters, each of those that it has.
-
-    Raises:
-        MethodError: A parameter that none of them has.
-    """
-    if not methods:
-        raise MethodError("expected at least one method, got an empty list")
-    if len(methods) == 1:
-        return [load_method(methods[0], **params)]
-    made = [load_method(method) for method in methods]
-    fields = [{f.name for f in dataclasses.fields(method) if f.init} for method in made]
-    foreign = sorted(params.keys() - set().union(*fields))
-    if foreign:
-        names = ", ".join(method_name(method) for method in made)
-        raise MethodError(f"expected a parameter of {names}, got {foreign[0]!r}: none has it")
-    return [
-        load_method(method, **{name: params[name] for name in params.keys() & own})
-        for method, own in zip(methods, fields, strict=True)
-    ]
-
-
-def _explanation(
-    method: Method,
-    module: nn.Module,
-    images: Tensor,
-    outcome: Outcome,
-    seed: int,
-    at: str | None,
-    remarks: list[str],
-    class_names: tuple[str, ...],
-    target_text: str | None,
-) -> Explanation:
-    """The record of one method's outcome; its remarks become warnings."""
-    name = method_name(method)
-    all_remarks = [*remarks, *outcome.remarks(module)]
-    for remark in all_remarks:
-        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=4)
-    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
-    registered = getattr(module, "explainkit_name", None)
-    diagnostics = dict(outcome.diagnostics)
-    layer = diagnostics.pop("layer", None) or getattr(method, "layer", None)
-    coverage = diagnostics.pop("coverage", None)
-    at = diagnostics.pop("at", at)
-    return Explanation(
-        inputs=images,
-        attribution=outcome.values,
-        target=outcome.target,
-        score=outcome.score,
-        logits=outcome.logits,
-        method=name,
-        params=method_params(method),
-        model=registered or class_name(type(module)),
-        layer=layer,
-        at=at,
-        expression=target_text,
-        seed=seed,
-        class_names=class_names,
-        mean=spec.mean if spec else None,
-        std=spec.std if spec else None,
-        coverage=coverage,
-        diagnostics=diagnostics | ({"warnings": all_remarks} if all_remarks else {}),
-        versions=_versions(name, registered),
-    )
 
 
 def maximize(
@@ -222,7 +209,7 @@ def maximize(
     objective: "Objective",
     *,
     shape: tuple[int, int, int] | None = None,
-    maximizer: "str | Maximizer | type[Maximizer]" = "explainkit/fourier",
+    maximizer: str | Maximizer | type[Maximizer] = "fourier",
     steps: int | None = None,
     seed: int = 0,
     start: Tensor | None = None,
@@ -231,7 +218,7 @@ def maximize(
     dataset: Dataset | Tensor | None = None,
     frames: int = 0,
     batch_size: int | None = None,
-    as_is: bool = False,
+    keep_mode: bool = False,
     **params: Any,
 ) -> "Visualization":
     """Finds pictures that units answer to most.
@@ -256,7 +243,7 @@ def maximize(
             is what ``maco`` keeps, and their colours guide RGB pictures.
         frames: Pictures on the way to keep, for `Visualization.animate`.
         batch_size: Pictures optimised at once; the work is padded to it. None: chosen.
-        as_is: Leave the model in the mode it is in.
+        keep_mode: Leave the model in the mode it is in.
         **params: The maximiser's fields.
 
     Returns:
@@ -283,7 +270,6 @@ def maximize(
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     kind = type(ready)
     name = discovery.registry("maximizers").name_of(kind) or class_name(kind)
-    registered = getattr(module, "explainkit_name", None)
     found = visualize(
         module,
         ready,
@@ -297,51 +283,13 @@ def maximize(
             dataset=dataset if dataset is None or isinstance(dataset, Tensor) else dataset.images,
             frames=frames,
             batch_size=batch_size,
-            as_is=as_is,
+            keep_mode=keep_mode,
         ),
         spec,
-        spec.class_names if spec else _class_names(module),
+        class_names_of(module),
     )
     for remark in found.diagnostics.get("warnings", []):
         warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=2)
     return dataclasses.replace(
-        found,
-        maximizer=name,
-        model=registered or class_name(type(module)),
-        versions=_versions(name, registered),
+        found, maximizer=name, model=model_name(module), versions=versions(name, module)
     )
-
-
-def _class_names(module: nn.Module) -> tuple[str, ...]:
-    """The names that a model from the transformers library carries in its configuration."""
-    names = getattr(getattr(module, "config", None), "id2label", None)
-    if not isinstance(names, dict):
-        return ()
-    by_id = {str(i): str(name) for i, name in names.items()}
-    ids = [str(i) for i in range(len(names))]
-    return tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()
-
-
-def _seeded(method: Method, seed: int) -> Method:
-    """The method, and those inside it, with their seeds set."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(method):
-        value = getattr(method, field.name)
-        if field.name == "seed":
-            changes["seed"] = seed
-        elif is_method(value):
-            changes[field.name] = _seeded(value, seed)
-    return dataclasses.replace(method, **changes) if changes else method
-
-
-def _versions(method: str, model: str | None) -> dict[str, str]:
-    found = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "explainkit": explainkit.__version__,
-    }
-    for name in (method, model or ""):
-        plugin, slash, _ = name.partition("/")
-        if slash and plugin != "explainkit":
-            found[plugin] = discovery.default().version_of(plugin)
-    return found

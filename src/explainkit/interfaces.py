@@ -1,7 +1,7 @@
 """What crosses explainkit's borders: specifications, and what a plugin satisfies."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -11,23 +11,24 @@ from explainkit.expressions import Expression
 if TYPE_CHECKING:
     from explainkit.activation_maximization.problem import Ascent, Problem
 
-Target = int | Tensor | str | Expression | Callable[[Any], Tensor] | None
-"""What to explain: a class index, one index per image, a class name, an expression or its text, a
-function from the model's own output to one score per image, or None for the predicted class."""
+Target = int | str | Tensor | list[int] | list[str] | Expression | Callable[[Any], Tensor] | None
+"""What to explain: a class index or name, or one per image, an expression or its text, a function
+from the model's own output to one score per image, or None for the predicted class."""
 
 
 @runtime_checkable
 class Method(Protocol):
     """A saliency method: a frozen dataclass whose fields are its hyper-parameters.
 
-    The host calls it with a model that returns ``[batch, classes]``, a private copy of the images
+    The engine calls it with a model that returns ``[batch, classes]``, a private copy of the images
     ``[batch, channel, height, width]`` that is a leaf and requires grad, and int64 targets
     ``[batch]``. It returns a map ``[batch, channel or 1, height, width]``: signed, not normalised,
-    on the device and in the dtype of the inputs. The host guards the model, checks the map and
+    on the device and in the dtype of the inputs. The engine guards the model, checks the map and
     builds the `Explanation`.
 
-    A field named ``seed`` is set by the host. A field that holds another method makes a method
-    that wraps any other.
+    What a field is for stands in its metadata (`explainkit.methods.contract`): a ``seed`` that
+    ``explain(seed=…)`` sets, a ``layer`` to look at, a value ``per_image`` that is cut to the batch
+    at hand. A field that holds another method makes a method that wraps any other.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -138,12 +139,33 @@ class Attribution:
     Attributes:
         values: The map ``[batch, channel or 1, height, width]``.
         standard_error: Of each value, same shape, for sampling methods.
-        diagnostics: Tensors ``[batch, …]`` are per image; ``"warnings"`` is a list of one-line
-            remarks; anything else must be JSON.
+        layer: Dotted path of the layer that the method looked at, or several, joined by commas.
+        at: Dotted path of the layer that the map is of, where it is not of the image; the map then
+            has that layer's shape.
+        coverage: Which operators of the model the method's rules covered.
+        warnings: What a reader must know, one line each, with what to do about it.
+        diagnostics: Tensors ``[batch, …]`` are per image; anything else must be JSON.
         partial: True if the method stopped before its budget was used.
     """
 
     values: Tensor
     standard_error: Tensor | None = None
+    layer: str | None = None
+    at: str | None = None
+    coverage: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
+
+    @classmethod
+    def of(cls, result: "Tensor | Attribution") -> "Attribution":
+        """What a method returned, as one of these."""
+        return result if isinstance(result, Attribution) else cls(result)
+
+    def saying(self, *warnings: str, **diagnostics: Any) -> "Attribution":
+        """The same with more warnings, each once, and more diagnostics."""
+        return replace(
+            self,
+            warnings=tuple(dict.fromkeys((*self.warnings, *warnings))),
+            diagnostics={**self.diagnostics, **diagnostics},
+        )

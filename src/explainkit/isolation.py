@@ -63,7 +63,7 @@ def preserve_process(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def preserve_model(model: nn.Module, *, as_is: bool = False) -> Iterator[bool]:
+def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[bool]:
     """Runs a block with the model frozen and in eval mode, then puts everything back.
 
     Put back are: every module's attributes (`training`, hooks, children, patched methods, plain
@@ -73,7 +73,7 @@ def preserve_model(model: nn.Module, *, as_is: bool = False) -> Iterator[bool]:
 
     Args:
         model: The caller's model.
-        as_is: Leave each module in the mode it is in.
+        keep_mode: Leave each module in the mode it is in.
 
     Yields:
         Whether any module was in train mode.
@@ -96,7 +96,7 @@ def preserve_model(model: nn.Module, *, as_is: bool = False) -> Iterator[bool]:
     try:
         for parameter in parameters:
             parameter.freeze()
-        if not as_is:
+        if not keep_mode:
             for module in modules:
                 # not .eval(): a model may override it with side effects
                 module.training = False

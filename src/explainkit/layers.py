@@ -35,6 +35,28 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
     raise ModelError(f"expected a layer of {type(model).__name__}, got {path!r}; near it: {hint}")
 
 
+def path_of(model: nn.Module, layer: str | nn.Module) -> str:
+    """The dotted path of a layer that is given as a path or as the module itself.
+
+    Raises:
+        ModelError: The module is not one of the model's.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU()))
+        >>> path_of(net, net[1][0])
+        '1.0'
+    """
+    if isinstance(layer, str):
+        return layer
+    for name, module in model.named_modules():
+        if module is layer and name:
+            return str(name)
+    raise ModelError(
+        f"expected a layer inside {type(model).__name__}, got a {type(layer).__name__} that is "
+        "not one of its submodules: pass a module of the model that you explain, or its path"
+    )
+
+
 @contextmanager
 def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
     """Keeps what layers put out while the block runs, still attached to the graph.

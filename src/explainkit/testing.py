@@ -1,6 +1,7 @@
 """For authors of methods: small models of every kind, and one check that proves a method sound."""
 
 import copy
+import dataclasses
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from explainkit.api import explain
 from explainkit.catalog.factories import load_method, method_name
 from explainkit.errors import ExplainkitError, ExplainkitWarning
 from explainkit.interfaces import Method
+from explainkit.methods.contract import is_seed
+from explainkit.results.explanation import Explanation
 from explainkit.scores import as_scores
 
 SHAPE = (3, 12, 10)
@@ -202,15 +205,16 @@ class _Block(nn.Module):
 def check_method(
     method: str | Method, models: dict[str, tuple[nn.Module, Tensor]] | None = None
 ) -> None:
-    """Proves that a method keeps the host's promises, or says which it breaks.
+    """Proves that a method keeps explainkit's promises, or says which it breaks.
 
-    On every model: the map has the shape and dtype of the images and is finite; the same seed
-    gives the same map; an image's map depends neither on its neighbours nor on its place in the
-    batch; layout in memory does not matter; a constant target tensor is the same as its number; a
-    dead or saturated output never gives a zero map in silence. And
-    whatever happens - success, a wrong target, an input with NaN, an error or a KeyboardInterrupt
-    in the model's first, middle or last call - model, images, modes and random generators are to
-    the bit as before. An interrupt may also end in a result that says it is partial.
+    A field named ``seed`` is marked as one. On every model: the map has the shape and dtype of the
+    images and is finite; the same seed gives the same map; an image's map depends neither on its
+    neighbours nor on its place in the batch; layout in memory does not matter; a constant target
+    tensor is the same as its number; a dead or saturated output never gives a zero map in silence.
+    And whatever happens (success, a wrong target, an input with NaN, an error or a
+    KeyboardInterrupt in the model's first, middle or last call), model, images, modes and random
+    generators are to the bit as before. An interrupt may also end in a result that says it is
+    partial.
 
     Args:
         method: A registered name, or a method.
@@ -239,6 +243,7 @@ class _Check:
     def run(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExplainkitWarning)
+            self.contract()
             self.result()
             self.neighbours()
             self.layouts()
@@ -247,11 +252,20 @@ class _Check:
             self.faults()
 
     def map(self, images: Tensor, target: Any = 1, **options: Any) -> Tensor:
-        return explain(self.model, images, target, self.method, **options).attribution
+        found: Explanation = explain(self.model, images, target, self.method, **options)
+        return found.attribution
 
     def expect(self, condition: bool, promise: str) -> None:
         if not condition:
             raise AssertionError(f"{self.where}: {promise}")
+
+    def contract(self) -> None:
+        for field in dataclasses.fields(self.method):
+            self.expect(
+                field.name != "seed" or is_seed(field),
+                "its field seed is not marked as one, so that explain(seed=…) passes it by: "
+                'seed: int = field(default=0, metadata={"seed": True})',
+            )
 
     def result(self) -> None:
         with self.unchanged("after a successful call"):

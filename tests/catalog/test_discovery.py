@@ -224,7 +224,7 @@ def test_a_lazy_name_that_leads_nowhere_does_not_take_the_rest_along(fakes, monk
     fakes.add("lost", GOOD.replace("Good}", "'no_such_module:X'}"))
     found = Plugins(fakes.entry_points(), strict=False)
     monkeypatch.setattr(discovery, "default", lambda: found)
-    listed = ek.methods()
+    listed = ek.list_methods()
     assert "can't be loaded: ModuleNotFoundError" in listed["lost/good"]
     assert listed["explainkit/saliency"].startswith("Gradient")
 

@@ -4,13 +4,25 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(4))
+faces = ek.load_dataset("fer_hw3/drawn", split="public_test").images[:4]
 
-explanation = ek.explain(model, faces.images, method="integrated_gradients", steps=20)
+explanation = ek.explain(model, faces, method="integrated_gradients", steps=20)
 explanation.attribution.shape  # [4, 1, 48, 48]
 explanation.target  # the predicted class of each
 explanation.diagnostics["completeness_gap"]  # how far the map's sum is off
 # --8<-- [end:use]
+
+# --8<-- [start:several]
+found = ek.explain(model, faces, method=["saliency", "gradcam"], targets=["happy", "sad"])
+found.get(method="gradcam", target="sad").plot()
+# --8<-- [end:several]
+
+# --8<-- [start:classes]
+from explainkit.methods import IntegratedGradients, SmoothGrad
+
+smooth = SmoothGrad(base=IntegratedGradients(steps=8), samples=4, seed=5)
+ek.explain(model, faces, method=smooth)
+# --8<-- [end:classes]
 
 # --8<-- [start:draw]
 heat = explanation.heatmap(reduce="sum")  # [4, 48, 48]

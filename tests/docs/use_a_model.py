@@ -4,10 +4,13 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")  # with its weights, in eval mode
-model.explainkit_spec.class_names  # ('angry', 'disgust', …)
-model.explainkit_spec.mean, model.explainkit_spec.std
+faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
+
+explanation = ek.explain(model, faces.images[:4])
+explanation.class_names  # ('angry', 'disgust', …)
+explanation.mean, explanation.std  # images are (pixel / 255 − mean) / std
 # --8<-- [end:registered]
-assert model.explainkit_spec.class_names[0] == "angry"
+assert explanation.class_names[0] == "angry"
 
 # --8<-- [start:own]
 import torch
@@ -34,7 +37,8 @@ assert explanation.layer == "features"
 
 # --8<-- [start:questions]
 ek.explain(net, images, 2)  # a class
-ek.explain(net, images, torch.tensor([2, 0]))  # one for each image
+ek.explain(net, images, [2, 0])  # one for each image
+ek.explain(net, images, targets="all")  # several questions: a list of explanations
 ek.explain(net, images, "logit(2) - logit(0)")  # one class against another
 ek.explain(net, images, 'channel("features.0", 5)')  # what drives a channel
 ek.explain(net, images, lambda out: out["features"].norm(dim=1))  # anything else

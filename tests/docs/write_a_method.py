@@ -36,22 +36,47 @@ model, images = toy_models()["plain"]
 explanation = ek.explain(model, images, method=GradientTimesDeviation(grey=0.5))
 # --8<-- [end:use]
 
+
 # --8<-- [start:attribution]
-from explainkit.interfaces import Attribution
-
-
 @dataclass(frozen=True)
 class WithMoreToSay:
     """Gradient, and how long it is."""
 
-    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> ek.Attribution:
         score = model(inputs).gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, inputs)
         length = gradient.flatten(1).norm(dim=1)
-        return Attribution(gradient, diagnostics={"gradient_norm": length})
+        return ek.Attribution(
+            gradient,
+            warnings=() if length.all() else ("no gradient reaches some image: try another layer",),
+            diagnostics={"gradient_norm": length},
+        )
 
 
 # --8<-- [end:attribution]
+
+# --8<-- [start:fields]
+from dataclasses import field
+
+from explainkit.methods import Saliency
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The mean of a method's maps under noise, times a weight for each image."""
+
+    base: ek.Method = field(default_factory=Saliency)
+    weights: Tensor | None = field(default=None, metadata={"per_image": True})
+    seed: int = field(default=0, metadata={"seed": True})
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        noise = torch.Generator().manual_seed(self.seed)  # the same for every image
+        noisy = inputs.detach() + torch.randn(inputs.shape[1:], generator=noise).to(inputs) / 10
+        found = ek.Attribution.of(self.base(model, noisy.requires_grad_(), target)).values
+        return found if self.weights is None else found * self.weights[:, None, None, None]
+
+
+# --8<-- [end:fields]
 
 
 # --8<-- [start:check]
@@ -67,5 +92,9 @@ def test_my_method():
 
 test_my_method()
 assert explanation.params == {"grey": 0.5}
-found = ek.explain(model, images, 0, WithMoreToSay()).diagnostics["gradient_norm"]
-assert found.shape == (4,)
+norm = ek.explain(model, images, 0, WithMoreToSay()).diagnostics["gradient_norm"]
+assert norm.shape == (4,)
+check_method(Weighted())
+weighted = ek.explain(model, images, 0, Weighted(weights=torch.arange(1.0, 5)), batch_size=3)
+alone = ek.explain(model, images[3:], 0, Weighted(weights=torch.tensor([4.0])))
+torch.testing.assert_close(weighted.attribution[3:], alone.attribution)

@@ -46,9 +46,10 @@ def explainkit_models():
 import torch
 
 import explainkit as ek
+from explainkit.catalog.weights import build as built
 
-net = DIGITS.build().eval()
-net.explainkit_spec = DIGITS  # what load_model("my_plugin/digits") does
+fresh = build().state_dict()
+net = built("digits", DIGITS, fresh)  # as load_model("digits") does
 image = (torch.rand(1, 1, 28, 28) - DIGITS.mean[0]) / DIGITS.std[0]
 explanation = ek.explain(net, image, "7", "gradcam")
 assert explanation.layer == "1"

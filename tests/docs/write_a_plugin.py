@@ -32,7 +32,7 @@ def saliency(index: int = 0) -> None:
     """Explains one picture."""
     import explainkit as ek  # inside: torch is imported only now
 
-    typer.echo(f"{index}: {', '.join(ek.methods())}")
+    typer.echo(f"{index}: {', '.join(ek.list_methods())}")
 
 
 # --8<-- [end:commands]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import explainkit as ek
+from explainkit.catalog.factories import load_method
 from explainkit.errors import MethodError, ModelError
 from explainkit.methods.gradient import (
     InputXGradient,
@@ -118,10 +119,10 @@ class TestCaptum:
 )  # fmt: skip
 @pytest.mark.parametrize("model", MODELS)
 def test_conformance(name, model):
-    method = ek.loading.load_method(name)
+    method = load_method(name)
     fields = {"samples": 5}
     few = {key: value for key, value in fields.items() if hasattr(method, key)}
-    check_method(ek.loading.load_method(name, **few), {model: toy_models()[model]})
+    check_method(load_method(name, **few), {model: toy_models()[model]})
 
 
 @pytest.mark.parametrize("base", [InputXGradient(), IntegratedGradients(steps=4)])

@@ -32,7 +32,7 @@ class Request:
     dataset: Tensor | None
     frames: int
     batch_size: int | None
-    as_is: bool
+    keep_mode: bool
 
     def __post_init__(self) -> None:
         for name, least in (("starts", 1), ("frames", 0), ("batch_size", 1)):

@@ -93,11 +93,14 @@ def visualize(
         device=like.device,
     )
     remarks = []
-    with preserve_process(request.seed), preserve_model(module, as_is=request.as_is) as training:
-        if training and not request.as_is:
+    with (
+        preserve_process(request.seed),
+        preserve_model(module, keep_mode=request.keep_mode) as training,
+    ):
+        if training and not request.keep_mode:
             remarks.append(
                 "the model was in train mode: maximised in eval mode and put back "
-                "(as_is=True leaves dropout and batch statistics on)"
+                "(keep_mode=True leaves dropout and batch statistics on)"
             )
         found = maximize_all(
             maximizer, objectives, setting.ready(start, pictures, spec), negative=request.negative

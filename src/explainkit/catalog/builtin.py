@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from explainkit.catalog.hookspecs import hookimpl
+from explainkit.catalog.synonyms import method_hint, plain
 
 
 @hookimpl
@@ -64,6 +65,24 @@ def explainkit_methods() -> Mapping[str, str]:
         "vargrad": "explainkit.methods.gradient:VarGrad",
         "xrai": "explainkit.methods.path.xrai:XRAI",
     }
+
+
+METHOD_CLASSES = {path.partition(":")[2]: path for path in explainkit_methods().values()}
+"""Where each method's class is."""
+
+
+def methods_hint(name: str) -> str:
+    """Where to find the class of a method that was looked for under another name or elsewhere.
+
+    Examples:
+        >>> methods_hint("GradCam"), methods_hint("NoiseTunnel")
+        (': did you mean explainkit.methods.GradCAM?', ': here it is called smoothgrad')
+    """
+    same = next((made for made in METHOD_CLASSES if plain(made) == plain(name)), None)
+    if same is not None:
+        return f": did you mean explainkit.methods.{same}?"
+    hint = method_hint(name)
+    return f": here it is called {hint}" if hint else ""
 
 
 @hookimpl

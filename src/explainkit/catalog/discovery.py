@@ -1,4 +1,4 @@
-"""Discovery: every plugin is loaded in its own guard, so that a broken one takes nobody along.
+"""Discovery: every plugin is loaded alone and guarded, so that a broken one takes nobody along.
 
 pluggy's own loader stops at the first entry point that fails and skips a duplicate name in
 silence; here each one is loaded, validated and asked alone, and a report says how it went.

@@ -3,15 +3,18 @@
 import dataclasses
 import difflib
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from explainkit.catalog import discovery
+from explainkit.catalog.synonyms import parameter_hint
 from explainkit.catalog.weights import build, load_file
-from explainkit.errors import MethodError
+from explainkit.errors import MethodError, UnknownNameError
 from explainkit.interfaces import Dataset, DatasetSpec, Method, ModelSpec
+from explainkit.methods.contract import is_method
 
 if TYPE_CHECKING:
     from explainkit.interfaces import Maximizer
@@ -20,22 +23,22 @@ AnyMethod = str | Method | type[Method]
 """A method, its class, or its registered name."""
 
 
-def methods() -> dict[str, str]:
+def list_methods() -> dict[str, str]:
     """All saliency methods: qualified name to what it does in one line."""
     return discovery.described("methods")
 
 
-def models() -> dict[str, str]:
+def list_models() -> dict[str, str]:
     """All models: qualified name to what it is in one line."""
     return discovery.described("models")
 
 
-def datasets() -> dict[str, str]:
+def list_datasets() -> dict[str, str]:
     """All data sets: qualified name to what it is in one line."""
     return discovery.described("datasets")
 
 
-def maximizers() -> dict[str, str]:
+def list_maximizers() -> dict[str, str]:
     """All ways to maximise: qualified name to what it does in one line."""
     return discovery.described("maximizers")
 
@@ -106,6 +109,30 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
     return made
 
 
+def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[Method]:
+    """Makes several methods of one set of parameters, each of those that it has.
+
+    Raises:
+        MethodError: No method at all, or a parameter that none of them has.
+    """
+    if not methods:
+        raise MethodError("expected at least one method, got an empty list")
+    if len(methods) == 1:
+        return [load_method(methods[0], **params)]
+    made = [load_method(method) for method in methods]
+    fields = [{f.name for f in dataclasses.fields(method) if f.init} for method in made]
+    every = set().union(*fields)
+    for foreign in sorted(params.keys() - every):
+        near = parameter_hint(foreign, every)
+        hint = f"; did you mean {near}=?" if near else ""
+        names = ", ".join(method_name(method) for method in made)
+        raise MethodError(f"expected a parameter of {names}, got {foreign!r}: none has it{hint}")
+    return [
+        load_method(method, **{name: params[name] for name in params.keys() & own})
+        for method, own in zip(methods, fields, strict=True)
+    ]
+
+
 def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
     """Makes a maximiser from its name and its parameters.
 
@@ -130,6 +157,15 @@ def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any
     return typing.cast("Maximizer", made)
 
 
+def is_method_name(text: str) -> bool:
+    """Whether a text names a registered method."""
+    try:
+        discovery.registry("methods").qualify(text)
+    except UnknownNameError:
+        return False
+    return True
+
+
 def method_name(method: Method | type[Method]) -> str:
     """Qualified name of a method; module and class of one that isn't registered."""
     kind = method if isinstance(method, type) else type(method)
@@ -145,11 +181,6 @@ def method_params(method: Method) -> dict[str, Any]:
     }
 
 
-def is_method(value: object) -> bool:
-    """Whether this is a method, ready to be called."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, type) and callable(value)
-
-
 def _holds_method(kind: Any, field: str) -> bool:
     hints = typing.get_type_hints(kind if isinstance(kind, type) else type(kind))
     return hints.get(field) is Method
@@ -163,9 +194,11 @@ def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
     """
     fields_of = [f for f in dataclasses.fields(kind) if f.init]
     known = {f.name for f in fields_of}
-    for param in params.keys() - known:
-        near = difflib.get_close_matches(param, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+    for param in (param for param in params if param not in known):
+        near = parameter_hint(param, known) or next(
+            iter(difflib.get_close_matches(param, known, n=1)), None
+        )
+        hint = f"; did you mean {near}=?" if near else ""
         fields = ", ".join(sorted(known)) or "no parameters"
         raise MethodError(f"{name} takes {fields}, got {param!r}{hint}")
     for field in fields_of if isinstance(kind, type) else ():

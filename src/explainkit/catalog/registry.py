@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from explainkit.catalog.synonyms import method_hint, plain
 from explainkit.errors import PluginError, UnknownNameError
 
 
@@ -76,7 +77,7 @@ class Registry:
         return sorted(self._entries)
 
     def qualify(self, name: str) -> str:
-        """The qualified form of a name.
+        """The qualified form of a name, whatever its capitals, hyphens and underscores.
 
         Raises:
             UnknownNameError: No such name, or several plugins have it.
@@ -88,6 +89,13 @@ class Registry:
         if slash and (reason := self._broken(plugin)):
             raise PluginError(f"{self.kind} {name!r} can't be used: plugin {reason}")
         candidates = [full for full in self.names() if full.partition("/")[2] == name]
+        if not candidates:
+            spelled = plain(name)
+            candidates = [
+                full
+                for full in self.names()
+                if spelled in {plain(full), plain(full.partition("/")[2])}
+            ]
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -97,6 +105,8 @@ class Registry:
         bare = [full.partition("/")[2] for full in self.names()]
         near = difflib.get_close_matches(name, [*self.names(), *bare], n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none like it;"
+        if self.kind == "method" and (ours := method_hint(name)):
+            hint = f"here it is called {ours};"
         raise UnknownNameError(
             f"no {self.kind} is named {name!r}: {hint} 'explainkit list {self.kind}s' shows all"
         )

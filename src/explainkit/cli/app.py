@@ -186,18 +186,19 @@ def _find(name: str) -> tuple[str, str, Any]:
         if any(name in (full, full.partition("/")[2]) for full in registry.names()):
             full = registry.qualify(name)
             return singular, full, registry.get(full)
+    methods = discovery.registry("methods")
     try:
-        discovery.registry("methods").qualify(name)
+        full = methods.qualify(name)
     except UnknownNameError as error:
         text = str(error).replace("no method is named", "nothing is named")
         raise UnknownNameError(text.replace("list methods", "list")) from None
-    raise AssertionError("unreachable: a method's name was found above")
+    return discovery.KINDS["methods"], full, methods.get(full)
 
 
 def _type(annotation: Any) -> str:
     if isinstance(annotation, type):
         return annotation.__name__
-    text = re.sub(r"\b(?:typing|collections\.abc|torch|explainkit\.types)\.", "", str(annotation))
+    text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(annotation))
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(map(repr, typing.get_args(annotation)))
     return text

@@ -12,6 +12,7 @@ from torch import Tensor
 from explainkit.catalog import discovery
 from explainkit.errors import MethodError
 from explainkit.interfaces import Method
+from explainkit.methods.contract import is_seed
 
 
 def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
@@ -36,7 +37,7 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
     """
     made: Any = discovery.registry(kind).get(name)
     hints = typing.get_type_hints(made)
-    fields = [field.name for field in dataclasses.fields(made) if field.name != "seed"]
+    fields = [field.name for field in dataclasses.fields(made) if not is_seed(field)]
     found = {}
     for text in texts:
         field, equals, value = (part.strip() for part in text.partition("="))

@@ -23,16 +23,26 @@ class Outcome:
         target: int64 ``[batch]``.
         score: ``[batch]``.
         logits: ``[batch, classes]``.
-        diagnostics: What the method reports.
-        warnings: The method's own remarks.
+        standard_error: Of each value, or None.
+        layer: The layer that the method looked at, or None.
+        at: The layer that the map is of, or None.
+        coverage: Which operators the method's rules covered, or None.
+        warnings: The method's own.
+        diagnostics: What else the method reports.
+        partial: Whether the method stopped early.
     """
 
     values: Tensor
     target: Tensor
     score: Tensor
     logits: Tensor
+    standard_error: Tensor | None
+    layer: str | None
+    at: str | None
+    coverage: Any
+    warnings: tuple[str, ...]
     diagnostics: dict[str, Any]
-    warnings: list[str]
+    partial: bool
 
     def remarks(self, module: nn.Module) -> list[str]:
         """What a reader of the maps must know, each with its remedy."""
@@ -61,7 +71,7 @@ class Outcome:
             )
 
     def _flatness(self) -> Iterator[str]:
-        flat = self.values.flatten(1)
+        flat = self.values.reshape(len(self.values), -1)
         zero = ~(flat != 0).any(1)
         constant = (flat == flat[:, :1]).all(1) & ~zero
         if zero.any():
@@ -93,22 +103,23 @@ def outcome_of(
     count: int,
 ) -> Outcome:
     """What a method gave for a chunk, checked, without the padding."""
-    attribution = result if isinstance(result, Attribution) else Attribution(result)
-    diagnostics = dict(attribution.diagnostics)
-    if attribution.standard_error is not None:
-        diagnostics["standard_error"] = attribution.standard_error
-    if attribution.partial:
-        diagnostics["partial"] = True
+    found = Attribution.of(result)
+
+    def own(value: Any) -> Any:
+        return value.detach()[:count] if isinstance(value, Tensor) else value
+
     return Outcome(
-        values=_checked(attribution.values, inputs, diagnostics.get("at"))[:count],
+        values=_checked(found.values, inputs, found.at)[:count],
         target=targets[:count],
-        score=scores.detach().gather(1, targets[:, None])[:count, 0],
-        logits=logits.detach()[:count],
-        warnings=list(diagnostics.pop("warnings", [])),
-        diagnostics={
-            name: value.detach()[:count] if isinstance(value, Tensor) else value
-            for name, value in diagnostics.items()
-        },
+        score=own(scores.detach().gather(1, targets[:, None])[:, 0]),
+        logits=own(logits),
+        standard_error=own(found.standard_error),
+        layer=found.layer,
+        at=found.at,
+        coverage=found.coverage,
+        warnings=tuple(found.warnings),
+        diagnostics={name: own(value) for name, value in found.diagnostics.items()},
+        partial=found.partial,
     )
 
 
@@ -147,10 +158,9 @@ def joined(parts: list[Outcome]) -> Outcome:
     if len(parts) == 1:
         return parts[0]
 
-    def join(name: str) -> Any:
-        values = [part.diagnostics.get(name) for part in parts]
+    def join(values: list[Any]) -> Any:
         if all(isinstance(value, Tensor) for value in values):
-            return torch.cat(values)  # type: ignore[arg-type]
+            return torch.cat(values)
         return values[0] if all(value == values[0] for value in values) else values
 
     names = dict.fromkeys(name for part in parts for name in part.diagnostics)
@@ -159,6 +169,11 @@ def joined(parts: list[Outcome]) -> Outcome:
         target=torch.cat([part.target for part in parts]),
         score=torch.cat([part.score for part in parts]),
         logits=torch.cat([part.logits for part in parts]),
-        diagnostics={name: join(name) for name in names},
-        warnings=list(dict.fromkeys(remark for part in parts for remark in part.warnings)),
+        standard_error=join([part.standard_error for part in parts]),
+        layer=parts[0].layer,
+        at=parts[0].at,
+        coverage=join([part.coverage for part in parts]),
+        warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
+        diagnostics={name: join([p.diagnostics.get(name) for p in parts]) for name in names},
+        partial=any(part.partial for part in parts),
     )

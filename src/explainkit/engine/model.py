@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.inner_layer import InnerLayer
 from explainkit.errors import ModelError, TargetError
 from explainkit.expressions import Expression
 from explainkit.layers import capture, single
@@ -15,7 +16,7 @@ from explainkit.scores import as_scores
 
 @dataclass(eq=False)
 class Forward:
-    """The host's own pass over a chunk of images, which methods share.
+    """The engine's own pass over a chunk of images, which methods share.
 
     Attributes:
         inputs: The images, a leaf that requires grad.
@@ -44,15 +45,15 @@ class Adapter(nn.Module):
     """The model as a method sees it.
 
     It returns ``[batch, classes]`` whatever the caller's model returns, never lets that model
-    write into its input, and hands out the host's own forward, with its graph, when it is called
-    on the very tensor that the host ran: a method that needs the score and the gradient of the
+    write into its input, and hands out the engine's own forward, with its graph, when it is called
+    on the very tensor that the engine ran: a method that needs the score and the gradient of the
     images as they are costs no second pass.
 
     Attributes:
         module: What runs: the caller's model, or the part of it after a layer.
         owner: The caller's model, which layer paths name.
         batch_size: How many images to run at once, or None for as many as the budget holds.
-        shared: Whether more than one computation will use the host's forward: its graph is kept.
+        shared: Whether more than one computation will use the engine's forward: its graph is kept.
         interrupted: Whether the user has asked to stop: what is still to do is done with the least
             samples.
     """
@@ -80,7 +81,7 @@ class Adapter(nn.Module):
         self._ready = forward
 
     def ready(self, inputs: Tensor) -> Forward | None:
-        """The host's forward of this very tensor, if there is one."""
+        """The engine's forward of this very tensor, if there is one."""
         return self._ready if self._ready is not None and self._ready.inputs is inputs else None
 
     def run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,3 +151,30 @@ class Adapter(nn.Module):
             output = self.module(inputs.clone())
         activations = {path: single(outputs, path) for path, outputs in calls.items()}
         return self.scores_of(output, len(inputs), activations, inputs), output
+
+
+def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
+    """Shapes that a value for a single image can have: the image's, its pixels', the layer's.
+
+    Args:
+        model: What a method is called with.
+        inputs: ``[batch, channel, height, width]``.
+    """
+    shapes = [tuple(inputs.shape[1:]), tuple(inputs.shape[2:])]
+    if isinstance(model, Adapter) and isinstance(inner := model.module, InnerLayer):
+        shapes += [inner.image_shape, inner.shape]
+    return shapes
+
+
+def as_input(model: nn.Module, value: float | Tensor, field: str) -> float | Tensor:
+    """A baseline as a method's inputs are: where these are a layer's outputs, so is it.
+
+    Args:
+        model: What the method is called with.
+        value: As the caller gave it.
+        field: Its name, for errors.
+
+    Raises:
+        MethodError: Its shape fits neither the images nor the layer.
+    """
+    return value

@@ -81,7 +81,7 @@ def scored(
     image: bool = False,
     twice: bool = False,
 ) -> Forward:
-    """Scores and what layers put out, in their graph: the host's own forward, or a new one.
+    """Scores and what layers put out, in their graph: the engine's own forward, or a new one.
 
     Whoever differentiates it keeps the graph (``retain_graph``) where `shared` says so.
 
@@ -110,12 +110,12 @@ def scored(
 
 
 def shared(model: nn.Module) -> bool:
-    """Whether others will use the graph of the host's forward too."""
+    """Whether others will use the graph of the engine's forward too."""
     return isinstance(model, Adapter) and model.shared
 
 
 def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapping[str, Tensor]:
-    """What layers put out, ``[batch, …]``, detached: of the host's forward, or of a new one.
+    """What layers put out, ``[batch, …]``, detached: of the engine's forward, or of a new one.
 
     Args:
         model: Gives scores ``[batch, classes]``.
@@ -140,7 +140,7 @@ def gradients(
 ) -> Gradients:
     """One forward, and one backward that goes no further than the first thing asked for.
 
-    Where the host has run these inputs already, its forward is used, and a second method that
+    Where the engine has run these inputs already, its forward is used, and a second method that
     asks for the same target gets what the first one computed.
 
     Args:
@@ -209,7 +209,7 @@ def _reached(found: Gradients, layers: Sequence[str], image: bool) -> Gradients:
 
 
 def traced(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> Trace:
-    """A forward whose operators are recorded: the host's own where it recorded enough.
+    """A forward whose operators are recorded: the engine's own where it recorded enough.
 
     Args:
         model: Gives scores ``[batch, classes]``.

@@ -2,25 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.batching import chunk_size, out_of_memory
+from explainkit.engine.batching import chunk_size, in_chunks, out_of_memory
 from explainkit.engine.checks import Outcome, joined, listed, outcome_of
-from explainkit.engine.model import Adapter, Forward
+from explainkit.engine.inner_layer import InnerLayer
+from explainkit.engine.model import Adapter, Forward, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
-from explainkit.engine.targets import group_targets, resolve_target
+from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression
-from explainkit.graph.tail import Tail, tail
+from explainkit.graph.tail import tail
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
 from explainkit.layers import capture, single
+from explainkit.methods.contract import for_images, looks_at_layers
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
 
@@ -61,7 +62,7 @@ def run_all(
         if at is None:
             per_method = run(methods, adapter, images, every, class_names)
         else:
-            per_method = run_at(at, methods, module, score, images, every, class_names)
+            per_method = run_at(at, methods, module, score, images, every, class_names, batch_size)
         text = str(score) if isinstance(score, Expression) else None
         for place in range(len(methods)):
             block = per_method[place * len(every) : (place + 1) * len(every)]
@@ -69,37 +70,20 @@ def run_all(
     return found
 
 
-class _After(nn.Module):
-    """What a model does after a layer, for variants of the layer's output on one image.
-
-    The output is presented as an image ``[n, channel, height, width]``, whatever its axes.
-    """
-
-    def __init__(self, part: Tail, shape: torch.Size) -> None:
-        super().__init__()
-        self.part = part
-        self.shape = shape
-
-    def forward(self, values: Tensor) -> Any:
-        """The model's own output."""
-        count = len(values)
-        of = torch.zeros(count, dtype=torch.int64, device=values.device)
-        return self.part.run(values.reshape(count, *self.shape), of)
-
-
 def run_at(
     layer: str,
     methods: Sequence[Method],
     module: nn.Module,
-    score: Any,
+    score: Score,
     images: Tensor,
     targets: Sequence[Target],
     class_names: Sequence[str],
+    batch_size: int | None,
 ) -> list[Outcome]:
     """Runs methods on a layer's output: the rest of the model is theirs, the output their image.
 
-    One image after the other, so that whatever a method runs belongs to the image at hand, also
-    where the rest of the model uses more of the image than the layer's output.
+    Where the rest of the model uses more of the images than this output, it is one image after the
+    other, so that whatever a method runs belongs to the image at hand.
 
     Returns:
         As `run`; the maps have the layer's shape.
@@ -109,35 +93,53 @@ def run_at(
         MethodError: A method that itself looks at a layer.
     """
     for method in methods:
-        if _has_layer(method):
+        if looks_at_layers(method):
             raise MethodError(
                 f"{type(method).__name__} looks at a layer of the whole model, and at= explains a "
                 "layer's output: leave out at="
             )
     with failing_as_model_error(module, images):
         part = tail(module, layer, images)
+        inner = InnerLayer(part, images[:1])
+    if len(images) == 1:
+        return _run_inner(inner, methods, module, score, images, targets, class_names, batch_size)
+    shapes = [inner.image_shape, inner.shape]
     parts = []
     for i in range(len(images)):
-        with failing_as_model_error(module, images), torch.no_grad():
-            value = part.value(images[i : i + 1])
-        shape = value.shape[1:]
-        after = _After(part, shape)
-        adapter = Adapter(after, score, None, class_names, owner=module)
         chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
-        image = value.reshape(1, *[1] * (3 - len(shape)), *shape) if len(shape) <= 3 else value
-        outcomes = run(methods, adapter, image, chosen, class_names)
-        parts.append([replace(o, values=o.values.reshape(1, -1, *shape[1:])) for o in outcomes])
+        own = [for_images(method, [i], len(images), shapes) for method in methods]
+        image = images[i : i + 1]
+        parts.append(_run_inner(inner, own, module, score, image, chosen, class_names, None))
     return [joined(list(found)) for found in zip(*parts, strict=True)]
 
 
-def _has_layer(method: Any) -> bool:
-    """Whether a method, or one inside it, names a layer of its own."""
-    values = [(field.name, getattr(method, field.name)) for field in fields(method)]
-    return any(
-        name in {"layer", "layers"}
-        or (is_dataclass(value) and not isinstance(value, type) and _has_layer(value))
-        for name, value in values
-    )
+def _run_inner(
+    inner: InnerLayer,
+    methods: Sequence[Method],
+    module: nn.Module,
+    score: Score,
+    images: Tensor,
+    targets: Sequence[Target],
+    class_names: Sequence[str],
+    batch_size: int | None,
+) -> list[Outcome]:
+    """Runs methods on what a layer puts out for images."""
+    with failing_as_model_error(module, images), torch.no_grad():
+        size = chunk_size(module, images[0]) if len(images) > 1 else 1
+        values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
+    adapter = Adapter(inner, score, batch_size, class_names, owner=module)
+    outcomes = run(methods, adapter, inner.present(values), targets, class_names)
+    return [
+        replace(
+            found,
+            values=inner.as_layer(found.values),
+            standard_error=None
+            if found.standard_error is None
+            else inner.as_layer(found.standard_error),
+            at=inner.part.layer,
+        )
+        for found in outcomes
+    ]
 
 
 def run(
@@ -214,36 +216,16 @@ def _run_chunk(
         if isinstance(target, Tensor) and target.dim():
             target = _padded(target, start, size)
         resolved.append(resolve_target(target, scores, class_names))
+    rows = [min(row, len(images) - 1) for row in range(start, start + size)]
+    shapes = shapes_of_one(adapter, images)
     outcomes = []
     for method in methods:
-        method = _for_rows(method, len(images), start, size)
+        method = for_images(method, rows, len(images), shapes)
         for chosen in resolved:
             adapter.hold(forward)
             result = method(adapter, inputs, chosen)
             outcomes.append(outcome_of(result, inputs, chosen, scores, logits, count))
     return outcomes
-
-
-_PER_IMAGE = {"baseline": 4, "segments": 3}
-"""Fields that may hold one value per image, and how many axes they have then."""
-
-
-def _for_rows(method: Method, count: int, start: int, size: int) -> Method:
-    """A method, and those inside it, with what they hold per image cut to a chunk's images."""
-    changes: dict[str, Any] = {}
-    for field in fields(method):
-        value = getattr(method, field.name)
-        if is_dataclass(value) and not isinstance(value, type) and callable(value):
-            changes[field.name] = _for_rows(value, count, start, size)
-        elif isinstance(value, Tensor) and value.dim() == _PER_IMAGE.get(field.name):
-            if len(value) != count:
-                raise MethodError(
-                    f"{field.name}: expected one for all images or one per image, "
-                    f"{list(value.shape[1:])} or {[count, *value.shape[1:]]}, got "
-                    f"{list(value.shape)}"
-                )
-            changes[field.name] = _padded(value, start, size)
-    return replace(method, **changes) if changes else method
 
 
 def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:

@@ -1,6 +1,7 @@
 """What is to be explained: targets read, checked, grouped by the forward they share, resolved."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from operator import index
 from typing import Any
 
@@ -10,35 +11,97 @@ from torch import Tensor
 from explainkit.errors import TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.interfaces import Target
+from explainkit.methods.contract import is_method
 from explainkit.scores import class_index
 
 Score = Callable[[Any], Tensor] | Expression | None
 """What takes a model's output to one score per image; None: its own scores, one per class."""
 
 
-def parse_target(target: Target, class_names: Sequence[str], count: int) -> Target:
+def check_order(
+    target: object, class_names: Sequence[str], names_method: Callable[[str], bool]
+) -> None:
+    """Notices a target and a method that were given in the wrong order.
+
+    Args:
+        target: As it was given.
+        class_names: In the order of the logits.
+        names_method: Whether a text is the name of a method.
+
+    Raises:
+        TargetError: The target is a method.
+    """
+    known = {name.casefold() for name in class_names}
+    swapped = is_method(target) or (isinstance(target, type) and is_dataclass(target))
+    if isinstance(target, str):
+        swapped = target.casefold() not in known and "(" not in target and names_method(target)
+    if swapped:
+        made = isinstance(target, str | type)
+        given = getattr(target, "__name__", repr(target)) if made else f"{type(target).__name__}()"
+        raise TargetError(
+            f"expected explain(model, inputs, target, method), got the method {given} as target: "
+            f"write method={given}"
+        )
+
+
+def parse_target(
+    target: Target, class_names: Sequence[str], count: int, *, several: bool = False
+) -> Target:
     """A target with the text of an expression read; a class of that very name comes first.
 
     Args:
         target: Of any kind, ``"all"`` among them.
         class_names: In the order of the logits.
         count: How many images there are.
+        several: Whether it is one of several questions, which ``"all"`` stands for.
 
     Raises:
-        TargetError: A text that is no expression, or a tensor that isn't one target per image.
+        TargetError: A text that is no expression, classes that aren't one per image, or several
+            questions where one is expected.
 
     Examples:
         >>> str(parse_target("logit(1) - logit(0)", (), 1))
         'logit(1) - logit(0)'
         >>> parse_target("sad", ("happy", "sad"), 1)
         'sad'
+        >>> parse_target(["sad", 0], ("happy", "sad"), 2)
+        tensor([1, 0])
     """
+    if isinstance(target, list):
+        return _one_per_image(target, class_names, count)
     if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
         raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
     known = {name.casefold() for name in class_names}
-    if isinstance(target, str) and target.casefold() not in known and "(" in target:
-        return parse(target)
+    if isinstance(target, str) and target.casefold() not in known:
+        if target == "all" and not several:
+            raise TargetError("expected one target, got 'all': targets='all' explains every class")
+        if "(" in target:
+            return parse(target)
     return target
+
+
+def _one_per_image(classes: Sequence[Any], class_names: Sequence[str], count: int) -> Tensor:
+    """A list of classes, one for each image, as a tensor ``[batch]``.
+
+    Raises:
+        TargetError: It has another length, or holds something that is no class.
+    """
+    if len(classes) != count:
+        raise TargetError(
+            f"expected one target per image, {count}, got a list of {len(classes)}: "
+            "targets=[…] asks several questions of every image"
+        )
+    found = []
+    for one in classes:
+        if isinstance(one, str):
+            one = class_index(one, len(class_names), class_names)
+        elif isinstance(one, bool) or not hasattr(one, "__index__"):
+            raise TargetError(
+                f"expected in a list of targets one class per image, got {type(one).__name__}: "
+                "targets=[…] asks several questions of every image"
+            )
+        found.append(index(one))
+    return torch.tensor(found)
 
 
 def group_targets(targets: Sequence[Target]) -> list[tuple[Score, list[Target]]]:

@@ -316,7 +316,7 @@ def _images(term: Term, scope: Scope) -> Tensor:
 
 @dataclass(frozen=True)
 class _OfLayer(Family, LayerTerm):
-    indices: tuple[int, ...] | None = None
+    indices: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,6 +42,15 @@ class Tail:
         """
         raise NotImplementedError
 
+    def output(self, images: Tensor) -> Tensor:
+        """The layer's output for other images; what `run` uses stays that of the last `value`."""
+        raise NotImplementedError
+
+    @property
+    def self_contained(self) -> bool:
+        """Whether `run` uses nothing of the images but the layer's output, whoever's it is."""
+        return False
+
     def run(self, values: Tensor, of: Tensor | None = None) -> Any:
         """The model's output where the layer puts out other values.
 
@@ -102,6 +111,17 @@ class _Partial(Tail):
         self._count = len(images)
         return self._first()
 
+    def output(self, images: Tensor) -> Tensor:
+        saved = self._values, self._count
+        try:
+            return self.value(images)
+        finally:
+            self._values, self._count = saved
+
+    @property
+    def self_contained(self) -> bool:
+        return not self._kept and isinstance(self._values.get(self._start), Tensor)
+
     def _first(self) -> Tensor:
         found = pytree.tree_leaves(self._values[self._start])[0]
         if not isinstance(found, Tensor) or not found.dim() or len(found) != self._count:
@@ -155,6 +175,13 @@ class _Whole(Tail):
 
         self._hooked(images, keep)
         return found[0]
+
+    def output(self, images: Tensor) -> Tensor:
+        saved = self._images
+        try:
+            return self.value(images)
+        finally:
+            self._images = saved
 
     def run(self, values: Tensor, of: Tensor | None = None) -> Any:
         if of is None and len(values) != len(self._images):
@@ -257,7 +284,7 @@ def _partial(traced: Traced, layer: str, call: int | None, images: Tensor) -> Ta
     place = _which(len(traced.layers[layer]), layer, call)
     partial = _Partial(traced, layer, place)
     of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
-    with preserve_model(model, as_is=True), torch.no_grad():
+    with preserve_model(model, keep_mode=True), torch.no_grad():
         if traced.values:
             expected, values = traced.values[traced.output], partial._first()
             traced.values, traced.calls = {}, {}
@@ -293,7 +320,7 @@ def _calls(model: nn.Module, layer: str, images: Tensor) -> int:
         nonlocal count
         count += 1
 
-    with preserve_model(model, as_is=True), torch.no_grad():
+    with preserve_model(model, keep_mode=True), torch.no_grad():
         get_layer(model, layer).register_forward_hook(hit)
         model(images.clone())
     return count

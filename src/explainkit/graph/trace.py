@@ -173,7 +173,7 @@ def trace(
     known = recall(model, example, layer)
     if known is not None and known.how == "hooks":
         return known
-    with preserve_model(model, as_is=True), torch.no_grad():
+    with preserve_model(model, keep_mode=True), torch.no_grad():
         expected = pytree.tree_leaves(model(example.clone()))
         again = known is not None and _runs(known, example, expected, layer)
         found = known if known and again else _found(model, example, expected, layer)

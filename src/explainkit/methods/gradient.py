@@ -1,15 +1,16 @@
 """Methods that need nothing but the gradient of a score with respect to the image."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.model import shapes_of_one
 from explainkit.engine.passes import Needs, image_gradient
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution, Method
+from explainkit.methods.contract import for_images
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class _Noisy:
     samples: int = 25
     noise: float = 0.15
     relative: bool = True
-    seed: int = 0
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -118,35 +119,39 @@ class _Noisy:
 
     def _moments(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Mean and summed squared deviations of the maps (or of their squares) over the samples."""
-        means, deviations, warnings = [], [], []
-        for image, label in zip(inputs.detach(), target, strict=True):
-            mean, deviation, remarks = self._moments_of(model, image, label, squares=squares)
-            means.append(mean)
-            deviations.append(deviation)
-            warnings += remarks
-        unique = list(dict.fromkeys(warnings))
-        return torch.stack(means), torch.stack(deviations), {"warnings": unique} if unique else {}
+    ) -> tuple[Tensor, Tensor, Attribution]:
+        """Mean and summed squared deviations of the maps (or of their squares) over the samples.
+
+        Beside them what the base method says of itself.
+        """
+        found = [
+            self._moments_of(model, inputs, target, i, squares=squares) for i in range(len(inputs))
+        ]
+        means, deviations, said = zip(*found, strict=True)
+        warnings = [text for one in said for text in one.warnings]
+        return torch.stack(means), torch.stack(deviations), said[0].saying(*warnings)
 
     def _moments_of(
-        self, model: nn.Module, image: Tensor, label: Tensor, *, squares: bool
-    ) -> tuple[Tensor, Tensor, list[str]]:
+        self, model: nn.Module, inputs: Tensor, target: Tensor, i: int, *, squares: bool
+    ) -> tuple[Tensor, Tensor, Attribution]:
+        """The same of one image."""
+        image, label = inputs[i].detach(), target[i]
+        shapes = shapes_of_one(model, inputs)
         precise = torch.promote_types(image.dtype, torch.float32)
         generator = torch.Generator().manual_seed(self.seed)
         deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
         size = chunk_size(model, image)
         count = 0
         mean = total = torch.zeros((), dtype=precise, device=image.device)
-        remarks: list[str] = []
+        said = Attribution(mean)
         for start in range(0, self.samples, size):
             now = min(size, self.samples - start)
             noisy = torch.stack([image + deviation * _normal(image, generator) for _ in range(now)])
-            result = self.base(model, noisy.requires_grad_(), label.expand(now))
-            if isinstance(result, Attribution):
-                remarks += result.diagnostics.get("warnings", [])
-                result = result.values
-            maps = result.detach().to(precise)
+            base = for_images(self.base, [i] * now, len(inputs), shapes)
+            found = Attribution.of(base(model, noisy.requires_grad_(), label.expand(now)))
+            said = replace(said, layer=found.layer, coverage=found.coverage)
+            said = said.saying(*found.warnings)
+            maps = found.values.detach().to(precise)
             maps = maps.square() if squares else maps
             # merging means and deviations chunk by chunk (Chan, Golub and LeVeque, 1983) keeps
             # the digits that E[a²] − E[a]² cancels
@@ -159,16 +164,16 @@ class _Noisy:
             )
             mean = mean + delta * (now / (count + now))
             count += now
-        return mean, total, remarks
+        return mean, total, said
 
     def _mean(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
     ) -> Attribution:
         """The mean map (or that of the squares) with the standard error of each value."""
-        mean, deviations, diagnostics = self._moments(model, inputs, target, squares=squares)
+        mean, deviations, said = self._moments(model, inputs, target, squares=squares)
         pairs = self.samples * (self.samples - 1)
         error = (deviations / pairs).sqrt().to(inputs.dtype) if pairs else None
-        return Attribution(mean.to(inputs.dtype), error, diagnostics)
+        return replace(said, values=mean.to(inputs.dtype), standard_error=error)
 
 
 def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -191,7 +196,7 @@ class SmoothGrad(_Noisy):
         samples: Noisy copies per image.
         noise: Standard deviation σ, as a share of the image's own range (max − min).
         relative: False: ``noise`` is in units of the input instead.
-        seed: Where the generators start; set by the host.
+        seed: Where the generators start; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range.
@@ -257,5 +262,5 @@ class VarGrad(_Noisy):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map in the squared unit of the base method, never negative."""
-        _, deviations, diagnostics = self._moments(model, inputs, target, squares=False)
-        return Attribution((deviations / self.samples).to(inputs.dtype), diagnostics=diagnostics)
+        _, deviations, said = self._moments(model, inputs, target, squares=False)
+        return replace(said, values=(deviations / self.samples).to(inputs.dtype))

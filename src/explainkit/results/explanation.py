@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from explainkit.catalog.synonyms import plain
+from explainkit.errors import UnknownNameError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -92,6 +95,13 @@ class Explanation:
         label = int(self.target[index])
         return self.class_names[label] if self.class_names else str(label)
 
+    def _explains(self, target: object) -> bool:
+        """Whether a class, by name or index, or an expression is what every image's map is of."""
+        if self.expression is not None:
+            return str(target) == self.expression
+        names = {self.target_name(i).casefold() for i in range(len(self))}
+        return names == {str(target).casefold()} or set(self.target.tolist()) == {target}
+
     def heatmap(self, reduce: "Reduce" = "sum") -> Tensor:
         """Reduces the channels to one.
 
@@ -172,8 +182,43 @@ class Explanation:
         return to_html([self])
 
 
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[2]
+
+
 class Explanations(list[Explanation]):
     """Explanations that belong together: by several methods, or of several targets."""
+
+    def get(self, *, method: str | None = None, target: object = None) -> Explanation:
+        """The one by a method, of a target, or of both.
+
+        Args:
+            method: Its name, qualified or not; None: any.
+            target: A class by its name or index, or an expression or its text; None: any.
+
+        Raises:
+            UnknownNameError: None fits, or several do.
+
+        Examples:
+            >>> import torch, explainkit as ek
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+            >>> found = ek.explain(net, torch.rand(2, 1, 4, 4), method="saliency", targets="all")
+            >>> found.get(target=2).target
+            tensor([2, 2])
+        """
+        fitting = [
+            one
+            for one in self
+            if (method is None or plain(method) in {plain(one.method), plain(_bare(one.method))})
+            and (target is None or one._explains(target))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        there = ", ".join(f"{_bare(one.method)} of {one._targets()}" for one in fitting or self)
+        raise UnknownNameError(
+            f"expected method= and target= to name one explanation, got {len(fitting)} that fit: "
+            f"{'there are' if fitting else 'there is'} {there or 'none at all'}"
+        )
 
     def plot(
         self,

@@ -32,7 +32,7 @@ class Visualization:
         converged: Units that gained less than 1 % of their rise in the last fifth of the steps;
             see `has_converged`.
         maximizer: Qualified name of the maximiser.
-        params: Its hyper-parameters and the host's own.
+        params: Its hyper-parameters and the engine's own.
         model: Qualified name of the model, or module and class of one that isn't registered.
         layer: The inner layer that was read; None where it was the logits, or several layers.
         seed: Seed of all random draws.

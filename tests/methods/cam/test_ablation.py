@@ -217,7 +217,7 @@ def test_other_heads_run(name):
 def test_a_function_of_the_output_counts_as_part_of_the_head():
     model, x = pooled(), images()
     one = ablated(model, x, lambda out: out[:, 1] - out[:, 0])
-    two = ablated(model, x, [1, 0])
+    two = ablated(model, x, None, targets=[1, 0])
     torch.testing.assert_close(one.attribution, two[0].attribution - two[1].attribution)
     assert one.diagnostics["runs"].tolist() == [0, 0, 0]
     bent = ablated(model, x, lambda out: out[:, 1].exp())

@@ -115,7 +115,7 @@ def test_scores_that_read_other_layers_run_whole():
 def test_functions_of_the_output():
     model, x = pooled(), images()
     one = ek.explain(model, x, lambda out: out[:, 1] - out[:, 0], "recipro_cam").attribution
-    two = ek.explain(model, x, [1, 0], "recipro_cam")
+    two = ek.explain(model, x, targets=[1, 0], method="recipro_cam")
     torch.testing.assert_close(one, two[0].attribution - two[1].attribution, atol=1e-6, rtol=1e-4)
 
 

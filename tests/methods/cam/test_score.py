@@ -90,7 +90,7 @@ def test_several_layers_give_the_mean():
 
 
 class Counting(nn.Module):
-    """Counts the images that its model is run on, in a list: the host restores attributes."""
+    """Counts the images that its model is run on, in a list: the engine restores attributes."""
 
     def __init__(self, model, batches):
         super().__init__()
@@ -129,18 +129,17 @@ def test_forwards():
     x, batches = images(), []
     model = Counting(with_silent_and_equal_channels(), batches).eval()
     ek.explain(model, x, TARGET, "score_cam", layer="model.1")  # the memory budget is measured once
-    for target in (TARGET, "all"):
+    for targets in ([TARGET], "all"):
         batches.clear()
-        found = ek.explain(model, x, target, "score_cam", layer="model.1")
-        one = found[0] if target == "all" else found
+        one = ek.explain(model, x, targets=targets, method="score_cam", layer="model.1")[0]
         # besides the runs one forward of the images, and of all targets one to count the classes
-        spare = 3 + (target == "all")
+        spare = 3 + (targets == "all")
         assert sum(batches) == int(one.diagnostics["runs"].sum()) + spare
 
 
 def test_all_targets_are_each_targets_map():
     model, x = unbiased(), images()
-    together = ek.explain(model, x, "all", "score_cam")
+    together = ek.explain(model, x, targets="all", method="score_cam")
     for label, one in enumerate(together):
         alone = ek.explain(model, x, label, "score_cam")
         assert torch.equal(one.attribution, alone.attribution)

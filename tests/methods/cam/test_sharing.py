@@ -66,7 +66,7 @@ def test_what_needs_no_gradient_takes_none(name):
 
 
 def test_every_target_has_its_own_backward_and_all_share_the_forward():
-    passes, found, model, x = counted(["gradcam", "layercam"], target=[0, 2, 3])
+    passes, found, model, x = counted(["gradcam", "layercam"], target=None, targets=[0, 2, 3])
     assert passes == {"forward": 1, "last": 3, "first": 0}
     for together, target in zip(found[:3], (0, 2, 3), strict=True):
         alone = ek.explain(model, x, target, "gradcam", batch_size=4)

@@ -8,6 +8,7 @@ from games import Game, linear_model, segment_values
 from torch import nn
 
 import explainkit as ek
+from explainkit.catalog.factories import load_method
 from explainkit.errors import ExplainkitWarning, MethodError
 from explainkit.methods.perturbation.lime import Lime
 from explainkit.methods.perturbation.partition import PartitionShap
@@ -408,7 +409,7 @@ CONFORMING = {
 @pytest.mark.parametrize("name", CONFORMING)
 @pytest.mark.parametrize("kind", ["plain", "batch_norm", "tuple"])
 def test_conformance(name, kind):
-    check_method(ek.loading.load_method(name, **CONFORMING[name]), {kind: toy_models()[kind]})
+    check_method(load_method(name, **CONFORMING[name]), {kind: toy_models()[kind]})
 
 
 @pytest.mark.parametrize(

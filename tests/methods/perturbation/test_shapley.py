@@ -124,7 +124,7 @@ class TestKernelShap:
         method = KernelShap(segments=LABELS, samples=101)
         one = ek.explain(model, X, 0, method)
         alone, model.images = model.images, 0
-        both = ek.explain(model, X, "all", method)
+        both = ek.explain(model, X, targets="all", method=method)
         assert model.images <= alone + 2
         assert torch.equal(both[0].attribution, one.attribution)
         assert not torch.equal(both[1].attribution, one.attribution)

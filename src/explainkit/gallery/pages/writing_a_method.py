@@ -1,7 +1,7 @@
 """Writing a method.
 
 A method is a frozen dataclass that is called with a model, the pictures and the targets, and
-returns a map. Its fields are its parameters. The rest is the host's: checks, chunks, the record,
+returns a map. Its fields are its parameters. The rest is the engine's: checks, chunks, the record,
 the command line.
 
 Topic: Extending

@@ -75,6 +75,6 @@ class AttnLRP:
             "gamma", "gamma", epsilon=self.epsilon, gamma=self.gamma,
             dense_gamma=self.dense_gamma, uncovered=self.uncovered, method="attn_lrp",
         )  # fmt: skip
-        values, scores, diagnostics = relevance(model, inputs, target, settings)
+        values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)
-        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+        return Attribution(values, **said, diagnostics={"conservation_gap": gap})

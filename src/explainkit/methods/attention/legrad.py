@@ -161,7 +161,7 @@ class LeGrad(TokenMap):
         ['blocks.0', 'blocks.1']
     """
 
-    layers: int | None = None
+    layers: int | None = field(default=None, metadata={"layer": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,10 +188,7 @@ class LeGrad(TokenMap):
                     scored.append(scores if block is row[-1] else model(leaf))
         parts = [_sensitivity(Trace(leaf, s, tape.records), target) for s in scored]
         found = self.drawn(torch.stack(parts).mean(0), model, inputs)
-        return Attribution(
-            found.values,
-            diagnostics={**found.diagnostics, "blocks": [block.path for block in chosen]},
-        )
+        return found.saying(blocks=[block.path for block in chosen])
 
 
 def _sensitivity(trace: Trace, target: Tensor) -> Tensor:

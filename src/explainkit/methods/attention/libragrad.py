@@ -215,8 +215,6 @@ class LibraGrad:
         result = self.base(balanced, inputs, target)
         if not balanced.coverage.counts:
             raise MethodError(f"base: expected a method that takes gradients, {name} takes none")
-        found = result if isinstance(result, Attribution) else Attribution(result)
+        found = Attribution.of(result)
         said = report(balanced.coverage)
-        remarks = [*found.diagnostics.get("warnings", []), *said.pop("warnings", [])]
-        extra = said | ({"warnings": list(dict.fromkeys(remarks))} if remarks else {})
-        return replace(found, diagnostics={**found.diagnostics, **extra})
+        return replace(found, coverage=said["coverage"]).saying(*said["warnings"])

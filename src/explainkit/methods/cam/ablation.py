@@ -83,8 +83,7 @@ class AblationCAM(CAM):
             maps.append(weighted(losses / scale[:, None], features))
             channels += features.shape[1]
         drawn = self.drawn(maps, layers, inputs, remarks)
-        more = {"runs": runs, "channels": channels}
-        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, **more})
+        return drawn.saying(runs=runs, channels=channels)
 
     def _scale(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, list[str]]:
         """What the losses are divided by, ``[batch]``, and what a reader must know of it."""

@@ -1,7 +1,7 @@
 """What all class-activation maps share: which layers, how a map is drawn on the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from explainkit.engine.model import Adapter
 from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution, Method, ModelSpec
+from explainkit.layers import path_of
 from explainkit.methods.cam.layout import Layout, layout_of
 from explainkit.methods.cam.target_layer import default_layer
 
@@ -27,13 +28,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def layers_of(
-    layer: str | Sequence[str] | None, model: nn.Module, inputs: Tensor
+    layer: str | nn.Module | Sequence[str | nn.Module] | None, model: nn.Module, inputs: Tensor
 ) -> tuple[str, ...]:
     """The layers that are meant: those named, else the model's own choice, else the default.
 
     Args:
-        layer: Dotted path or paths; None: the ``layer`` of the model's `ModelSpec`, or
-            `explainkit.methods.cam.target_layer.default_layer`, which is looked for once per model.
+        layer: Dotted path, or the module, or several; None: the ``layer`` of the model's
+            `ModelSpec`, or `default_layer`, which is looked for once per model.
         model: The caller's model.
         inputs: ``[batch, channel, height, width]``.
 
@@ -41,7 +42,8 @@ def layers_of(
         ModelError: No layer's output has places.
     """
     if layer is not None:
-        return (layer,) if isinstance(layer, str) else tuple(layer)
+        named = (layer,) if isinstance(layer, str | nn.Module) else layer
+        return tuple(path_of(model, one) for one in named)
     spec: ModelSpec | None = getattr(model, "explainkit_spec", None)
     if spec is not None and spec.layer is not None:
         return (spec.layer,)
@@ -60,7 +62,8 @@ class CAM:
     """Fields and steps of every class-activation map.
 
     Attributes:
-        layer: Dotted path of the layer, or several: then the mean of their maps, each upsampled.
+        layer: Dotted path of the layer, or the module itself; of several, the mean of their maps,
+            each upsampled.
             None: the layer that the model's `ModelSpec` names, else the last one with places.
         relu: Cut each layer's map to its positive part, before it is upsampled.
         upsample: How a map becomes as large as the image (``align_corners=False``).
@@ -68,7 +71,9 @@ class CAM:
         prefix: Number of class and register tokens before the places, where it doesn't show.
     """
 
-    layer: str | tuple[str, ...] | None = None
+    layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
+        default=None, metadata={"layer": True}
+    )
     relu: bool = False
     upsample: Upsample = "bilinear"
     grid: tuple[int, int] | None = None
@@ -109,20 +114,17 @@ class CAM:
             for one in maps
         ]
         grids = [list(one.shape[1:]) for one in maps]
-        diagnostics: dict[str, Any] = {
-            "layer": ", ".join(layers),
-            "grid": grids[0] if len(grids) == 1 else grids,
-        }
         found = [*remarks]
         if self.relu and any(map(_all_negative, maps)):
             found.append(
                 "the layer speaks against the target everywhere in some image, so that relu=True "
                 "leaves nothing: see the signed map with relu=False"
             )
-        if found:
-            diagnostics["warnings"] = found
         return Attribution(
-            large[0] if len(large) == 1 else torch.stack(large).mean(0), diagnostics=diagnostics
+            large[0] if len(large) == 1 else torch.stack(large).mean(0),
+            layer=", ".join(layers),
+            warnings=tuple(found),
+            diagnostics={"grid": grids[0] if len(grids) == 1 else grids},
         )
 
 

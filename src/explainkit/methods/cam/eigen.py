@@ -62,7 +62,7 @@ class _ActivationCAM(CAM):
             layout = self.layout(found[path], path, model, inputs)
             maps.append(self.combine(precise(layout.spread(found[path]))))
         drawn = self.drawn(maps, layers, inputs)
-        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, "uses_target": False})
+        return drawn.saying(uses_target=False)
 
 
 @dataclass(frozen=True)

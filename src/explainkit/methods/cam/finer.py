@@ -72,4 +72,4 @@ class FinerCAM:
         found = as_gradient_cam(self.base).of_score(
             model, inputs, weights.scatter(1, target[:, None], 1.0)
         )
-        return Attribution(found.values, diagnostics={**found.diagnostics, "similar": similar})
+        return found.saying(similar=similar)

@@ -1,6 +1,6 @@
 """Guided backpropagation, kept where a class-activation map is positive."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -51,8 +51,5 @@ class GuidedGradCAM:
         """Returns ``[batch, channel, height, width]``."""
         guided = GuidedBackprop(self.uncovered)(model, inputs, target)
         cam = as_gradient_cam(self.base)(model, inputs, target)
-        diagnostics = {**guided.diagnostics, **cam.diagnostics}
-        remarks = [r for part in (guided, cam) for r in part.diagnostics.get("warnings", [])]
-        if remarks:
-            diagnostics["warnings"] = remarks
-        return Attribution(guided.values * cam.values, diagnostics=diagnostics)
+        both = replace(cam, values=guided.values * cam.values, coverage=guided.coverage)
+        return both.saying(*guided.warnings)

@@ -56,7 +56,7 @@ class ReciproCAM(CAM):
             maps.append((scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.grid))
             runs += len(masks)
         drawn = self.drawn(maps, layers, inputs)
-        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, "runs": runs})
+        return drawn.saying(runs=runs)
 
     def _masks(self, grid: tuple[int, int], value: Tensor) -> Tensor:
         """Nothing kept, then each place in turn, ``[1 + place, height, width]``."""

@@ -131,8 +131,7 @@ class ScoreCAM(CAM):
             runs += torch.tensor(counts, device=runs.device)
             channels += flat.shape[1]
         drawn = self.drawn(maps, layers, inputs)
-        more = {"runs": runs, "channels": channels}
-        return Attribution(drawn.values, diagnostics={**drawn.diagnostics, **more})
+        return drawn.saying(runs=runs, channels=channels)
 
 
 def _most_varied(maps: Tensor, top: int | None) -> Tensor:

@@ -1,7 +1,6 @@
 """What a layer's units contribute while the image appears: path integrals through a layer."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,8 @@ from explainkit.engine.batching import chunk_size
 from explainkit.engine.passes import gradients
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
+from explainkit.layers import path_of
+from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.path.integrated import Rule, quadrature
 from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 
@@ -18,26 +19,30 @@ from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 class _Through:
     """The straight path from a baseline to each image, seen at a layer."""
 
-    layer: str
-    baseline: float | Tensor = 0.0
+    layer: str | nn.Module = field(metadata={"layer": True})
+    baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int = 50
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
 
+    def _path(self, model: nn.Module) -> str:
+        return path_of(unwrapped(model), self.layer)
+
     def _along(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, nodes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Outputs of the layer and their gradients at nodes of one image's path, both [n, …]."""
+        layer = self._path(model)
         size = chunk_size(model, image)
         outputs, slopes = [], []
         for part in torch.split(nodes.to(image.device), size):
             along = part[:, None, None, None].to(image.dtype)
             points = baseline + along * (image - baseline)
-            found = gradients(model, points, label.expand(len(part)), (self.layer,))
-            outputs.append(found.activations[self.layer])
-            slopes.append(found.layers[self.layer])
+            found = gradients(model, points, label.expand(len(part)), (layer,))
+            outputs.append(found.activations[layer])
+            slopes.append(found.layers[layer])
         return torch.cat(outputs), torch.cat(slopes)
 
 
@@ -51,7 +56,7 @@ class Conductance(_Through):
     is off.
 
     Attributes:
-        layer: Dotted path of the layer.
+        layer: Dotted path of the layer, or the module itself.
         baseline: Where the path starts, in model-input space: one value, or a tensor
             ``[channel, height, width]``, or one per image.
         steps: Intervals of the path.
@@ -77,7 +82,7 @@ class Conductance(_Through):
         maps, changes = [], []
         images = inputs.detach()
         for image, baseline, label in zip(
-            images, as_baselines(self.baseline, images), target, strict=True
+            images, as_baselines(model, self.baseline, images), target, strict=True
         ):
             outputs, slopes = self._along(model, image, baseline, label, nodes)
             precise = torch.promote_types(image.dtype, torch.float32)
@@ -89,7 +94,8 @@ class Conductance(_Through):
             changes.append(ends[1] - ends[0])
         values = torch.stack(maps)
         gap = completeness_gap(values, torch.stack(changes))
-        return Attribution(values, diagnostics={"at": self.layer, "completeness_gap": gap})
+        layer = self._path(model)
+        return Attribution(values, layer=layer, at=layer, diagnostics={"completeness_gap": gap})
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class InternalInfluence(_Through):
     on average along the path.
 
     Attributes:
-        layer: Dotted path of the layer.
+        layer: Dotted path of the layer, or the module itself.
         baseline: As in `Conductance`.
         steps: Gradients per image.
         rule: Quadrature over the path, as in `IntegratedGradients`.
@@ -129,11 +135,11 @@ class InternalInfluence(_Through):
         maps = []
         images = inputs.detach()
         for image, baseline, label in zip(
-            images, as_baselines(self.baseline, images), target, strict=True
+            images, as_baselines(model, self.baseline, images), target, strict=True
         ):
             _, slopes = self._along(model, image, baseline, label, nodes)
             precise = torch.promote_types(image.dtype, torch.float32)
             share = weights.to(image.device, precise).view(-1, *[1] * (slopes.dim() - 1))
             maps.append((share * slopes.to(precise)).sum(0).to(image.dtype))
-        diagnostics: dict[str, Any] = {"at": self.layer}
-        return Attribution(torch.stack(maps), diagnostics=diagnostics)
+        layer = self._path(model)
+        return Attribution(torch.stack(maps), layer=layer, at=layer)

@@ -1,12 +1,13 @@
 """Expected gradients: straight paths from many baselines, one gradient on each."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.model import as_input
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import input_gradient
@@ -38,7 +39,7 @@ class ExpectedGradients:
         noise: Standard deviation σ of noise on the image, as a share of the image's own range.
         relative: False: ``noise`` is in units of the input instead.
         stratified: False: every α is drawn from all of [0, 1], as Captum does.
-        seed: Where the generators start; set by the host.
+        seed: Where the generators start; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range, or the baselines do not fit the images.
@@ -64,7 +65,7 @@ class ExpectedGradients:
     noise: float = 0.0
     relative: bool = True
     stratified: bool = True
-    seed: int = 0
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -76,7 +77,7 @@ class ExpectedGradients:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
-        bag = self._bag(inputs)
+        bag = self._bag(model, inputs)
         change = scores - self._mean_scores(model, bag)[target]
         means, errors = [], []
         for image, label in zip(inputs.detach(), target, strict=True):
@@ -89,17 +90,19 @@ class ExpectedGradients:
         if self.samples < 3:
             return Attribution(values, diagnostics=gap)
         standard_error = error[:, :-1].reshape(inputs.shape).to(inputs.dtype)
-        return Attribution(values, standard_error, gap | {"sum_error": error[:, -1]})
+        return Attribution(values, standard_error, diagnostics=gap | {"sum_error": error[:, -1]})
 
-    def _bag(self, inputs: Tensor) -> Tensor:
-        if not isinstance(self.baselines, Tensor):
-            return torch.full_like(inputs[:1], self.baselines).detach()
-        if self.baselines.shape[1:] != inputs.shape[1:] or not len(self.baselines):
+    def _bag(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        baselines = as_input(model, self.baselines, "baselines")
+        if not isinstance(baselines, Tensor):
+            return torch.full_like(inputs[:1], baselines).detach()
+        baselines = baselines[None] if baselines.shape == inputs.shape[1:] else baselines
+        if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
             raise MethodError(
                 f"baselines: expected a number or a tensor {['n', *inputs.shape[1:]]} of at least "
-                f"one image, got {list(self.baselines.shape)}"
+                f"one image, got {list(baselines.shape)}"
             )
-        return self.baselines.to(inputs)
+        return baselines.to(inputs)
 
     @staticmethod
     def _mean_scores(model: nn.Module, bag: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Guided integrated gradients: a path that moves the least sensitive pixels first."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class GuidedIG:
         True
     """
 
-    baseline: float | Tensor = 0.0
+    baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int = 200
     fraction: float = 0.25
     max_dist: float = 0.02
@@ -72,7 +72,7 @@ class GuidedIG:
         """The path from the baseline, for another method that walks it."""
         precise = torch.promote_types(inputs.dtype, torch.float32)
         images = inputs.detach().to(precise)
-        start = as_baselines(self.baseline, inputs).detach().to(precise)
+        start = as_baselines(model, self.baseline, inputs).detach().to(precise)
         away = images - start
         weight = away.abs().flatten(1)
         progress = torch.zeros_like(weight)

@@ -1,10 +1,10 @@
 """Integrated gradients: the straight path."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class IntegratedGradients:
         True
     """
 
-    baseline: float | Tensor = 0.0
+    baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int = 50
     rule: Rule = "gausslegendre"
     tolerance: float | None = None
@@ -121,9 +121,15 @@ class IntegratedGradients:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
+        baselines = as_baselines(model, self.baseline, inputs)
+        return self.between(baselines, model, inputs, target)
+
+    def between(
+        self, baselines: Tensor, model: nn.Module, inputs: Tensor, target: Tensor
+    ) -> Attribution:
+        """The map for baselines that are like the inputs; a batch stride of 0 shares one."""
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
-        baselines = as_baselines(self.baseline, inputs)
         shared = baselines[:1] if baselines.stride(0) == 0 else None
         shared_scores = _scores(model, shared)[0] if shared is not None else None
         maps, gaps, steps = [], [], []
@@ -136,23 +142,20 @@ class IntegratedGradients:
             maps.append(values)
             gaps.append(gap)
             steps.append(used)
-        diagnostics: dict[str, Any] = {
-            "completeness_gap": torch.stack(gaps),
-            "steps": torch.tensor(steps),
-        }
+        found = Attribution(torch.stack(maps))
+        found = found.saying(completeness_gap=torch.stack(gaps), steps=torch.tensor(steps))
         worst = float(torch.stack(gaps).max())
-        if self.tolerance is not None and worst > self.tolerance:
-            remark = (
-                f"completeness gap {worst:.3g} after {max(steps)} steps, above the tolerance "
-                f"{self.tolerance:g}: raise max_steps"
-            )
-            diagnostics["warnings"] = [remark]
-        return Attribution(torch.stack(maps), diagnostics=diagnostics)
+        if self.tolerance is None or worst <= self.tolerance:
+            return found
+        return found.saying(
+            f"completeness gap {worst:.3g} after {max(steps)} steps, above the tolerance "
+            f"{self.tolerance:g}: raise max_steps"
+        )
 
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
         """The path in ``steps`` equal steps, for another method that walks it."""
         inputs = inputs.detach()
-        baselines = as_baselines(self.baseline, inputs)
+        baselines = as_baselines(model, self.baseline, inputs)
         path = (baselines + k / self.steps * (inputs - baselines) for k in range(self.steps))
         return visit(model, chain(path, [inputs]), inputs, target)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.model import as_input
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution
 
@@ -131,22 +132,26 @@ def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
     return (values.double().flatten(1).sum(1) - change).abs() / change.abs().clamp(min=0.05)
 
 
-def as_baselines(baseline: float | Tensor, inputs: Tensor) -> Tensor:
+def as_baselines(model: nn.Module, baseline: float | Tensor, inputs: Tensor) -> Tensor:
     """A baseline for each image; where all share one, its batch stride is 0.
 
     Args:
+        model: What the method is called with; where it begins at a layer, a baseline image stands
+            for what the layer puts out on it.
         baseline: A number, a tensor ``[channel, height, width]``, or one per image.
         inputs: Images ``[batch, channel, height, width]``.
 
     Raises:
         MethodError: The baseline does not fit the images.
     """
+    baseline = as_input(model, baseline, "baseline")
     if isinstance(baseline, Tensor):
         baseline = baseline.to(inputs)
-        if baseline.shape not in {inputs.shape, inputs.shape[1:]}:
+        one = inputs.shape[1:]
+        if baseline.shape not in {inputs.shape, one, (1, *one)}:
             raise MethodError(
-                f"baseline: expected a number or a tensor {list(inputs.shape[1:])} or "
-                f"{list(inputs.shape)}, got {list(baseline.shape)}"
+                f"baseline: expected a number or a tensor {list(one)} or {list(inputs.shape)}, "
+                f"got {list(baseline.shape)}"
             )
     else:
         baseline = torch.full_like(inputs[0], baseline)

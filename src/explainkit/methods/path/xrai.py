@@ -1,6 +1,6 @@
 """XRAI: attributions gathered into regions, the densest first."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +35,8 @@ class BlackAndWhite:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         images = inputs.detach()
         ends = [images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)]
-        parts = [
-            IntegratedGradients(end.expand_as(images).contiguous(), self.steps)(
-                model, inputs, target
-            )
-            for end in ends
-        ]
+        base = IntegratedGradients(steps=self.steps)
+        parts = [base.between(end.expand_as(images), model, inputs, target) for end in ends]
         gaps = torch.stack([part.diagnostics["completeness_gap"] for part in parts])
         values = (parts[0].values + parts[1].values) / 2
         return Attribution(values, diagnostics={"completeness_gap": gaps.amax(0)})
@@ -89,7 +85,7 @@ class XRAI:
     """
 
     base: Method = field(default_factory=BlackAndWhite)
-    segments: int | str | Tensor | None = None
+    segments: int | str | Tensor | None = field(default=None, metadata={"per_image": True})
     min_area: float = 0.001
 
     def __post_init__(self) -> None:
@@ -99,8 +95,7 @@ class XRAI:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the base map, summed over channels."""
         labels = None if self.segments is None else segment(self.segments, inputs)
-        result = self.base(model, inputs, target)
-        found = result if isinstance(result, Attribution) else Attribution(result)
+        found = Attribution.of(self.base(model, inputs, target))
         precise = torch.promote_types(inputs.dtype, torch.float32)
         sums = found.values.detach().to(precise).sum(1)
         maps = []
@@ -108,11 +103,8 @@ class XRAI:
             masks = _felzenszwalb(inputs[i].detach()) if labels is None else _masks(labels[i])
             least = max(1, round(self.min_area * values.numel()))
             maps.append(_densities(values, masks.to(values.device), least))
-        return Attribution(
-            torch.stack(maps)[:, None].to(inputs.dtype),
-            diagnostics=found.diagnostics,
-            partial=found.partial,
-        )
+        values = torch.stack(maps)[:, None].to(inputs.dtype)
+        return replace(found, values=values, standard_error=None)
 
 
 def _densities(values: Tensor, masks: Tensor, least: int) -> Tensor:

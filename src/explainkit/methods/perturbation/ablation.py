@@ -1,6 +1,6 @@
 """Feature ablation: one segment at a time is taken away."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class FeatureAblation:
         segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers
             ``[height, width]`` or one per image.
         baseline: What takes its place: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; set by the host.
+        seed: Of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: The segments or the baseline don't fit the images.
@@ -40,9 +40,9 @@ class FeatureAblation:
         True
     """
 
-    segments: int | str | Tensor = 7
-    baseline: float | Tensor | Filling = 0.0
-    seed: int = 0
+    segments: int | str | Tensor = field(default=7, metadata={"per_image": True})
+    baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]`` in units of the score."""

@@ -2,7 +2,8 @@
 
 A method says which masks it wants (`Masks`), the table holds what the model made of them
 (`MaskTable`), and the method turns a table into maps. In one call of ``explain``, tables stay with
-the host's forward: methods whose masks agree, and all targets of one method, share their forwards.
+the engine's forward: methods whose masks agree, and all targets of one method, share their
+forwards.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Occlusion: a window slides over the image, and what the score loses is noted where it stood."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ class Occlusion:
             width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image under a
             Gaussian of a tenth of its shorter side; ``"noise"`` with each channel's mean and
             deviation; ``"inpaint"``: the harmonic continuation of the pixels around the window.
-        seed: Of the noise; set by the host.
+        seed: Of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: The window doesn't fit the image, the stride leaves pixels out, or the
@@ -46,8 +46,10 @@ class Occlusion:
 
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None
-    baseline: float | Tensor | Filling | Literal["inpaint"] = 0.0
-    seed: int = 0
+    baseline: float | Tensor | Filling | Literal["inpaint"] = field(
+        default=0.0, metadata={"per_image": True}
+    )
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]`` in units of the score."""

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ class _Optimised:
 
     steps: int = 300
     rate: float = 0.1
-    baseline: float | Tensor | Filling = "blur"
-    seed: int = 0
+    baseline: float | Tensor | Filling = field(default="blur", metadata={"per_image": True})
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -107,7 +107,7 @@ class MeaningfulPerturbation(_Optimised):
         steps: Gradients per image.
         rate: Of Adam.
         baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; set by the host.
+        seed: Of the noise; ``explain(seed=…)`` sets it.
         step: Pixels per value of the mask; None: a 28th of the shorter side.
         sparsity: Price of deleting the whole image, in shares of the score.
         smoothness: Price of edges in the mask.
@@ -164,7 +164,7 @@ class ExtremalPerturbation(_Optimised):
         steps: Gradients per image.
         rate: Of Adam.
         baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; set by the host.
+        seed: Of the noise; ``explain(seed=…)`` sets it.
         area: Share of the image that is kept.
         sigma: Size of a bump in pixels; None: an eleventh of the shorter side (21 of 224).
         area_weight: λ at the beginning.

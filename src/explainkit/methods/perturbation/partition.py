@@ -140,7 +140,7 @@ class PartitionShap:
         baseline: What stands for a part that is away: one value, a tensor, ``"mean"``, ``"blur"``
             or ``"noise"``.
         max_seconds: Stop then, with what is there.
-        seed: Of the noise; set by the host.
+        seed: Of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range.
@@ -159,9 +159,9 @@ class PartitionShap:
     """
 
     samples: int = 512
-    baseline: float | Tensor | Filling = 0.0
+    baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
     max_seconds: float | None = None
-    seed: int = 0
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.samples < 3:
@@ -195,12 +195,15 @@ class PartitionShap:
                 raise
             adapter.interrupted = partial = True
         used = [search.used for search in searches]
-        diagnostics: dict[str, object] = {"samples": torch.tensor(used)}
-        if partial:
-            remark = f"stopped after {min(used)} of {self.samples} samples"
-            diagnostics["warnings"] = [f"{remark}: what was not split is spread evenly"]
         maps = torch.stack([search.map() for search in searches])
-        return Attribution(maps.to(inputs.detach()), None, diagnostics, partial)
+        found = Attribution(maps.to(inputs.detach()), partial=partial)
+        found = found.saying(samples=torch.tensor(used))
+        if not partial:
+            return found
+        return found.saying(
+            f"stopped after {min(used)} of {self.samples} samples: what was not split is spread "
+            "evenly"
+        )
 
     def _begin(self, model: nn.Module, inputs: Tensor, target: Tensor) -> list[_Search]:
         with torch.no_grad():

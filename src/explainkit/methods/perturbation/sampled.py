@@ -2,7 +2,8 @@
 
 import sys
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,10 +27,10 @@ class Sampled:
     """
 
     samples: int = 512
-    baseline: float | Tensor | Filling = 0.0
+    baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
     tolerance: float | None = None
     max_seconds: float | None = None
-    seed: int = 0
+    seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -94,32 +95,29 @@ class Sampled:
         ]
         diagnostics: dict[str, Any] = {"samples": torch.tensor(counts)}
         values, error = torch.stack(maps).to(dtype), torch.stack(errors).to(dtype)
-        found = Attribution(values, error, diagnostics, table.partial)
-        if remark := self._remark(found):
-            diagnostics["warnings"] = [remark]
-        return found
+        found = Attribution(values, error, diagnostics=diagnostics, partial=table.partial)
+        return found.saying(*self._remarks(found))
 
-    def _remark(self, found: Attribution) -> str:
+    def _remarks(self, found: Attribution) -> Iterator[str]:
+        worst = float(_relative_error(found).max())
         if found.partial:
             least = int(found.diagnostics["samples"].min())
-            return (
+            yield (
                 f"stopped after {least} of {self.samples} samples: the standard errors say what "
                 "the map is worth"
             )
-        worst = float(_relative_error(found).max())
-        if self.tolerance is not None and worst > self.tolerance:
-            return (
+        elif self.tolerance is not None and worst > self.tolerance:
+            yield (
                 f"standard error {worst:.3g} of the largest value after {self.samples} samples, "
                 f"above the tolerance {self.tolerance:g}: raise samples"
             )
-        return ""
 
 
 @dataclass(frozen=True)
 class SegmentSampled(Sampled):
     """A method that keeps or hides whole segments of the image."""
 
-    segments: int | str | Tensor = 7
+    segments: int | str | Tensor = field(default=7, metadata={"per_image": True})
 
     @abstractmethod
     def rows(self, features: int) -> Tensor:

@@ -35,7 +35,7 @@ class Hsic(SegmentSampled):
             ``"noise"``.
         tolerance: Stop an image when its largest standard error is this share of its largest value.
         max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; set by the host.
+        seed: Where the generators start; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range.
@@ -123,7 +123,7 @@ class Sobol(SegmentSampled):
             ``"noise"``.
         tolerance: Stop an image when its largest standard error is this share of its largest value.
         max_seconds: Stop all then, with what is there.
-        seed: Of the scrambling; set by the host.
+        seed: Of the scrambling; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range.

@@ -128,7 +128,7 @@ class KernelShap(SegmentSampled):
             ``"blur"`` or ``"noise"``.
         tolerance: Stop an image when its largest standard error is this share of its largest value.
         max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; set by the host.
+        seed: Where the generators start; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range, or there are too few samples for the segments.
@@ -227,7 +227,7 @@ class ShapleySampling(SegmentSampled):
             ``"blur"`` or ``"noise"``.
         tolerance: Stop an image when its largest standard error is this share of its largest value.
         max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; set by the host.
+        seed: Where the generators start; ``explain(seed=…)`` sets it.
 
     Raises:
         MethodError: A field is out of its range.

@@ -1,13 +1,14 @@
 """Contributions counted from a baseline: every operator's finite change, none of it lost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from explainkit.engine.model import as_input
 from explainkit.engine.passes import Needs, traced
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
@@ -263,7 +264,7 @@ class DeepLift:
         True
     """
 
-    baseline: float | Tensor = 0.0
+    baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     rule: Literal["rescale", "reveal_cancel"] = "rescale"
     uncovered: Uncovered = "error"
 
@@ -283,14 +284,14 @@ class DeepLift:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         trace = traced(model, inputs, self._keep)
-        baselines = as_baselines(self.baseline, inputs.detach())
+        baselines = as_baselines(model, self.baseline, inputs.detach())
         if baselines.stride(0) == 0:
             baselines = baselines[:1]
-        values, change, diagnostics = contributions(
+        values, change, said = contributions(
             model, trace, baselines, target, self.uncovered, cancel=self.rule == "reveal_cancel"
         )
         gap = completeness_gap(values, change)
-        return Attribution(values, diagnostics=diagnostics | {"completeness_gap": gap})
+        return Attribution(values, **said, diagnostics={"completeness_gap": gap})
 
 
 @dataclass(frozen=True)
@@ -334,13 +335,13 @@ class DeepLiftShap:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
-        baselines = self._of(inputs)
+        baselines = self._of(model, inputs)
         trace = traced(model, inputs, KEEP)
         total = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         squares, changes = total.clone(), torch.zeros(len(inputs), dtype=torch.float64)
-        diagnostics: dict[str, Any] = {}
+        said: dict[str, Any] = {}
         for count, baseline in enumerate(baselines, 1):
-            values, change, diagnostics = contributions(
+            values, change, said = contributions(
                 model, trace, baseline[None], target, self.uncovered
             )
             delta = values - total
@@ -350,16 +351,18 @@ class DeepLiftShap:
         mean, m = total.to(inputs.dtype), len(baselines)
         error = (squares / (m * (m - 1))).sqrt().to(inputs.dtype) if m > 1 else None
         gap = completeness_gap(mean, changes.to(mean.device))
-        return Attribution(mean, error, diagnostics | {"completeness_gap": gap})
+        return Attribution(mean, error, **said, diagnostics={"completeness_gap": gap})
 
-    def _of(self, inputs: Tensor) -> Tensor:
-        if not isinstance(self.baselines, Tensor):
-            return torch.full_like(inputs[:1].detach(), self.baselines)
-        if self.baselines.dim() != inputs.dim() or self.baselines.shape[1:] != inputs.shape[1:]:
+    def _of(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        baselines = as_input(model, self.baselines, "baselines")
+        if not isinstance(baselines, Tensor):
+            return torch.full_like(inputs[:1].detach(), baselines)
+        baselines = baselines[None] if baselines.shape == inputs.shape[1:] else baselines
+        if baselines.dim() != inputs.dim() or baselines.shape[1:] != inputs.shape[1:]:
             raise MethodError(
                 f"baselines: expected a number or [m, {', '.join(map(str, inputs.shape[1:]))}], "
-                f"got {list(self.baselines.shape)}"
+                f"got {list(baselines.shape)}"
             )
-        if not len(self.baselines):
+        if not len(baselines):
             raise MethodError("baselines: expected at least one, got none")
-        return self.baselines.to(inputs)
+        return baselines.to(inputs)

@@ -186,6 +186,9 @@ class FullGradient:
         gap = total / scores.abs().clamp(min=0.05)
         return Attribution(
             values,
-            diagnostics=report(coverage)
-            | {"completeness_gap": gap, "bias_elsewhere": rules.elsewhere.to(inputs.dtype)},
+            **report(coverage),
+            diagnostics={
+                "completeness_gap": gap,
+                "bias_elsewhere": rules.elsewhere.to(inputs.dtype),
+            },
         )

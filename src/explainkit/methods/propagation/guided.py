@@ -34,8 +34,8 @@ class _Rectified:
 
 
 def _walked(model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified) -> Attribution:
-    values, diagnostics, _ = walk(model, inputs, target, rules)
-    return Attribution(values, diagnostics=diagnostics)
+    values, said, _ = walk(model, inputs, target, rules)
+    return Attribution(values, **said)
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,9 @@ class LRP:
             convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
             low=_bound(self.low), high=_bound(self.high), uncovered=self.uncovered,
         )  # fmt: skip
-        values, scores, diagnostics = relevance(model, inputs, target, settings)
+        values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)
-        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
 
 
 def _bound(value: float | Tensor | None) -> Tensor | None:
@@ -171,9 +171,9 @@ class ExcitationBackprop:
             "z_plus", "z_plus", bias=False, uncovered=self.uncovered, epsilon=1e-9,
             method="excitation_backprop",
         )  # fmt: skip
-        values, ones, diagnostics = relevance(model, inputs, target, settings, of_one=True)
+        values, ones, said = relevance(model, inputs, target, settings, of_one=True)
         gap = completeness_gap(values, ones)
-        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,6 @@ class DeepTaylor:
             "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=_bound(self.low),
             high=_bound(self.high), uncovered=self.uncovered, method="deep_taylor",
         )  # fmt: skip
-        values, scores, diagnostics = relevance(model, inputs, target, settings)
+        values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)
-        return Attribution(values, diagnostics=diagnostics | {"conservation_gap": gap})
+        return Attribution(values, **said, diagnostics={"conservation_gap": gap})

@@ -51,17 +51,15 @@ def seeds_of(trace: Trace, target: Tensor) -> Tensor:
 def walk(
     model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules
 ) -> tuple[Tensor, dict[str, Any], Trace]:
-    """What reaches the image from the target's score, the coverage, and the forward behind both."""
+    """What reaches the image from the target's score, its `report`, and the forward behind both."""
     trace = traced(model, inputs, rules.keep)
     reached, coverage = propagate(trace, seeds_of(trace, target), rules)
     return reached, report(coverage), trace
 
 
 def report(coverage: Coverage) -> dict[str, Any]:
-    """Coverage as diagnostics, with a warning where something fell back."""
+    """The fields of an `Attribution` that say what was covered, and what fell back."""
     found = coverage.as_dict(frozenset({FALLBACK}))
-    remarks = {}
-    if found["fallbacks"]:
-        names = ", ".join(found["fallbacks"])
-        remarks = {"warnings": [f"no rule for {names}: the plain gradient stood in, as asked for"]}
-    return {"coverage": found, **remarks}
+    names = ", ".join(found["fallbacks"])
+    warning = f"no rule for {names}: the plain gradient stood in, as asked for"
+    return {"coverage": found, "warnings": (warning,) if names else ()}

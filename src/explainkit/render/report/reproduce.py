@@ -1,6 +1,6 @@
 """The Python that makes an explanation again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -33,7 +33,11 @@ def call(one: "Explanation") -> str:
     """
     imports: dict[str, None] = {}
     registered = "/" in one.model
-    if "/" in one.method:
+    seeds = set(_seeds(one.params))
+    if len(seeds) > 1:  # one seed for the whole call would change the others
+        arguments = [_made(one.method, one.params, imports, seeds=True)]
+        parameters = []
+    elif "/" in one.method:
         arguments = [repr(one.method)]
         parameters = [f"{name}={_value(value, imports)}" for name, value in _own(one.params)]
     else:
@@ -52,7 +56,7 @@ def call(one: "Explanation") -> str:
         target = repr(one.class_names[targets[0]])
     arguments = [repr(one.model) if registered else "model", "images", target, *arguments]
     arguments += [f"at={one.at!r}"] if one.at else []
-    arguments += [f"seed={one.seed}"] if one.seed else []
+    arguments += [f"seed={one.seed}"] if one.seed and len(seeds) < 2 else []
     arguments += parameters
     return "\n".join(
         [
@@ -67,20 +71,33 @@ def call(one: "Explanation") -> str:
     )
 
 
-def _own(params: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """A method's own parameters: not its name, nor the seed, which the host sets."""
-    return [(name, value) for name, value in params.items() if name not in {"method", "seed"}]
+def _seeds(params: Mapping[str, Any]) -> Iterator[int]:
+    """The seeds of a method and of those inside it."""
+    for name, value in params.items():
+        if isinstance(value, Mapping) and "method" in value:
+            yield from _seeds(value)
+        elif name == "seed":
+            yield value
 
 
-def _value(value: Any, imports: dict[str, None]) -> str:
+def _own(params: Mapping[str, Any], *, seeds: bool = False) -> list[tuple[str, Any]]:
+    """A method's own parameters: not its name, nor, as a rule, the seed, which the call gives."""
+    without = {"method"} if seeds else {"method", "seed"}
+    return [(name, value) for name, value in params.items() if name not in without]
+
+
+def _value(value: Any, imports: dict[str, None], *, seeds: bool = False) -> str:
     if isinstance(value, Mapping) and "method" in value:
-        return _made(value["method"], value, imports)
+        return _made(value["method"], value, imports, seeds=seeds)
     return "tensor" if isinstance(value, Tensor) else repr(value)
 
 
-def _made(name: str, params: Mapping[str, Any], imports: dict[str, None]) -> str:
+def _made(
+    name: str, params: Mapping[str, Any], imports: dict[str, None], *, seeds: bool = False
+) -> str:
     """A method as an expression."""
-    fields = [f"{field}={_value(value, imports)}" for field, value in _own(params)]
+    own = _own(params, seeds=seeds)
+    fields = [f"{field}={_value(value, imports, seeds=seeds)}" for field, value in own]
     if "/" in name:
         imports["from explainkit.catalog.factories import load_method"] = None
         return f"load_method({', '.join([repr(name), *fields])})"

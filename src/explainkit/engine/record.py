@@ -1,0 +1,114 @@
+"""The record of what was run: a method's outcome with all that it takes to read and repeat it."""
+
+import platform
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import explainkit
+from explainkit.catalog import discovery
+from explainkit.catalog.factories import class_name, method_name, method_params
+from explainkit.engine.checks import Outcome
+from explainkit.errors import ExplainkitWarning
+from explainkit.interfaces import Method, ModelSpec
+from explainkit.methods.contract import seed_of
+from explainkit.results.explanation import Explanation
+
+
+def as_explanation(
+    method: Method,
+    module: nn.Module,
+    images: Tensor,
+    outcome: Outcome,
+    *,
+    seed: int,
+    class_names: tuple[str, ...],
+    expression: str | None,
+    remarks: Sequence[str] = (),
+) -> Explanation:
+    """The result of one method; what a reader must know of it is warned of, too.
+
+    Args:
+        method: As it was run.
+        module: The caller's model.
+        images: ``[batch, channel, height, width]``.
+        outcome: What the method gave.
+        seed: What the global generators were seeded with.
+        class_names: In the order of the logits.
+        expression: Text of the expression that was explained instead of a class.
+        remarks: Warnings that do not come from the method.
+    """
+    name = method_name(method)
+    found = [*remarks, *outcome.remarks(module)]
+    for text in found:
+        warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=4)
+    diagnostics = dict(outcome.diagnostics)
+    if outcome.standard_error is not None:
+        diagnostics["standard_error"] = outcome.standard_error
+    if outcome.partial:
+        diagnostics["partial"] = True
+    if found:
+        diagnostics["warnings"] = found
+    own_seed = seed_of(method)
+    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    return Explanation(
+        inputs=images,
+        attribution=outcome.values,
+        target=outcome.target,
+        score=outcome.score,
+        logits=outcome.logits,
+        method=name,
+        params=method_params(method),
+        model=model_name(module),
+        layer=outcome.layer,
+        at=outcome.at,
+        expression=expression,
+        seed=seed if own_seed is None else own_seed,
+        class_names=class_names,
+        mean=spec.mean if spec else None,
+        std=spec.std if spec else None,
+        coverage=outcome.coverage,
+        diagnostics=diagnostics,
+        versions=versions(name, module),
+    )
+
+
+def model_name(module: nn.Module) -> str:
+    """Qualified name of a registered model; module and class of any other."""
+    registered: str | None = getattr(module, "explainkit_name", None)
+    return registered or class_name(type(module))
+
+
+def versions(name: str, module: nn.Module) -> dict[str, str]:
+    """Of Python, torch, explainkit, and the plugins that a result comes from.
+
+    Args:
+        name: Qualified name of the method or maximizer.
+        module: The caller's model.
+    """
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "explainkit": explainkit.__version__,
+    }
+    for qualified in (name, getattr(module, "explainkit_name", "")):
+        plugin, slash, _ = qualified.partition("/")
+        if slash and plugin != "explainkit":
+            found[plugin] = discovery.default().version_of(plugin)
+    return found
+
+
+def class_names_of(module: Any) -> tuple[str, ...]:
+    """The classes' names: of a `ModelSpec`, or of a transformers model's configuration."""
+    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    if spec is not None:
+        return spec.class_names
+    names = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(names, dict):
+        return ()
+    by_id = {str(i): str(name) for i, name in names.items()}
+    ids = [str(i) for i in range(len(names))]
+    return tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()

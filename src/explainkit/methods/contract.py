@@ -1,0 +1,135 @@
+"""The few questions that the engine asks of a method; it looks at a method's fields nowhere else.
+
+What a field is for stands in its metadata, never in its name:
+
+- ``field(metadata={"per_image": True})``: a tensor, tuple or list may hold one value per image.
+- ``field(metadata={"seed": True})``: where the method's random draws start.
+- ``field(metadata={"layer": True})``: the layer, or layers, that the method looks at.
+
+A field that holds another method makes a method that wraps it; whatever is asked is asked of that
+one too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError
+from explainkit.interfaces import Method
+
+M = TypeVar("M", bound=Method)
+
+
+def is_method(value: object) -> bool:
+    """Whether this is a method, ready to be called."""
+    return is_dataclass(value) and not isinstance(value, type) and callable(value)
+
+
+def is_seed(field: "Field[Any]") -> bool:
+    """Whether a field is where random draws start."""
+    return bool(field.metadata.get("seed"))
+
+
+def seeded(method: M, seed: int) -> M:
+    """The method, and those inside it, with every seed set."""
+    return _changed(method, "seed", lambda _field, _value: seed)
+
+
+def seed_of(method: Method) -> int | None:
+    """The first seed of the method or of those inside it; None where nothing is random."""
+    return next((value for _, value in _marked(method, "seed")), None)
+
+
+def looks_at_layers(method: Method) -> bool:
+    """Whether the method, or one inside it, has a layer of its own to look at."""
+    return any(True for _ in _marked(method, "layer"))
+
+
+def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:
+    """The method with its layers, and those of the methods inside it, given as paths.
+
+    Args:
+        method: The method.
+        path_of: Gives the dotted path of a module.
+    """
+
+    def path(layer: Any) -> Any:
+        return path_of(layer) if isinstance(layer, nn.Module) else layer
+
+    def paths(_field: str, value: Any) -> Any:
+        return tuple(map(path, value)) if isinstance(value, tuple | list) else path(value)
+
+    return _changed(method, "layer", paths)
+
+
+def for_images(
+    method: M, rows: Sequence[int], count: int, shapes: Sequence[tuple[int, ...]] = ()
+) -> M:
+    """The method for a batch made of some of the images, any of them repeated.
+
+    What it holds per image is cut to them. Other values are for all images, and stay: anything but
+    a tensor, tuple or list, and a tensor of one of the ``shapes``, with or without a batch axis of
+    length 1.
+
+    Args:
+        method: The method.
+        rows: For each image of the new batch its place among the images before.
+        count: How many images there were.
+        shapes: Shapes that a value for one image can have.
+
+    Raises:
+        MethodError: A field that holds one value per image has another number of them.
+
+    Examples:
+        >>> import torch
+        >>> from explainkit.methods.path.integrated import IntegratedGradients
+        >>> two = IntegratedGradients(baseline=torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
+        >>> for_images(two, [1, 1, 1], 2).baseline.flatten()
+        tensor([2., 2., 2.])
+    """
+
+    def cut(field: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            shape = tuple(value.shape)
+            if not shape or shape in shapes or (shape[0] == 1 and shape[1:] in shapes):
+                return value
+            if len(value) != count and len(shape) in map(len, shapes):
+                return value  # meant for all images: the method says what is wrong with its shape
+        elif not (isinstance(value, tuple | list) and value):
+            return value
+        if len(value) != count:
+            raise MethodError(
+                f"{field}: expected one for all images or one per image, {count}, got "
+                f"{list(value.shape) if isinstance(value, Tensor) else len(value)}"
+            )
+        return value[list(rows)] if isinstance(value, Tensor) else [value[row] for row in rows]
+
+    return _changed(method, "per_image", cut)
+
+
+def _marked(method: Method, mark: str) -> Iterator[tuple[str, Any]]:
+    """Names and values of the fields with a mark, of the method and of those inside it."""
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if field.metadata.get(mark):
+            yield field.name, value
+        if is_method(value):
+            yield from _marked(value, mark)
+
+
+def _changed(method: M, mark: str, change: Callable[[str, Any], Any]) -> M:
+    """The method, and those inside it, with every field that has a mark changed."""
+    changes: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if field.metadata.get(mark):
+            new = change(field.name, value)
+        elif is_method(value):
+            new = _changed(value, mark, change)
+        else:
+            continue
+        if new is not value:
+            changes[field.name] = new
+    return replace(method, **changes) if changes else method
