@@ -101,7 +101,7 @@ def run_at(
     with failing_as_model_error(module, images):
         part = tail(module, layer, images)
         inner = InnerLayer(part, images[:1])
-    if len(images) == 1:
+    if part.self_contained:
         return _run_inner(inner, methods, module, score, images, targets, class_names, batch_size)
     shapes = [inner.image_shape, inner.shape]
     parts = []
