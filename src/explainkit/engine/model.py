@@ -177,4 +177,6 @@ def as_input(model: nn.Module, value: float | Tensor, field: str) -> float | Ten
     Raises:
         MethodError: Its shape fits neither the images nor the layer.
     """
+    if isinstance(model, Adapter) and isinstance(inner := model.module, InnerLayer):
+        return inner.baseline(value, field)
     return value

@@ -1,0 +1,149 @@
+"""``at=``: a layer's output in place of the image, with Captum's layer methods as the oracle."""
+
+import captum.attr as captum
+import pytest
+import torch
+from torch import nn
+
+import explainkit as ek
+from explainkit.errors import MethodError
+from explainkit.methods import DeepLift, IntegratedGradients, SmoothGrad
+from explainkit.testing import toy_models
+
+
+class Volume(nn.Module):
+    """A layer with four axes beside the batch, one with a single one, and one with none."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(1, 6, 3)
+        self.fold = nn.Unflatten(1, (2, 3))
+        self.deep = nn.Conv3d(2, 4, (2, 3, 3))
+        self.flat = nn.Flatten()
+        self.hidden = nn.Linear(4 * 2 * 4 * 3, 5)
+        self.head = nn.Linear(5, 3)
+        self.squeeze = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+        self.spread = nn.Linear(1, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.deep(self.fold(self.stem(x))))
+        x = self.head(torch.tanh(self.hidden(self.flat(x))))
+        return x + self.spread(self.squeeze(x)[:, None])
+
+
+def images(count=3, seed=1):
+    return torch.rand(count, 1, 8, 7, generator=torch.Generator().manual_seed(seed))
+
+
+LAYERS = {"stem": (6, 6, 5), "fold": (2, 3, 6, 5), "deep": (4, 2, 4, 3), "hidden": (5,)}
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [*LAYERS, "squeeze"])
+def test_integrated_gradients_are_captums(layer):
+    model, x, base = Volume().eval(), images(), images(3, 2)
+    oracle = captum.LayerIntegratedGradients(model, model.get_submodule(layer))
+    for given, theirs in (
+        (0.0, torch.zeros_like(x)),
+        (base[0], base[:1].expand_as(x)),
+        (base, base),
+    ):
+        wanted = oracle.attribute(x, theirs, target=1, n_steps=20)
+        found = ek.explain(model, x, 1, IntegratedGradients(given, steps=20), at=layer)
+        close(found.attribution, wanted)
+        assert found.at == layer
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+def test_deeplift_is_captums(layer):
+    torch.manual_seed(0)
+    # no maximum: Captum's rule for it is another
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Tanh(), nn.Flatten(),
+        nn.Linear(6 * 4 * 3, 3),
+    ).eval()  # fmt: skip
+    x = images()
+    base = torch.rand_like(x)
+    module = model.get_submodule(layer)
+    for given, theirs in ((0.0, torch.zeros_like(x)), (base, base)):
+        wanted = captum.LayerDeepLift(model, module).attribute(x, theirs, target=1)
+        close(ek.explain(model, x, 1, DeepLift(given), at=module).attribution, wanted)
+
+
+def test_expected_gradients_are_captums_on_average():
+    model, x = Volume().eval(), images(1)
+    bag = images(4, 3)
+    found = ek.explain(model, x, 1, "expected_gradients", at="deep", baselines=bag, samples=4000)
+    oracle = captum.LayerIntegratedGradients(model, model.deep)
+    wanted = torch.stack(
+        [oracle.attribute(x, one[None], target=1, n_steps=50) for one in bag]
+    ).mean(0)
+    error = found.diagnostics["standard_error"]
+    assert error.shape == wanted.shape
+    assert float(((found.attribution - wanted).abs() / error.clamp(min=1e-6)).mean()) < 2
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS.items())
+def test_baselines_of_the_layers_own_shape(layer, shape):
+    model, x, base = Volume().eval(), images(), images(3, 2)
+    outputs = {}
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, output: outputs.setdefault("base", output.detach())
+    )
+    model(base)
+    hook.remove()
+    values = outputs["base"]
+    assert values.shape == (3, *shape)
+    for method in (IntegratedGradients, DeepLift):
+        wanted = ek.explain(model, x, 1, method(base), at=layer).attribution
+        close(ek.explain(model, x, 1, method(values), at=layer).attribution, wanted)
+        one = ek.explain(model, x, 1, method(base[1]), at=layer).attribution
+        close(ek.explain(model, x, 1, method(values[1]), at=layer).attribution, one)
+        close(ek.explain(model, x, 1, method(values[1:2]), at=layer).attribution, one)
+
+
+def test_a_baseline_that_fits_neither_is_refused():
+    model, x = Volume().eval(), images()
+    with pytest.raises(MethodError, match=r"an image \[1, 8, 7\] or an output of layer 'deep'"):
+        ek.explain(model, x, 1, "integrated_gradients", at="deep", baseline=torch.zeros(3, 2))
+    with pytest.raises(MethodError, match="one for all images or one per image, 3"):
+        ek.explain(model, x, 1, "deeplift", at="hidden", baseline=torch.zeros(2, 1, 8, 7))
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad", "lrp", "occlusion", "rise"])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_map_is_the_same_alone_and_in_a_batch(name, batch_size):
+    model, x = toy_models()["plain"]
+    baseline = torch.rand_like(x)
+    params = {"baseline": baseline} if name == "integrated_gradients" else {}
+    whole = ek.explain(model, x, 1, name, at="1", batch_size=batch_size, **params)
+    for i in range(len(x)):
+        params = {"baseline": baseline[i]} if params else {}
+        alone = ek.explain(model, x[i : i + 1], 1, name, at="1", **params)
+        torch.testing.assert_close(
+            whole.attribution[i : i + 1], alone.attribution, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_images_run_in_batches_where_the_rest_reads_nothing_else():
+    model, x = toy_models()["plain"]
+    calls = []
+    hook = model[4].register_forward_pre_hook(lambda _module, inputs: calls.append(len(inputs[0])))
+    ek.explain(model, x, 1, "saliency", at="3", batch_size=4)
+    hook.remove()
+    assert calls.count(4) == 1
+
+
+def test_where_the_rest_reads_more_each_image_goes_with_its_own():
+    model, x = toy_models()["residual"]  # the sum reads the stem beside the branch
+    base = torch.rand_like(x)
+    for method in (IntegratedGradients(base), SmoothGrad(IntegratedGradients(base), samples=3)):
+        whole = ek.explain(model, x, 1, method, at="branch").attribution
+        own = IntegratedGradients(base[2])
+        alone = own if isinstance(method, IntegratedGradients) else SmoothGrad(own, samples=3)
+        one = ek.explain(model, x[2:3], 1, alone, at="branch").attribution
+        torch.testing.assert_close(whole[2:3], one, rtol=1e-4, atol=1e-7)
