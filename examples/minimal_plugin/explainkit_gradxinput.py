@@ -1,8 +1,6 @@
-"""A whole plugin: one saliency method."""
+"""A whole plugin: one saliency method. torch is imported when the method runs, not for its name."""
 
 from dataclasses import dataclass
-
-import torch
 
 from explainkit import hookimpl
 
@@ -12,6 +10,8 @@ class GradientXInput:
     """Gradient of the target's score times the image (Shrikumar et al., 2016)."""
 
     def __call__(self, model, inputs, target):
+        import torch
+
         score = model(inputs).gather(1, target[:, None]).sum()
         return torch.autograd.grad(score, inputs)[0] * inputs
 

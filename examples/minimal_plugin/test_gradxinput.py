@@ -1,4 +1,4 @@
-"""The minimal plugin keeps the host's promises and does what it says."""
+"""The minimal plugin keeps explainkit's promises and does what it says."""
 
 import torch
 from explainkit_gradxinput import GradientXInput

@@ -33,19 +33,29 @@ packages = ["src/explainkit_{name}"]
 """
 
 _MODULE = '''\
-"""A saliency method for explainkit."""
+"""A saliency method for explainkit: what it offers, by name, so that help needs no torch."""
+
+from explainkit import hookimpl
+
+
+@hookimpl
+def explainkit_methods() -> dict[str, str]:
+    """What this plugin offers: ``explainkit.explain(..., method="{name}")``."""
+    return {{"{name}": "explainkit_{name}.method:{class_name}"}}
+'''
+
+_METHOD = '''\
+"""The method itself, imported when it is first used."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from explainkit import hookimpl
-
 
 @dataclass(frozen=True)
 class {class_name}:
-    """Gradient times the deviation of each pixel from the picture's mean.
+    """Gradient times the deviation of each pixel from the image's mean.
 
     ``a = (x − mean(x)) · ∂S_c(x) / ∂x``. Replace this with your own method: write its formula
     here, its hyper-parameters as fields, its paper under References.
@@ -57,17 +67,11 @@ class {class_name}:
     power: float = 1.0
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-        """Returns a map ``[batch, channel, height, width]``, signed, not normalised."""
+        """Returns a map ``[batch, channel, height, width]``, signed, not normalized."""
         score = model(inputs).gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, inputs)
         deviation = inputs - inputs.mean((2, 3), keepdim=True)
         return gradient * deviation.sign() * deviation.abs() ** self.power
-
-
-@hookimpl
-def explainkit_methods() -> dict[str, type]:
-    """What this plugin offers: ``explainkit.explain(..., method="{name}")``."""
-    return {{"{name}": {class_name}}}
 '''
 
 _TEST = '''\
@@ -78,7 +82,7 @@ import torch
 from explainkit.testing import check_method
 from torch import nn
 
-from explainkit_{name} import {class_name}
+from explainkit_{name}.method import {class_name}
 
 
 def test_the_host_promises():
@@ -144,6 +148,7 @@ def new_plugin(name: str, parent: Path) -> Path:
         "pyproject.toml": _PYPROJECT,
         "README.md": _README,
         f"src/explainkit_{name}/__init__.py": _MODULE,
+        f"src/explainkit_{name}/method.py": _METHOD,
         f"tests/test_{name}.py": _TEST,
     }
     try:
