@@ -20,7 +20,8 @@ def test_its_test_passes_right_after_the_installation(tmp_path):
     )
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "import pytest, explainkit as ek\n"
+        "import pytest, explainkit as ek, explainkit_bright_spots\n"
+        "assert 'torch' not in sys.modules\n"
         "assert 'bright_spots/bright_spots' in ek.list_methods(), ek.list_methods()\n"
         f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(folder)!r}]))"
     )
