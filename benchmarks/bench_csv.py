@@ -1,6 +1,6 @@
 """FER2013 as a CSV of 28,709 rows: first read and cached read, seconds and peak memory.
 
-The CSV is made from the pictures at EXPLAINKIT_FER2013 in a temporary folder. Each read is a fresh
+The CSV is made from the images at EXPLAINKIT_FER2013 in a temporary folder. Each read is a fresh
 process; its memory is the high-water mark above the level after the imports.
 """
 
@@ -18,7 +18,7 @@ level = peak_mb()
 start = time.perf_counter()
 data = load_fer2013(sys.argv[1], "all")
 seconds = time.perf_counter() - start
-print(f"{len(data):,} pictures in {seconds:.2f} s, {peak_mb() - level:.0f} MB above the imports")
+print(f"{len(data):,} images in {seconds:.2f} s, {peak_mb() - level:.0f} MB above the imports")
 """
 
 
@@ -38,7 +38,7 @@ def write_csv(source: str, path: Path) -> None:
 def main() -> None:
     source = os.environ.get("EXPLAINKIT_FER2013")
     if not source:
-        print("bench_csv: skipped, EXPLAINKIT_FER2013 names no pictures")
+        print("bench_csv: skipped, EXPLAINKIT_FER2013 names no images")
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fer2013.csv"

@@ -1,8 +1,8 @@
-"""Activation maximisation beside the bare forwards and gradients it needs, and beside Lucent.
+"""Activation maximization beside the bare forwards and gradients it needs, and beside Lucent.
 
 Run ``python benchmarks/bench_maximize.py``. One process on two threads: rounds are interleaved,
 the median is taken, a warm-up round is dropped. The network is the plugin's CNN with random
-weights: speed does not depend on what they are. All make Fourier pictures without transforms
+weights: speed does not depend on what they are. All make Fourier images without transforms
 (``--transforms`` adds ours with them). Lucent goes through the units one by one, as it is
 documented; it is timed on a few of them, and all times are given per unit. It is measured where it
 can be imported; to have it without what it would downgrade:
@@ -27,7 +27,7 @@ from explainkit.activation_maximization.runner import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
 LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}
-"""Layer, its units, and how many of them Lucent is timed on. Where a flat picture would score
+"""Layer, its units, and how many of them Lucent is timed on. Where a flat image would score
 higher than the one found, as for every unit of the first convolution, ours climbs twice; of a
 convolution it computes only the channel that is asked for, so that it can take less than the bare
 passes through the whole layer."""
@@ -48,7 +48,7 @@ def bare(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
 
 
 def lucent(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
-    """Lucent as documented, on pictures of this size and without transforms."""
+    """Lucent as documented, on images of this size and without transforms."""
     from lucent.optvis import param, render
 
     for unit in range(units):

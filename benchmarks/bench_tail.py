@@ -3,7 +3,7 @@
 Rounds are interleaved, the median is taken, a warm-up round is dropped; ours is the whole public
 call, tracing included. The floor counts the multiply-adds of the box that each window reaches, all
 that an exact method must do; the bound is its inverse. ``bare`` runs the network on every occluded
-picture and does nothing else, as it comes and with channels last in memory. pytorch-grad-cam is
+image and does nothing else, as it comes and with channels last in memory. pytorch-grad-cam is
 measured where it is installed (parity.py says how).
 """
 
@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] =
     "ResNet-50": (resnet50, (3, 224, 224), 4),
     "MobileNetV2": (mobilenet_v2, (3, 224, 224), 32),
 }
-"""Builder, image shape, pictures at once that full runs are fastest with."""
+"""Builder, image shape, images at once that full runs are fastest with."""
 
 HAS_PEER = importlib.util.find_spec("pytorch_grad_cam") is not None
 
@@ -52,18 +52,18 @@ def prepare(name: str) -> tuple[nn.Module, Tensor, int]:
 
 
 def occluded(image: Tensor, windows: Windows) -> Tensor:
-    pictures = image.repeat(len(windows), 1, 1, 1)
-    for picture, (top, left, bottom, right) in zip(pictures, windows.boxes(), strict=True):
-        picture[:, top:bottom, left:right] = 0
-    return pictures
+    copies = image.repeat(len(windows), 1, 1, 1)
+    for copy, (top, left, bottom, right) in zip(copies, windows.boxes(), strict=True):
+        copy[:, top:bottom, left:right] = 0
+    return copies
 
 
 def bare(
     model: nn.Module, image: Tensor, windows: Windows, batch: int, layout: torch.memory_format
 ) -> Tensor:
     with torch.inference_mode():
-        pictures = occluded(image, windows).split(batch)
-        return torch.cat([model(part.contiguous(memory_format=layout)) for part in pictures])
+        images = occluded(image, windows).split(batch)
+        return torch.cat([model(part.contiguous(memory_format=layout)) for part in images])
 
 
 def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
@@ -161,10 +161,10 @@ def beside_peer(method: str, model: nn.Module, images: Tensor, ours: float, **fi
     )
 
 
-def ablation(name: str, pictures: int, rounds: int) -> None:
+def ablation(name: str, count: int, rounds: int) -> None:
     """Every channel of the layer before the pooling set to zero in turn."""
     model, image, batch = prepare(name)
-    images = torch.randn(pictures, *image.shape[1:])
+    images = torch.randn(count, *image.shape[1:])
     found = ek.explain(model, images, 0, "ablation_cam")
 
     def forward() -> None:
@@ -175,10 +175,10 @@ def ablation(name: str, pictures: int, rounds: int) -> None:
         {"ours": lambda: ek.explain(model, images, 0, "ablation_cam"), "forward": forward}, rounds
     )
     channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"].sum())
-    full = times["forward"] / batch * channels * pictures
+    full = times["forward"] / batch * channels * images
     print(
-        f"\n{name}, Ablation-CAM, {channels} channels of layer {found.layer!r}, pictures "
-        f"{pictures}: {times['ours']:.3f} s with {runs} runs of the tail, {full:.2f} s of bare "
+        f"\n{name}, Ablation-CAM, {channels} channels of layer {found.layer!r}, images "
+        f"{images}: {times['ours']:.3f} s with {runs} runs of the tail, {full:.2f} s of bare "
         f"forwards ({full / times['ours']:.0f} x)"
     )
     beside_peer("ablation_cam", model, images, times["ours"], relative=True)
@@ -224,9 +224,9 @@ def main() -> None:
     for name, window, stride in [] if options.cams else CASES:
         if name in options.only:
             occlusion(name, window, stride, options.rounds)
-    for name, pictures in (("FER CNN", 4), ("ResNet-50", 1)):
+    for name, images in (("FER CNN", 4), ("ResNet-50", 1)):
         if name in options.only:
-            ablation(name, pictures, options.rounds)
+            ablation(name, images, options.rounds)
     if "FER CNN" in options.only:
         score_cam(options.rounds)
     print(f"peak of the process {peak_mb():.0f} MB")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit_fer_hw3.data.dataset import normalise
+from explainkit_fer_hw3.data.dataset import normalize
 from explainkit_fer_hw3.faces import draw
 
 STEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 500)
@@ -48,16 +48,16 @@ def trained_transformer(steps: int) -> nn.Module:
     """Trained on faces that are drawn as it goes."""
     torch.manual_seed(0)
     model = Transformer()
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     labels = np.arange(70) % 7
     for step in range(steps):
         faces = draw(labels, seed=6, first=70 * step)
-        x, y = normalise(torch.from_numpy(faces.pixels)), torch.from_numpy(faces.labels)
+        x, y = normalize(torch.from_numpy(faces.pixels)), torch.from_numpy(faces.labels)
         loss = F.cross_entropy(model(x), y)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return model.eval()
 
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=400, help="steps of the transformer")
     options = parser.parse_args()
     faces = draw(np.arange(options.images) % 7, seed=8)
-    images = normalise(torch.from_numpy(faces.pixels))
+    images = normalize(torch.from_numpy(faces.pixels))
     networks = {
         "fer_hw3/cnn": ek.load_model("fer_hw3/cnn"),
         "transformer on drawn faces": trained_transformer(options.train),

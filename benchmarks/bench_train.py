@@ -1,6 +1,6 @@
 """Training and evaluation of the plugin's CNN beside a bare PyTorch loop of the same network.
 
-Pictures per second, medians of interleaved rounds; a warm-up round is dropped. The bare loop does
+Images per second, medians of interleaved rounds; a warm-up round is dropped. The bare loop does
 what can't be left out (forward, loss, backward, step, in the same layout and precision) on batches
 that lie in memory ready to use. Random pixels: speed does not depend on what they show.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from explainkit_fer_hw3.commands.train import recycle_memory
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.models import build_cnn
-from explainkit_fer_hw3.training.batchnorm import normalised
+from explainkit_fer_hw3.training.batchnorm import normalized
 from explainkit_fer_hw3.training.recipe import CNN_RECIPE
 from explainkit_fer_hw3.training.run import EVALUATED, Training
 
@@ -31,7 +31,7 @@ PLAIN = dataclasses.replace(
 EVERYTHING = dataclasses.replace(CNN_RECIPE, first_block_every=1)
 
 
-def pictures(count: int) -> FaceDataset:
+def synthetic_faces(count: int) -> FaceDataset:
     generator = torch.Generator().manual_seed(0)
     return FaceDataset(
         pixels=torch.randint(256, (count, 1, 48, 48), generator=generator).to(torch.uint8),
@@ -44,7 +44,7 @@ def pictures(count: int) -> FaceDataset:
 class BareTraining:
     def __init__(self, batch: int, dtype: torch.dtype | None) -> None:
         torch.manual_seed(0)
-        self.network = normalised(build_cnn()).to(**FAST).train()
+        self.network = normalized(build_cnn()).to(**FAST).train()
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
@@ -67,7 +67,7 @@ def bare_forward(network: nn.Module, images: Tensor) -> None:
 
 
 def rates(calls: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
-    """Pictures per second of each call, which handles so many pictures."""
+    """Images per second of each call, which handles so many images."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, (call, _) in calls.items():
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     recycle_memory()  # as the command does, for all alike
-    data = pictures(20 * PLAIN.batch)
+    data = synthetic_faces(20 * PLAIN.batch)
     plain = Training("cnn", data, PLAIN, epochs=100)
     everything = Training("cnn", data, EVERYTHING, epochs=100)
     default = Training("cnn", data, CNN_RECIPE, epochs=100)
@@ -98,7 +98,7 @@ def main() -> None:
         f"Training.advance, {larger}, the default recipe": (default.advance, larger),
     }
     steps = rates(calls, options.rounds)
-    held = pictures(10 * EVALUATED)
+    held = synthetic_faces(10 * EVALUATED)
     network = plain.export().to(**FAST)
     images = held.images
     evaluation = rates(
@@ -122,7 +122,7 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     print(f"{options.rounds} interleaved rounds, torch {torch.__version__}, {plain.dtype}\n")
-    print(f"{'':48}{'pictures/s':>12}{'/ bare':>8}")
+    print(f"{'':48}{'images/s':>12}{'/ bare':>8}")
     for row in rows:
         print(f"{row['what']:48}{row['per_second']:12.1f}{row['ratio_to_bare']:8.3f}")
 

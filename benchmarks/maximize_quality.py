@@ -1,10 +1,10 @@
-"""How far synthetic pictures can be trusted: ways to maximise against measures, as Markdown.
+"""How far synthetic images can be trusted: ways to maximize against measures, as Markdown.
 
-Run ``python benchmarks/maximize_quality.py > docs/reference/maximisation-quality.md``; the page is
-of FER2013, with ``--data``. Each way finds a picture for the same units of the trained CNN, and for
-its classes. All ways maximise the channel's mean but one, which maximises its lead over its layer's
+Run ``python benchmarks/maximize_quality.py > docs/reference/maximization-quality.md``; the page is
+of FER2013, with ``--data``. Each way finds an image for the same units of the trained CNN, and for
+its classes. All ways maximize the channel's mean but one, which maximizes its lead over its layer's
 others; all are measured by the channel's mean. Kernel distance, two-choice and transfer use the
-DNN. The exemplar row shows the best real picture in the synthetic one's place.
+DNN. The exemplar row shows the best real image in the synthetic one's place.
 """
 
 import argparse
@@ -31,7 +31,7 @@ WAYS = {
 }
 HEADS = (
     "live units", "Q1 gain > 1", "Q2 robust, median", "Q3 rank 1", "Q4 transfer, mean",
-    "Q5 kernel distance", "Q5 spectrum off", "Q6 path, median", "Q7 by picture",
+    "Q5 kernel distance", "Q5 spectrum off", "Q6 path, median", "Q7 by image",
     "Q7 by exemplars", "Q8 converged",
 )  # fmt: skip
 
@@ -93,21 +93,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--layers", nargs="+", default=["1", "7", "15"])
     parser.add_argument("--units", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=350)
+    parser.add_argument("--images", type=int, default=350)
     parser.add_argument("--steps", type=int, default=256)
     arguments = parser.parse_args()
     split = "public_test"
     faces = load_fer2013(arguments.data, split) if arguments.data else load_drawn(None, split)
-    images = faces.images[: arguments.pictures]
+    images = faces.images[: arguments.images]
     cnn, dnn = (ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn"))
     numbers = list(range(arguments.units))
-    print("# Maximisation: quality measured\n")
+    print("# Maximization: quality measured\n")
     print(
         "This page is generated: all of it was printed by one run of "
         "`benchmarks/maximize_quality.py`. The trained CNN; the first "
         f"{arguments.units} units of each layer, and the classes; {arguments.steps} steps; "
         f"measured against {len(images)} "
-        f"{'pictures of FER2013' if arguments.data else 'drawn faces'}. "
+        f"{'images of FER2013' if arguments.data else 'drawn faces'}. "
         "`explainkit.activation_maximization.quality.measure` defines the measures; Q4 is of "
         "classes only: the probability that the DNN gives the class. Lead: the objective is "
         "`leads(…)`, how far a unit is ahead of its layer's others; it is measured by its "

@@ -15,7 +15,7 @@ COMMANDS = [
 
 
 def help_of(command: list[str]) -> str:
-    """What ``--help`` prints, at a fixed width and without colour."""
+    """What ``--help`` prints, at a fixed width and without color."""
     plain = {"COLUMNS": "76", "TERMINAL_WIDTH": "76", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(
         [sys.executable, "-m", "explainkit", *command, "--help"],

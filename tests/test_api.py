@@ -21,7 +21,7 @@ from explainkit.errors import (
 from explainkit.expressions import logit
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import Saliency, SmoothGrad
-from explainkit.render.heatmap import over_pictures
+from explainkit.render.heatmap import over_images
 from explainkit.testing import toy_models
 
 
@@ -173,7 +173,7 @@ def test_channels_and_sizes(channels, size):
     [
         (torch.rand(3, 12, 10), r"inputs\[None\] adds the batch axis"),
         (torch.rand(0, 3, 12, 10), "at least one image"),
-        (torch.zeros(1, 3, 12, 10, dtype=torch.uint8), "got uint8: convert and normalise"),
+        (torch.zeros(1, 3, 12, 10, dtype=torch.uint8), "got uint8: convert and normalize"),
         (torch.zeros(1, 3, 12, 10, dtype=torch.int64), "got int64"),
         (torch.zeros(1, 3, 12, 10, dtype=torch.complex64), "got complex64"),
         (torch.rand(1, 3, 12, 10).double(), "model's dtype torch.float32, got torch.float64"),
@@ -428,7 +428,7 @@ class TestBatches:
             ek.explain(*plain, 0, batch_size=0)
 
     def test_models_that_write_into_their_input(self):
-        class Normalising(nn.Module):
+        class Normalizing(nn.Module):
             def __init__(self):
                 super().__init__()
                 self.head = nn.Linear(12, 2)
@@ -438,7 +438,7 @@ class TestBatches:
 
         x = torch.rand(3, 3, 2, 2)
         before = x.clone()
-        e = ek.explain(Normalising().eval(), x, 1, "integrated_gradients", steps=3)
+        e = ek.explain(Normalizing().eval(), x, 1, "integrated_gradients", steps=3)
         assert torch.equal(x, before)
         assert torch.equal(e.inputs, before)
 
@@ -531,11 +531,11 @@ class TestInnerLayers:
         assert torch.equal(back.attribution, e.attribution)
         assert back.at == "1"
 
-    def test_maps_of_layers_with_places_are_drawn_over_the_pictures(self):
+    def test_maps_of_layers_with_places_are_drawn_over_the_images(self):
         model, x = toy_models()["plain"]
         e = ek.explain(model, x, 1, at="4")
-        assert over_pictures(e).shape == (4, 12, 10)
-        assert torch.equal(over_pictures(e)[:, [0, 3, 6, 9]][:, :, [0, 4, 9]], e.heatmap())
+        assert over_images(e).shape == (4, 12, 10)
+        assert torch.equal(over_images(e)[:, [0, 3, 6, 9]][:, :, [0, 4, 9]], e.heatmap())
         e.plot()
         model, x = toy_models()["mlp"]
         with pytest.raises(RenderError, match="a layer without places"):

@@ -95,8 +95,8 @@ def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
         chances = z.softmax(1)[range(3), [unit.index for unit in units]]
         torch.testing.assert_close(evaluate_each(units, scope), chances.logit())
     assert parse('lead("conv", 2)') == lead("conv", 2)
-    assert lead("conv", 2).standardised == leads("conv").standardised == {"conv"}
-    assert channel("conv", 2).standardised == frozenset()
+    assert lead("conv", 2).standardized == leads("conv").standardized == {"conv"}
+    assert channel("conv", 2).standardized == frozenset()
     assert leads("conv", [3, 1]).expand({"conv": 4}, None) == [lead("conv", 3), lead("conv", 1)]
     assert len(leads("conv").expand({"conv": 4}, None)) == 4
 
@@ -252,7 +252,7 @@ def test_what_does_not_exist_is_named(expression, part):
 def test_missing_inputs_are_named():
     with pytest.raises(TargetError, match="logits, got none"):
         logit(0).evaluate(None, {}, SCOPE.images)
-    with pytest.raises(TargetError, match="picture itself"):
+    with pytest.raises(TargetError, match="image itself"):
         (logit(0) + tv()).evaluate(SCOPE.logits, {})
     with pytest.raises(TargetError, match=r"expected an output \[3, channel"):
         channel("a", 0).evaluate(SCOPE.logits, {"a": torch.zeros(5, 3)})
@@ -273,7 +273,7 @@ def test_what_is_read_is_known_beforehand():
     assert logit(0).layers == frozenset()
 
 
-def test_each_picture_under_its_own_expression():
+def test_each_image_under_its_own_expression():
     expressions = [2 * channel("conv", k) - neuron("tokens", k, k) for k in range(BATCH)]
     found = evaluate_each(expressions, SCOPE)
     wanted = torch.stack([value(e)[i] for i, e in enumerate(expressions)])
@@ -296,7 +296,7 @@ def test_families_are_written_out_with_what_surrounds_them():
         (channels("conv") + classes()).expand({"conv": 2}, 2)
 
 
-def test_diversity_is_zero_for_equal_pictures_and_one_for_unlike_ones():
+def test_diversity_is_zero_for_equal_images_and_one_for_unlike_ones():
     same = torch.rand(1, 3, 4, 4).expand(3, 3, 4, 4)
     assert diversity("a").evaluate(None, {"a": same}).abs().max() < 1e-6
     unlike = torch.zeros(2, 2, 3, 3)

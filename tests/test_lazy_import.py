@@ -97,5 +97,5 @@ def test_public_names_exist():
     assert dir(explainkit) == sorted(explainkit.__all__)
     errors = {name for name, value in vars(explainkit.errors).items() if isinstance(value, type)}
     assert errors <= set(dir(explainkit))
-    with pytest.raises(AttributeError, match="no attribute 'maximise'"):
-        _ = explainkit.maximise
+    with pytest.raises(AttributeError, match="no attribute 'maximize'"):
+        _ = explainkit.maximize

@@ -22,7 +22,7 @@ def remembers(calls=[]):  # noqa: B006 - the fault under test
     return call
 
 
-def looks_at_neighbours(model, x, target):
+def looks_at_neighbors(model, x, target):
     return input_gradient(model, x, target) * x.mean()
 
 
@@ -35,11 +35,11 @@ def draws_by_place(model, x, target):
 
 
 FAULTS = {
-    "another map": (remembers(), "the same seed gives another map|neighbours"),
+    "another map": (remembers(), "the same seed gives another map|neighbors"),
     "a zero map": (lambda model, x, target: x * 0, "the map is zero everywhere"),
-    "neighbours": (
-        looks_at_neighbours,
-        "the rest of the batch matters|differs with its neighbours",
+    "neighbors": (
+        looks_at_neighbors,
+        "the rest of the batch matters|differs with its neighbors",
     ),
     "the place": (depends_on_the_place, "the order of the batch matters"),
     "draws": (draws_by_place, "the order of the batch matters"),

@@ -23,7 +23,7 @@ PRESETS = {
 
 
 def rows() -> list[Row]:
-    """Every composite, with and without a normalisation, and the attributors."""
+    """Every composite, with and without a normalization, and the attributors."""
     found = []
     for name in PRESETS:
         for norm in (False, True):
@@ -33,7 +33,7 @@ def rows() -> list[Row]:
             if norm:
                 how = "zennit with SequentialMergeBatchNorm, which ours does by itself"
             if name.endswith("Flat"):
-                how += "; ours stabilises the flat rule with 1e-9, zennit with 1e-6"
+                how += "; ours stabilizes the flat rule with 1e-9, zennit with 1e-6"
             found.append(Row("lrp", f"zennit {name}", network, compare, 1e-6, how))
     trained = functools.partial(_lrp, "EpsilonPlus", trained=True)
     found += [

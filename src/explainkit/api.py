@@ -221,11 +221,11 @@ def maximize(
     keep_mode: bool = False,
     **params: Any,
 ) -> "Visualization":
-    """Finds pictures that units answer to most.
+    """Finds images that units answer to most.
 
     The model runs no further than the layers that the objective reads, and is as before when this
-    returns or raises, like everything else. Pictures stay within valid pixel values where the
-    model's `ModelSpec` gives its normalisation, and are unbounded otherwise.
+    returns or raises, like everything else. Images stay within valid pixel values where the
+    model's `ModelSpec` gives its normalization, and are unbounded otherwise.
 
     Args:
         model: A registered name, a file of weights, or any module.
@@ -233,27 +233,27 @@ def maximize(
             unit. ``channels("features.0")`` is every channel of a layer, ``classes()`` every class.
         shape: Channel, height, width; by default the model's own, or that of ``start`` or
             ``dataset``.
-        maximizer: A registered name, or a maximiser.
-        steps: Gradient steps; None: the maximiser's own number.
-        seed: The same seed gives the same pictures, whichever units are asked for.
-        start: A picture ``[channel, height, width]`` to start from instead of noise.
+        maximizer: A registered name, or a maximizer.
+        steps: Gradient steps; None: the maximizer's own number.
+        seed: The same seed gives the same images, whichever units are asked for.
+        start: An image ``[channel, height, width]`` to start from instead of noise.
         starts: Tries per unit; the one that the unit answers to best at the end is kept.
         negative: Also find what each unit answers to least.
-        dataset: Real pictures ``[n, channel, height, width]`` in model-input space: their spectrum
-            is what ``maco`` keeps, and their colours guide RGB pictures.
-        frames: Pictures on the way to keep, for `Visualization.animate`.
-        batch_size: Pictures optimised at once; the work is padded to it. None: chosen.
+        dataset: Real images ``[n, channel, height, width]`` in model-input space: their spectrum
+            is what ``maco`` keeps, and their colors guide RGB images.
+        frames: Images on the way to keep, for `Visualization.animate`.
+        batch_size: Images optimized at once; the work is padded to it. None: chosen.
         keep_mode: Leave the model in the mode it is in.
-        **params: The maximiser's fields.
+        **params: The maximizer's fields.
 
     Returns:
-        The pictures with traces, ranks and everything needed to reproduce them.
+        The images with traces, ranks and everything needed to reproduce them.
 
     Raises:
-        InputError: The shape can't be told, or pictures of another shape.
-        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        InputError: The shape can't be told, or images of another shape.
+        ModelError: The model fails on images of that shape, or its output isn't finite.
         TargetError: An objective names nothing that the model has.
-        MethodError: Parameters that the maximiser doesn't take.
+        MethodError: Parameters that the maximizer doesn't take.
 
     Examples:
         >>> import torch, explainkit as ek

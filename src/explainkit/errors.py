@@ -38,7 +38,7 @@ class UnknownNameError(ExplainkitError, LookupError):
 
 
 class RenderError(ExplainkitError, RuntimeError):
-    """A picture can't be drawn or written as asked."""
+    """An image can't be drawn or written as asked."""
 
 
 class StorageError(ExplainkitError, RuntimeError):

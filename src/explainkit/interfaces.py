@@ -22,7 +22,7 @@ class Method(Protocol):
 
     The engine calls it with a model that returns ``[batch, classes]``, a private copy of the images
     ``[batch, channel, height, width]`` that is a leaf and requires grad, and int64 targets
-    ``[batch]``. It returns a map ``[batch, channel or 1, height, width]``: signed, not normalised,
+    ``[batch]``. It returns a map ``[batch, channel or 1, height, width]``: signed, not normalized,
     on the device and in the dtype of the inputs. The engine guards the model, checks the map and
     builds the `Explanation`.
 
@@ -40,7 +40,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Maximizer(Protocol):
-    """A way to maximise: a frozen dataclass whose fields are its hyper-parameters.
+    """A way to maximize: a frozen dataclass whose fields are its hyper-parameters.
 
     A field named ``steps`` is what ``maximize(steps=…)`` sets.
     """
@@ -48,13 +48,13 @@ class Maximizer(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __call__(self, problem: "Problem") -> "Ascent":
-        """Finds one picture per unit."""
+        """Finds one image per unit."""
         ...
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled pictures in model-input space."""
+    """Labeled images in model-input space."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,18 +63,18 @@ class Dataset(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """All pictures, float32 ``[n, channel, height, width]``, normalised as the model wants."""
+        """All images, float32 ``[n, channel, height, width]``, normalized as the model wants."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """int64 ``[n]``; -1 where a picture has no label."""
+        """int64 ``[n]``; -1 where an image has no label."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
-        """One picture ``[channel, height, width]`` as in `images`, and its label."""
+        """One image ``[channel, height, width]`` as in `images`, and its label."""
         ...
 
 
@@ -90,7 +90,7 @@ class DatasetSpec:
         std: Per channel, in units of pixel / 255.
         splits: The splits that ``load`` may give.
         source: Where the data comes from.
-        licence: Its terms of use.
+        license: Its terms of use.
         summary: What it is, in one line.
     """
 
@@ -101,7 +101,7 @@ class DatasetSpec:
     std: tuple[float, ...]
     splits: tuple[str, ...]
     source: str
-    licence: str
+    license: str
     summary: str = ""
 
 

@@ -128,7 +128,7 @@ class _Residual(nn.Module):
 
 
 class _Tuple(nn.Module):
-    """Logits first, features second, as many recognisers return them."""
+    """Logits first, features second, as many recognizers return them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ def check_method(
 
     A field named ``seed`` is marked as one. On every model: the map has the shape and dtype of the
     images and is finite; the same seed gives the same map; an image's map depends neither on its
-    neighbours nor on its place in the batch; layout in memory does not matter; a constant target
+    neighbors nor on its place in the batch; layout in memory does not matter; a constant target
     tensor is the same as its number; a dead or saturated output never gives a zero map in silence.
     And whatever happens (success, a wrong target, an input with NaN, an error or a
     KeyboardInterrupt in the model's first, middle or last call), model, images, modes and random
@@ -245,7 +245,7 @@ class _Check:
             warnings.simplefilter("ignore", ExplainkitWarning)
             self.contract()
             self.result()
-            self.neighbours()
+            self.neighbors()
             self.layouts()
             self.precision()
             self.degenerate()
@@ -285,7 +285,7 @@ class _Check:
             "a tensor of equal targets gives another map than their number",
         )
 
-    def neighbours(self) -> None:
+    def neighbors(self) -> None:
         images = self.images
         found = self.map(images)
         order = torch.arange(len(images)).flip(0)
@@ -295,7 +295,7 @@ class _Check:
         padded = self.map(images[:-1], batch_size=len(images))
         self.expect(
             torch.equal(padded, fixed[:-1]),
-            "in chunks of one size, an image's map differs with its neighbours",
+            "in chunks of one size, an image's map differs with its neighbors",
         )
         self.close(self.map(images, batch_size=1), found, "the chunk size matters")
 

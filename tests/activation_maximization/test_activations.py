@@ -25,7 +25,7 @@ def convolution(**form):
     return nn.Conv2d(3, 6, (3, 5), **form).double().requires_grad_(False)
 
 
-def pictures(count=4):
+def shown(count=4):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, 3, 11, 9, generator=generator, dtype=torch.float64)
 
@@ -38,7 +38,7 @@ def scored(model, objectives, images, *, sparing=True, layers=("0",)):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_channel_alone_is_that_of_the_whole_output(form):
     conv, chosen = convolution(**form), torch.tensor([5, 0, 3, 3])
-    images = pictures().requires_grad_()
+    images = shown().requires_grad_()
     found = Convolution(conv, images).channels(chosen)
     wanted = conv(images)[torch.arange(4), chosen]
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
@@ -49,7 +49,7 @@ def test_a_channel_alone_is_that_of_the_whole_output(form):
 
 
 def test_nothing_else_is_computed():
-    model, images = nn.Sequential(convolution(), nn.ReLU()), pictures()
+    model, images = nn.Sequential(convolution(), nn.ReLU()), shown()
     objectives = [channel("0", i) for i in range(4)]
     with FlopCounterMode(display=False) as whole:
         expected = scored(model, objectives, images, sparing=False)
@@ -60,7 +60,7 @@ def test_nothing_else_is_computed():
 
 
 def test_an_objective_that_needs_the_whole_layer_gets_it():
-    model, images = nn.Sequential(convolution(), nn.ReLU()), pictures()
+    model, images = nn.Sequential(convolution(), nn.ReLU()), shown()
     objectives = [channel("0", i) - layer("0") + neuron("0", i, 2, 3) for i in range(4)]
     expected = scored(model, objectives, images, sparing=False)
     torch.testing.assert_close(scored(model, objectives, images), expected, rtol=1e-12, atol=1e-12)
@@ -70,13 +70,13 @@ def test_several_layers_only_the_last_to_run_waits():
     model = nn.Sequential(convolution(), nn.ReLU(), nn.Conv2d(6, 2, 3).double()).eval()
     objectives = [channel("0", i) * channel("2", 1) for i in range(4)]
     both = {"layers": ("0", "2")}
-    expected = scored(model, objectives, pictures(), sparing=False, **both)
-    torch.testing.assert_close(scored(model, objectives, pictures(), **both), expected)
+    expected = scored(model, objectives, shown(), sparing=False, **both)
+    torch.testing.assert_close(scored(model, objectives, shown(), **both), expected)
 
 
 def test_a_channel_that_is_not_there_is_refused():
     with pytest.raises(TargetError, match="a channel of layer '0' from 0 to 5, got 6"):
-        scored(nn.Sequential(convolution()), [channel("0", 6)] * 4, pictures())
+        scored(nn.Sequential(convolution()), [channel("0", 6)] * 4, shown())
 
 
 class Doubled(nn.Conv2d):
@@ -124,13 +124,13 @@ def patched(conv):
 def test_what_is_more_than_a_convolution_runs_as_it_is(conv):
     model, objectives = nn.Sequential(conv), [channel("0", i) for i in range(4)]
     assert not Convolution.fits(conv)
-    expected = conv(pictures())[range(4), range(4)].flatten(1).mean(1)
-    assert torch.equal(scored(model, objectives, pictures()), expected)
+    expected = conv(shown())[range(4), range(4)].flatten(1).mean(1)
+    assert torch.equal(scored(model, objectives, shown()), expected)
 
 
 def test_under_autocast_a_layer_runs_within_the_model():
     model = Halved().eval()
-    images = pictures().float()
+    images = shown().float()
     with torch.no_grad():
         expected = model(images)[range(4), range(4)].float()
     found = scored(model, [channel("conv", i) for i in range(4)], images, layers=("conv",))
@@ -140,7 +140,7 @@ def test_under_autocast_a_layer_runs_within_the_model():
 
 def test_patches_that_stand_in_the_batch_are_refused_as_ever():
     with pytest.raises(TargetError, match=r"layer 'conv': expected an output \[4, channel"):
-        scored(Halved(patches=True), [channel("conv", 0)] * 4, pictures().float(), layers=("conv",))
+        scored(Halved(patches=True), [channel("conv", 0)] * 4, shown().float(), layers=("conv",))
 
 
 def test_a_unit_alone_has_the_bytes_that_it_has_among_others():
@@ -160,11 +160,11 @@ def pooled():
 
 
 def narrowed(model, layer="3"):
-    return Reading(model, [layer], logits=False).narrowed(pictures(1)[0])
+    return Reading(model, [layer], logits=False).narrowed(shown(1)[0])
 
 
 def test_rows_and_columns_that_no_output_sees_are_left_out():
-    model, images = pooled(), pictures().requires_grad_()
+    model, images = pooled(), shown().requires_grad_()
     cut = narrowed(model)
     assert cut.window == (10, 8)
     torch.testing.assert_close(cut(images)[1]["3"], model(images), rtol=1e-12, atol=1e-12)
@@ -176,15 +176,15 @@ def test_rows_and_columns_that_no_output_sees_are_left_out():
     assert narrowed(model, "0").window is None
 
 
-def test_what_rectifiers_hide_of_one_picture_is_seen_all_the_same():
+def test_what_rectifiers_hide_of_one_image_is_seen_all_the_same():
     model = pooled()
     model[0].bias.fill_(-100.0)
-    assert not model[:3](pictures()).any()
+    assert not model[:3](shown()).any()
     assert narrowed(model).window == (10, 8)
 
 
 class Watching(nn.Module):
-    """A network that does something else with a picture of another size, or with no number."""
+    """A network that does something else with an image of another size, or with no number."""
 
     def __init__(self, kind):
         super().__init__()
@@ -216,7 +216,7 @@ def test_running_statistics_never_see_what_is_no_number():
     assert model[0].running_mean.isfinite().all()
 
 
-def test_pictures_are_those_of_the_whole_model(monkeypatch):
+def test_images_are_those_of_the_whole_model(monkeypatch):
     model, how = pooled(), {"shape": (3, 11, 9), "steps": 6}
     cut = ek.maximize(model, 'channels("3")', **how)
     monkeypatch.setattr(Reading, "narrowed", lambda self, _image: self)
@@ -232,7 +232,7 @@ def single():
 
 def laid_out(model, layer="3"):
     dtype = next(model.parameters()).dtype
-    return Reading(model, [layer], logits=False).in_channels_last(pictures().to(dtype))
+    return Reading(model, [layer], logits=False).in_channels_last(shown().to(dtype))
 
 
 def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
@@ -240,7 +240,7 @@ def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
     model[3].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
     reading = laid_out(model)
     seen.clear()
-    images = pictures().float()
+    images = shown().float()
     found = reading(images)[1]["3"]
     assert seen == [(6 * 4 * 3, 1, 6 * 3, 6)]
     torch.testing.assert_close(found, model(images))
@@ -293,7 +293,7 @@ def test_a_trial_is_no_batch_for_running_statistics():
     assert not model[0].num_batches_tracked
 
 
-def test_pictures_are_those_of_the_other_layout(monkeypatch):
+def test_images_are_those_of_the_other_layout(monkeypatch):
     model, how = single(), {"shape": (3, 11, 9), "steps": 6}
     fast = ek.maximize(model, 'channels("3")', **how)
     monkeypatch.setattr(Reading, "in_channels_last", lambda self, _images: self)

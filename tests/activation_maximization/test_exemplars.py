@@ -31,17 +31,15 @@ def test_one_pass_is_brute_force(name, layer, batch_size):
         ):
             best = (sign * maps).flatten(1).amax(1)
             torch.testing.assert_close(sign * values[unit], best.sort(descending=True)[0][:4])
-            for picture, value, place in zip(
-                numbers[unit], values[unit], places[unit], strict=True
-            ):
-                torch.testing.assert_close(maps[picture][tuple(place)], value)
+            for image, value, place in zip(numbers[unit], values[unit], places[unit], strict=True):
+                torch.testing.assert_close(maps[image][tuple(place)], value)
         means = maps.flatten(1).mean(1)
         torch.testing.assert_close(found.mean[unit].float(), means.mean())
         torch.testing.assert_close(found.std[unit].float(), means.std(correction=0))
         torch.testing.assert_close(found.highest_mean[unit], means.max())
 
 
-def test_ties_go_to_the_earlier_picture_and_place():
+def test_ties_go_to_the_earlier_image_and_place():
     found = find_exemplars(
         nn.Sequential(nn.Identity()), "0", torch.ones(9, 1, 3, 3), k=3, batch_size=2
     )
@@ -50,7 +48,7 @@ def test_ties_go_to_the_earlier_picture_and_place():
 
 
 def support(model, layer, shape, row, column):
-    """Where the gradient of one place is not zero, over random pictures."""
+    """Where the gradient of one place is not zero, over random images."""
     seen = torch.zeros(shape[1:], dtype=torch.bool)
     for _ in range(200):
         image = torch.randn(1, *shape, requires_grad=True)

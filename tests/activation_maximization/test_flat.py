@@ -1,4 +1,4 @@
-"""Units that flat pictures please more than patterns, and units behind rectifiers that are off."""
+"""Units that flat images please more than patterns, and units behind rectifiers that are off."""
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def spec_of(model):
 
 @pytest.mark.parametrize("maximizer", ["fourier", "pixel", "pyramid", "cppn", "study"])
 @pytest.mark.parametrize("bias", [-1.0, -1.7])
-def test_no_flat_picture_pleases_a_unit_more(maximizer, bias):
-    """−1.7: off for all but the darkest pictures, black gives 0.1; its first gradient is zero."""
+def test_no_flat_image_pleases_a_unit_more(maximizer, bias):
+    """−1.7: off for all but the darkest images, black gives 0.1; its first gradient is zero."""
     model = spec_of(blob(bias))
     found = ek.maximize(model, 'channel("1", 0)', maximizer=maximizer, steps=40)
     black = model(torch.full((1, *SHAPE), -2.0))[0, 0].detach().mean()
@@ -41,7 +41,7 @@ def test_no_flat_picture_pleases_a_unit_more(maximizer, bias):
     assert float(found.score) > 0.97 * float(black) > 0
 
 
-def test_a_unit_that_beats_every_flat_picture_is_climbed_once(monkeypatch):
+def test_a_unit_that_beats_every_flat_image_is_climbed_once(monkeypatch):
     calls = []
     climb = Fourier.__call__
 
@@ -91,7 +91,7 @@ def test_inner_rectifiers_are_passed_only_where_nothing_else_would_pass():
 def test_a_channel_is_let_through_only_if_it_is_off_all_over():
     maps = torch.tensor([[[[-1.0, 2.0]], [[-1.0, -2.0]]], [[[-1.0, -2.0]], [[1.0, -2.0]]]])
     maps.requires_grad_()
-    # the first picture wants more of both channels, the second more of 1 and less of 0
+    # the first image wants more of both channels, the second more of 1 and less of 0
     scores = (maps.relu() * torch.tensor([[1.0, 1.0], [-1.0, 1.0]])[..., None, None]).sum((1, 2, 3))
     passed = rectifiers.redirect(scores, everywhere=False)
     (found,) = torch.autograd.grad(scores.sum(), maps)

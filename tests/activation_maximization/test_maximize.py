@@ -28,7 +28,7 @@ from explainkit.interfaces import ModelSpec
 from explainkit.testing import toy_models
 
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
-PICTURES = torch.rand(20, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.rand(20, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 NAMES = ["cppn", "fourier", "maco", "pixel", "pyramid", "study"]
 
 
@@ -73,7 +73,7 @@ def test_a_linear_unit_within_bounds_takes_the_extreme_pixels(maximizer):
 
 
 class Quadratic(nn.Module):
-    """Three units, each highest, at 0, for a picture of its own."""
+    """Three units, each highest, at 0, for an image of its own."""
 
     def __init__(self):
         super().__init__()
@@ -137,7 +137,7 @@ def test_alpha_leaves_opaque_where_the_unit_looks_and_nothing_else(maximizer):
     far = found.opacity[:, :, :, 12:].mean((1, 2, 3))
     assert (inside > 0.5).all()
     assert (far < 0.15).all()
-    # the pictures lie on the middle, here 0: what is transparent shows it
+    # the images lie on the middle, here 0: what is transparent shows it
     assert (
         found.images[:, :, :, 12:].abs().mean() < 0.2 * found.images[:, :, 8:13, 3:8].abs().mean()
     )
@@ -174,9 +174,9 @@ class Opaque:
     steps: int = 2
 
     def __call__(self, problem):
-        pictures = problem.normal(*problem.shape)
-        score = problem.score(pictures, pictures)
-        return Ascent(pictures, score[None].detach(), score > -math.inf, pictures[None][:0])
+        images = problem.normal(*problem.shape)
+        score = problem.score(images, images)
+        return Ascent(images, score[None].detach(), score > -math.inf, images[None][:0])
 
 
 def test_a_maximizer_without_opacity_refuses_alpha():
@@ -186,9 +186,9 @@ def test_a_maximizer_without_opacity_refuses_alpha():
 
 
 @pytest.mark.parametrize("maximizer", NAMES)
-def test_a_unit_s_picture_is_the_same_to_the_bit_whoever_stands_beside_it(maximizer):
+def test_a_unit_s_image_is_the_same_to_the_bit_whoever_stands_beside_it(maximizer):
     model, _ = toy_models()["plain"]
-    how = {"maximizer": maximizer, "steps": 6, "dataset": PICTURES, "shape": (3, 12, 10)}
+    how = {"maximizer": maximizer, "steps": 6, "dataset": IMAGES, "shape": (3, 12, 10)}
     whole = ek.maximize(model, [channels("1"), logit(3)], **how)
     again = ek.maximize(model, [channels("1"), logit(3)], **how)
     assert torch.equal(whole.images, again.images)
@@ -279,7 +279,7 @@ def test_dead_units_are_listed_and_not_drawn():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()).eval()
     with torch.no_grad():
         model[0].bias[1] = -1e6
-        # answers, but to no picture of small contrast: not dead
+        # answers, but to no image of small contrast: not dead
         model[0].bias[2] = -0.3
     with pytest.warns(ExplainkitWarning, match="1 of 3 units"):
         found = ek.maximize(model, channels("1") - 0.01 * tv(), shape=(1, 9, 9), steps=80)
@@ -339,9 +339,9 @@ def test_diversity_tells_one_unit_s_starts_apart():
 
 def test_maco_keeps_the_magnitudes_of_the_data():
     model, _ = toy_models()["plain"]
-    grey = nn.Sequential(nn.Conv2d(1, 4, 3)).eval()
-    data = PICTURES[:, :1] * torch.linspace(1, 3, 10)
-    found = ek.maximize(grey, channels("0"), maximizer="maco", dataset=data, steps=8)
+    gray = nn.Sequential(nn.Conv2d(1, 4, 3)).eval()
+    data = IMAGES[:, :1] * torch.linspace(1, 3, 10)
+    found = ek.maximize(gray, channels("0"), maximizer="maco", dataset=data, steps=8)
     wanted = torch.fft.rfft2(data, norm="ortho").abs().mean(0)
     magnitudes = torch.fft.rfft2(found.images, norm="ortho").abs()
     # coefficients that are their own conjugates keep only the real part of their phase
@@ -377,7 +377,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"rate": -1.0}, MethodError, "rate"),
         ({"decai": 1.0}, MethodError, "did you mean decay="),
         ({"maximizer": "furrier"}, ek.ExplainkitError, "fourier"),
-        ({"maximizer": 3}, MethodError, "maximiser's name"),
+        ({"maximizer": 3}, MethodError, "maximizer's name"),
         ({"optimizer": "lion"}, MethodError, "adam, ascent"),
         ({"padding": "wrap"}, MethodError, "reflection"),
     ],

@@ -25,13 +25,13 @@ def linear():
 
 
 def shown(model, images, objective):
-    """A visualization whose pictures are given instead of found."""
+    """A visualization whose images are given instead of found."""
     found = ek.maximize(model, objective, shape=tuple(images.shape[1:]), steps=2)
     return replace(found, images=images)
 
 
-def test_a_lead_leaves_out_what_a_neighbour_answers_to_more():
-    """Real pictures hold both colours alike, so that unit 1, their difference, is hardly known."""
+def test_a_lead_leaves_out_what_a_neighbor_answers_to_more():
+    """Real images hold both colors alike, so that unit 1, their difference, is hardly known."""
     model = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.ReLU()).eval()
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]])[:, :, None, None])
@@ -50,7 +50,7 @@ def test_a_lead_leaves_out_what_a_neighbour_answers_to_more():
         ek.maximize(model, lead("1", 0), shape=(2, 6, 6), steps=2)
 
 
-def test_gain_is_one_for_the_best_real_picture_and_zero_for_the_mean_one():
+def test_gain_is_one_for_the_best_real_image_and_zero_for_the_mean_one():
     model, images = linear(), data()
     best = images[model(images).argmax(0)]
     found = measure(shown(model, best, classes()), model, images, k=5)
@@ -105,10 +105,10 @@ def test_spectra():
     assert abs(spectral_slope(decayed).mean() + 2) < 0.1
 
 
-def test_real_pictures_travel_the_path_of_real_pictures_and_noise_does_not():
+def test_real_images_travel_the_path_of_real_images_and_noise_does_not():
     model, _ = toy_models()["plain"]
     generator = torch.Generator().manual_seed(0)
-    # two kinds of pictures: a bright upper half, a bright left half
+    # two kinds of images: a bright upper half, a bright left half
     images = 0.1 * torch.rand(60, 3, 12, 10, generator=generator)
     images[:30, :, :6] += 1
     images[30:, :, :, :5] += 1

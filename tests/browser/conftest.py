@@ -79,7 +79,7 @@ class Browser:
     def find(self, selector):
         return self.driver.find_element("css selector", selector)
 
-    def picture(self, path):
+    def to_pixels(self, path):
         """The whole page as PNG."""
         data = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}

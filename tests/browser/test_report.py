@@ -72,11 +72,11 @@ def hover(browser, panel, x, y):
 def test_values_under_the_pointer_are_the_true_ones(browser, faces):
     path, maps = faces
     browser.open(path)
-    for picture in range(3):
-        browser.js(f"location.hash = 'picture-{picture + 1}'")
-        browser.wait(f"document.querySelector('#name').textContent === 'picture {picture}'")
+    for image in range(3):
+        browser.js(f"location.hash = 'image-{image + 1}'")
+        browser.wait(f"document.querySelector('#name').textContent === 'image {image}'")
         for panel, x, y in ((0, 0, 0), (1, 47, 47), (2, 24, 17), (1, 30, 11)):
-            wanted = [float(f"{float(one.heatmap()[picture, y, x]):.4g}") for one in maps]
+            wanted = [float(f"{float(one.heatmap()[image, y, x]):.4g}") for one in maps]
             assert hover(browser, panel, x, y) == wanted
     is_calm(browser, path)
 
@@ -88,14 +88,14 @@ def test_the_overlay_is_that_of_the_figures(browser, faces):
     one = maps[1]
     image = one.inputs[0, 0] * one.std[0] + one.mean[0]
     wanted = overlay(image.clip(0, 1).numpy(), one.heatmap()[0])
-    # colours stand in 256 steps, here as there
+    # colors stand in 256 steps, here as there
     assert (seen - torch.from_numpy(255 * wanted)).abs().max() < 6
 
 
 def test_sliders_and_switches_change_the_pixels(browser, faces):
     path, maps = faces
     browser.open(path)
-    grey = pixels(browser, 0)
+    gray = pixels(browser, 0)
     seen = {pixels(browser, 1)}
     for name, value in (("opacity", 40), ("threshold", 30), ("scaling", "max")):
         move(browser, name, value)
@@ -107,10 +107,10 @@ def test_sliders_and_switches_change_the_pixels(browser, faces):
         now = pixels(browser, 1)
         assert now not in seen, choice
         seen.add(now)
-    assert pixels(browser, 0) == grey
+    assert pixels(browser, 0) == gray
     browser.open(path)
     move(browser, "opacity", 0)
-    assert pixels(browser, 1) == grey
+    assert pixels(browser, 1) == gray
     full = browser.js("return document.querySelector('#map-0 .bar div').lastChild.textContent")
     move(browser, "scaling", "max")
     most = browser.js("return document.querySelector('#map-0 .bar div').lastChild.textContent")
@@ -152,14 +152,14 @@ def test_filters_and_sorting(browser, faces):
     sure = maps[0].logits.softmax(1).amax(1)
     browser.js("document.getElementById('sort').value = 'unsure'")
     browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
-    assert listed() == [f"picture {i}" for i in sure.argsort().tolist()]
+    assert listed() == [f"image {i}" for i in sure.argsort().tolist()]
     browser.js("document.getElementById('right').value = 'wrong'")
     browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
     assert listed() == []
     assert browser.find("#found").text == "0 of 3"
 
 
-def test_without_scripts_the_pictures_show(browser, faces):
+def test_without_scripts_the_images_show(browser, faces):
     path, maps = faces
     browser.open(path, scripts=False)
     assert browser.requests() == [path.as_uri()]
@@ -185,8 +185,8 @@ def test_hostile_texts_run_nothing(browser, tmp_path):
         path = report(one, tmp_path / f"{start}.html", labels=range(10), names=ten, command=ten[5])
         browser.open(path)
         for i in range(1, 10):
-            browser.js(f"location.hash = 'picture-{i + 1}'")
-        browser.wait("location.hash === '#picture-10'")
+            browser.js(f"location.hash = 'image-{i + 1}'")
+        browser.wait("location.hash === '#image-10'")
         is_calm(browser, path)
         assert browser.js("return document.querySelectorAll('script').length") == 3
         assert (
@@ -204,10 +204,10 @@ def test_it_is_accessible_and_fits(browser, faces, axe, shots, screen, dark):
         assert browser.js("return document.documentElement.scrollWidth") <= screen[0]
         assert axe() == []
         name = f"{page.stem}-{screen[0]}-{'dark' if dark else 'light'}.png"
-        browser.picture(shots / name)
+        browser.to_pixels(shots / name)
 
 
-def test_two_thousand_pictures_stay_quick(browser, tmp_path):
+def test_two_thousand_images_stay_quick(browser, tmp_path):
     """In the page's own computing time, which other work on the machine doesn't lengthen."""
     one = explained(count=2000, side=48, classes=7, class_names=tuple("abcdefg"))
     labels = torch.arange(2000).remainder(7).tolist()
@@ -224,7 +224,7 @@ def test_two_thousand_pictures_stay_quick(browser, tmp_path):
     )
     shown = [float(re.search(r"0\.\d\d", card)[0]) for card in cards]
     assert shown == sorted(shown, reverse=True)
-    print(f"2,000 pictures: ready after {ready:.2f} s, sorted in {sorting:.2f} s of computing")
+    print(f"2,000 images: ready after {ready:.2f} s, sorted in {sorting:.2f} s of computing")
     assert 0 < ready < 2
     assert 0 < sorting < 2
     is_calm(browser, path)

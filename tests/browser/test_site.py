@@ -61,7 +61,7 @@ def test_pages_are_silent_local_and_fit(browser, host, shots, page, screen, dark
     )
     assert all(alt and width for alt, width in images)
     name = page.strip("/").replace("/", "-") or "home"
-    browser.picture(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")
+    browser.to_pixels(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")
 
 
 def test_no_page_is_wider_than_a_phone(browser, host):

@@ -34,7 +34,7 @@ def test_list():
     only = json.loads(run("list", "models", "--json").stdout)
     assert {row["kind"] for row in only} == {"models"}
     assert "explainkit/vargrad" in run("list", "methods").stdout
-    wrong = run("list", "colours")
+    wrong = run("list", "colors")
     assert wrong.exit_code == 2
 
 

@@ -56,10 +56,10 @@ def test_unknown_method():
         ("pyramid", "flip=yes", {"flip": True}),
     ],
 )
-def test_a_maximiser_s_fields(maximizer, text, value):
+def test_a_maximizer_s_fields(maximizer, text, value):
     assert parse_params(maximizer, [text], "maximizers") == value
 
 
-def test_a_maximiser_names_what_it_takes():
+def test_a_maximizer_names_what_it_takes():
     with pytest.raises(MethodError, match="fourier takes .*, got 'deca'; did you mean 'decay'"):
         parse_params("fourier", ["deca=1"], "maximizers")

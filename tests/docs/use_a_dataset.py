@@ -7,7 +7,7 @@ faces = ek.load_dataset("fer_hw3/drawn", split="validation")
 len(faces), faces.class_names
 image, label = faces[0]  # [1, 48, 48], as the model wants it
 batch = faces.images[:8]  # [8, 1, 48, 48]
-faces.labels[:8]  # -1 where a picture has no label
+faces.labels[:8]  # -1 where an image has no label
 # --8<-- [end:use]
 assert image.shape == (1, 48, 48)
 

@@ -47,7 +47,7 @@ STRIPES = DatasetSpec(
     std=(STD,),
     splits=SPLITS,
     source="drawn by this module",
-    licence="CC0",
+    license="CC0",
     summary="Upright and level stripes.",
 )
 # --8<-- [end:dataset]

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GradientTimesDeviation:
-    """Gradient times each pixel's deviation from a reference grey.
+    """Gradient times each pixel's deviation from a reference gray.
 
     ``a = (x − g) · ∂S_c(x) / ∂x``.
 
     Attributes:
-        grey: The reference g, in model-input space.
+        gray: The reference g, in model-input space.
     """
 
-    grey: float = 0.0
+    gray: float = 0.0
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         score = model(inputs).gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, inputs)
-        return gradient * (inputs - self.grey)
+        return gradient * (inputs - self.gray)
 
 
 # --8<-- [end:method]
@@ -33,7 +33,7 @@ import explainkit as ek
 from explainkit.testing import toy_models
 
 model, images = toy_models()["plain"]
-explanation = ek.explain(model, images, method=GradientTimesDeviation(grey=0.5))
+explanation = ek.explain(model, images, method=GradientTimesDeviation(gray=0.5))
 # --8<-- [end:use]
 
 
@@ -84,14 +84,14 @@ from explainkit.testing import check_method
 
 
 def test_my_method():
-    check_method(GradientTimesDeviation(grey=0.5))
+    check_method(GradientTimesDeviation(gray=0.5))
 
 
 # --8<-- [end:check]
 
 
 test_my_method()
-assert explanation.params == {"grey": 0.5}
+assert explanation.params == {"gray": 0.5}
 norm = ek.explain(model, images, 0, WithMoreToSay()).diagnostics["gradient_norm"]
 assert norm.shape == (4,)
 check_method(Weighted())

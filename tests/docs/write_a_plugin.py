@@ -29,7 +29,7 @@ app = typer.Typer(help="Commands of my plugin.")
 
 @app.command()
 def saliency(index: int = 0) -> None:
-    """Explains one picture."""
+    """Explains one image."""
     import explainkit as ek  # inside: torch is imported only now
 
     typer.echo(f"{index}: {', '.join(ek.list_methods())}")

@@ -245,7 +245,7 @@ def test_small_fractions_do_not_widen_the_column_of_a_large_one(tmp_path):
     assert table["text"].splitlines()[2:] == ["| 159.9 |", "| 0.0 |"]
 
 
-def test_a_thumbnail_keeps_pictures_whole(tmp_path):
+def test_a_thumbnail_keeps_images_whole(tmp_path):
     """Six dark squares in a row: as many from the right as fill it, and the next one, uncut."""
     figure = np.full((300, 1500), 255, np.uint8)
     for left in range(10, 1500, 250):

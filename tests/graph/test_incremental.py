@@ -151,7 +151,7 @@ def stacks(draw):
     return nn.Sequential(*layers, *tail).eval(), (start, *size), window, integer(0, 10**6)
 
 
-def randomise(model, seed):
+def randomize(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for value in (*model.parameters(), *model.buffers()):
         if value.is_floating_point():
@@ -165,7 +165,7 @@ def randomise(model, seed):
 @given(stacks())
 def test_any_stack_at_any_split(case):
     model, shape, window, seed = case
-    randomise(model, seed)
+    randomize(model, seed)
     model.double()
     image = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
     variants, longest = check(model, image, window)
@@ -260,7 +260,7 @@ def test_networks(kind, window):
     torch.manual_seed(0)
     model = getattr(Networks, kind)().double().eval()
     if kind == "Residual":
-        randomise(model, 3)
+        randomize(model, 3)
     variants, longest = check(model, torch.randn(3, 12, 10).double(), window)
     assert variants.how == "fx", variants.reasons
     assert (
@@ -346,7 +346,7 @@ def test_whole_maps_where_boxes_are_dearer():
 
 
 class Sized(nn.Module):
-    """Reads the size of what a convolution gives before that is normalised."""
+    """Reads the size of what a convolution gives before that is normalized."""
 
     def __init__(self):
         super().__init__()
@@ -361,12 +361,12 @@ class Sized(nn.Module):
 
 
 @pytest.mark.parametrize("used_twice", [False, True])
-def test_normalisation_is_folded_where_nothing_else_reads_the_convolution(used_twice):
+def test_normalization_is_folded_where_nothing_else_reads_the_convolution(used_twice):
     model = Sized()
     if used_twice:
         model.norm.forward = lambda x, norm=model.norm: nn.BatchNorm2d.forward(norm, x) + x
     model.eval()
-    randomise(model, 3)
+    randomize(model, 3)
     image = torch.randn(3, 14, 12)
     variants, _ = check(model, image, (3, 4))
     left = [

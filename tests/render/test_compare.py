@@ -1,4 +1,4 @@
-"""Figures that hold explanations and pictures against each other."""
+"""Figures that hold explanations and images against each other."""
 
 import numpy as np
 import pytest
@@ -6,32 +6,30 @@ import torch
 from report_forms import explained
 
 from explainkit.errors import RenderError
-from explainkit.render.compare import coloured, comparison_figure, pictures_figure
+from explainkit.render.compare import colored, comparison_figure, images_figure
 from explainkit.render.figure import overlay, png
-from explainkit.render.heatmap import colour, scale
+from explainkit.render.heatmap import color, scale
 from explainkit.results.explanation import Explanations
 
 
 def shown(figure):
-    """The pictures of a figure, by their titles."""
+    """The images of a figure, by their titles."""
     return {
         axes.get_title(loc="left"): np.asarray(axes.images[0].get_array()) for axes in figure.axes
     }
 
 
-def test_every_map_lies_over_its_picture_with_its_scale():
+def test_every_map_lies_over_its_image_with_its_scale():
     one = explained(count=2)
     other = explained(count=2, attribution=3 * one.attribution, method="x/other")
     found = shown(comparison_figure([one, other], labels=[0, 0]))
     for row in range(2):
         for name, each in (("saliency", one), ("other", other)):
             limit = scale(each.heatmap(), "percentile").limits[row]
-            (picture,) = [
-                image for title, image in found.items() if title == f"{name}, ±{limit:.2g}"
-            ]
-            # pictures have 256 greys
+            (image,) = [image for title, image in found.items() if title == f"{name}, ±{limit:.2g}"]
+            # images have 256 grays
             wanted = overlay(each.inputs[row, 0].numpy(), each.heatmap()[row])
-            assert np.abs(picture - wanted).max() < 1 / 255
+            assert np.abs(image - wanted).max() < 1 / 255
 
 
 def test_targets_and_models_tell_maps_apart():
@@ -56,25 +54,25 @@ def test_many_maps_wrap_and_nothing_is_cut_off():
         assert box.y1 <= height
 
 
-def test_pictures_stand_in_order_under_their_titles():
+def test_images_stand_in_order_under_their_titles():
     images = [np.full((4, 4), i / 10) for i in range(5)]
-    figure = pictures_figure(images, "abcde", columns=2, title="five", subtitle="of them")
+    figure = images_figure(images, "abcde", columns=2, title="five", subtitle="of them")
     found = shown(figure)
     assert list(found) == list("abcde")
     assert all((found[name] == image).all() for name, image in zip("abcde", images, strict=True))
     places = [axes.get_position() for axes in figure.axes]
     assert places[0].y0 == places[1].y0 > places[2].y0 > places[4].y0
-    assert png(figure) == png(pictures_figure(images, "abcde", columns=2, title="five", subtitle="of them"))  # fmt: skip
+    assert png(figure) == png(images_figure(images, "abcde", columns=2, title="five", subtitle="of them"))  # fmt: skip
 
 
 def test_what_does_not_fit_is_refused():
-    for wrong in (lambda: pictures_figure([]), lambda: pictures_figure([np.zeros((2, 2))], "ab")):
+    for wrong in (lambda: images_figure([]), lambda: images_figure([np.zeros((2, 2))], "ab")):
         with pytest.raises(RenderError, match="a title for each"):
             wrong()
-    with pytest.raises(RenderError, match="same pictures"):
+    with pytest.raises(RenderError, match="same images"):
         comparison_figure([explained(), explained(seed=1)])
 
 
-def test_coloured_maps_are_those_of_figures():
+def test_colored_maps_are_those_of_figures():
     maps = torch.tensor([[[1.0, -2.0]], [[0.0, 0.0]]])
-    assert (coloured(maps, "max")[0] == colour(np.array([[0.5, -1.0]])) / 255).all()
+    assert (colored(maps, "max")[0] == color(np.array([[0.5, -1.0]])) / 255).all()

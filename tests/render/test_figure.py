@@ -16,7 +16,7 @@ from PIL import Image
 from explainkit.errors import RenderError
 from explainkit.render.diagram import architecture_figure
 from explainkit.render.figure import matrix_figure, overlay, plot, png, save_figure, study_figure
-from explainkit.render.heatmap import picture, scale
+from explainkit.render.heatmap import scale, to_pixels
 from explainkit.results.explanation import Explanation, Explanations
 
 
@@ -69,7 +69,7 @@ def test_classes(classes, names):
     assert all(len(axes.patches) <= 7 for axes in bars)
 
 
-def test_the_colour_bar_carries_the_true_scale():
+def test_the_color_bar_carries_the_true_scale():
     one = explanation((1, 1, 4, 4))
     one = explanation((1, 1, 4, 4), attribution=one.attribution * 1234)
     largest = float(one.attribution.abs().max())
@@ -80,7 +80,7 @@ def test_the_colour_bar_carries_the_true_scale():
 
 
 def bar_of(figure):
-    """The first colour bar: the axes that are drawn from a ramp of colours."""
+    """The first color bar: the axes that are drawn from a ramp of colors."""
     return next(axes for axes in figure.axes if ramp_of(axes) is not None)
 
 
@@ -118,7 +118,7 @@ def test_labels_that_do_not_fit(wrong):
         study_figure(explanation(), labels=wrong)
 
 
-def test_a_normalisation_of_other_channels_is_refused():
+def test_a_normalization_of_other_channels_is_refused():
     with pytest.raises(RenderError, match="a mean and a std for each of 1 channels"):
         plot(explanation(mean=(0.5,) * 3, std=(0.2,) * 3))
 
@@ -192,7 +192,7 @@ def test_the_largest_and_smallest_numbers(unit):
     png(plot(one))
 
 
-def test_overlay_shows_the_picture_where_the_map_is_zero():
+def test_overlay_shows_the_image_where_the_map_is_zero():
     image = np.linspace(0, 1, 6).reshape(2, 3)
     np.testing.assert_allclose(overlay(image, torch.zeros(2, 3)), np.dstack([image] * 3))
 
@@ -237,7 +237,7 @@ def test_saving(tmp_path):
     figure = plot(explanation())
     path = save_figure(figure, str(tmp_path / "a/b.png"))
     assert path.read_bytes() == png(figure)
-    with pytest.raises(RenderError, match="can't write the picture"):
+    with pytest.raises(RenderError, match="can't write the image"):
         save_figure(figure, path / "below.png")
     assert [p.name for p in path.parent.iterdir()] == ["b.png"]
 
@@ -380,17 +380,17 @@ def test_notebook_display_is_self_contained():
         assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).format == "PNG"
 
 
-def test_notebooks_show_the_picture_itself_and_the_true_scale():
+def test_notebooks_show_the_image_itself_and_the_true_scale():
     one = explanation((1, 1, 6, 6))
     reader = _Reader()
     reader.feed(one._repr_html_())
     image = Image.open(io.BytesIO(base64.b64decode(reader.sources[0].partition(",")[2])))
-    wanted, _ = picture(one.inputs[0], one.mean, one.std)
+    wanted, _ = to_pixels(one.inputs[0], one.mean, one.std)
     assert (np.asarray(image) == np.rint(255 * wanted)).all()
     assert f"{float(scale(one.heatmap(), 'percentile:99').limits[0]):.4g}" in reader.text
 
 
-def test_lists_are_a_grid_of_the_same_pictures():
+def test_lists_are_a_grid_of_the_same_images():
     one = explanation((2, 1, 6, 6))
     reader = _Reader()
     reader.feed(Explanations([one, one, one])._repr_html_())

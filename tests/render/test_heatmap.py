@@ -12,11 +12,11 @@ from explainkit.render.heatmap import (
     DIVERGING,
     SEQUENTIAL,
     Scaling,
-    colour,
+    color,
     masked,
     most_relevant,
-    picture,
     scale,
+    to_pixels,
 )
 
 
@@ -128,46 +128,46 @@ def test_what_is_not_finite_is_refused(value):
         scale(torch.full((1, 2, 2), value))
 
 
-def test_colours():
-    red, white, blue = colour(np.array([[1.0, 0.0, -1.0]]), DIVERGING)[0].astype(int)
+def test_colors():
+    red, white, blue = color(np.array([[1.0, 0.0, -1.0]]), DIVERGING)[0].astype(int)
     assert red[0] > 2 * red[2]
     assert min(white) > 240
     assert blue[2] > 2 * blue[0]
-    ramp = colour(np.linspace(0, 1, 20)[None], SEQUENTIAL)[0] @ np.array([0.3, 0.59, 0.11])
+    ramp = color(np.linspace(0, 1, 20)[None], SEQUENTIAL)[0] @ np.array([0.3, 0.59, 0.11])
     assert (np.diff(ramp) > 0).all()
 
 
-class TestPicture:
-    def test_normalisation_is_undone(self):
+class TestImage:
+    def test_normalization_is_undone(self):
         pixels = torch.rand(3, 4, 5, dtype=torch.float64)
         mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
         inputs = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-        shown, note = picture(inputs, mean, std)
+        shown, note = to_pixels(inputs, mean, std)
         np.testing.assert_allclose(shown, pixels.permute(1, 2, 0), atol=1e-6)
         assert note == ""
 
-    def test_grey(self):
-        shown, note = picture(torch.tensor([[[-2.0, 2.0]]]), (0.5,), (0.25,))
+    def test_gray(self):
+        shown, note = to_pixels(torch.tensor([[[-2.0, 2.0]]]), (0.5,), (0.25,))
         assert (shown.tolist(), note) == ([[0.0, 1.0]], "")
 
     def test_what_took_a_guess_is_said(self):
-        shown, note = picture(torch.tensor([[[-1.0, 3.0]]]))
+        shown, note = to_pixels(torch.tensor([[[-1.0, 3.0]]]))
         assert shown.tolist() == [[0, 1]]
-        assert "normalisation unknown" in note
-        assert picture(torch.rand(1, 2, 2))[1] == ""
-        shown, note = picture(torch.rand(13, 2, 2))
+        assert "normalization unknown" in note
+        assert to_pixels(torch.rand(1, 2, 2))[1] == ""
+        shown, note = to_pixels(torch.rand(13, 2, 2))
         assert shown.shape == (2, 2)
         assert note == "mean of 13 channels"
-        _, note = picture(torch.linspace(-1, 1, 52).reshape(13, 2, 2))
-        assert "normalisation unknown" in note
+        _, note = to_pixels(torch.linspace(-1, 1, 52).reshape(13, 2, 2))
+        assert "normalization unknown" in note
         assert "mean of 13 channels" in note
-        assert np.isfinite(picture(torch.full((1, 2, 2), 7.0))[0]).all()
+        assert np.isfinite(to_pixels(torch.full((1, 2, 2), 7.0))[0]).all()
         huge = torch.tensor([[[-1.7e308, 0, 1.7e308]]], dtype=torch.float64)
-        assert picture(huge)[0].tolist() == [[0, 0.5, 1]]
+        assert to_pixels(huge)[0].tolist() == [[0, 0.5, 1]]
 
-    def test_a_normalisation_of_other_channels(self):
+    def test_a_normalization_of_other_channels(self):
         with pytest.raises(RenderError, match="each of 1 channels, got 3 and 3"):
-            picture(torch.rand(1, 2, 2), (0.5,) * 3, (0.2,) * 3)
+            to_pixels(torch.rand(1, 2, 2), (0.5,) * 3, (0.2,) * 3)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
@@ -193,10 +193,10 @@ def test_shares_that_are_none(keep):
         most_relevant(torch.ones(2, 2), keep)
 
 
-@pytest.mark.parametrize("grey", [0.0, 0.2, 0.5, 1.0])
-def test_what_stays_is_true_and_what_fades_is_told_apart(grey):
+@pytest.mark.parametrize("gray", [0.0, 0.2, 0.5, 1.0])
+def test_what_stays_is_true_and_what_fades_is_told_apart(gray):
     kept = np.array([[True, False]])
-    stays, fades = masked(np.full((1, 2), grey), kept)[0]
-    assert stays.tolist() == [grey] * 3
+    stays, fades = masked(np.full((1, 2), gray), kept)[0]
+    assert stays.tolist() == [gray] * 3
     assert fades[2] - fades[0] > 0.2
-    np.testing.assert_array_equal(masked(np.full((1, 2, 3), grey), kept)[0], [stays, fades])
+    np.testing.assert_array_equal(masked(np.full((1, 2, 3), gray), kept)[0], [stays, fades])

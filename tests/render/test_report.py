@@ -48,10 +48,10 @@ def data_of(path):
     return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1)), text
 
 
-def unpacked(text, one, picture, shape):
-    raw = base64.b64decode(text[picture * one["length"] : (picture + 1) * one["length"]])
+def unpacked(text, one, image, shape):
+    raw = base64.b64decode(text[image * one["length"] : (image + 1) * one["length"]])
     numbers = np.frombuffer(raw, "<" + one["kind"], np.prod(shape)).astype(float)
-    step = one["units"][picture] / (32767 if one["kind"] == "i2" else 1)
+    step = one["units"][image] / (32767 if one["kind"] == "i2" else 1)
     return (numbers * step).reshape(shape)
 
 
@@ -70,7 +70,7 @@ def test_packed_values_are_the_true_ones(maps):
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40))
-def test_every_picture_stands_in_its_cell(count, width, height):
+def test_every_image_stands_in_its_cell(count, width, height):
     grid = Grid.of(count, width, height)
     images = [np.full((height, width), i % 251, np.uint8) for i in range(count)]
     sheets = [np.asarray(sheet) for sheet in grid.sheets(images)]
@@ -89,7 +89,7 @@ def test_the_limits_are_those_of_figures(tmp_path):
             assert data["maps"][0]["limits"][rule][sign] == pytest.approx(wanted, rel=1e-6)
 
 
-def test_pictures_bars_and_values_are_in_the_file(tmp_path):
+def test_images_bars_and_values_are_in_the_file(tmp_path):
     one = explained(count=1, classes=12, side=5, inputs=torch.rand(1, 3, 5, 5))
     data, text = data_of(report(one, tmp_path / "r.html", labels=[4]))
     values = re.search(r'id="values-0">(.*?)<', text).group(1)
@@ -112,7 +112,7 @@ def test_models_that_differ_are_read_apart_and_equal_ones_once(tmp_path):
     assert "Prediction of some.Other" in text
 
 
-def test_a_layers_map_is_laid_over_the_picture(tmp_path):
+def test_a_layers_map_is_laid_over_the_image(tmp_path):
     one = explained(count=1, side=6, attribution=torch.arange(4.0).reshape(1, 1, 2, 2), at="3")
     data, text = data_of(report(one, tmp_path / "r.html"))
     values = unpacked(re.search(r'id="values-0">(.*?)<', text).group(1), data["maps"][0], 0, (6, 6))
@@ -152,7 +152,7 @@ def test_hostile_text_stays_text(text, tmp_path):
     assert "http" not in policy
 
 
-def test_one_picture_is_small(tmp_path):
+def test_one_image_is_small(tmp_path):
     photo = explained(count=1, side=224, channels=3, classes=1000)
     assert report([photo] * 3, tmp_path / "r.html").stat().st_size < 1_500_000
 
@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
     one = explained()
     for wrong, match in (
         (lambda: report([], tmp_path / "r.html"), "at least one"),
-        (lambda: report([one, explained(seed=1)], tmp_path / "r.html"), "same pictures"),
+        (lambda: report([one, explained(seed=1)], tmp_path / "r.html"), "same images"),
         (lambda: report(one, tmp_path / "r.html", labels=[0]), "2 labels, got 1"),
         (lambda: report(one, tmp_path / "r.html", labels=[0, 3]), "classes below 3, got 3"),
         (lambda: report(one, tmp_path / "r.html", names="abc"), "2 names, got 3"),

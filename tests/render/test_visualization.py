@@ -1,4 +1,4 @@
-"""Grids, traces and animations of activation maximisation."""
+"""Grids, traces and animations of activation maximization."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def found(units=3, channels_in=1, frames=4, dead=False):
 
 
 @pytest.mark.parametrize(("units", "channels_in"), [(1, 1), (3, 3), (40, 5)])
-def test_a_grid_has_one_picture_per_unit(units, channels_in):
+def test_a_grid_has_one_image_per_unit(units, channels_in):
     v = found(units, channels_in)
     figure = v.grid()
     assert len(figure.axes) == units
@@ -34,7 +34,7 @@ def test_a_grid_has_one_picture_per_unit(units, channels_in):
 
 
 def test_dead_units_are_named_and_not_drawn():
-    with pytest.warns(ExplainkitWarning, match="answer to no picture"):
+    with pytest.warns(ExplainkitWarning, match="answer to no image"):
         v = found(dead=True)
     figure = v.grid()
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["dead"] * 3

@@ -1,4 +1,4 @@
-"""Stands in for IPython, which Lucent imports to show pictures in a notebook; nothing is shown."""
+"""Stands in for IPython, which Lucent imports to show images in a notebook; nothing is shown."""
 
 import sys
 import types

@@ -18,7 +18,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def pictures():
+def images():
     """Pixels uint8 [28, 48, 48] and labels [28]."""
     faces = draw(np.arange(COUNT) % 7, seed=11)
     return faces.pixels[:, 0], faces.labels
@@ -29,5 +29,5 @@ def fer2013():
     """The path of the real FER2013."""
     path = os.environ.get("EXPLAINKIT_FER2013")
     if not path:
-        pytest.skip("EXPLAINKIT_FER2013 names no pictures")
+        pytest.skip("EXPLAINKIT_FER2013 names no images")
     return Path(path)

@@ -15,9 +15,9 @@ def text(pixels):
     return " ".join(map(str, pixels.flatten().tolist()))
 
 
-def table(pictures, form):
+def table(images, form):
     """The bytes of a table in one of the forms in use."""
-    pixels, labels = pictures
+    pixels, labels = images
     rows = list(zip(range(COUNT), labels.tolist(), map(text, pixels), USAGES, strict=True))
     lines = {
         "fer2013": ["emotion,pixels,Usage", *(f"{label},{p},{use}" for _, label, p, use in rows)],
@@ -32,9 +32,9 @@ def table(pictures, form):
 TABLES = ("fer2013", "icml", "train", "test", "quoted")
 
 
-def tree(pictures):
+def tree(images):
     """Path in the tree to PNG bytes, in file order of the tables."""
-    pixels, labels = pictures
+    pixels, labels = images
     files = {}
     for i in range(COUNT):
         buffer = io.BytesIO()

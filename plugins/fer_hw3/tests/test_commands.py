@@ -33,9 +33,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def csv(pictures, tmp_path):
+def csv(images, tmp_path):
     path = tmp_path / "f.csv"
-    path.write_bytes(table(pictures, "fer2013"))
+    path.write_bytes(table(images, "fer2013"))
     return path
 
 
@@ -102,15 +102,15 @@ def test_evaluate_counts_rightly(csv):
 
 def test_evaluate_in_words(csv):
     text = run("evaluate", "--data", csv, "--split", "all").stdout
-    assert "28 pictures" in text
+    assert "28 images" in text
     assert "disgust" in text
 
 
-def test_pictures_without_labels(pictures, here):
-    (here / "t.csv").write_bytes(table(pictures, "test"))
-    with pytest.raises(DatasetError, match="expected pictures with labels"):
+def test_images_without_labels(images, here):
+    (here / "t.csv").write_bytes(table(images, "test"))
+    with pytest.raises(DatasetError, match="expected images with labels"):
         run("evaluate", "--data", here / "t.csv")
-    found = run_json("saliency", "--data", here / "t.csv", "--index", 3)["pictures"][0]
+    found = run_json("saliency", "--data", here / "t.csv", "--index", 3)["images"][0]
     assert found["label"] is None
 
 
@@ -136,8 +136,8 @@ class TestSaliency:
         result = run("saliency")
         assert result.exit_code == 0
         last = result.stdout.strip().splitlines()[-1]
-        assert last.startswith("picture: ")
-        assert is_png(last.removeprefix("picture: "))
+        assert last.startswith("image: ")
+        assert is_png(last.removeprefix("image: "))
 
     def test_its_json_is_what_was_explained(self, csv):
         found = run_json(
@@ -145,15 +145,15 @@ class TestSaliency:
             "--param", "samples=3", "--param", "base=input_x_gradient", "--target", "sad", "--seed", 5,
         )  # fmt: skip
         assert found["schema_version"] == 1
-        assert [row["index"] for row in found["pictures"]] == [22, 1]
-        saved = ek.Explanation.load(found["pictures"][0]["explanation"])
+        assert [row["index"] for row in found["images"]] == [22, 1]
+        saved = ek.Explanation.load(found["images"][0]["explanation"])
         data = ek.load_dataset("fer_hw3/fer2013", csv, split="all").subset([22, 1])
         expected = ek.explain(
             "fer_hw3/cnn", data.images, "sad", "smoothgrad", samples=3, base="input_x_gradient",
             seed=5,
         )  # fmt: skip
         assert torch.equal(saved.attribution, expected.attribution)
-        for i, row in enumerate(found["pictures"]):
+        for i, row in enumerate(found["images"]):
             assert row["label"] == data.class_names[data.labels[i]]
             assert row["target"] == "sad"
             assert row["predicted"] == data.class_names[expected.logits[i].argmax()]
@@ -166,7 +166,7 @@ class TestSaliency:
 
     def test_indices_count_within_the_split(self, csv):
         found = run_json("saliency", "--data", csv, "--split", "public_test", "--index", 2)
-        (row,) = found["pictures"]
+        (row,) = found["images"]
         saved = ek.Explanation.load(row["explanation"])
         data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
         torch.testing.assert_close(saved.inputs, data.images[23:24])
@@ -174,25 +174,25 @@ class TestSaliency:
     def test_photos(self, here):
         Image.new("RGB", (90, 60), (200, 120, 40)).save(here / "me and you.jpg")
         found = run_json("saliency", "--image", here / "me and you.jpg", "--model", "dnn")
-        (row,) = found["pictures"]
+        (row,) = found["images"]
         assert (row["index"], row["label"]) == (None, None)
         assert "me_and_you" in row["figure"]
 
-    def test_trees_and_files_of_weights(self, pictures, here):
+    def test_trees_and_files_of_weights(self, images, here):
         import explainkit_fer_hw3
 
-        folder = unpack(tree(pictures), here / "tree")
+        folder = unpack(tree(images), here / "tree")
         weights = os.path.join(
             os.path.dirname(explainkit_fer_hw3.__file__), "weights/dnn.safetensors"
         )
         found = run_json("saliency", "--data", folder, "--model", weights, "--target", "2")
-        assert ek.Explanation.load(found["pictures"][0]["explanation"]).model == "fer_hw3/dnn"
+        assert ek.Explanation.load(found["images"][0]["explanation"]).model == "fer_hw3/dnn"
 
     def test_twice_is_the_same(self, csv, here):
         rows = []
         for folder in ("a", "b"):
             arguments = ("--data", csv, "--index", 4, "--method", "vargrad", "--param", "samples=2")
-            (row,) = run_json("saliency", *arguments, "--out", here / folder)["pictures"]
+            (row,) = run_json("saliency", *arguments, "--out", here / folder)["images"]
             rows.append(row)
         one, two = ((here / folder / "vargrad-cnn-4.png").read_bytes() for folder in "ab")
         assert one == two
@@ -247,7 +247,7 @@ def test_results_of_other_questions_stay(csv, here):
         ("--data", csv, "--split", "public_test"),
         ("--data", csv, "--model", weights / "cnn.safetensors"),
     ]
-    rows = [run_json("saliency", *question)["pictures"][0] for question in questions]
+    rows = [run_json("saliency", *question)["images"][0] for question in questions]
     assert len({row["figure"] for row in rows}) == 4
     assert all(is_png(row["figure"]) for row in rows)
     models = ("--model", weights / "cnn.safetensors", "--model", "cnn")
@@ -297,8 +297,8 @@ def test_help_is_wrapped_as_prose():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--index", "700"], "has pictures 0 to 699"),
-        (["--index", "-1"], "has pictures 0 to 699"),
+        (["--index", "700"], "has images 0 to 699"),
+        (["--index", "-1"], "has images 0 to 699"),
         (["--index", "x"], "unable to parse"),
         (["--image", "a.jpg", "--index", "1"], "--image stands alone"),
         (["--device", "warp"], "--device warp"),
@@ -315,7 +315,7 @@ def test_a_process_prints_its_json_and_nothing_else(here):
         [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--index", "3"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert json.loads(done.stdout)["pictures"][0]["label"] == "happy"
+    assert json.loads(done.stdout)["images"][0]["label"] == "happy"
     failed = subprocess.run(
         [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--data", "no"],
         capture_output=True, text=True, check=False,
@@ -336,7 +336,7 @@ def test_several_methods_are_drawn_together_and_saved_apart(here):
     found = run_json(
         "saliency", "--method", "saliency,lrp,gradcam", "--param", "composite=epsilon", "--json"
     )
-    rows = found["pictures"]
+    rows = found["images"]
     assert [row["method"].rpartition("/")[2] for row in rows] == [
         *["saliency"] * 3, *["lrp"] * 3, *["gradcam"] * 3,
     ]  # fmt: skip
@@ -345,7 +345,7 @@ def test_several_methods_are_drawn_together_and_saved_apart(here):
     lrp = ek.Explanation.load(rows[3]["explanation"])
     assert lrp.params["composite"] == "epsilon"
     alone = run_json("saliency", "--method", "lrp", "--param", "composite=epsilon", "--json")
-    same = ek.Explanation.load(alone["pictures"][0]["explanation"])
+    same = ek.Explanation.load(alone["images"][0]["explanation"])
     torch.testing.assert_close(lrp.attribution, same.attribution)
     with pytest.raises(MethodError, match="saliency takes absolute, got 'depth'"):
         run("saliency", "--method", "saliency,lrp", "--param", "depth=3")
@@ -354,8 +354,8 @@ def test_several_methods_are_drawn_together_and_saved_apart(here):
 def test_an_expression_is_explained_and_names_its_files(here):
     text = 'logit("fear") - 0.5 * logit("sad")'
     found = run_json("saliency", "--target", text, "--json")
-    assert {row["target"] for row in found["pictures"]} == {text}
-    folder = Path(found["pictures"][0]["explanation"])
+    assert {row["target"] for row in found["images"]} == {text}
+    folder = Path(found["images"][0]["explanation"])
     assert folder.exists()
     assert not set('"()* ') & set(folder.name)
     network = ek.load_model("fer_hw3/cnn")

@@ -24,13 +24,13 @@ from explainkit_fer_hw3.data.table import read_table
 
 @pytest.mark.parametrize("form", TABLES)
 @pytest.mark.parametrize("packed", [False, True])
-def test_tables(pictures, tmp_path, form, packed):
-    data = table(pictures, form)
+def test_tables(images, tmp_path, form, packed):
+    data = table(images, form)
     path = tmp_path / "anything.bin"
     path.write_bytes(zipped({"x/whatever.txt": data, "readme": b"hello"}) if packed else data)
     found = load_fer2013(path, "all")
-    assert torch.equal(found.pixels[:, 0], torch.from_numpy(pictures[0]))
-    labels = torch.full((COUNT,), -1) if form == "test" else torch.from_numpy(pictures[1])
+    assert torch.equal(found.pixels[:, 0], torch.from_numpy(images[0]))
+    labels = torch.full((COUNT,), -1) if form == "test" else torch.from_numpy(images[1])
     assert torch.equal(found.labels, labels)
     assert found.names[4] == "row 5"
     assert found.indices.tolist() == list(range(COUNT))
@@ -38,8 +38,8 @@ def test_tables(pictures, tmp_path, form, packed):
 
 @pytest.mark.parametrize("root", ["", "fer2013/", "a/b/"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_trees(pictures, tmp_path, root, packed):
-    files = {root + name: data for name, data in tree(pictures).items()}
+def test_trees(images, tmp_path, root, packed):
+    files = {root + name: data for name, data in tree(images).items()}
     files |= {"README.md": b"hello", "__MACOSX/train/happy/._x.png": b"junk"}
     if packed:
         path = tmp_path / "tree"
@@ -47,37 +47,37 @@ def test_trees(pictures, tmp_path, root, packed):
     else:
         path = unpack(files, tmp_path / "tree")
     found = load_fer2013(path, "all")
-    order = sorted(tree(pictures))
+    order = sorted(tree(images))
     rows = [int(name.rpartition("_")[2][:5]) for name in order]
-    assert torch.equal(found.pixels[:, 0], torch.from_numpy(pictures[0][rows]))
-    assert torch.equal(found.labels, torch.from_numpy(pictures[1][rows]))
+    assert torch.equal(found.pixels[:, 0], torch.from_numpy(images[0][rows]))
+    assert torch.equal(found.labels, torch.from_numpy(images[1][rows]))
     assert list(found.names) == [root + name for name in order]
 
 
-def test_folders_tell_what_names_do_not(pictures, tmp_path):
+def test_folders_tell_what_names_do_not(images, tmp_path):
     names = [f"{part}/{label}/{i}.png" for part, label, i in [
         ("train/test", "happy", 4),
         ("train", "Anger", 0), ("validation", "3", 1), ("test", "Surprised", 2), ("val", "sad", 3),
     ]]  # fmt: skip
-    data = next(iter(tree(pictures).values()))
+    data = next(iter(tree(images).values()))
     path = unpack(dict.fromkeys(names, data), tmp_path / "t")
     assert load_fer2013(path, "train").labels.tolist() == [0]
     assert load_fer2013(path, "validation").labels.tolist() == [4, 3]
     assert load_fer2013(path, "public_test").labels.tolist() == [5, 3]
 
 
-def test_splits_told_by_the_file(pictures, tmp_path):
+def test_splits_told_by_the_file(images, tmp_path):
     path = tmp_path / "f.csv"
-    path.write_bytes(table(pictures, "fer2013"))
+    path.write_bytes(table(images, "fer2013"))
     assert load_fer2013(path, "public_test").indices.tolist() == [21, 22, 23, 24]
     assert load_fer2013(path, "private_test").indices.tolist() == [25, 26, 27]
     assert load_fer2013(path, "train").indices.tolist() == list(range(21))
-    with pytest.raises(DatasetError, match="expected pictures in split 'validation', found none"):
+    with pytest.raises(DatasetError, match="expected images in split 'validation', found none"):
         load_fer2013(path, "validation")  # a tenth of three of each class
-    path.write_bytes(table(pictures, "train"))
+    path.write_bytes(table(images, "train"))
     with pytest.raises(DatasetError, match="no split 'public_test'; it has train, validation, all"):
         load_fer2013(path, "public_test")
-    path.write_bytes(table(pictures, "test"))
+    path.write_bytes(table(images, "test"))
     assert len(load_fer2013(path, "public_test")) == COUNT
 
 
@@ -95,15 +95,15 @@ def test_the_drawn_validation_split(seed, labels):
     assert np.array_equal(held, rows_of("validation", labels, codes, seed, "f"))
 
 
-def test_a_data_set(pictures, tmp_path):
+def test_a_data_set(images, tmp_path):
     path = tmp_path / "f.csv"
-    path.write_bytes(table(pictures, "fer2013"))
+    path.write_bytes(table(images, "fer2013"))
     found = ek.load_dataset("fer_hw3/fer2013", path, split="all")
     assert isinstance(found, Dataset)
     image, label = found[3]
-    expected = (torch.from_numpy(pictures[0][3]).float() / 255 - 0.5077) / 0.2550
+    expected = (torch.from_numpy(images[0][3]).float() / 255 - 0.5077) / 0.2550
     torch.testing.assert_close(image[0], expected)
-    assert label == int(pictures[1][3])
+    assert label == int(images[1][3])
     torch.testing.assert_close(found.images[3], image)
     assert found.subset(found.labels == 3).labels.unique().tolist() == [3]
     some = found.subset([5, 2])
@@ -127,9 +127,9 @@ def test_a_sum_keeps_parts_where_both_have_them():
 
 class TestCache:
     @pytest.fixture
-    def path(self, pictures, tmp_path):
+    def path(self, images, tmp_path):
         path = tmp_path / "f.csv"
-        path.write_bytes(table(pictures, "icml"))
+        path.write_bytes(table(images, "icml"))
         return path
 
     def test_the_second_read_does_not_parse(self, path, cache_folder, monkeypatch):
@@ -143,9 +143,9 @@ class TestCache:
             load_fer2013(path, "all", cache=False)
         assert kept.stat().st_size < 2 * first.pixels.numel() + 10_000
 
-    def test_another_content_is_another_key(self, path, pictures):
+    def test_another_content_is_another_key(self, path, images):
         load_fer2013(path, "all")
-        path.write_bytes(table(pictures, "fer2013").replace(b"Training", b"PublicTest"))
+        path.write_bytes(table(images, "fer2013").replace(b"Training", b"PublicTest"))
         assert len(load_fer2013(path, "public_test")) == 25
 
     @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "noise"])
@@ -170,8 +170,8 @@ class TestCache:
         assert len(load_fer2013(path, "all")) == COUNT
 
 
-def good(pictures, row=0):
-    return f"3,{text(pictures[0][row])},Training\n"
+def good(images, row=0):
+    return f"3,{text(images[0][row])},Training\n"
 
 
 def rows(*lines):
@@ -180,7 +180,7 @@ def rows(*lines):
 
 DAMAGED = {
     "empty": (lambda g: b"", "expected a header with a column 'pixels'"),
-    "header only": (lambda g: b"emotion,pixels,Usage\n", "expected rows of pictures"),
+    "header only": (lambda g: b"emotion,pixels,Usage\n", "expected rows of images"),
     "no pixels": (lambda g: b"emotion,Usage\n1,Training\n", "column 'pixels' or 'feature'"),
     "two labels": (lambda g: b"label,emotion,pixels\n", "one column for label in the header"),
     "binary": (lambda g: bytes(range(256)) * 20, "expected a header"),
@@ -206,8 +206,8 @@ DAMAGED = {
 
 @pytest.mark.parametrize(("make", "message"), DAMAGED.values(), ids=DAMAGED)
 @pytest.mark.parametrize("packed", [False, True])
-def test_damaged_tables(pictures, tmp_path, make, message, packed):
-    data = make(good(pictures))
+def test_damaged_tables(images, tmp_path, make, message, packed):
+    data = make(good(images))
     path = tmp_path / "bad.csv"
     if packed:
         path.write_bytes(zipped({"bad.csv": data}))
@@ -239,18 +239,18 @@ class TestPaths:
     def test_nothing_there(self, tmp_path):
         with pytest.raises(DatasetError, match="expected a file or folder at .*found nothing"):
             load_fer2013(tmp_path / "missing.csv")
-        with pytest.raises(DatasetError, match="expected pictures in folders"):
+        with pytest.raises(DatasetError, match="expected images in folders"):
             load_fer2013(tmp_path)
         with pytest.raises(DatasetError, match="expected the path"):
             load_fer2013(None)
 
-    def test_a_folder_that_is_no_class(self, pictures, tmp_path):
-        data = next(iter(tree(pictures).values()))
+    def test_a_folder_that_is_no_class(self, images, tmp_path):
+        data = next(iter(tree(images).values()))
         path = unpack({"train/bored/1.png": data}, tmp_path / "t")
         with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named by"):
             load_fer2013(path)
 
-    def test_pictures_of_another_size(self, tmp_path):
+    def test_images_of_another_size(self, tmp_path):
         buffer = io.BytesIO()
         Image.new("L", (50, 48)).save(buffer, "PNG")
         path = unpack({"train/happy/1.png": buffer.getvalue()}, tmp_path / "t")
@@ -259,30 +259,30 @@ class TestPaths:
 
     @pytest.mark.parametrize(
         ("data", "message"),
-        [(b"", "expected a picture"), (b"GIF89a" + bytes(50), "expected a picture"),
+        [(b"", "expected an image"), (b"GIF89a" + bytes(50), "expected an image"),
          (b"x" * (1 << 20) + b"xx", "at most 1,048,576 bytes")],
     )  # fmt: skip
-    def test_files_that_are_no_pictures(self, tmp_path, data, message):
+    def test_files_that_are_no_images(self, tmp_path, data, message):
         path = unpack({"train/happy/1.jpg": data}, tmp_path / "t")
         with pytest.raises(DatasetError, match=message):
             load_fer2013(path)
 
-    def test_a_truncated_picture(self, pictures, tmp_path):
+    def test_a_truncated_image(self, images, tmp_path):
         buffer = io.BytesIO()
-        Image.fromarray(pictures[0][0]).save(buffer, "JPEG")
+        Image.fromarray(images[0][0]).save(buffer, "JPEG")
         path = unpack({"train/happy/1.jpg": buffer.getvalue()[:-300]}, tmp_path / "t")
-        with pytest.raises(DatasetError, match=r"1\.jpg: the picture is damaged"):
+        with pytest.raises(DatasetError, match=r"1\.jpg: the image is damaged"):
             load_fer2013(path)
 
-    def test_links_are_not_followed(self, pictures, tmp_path):
-        outside = unpack(tree(pictures), tmp_path / "outside")
-        inside = unpack({"train/happy/1.png": next(iter(tree(pictures).values()))}, tmp_path / "in")
+    def test_links_are_not_followed(self, images, tmp_path):
+        outside = unpack(tree(images), tmp_path / "outside")
+        inside = unpack({"train/happy/1.png": next(iter(tree(images).values()))}, tmp_path / "in")
         (inside / "more").symlink_to(outside)
         (inside / "train/happy/2.png").symlink_to(inside / "train/happy/1.png")
         assert len(load_fer2013(inside, "all")) == 1
 
-    def test_encrypted_members(self, pictures, tmp_path):
-        data = bytearray(zipped({"train/happy/1.png": next(iter(tree(pictures).values()))}))
+    def test_encrypted_members(self, images, tmp_path):
+        data = bytearray(zipped({"train/happy/1.png": next(iter(tree(images).values()))}))
         for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             data[data.index(signature) + place] |= 1
         path = tmp_path / "locked.zip"
@@ -301,20 +301,20 @@ class TestPaths:
         with pytest.raises(DatasetError, match="at most 65,536 bytes"):
             load_fer2013(path)
 
-    def test_of_two_tables_in_a_zip_the_one_that_tells_more(self, pictures, tmp_path):
+    def test_of_two_tables_in_a_zip_the_one_that_tells_more(self, images, tmp_path):
         path = tmp_path / "two.zip"
-        tables = {f"{n}.csv": table(pictures, n) for n in ("test", "train")}
+        tables = {f"{n}.csv": table(images, n) for n in ("test", "train")}
         path.write_bytes(zipped(tables | {"figure.png": b"x"}))
         assert load_fer2013(path, "all").labels.min() >= 0
-        path.write_bytes(zipped(tables | {"z.csv": table(pictures, "icml")}))
+        path.write_bytes(zipped(tables | {"z.csv": table(images, "icml")}))
         assert len(load_fer2013(path, "private_test")) == 3
 
     @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-    def test_decoders_without_a_bound_are_not_used(self, pictures, tmp_path, how):
+    def test_decoders_without_a_bound_are_not_used(self, images, tmp_path, how):
         path = tmp_path / "x.zip"
         for name in ("t.csv", "train/happy/1.png"):
             with zipfile.ZipFile(path, "w", how) as archive:
-                archive.writestr(name, table(pictures, "train"))
+                archive.writestr(name, table(images, "train"))
             with pytest.raises(DatasetError, match="expected a stored or deflated member"):
                 load_fer2013(path)
 
@@ -332,7 +332,7 @@ class TestPaths:
         with pytest.raises(DatasetError, match="fewer members"):
             load_fer2013(tmp_path / "x.zip")
 
-    def test_names_that_would_break_the_line(self, pictures, tmp_path):
+    def test_names_that_would_break_the_line(self, images, tmp_path):
         path = tmp_path / "x.zip"
         path.write_bytes(zipped({"train/bo\nred\x1b[31m/1.png": b"x"}))
         with pytest.raises(DatasetError) as caught:
@@ -343,8 +343,8 @@ class TestPaths:
             load_fer2013(path)
         assert len(str(caught.value)) < 600
 
-    def test_names_from_elsewhere(self, pictures, tmp_path):
-        data = next(iter(tree(pictures).values()))
+    def test_names_from_elsewhere(self, images, tmp_path):
+        data = next(iter(tree(images).values()))
         path = tmp_path / "x.zip"
         path.write_bytes(zipped({"train\\happy\\1.png": data, "../train/sad/2.png": data}))
         assert sorted(load_fer2013(path, "all").labels.tolist()) == [3, 4]
@@ -352,8 +352,8 @@ class TestPaths:
         os.rename(folder / "train/happy/1.png", os.fsencode(folder) + b"/train/happy/\xff.png")
         assert len(load_fer2013(folder, "all")) == 1
 
-    def test_pipes_do_not_hold_it_up(self, pictures, tmp_path):
-        folder = unpack({"train/happy/1.png": next(iter(tree(pictures).values()))}, tmp_path / "t")
+    def test_pipes_do_not_hold_it_up(self, images, tmp_path):
+        folder = unpack({"train/happy/1.png": next(iter(tree(images).values()))}, tmp_path / "t")
         os.mkfifo(folder / "train/happy/2.png")
         assert len(load_fer2013(folder, "all")) == 1
         with pytest.raises(DatasetError, match="expected a regular file or a folder"):
@@ -361,8 +361,8 @@ class TestPaths:
         with pytest.raises(DatasetError, match="expected a regular file"):
             read_image(folder / "train/happy/2.png")
 
-    def test_a_folder_that_holds_a_table(self, pictures, tmp_path):
-        (tmp_path / "fer2013.csv").write_bytes(table(pictures, "fer2013"))
+    def test_a_folder_that_holds_a_table(self, images, tmp_path):
+        (tmp_path / "fer2013.csv").write_bytes(table(images, "fer2013"))
         with pytest.raises(DatasetError, match=r"found the table fer2013\.csv: name the table"):
             load_fer2013(tmp_path)
 
@@ -372,12 +372,12 @@ class TestPaths:
         with pytest.raises(DatasetError, match="expected at most 100,000 rows"):
             load_fer2013(path)
 
-    def test_seeds(self, pictures, tmp_path):
-        (tmp_path / "f.csv").write_bytes(table(pictures, "train"))
+    def test_seeds(self, images, tmp_path):
+        (tmp_path / "f.csv").write_bytes(table(images, "train"))
         with pytest.raises(DatasetError, match="seed: expected at least 0, got -1"):
             load_fer2013(tmp_path / "f.csv", seed=-1)
 
-    def test_no_home(self, pictures, tmp_path, monkeypatch):
+    def test_no_home(self, images, tmp_path, monkeypatch):
         for name in ("EXPLAINKIT_CACHE", "XDG_CACHE_HOME", "HOME"):
             monkeypatch.delenv(name, raising=False)
 
@@ -385,7 +385,7 @@ class TestPaths:
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr("pathlib.Path.home", lost)
-        (tmp_path / "f.csv").write_bytes(table(pictures, "train"))
+        (tmp_path / "f.csv").write_bytes(table(images, "train"))
         assert len(load_fer2013(tmp_path / "f.csv", "all")) == COUNT
 
 
@@ -443,13 +443,13 @@ FUZZ = settings(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["fer2013", "icml", "zip of pictures", "zip of a table"])
-def test_two_thousand_damaged_files(pictures, tmp_path, form):
+@pytest.mark.parametrize("form", ["fer2013", "icml", "zip of images", "zip of a table"])
+def test_two_thousand_damaged_files(images, tmp_path, form):
     whole = {
-        "fer2013": lambda: table(pictures, "fer2013")[:60_000],
-        "icml": lambda: table(pictures, "icml")[:60_000],
-        "zip of pictures": lambda: zipped(dict(list(tree(pictures).items())[:6])),
-        "zip of a table": lambda: zipped({"t.csv": table(pictures, "train")[:60_000]}),
+        "fer2013": lambda: table(images, "fer2013")[:60_000],
+        "icml": lambda: table(images, "icml")[:60_000],
+        "zip of images": lambda: zipped(dict(list(tree(images).items())[:6])),
+        "zip of a table": lambda: zipped({"t.csv": table(images, "train")[:60_000]}),
     }[form]()
     path = tmp_path / "damaged"
     outcomes = []
@@ -467,10 +467,10 @@ def test_two_thousand_damaged_files(pictures, tmp_path, form):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_damaged_pictures(pictures, tmp_path, form):
+def test_damaged_images(images, tmp_path, form):
     """In a folder no checksum of a zip keeps the damage from the decoder."""
     buffer = io.BytesIO()
-    Image.fromarray(pictures[0][0]).save(buffer, form)
+    Image.fromarray(images[0][0]).save(buffer, form)
     path = unpack({"train/happy/1.png": b""}, tmp_path / "t")
 
     @FUZZ
@@ -489,7 +489,7 @@ class TestPhotos:
         image.save(tmp_path / name, **options)
         return tmp_path / name
 
-    def test_colour_and_crop(self, tmp_path):
+    def test_color_and_crop(self, tmp_path):
         image = Image.new("RGB", (200, 100), (255, 0, 0))
         image.paste((0, 0, 255), (50, 0, 150, 100))
         found = read_image(self.photo(tmp_path, image))
@@ -507,7 +507,7 @@ class TestPhotos:
         assert float(found[28:].mean()) > 245
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-    def test_transparency_lies_on_grey(self, tmp_path, mode):
+    def test_transparency_lies_on_gray(self, tmp_path, mode):
         image = Image.new("RGBA", (50, 50), (255, 255, 255, 0)).convert(mode)
         options = {"transparency": image.getpixel((0, 0))} if mode == "P" else {}
         found = read_image(self.photo(tmp_path, image, **options))
@@ -519,7 +519,7 @@ class TestPhotos:
         found = read_image(self.photo(tmp_path, Image.fromarray(stripes)))[0]
         assert float((found[4:-4, 4:-4].float() - 127.5).abs().max()) < 12
 
-    def test_pictures_of_a_tree_are_bounded_by_their_header(self, tmp_path):
+    def test_images_of_a_tree_are_bounded_by_their_header(self, tmp_path):
         buffer = io.BytesIO()
         Image.new("1", (3000, 3000)).save(buffer, "PNG")
         folder = unpack({"train/happy/1.png": buffer.getvalue()}, tmp_path / "t")
@@ -532,15 +532,15 @@ class TestPhotos:
         assert set(found.flatten().tolist()) == {128}
 
     def test_what_cannot_be_read(self, tmp_path):
-        (tmp_path / "x.jpg").write_text("no picture")
-        with pytest.raises(DatasetError, match=r"x\.jpg: expected a picture"):
+        (tmp_path / "x.jpg").write_text("no image")
+        with pytest.raises(DatasetError, match=r"x\.jpg: expected an image"):
             read_image(tmp_path / "x.jpg")
         with pytest.raises(DatasetError, match="can't be read: No such file"):
             read_image(tmp_path / "missing.jpg")
         with pytest.raises(DatasetError, match="expected a regular file"):
             read_image(tmp_path)
 
-    def test_a_picture_that_claims_too_much(self, tmp_path):
+    def test_a_image_that_claims_too_much(self, tmp_path):
         path = self.photo(tmp_path, Image.new("1", (10_000, 10_000)))
         assert path.stat().st_size < 100_000
         with pytest.raises(DatasetError, match="expected at most 64,000,000 pixels"):

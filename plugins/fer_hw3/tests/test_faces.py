@@ -38,7 +38,7 @@ def people() -> dict[int, Faces]:
 
 
 def dilate(mask, radius):
-    """A square neighbourhood of ``radius`` pixels around a mask ``[faces, 48, 48]``."""
+    """A square neighborhood of ``radius`` pixels around a mask ``[faces, 48, 48]``."""
     padded = np.pad(mask, ((0, 0), (radius, radius), (radius, radius)))
     size = 2 * radius + 1
     return np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2)).any((-2, -1))
@@ -95,7 +95,7 @@ def test_the_same_seed_draws_the_same_faces_and_another_seed_others():
 @settings(max_examples=25, deadline=None)
 @given(start=st.integers(0, 40), count=st.integers(1, 40), label=st.integers(0, 6))
 def test_a_face_depends_on_its_number_and_label_alone(start, count, label):
-    """Bit for bit the same in a batch of any size, beside any neighbours."""
+    """Bit for bit the same in a batch of any size, beside any neighbors."""
     labels = np.arange(start, start + count) % 7
     batch = draw(labels, seed=11, first=start)
     alone = draw(labels[-1:], seed=11, first=start + count - 1)
@@ -174,8 +174,8 @@ def test_light_from_the_left_brightens_the_left():
     who, _, noise = upright()
     left = replace(who, light_x=np.full_like(who.roll, -1))
     right = replace(who, light_x=np.full_like(who.roll, 1))
-    pictures = [render(w, units(24), 0 * noise, "hair")[0].astype(float) for w in (left, right)]
-    side = [p[:, 10:38, 8:24].mean((1, 2)) - p[:, 10:38, 24:40].mean((1, 2)) for p in pictures]
+    images = [render(w, units(24), 0 * noise, "hair")[0].astype(float) for w in (left, right)]
+    side = [p[:, 10:38, 8:24].mean((1, 2)) - p[:, 10:38, 24:40].mean((1, 2)) for p in images]
     assert (side[0] > 0).all()
     assert (side[1] < 0).all()
 
@@ -418,8 +418,8 @@ def test_drawn_faces_lie_in_the_range_of_fer2013():
     with zipfile.ZipFile(os.environ["EXPLAINKIT_FER2013"]) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")]
         for name in names[:: len(names) // 700]:
-            with Image.open(io.BytesIO(archive.read(name))) as picture:
-                photographs.append(np.asarray(picture.convert("L"), float))
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                photographs.append(np.asarray(image.convert("L"), float))
     real = np.stack(photographs)
     drawn = draw(np.arange(700) % 7, seed=29).pixels[:, 0].astype(float)
     assert abs(real.mean() - drawn.mean()) < 15
@@ -430,7 +430,7 @@ def test_drawn_faces_lie_in_the_range_of_fer2013():
 
 
 def test_a_linear_classifier_tells_the_expressions_apart():
-    """Ridge regression on half-size pictures of people that it has not seen."""
+    """Ridge regression on half-size images of people that it has not seen."""
 
     def half_size(count, seed):
         labels = np.arange(count) % 7
@@ -440,16 +440,16 @@ def test_a_linear_classifier_tells_the_expressions_apart():
         return small / small.std(1, keepdims=True), labels
 
     x, labels = half_size(2800, 1)
-    centre = x.mean(0)
-    gram = (x - centre).T @ (x - centre) + 300 * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, (x - centre).T @ np.eye(7)[labels])
+    center = x.mean(0)
+    gram = (x - center).T @ (x - center) + 300 * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, (x - center).T @ np.eye(7)[labels])
     x, labels = half_size(700, 2)
-    accuracy = (((x - centre) @ weights).argmax(1) == labels).mean()
+    accuracy = (((x - center) @ weights).argmax(1) == labels).mean()
     assert accuracy > 0.75  # chance is 0.14
 
 
 def test_the_drawing_is_the_one_that_the_weights_were_trained_on():
-    """Means of 12 x 12 pixels, to half a grey level: platforms differ in the last bits only."""
+    """Means of 12 x 12 pixels, to half a gray level: platforms differ in the last bits only."""
     expected = [
         [
             180.2,

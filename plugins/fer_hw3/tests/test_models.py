@@ -64,7 +64,7 @@ def test_packaged_weights(name):
     assert all(map(torch.equal, model.parameters(), again.parameters()))
     card = (WEIGHTS / f"{name}.md").read_text()
     assert json.loads((WEIGHTS / "hashes.json").read_text())[file.name] in card
-    for word in ("PublicTest", "Wilson", "Licence", "Intended use"):
+    for word in ("PublicTest", "Wilson", "License", "Intended use"):
         assert word.casefold() in card.casefold(), word
 
 

@@ -9,13 +9,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import maximize_quality
 
-PAGE = (ROOT / "docs/reference/maximisation-quality.md").read_text()
+PAGE = (ROOT / "docs/reference/maximization-quality.md").read_text()
 
 
 def test_the_page_says_what_printed_it_and_is_in_the_navigation():
     assert "This page is generated" in PAGE
     assert "`benchmarks/maximize_quality.py`" in PAGE
-    assert "reference/maximisation-quality.md" in (ROOT / "mkdocs.yml").read_text()
+    assert "reference/maximization-quality.md" in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_every_section_has_every_way_and_every_measure():

@@ -32,7 +32,7 @@ EN, ZH = (language(code) for code in LANGUAGES)
 
 
 def reading(counts):
-    """A reading with this confusion matrix, ``{true: {read: pictures}}``."""
+    """A reading with this confusion matrix, ``{true: {read: images}}``."""
     labels, read = [], []
     for true, row in counts.items():
         for name, n in row.items():
@@ -59,7 +59,7 @@ def network(module, name, faces, curves=()):
 
 @pytest.fixture(scope="module")
 def found():
-    """What a run on few pictures finds, with hostile names."""
+    """What a run on few images finds, with hostile names."""
     patch = pytest.MonkeyPatch()
     patch.setattr(findings, "FILTERS", 2)
     patch.setattr(findings, "STEPS", 3)
@@ -119,9 +119,9 @@ class TestPage:
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         assert f"style-src 'sha256-{digest}'" in text
 
-    def test_all_pictures_have_a_text(self, document):
+    def test_all_images_have_a_text(self, document):
         images = Page(to_html(document)).images
-        assert len(images) == sum(len(s.pictures) for s in document.sections)
+        assert len(images) == sum(len(s.images) for s in document.sections)
         assert len(images) >= 12
         assert all(len(image["alt"]) > 10 for image in images)
 
@@ -130,14 +130,14 @@ class TestPage:
         assert HOSTILE in "".join(page.texts)
         assert f'lang="{document.language}"' in to_html(document)
 
-    def test_markdown_shows_every_picture_and_no_markup_from_outside(self, document):
+    def test_markdown_shows_every_image_and_no_markup_from_outside(self, document):
         text = to_markdown(document)
         for section in document.sections:
-            assert all(f"](pictures/{one.name}.png)" in text for one in section.pictures)
+            assert all(f"](images/{one.name}.png)" in text for one in section.images)
         assert "\\<script\\>" in text
         assert "<script>" not in text
         assert "](javascript" not in text.replace("\\](javascript", "")
-        names = [one.name for section in document.sections for one in section.pictures]
+        names = [one.name for section in document.sections for one in section.images]
         assert len(set(names)) == len(names)
         assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in names)
 
@@ -174,7 +174,7 @@ class TestLanguages:
         texts = [document.title, document.lead, document.foot]
         for section in document.sections:
             texts += [section.heading, *section.text]
-            texts += [one.caption for one in section.pictures]
+            texts += [one.caption for one in section.images]
             for table in section.tables:
                 texts += [table.caption, *table.head, *(cell for row in table.rows for cell in row)]
         for text in texts:
@@ -191,8 +191,8 @@ class TestWords:
             f"Fear is told apart worst, as in the study: recall 0.500 ({low:.3f} to {high:.3f})"
             in text
         )
-        assert "Of 100 pictures of Fear 50 are taken for Sad or Angry: 0.500" in text
-        assert "Fear is read as Sad in 50 of its 100 pictures (50%)." in text
+        assert "Of 100 images of Fear 50 are taken for Sad or Angry: 0.500" in text
+        assert "Fear is read as Sad in 50 of its 100 images (50%)." in text
         assert "not certain" not in text
 
     def test_another_class_is_worst(self):
@@ -201,7 +201,7 @@ class TestWords:
         )
         assert "Not Fear, as in the study, but Sad is told apart worst: recall 0.400" in text
         assert "Fear's is 0.910" in text
-        assert "No picture of Fear is taken for Sad or Angry" in text
+        assert "No image of Fear is taken for Sad or Angry" in text
         assert "Fear is told apart worst" not in text
         chinese = "".join(sentences.about_confusion(ZH, all_right(sad=("neutral", 60))))
         assert "分得最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
@@ -233,11 +233,11 @@ class TestWords:
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
             assert rows[say.say("row_best")] == rows[say.say("row_worst")] == words
 
-    def test_a_class_without_pictures(self):
+    def test_a_class_without_images(self):
         counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}
         text = " ".join(sentences.about_confusion(EN, reading(counts)))
         assert "Sad is told apart worst" in text
-        assert "there is no picture of Fear" in text
+        assert "there is no image of Fear" in text
 
     @pytest.mark.parametrize(
         ("accuracy", "comparable", "said"),
@@ -325,18 +325,18 @@ def test_the_command(tmp_path, monkeypatch):
     facts = json.loads(done.stdout)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == {key: value for key, value in facts.items() if key != "files"}
-    counts = torch.tensor(facts["cnn"]["pictures"]["counts"])
+    counts = torch.tensor(facts["cnn"]["images"]["counts"])
     assert int(counts.sum()) == facts["n"] == 21
-    assert facts["cnn"]["pictures"]["accuracy"] == int(counts.trace()) / 21
+    assert facts["cnn"]["images"]["accuracy"] == int(counts.trace()) / 21
     met = facts["agreement"]
     assert met["both"] + met["only_first"] + met["only_second"] + met["neither"] == 21
     assert met["p"] == mcnemar(met["only_first"], met["only_second"])
     assert facts["dnn"]["drawn"]["n"] == 14
     assert len(facts["filters"]) == 2
     page = (tmp_path / "report.html").read_text()
-    share = EN.share(facts["dnn"]["pictures"]["accuracy"], facts["dnn"]["pictures"]["interval"])
+    share = EN.share(facts["dnn"]["images"]["accuracy"], facts["dnn"]["images"]["interval"])
     assert share in page
-    assert page.count("<img") == len(list((tmp_path / "pictures").iterdir()))
+    assert page.count("<img") == len(list((tmp_path / "images").iterdir()))
     assert "--limit 21" in page
 
 

@@ -52,7 +52,7 @@ class TestMcNemar:
     def test_does_not_depend_on_the_order(self, b, c):
         assert mcnemar(b, c) == mcnemar(c, b)
 
-    def test_many_pictures(self):
+    def test_many_images(self):
         assert mcnemar(0, 20) == 2 / 2**20
         assert 0 < mcnemar(1000, 1200) < 1e-4
         assert mcnemar(2000, 2001) == pytest.approx(1, abs=0.02)
@@ -83,9 +83,9 @@ class TestAgreement:
         assert met.difference == 0
         assert met.p == 1
 
-    def test_other_pictures_are_refused(self):
+    def test_other_images_are_refused(self):
         one = Reading(torch.tensor([0, 1]), torch.zeros(2, 7))
-        with pytest.raises(DatasetError, match="the same pictures"):
+        with pytest.raises(DatasetError, match="the same images"):
             agreement(one, Reading(torch.tensor([0, 2]), torch.zeros(2, 7)))
 
 

@@ -19,10 +19,10 @@ from explainkit_fer_hw3.study.agreement import mcnemar
 
 
 @pytest.fixture
-def csv(pictures, tmp_path, monkeypatch):
+def csv(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "f.csv"
-    path.write_bytes(table(pictures, "fer2013"))
+    path.write_bytes(table(images, "fer2013"))
     return path
 
 
@@ -70,7 +70,7 @@ def test_compare(csv, read):
     assert second["interval"] == list(wilson(int(right[1].sum()), COUNT))
     assert first["classes"]["happy"]["recall"] == int((cnn[data.labels == 3] == 3).sum()) / 4
     assert [curve["name"] for curve in found["curves"]] == ["cnn", "dnn", "dnn, plain"]
-    assert found["pictures"] == [5]
+    assert found["images"] == [5]
     assert all(is_png(path) for path in found["figures"].values())
     assert {"recalls", "maps", "accuracy_curves"} == set(found["figures"])
 
@@ -89,7 +89,7 @@ def test_compare_in_words_and_with_own_curves(csv, tmp_path):
     assert "McNemar's exact test: p = " in text
     assert "774,709,696" in text
     assert "loss curves: " in text
-    assert "4 pictures of" in text
+    assert "4 images of" in text
 
 
 def test_compare_refuses(csv):
@@ -222,7 +222,7 @@ def test_filters_wants_one_way_of_naming_units(csv):
 def test_classes(csv):
     chosen = ("--class", "angry", "--class", "happy", "--param", "steps=5", "--param", "noise=0")
     found = run_json("classes", *chosen)
-    rows = found["pictures"]
+    rows = found["images"]
     assert [(row["model"], row["class"]) for row in rows] == [
         ("cnn", "angry"), ("cnn", "happy"), ("dnn", "angry"), ("dnn", "happy"),
     ]  # fmt: skip
@@ -236,7 +236,7 @@ def test_classes(csv):
 
 def test_classes_from_a_face(csv):
     arguments = ("--data", csv, "--split", "all", "--index", 3, "--class", "sad", "--model", "cnn")
-    (row,) = run_json("classes", *arguments, "--param", "steps=3")["pictures"]
+    (row,) = run_json("classes", *arguments, "--param", "steps=3")["images"]
     face = ek.load_dataset("fer_hw3/fer2013", csv, split="all").images[3:4]
     with torch.inference_mode():
         before = ek.load_model("fer_hw3/cnn")(face)[0, 4]

@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A CSV of 70 training pictures: 63 to learn, 7 to validate."""
+    """A CSV of 70 training images: 63 to learn, 7 to validate."""
     faces = draw(np.arange(70) % 7, seed=12)
     rows = zip(faces.labels.tolist(), map(text, faces.pixels[:, 0]), strict=True)
     path = tmp_path_factory.mktemp("data") / "f.csv"
@@ -74,8 +74,8 @@ def assert_same(one, two):
 def test_what_it_leaves(data, here):
     result = run(*SHORT, "--data", data, "--out", "new/run", "--json")
     found = json.loads(result.stdout)
-    assert found["pictures"] == 63
-    assert found["validation_pictures"] == 7
+    assert found["images"] == 63
+    assert found["validation_images"] == 7
     assert (found["epochs"], found["seed"], found["recipe"]["batch"]) == (2, 4, 32)
     assert found["peak_memory_mb"] > 100
     assert sorted(os.listdir("new/run")) == [
@@ -101,9 +101,9 @@ def test_what_it_leaves(data, here):
 
 def test_in_words(data):
     lines = run(*SHORT, "--epochs", 1, "--data", data, "--out", "d").stdout.splitlines()
-    assert lines[0].startswith("dnn, 1 epoch of 63 pictures of ")
+    assert lines[0].startswith("dnn, 1 epoch of 63 images of ")
     assert "MB of memory at most" in lines[0]
-    assert lines[1].startswith("validation (7 pictures): accuracy 0.")
+    assert lines[1].startswith("validation (7 images): accuracy 0.")
     assert "weights: d/dnn.safetensors" in lines
 
 
@@ -225,14 +225,14 @@ class TestRefusals:
             run(*SHORT, "--data", data, "--out", whole, "--resume", *change)
         assert (whole / "checkpoint.safetensors").read_bytes() == before
 
-    def test_other_pictures(self, data, whole, here):
+    def test_other_images(self, data, whole, here):
         lines = data.read_text().splitlines()
         (here / "other.csv").write_text("\n".join([lines[0], *lines[8:]]))
-        with pytest.raises(StorageError, match="its pictures is "):
+        with pytest.raises(StorageError, match="its images is "):
             run(*SHORT, "--data", here / "other.csv", "--out", whole, "--resume")
 
-    def test_data_and_weights(self, data, pictures, here):
-        (here / "t.csv").write_bytes(table(pictures, "test"))
+    def test_data_and_weights(self, data, images, here):
+        (here / "t.csv").write_bytes(table(images, "test"))
         with pytest.raises(DatasetError, match="no split 'train'"):
             run(*SHORT, "--data", here / "t.csv")
         with pytest.raises(ModelError, match="weights of fer_hw3/dnn, got cnn with those of"):
@@ -280,11 +280,11 @@ def test_refitting_learns_validation_too_and_says_so(data):
     again = (*SHORT, "--epochs", 1, "--data", data)
     found = run(*again, "--refit", "--out", "d", "--json")
     told = json.loads(found.stdout)
-    assert (told["pictures"], told["validation_pictures"], told["refit"]) == (70, 7, True)
-    assert "note: --refit: validation measures pictures that are learnt" in found.stderr
-    with pytest.raises(StorageError, match="its pictures is "):
+    assert (told["images"], told["validation_images"], told["refit"]) == (70, 7, True)
+    assert "note: --refit: validation measures images that are learnt" in found.stderr
+    with pytest.raises(StorageError, match="its images is "):
         run(*again, "--resume", "--out", "d")
-    assert "validation (7 pictures, learnt too): " in run(*again, "--refit", "--out", "e").stdout
+    assert "validation (7 images, learnt too): " in run(*again, "--refit", "--out", "e").stdout
 
 
 def test_without_data_it_learns_drawn_faces(monkeypatch):
@@ -297,5 +297,5 @@ def test_without_data_it_learns_drawn_faces(monkeypatch):
     )
     found = json.loads(run("--model", "dnn", "--epochs", 1, "--json").stdout)
     assert found["data"] == "drawn faces"
-    assert (found["pictures"], found["validation_pictures"]) == (28, 28)
+    assert (found["images"], found["validation_images"]) == (28, 28)
     assert found["files"]["weights"] == "explainkit-out/train-dnn/dnn.safetensors"

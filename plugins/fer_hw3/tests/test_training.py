@@ -1,4 +1,4 @@
-"""Training: what a step sees, what normalisation does to the function, how a run goes on."""
+"""Training: what a step sees, what normalization does to the function, how a run goes on."""
 
 import dataclasses
 import operator
@@ -21,7 +21,7 @@ from explainkit_fer_hw3.training.batchnorm import (
     KERNEL_NORM,
     folded,
     frozen_statistics,
-    normalised,
+    normalized,
 )
 from explainkit_fer_hw3.training.convolution import PatchConvolution, with_patches
 from explainkit_fer_hw3.training.recipe import (
@@ -56,22 +56,22 @@ def small_chain():
 
 
 class TestNormalisation:
-    def test_it_keeps_the_function_on_the_pictures_it_was_measured_on(self, faces):
+    def test_it_keeps_the_function_on_the_images_it_was_measured_on(self, faces):
         model = small_chain().eval()
         with torch.inference_mode():
             expected = model(faces.images)
-            found = normalised(model, faces.images)(faces.images)
+            found = normalized(model, faces.images)(faces.images)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
     def test_in_train_mode_too_for_it_has_their_statistics(self, faces):
         model = small_chain()
         model[5] = nn.Identity()
         with torch.inference_mode():
-            found = normalised(model.train(), faces.images)(faces.images)
+            found = normalized(model.train(), faces.images)(faces.images)
             torch.testing.assert_close(found, model(faces.images), rtol=1e-4, atol=1e-4)
 
     def test_every_kernel_gets_one_length(self, faces):
-        for layer in normalised(small_chain(), faces.images):
+        for layer in normalized(small_chain(), faces.images):
             if isinstance(layer, nn.Conv2d):
                 lengths = layer.weight.flatten(1).norm(dim=1)
                 torch.testing.assert_close(lengths, torch.full_like(lengths, KERNEL_NORM))
@@ -80,7 +80,7 @@ class TestNormalisation:
     def test_the_callers_network_stays_as_it_is(self, faces):
         model = small_chain().train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        network = normalised(model, faces.images)
+        network = normalized(model, faces.images)
         assert network.training
         assert all(module.training for module in model.modules())
         for parameter in network.parameters():
@@ -90,8 +90,8 @@ class TestNormalisation:
         assert all(torch.equal(before[name], after[name]) for name in before)
 
     @pytest.mark.parametrize("build", [small_chain, build_cnn])
-    def test_folding_is_the_normalised_network(self, build, faces):
-        network = normalised(build())
+    def test_folding_is_the_normalized_network(self, build, faces):
+        network = normalized(build())
         with torch.no_grad():  # statistics and gains as a training leaves them, signs included
             for layer in network:
                 if isinstance(layer, nn.BatchNorm2d):
@@ -110,12 +110,12 @@ class TestNormalisation:
 
     def test_folding_what_was_measured_gives_the_network_back(self, faces):
         model = small_chain()
-        found = folded(normalised(model, faces.images)).state_dict()
+        found = folded(normalized(model, faces.images)).state_dict()
         for name, value in model.state_dict().items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
     def test_frozen_statistics_stay_and_the_batchs_own_are_used(self, faces):
-        network = normalised(small_chain()).train()
+        network = normalized(small_chain()).train()
         network[-2] = network[-3] = nn.Identity()
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
@@ -169,7 +169,7 @@ class TestPatchConvolution:
         assert output.dtype == torch.bfloat16
         assert images.grad.dtype == layer.weight.grad.dtype == torch.float32
 
-    @pytest.mark.parametrize("build", [build_cnn, lambda: normalised(build_cnn())])
+    @pytest.mark.parametrize("build", [build_cnn, lambda: normalized(build_cnn())])
     def test_only_the_last_convolutions_are_replaced(self, build):
         chain = build()
         found = with_patches(chain)
@@ -184,7 +184,7 @@ class TestAugmentation:
         images = faces.images
         assert torch.equal(augmented(images, torch.zeros(49), 0.0, generator()), images)
 
-    def test_a_picture_of_strength_zero_among_others_is_as_good_as_itself(self, faces):
+    def test_a_image_of_strength_zero_among_others_is_as_good_as_itself(self, faces):
         images = faces.images
         strength = torch.ones(49)
         strength[::2] = 0
@@ -229,8 +229,8 @@ class TestAugmentation:
         rows = (lost[:, 1:] != lost[:, :-1]).any((0, 2)).nonzero().flatten() + 1
         assert len({int(row) % CELL for row in rows}) == 1
 
-    def test_a_mirrored_picture_is_half_of_them(self):
-        """A picture brighter on its left stays so, or is turned round."""
+    def test_a_mirrored_image_is_half_of_them(self):
+        """An image brighter on its left stays so, or is turned round."""
         ramp = torch.linspace(2, -2, 48).expand(300, 1, 48, 48)
         found = augmented(ramp, torch.full((300,), 0.3), 0.0, generator())
         turned = found[..., :24].mean((1, 2, 3)) < found[..., 24:].mean((1, 2, 3))
@@ -238,8 +238,8 @@ class TestAugmentation:
 
 
 class TestMixing:
-    def test_pictures_and_targets_are_mixed_in_the_same_shares(self):
-        """Pictures whose only pixel is their number tell who was mixed with whom, and how much."""
+    def test_images_and_targets_are_mixed_in_the_same_shares(self):
+        """Images whose only pixel is their number tell who was mixed with whom, and how much."""
         n = 500
         images = torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
         targets = torch.eye(n, dtype=torch.float64)
@@ -252,7 +252,7 @@ class TestMixing:
 
     @pytest.mark.parametrize("shape", [0.2, 1.0, 5.0])
     def test_the_shares_are_beta_distributed(self, shape):
-        """E λ(1 − λ) = a / (4a + 2), whichever of the two parts is a picture's own."""
+        """E λ(1 − λ) = a / (4a + 2), whichever of the two parts is an image's own."""
         n = 20_000
         place = torch.arange(n, dtype=torch.float64)
         _, mix = mixed(place.view(n, 1, 1, 1), place[:, None], shape, generator())
@@ -292,7 +292,7 @@ class TestBatches:
 
     @settings(max_examples=30, deadline=None)
     @given(batch=st.integers(1, 60), epoch=st.integers(0, 5), times=st.integers(1, 4))
-    def test_an_epoch_shows_each_picture_as_often_as_said(self, batch, epoch, times):
+    def test_an_epoch_shows_each_image_as_often_as_said(self, batch, epoch, times):
         faces = load_drawn(split="train", count=21)
         recipe = dataclasses.replace(PLAIN, batch=batch, repeat=(("disgust", times),))
         batches = Batches(faces, recipe, 0)
@@ -303,7 +303,7 @@ class TestBatches:
         counts = torch.bincount(rows[:shown], minlength=21)
         assert torch.equal(counts, torch.where(faces.labels == 1, times, 1))
 
-    def test_plain_batches_are_the_pictures_themselves(self, faces):
+    def test_plain_batches_are_the_images_themselves(self, faces):
         batches = Batches(faces, PLAIN, 0)
         images, targets = batches[2]
         rows = batches.rows(2)
@@ -334,10 +334,10 @@ class TestBatches:
             assert torch.equal(images[16:], train.images[7 * step : 7 * step + 7])
             assert torch.equal(targets[16:].argmax(1), train.labels[7 * step : 7 * step + 7])
 
-    def test_pictures_without_labels_are_refused(self, faces):
+    def test_images_without_labels_are_refused(self, faces):
         labels = faces.labels.clone()
         labels[3] = -1
-        with pytest.raises(DatasetError, match="a label for each of 49 pictures, 1 have none"):
+        with pytest.raises(DatasetError, match="a label for each of 49 images, 1 have none"):
             Batches(dataclasses.replace(faces, labels=labels), PLAIN, 0)
 
 
@@ -414,7 +414,7 @@ class TestTraining:
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
     def test_the_network_that_it_starts_from_teaches_it(self, faces, tmp_path, monkeypatch):
-        """What it says of a picture and its mirror image; a resumed run remembers it."""
+        """What it says of an image and its mirror image; a resumed run remembers it."""
         monkeypatch.setattr(run, "_fast_dtype", lambda _: None)  # single precision
         recipe = dataclasses.replace(TINY["dnn"], distill=0.5)
         with preserve_process(3):
@@ -502,7 +502,7 @@ class TestTraining:
             assert not torch.equal(last, before[1])
 
     def test_the_gradient_is_taken_uphill(self, faces):
-        """Written out: the gradient of all pictures at ``w + ρ g / |g|``, g that of some."""
+        """Written out: the gradient of all images at ``w + ρ g / |g|``, g that of some."""
         recipe = dataclasses.replace(
             TINY["dnn"], climb=0.3, climb_share=0.5, batch=8, smoothing=0.0, augment=0.0, cells=0.0
         )
@@ -531,7 +531,7 @@ class TestTraining:
         for parameter, value in zip(training.network.parameters(), before, strict=True):
             assert torch.equal(parameter, value)
 
-    def test_one_picture_a_step_is_enough_to_climb(self, faces):
+    def test_one_image_a_step_is_enough_to_climb(self, faces):
         recipe = dataclasses.replace(TINY["dnn"], batch=1, climb=0.1)
         training = Training("dnn", faces, recipe, epochs=1)
         assert training.advance()["loss"] > 0
@@ -601,7 +601,7 @@ class TestTraining:
                 "study", faces
             ),
             "its model is dnn, not cnn": made("cnn", faces),
-            "its pictures is [0-9a-f]+, not [0-9a-f]+; resume with": made(
+            "its images is [0-9a-f]+, not [0-9a-f]+; resume with": made(
                 "dnn", faces.subset(range(48))
             ),
         }

@@ -60,9 +60,9 @@ class Convolution:
         return self._output
 
     def channels(self, indices: Tensor) -> Tensor:
-        """Channel ``indices[i]`` of picture i, ``[batch, height, width]``.
+        """Channel ``indices[i]`` of image i, ``[batch, height, width]``.
 
-        The input channels of all pictures are convolved in one call, each with its own kernel, and
+        The input channels of all images are convolved in one call, each with its own kernel, and
         summed: of ``K`` output channels one ``K``-th of the work.
         """
         layer, batch = self.layer, len(self.images)
@@ -93,9 +93,9 @@ class Reading(nn.Module):
         module: The caller's model, frozen.
         layers: The inner layers to read.
         logits: Whether the final scores are needed too: then the whole model runs.
-        window: Rows and columns of a picture, from the upper left, that the model is shown; None:
+        window: Rows and columns of an image, from the upper left, that the model is shown; None:
             all.
-        layout: How the pictures that the model is shown lie in memory.
+        layout: How the images that the model is shown lie in memory.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Reading(nn.Module):
     def probe(self, images: Tensor) -> tuple[int | None, dict[str, int]]:
         """How many classes and how many channels per layer there are.
 
-        The whole model runs, where the pictures' size lets it, so that a layer that runs twice is
+        The whole model runs, where the images' size lets it, so that a layer that runs twice is
         found.
 
         Raises:
@@ -162,10 +162,10 @@ class Reading(nn.Module):
 
         A pooling drops the last row of an odd map; all that went into it was computed for nothing.
         A cut counts only if what is read stays as it was: a model may look at the size of a
-        picture, or take but one.
+        image, or take but one.
 
         Args:
-            image: A finite picture ``[channel, height, width]``; random, so that outputs tell.
+            image: A finite image ``[channel, height, width]``; random, so that outputs tell.
         """
         if self._keeps_what_it_sees():
             return self
@@ -176,7 +176,7 @@ class Reading(nn.Module):
                     return self
                 found = self._with(window=window)
                 return found if _alike(self(image[None]), found(image[None])) else self
-            except Exception:  # noqa: BLE001 - whatever a model says to a picture that is not one
+            except Exception:  # noqa: BLE001 - whatever a model says to an image that is not one
                 return self
 
     def in_channels_last(self, images: Tensor) -> "Reading":
@@ -187,7 +187,7 @@ class Reading(nn.Module):
         both are tried out, there and back.
 
         Args:
-            images: A few random pictures ``[batch, channel, height, width]``, so that outputs tell.
+            images: A few random images ``[batch, channel, height, width]``, so that outputs tell.
         """
         fast = images.device.type == "cpu" and images.dtype == torch.float32
         if not fast or self._keeps_what_it_sees():
@@ -211,7 +211,7 @@ class Reading(nn.Module):
         return any(part.training for part in self.module.modules())
 
     def _there_and_back(self, images: Tensor) -> tuple[Any, Tensor]:
-        """What is read of pictures, and the gradient of its sum of squares."""
+        """What is read of images, and the gradient of its sum of squares."""
         leaf = images.detach().requires_grad_()
         with torch.enable_grad():
             read = self(leaf)
@@ -297,7 +297,7 @@ class Reading(nn.Module):
     def scope(
         self,
         shown: Tensor,
-        pictures: Tensor,
+        images: Tensor,
         class_names: Sequence[str],
         reference: Mapping[str, Tensor] | None,
         opacity: Tensor | None = None,
@@ -311,7 +311,7 @@ class Reading(nn.Module):
         need one channel of it.
         """
         logits, activations = self._read(shown, sparing=sparing)
-        return Scope(logits, activations, pictures, class_names, reference, opacity, moments)
+        return Scope(logits, activations, images, class_names, reference, opacity, moments)
 
 
 def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:

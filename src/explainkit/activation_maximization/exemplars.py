@@ -1,4 +1,4 @@
-"""Real pictures that units answer to most and least, where in them, and what they see there."""
+"""Real images that units answer to most and least, where in them, and what they see there."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,24 @@ from explainkit.isolation import preserve_model, preserve_process
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
-    """The pictures of a data set that each unit of a layer answers to most and least.
+    """The images of a data set that each unit of a layer answers to most and least.
 
-    A unit's answer to a picture is its highest value over space (for the lowest pictures, its
-    lowest); ties go to the earlier picture and the earlier place.
+    A unit's answer to an image is its highest value over space (for the lowest images, its
+    lowest); ties go to the earlier image and the earlier place.
 
     Attributes:
         layer: Dotted path.
-        top: Numbers of the pictures with the highest values, best first, int64 ``[unit, k]``.
+        top: Numbers of the images with the highest values, best first, int64 ``[unit, k]``.
         top_value: Those values.
         top_place: Row and column in the layer's output, int64 ``[unit, k, 2]``; for token layers
             the token and 0, for layers without space 0 and 0.
-        bottom: Numbers of the pictures with the lowest values, lowest first.
+        bottom: Numbers of the images with the lowest values, lowest first.
         bottom_value: Those values.
         bottom_place: Their places.
         mean: Mean over the data set of each unit's mean over space, ``[unit]``.
         std: Its standard deviation over the data set, ``[unit]``.
-        highest_mean: Highest mean over space that any picture reaches, ``[unit]``.
-        count: Pictures seen.
+        highest_mean: Highest mean over space that any image reaches, ``[unit]``.
+        count: Images seen.
     """
 
     layer: str
@@ -49,7 +49,7 @@ class Exemplars:
 def find_exemplars(
     model: nn.Module, layer: str, images: Tensor, *, k: int = 9, batch_size: int | None = None
 ) -> Exemplars:
-    """Keeps the extreme pictures of every unit of a layer, in one pass over a data set.
+    """Keeps the extreme images of every unit of a layer, in one pass over a data set.
 
     The model runs no further than the layer, and is as before afterwards.
 
@@ -57,11 +57,11 @@ def find_exemplars(
         model: Any module.
         layer: Dotted path of the layer.
         images: The data set, ``[n, channel, height, width]`` in model-input space.
-        k: How many to keep; fewer where there are fewer pictures.
-        batch_size: Pictures at once; None: chosen.
+        k: How many to keep; fewer where there are fewer images.
+        batch_size: Images at once; None: chosen.
 
     Raises:
-        InputError: No pictures, or ``k`` below 1.
+        InputError: No images, or ``k`` below 1.
         ModelError: There is no such layer, or its output has no units.
 
     Examples:
@@ -87,10 +87,10 @@ def find_exemplars(
             moments.add(maps.mean(2))
     return Exemplars(
         layer=layer,
-        top=top.picture,
+        top=top.image,
         top_value=top.value,
         top_place=top.place,
-        bottom=bottom.picture,
+        bottom=bottom.image,
         bottom_value=-bottom.value,
         bottom_place=bottom.place,
         mean=moments.mean,
@@ -112,23 +112,23 @@ def _maps(layer: str, output: Tensor) -> tuple[Tensor, int]:
 
 
 class _Best:
-    """The k highest values per unit so far, with picture and place."""
+    """The k highest values per unit so far, with image and place."""
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.value = self.picture = self.place = torch.empty(0)
+        self.value = self.image = self.place = torch.empty(0)
 
     def add(self, maps: Tensor, start: int, width: int) -> None:
         value, flat = maps.max(2)
         value, flat = value.T, flat.T
-        picture = torch.arange(start, start + len(maps), device=maps.device).expand_as(flat)
+        image = torch.arange(start, start + len(maps), device=maps.device).expand_as(flat)
         place = torch.stack([flat // width, flat % width], 2)
         if self.value.numel():
             value = torch.cat([self.value, value], 1)
-            picture = torch.cat([self.picture, picture], 1)
+            image = torch.cat([self.image, image], 1)
             place = torch.cat([self.place, place], 1)
         order = value.argsort(dim=1, descending=True, stable=True)[:, : self.k]
-        self.value, self.picture = value.gather(1, order), picture.gather(1, order)
+        self.value, self.image = value.gather(1, order), image.gather(1, order)
         self.place = place.gather(1, order[:, :, None].expand(-1, -1, 2))
 
 
@@ -156,7 +156,7 @@ class _Moments:
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a picture, as rows and columns; the ends are not in it.
+    """A part of an image, as rows and columns; the ends are not in it.
 
     Attributes:
         top: First row.
@@ -171,13 +171,13 @@ class Box:
     right: int
 
     def crop(self, image: Tensor) -> Tensor:
-        """The part of a picture ``[…, height, width]``."""
+        """The part of an image ``[…, height, width]``."""
         return image[..., self.top : self.bottom, self.left : self.right]
 
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveFields:
-    """What each place of a layer can see of a picture.
+    """What each place of a layer can see of an image.
 
     Attributes:
         boxes: Top, left, bottom, right of each place, the ends not included, int64 ``[place, 4]``;
@@ -201,19 +201,19 @@ class ReceptiveFields:
 
 
 def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> ReceptiveFields:
-    """What each place of a layer can see of a picture, exactly, for any network.
+    """What each place of a layer can see of an image, exactly, for any network.
 
     Not-a-number spreads to everything that is computed from it, through rectifiers and pooling
-    too, where a gradient is blocked: one picture per row (and per column) that holds it shows all
+    too, where a gradient is blocked: one image per row (and per column) that holds it shows all
     places that this row reaches.
 
     Args:
         model: Any module.
         layer: Dotted path.
-        shape: Channel, height, width of a picture.
+        shape: Channel, height, width of an image.
 
     Raises:
-        ModelError: There is no such layer, or the model fails on pictures of that shape.
+        ModelError: There is no such layer, or the model fails on images of that shape.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.ReLU(), nn.MaxPool2d(2))
@@ -239,8 +239,8 @@ def _reached(
     parts, width = [], 1
     for lines in torch.split(torch.arange(image.shape[axis]), size):
         images = image.expand(len(lines), *image.shape).clone()
-        for picture, line in zip(images, lines.tolist(), strict=True):
-            picture.select(axis, line).fill_(torch.nan)
+        for copy, line in zip(images, lines.tolist(), strict=True):
+            copy.select(axis, line).fill_(torch.nan)
         _, outputs = reading(images)
         maps, width = _maps(layer, outputs[layer])
         parts.append(maps.isnan().any(1).cpu())

@@ -1,4 +1,4 @@
-"""The maximisers: gradient ascent over pictures, each unit for itself, all of them at once."""
+"""The maximizers: gradient ascent over images, each unit for itself, all of them at once."""
 
 import math
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ Schedule = Literal["constant", "cosine"]
 _MOMENT, _SQUARE, _TINY = 0.9, 0.999, 1e-12
 
 _REDRAWS = 64
-"""Fresh starts for a picture that nothing answers to, before its unit counts as dead."""
+"""Fresh starts for an image that nothing answers to, before its unit counts as dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Transforms):
-    """Gradient ascent on some parameters of a picture, with random transforms at each step.
+    """Gradient ascent on some parameters of an image, with random transforms at each step.
 
-    Each unit has its own random numbers, step size and gradient scale, so that a picture doesn't
-    depend on its neighbours. In the first 16 steps, or half of all, gradients pass rectifiers that
-    keep a channel off all over the picture, which wakes it (`rectifiers.redirect`). A picture to
+    Each unit has its own random numbers, step size and gradient scale, so that an image doesn't
+    depend on its neighbors. In the first 16 steps, or half of all, gradients pass rectifiers that
+    keep a channel off all over the image, which wakes it (`rectifiers.redirect`). An image to
     which its unit does not answer even then is drawn afresh, ever more contrasted, until it does.
 
     Attributes:
@@ -46,7 +46,7 @@ class Gradient(Transforms):
         rate: Size of a step, per parameter.
         optimizer: ``"adam"``, or ``"ascent"``: the gradient divided by its root mean square.
         schedule: The step size over time: constant, or falling to zero along half a cosine.
-        clip: Largest root mean square of a picture's gradient; None leaves it.
+        clip: Largest root mean square of an image's gradient; None leaves it.
         spread: Standard deviation of the random start.
     """
 
@@ -71,11 +71,11 @@ class Gradient(Transforms):
                 raise MethodError(f"{name}: expected {known}, got {getattr(self, name)!r}")
 
     def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """What is optimised, and how it becomes a picture."""
+        """What is optimized, and how it becomes an image."""
         raise NotImplementedError
 
     def __call__(self, problem: Problem) -> Ascent:
-        """Finds one picture ``[channel, height, width]`` per unit."""
+        """Finds one image ``[channel, height, width]`` per unit."""
         form, canvas = self.parts(problem)
         parameters = [p.requires_grad_() for p in form.start(problem, self.spread)]
         veil = Veil(problem, canvas, self.rate) if problem.transparent else None
@@ -84,12 +84,12 @@ class Gradient(Transforms):
 
         @torch.no_grad()
         def finished() -> tuple[Tensor, Tensor | None]:
-            pictures = canvas(form.raw(parameters))
+            pixels = canvas(form.raw(parameters))
             if veil is None:
                 # a copy: unbounded pixels are the parameters themselves
-                return pictures.clone(), None
+                return pixels.clone(), None
             opacity = veil.opacity(veiled)
-            return veil.on_flat(pictures, opacity), opacity
+            return veil.on_flat(pixels, opacity), opacity
 
         units = len(problem.generators)
         answered = torch.full((units,), -1, device=problem.device)  # the last step at which it did
@@ -98,13 +98,13 @@ class Gradient(Transforms):
         for step in range(self.steps):
             if step in problem.keep:
                 frames.append(finished()[0])
-            pictures = canvas(form.raw(parameters))
-            opacity, seen = None, pictures
+            pixels = canvas(form.raw(parameters))
+            opacity, seen = None, pixels
             if veil is not None:
                 opacity = veil.opacity(veiled)
-                seen = veil.background().lerp(pictures, opacity)
+                seen = veil.background().lerp(pixels, opacity)
             redirected = step < min(rectifiers.STEPS, self.steps // 2)
-            inputs = [self.transform(seen, problem), pictures, opacity]
+            inputs = [self.transform(seen, problem), pixels, opacity]
             scores, moving = _backward(problem, inputs, redirected=redirected)
             answered[moving] = step
             trace.append(scores)
@@ -131,7 +131,7 @@ class Gradient(Transforms):
 
 
 def _found(trace: Tensor, answered: Tensor) -> Tensor:
-    """Which units' pictures are of something, ``[unit]``.
+    """Which units' images are of something, ``[unit]``.
 
     A unit that answered once, fell silent and ended no higher than it ever stood was lost on the
     way. One that fell silent at the top of a saturated answer was not.
@@ -146,13 +146,13 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Fills the parameters' gradients; gives the scores and which units answered, ``[unit]``.
 
-    The gradient is taken at the border between model and picture, where a penalty's part can be
+    The gradient is taken at the border between model and image, where a penalty's part can be
     told from the model's. A unit whose gradient had to be let through a rectifier did not answer.
 
     Args:
         problem: Has the score.
-        inputs: What it takes: what the model is shown, the pictures, and their opacity or None.
-        redirected: Whether gradients pass rectifiers that are off: from a flat picture all of them,
+        inputs: What it takes: what the model is shown, the images, and their opacity or None.
+        redirected: Whether gradients pass rectifiers that are off: from a flat image all of them,
             else those that keep a whole channel off.
     """
     roots = [root for root in inputs if root is not None]
@@ -236,10 +236,10 @@ class Fourier(Gradient):
     """Ascent in Fourier space, where the finer frequencies are scaled down.
 
     ``x = irfft2(z / f^decay)``: a step changes large forms more than fine ones, so that the
-    picture isn't a carpet of edges. Works for any size and any number of channels.
+    image isn't a carpet of edges. Works for any size and any number of channels.
 
     Attributes:
-        decay: 0 is as `Pixel`, 1 the spectrum of natural pictures; more is smoother.
+        decay: 0 is as `Pixel`, 1 the spectrum of natural images; more is smoother.
 
     References:
         Olah, Mordvintsev and Schubert (2017), "Feature Visualization", Distill,
@@ -279,7 +279,7 @@ class LaplacianPyramid(Gradient):
     """Ascent on a Laplacian pyramid: coarse and fine forms are parameters of their own.
 
     Attributes:
-        levels: Sizes, each half of the one before, where the picture is large enough.
+        levels: Sizes, each half of the one before, where the image is large enough.
         decay: Each level counts ``2^decay`` times the next finer one.
 
     References:
@@ -303,7 +303,7 @@ class LaplacianPyramid(Gradient):
 
 @dataclass(frozen=True, kw_only=True)
 class CPPN(Gradient):
-    """Ascent on the weights of a small network from coordinates to colours: smooth at any size.
+    """Ascent on the weights of a small network from coordinates to colors: smooth at any size.
 
     Attributes:
         hidden: Units per layer.
@@ -331,10 +331,10 @@ class CPPN(Gradient):
 
 @dataclass(frozen=True, kw_only=True)
 class MACO(Gradient):
-    """Ascent on the phases alone: each frequency keeps the magnitude it has in real pictures.
+    """Ascent on the phases alone: each frequency keeps the magnitude it has in real images.
 
     The magnitudes are the mean over the data set given, of any number of channels, or those of the
-    picture to start from.
+    image to start from.
 
     References:
         Fel, Boissin, Boutin et al. (2023), "Unlocking Feature Visualization for Deeper Networks
@@ -345,13 +345,13 @@ class MACO(Gradient):
     crop: float = 0.3
 
     def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """Phases on a hard canvas: their picture already has natural values."""
+        """Phases on a hard canvas: their image already has natural values."""
         return natural_phases(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Gradient):
-    """The classroom experiment: a random picture and plain normalised ascent, no transforms.
+    """The classroom experiment: a random image and plain normalized ascent, no transforms.
 
     ``x ← x + rate · g / rms(g)`` for 180 steps, cut off at the valid pixels where they are known.
 

@@ -1,7 +1,7 @@
-"""What is optimised, and how it becomes a picture.
+"""What is optimized, and how it becomes an image.
 
-A parameterisation decides which pictures are near: in Fourier space with decaying frequencies,
-smooth ones are. Each turns parameters ``[unit, …]`` into a raw picture ``[unit, channel, height,
+A parameterisation decides which images are near: in Fourier space with decaying frequencies,
+smooth ones are. Each turns parameters ``[unit, …]`` into a raw image ``[unit, channel, height,
 width]`` of about unit variance per unit of parameter; `Canvas` maps it to valid pixels.
 """
 
@@ -42,10 +42,10 @@ def multiplicity(height: int, width: int) -> Tensor:
     return twice
 
 
-def _picture(spectrum: Tensor, height: int, width: int) -> Tensor:
+def _image(spectrum: Tensor, height: int, width: int) -> Tensor:
     # the size must be said: half a spectrum doesn't tell odd widths from even ones
-    picture: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
-    return picture
+    image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
+    return image
 
 
 class Pixels:
@@ -68,9 +68,9 @@ class Spectrum:
     doi:10.23915/distill.00007.
 
     Attributes:
-        height: Of the picture.
-        width: Of the picture, odd or even.
-        decay: 0 is white, 1 is the spectrum of natural pictures.
+        height: Of the image.
+        width: Of the image, odd or even.
+        decay: 0 is white, 1 is the spectrum of natural images.
     """
 
     height: int
@@ -86,7 +86,7 @@ class Spectrum:
         return weights / math.sqrt(float(square.sum()) / (self.height * self.width))
 
     def start(self, problem: Problem, spread: float) -> list[Tensor]:
-        """Normal coefficients, so that the picture's standard deviation is ``spread``."""
+        """Normal coefficients, so that the image's standard deviation is ``spread``."""
         shape = (problem.shape[0], self.height, self.width // 2 + 1, 2)
         return [spread / math.sqrt(2) * problem.normal(*shape)]
 
@@ -94,12 +94,12 @@ class Spectrum:
         """``irfft2(z · weights)``, orthonormal."""
         weights = self.weights.to(parameters[0])
         spectrum = torch.view_as_complex(parameters[0]) * weights
-        return _picture(spectrum, self.height, self.width)
+        return _image(spectrum, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Only the phase of each frequency; its magnitude stays that of natural pictures.
+    """Only the phase of each frequency; its magnitude stays that of natural images.
 
     Source: Fel, Boissin, Boutin et al. (2023), "Unlocking Feature Visualization for Deeper
     Networks with MAgnitude Constrained Optimization", arXiv:2306.06805.
@@ -118,7 +118,7 @@ class Phases:
         """Uniform random phases, or those given and a little noise."""
         shape = self.magnitude.shape
         if self.phase is None:
-            # that of a real white picture: its coefficients come in conjugate pairs
+            # that of a real white image: its coefficients come in conjugate pairs
             white = torch.fft.rfft2(problem.normal(*problem.shape).float())
             return [white.angle().to(problem.dtype)]
         return [self.phase.to(problem.dtype) + spread * problem.normal(*shape)]
@@ -128,20 +128,20 @@ class Phases:
         spectrum = torch.polar(
             self.magnitude.to(parameters[0]).expand_as(parameters[0]), *parameters
         )
-        return _picture(spectrum, self.height, self.width)
+        return _image(spectrum, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A Laplacian pyramid: pictures of halving size, enlarged and summed.
+    """A Laplacian pyramid: images of halving size, enlarged and summed.
 
     Source: Burt and Adelson (1983), "The Laplacian Pyramid as a Compact Image Code",
-    doi:10.1109/TCOM.1983.1095851; for visualisation, Mordvintsev (2016), "DeepDreaming with
+    doi:10.1109/TCOM.1983.1095851; for visualization, Mordvintsev (2016), "DeepDreaming with
     TensorFlow".
 
     Attributes:
-        height: Of the picture.
-        width: Of the picture.
+        height: Of the image.
+        width: Of the image.
         levels: How many there are at most; the smallest is at least 2 pixels wide.
         decay: Each level is ``2^decay`` times the next finer one.
     """
@@ -176,15 +176,15 @@ class Pyramid:
 
 @dataclass(frozen=True)
 class Cppn:
-    """A small network from coordinates to colours, one per unit: smooth at any size.
+    """A small network from coordinates to colors, one per unit: smooth at any size.
 
     Source: Stanley (2007), "Compositional pattern producing networks",
-    doi:10.1007/s10710-007-9028-8; for visualisation, Mordvintsev, Pezzotti, Schubert and Olah
+    doi:10.1007/s10710-007-9028-8; for visualization, Mordvintsev, Pezzotti, Schubert and Olah
     (2018), "Differentiable Image Parameterizations", doi:10.23915/distill.00012.
 
     Attributes:
-        height: Of the picture.
-        width: Of the picture.
+        height: Of the image.
+        width: Of the image.
         hidden: Units per layer.
         layers: Hidden layers.
     """
@@ -195,7 +195,7 @@ class Cppn:
     layers: int
 
     def start(self, problem: Problem, spread: float) -> list[Tensor]:
-        """Weights and biases per layer; the last layer's give the picture its spread."""
+        """Weights and biases per layer; the last layer's give the image its spread."""
         widths = [3, *[2 * self.hidden] * self.layers]
         parameters = []
         for inner in widths[:-1]:
@@ -210,7 +210,7 @@ class Cppn:
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         for weight, bias in pairs[:-1]:
             angle = torch.atan(x @ weight + bias)
-            # both centred to unit variance for standard normal inputs
+            # both centered to unit variance for standard normal inputs
             x = torch.cat([angle / 0.67, (angle.square() - 0.45) / 0.396], 2)
         weight, bias = pairs[-1]
         flat = x @ weight + bias
@@ -233,25 +233,25 @@ Parameterization = Pixels | Spectrum | Phases | Pyramid | Cppn
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """From a raw picture to model-input space.
+    """From a raw image to model-input space.
 
     With bounds, ``x = low + (high − low) · σ(base + M r)``, or, hard, ``x = base + M r`` cut off
-    at the bounds; without bounds ``x = base + M r``. M mixes channels as the data set's colours do
-    (the identity without a data set); ``base`` is the picture to start from.
+    at the bounds; without bounds ``x = base + M r``. M mixes channels as the data set's colors do
+    (the identity without a data set); ``base`` is the image to start from.
 
     Attributes:
-        base: What a raw picture of zeros gives, before σ, ``[channel, height, width]``, or None;
+        base: What a raw image of zeros gives, before σ, ``[channel, height, width]``, or None;
             ``[unit, channel, 1, 1]`` where each unit starts from a flat one of its own.
         low: Smallest valid value per channel, or None.
         high: Largest valid value per channel, or None.
-        colour: ``M``, ``[channel, channel]``, or None.
+        color: ``M``, ``[channel, channel]``, or None.
         hard: Cut off instead of squashing.
     """
 
     base: Tensor | None
     low: Tensor | None
     high: Tensor | None
-    colour: Tensor | None
+    color: Tensor | None
     hard: bool
 
     @classmethod
@@ -259,19 +259,19 @@ class Canvas:
         """The canvas of a problem, from its bounds, its start and its data set."""
         base = problem.start if problem.flat is None else problem.flat
         if base is not None and problem.low is not None and problem.high is not None and not hard:
-            # kept off the bounds, where σ has no slope; a flat picture is itself the thing to beat
+            # kept off the bounds, where σ has no slope; a flat image is itself the thing to beat
             edge = 0.01 if problem.flat is None else 0.001
             share = (base - problem.low) / (problem.high - problem.low)
             base = torch.logit(share.clamp(edge, 1 - edge))
-        colour = None
+        color = None
         if problem.statistics is not None and problem.shape[0] == 3:
-            colour = problem.statistics.colour
-        return cls(base, problem.low, problem.high, colour, hard)
+            color = problem.statistics.color
+        return cls(base, problem.low, problem.high, color, hard)
 
     def __call__(self, raw: Tensor) -> Tensor:
-        """The picture ``[unit, channel, height, width]``."""
-        if self.colour is not None:
-            raw = torch.einsum("ij,ujyx->uiyx", self.colour.to(raw), raw)
+        """The image ``[unit, channel, height, width]``."""
+        if self.color is not None:
+            raw = torch.einsum("ij,ujyx->uiyx", self.color.to(raw), raw)
         if self.base is not None:
             raw = raw + self.base
         if self.low is None or self.high is None:
@@ -282,16 +282,16 @@ class Canvas:
 
 
 class Veil:
-    """How opaque each pixel of a picture is; through the rest one sees a background.
+    """How opaque each pixel of an image is; through the rest one sees a background.
 
     ``o x + (1 − o) b`` with ``o = σ(irfft2(z / f))``. The background ``b`` is a smooth random
-    picture, a new one at each step, so that what a unit needs must be opaque.
+    image, a new one at each step, so that what a unit needs must be opaque.
 
     Source: Mordvintsev, Pezzotti, Schubert and Olah (2018), "Differentiable Image
     Parameterizations", doi:10.23915/distill.00012, on semi-transparent patterns.
 
     Args:
-        problem: Whose pictures.
+        problem: Whose images.
         canvas: On which they are.
         rate: Of the ascent: the opacity changes as fast at any.
     """
@@ -313,16 +313,16 @@ class Veil:
         return torch.sigmoid(self._gain * self._spectrum.raw(parameters))
 
     def background(self) -> Tensor:
-        """A random picture per unit, ``[unit, channel, height, width]``."""
+        """A random image per unit, ``[unit, channel, height, width]``."""
         return self._canvas(self._spectrum.raw(self._spectrum.start(self._problem, 1.0)))
 
-    def on_flat(self, pictures: Tensor, opacity: Tensor) -> Tensor:
-        """The pictures on the middle of the valid range, or on 0."""
-        return self._canvas(torch.zeros_like(pictures)).lerp(pictures, opacity)
+    def on_flat(self, images: Tensor, opacity: Tensor) -> Tensor:
+        """The images on the middle of the valid range, or on 0."""
+        return self._canvas(torch.zeros_like(images)).lerp(images, opacity)
 
 
 def natural_phases(problem: Problem) -> tuple[Phases, Canvas]:
-    """Phases with the magnitudes of the picture to start from, or else of the data set.
+    """Phases with the magnitudes of the image to start from, or else of the data set.
 
     Raises:
         MethodError: The problem has neither.
@@ -331,10 +331,10 @@ def natural_phases(problem: Problem) -> tuple[Phases, Canvas]:
     canvas = replace(Canvas.of(problem, hard=True), base=None)
     if problem.start is not None:
         start = problem.start.float()
-        if canvas.colour is not None:
-            start = torch.einsum("ij,jyx->iyx", torch.linalg.inv(canvas.colour), start)
+        if canvas.color is not None:
+            start = torch.einsum("ij,jyx->iyx", torch.linalg.inv(canvas.color), start)
         spectrum = torch.fft.rfft2(start, norm="ortho")
         return Phases(spectrum.abs(), height, width, spectrum.angle()), canvas
     if problem.statistics is None:
-        raise MethodError("maco: expected pictures whose magnitudes to keep: give dataset=")
+        raise MethodError("maco: expected images whose magnitudes to keep: give dataset=")
     return Phases(problem.statistics.magnitude, height, width), canvas

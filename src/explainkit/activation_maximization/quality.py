@@ -1,4 +1,4 @@
-"""How far a picture can be trusted: measures per unit, against a data set."""
+"""How far an image can be trusted: measures per unit, against a data set."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from explainkit.activation_maximization.transforms import Transforms
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import InputError
 from explainkit.expressions import Expression, Scope, evaluate_each, parse
-from explainkit.expressions.terms import Channel, Lead, Logit, channel_means, standardised
+from explainkit.expressions.terms import Channel, Lead, Logit, channel_means, standardized
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import capture
 from explainkit.progress import progress
@@ -23,7 +23,7 @@ from explainkit.results.visualization import Visualization
 from explainkit.scores import as_scores, class_index
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
-"""Shifts, scales, turns and noise that no maximiser trains on by default."""
+"""Shifts, scales, turns and noise that no maximizer trains on by default."""
 
 Features = Callable[[Tensor], Tensor]
 
@@ -39,37 +39,37 @@ def measure(
     k: int = 9,
     seed: int = 0,
 ) -> Visualization:
-    """Measures each picture against a data set; see the keys of the result's ``quality``.
+    """Measures each image against a data set; see the keys of the result's ``quality``.
 
     With a(x) the unit's objective, ā its mean over the data set:
 
-    - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1 the picture beats every real one.
+    - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1 the image beats every real one.
     - ``robust_gain``: ``(mean a(T(v)) − ā) / (a(v) − ā)`` over ``copies`` held-out transforms T.
-    - ``selectivity``: place of the unit among its layer's units, each standardised on the data set;
+    - ``selectivity``: place of the unit among its layer's units, each standardized on the data set;
       1 is best. For objectives with one `channel`, `lead` or `logit`.
     - ``transfer``: probability that ``other`` gives the class. For objectives with one `logit`.
     - ``spectrum_error``: how far the slope of the log radial power spectrum over log frequency is
       from the data set's mean slope.
     - ``path_similarity``: mean over the convolutions and linear layers of the correlation of
-      activations between v and the k top pictures, minus that between the top pictures and
+      activations between v and the k top optimized, minus that between the top images and
       arbitrary ones. Below 0 the network processes v unlike anything real.
-    - ``choice_synthetic``, ``choice_exemplars``: how often the nearer of two real pictures, by the
-      cosine of ``features`` to v (to the k top pictures), is the one that the unit answers to.
+    - ``choice_synthetic``, ``choice_exemplars``: how often the nearer of two real optimized, by the
+      cosine of ``features`` to v (to the k top optimized), is the one that the unit answers to.
 
     Values are NaN where a measure doesn't apply, and for dead units.
 
     Args:
-        visualization: Its objectives must not need a start picture.
+        visualization: Its objectives must not need a start image.
         model: The model that it is of.
-        images: The data set, ``[n, channel, height, width]``, at least ``3 k`` pictures.
+        images: The data set, ``[n, channel, height, width]``, at least ``3 k`` optimized.
         other: Another network of the same classes.
         features: ``[n, channel, height, width]`` to ``[n, …]``, for the two-choice test.
-        copies: Transformed copies per picture.
-        k: Top pictures per unit.
+        copies: Transformed copies per image.
+        k: Top images per unit.
         seed: Of the held-out transforms.
 
     Raises:
-        InputError: Fewer than ``3 k`` pictures, or of another shape.
+        InputError: Fewer than ``3 k`` optimized, or of another shape.
 
     References:
         Geirhos, Zimmermann, Bilodeau, Brendel and Kim (2024), "Don't trust your eyes: on the
@@ -80,15 +80,15 @@ def measure(
     """
     if len(images) < 3 * k or images.shape[1:] != visualization.images.shape[1:]:
         raise InputError(
-            f"expected at least {3 * k} pictures {list(visualization.images.shape[1:])}, got "
+            f"expected at least {3 * k} images {list(visualization.images.shape[1:])}, got "
             f"{list(images.shape)}"
         )
-    pictures = visualization.images.to(images)
+    optimized = visualization.images.to(images)
     with (
         preserve_process(seed),
         preserve_model(model),
         torch.no_grad(),
-        progress("quality", 2 * len(pictures)) as advance,
+        progress("quality", 2 * len(optimized)) as advance,
     ):
 
         def done() -> None:
@@ -96,23 +96,23 @@ def measure(
 
         bench = _Bench.of(visualization, model, images)
         answers, tables = bench.read(images)
-        own, tables_here = bench.read(pictures)
+        own, tables_here = bench.read(optimized)
         score = own.diagonal()
         mean, best = answers.mean(0), answers.amax(0)
-        moved = bench.transformed(pictures, copies, seed, done)
+        moved = bench.transformed(optimized, copies, seed, done)
         order = answers.argsort(dim=0, descending=True, stable=True)
         found = {
             "gain": (score - mean) / (best - mean),
             "robust_gain": (moved - mean) / (score - mean),
             "selectivity": bench.selectivity(tables, tables_here),
-            "spectrum_error": (spectral_slope(pictures) - spectral_slope(images).mean()).abs(),
-            "path_similarity": _path_similarity(model, pictures, images, order, k, done),
+            "spectrum_error": (spectral_slope(optimized) - spectral_slope(images).mean()).abs(),
+            "path_similarity": _path_similarity(model, optimized, images, order, k, done),
         }
         if features is not None:
-            found |= _two_choice(pictures, images, order, k, features)
+            found |= _two_choice(optimized, images, order, k, features)
     if other is not None:
         with preserve_process(seed), preserve_model(other), torch.no_grad():
-            found["transfer"] = bench.transfer(other, pictures)
+            found["transfer"] = bench.transfer(other, optimized)
     dead = visualization.dead.to(images.device)
     quality = {
         name: values.to(torch.float32).masked_fill(dead, math.nan)
@@ -124,7 +124,7 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """A model's units, read on any pictures."""
+    """A model's units, read on any optimized."""
 
     reading: Reading
     units: Sequence[Expression]
@@ -138,12 +138,12 @@ class _Bench:
         layers = sorted({layer for unit in units for layer in unit.layers})
         reading = Reading(model, layers, logits=any(unit.uses_logits for unit in units))
         size = chunk_size(reading, images[0])
-        compared = sorted({layer for unit in units for layer in unit.standardised})
+        compared = sorted({layer for unit in units for layer in unit.standardized})
         moments = moments_of(model, compared, images)
         return cls(reading, units, visualization.class_names, size, moments)
 
     def scope(self, part: Tensor) -> Scope:
-        """What the objectives read of pictures."""
+        """What the objectives read of optimized."""
         return self.reading.scope(part, part, self.class_names, None, moments=self.moments)
 
     def read(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,17 +159,17 @@ class _Bench:
         }
 
     def transformed(
-        self, pictures: Tensor, copies: int, seed: int, done: Callable[[], None]
+        self, optimized: Tensor, copies: int, seed: int, done: Callable[[], None]
     ) -> Tensor:
-        """Each unit's mean answer to transformed copies of its own picture, ``[unit]``."""
+        """Each unit's mean answer to transformed copies of its own image, ``[unit]``."""
         found = []
-        for unit, picture in zip(self.units, pictures, strict=True):
+        for unit, image in zip(self.units, optimized, strict=True):
             generators = [torch.Generator().manual_seed(seed * copies + i) for i in range(copies)]
             problem = Problem(
-                score=lambda shown, _: shown, shape=picture.shape, generators=generators,
-                dtype=picture.dtype, device=picture.device,
+                score=lambda shown, _: shown, shape=image.shape, generators=generators,
+                dtype=image.dtype, device=image.device,
             )  # fmt: skip
-            shown = HELD_OUT.transform(picture.expand(copies, *picture.shape), problem)
+            shown = HELD_OUT.transform(image.expand(copies, *image.shape), problem)
             values = []
             for part in torch.split(shown, self.size):
                 scope = self.scope(part)
@@ -190,16 +190,16 @@ class _Bench:
             name = "" if isinstance(term, Logit) else term.layer
             index = self._class(term, real[""]) if isinstance(term, Logit) else term.index
             moments = real[name].mean(0), real[name].std(0, correction=0)
-            standard = standardised(here[name][row], moments)
+            standard = standardized(here[name][row], moments)
             found.append(1.0 + int((standard > standard[index]).sum()))
         return torch.tensor(found)
 
     def _class(self, term: Logit, logits: Tensor) -> int:
         return class_index(term.name, logits.shape[1], self.class_names)
 
-    def transfer(self, other: nn.Module, pictures: Tensor) -> Tensor:
+    def transfer(self, other: nn.Module, optimized: Tensor) -> Tensor:
         """Probability that another network gives each unit's class, ``[unit]``."""
-        logits = as_scores(other(pictures.clone()), len(pictures))
+        logits = as_scores(other(optimized.clone()), len(optimized))
         found = []
         for row, unit in enumerate(self.units):
             terms = [node for node in unit.walk() if isinstance(node, Logit)]
@@ -218,7 +218,7 @@ def _means(scope: Scope) -> dict[str, Tensor]:
 def spectral_slope(images: Tensor) -> Tensor:
     """Slope of the log radial power spectrum over the log of frequency, ``[n]``.
 
-    About −2 for natural pictures, 0 for white noise.
+    About −2 for natural optimized, 0 for white noise.
 
     Args:
         images: ``[n, channel, height, width]``.
@@ -237,7 +237,7 @@ def spectral_slope(images: Tensor) -> Tensor:
 
 def _path_similarity(
     model: nn.Module,
-    pictures: Tensor,
+    optimized: Tensor,
     images: Tensor,
     order: Tensor,
     k: int,
@@ -256,15 +256,15 @@ def _path_similarity(
             parts.append([calls[0] for calls in outputs.values() if calls])
         return [_standard(torch.cat(column)) for column in zip(*parts, strict=True)]
 
-    here, common = paths(pictures), paths(arbitrary)
+    here, common = paths(optimized), paths(arbitrary)
     found = []
-    for unit in range(len(pictures)):
+    for unit in range(len(optimized)):
         top = paths(images[order[:k, unit]])
         gaps = [
             (t @ v[unit]).mean() - (t @ a.T).mean()
             for v, t, a in zip(here, top, common, strict=True)
         ]
-        found.append(torch.stack(gaps).mean() if gaps else pictures.new_tensor(math.nan))
+        found.append(torch.stack(gaps).mean() if gaps else optimized.new_tensor(math.nan))
         done()
     return torch.stack(found)
 
@@ -276,11 +276,11 @@ def _standard(values: Tensor) -> Tensor:
 
 
 def _two_choice(
-    pictures: Tensor, images: Tensor, order: Tensor, k: int, features: Features
+    optimized: Tensor, images: Tensor, order: Tensor, k: int, features: Features
 ) -> dict[str, Tensor]:
-    """How often the nearer of two real pictures is the one that the unit answers to.
+    """How often the nearer of two real images is the one that the unit answers to.
 
-    The pairs are the k pictures after the top k, each with each of the k lowest.
+    The pairs are the k images after the top k, each with each of the k lowest.
     """
 
     def directions(shown: Tensor) -> Tensor:
@@ -288,7 +288,7 @@ def _two_choice(
 
     synthetic: list[Tensor] = []
     exemplars: list[Tensor] = []
-    for unit, mine in enumerate(directions(pictures)):
+    for unit, mine in enumerate(directions(optimized)):
         ranks = order[:, unit]
         top, high, low = (directions(images[ranks[s]]) for s in _thirds(k))
         for references, rates in ((mine[None], synthetic), (top, exemplars)):

@@ -19,19 +19,19 @@ def redirect(scores: Tensor, *, everywhere: bool) -> Tensor:
 
     A rectifier ``y = max(x, 0)`` passes ``1[x > 0] · g``. One that passes ``max(1[x > 0] · g, g)``
     instead lets through, where it is off, what would raise it. The one next to the scores does so
-    for a picture's channel to which it would pass nothing at all, or ``everywhere``; any other does
-    so for a picture to which it would pass nothing at all.
+    for an image's channel to which it would pass nothing at all, or ``everywhere``; any other does
+    so for an image to which it would pass nothing at all.
 
     Args:
         scores: ``[unit]``, with their graph.
-        everywhere: Also where a channel is off in a part of the picture only.
+        everywhere: Also where a channel is off in a part of the image only.
 
     Returns:
         bool ``[unit]``: once gradients have been taken, whether anything was let through.
 
     References:
         Olah, Mordvintsev and Schubert (2017), "Feature Visualization", appendix, and its library
-        Lucid, where it holds for pictures that get no gradient at all.
+        Lucid, where it holds for images that get no gradient at all.
 
     Examples:
         >>> x = torch.tensor([[-1.0, 2.0]], requires_grad=True)

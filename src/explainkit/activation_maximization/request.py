@@ -16,12 +16,12 @@ Objective = Expression | str | Sequence[Expression | str]
 
 
 MOST = 4096
-"""Pictures of a data set that are looked at."""
+"""Images of a data set that are looked at."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """What a caller of `maximize` asked for, besides model and maximiser; its words are there."""
+    """What a caller of `maximize` asked for, besides model and maximizer; its words are there."""
 
     objective: Objective
     shape: tuple[int, int, int] | None
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all pictures of one call share.
+    """What all images of one call share.
 
     Attributes:
         module: The caller's model.
@@ -51,17 +51,17 @@ class Setting:
         class_names: In the order of the logits.
         seed: Of all random draws.
         starts: Tries per unit, of which the best is kept.
-        frames: How many pictures to keep on the way.
-        batch_size: Pictures at once, or None: chosen.
+        frames: How many images to keep on the way.
+        batch_size: Images at once, or None: chosen.
         dtype: Of the model.
         device: Of the model.
-        start: A picture ``[channel, height, width]`` to start from, or None.
+        start: An image ``[channel, height, width]`` to start from, or None.
         low: Smallest valid value per channel ``[channel, 1, 1]``, or None.
         high: Largest valid value per channel, or None.
         statistics: Of a data set, or None.
-        pictures: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
+        images: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
             ones, or None.
-        moments: What layers that an objective standardises say of that data set.
+        moments: What layers that an objective standardizes say of that data set.
     """
 
     module: nn.Module
@@ -77,15 +77,15 @@ class Setting:
     low: Tensor | None = None
     high: Tensor | None = None
     statistics: Statistics | None = None
-    pictures: Tensor | None = None
+    images: Tensor | None = None
     moments: Moments | None = None
 
     def ready(
-        self, start: Tensor | None, pictures: Tensor | None, spec: ModelSpec | None
+        self, start: Tensor | None, images: Tensor | None, spec: ModelSpec | None
     ) -> "Setting":
-        """With the pictures at hand, on the model's device; valid values where the spec says."""
+        """With the images at hand, on the model's device; valid values where the spec says."""
         like = torch.zeros((), device=self.device, dtype=self.precision)
-        few = None if pictures is None else pictures[:: -(-len(pictures) // MOST)]
+        few = None if images is None else images[:: -(-len(images) // MOST)]
         low = high = None
         if spec is not None:
             mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
@@ -96,12 +96,12 @@ class Setting:
             low=low,
             high=high,
             statistics=None if few is None else Statistics.of(few),
-            pictures=few,
+            images=few,
         )
 
     @property
     def precision(self) -> torch.dtype:
-        """Of the pictures: no less than single, whatever the model computes in."""
+        """Of the images: no less than single, whatever the model computes in."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
 
@@ -129,10 +129,10 @@ def as_objectives(objective: object) -> list[Expression]:
 def check_shape(
     shape: object, spec: ModelSpec | None, *examples: Tensor | None
 ) -> tuple[int, int, int]:
-    """The size of the pictures: as given, or the model's, or that of a picture at hand.
+    """The size of the images: as given, or the model's, or that of an image at hand.
 
     Raises:
-        InputError: It can't be told, is no (channel, height, width), or contradicts a picture.
+        InputError: It can't be told, is no (channel, height, width), or contradicts an image.
     """
     known = [tuple(example.shape[-3:]) for example in examples if example is not None]
     if shape is None:
@@ -144,29 +144,24 @@ def check_shape(
         raise InputError(f"expected shape=(channel, height, width), got {shape!r}")
     for other in known:
         if other != sizes:
-            raise InputError(f"expected pictures {list(sizes)}, as shape says, got {list(other)}")
+            raise InputError(f"expected images {list(sizes)}, as shape says, got {list(other)}")
     return sizes
 
 
-def check_picture(name: str, picture: object, dims: int) -> Tensor | None:
-    """A caller's picture or pictures, detached; None stays None.
+def check_image(name: str, image: object, dims: int) -> Tensor | None:
+    """A caller's image or images, detached; None stays None.
 
     Raises:
         InputError: It isn't a finite floating tensor of so many axes.
     """
-    if picture is None:
+    if image is None:
         return None
-    if (
-        isinstance(picture, Tensor)
-        and picture.dim() == dims + 1
-        and len(picture) == 1
-        and dims == 3
-    ):
-        picture = picture[0]
+    if isinstance(image, Tensor) and image.dim() == dims + 1 and len(image) == 1 and dims == 3:
+        image = image[0]
     axes = "[channel, height, width]" if dims == 3 else "[n, channel, height, width]"
-    if not isinstance(picture, Tensor) or picture.dim() != dims or not picture.numel():
-        shape = list(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
-        raise InputError(f"{name}: expected floating pictures {axes}, got {shape}")
-    if not picture.is_floating_point() or not bool(torch.isfinite(picture).all()):
-        raise InputError(f"{name}: expected finite floating pictures {axes} in model-input space")
-    return picture.detach()
+    if not isinstance(image, Tensor) or image.dim() != dims or not image.numel():
+        shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"{name}: expected floating images {axes}, got {shape}")
+    if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
+        raise InputError(f"{name}: expected finite floating images {axes} in model-input space")
+    return image.detach()

@@ -1,4 +1,4 @@
-"""Running one maximiser on one model: the units, the starts, the chunks, the record."""
+"""Running one maximizer on one model: the units, the starts, the chunks, the record."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from explainkit.activation_maximization.request import (
     Request,
     Setting,
     as_objectives,
-    check_picture,
+    check_image,
     check_shape,
 )
 from explainkit.engine.batching import chunk_size
@@ -27,22 +27,22 @@ from explainkit.progress import progress
 from explainkit.results.visualization import Visualization, has_converged, ranked
 
 WIDEST = 8
-"""Pictures optimised at once on a CPU: few enough that a layer stays in the cache, and that
+"""Images optimized at once on a CPU: few enough that a layer stays in the cache, and that
 one unit alone, which is padded to it, stays cheap."""
 
 WIDEST_ON_DEVICE = 64
-"""Pictures optimised at once on an accelerator."""
+"""Images optimized at once on an accelerator."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a maximiser gave for some units, the best start of each.
+    """What a maximizer gave for some units, the best start of each.
 
     Attributes:
         objectives: One expression per unit.
         images: ``[unit, channel, height, width]``.
         opacity: ``[unit, 1, height, width]``; 0 where dead.
-        score: Of each picture without transforms, ``[unit]``; NaN where dead.
+        score: Of each image without transforms, ``[unit]``; NaN where dead.
         trace: ``[step, unit]``.
         dead: bool ``[unit]``.
         frames: ``[frame, unit, channel, height, width]``.
@@ -68,22 +68,22 @@ def visualize(
     spec: ModelSpec | None,
     class_names: tuple[str, ...],
 ) -> Visualization:
-    """Checks a request, guards the model, maximises, and records what came.
+    """Checks a request, guards the model, maximizes, and records what came.
 
     Raises:
-        InputError: The shape can't be told, or pictures of another shape.
-        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        InputError: The shape can't be told, or images of another shape.
+        ModelError: The model fails on images of that shape, or its output isn't finite.
         TargetError: An objective names nothing that the model has.
-        MethodError: The maximiser refuses the problem, or returns something that isn't pictures.
+        MethodError: The maximizer refuses the problem, or returns something that isn't images.
     """
     objectives = as_objectives(request.objective)
-    start = check_picture("start", request.start, 3)
-    pictures = check_picture("dataset", request.dataset, 4)
+    start = check_image("start", request.start, 3)
+    images = check_image("dataset", request.dataset, 4)
     weights = [p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()]
     like = weights[0].detach() if weights else torch.zeros(())
     setting = Setting(
         module=module,
-        shape=check_shape(request.shape, spec, start, pictures),
+        shape=check_shape(request.shape, spec, start, images),
         class_names=class_names,
         seed=request.seed,
         starts=request.starts,
@@ -99,16 +99,16 @@ def visualize(
     ):
         if training and not request.keep_mode:
             remarks.append(
-                "the model was in train mode: maximised in eval mode and put back "
+                "the model was in train mode: maximized in eval mode and put back "
                 "(keep_mode=True leaves dropout and batch statistics on)"
             )
         found = maximize_all(
-            maximizer, objectives, setting.ready(start, pictures, spec), negative=request.negative
+            maximizer, objectives, setting.ready(start, images, spec), negative=request.negative
         )
     dead = int(found.dead.sum())
     if dead:
         remarks.append(
-            f"{dead} of {len(found.dead)} units answer to no picture at all: they are listed in "
+            f"{dead} of {len(found.dead)} units answer to no image at all: they are listed in "
             ".dead and not drawn"
         )
     return Visualization(
@@ -141,22 +141,22 @@ def maximize_all(
     *,
     negative: bool,
 ) -> Found:
-    """Runs a maximiser for every unit of every objective.
+    """Runs a maximizer for every unit of every objective.
 
-    Units are optimised in chunks of one fixed size, the last padded with copies, so that a unit's
-    picture is the same to the bit whichever others are asked for. Each unit draws from a generator
+    Units are optimized in chunks of one fixed size, the last padded with copies, so that a unit's
+    image is the same to the bit whichever others are asked for. Each unit draws from a generator
     seeded with the seed, its objective's text and the number of the start.
 
     Args:
-        maximizer: The way to maximise.
+        maximizer: The way to maximize.
         objectives: Families are written out.
-        setting: What all pictures share; the model is frozen and in eval mode.
-        negative: Also minimise each, as an objective of its own.
+        setting: What all images share; the model is frozen and in eval mode.
+        negative: Also minimize each, as an objective of its own.
 
     Raises:
-        ModelError: The model fails on pictures of that shape, or its output isn't finite.
+        ModelError: The model fails on images of that shape, or its output isn't finite.
         TargetError: An objective names nothing that the model has.
-        MethodError: The maximiser returns something that isn't pictures.
+        MethodError: The maximizer returns something that isn't images.
     """
     setting = replace(setting, moments=_moments(objectives, setting))
     units = _units(objectives, setting, negative=negative)
@@ -206,7 +206,7 @@ def _climb(
 ) -> None:
     """Runs each try, a unit and the number of a start, and keeps what is the unit's best so far."""
     chunks = list(_chunks(units, tries, setting))
-    what = "maximize" if flats is None else "maximize from flat pictures"
+    what = "maximize" if flats is None else "maximize from flat images"
     with progress(what, len(chunks) * getattr(maximizer, "steps", 1)) as advance:
         for members, size, reading in chunks:
             rows = [tries[i] for i in members]
@@ -227,7 +227,7 @@ def _climb(
 
 
 def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, Tensor]]:
-    """Per unit, the score of the flat picture that it answers to most, and that picture.
+    """Per unit, the score of the flat image that it answers to most, and that image.
 
     The candidates are the darkest, the middle and the brightest valid one, or −1, 0 and 1.
     """
@@ -263,11 +263,11 @@ def _merit(trace: Tensor) -> float:
 
 
 def _moments(objectives: Sequence[Expression], setting: Setting) -> Moments | None:
-    """What the layers that the objectives standardise say of the data set, if there is one."""
-    layers = sorted({layer for one in objectives for layer in one.standardised})
-    if setting.pictures is None or not layers:
+    """What the layers that the objectives standardize say of the data set, if there is one."""
+    layers = sorted({layer for one in objectives for layer in one.standardized})
+    if setting.images is None or not layers:
         return None
-    images = setting.pictures.to(setting.device, setting.dtype)
+    images = setting.images.to(setting.device, setting.dtype)
     with failing_as_model_error(setting.module, images[:1]):
         return moments_of(setting.module, layers, images)
 
@@ -275,7 +275,7 @@ def _moments(objectives: Sequence[Expression], setting: Setting) -> Moments | No
 def _units(
     objectives: Sequence[Expression], setting: Setting, *, negative: bool
 ) -> list[Expression]:
-    """All objectives, families written out, each checked on one picture."""
+    """All objectives, families written out, each checked on one image."""
     layers = sorted({layer for one in objectives for layer in one.layers})
     logits = any(one.uses_logits for one in objectives)
     reading = Reading(setting.module, layers, logits=logits)
@@ -300,7 +300,7 @@ def _chunks(
 ) -> Iterator[tuple[list[int], int, Reading]]:
     """Tries that run together, the size to which they are padded, and how their model is read.
 
-    Only expressions of one form share a chunk; a unit whose pictures shall differ from each other
+    Only expressions of one form share a chunk; a unit whose images shall differ from each other
     shares it with nobody.
     """
     forms: dict[tuple[Expression | None, object], list[int]] = {}
@@ -318,7 +318,7 @@ def _chunks(
 
 
 def _differs(unit: Expression) -> bool:
-    """Whether a unit's pictures shall differ from each other."""
+    """Whether a unit's images shall differ from each other."""
     return any(isinstance(node, diversity) for node in unit.walk())
 
 
@@ -327,7 +327,7 @@ def _reading(unit: Expression, setting: Setting) -> Reading:
 
 
 def _size(reading: Reading, setting: Setting) -> int:
-    """How many pictures to optimise at once; it depends on model, layer and shape alone."""
+    """How many images to optimize at once; it depends on model, layer and shape alone."""
     if setting.batch_size is not None:
         return setting.batch_size
     example = torch.zeros(setting.shape, dtype=setting.dtype, device=setting.device)
@@ -336,7 +336,7 @@ def _size(reading: Reading, setting: Setting) -> int:
 
 
 def _reference(reading: Reading, setting: Setting) -> Mapping[str, Tensor] | None:
-    """What the layers put out for the picture to start from."""
+    """What the layers put out for the image to start from."""
     if setting.start is None:
         return None
     with torch.no_grad():
@@ -354,14 +354,14 @@ def _run(
     flat: Tensor | None,
     done: Callable[[], None],
 ) -> tuple[Ascent, Tensor]:
-    """One chunk: what the maximiser found, and the objective at its pictures ``[unit]``."""
+    """One chunk: what the maximizer found, and the objective at its images ``[unit]``."""
     reference = _reference(reading, setting)
     transparent = any(isinstance(node, alpha) for node in units[0].walk())
 
-    def score(shown: Tensor, pictures: Tensor, opacity: Tensor | None = None) -> Tensor:
+    def score(shown: Tensor, images: Tensor, opacity: Tensor | None = None) -> Tensor:
         with failing_as_model_error(setting.module, shown):
             scope = reading.scope(
-                shown.to(setting.dtype), pictures, setting.class_names, reference, opacity,
+                shown.to(setting.dtype), images, setting.class_names, reference, opacity,
                 setting.moments, sparing=True,
             )  # fmt: skip
         found = evaluate_each(units, scope).to(setting.precision)
@@ -396,14 +396,14 @@ def _run(
     wanted = (len(units), *setting.shape)
     if not isinstance(ascent, Ascent) or tuple(ascent.images.shape) != wanted:
         shape = list(ascent.images.shape) if isinstance(ascent, Ascent) else type(ascent).__name__
-        raise MethodError(f"expected from the maximiser pictures {list(wanted)}, got {shape}")
+        raise MethodError(f"expected from the maximizer images {list(wanted)}, got {shape}")
     if transparent and ascent.opacity is None:
         raise MethodError(
             f"{units[0]}: {type(maximizer).__name__} finds no opacity: leave alpha() out, or take "
             "another maximizer"
         )
     if not bool(torch.isfinite(ascent.images).all()):
-        raise MethodError("expected finite pictures from the maximiser: a smaller rate may help")
+        raise MethodError("expected finite images from the maximizer: a smaller rate may help")
     with torch.no_grad():
         return ascent, score(ascent.images, ascent.images, ascent.opacity)
 

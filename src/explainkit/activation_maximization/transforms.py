@@ -1,4 +1,4 @@
-"""Small random changes of a picture, under which a unit must still answer: robust maximisation.
+"""Small random changes of an image, under which a unit must still answer: robust maximization.
 
 Mordvintsev, Olah and Tyka (2015), "Inceptionism"; Olah, Mordvintsev and Schubert (2017), "Feature
 Visualization", doi:10.23915/distill.00007.
@@ -26,17 +26,17 @@ def affine(
     angle: Tensor,
     padding: Padding = "reflection",
 ) -> Tensor:
-    """Moves, scales and turns each picture about its centre; the size stays.
+    """Moves, scales and turns each image about its center; the size stays.
 
     Output pixel p shows the input at ``R(angle) · scale · p + shift``, bilinearly, with p counted
-    from the centre: a scale below 1 shows a part of the picture enlarged.
+    from the center: a scale below 1 shows a part of the image enlarged.
 
     Args:
         images: ``[batch, channel, height, width]``.
         shift: Down and right, in pixels, ``[batch, 2]``.
         scale: Of height and width, ``[batch, 2]``; negative mirrors.
         angle: In degrees, ``[batch]``.
-        padding: What lies outside the picture.
+        padding: What lies outside the image.
 
     Returns:
         Like ``images``.
@@ -78,17 +78,17 @@ def blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Transforms:
-    """Random changes of each picture at each step, drawn from the unit's own generator.
+    """Random changes of each image at each step, drawn from the unit's own generator.
 
     Attributes:
         jitter: Shift by up to so many pixels; None: a twelfth of the shorter side, at most 16.
         scale: Enlarge or shrink by up to this share.
         rotate: Turn by up to so many degrees.
-        crop: Show only a part, whose side is down to 1 − ``crop`` of the picture's.
+        crop: Show only a part, whose side is down to 1 − ``crop`` of the image's.
         flip: Mirror left and right half of the time.
         blur: Gaussian blur with a sigma of up to so many pixels.
         noise: Standard deviation of added noise, in units of model input.
-        padding: What fills the border: the picture mirrored, its edge, or zeros.
+        padding: What fills the border: the image mirrored, its edge, or zeros.
     """
 
     jitter: int | None = None
@@ -119,7 +119,7 @@ class Transforms:
         return min(side // 12, 16) if self.jitter is None else min(self.jitter, side - 1)
 
     def transform(self, images: Tensor, problem: Problem) -> Tensor:
-        """Changes each picture; ``[unit, channel, height, width]`` stays the size."""
+        """Changes each image; ``[unit, channel, height, width]`` stays the size."""
         height, width = images.shape[2:]
         shift = self.shift_limit(height, width)
         if shift or self.scale or self.rotate or self.crop or self.flip:

@@ -87,7 +87,7 @@ def methods_hint(name: str) -> str:
 
 @hookimpl
 def explainkit_maximizers() -> Mapping[str, str]:
-    """The core's ways to maximise an activation."""
+    """The core's ways to maximize an activation."""
     return {
         "cppn": "explainkit.activation_maximization.optimize:CPPN",
         "fourier": "explainkit.activation_maximization.optimize:Fourier",

@@ -39,7 +39,7 @@ def list_datasets() -> dict[str, str]:
 
 
 def list_maximizers() -> dict[str, str]:
-    """All ways to maximise: qualified name to what it does in one line."""
+    """All ways to maximize: qualified name to what it does in one line."""
     return discovery.described("maximizers")
 
 
@@ -73,8 +73,8 @@ def load_dataset(
     Args:
         name: ``"fer_hw3/fer2013"``, or ``"fer2013"`` while that is unique.
         path: The file or folder; None for data that is embedded in its plugin.
-        split: One of the data set's splits; ``"all"`` is every picture.
-        seed: Of splits and pictures that are drawn at random.
+        split: One of the data set's splits; ``"all"`` is every image.
+        seed: Of splits and images that are drawn at random.
 
     Raises:
         UnknownNameError: No such data set.
@@ -134,21 +134,21 @@ def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[M
 
 
 def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
-    """Makes a maximiser from its name and its parameters.
+    """Makes a maximizer from its name and its parameters.
 
     Args:
-        maximizer: A registered name, a class, or a maximiser that only needs some fields changed.
+        maximizer: A registered name, a class, or a maximizer that only needs some fields changed.
         **params: Its fields.
 
     Raises:
-        UnknownNameError: No such maximiser.
+        UnknownNameError: No such maximizer.
         MethodError: A parameter that it doesn't have, or a value that it refuses.
     """
     registry = discovery.registry("maximizers")
     kind: Any = registry.get(maximizer) if isinstance(maximizer, str) else maximizer
     if not dataclasses.is_dataclass(kind) or not callable(kind):
         raise MethodError(
-            "expected a maximiser's name, or a dataclass that is called with a problem, got "
+            "expected a maximizer's name, or a dataclass that is called with a problem, got "
             f"{maximizer!r}"
         )
     of = kind if isinstance(kind, type) else type(kind)

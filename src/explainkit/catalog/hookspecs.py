@@ -31,7 +31,7 @@ def explainkit_methods() -> "Mapping[str, type[Method] | str]":  # type: ignore[
 
 @hookspec
 def explainkit_maximizers() -> "Mapping[str, type[Maximizer] | str]":  # type: ignore[empty-body]
-    """Ways to maximise an activation, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
+    """Ways to maximize an activation, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
 
 
 @hookspec

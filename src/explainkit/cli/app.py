@@ -263,9 +263,9 @@ def doctor(as_json: Json = False) -> None:
     else:
         console = Console(highlight=False, emoji=False)
         for check in checks:
-            colour = {"ok": "green", "warning": "yellow", "problem": "red"}[check.status]
+            color = {"ok": "green", "warning": "yellow", "problem": "red"}[check.status]
             console.print(
-                f"[{colour}]{check.status:8}[/{colour}] {escape(check.name)}: {escape(check.found)}"
+                f"[{color}]{check.status:8}[/{color}] {escape(check.name)}: {escape(check.found)}"
             )
             if check.remedy:
                 console.print(f"         → {escape(check.remedy)}")

@@ -16,7 +16,7 @@ from explainkit.methods.contract import is_seed
 
 
 def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
-    """Reads ``name=value`` texts by the types of a method's or a maximiser's fields.
+    """Reads ``name=value`` texts by the types of a method's or a maximizer's fields.
 
     A field that holds a method takes a method's name.
 

@@ -31,7 +31,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
     if not inputs.is_floating_point():
         raise InputError(
             f"expected floating images, got {str(inputs.dtype).removeprefix('torch.')}: convert "
-            "and normalise them as the model was trained, e.g. (inputs.float() / 255 - mean) / std"
+            "and normalize them as the model was trained, e.g. (inputs.float() / 255 - mean) / std"
         )
     if spec and tuple(shape[1:]) != spec.image_shape:
         raise InputError(

@@ -105,7 +105,7 @@ def _one_per_image(classes: Sequence[Any], class_names: Sequence[str], count: in
 
 
 def group_targets(targets: Sequence[Target]) -> list[tuple[Score, list[Target]]]:
-    """Neighbouring targets by the forward that they share.
+    """Neighboring targets by the forward that they share.
 
     Classes share one; an expression or a function has one of its own.
     """

@@ -1,6 +1,6 @@
 """Targets and objectives: one small immutable algebra over what a model puts out.
 
-An expression is one score per picture. Its terms read logits, inner layers or the picture itself;
+An expression is one score per image. Its terms read logits, inner layers or the image itself;
 ``+ - * /`` and numbers combine them. ``str`` gives its text form, `parse` reads that back; nothing
 is evaluated as code.
 

@@ -14,7 +14,7 @@ from explainkit.errors import TargetError
 
 
 class Deferred(Protocol):
-    """A layer that has not run yet, as an expression may need one channel of a picture alone."""
+    """A layer that has not run yet, as an expression may need one channel of an image alone."""
 
     @property
     def count(self) -> int:
@@ -26,21 +26,21 @@ class Deferred(Protocol):
         ...
 
     def channels(self, indices: Tensor) -> Tensor:
-        """Channel ``indices[i]`` of picture i, ``[batch, height, width]``."""
+        """Channel ``indices[i]`` of image i, ``[batch, height, width]``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """What the terms of an expression may read, for one batch of pictures.
+    """What the terms of an expression may read, for one batch of images.
 
     Attributes:
         logits: ``[batch, classes]``.
         activations: Layer path to its output, batch first, or to what can still give it.
-        images: The pictures ``[batch, channel, height, width]``.
+        images: The images ``[batch, channel, height, width]``.
         class_names: In the order of the logits.
-        reference: Layer path to what it puts out for the picture that `caricature` exaggerates.
-        opacity: Of each pixel, ``[batch, 1, height, width]``; None: the pictures are opaque.
+        reference: Layer path to what it puts out for the image that `caricature` exaggerates.
+        opacity: Of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
         moments: Layer path to mean and standard deviation, over a data set, of its channels' means
             over space, ``[channel]`` each.
     """
@@ -79,7 +79,7 @@ class Scope:
         return found
 
     def channels(self, name: str, indices: Sequence[int]) -> Tensor:
-        """Channel ``indices[i]`` of picture i on a layer: ``[batch, …]``, space or tokens behind.
+        """Channel ``indices[i]`` of image i on a layer: ``[batch, …]``, space or tokens behind.
 
         Raises:
             TargetError: The layer wasn't captured, has no such channel, or not the batch first.
@@ -114,7 +114,7 @@ def has_tokens(found: Tensor) -> bool:
 
 
 class Expression:
-    """One score per picture; immutable, printable, comparable.
+    """One score per image; immutable, printable, comparable.
 
     Expressions and numbers combine with ``+ - * /`` and a minus sign; the operands stay as
     they are.
@@ -168,7 +168,7 @@ class Expression:
         return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
 
     @property
-    def standardised(self) -> frozenset[str]:
+    def standardized(self) -> frozenset[str]:
         """Dotted paths of the layers that it compares with what they say of a data set."""
         return frozenset(
             node.layer for node in self.walk() if isinstance(node, LayerTerm) and node.reads_moments
@@ -181,7 +181,7 @@ class Expression:
 
     @property
     def uses_images(self) -> bool:
-        """Whether it reads the picture itself."""
+        """Whether it reads the image itself."""
         return any(node.reads_images for node in self.walk())
 
     def evaluate(
@@ -191,7 +191,7 @@ class Expression:
         images: Tensor | None = None,
         class_names: Sequence[str] = (),
     ) -> Tensor:
-        """One score per picture.
+        """One score per image.
 
         Args:
             logits: ``[batch, classes]``; None if it doesn't read them.
@@ -210,7 +210,7 @@ class Expression:
         return evaluate_each([self] * len(scope.example), scope)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
-        """The values ``[batch]`` of expressions of one form, picture i under expression i."""
+        """The values ``[batch]`` of expressions of one form, image i under expression i."""
         raise NotImplementedError
 
     @property
@@ -235,17 +235,17 @@ class Expression:
         if len(set(families)) > 1:
             raise TargetError(
                 f"expected one family of units in an objective, got "
-                f"{' and '.join(map(str, dict.fromkeys(families)))}: maximise them one by one"
+                f"{' and '.join(map(str, dict.fromkeys(families)))}: maximize them one by one"
             )
         (family, *_) = families
         return [_substitute(self, family, term) for term in family.members(channels, classes)]
 
 
 def evaluate_each(expressions: Sequence[Expression], scope: Scope) -> Tensor:
-    """Scores picture i by expression i.
+    """Scores image i by expression i.
 
     Args:
-        expressions: One per picture, all of one form.
+        expressions: One per image, all of one form.
         scope: What they read.
 
     Returns:
@@ -371,7 +371,7 @@ class Negate(Expression):
 
 @dataclass(frozen=True)
 class Number(Expression):
-    """A number, the same for every picture."""
+    """A number, the same for every image."""
 
     value: float
 
@@ -383,7 +383,7 @@ class Number(Expression):
         return Number(-self.value)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
-        """The number, per picture."""
+        """The number, per image."""
         return scope.example.new_tensor([node.value for node in nodes])
 
     def __str__(self) -> str:
@@ -392,7 +392,7 @@ class Number(Expression):
 
 
 class Term(Expression):
-    """A leaf: what is read from the model or the picture. Its text is ``call(fields)``."""
+    """A leaf: what is read from the model or the image. Its text is ``call(fields)``."""
 
     call: ClassVar[str] = ""
 

@@ -1,4 +1,4 @@
-"""The terms: what an expression reads from logits, inner layers and the picture."""
+"""The terms: what an expression reads from logits, inner layers and the image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ class Channel(LayerTerm):
 
 @dataclass(frozen=True)
 class Neuron(LayerTerm):
-    """One channel at one place, by default the centre; of a token layer, at one token."""
+    """One channel at one place, by default the center; of a token layer, at one token."""
 
     index: int
     y: int | None = None
@@ -138,7 +138,7 @@ def channel_means(found: Tensor) -> Tensor:
     return found.flatten(2).mean(2) if found.dim() == 4 else found
 
 
-def standardised(means: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+def standardized(means: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
     """``(m − μ) / σ``; a channel that never changed on the data set keeps its unit.
 
     Args:
@@ -154,7 +154,7 @@ class Lead(LayerTerm):
     """How far a channel is ahead of its layer's others: what it answers to and they don't.
 
     ``z_k − log Σ_{j≠k} exp z_j``, the log odds of the channel in a softmax over z, which are the
-    channels' means over space (over tokens), each standardised on the data set that `maximize` is
+    channels' means over space (over tokens), each standardized on the data set that `maximize` is
     given.
     """
 
@@ -173,7 +173,7 @@ class Lead(LayerTerm):
                 f"{self}: expected a data set to compare the layer's channels on; give maximize a "
                 "dataset"
             )
-        found = standardised(channel_means(scope.layer(self.layer)), scope.moments[self.layer])
+        found = standardized(channel_means(scope.layer(self.layer)), scope.moments[self.layer])
         indices = [node.index for node in nodes]
         if found.shape[1] < 2 or max(indices) >= found.shape[1]:
             raise TargetError(
@@ -198,9 +198,9 @@ class Layer(LayerTerm):
 
 @dataclass(frozen=True)
 class Caricature(LayerTerm):
-    """How far a layer goes along what it says of the start picture, `maximize`'s ``start``.
+    """How far a layer goes along what it says of the start image, `maximize`'s ``start``.
 
-    ``<a, a₀> / |a₀| · max(cos(a, a₀), 0.1)^p``: the projection on the start picture's activations,
+    ``<a, a₀> / |a₀| · max(cos(a, a₀), 0.1)^p``: the projection on the start image's activations,
     times a power of the cosine that keeps the direction.
     """
 
@@ -221,7 +221,7 @@ class Caricature(LayerTerm):
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
         """The projection, in units of the layer."""
         if scope.reference is None:
-            raise TargetError(f"{self}: expected a picture to exaggerate; give maximize a start")
+            raise TargetError(f"{self}: expected an image to exaggerate; give maximize a start")
         found = scope.layer(self.layer).flatten(1)
         wanted = scope.reference[self.layer].flatten(1).expand_as(found)
         length: Tensor = torch.linalg.vector_norm(wanted, dim=1).clamp_min(1e-12)
@@ -231,10 +231,10 @@ class Caricature(LayerTerm):
 
 @dataclass(frozen=True)
 class Diversity(LayerTerm):
-    """How unlike each other a unit's pictures are on a layer: 1 − mean cosine of Gram matrices.
+    """How unlike each other a unit's images are on a layer: 1 − mean cosine of Gram matrices.
 
-    It reads the pictures that stand together, so `maximize` puts one unit's starts, and nothing
-    else, in a batch. 0 for a picture that stands alone.
+    It reads the images that stand together, so `maximize` puts one unit's starts, and nothing
+    else, in a batch. 0 for an image that stands alone.
     """
 
     call = "diversity"
@@ -252,7 +252,7 @@ class Diversity(LayerTerm):
 
 @dataclass(frozen=True)
 class Tv(Term):
-    """Total variation of the picture: the mean absolute step to the next pixel, down and right."""
+    """Total variation of the image: the mean absolute step to the next pixel, down and right."""
 
     call = "tv"
     reads_images = True
@@ -266,7 +266,7 @@ class Tv(Term):
 
 @dataclass(frozen=True)
 class Norm(Term):
-    """The picture's p-norm per pixel: ``(Σ|x|^p / n)^(1/p)``, in model-input space."""
+    """The image's p-norm per pixel: ``(Σ|x|^p / n)^(1/p)``, in model-input space."""
 
     p: float = 2.0
     call = "norm"
@@ -291,10 +291,10 @@ class Norm(Term):
 
 @dataclass(frozen=True)
 class Alpha(Term):
-    """Mean opacity of the picture, 0 to 1: `maximize` then finds where the picture matters, too.
+    """Mean opacity of the image, 0 to 1: `maximize` then finds where the image matters, too.
 
     Subtracted, it leaves opaque only what the unit needs, as the rest of the model's input is a
-    new random background in every step. 1 for a picture that has no opacity, such as a real one.
+    new random background in every step. 1 for an image that has no opacity, such as a real one.
     """
 
     call = "alpha"
@@ -309,7 +309,7 @@ class Alpha(Term):
 def _images(term: Term, scope: Scope) -> Tensor:
     if scope.images is None:
         raise TargetError(
-            f"{term}: expected the picture itself, got none: penalties are for maximize"
+            f"{term}: expected the image itself, got none: penalties are for maximize"
         )
     return scope.images
 

@@ -170,9 +170,9 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
         outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
         (folder / OUTPUTS).unlink()
         figures = [o["file"] for shown in outputs for o in shown if o["kind"] == "figure"]
-        picture = f"{script.name}-thumbnail.png" if figures else ""
+        image = f"{script.name}-thumbnail.png" if figures else ""
         if figures:
-            thumbnail(folder / figures[0], folder / picture)
+            thumbnail(folder / figures[0], folder / image)
         versions = f"explainkit {explainkit.__version__} and torch {version('torch')}"
         command = f"explainkit gallery build --plugin {out.name}"
         foot = f"`{command}` runs it, here in {seconds:.0f} s with {versions}."
@@ -186,7 +186,7 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
             write_atomically(out / name, (folder / name).read_bytes())
     return {
         "title": script.title, "summary": script.lead.split("\n\n")[0].replace("\n", " "),
-        "topic": script.topic, "order": script.order, "thumbnail": picture,
+        "topic": script.topic, "order": script.order, "thumbnail": image,
         "files": files, "seconds": seconds,
     }  # fmt: skip
 

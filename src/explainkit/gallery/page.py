@@ -16,9 +16,9 @@ _HEADLINE = 93
 """Pixels of a figure's title and subtitle."""
 _MARGIN = 12
 _WHITE = 250
-"""Grey values above it are paper."""
+"""Gray values above it are paper."""
 _GAP = 15
-"""Pixels of paper between pictures; a title is nearer to its own."""
+"""Pixels of paper between images; a title is nearer to its own."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -49,7 +49,7 @@ def _parts(
             yield _shown(output, cell.alt)
     yield "---"
     if script.command:
-        yield "The command line makes the same picture:"
+        yield "The command line makes the same image:"
         yield _fenced("sh", script.command)
     yield (
         f"Download this page [as a script]({script.name}.py) or "
@@ -107,7 +107,7 @@ def notebook(script: Script) -> str:
 def thumbnail(figure: Path, path: Path) -> None:
     """The right of a figure under its headline, where its maps are, for the index.
 
-    It is cut at gaps, so that no picture is cut in two, and its white margins go.
+    It is cut at gaps, so that no image is cut in two, and its white margins go.
     """
     with Image.open(figure) as opened:
         image = opened.convert("RGB")
@@ -135,7 +135,7 @@ def _gap(blank: BoolArray, at: int) -> int:
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:
-    """The index: pictures and titles, by plugin and topic.
+    """The index: images and titles, by plugin and topic.
 
     Args:
         pages: Entries of the manifest.
@@ -161,9 +161,9 @@ def index(pages: Sequence[Mapping[str, Any]]) -> str:
 
 def _card(page: Mapping[str, Any]) -> str:
     address = f"{page['plugin']}/{page['name']}.md"
-    picture = (
+    image = (
         f"[![{page['title']}]({page['plugin']}/{page['thumbnail']})]({address})\n\n    "
         if page["thumbnail"]
         else ""
     )
-    return f"-   {picture}**[{page['title']}]({address})**\n\n    {page['summary']}"
+    return f"-   {image}**[{page['title']}]({address})**\n\n    {page['summary']}"

@@ -30,14 +30,14 @@ def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
 
     Args:
         path: The script.
-        folder: Where pictures go.
+        folder: Where images go.
         seed: Of Python's, NumPy's and torch's generators.
 
     Returns:
         For each cell what it shows, each with its ``kind``.
 
     Raises:
-        GalleryError: A picture has no text for those who don't see it.
+        GalleryError: An image has no text for those who don't see it.
     """
     import numpy as np
     import torch

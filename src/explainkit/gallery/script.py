@@ -20,7 +20,7 @@ class Cell:
     Attributes:
         title: Its heading, or "".
         text: Markdown that stands before the code.
-        alt: What its picture shows, for readers who don't see it.
+        alt: What its image shows, for readers who don't see it.
         code: Python, on the lines that it has in the script.
         line: Number of the code's first line, from 1.
     """
@@ -43,7 +43,7 @@ class Script:
         topic: The group in which the index shows it.
         order: Its place there: small numbers first.
         needs: Plugins without which it can't run.
-        command: The command that makes the same picture, or "".
+        command: The command that makes the same image, or "".
         cells: In their order.
     """
 
@@ -67,7 +67,7 @@ def read(path: Path) -> Script:
 
     The docstring may end in lines ``Topic: …``, ``Order: …``, ``Needs: …`` and ``Command: …``.
     A cell is ``# %%`` with an optional title, comments (Markdown; from ``Alt:`` on, what the
-    picture shows), then code.
+    image shows), then code.
 
     Raises:
         GalleryError: No docstring, no cell, or no Python.

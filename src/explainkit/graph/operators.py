@@ -55,7 +55,7 @@ def kind_of(operator: Operator) -> Kind:
 
 
 def trains(operator: Operator) -> bool:
-    """Whether a batch normalisation uses the statistics of the batch at hand."""
+    """Whether a batch normalization uses the statistics of the batch at hand."""
     record = operator.record
     if record is None or record.name == "_native_batch_norm_legit_no_training":
         return False

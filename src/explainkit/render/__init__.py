@@ -1,1 +1,1 @@
-"""Drawing: the only place where maps are reduced, clipped and coloured."""
+"""Drawing: the only place where maps are reduced, clipped and colored."""

@@ -1,4 +1,4 @@
-"""What is said under a picture: its measures in words, and what to doubt."""
+"""What is said under an image: its measures in words, and what to doubt."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 ROBUST = 0.5
-"""A picture that keeps less than this share of its gain under small changes is a speck."""
+"""An image that keeps less than this share of its gain under small changes is a speck."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Measure:
 
 MEASURES = {
     "gain": Measure(
-        "gain", "{:.2f}", "gain {:.2g} (best real picture: 1)",
-        "the best real picture is 1, the mean of all is 0", lambda v: v > 1,
+        "gain", "{:.2f}", "gain {:.2g} (best real image: 1)",
+        "the best real image is 1, the mean of all is 0", lambda v: v > 1,
     ),
     "robust_gain": Measure(
         "robust gain", "{:.2f}", "robust {:.2f}",
@@ -43,7 +43,7 @@ MEASURES = {
     ),
     "selectivity": Measure(
         "selectivity", "rank {:.0f}", "rank {:.0f} in its layer",
-        "among its layer's units, each standardised", lambda v: v == 1,
+        "among its layer's units, each standardized", lambda v: v == 1,
     ),
     "transfer": Measure(
         "transfer", "{:.0%}", "other net {:.0%}",
@@ -51,19 +51,19 @@ MEASURES = {
     ),
     "spectrum_error": Measure(
         "spectrum", "off {:.2f}", "spectrum off {:.2f}",
-        "slope of the power spectrum against real pictures'",
+        "slope of the power spectrum against real images'",
     ),
     "path_similarity": Measure(
         "path", "{:+.2f}", "path {:+.2f}",
-        "above 0: processed as its real pictures are", lambda v: v >= 0,
+        "above 0: processed as its real images are", lambda v: v >= 0,
     ),
     "choice_synthetic": Measure(
         "two-choice", "{:.0%}", "2-choice {:.0%}",
-        "right one of two real pictures told by this one",
+        "right one of two real images told by this one",
     ),
     "choice_exemplars": Measure(
         "two-choice, real", "{:.0%}", "(real {:.0%})",
-        "told by the real pictures instead; chance is 50 %",
+        "told by the real images instead; chance is 50 %",
     ),
 }  # fmt: skip
 """In the order in which they are told."""
@@ -76,7 +76,7 @@ def measured(visualization: "Visualization", index: int) -> dict[str, float]:
 
 
 def doubts(visualization: "Visualization", index: int) -> list[str]:
-    """Reasons not to trust a unit's picture, each in a few words."""
+    """Reasons not to trust a unit's image, each in a few words."""
     found = []
     quality = measured(visualization, index)
     if not bool(visualization.converged[index]):
@@ -84,19 +84,19 @@ def doubts(visualization: "Visualization", index: int) -> list[str]:
     if quality.get("robust_gain", 1.0) < ROBUST:
         found.append("NOT ROBUST: a speck rather than a pattern")
     if quality.get("path_similarity", 1.0) < 0:
-        found.append("UNNATURAL: processed unlike real pictures")
+        found.append("UNNATURAL: processed unlike real images")
     return found
 
 
 def caption(visualization: "Visualization", index: int) -> str:
-    """What is known of one picture, in one line.
+    """What is known of one image, in one line.
 
     Args:
         visualization: With whatever quality was measured.
         index: The unit.
     """
     if bool(visualization.dead[index]):
-        return "dead: answers to no picture"
+        return "dead: answers to no image"
     # what to doubt comes early: a narrow place cuts the end off
     parts = [f"score {float(visualization.score[index]):.3g}", *doubts(visualization, index)]
     for name, value in measured(visualization, index).items():

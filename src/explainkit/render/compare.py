@@ -1,4 +1,4 @@
-"""Figures that hold pictures against each other: several explanations, or any pictures."""
+"""Figures that hold images against each other: several explanations, or any images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainkit.errors import RenderError
 from explainkit.render.figure import overlay
-from explainkit.render.heatmap import Reduce, Scaling, colour, scale
+from explainkit.render.heatmap import Reduce, Scaling, color, scale
 from explainkit.render.report.content import Content, gather
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
 
@@ -30,20 +30,20 @@ def comparison_figure(
     scaling: Scaling | str = "percentile",
     reduce: Reduce = "sum",
 ) -> Figure:
-    """The pictures in a row, and under them one row of maps per explanation.
+    """The images in a row, and under them one row of maps per explanation.
 
-    After six pictures the next block begins. A single picture has its maps beside it instead,
-    four in a row. Every map is scaled by itself, as units differ; its title says what full colour
+    After six images the next block begins. A single image has its maps beside it instead,
+    four in a row. Every map is scaled by itself, as units differ; its title says what full color
     stands for.
 
     Args:
-        explanations: Of the same pictures.
-        labels: True class of each picture; None or −1 where it isn't known.
-        scaling: How values become colours.
+        explanations: Of the same images.
+        labels: True class of each image; None or −1 where it isn't known.
+        scaling: How values become colors.
         reduce: How channels become one.
 
     Raises:
-        RenderError: Explanations of different pictures or classes, or labels that don't fit.
+        RenderError: Explanations of different images or classes, or labels that don't fit.
     """
     content = gather(explanations, labels, None, reduce)
     rule = Scaling.parse(scaling)
@@ -59,7 +59,7 @@ def comparison_figure(
         rows,
         [max(size[0], 1.4)] * columns,
         title + " and ".join(models),
-        f"each map scaled by itself {rule.title}; ±: what full colour stands for",
+        f"each map scaled by itself {rule.title}; ±: what full color stands for",
         "red speaks for the explained class, blue against it" if rule.sign == "signed" else "",
     )
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
@@ -76,15 +76,15 @@ def comparison_figure(
     return sheet.figure
 
 
-def _places(pictures: int, maps: int) -> dict[tuple[int, int | None], tuple[int, int]]:
-    """Row and column of every picture (None) and of its maps."""
+def _places(images: int, maps: int) -> dict[tuple[int, int | None], tuple[int, int]]:
+    """Row and column of every image (None) and of its maps."""
     places: dict[tuple[int, int | None], tuple[int, int]] = {}
-    if pictures == 1:
+    if images == 1:
         columns = min(maps, _BESIDE)
         for m in range(maps):
             places[0, m] = m // columns, m % columns + 1
         return places | {(0, None): (0, 0)}
-    for i in range(pictures):
+    for i in range(images):
         block, column = divmod(i, _ACROSS)
         first = block * (maps + 1)
         places[i, None] = first, column
@@ -110,7 +110,7 @@ def _title(
 
 
 def _verdict(content: Content, row: int) -> tuple[str, str]:
-    """What a picture was read as, and the ink that says whether it is right."""
+    """What an image was read as, and the ink that says whether it is right."""
     reading, label = content.readings[0], content.labels[row]
     if reading.confidence[row] is None:
         return content.names[row], INK
@@ -123,34 +123,34 @@ def _verdict(content: Content, row: int) -> tuple[str, str]:
 
 
 @house_style()
-def pictures_figure(
-    pictures: Sequence[NDArray[np.float64]],
+def images_figure(
+    images: Sequence[NDArray[np.float64]],
     titles: Sequence[str] = (),
     *,
     columns: int = 7,
     title: str = "",
     subtitle: str = "",
 ) -> Figure:
-    """Pictures in rows under their titles.
+    """Images in rows under their titles.
 
     Args:
-        pictures: Each grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
+        images: Each gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
         titles: One for each, or none.
         columns: How many stand in a row.
         title: The headline.
         subtitle: Under it.
 
     Raises:
-        RenderError: No pictures, or titles that aren't one for each.
+        RenderError: No images, or titles that aren't one for each.
     """
-    if not len(pictures) or (titles and len(titles) != len(pictures)):
+    if not len(images) or (titles and len(titles) != len(images)):
         raise RenderError(
-            f"expected pictures and a title for each, got {len(pictures)} and {len(titles)}"
+            f"expected images and a title for each, got {len(images)} and {len(titles)}"
         )
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
     head = 0.15 + (0.28 if title else 0) + (0.2 if subtitle else 0)
-    step = _CELL * max(one.shape[0] / one.shape[1] for one in pictures)
+    step = _CELL * max(one.shape[0] / one.shape[1] for one in images)
     step += 0.3 if titles else _GAP
     width = columns * (_CELL + _GAP) - _GAP + 2 * _MARGIN
     height = head + rows * step + 0.15
@@ -161,7 +161,7 @@ def pictures_figure(
 
     write(0.25, fit(title, (width - 0.5) / 1.25, 10.5), 10.5, weight="bold", color=INK)
     write(0.48, fit(subtitle, width - 0.5, 7.5), 7.5, color=FAINT)
-    for i, one in enumerate(pictures):
+    for i, one in enumerate(images):
         row, column = divmod(i, columns)
         high = _CELL * one.shape[0] / one.shape[1]
         left = _MARGIN + column * (_CELL + _GAP)
@@ -175,7 +175,7 @@ def pictures_figure(
     return figure
 
 
-def coloured(maps: Tensor, scaling: Scaling | str = "percentile") -> list[NDArray[np.float64]]:
-    """Maps ``[n, height, width]`` as RGB pictures in [0, 1], each scaled by itself."""
+def colored(maps: Tensor, scaling: Scaling | str = "percentile") -> list[NDArray[np.float64]]:
+    """Maps ``[n, height, width]`` as RGB images in [0, 1], each scaled by itself."""
     rule = Scaling.parse(scaling)
-    return [colour(values, rule.colours) / 255 for values in scale(maps, rule).values]
+    return [color(values, rule.colors) / 255 for values in scale(maps, rule).values]

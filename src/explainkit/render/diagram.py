@@ -13,7 +13,7 @@ from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 Row = tuple[str, str, tuple[int, ...], int]
 """A layer's name, kind, output shape without the batch, and number of parameters."""
 
-_COLOURS = {
+_COLORS = {
     "convolution": "#3f6fb5", "linear": "#7a4fa3", "pooling": "#c77d2e", "dropout": "#c9ccd8",
     "flatten": "#5d6b78",
 }  # fmt: skip
@@ -87,12 +87,12 @@ def _size(shape: tuple[int, ...]) -> float:
 
 def _draw_block(axes: Axes, x: float, y: float, row: Row, largest: float) -> None:
     name, kind, shape, parameters = row
-    colour = next((c for word, c in _COLOURS.items() if word in kind.lower()), "#5d6b78")
+    color = next((c for word, c in _COLORS.items() if word in kind.lower()), "#5d6b78")
     tall = 0.35 + 1.2 * _size(shape) / largest
     axes.add_patch(
         FancyBboxPatch(
             (x - 0.3, y - tall / 2), 0.6, tall, boxstyle="round,pad=0,rounding_size=0.07",
-            facecolor=colour, edgecolor="none",
+            facecolor=color, edgecolor="none",
         )
     )  # fmt: skip
     light = "dropout" not in kind.lower()

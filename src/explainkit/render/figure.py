@@ -18,12 +18,12 @@ from explainkit.render.heatmap import (
     Reduce,
     Scaled,
     Scaling,
-    colour,
+    color,
     masked,
     most_relevant,
-    over_pictures,
-    picture,
+    over_images,
     scale,
+    to_pixels,
 )
 from explainkit.render.sheet import (
     BAR,
@@ -56,22 +56,22 @@ def study_figure(
     reduce: Reduce = "sum",
     keep: float = 0.2,
 ) -> Figure:
-    """One row per picture: picture, probabilities, the map under each scaling, what matters most.
+    """One row per image: image, probabilities, the map under each scaling, what matters most.
 
     Args:
         explanation: What to draw.
-        labels: True class of each picture; None or −1 where it isn't known.
-        scalings: How values become colours, one heatmap each; the colour bars carry true values.
+        labels: True class of each image; None or −1 where it isn't known.
+        scalings: How values become colors, one heatmap each; the color bars carry true values.
         reduce: How channels become one.
         keep: Share of the pixels that stay as they are in the last column: those of the largest
             |a|; fewer where fewer are not zero.
 
     Raises:
         RenderError: A scaling that doesn't exist, a share outside [0, 1], labels that aren't one
-            per picture, or a normalisation of other channels.
+            per image, or a normalization of other channels.
     """
     rows = _Rows(explanation, labels)
-    maps = over_pictures(explanation, reduce)
+    maps = over_images(explanation, reduce)
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
     width = rows.cell
     widths = [width, _BARS, *[width + _SCALE] * len(scaled), width]
@@ -92,19 +92,19 @@ def study_figure(
 def plot(
     explanation: "Explanation", *, scaling: Scaling | str = "percentile", reduce: Reduce = "sum"
 ) -> Figure:
-    """One row per picture: picture, probabilities, heatmap, and the heatmap over the picture.
+    """One row per image: image, probabilities, heatmap, and the heatmap over the image.
 
     Args:
         explanation: What to draw.
-        scaling: How values become colours; the colour bar carries true values.
+        scaling: How values become colors; the color bar carries true values.
         reduce: How channels become one.
 
     Raises:
-        RenderError: A scaling that doesn't exist, or a normalisation of other channels.
+        RenderError: A scaling that doesn't exist, or a normalization of other channels.
     """
     rule = Scaling.parse(scaling)
     rows = _Rows(explanation, None)
-    maps = over_pictures(explanation, reduce)
+    maps = over_images(explanation, reduce)
     scaled = scale(maps, rule)
     sheet = rows.sheet([rows.cell, _BARS, rows.cell + _SCALE, rows.cell], [scaled])
     for row, image in enumerate(rows.images):
@@ -112,33 +112,31 @@ def plot(
         _draw_map(sheet, row, 2, rows.size, scaled, rule)
         axes = sheet.axes(row, 3, *rows.size)
         show(axes, overlay(image, maps[row], rule))
-        sheet.title(axes, 3, "map over picture")
+        sheet.title(axes, 3, "map over image")
     return sheet.figure
 
 
 def overlay(
     image: NDArray[np.float64], values: torch.Tensor, scaling: Scaling | str = "percentile"
 ) -> NDArray[np.float64]:
-    """A map over its grey picture: the stronger the value, the more its colour covers.
+    """A map over its gray image: the stronger the value, the more its color covers.
 
     The opacity of a pixel is 0.85 · |s|^0.7, where s is the scaled value in [−1, 1]: weak values
-    show a little more than in proportion, and the picture shines through even the strongest.
+    show a little more than in proportion, and the image shines through even the strongest.
 
     Args:
         image: ``[height, width]`` or ``[height, width, 3]`` in [0, 1].
         values: ``[height, width]`` in the method's own unit.
-        scaling: How values become colours.
+        scaling: How values become colors.
 
     Returns:
         RGB ``[height, width, 3]`` in [0, 1].
     """
     rule = Scaling.parse(scaling)
     strength = scale(values[None], rule).values[0]
-    grey = (image.mean(-1) if image.ndim == 3 else image)[..., None]
+    gray = (image.mean(-1) if image.ndim == 3 else image)[..., None]
     opacity = 0.85 * np.abs(strength)[..., None] ** 0.7
-    mixed: NDArray[np.float64] = (1 - opacity) * grey + opacity * colour(
-        strength, rule.colours
-    ) / 255
+    mixed: NDArray[np.float64] = (1 - opacity) * gray + opacity * color(strength, rule.colors) / 255
     return mixed
 
 
@@ -157,12 +155,12 @@ def _short(value: Any) -> str:
 
 
 class _Rows:
-    """What the rows of every figure have in common: the pictures and what the model made of them.
+    """What the rows of every figure have in common: the images and what the model made of them.
 
     Attributes:
-        images: Each picture as it looks.
-        size: Width and height of a picture in inches.
-        cell: Width of a column of pictures, wide enough for a title.
+        images: Each image as it looks.
+        size: Width and height of an image in inches.
+        cell: Width of a column of images, wide enough for a title.
     """
 
     def __init__(self, explanation: "Explanation", labels: Sequence[int | None] | None) -> None:
@@ -174,7 +172,7 @@ class _Rows:
         classes = explanation.logits.shape[1]
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-        drawn = [picture(one, explanation.mean, explanation.std) for one in explanation.inputs]
+        drawn = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
         self.images = [image for image, _ in drawn]
         self._remarks = list(dict.fromkeys(remark for _, remark in drawn if remark))
         high, wide = explanation.inputs.shape[-2:]
@@ -206,7 +204,7 @@ class _Rows:
         )
 
     def _explained(self) -> str:
-        """What the maps are of, where that is not each picture's predicted class."""
+        """What the maps are of, where that is not each image's predicted class."""
         one = self.explanation
         if one.expression is None and torch.equal(one.target, one.logits.argmax(1)):
             return ""
@@ -214,7 +212,7 @@ class _Rows:
         return f" for {', '.join(names[:3])}" + (", …" if len(names) > 3 else "")
 
     def draw(self, sheet: Sheet, row: int) -> None:
-        """The first two columns: the picture and the probabilities."""
+        """The first two columns: the image and the probabilities."""
         axes = sheet.axes(row, 0, *self.size)
         show(axes, self.images[row])
         label, read = self.labels[row], int(self.explanation.logits[row].argmax())
@@ -293,15 +291,15 @@ def _draw_map(
     rule: Scaling,
 ) -> None:
     axes = sheet.axes(row, column, *size)
-    show(axes, colour(scaled.values[row], rule.colours))
+    show(axes, color(scaled.values[row], rule.colors))
     sheet.title(axes, column, f"map, scaled {rule.title}")
     limit = float(scaled.limits[row])
     bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)
-    low = 0 if rule.colours == SEQUENTIAL else -1
-    # drawn from -1 to 1 and labelled in the map's unit: a span of 2e308 is no float
+    low = 0 if rule.colors == SEQUENTIAL else -1
+    # drawn from -1 to 1 and labeled in the map's unit: a span of 2e308 is no float
     ramp = np.linspace(1, low, 256) if limit else np.zeros(256)
     bar.imshow(
-        colour(ramp[:, None], rule.colours), aspect="auto", extent=(0, 1, low if limit else -1, 1)
+        color(ramp[:, None], rule.colors), aspect="auto", extent=(0, 1, low if limit else -1, 1)
     )
     ticks = sorted({low, 0, 1}) if limit else [0]
     bar.set_yticks(ticks, [f"{limit * tick:.2g}".replace("-", "−") for tick in ticks])
@@ -315,7 +313,7 @@ def _draw_map(
 def matrix_figure(
     counts: NDArray[np.int64], class_names: Sequence[str], title: str = "confusion matrix"
 ) -> Figure:
-    """A confusion matrix: each row's shares as colour and per cent, its counts in small print.
+    """A confusion matrix: each row's shares as color and per cent, its counts in small print.
 
     Args:
         counts: ``[true, predicted]``.
@@ -403,5 +401,5 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, png(figure))
     except OSError as error:
-        raise RenderError(f"can't write the picture {path}: {error.strerror or error}") from error
+        raise RenderError(f"can't write the image {path}: {error.strerror or error}") from error
     return path

@@ -1,4 +1,4 @@
-"""From a map's values to colours: scaling is explicit, named, and never hidden."""
+"""From a map's values to colors: scaling is explicit, named, and never hidden."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,7 +19,7 @@ Sign = Literal["signed", "positive", "absolute"]
 Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
-"""Red speaks for the class, blue against it; both maps are fit for colour-blind readers."""
+"""Red speaks for the class, blue against it; both maps are fit for color-blind readers."""
 
 _FADED = (0.26, 0.33, 0.47)
 
@@ -28,10 +28,10 @@ _DEFAULTS: dict[str, float] = {"max": 0.0, "percentile": 99.0, "cumulative": 2.0
 
 @dataclass(frozen=True)
 class Scaling:
-    """How values become colours: what full colour stands for, and what happens to the sign.
+    """How values become colors: what full color stands for, and what happens to the sign.
 
     Attributes:
-        kind: ``max``: the largest size |a| in the picture. ``percentile``: that percentile of
+        kind: ``max``: the largest size |a| in the image. ``percentile``: that percentile of
             the sizes. ``cumulative``: the size at which the sorted sizes have added up to
             100 − amount per cent of their sum, which is Captum's outlier rule.
         amount: The percentile, or the per cent of the sum that is cut; not used by ``max``.
@@ -98,8 +98,8 @@ class Scaling:
         return words if self.sign == "signed" else f"{words}, {self.sign}"
 
     @property
-    def colours(self) -> str:
-        """The name of the colour map."""
+    def colors(self) -> str:
+        """The name of the color map."""
         return DIVERGING if self.sign == "signed" else SEQUENTIAL
 
 
@@ -109,11 +109,11 @@ def _list(kind: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """Maps ready to be coloured.
+    """Maps ready to be colored.
 
     Attributes:
         values: ``[batch, height, width]`` in [−1, 1], or [0, 1] where there is no sign.
-        limits: What full colour stands for in each map, in the method's own unit, ``[batch]``; 0
+        limits: What full color stands for in each map, in the method's own unit, ``[batch]``; 0
             for a map without values.
         notes: A remark for each map, or "".
     """
@@ -124,12 +124,12 @@ class Scaled:
 
 
 def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool = False) -> Scaled:
-    """Scales maps so that full colour stands for their limit; larger values are clipped.
+    """Scales maps so that full color stands for their limit; larger values are clipped.
 
     Args:
         maps: ``[batch, height, width]`` in the method's own unit.
         scaling: How, as an object or by name.
-        shared: Give all maps the largest of their limits, so that their colours compare.
+        shared: Give all maps the largest of their limits, so that their colors compare.
 
     Raises:
         RenderError: Values that are not finite, or a scaling that doesn't exist.
@@ -156,7 +156,7 @@ def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool =
 
 
 def _limit(sizes: NDArray[np.float64], rule: Scaling) -> tuple[float, str]:
-    """What full colour stands for, and a remark if it isn't what the rule says."""
+    """What full color stands for, and a remark if it isn't what the rule says."""
     largest = float(sizes.max(initial=0.0))
     if not largest:
         return 0.0, "zero everywhere"
@@ -181,19 +181,19 @@ def _limit(sizes: NDArray[np.float64], rule: Scaling) -> tuple[float, str]:
     return float(np.ldexp(found, exponent)), ""
 
 
-def colour(values: NDArray[np.float64], colours: str = DIVERGING) -> NDArray[np.uint8]:
-    """Colours scaled values: ``[height, width]`` to RGB ``[height, width, 3]``.
+def color(values: NDArray[np.float64], colors: str = DIVERGING) -> NDArray[np.uint8]:
+    """Colors scaled values: ``[height, width]`` to RGB ``[height, width, 3]``.
 
     Args:
-        values: In [−1, 1] for a diverging colour map, in [0, 1] otherwise.
-        colours: Name of the colour map.
+        values: In [−1, 1] for a diverging color map, in [0, 1] otherwise.
+        colors: Name of the color map.
     """
-    place = (values + 1) / 2 if colours == DIVERGING else values
-    rgb: NDArray[np.uint8] = colormaps[colours](place, bytes=True)[..., :3]
+    place = (values + 1) / 2 if colors == DIVERGING else values
+    rgb: NDArray[np.uint8] = colormaps[colors](place, bytes=True)[..., :3]
     return rgb
 
 
-def picture(
+def to_pixels(
     image: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
 ) -> tuple[NDArray[np.float64], str]:
     """An input as it looks, and a remark if that took a guess.
@@ -204,7 +204,7 @@ def picture(
         std: Per channel.
 
     Returns:
-        Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the remark, or "".
+        Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the remark, or "".
 
     Raises:
         RenderError: ``mean`` or ``std`` isn't one number per channel.
@@ -221,7 +221,7 @@ def picture(
     elif values.min() < 0 or values.max() > 1:
         low, high = values.min() / 2, values.max() / 2  # halves: no difference overflows
         values = (values / 2 - low) / ((high - low) or 1.0)
-        notes.append("normalisation unknown: drawn from the least to the largest value")
+        notes.append("normalization unknown: drawn from the least to the largest value")
     values = values.clip(0, 1)
     if len(values) == 3:
         return np.moveaxis(values, 0, -1), "; ".join(notes)
@@ -254,23 +254,23 @@ def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
 
 
 def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """A picture in which only some pixels stay as they are; the others fade into a blue-grey.
+    """An image in which only some pixels stay as they are; the others fade into a blue-gray.
 
     Args:
-        image: Grey ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
+        image: Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
         kept: The pixels that stay, ``[height, width]``.
 
     Returns:
         RGB ``[height, width, 3]`` in [0, 1].
     """
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
-    # a hue that dark grey pixels which stay don't have
+    # a hue that dark gray pixels which stay don't have
     faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
     shown: NDArray[np.float64] = np.where(kept[..., None], rgb, faded)
     return shown
 
 
-def over_pictures(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
+def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
     """Maps with a value for every pixel: of a layer's output the value of the cell over it.
 
     Args:
@@ -278,7 +278,7 @@ def over_pictures(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
         reduce: How channels become one.
 
     Returns:
-        ``[batch, height, width]`` of the pictures, in the method's own unit.
+        ``[batch, height, width]`` of the images, in the method's own unit.
 
     Raises:
         RenderError: The layer that was explained has no places.
@@ -287,7 +287,7 @@ def over_pictures(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
         raise RenderError(
             "expected maps [batch, channel, height, width], got "
             f"{list(explanation.attribution.shape)} at {explanation.at}: a layer without places "
-            "can't be laid over pictures"
+            "can't be laid over images"
         )
     maps = explanation.heatmap(reduce).detach()
     height, width = explanation.inputs.shape[-2:]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.render.figure import overlay
-from explainkit.render.heatmap import DIVERGING, Scaling, colour, scale
+from explainkit.render.heatmap import DIVERGING, Scaling, color, scale
 from explainkit.render.report.content import (
     SCALINGS,
     Content,
@@ -18,7 +18,7 @@ from explainkit.render.report.content import (
     facts,
     gather,
     number,
-    per_picture,
+    per_image,
 )
 from explainkit.render.report.sheets import data_uri
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
 
 MOST = 8
-"""Pictures that a notebook shows of a large batch."""
+"""Images that a notebook shows of a large batch."""
 
 _SIDE = 128
 
-# colours are the notebook's own: text inherits them, bars are drawn with the text's
+# colors are the notebook's own: text inherits them, bars are drawn with the text's
 _BOX = (
     "font:13px/1.45 system-ui,sans-serif;border:1px solid #8884;border-radius:8px;"
     "padding:12px 16px;max-width:960px;color:inherit;overflow-x:auto"
@@ -41,12 +41,12 @@ _FAINT = "opacity:.72"
 
 
 def to_html(explanations: "Sequence[Explanation]") -> str:
-    """Pictures, maps and provenance; every text is escaped.
+    """Images, maps and provenance; every text is escaped.
 
-    Explanations of the same pictures stand side by side, a row for each picture.
+    Explanations of the same images stand side by side, a row for each image.
 
     Args:
-        explanations: One or several of the same pictures; others are shown one after the other.
+        explanations: One or several of the same images; others are shown one after the other.
     """
     first = explanations[0]
     together = all(
@@ -61,16 +61,16 @@ def to_html(explanations: "Sequence[Explanation]") -> str:
     rows: list[str] = []
     if all(one.attribution.ndim == 4 for one in shown):
         content = gather(shown, None, None, "sum")
-        rows = ["".join(_picture(content, i)) for i in range(len(content.images))]
+        rows = ["".join(_image(content, i)) for i in range(len(content.images))]
     tables = "".join(_facts(one, len(explanations) == 1) for one in explanations)
     return f'<div style="{_BOX}">{"".join(rows)}{tables}</div>'
 
 
-def _picture(content: Content, row: int) -> Iterator[str]:
-    """One picture with its probabilities and maps."""
+def _image(content: Content, row: int) -> Iterator[str]:
+    """One image with its probabilities and maps."""
     yield '<div style="display:flex;flex-wrap:wrap;gap:14px;margin-bottom:14px">'
     reading = content.readings[0]
-    title = "picture" if reading.confidence[row] is None else content.class_name(reading.read[row])
+    title = "image" if reading.confidence[row] is None else content.class_name(reading.read[row])
     title = title if reading.confidence[row] is None else f"read as {title}"
     blank = "\n\xa0" if len(content.explanations) > 1 else ""
     name = content.names[row]
@@ -96,8 +96,8 @@ def _picture(content: Content, row: int) -> Iterator[str]:
         image = content.images[row] / 255
         alt = f"{one.method} of {one.model}, explained: {one.target_name(row)}"
         if len(content.explanations) == 1:
-            yield _figure("map", colour(scaled.values[0]), alt, float(scaled.limits[0]))
-            title = "map over picture"
+            yield _figure("map", color(scaled.values[0]), alt, float(scaled.limits[0]))
+            title = "map over image"
         else:
             title = f"{method}\nexplains {one.target_name(row)}"
         mixed = np.rint(255 * overlay(image, values)).astype(np.uint8)
@@ -107,13 +107,13 @@ def _picture(content: Content, row: int) -> Iterator[str]:
 
 
 def _figure(title: str, image: NDArray[np.uint8], alt: str, limit: float | None = None) -> str:
-    """A picture under its title; with a limit, a colour bar with true values under it."""
+    """An image under its title; with a limit, a color bar with true values under it."""
     height, width = image.shape[:2]
     wide = min(_SIDE, round(_SIDE * width / height))
     grain = "pixelated" if width < _SIDE else "auto"
     bar = ""
     if limit is not None:
-        ramp = data_uri(Image.fromarray(colour(np.linspace(-1, 1, 64)[None], DIVERGING)))
+        ramp = data_uri(Image.fromarray(color(np.linspace(-1, 1, 64)[None], DIVERGING)))
         ticks = "".join(
             f"<div>{tick}</div>"
             for tick in ((number(-limit), "0", number(limit)) if limit else ("zero everywhere",))
@@ -140,7 +140,7 @@ def _facts(one: "Explanation", alone: bool) -> str:
     known["explained"] = ", ".join(
         dict.fromkeys(one.target_name(i) for i in range(min(count, MOST)))
     )
-    known |= {name: ", ".join(values[:MOST]) for name, values in per_picture(one).items()}
+    known |= {name: ", ".join(values[:MOST]) for name, values in per_image(one).items()}
     known["scaling"] = Scaling.parse(SCALINGS[0]).title
     order = ["method", "parameters", "model", "explained", "score", "images"]
     names = [*order, *sorted(known.keys() - {*order, "versions", "scaling"}), "scaling", "versions"]

@@ -76,11 +76,11 @@ def _printable(text: str) -> str:
 
 
 def show(axes: Axes, image: NDArray[Any]) -> None:
-    """A picture ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
+    """An image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
     axes.set_anchor("NW")
     axes.set(xticks=[], yticks=[])
-    # a white picture ends somewhere, too
+    # a white image ends somewhere, too
     axes.spines[:].set(visible=True, color=FAINT, linewidth=0.25)
 
 

@@ -1,4 +1,4 @@
-"""A page for one unit: its picture, how it came, how far to trust it, and the real ones."""
+"""A page for one unit: its image, how it came, how far to trust it, and the real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from explainkit.render.figure import parameters
-from explainkit.render.heatmap import picture
+from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _BAR = 0.17
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A real picture and what a unit says of it.
+    """A real image and what a unit says of it.
 
     Attributes:
         image: ``[channel, height, width]`` in model-input space.
@@ -76,7 +76,7 @@ class Bars:
 def examples(
     found: "Exemplars", row: int, images: Tensor, fields: "ReceptiveFields"
 ) -> tuple[list[Example], list[Example]]:
-    """The real pictures that a unit answers to most, and least.
+    """The real images that a unit answers to most, and least.
 
     Args:
         found: Of `find_exemplars` on ``images``.
@@ -113,14 +113,14 @@ def unit_page(
     least: Sequence[Example] = (),
     bars: Bars | None = None,
 ) -> Figure:
-    """One unit's synthetic picture, trace and measures; under it real pictures, and a bar chart.
+    """One unit's synthetic image, trace and measures; under it real images, and a bar chart.
 
-    On each real picture a box shows what the unit sees of it; these crops stand below.
+    On each real image a box shows what the unit sees of it; these crops stand below.
 
     Args:
         visualization: Where the unit is.
         index: Which it is.
-        most: Real pictures that it answers to most; nine fit.
+        most: Real images that it answers to most; nine fit.
         least: Those that it answers to least.
         bars: Drawn last.
     """
@@ -138,12 +138,12 @@ def unit_page(
     about += parameters(visualization.params)
     _write(figure, _MARGIN, 0.22, fit(title, inner / 1.25, 11), size=11, weight="bold")
     _write(figure, _MARGIN, 0.36, fit(about, inner, 6.5, 2), size=6.5, color=FAINT, va="top")
-    _picture(figure, visualization, index)
+    _image(figure, visualization, index)
     _trace(figure, visualization, index)
     _measures(figure, visualization, index)
-    for heading, pictures, crop, under in rows:
+    for heading, images, crop, under in rows:
         _write(figure, _MARGIN, top + 0.18, heading, size=7.5, weight="bold")
-        for place, example in enumerate(pictures):
+        for place, example in enumerate(images):
             axes = _axes(figure, _MARGIN + place * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
             _thumbnail(axes, example, visualization, crop=crop)
             if under:
@@ -157,15 +157,15 @@ def unit_page(
 def _rows(
     most: Sequence[Example], least: Sequence[Example]
 ) -> list[tuple[str, Sequence[Example], bool, bool]]:
-    """Heading, pictures, whether they are cropped, whether their text stands under them."""
+    """Heading, images, whether they are cropped, whether their text stands under them."""
     found: list[tuple[str, Sequence[Example], bool, bool]] = []
     if most:
-        found.append(("real pictures it answers to most, and where", most, False, True))
+        found.append(("real images it answers to most, and where", most, False, True))
         if any(_is_part(example) for example in most):
             found.append(("what it sees there", most, True, False))
     # behind a rectifier all of them may be zero: which come first says nothing then
     if len({example.text for example in least}) > 1:
-        found.append(("real pictures it answers to least", least, False, True))
+        found.append(("real images it answers to least", least, False, True))
     return found
 
 
@@ -184,13 +184,13 @@ def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> No
     figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})
 
 
-def _picture(figure: Figure, visualization: "Visualization", index: int) -> None:
+def _image(figure: Figure, visualization: "Visualization", index: int) -> None:
     axes = _axes(figure, _MARGIN, _HEAD, _SIDE, _SIDE)
     if bool(visualization.dead[index]):
         axes.set_axis_off()
         axes.text(0.5, 0.5, "dead", ha="center", va="center", size=10, color=WRONG)
         return
-    show(axes, picture(visualization.images[index], visualization.mean, visualization.std)[0])
+    show(axes, to_pixels(visualization.images[index], visualization.mean, visualization.std)[0])
 
 
 def _trace(figure: Figure, visualization: "Visualization", index: int) -> None:
@@ -212,9 +212,9 @@ def _measures(figure: Figure, visualization: "Visualization", index: int) -> Non
     width, top = _WIDE - _MARGIN - left, _HEAD + 0.1
     _write(figure, left, top, "how far to trust it", size=7.5, weight="bold")
     if bool(visualization.dead[index]):
-        _write(figure, left, top + 0.2, "it answers to no picture", size=6.5, color=WRONG)
+        _write(figure, left, top + 0.2, "it answers to no image", size=6.5, color=WRONG)
         return
-    lines = [("score", f"{float(visualization.score[index]):.3g}", "of the picture itself", INK)]
+    lines = [("score", f"{float(visualization.score[index]):.3g}", "of the image itself", INK)]
     for name, value in measured(visualization, index).items():
         one = MEASURES[name]
         ink = INK if one.fine is None else RIGHT if one.fine(value) else WRONG
@@ -231,7 +231,7 @@ def _measures(figure: Figure, visualization: "Visualization", index: int) -> Non
 
 
 def _thumbnail(axes: Axes, example: Example, shown: "Visualization", *, crop: bool) -> None:
-    image = picture(example.image, shown.mean, shown.std)[0]
+    image = to_pixels(example.image, shown.mean, shown.std)[0]
     top, left, bottom, right = example.box
     if crop:
         image = image[top:bottom, left:right]
@@ -239,7 +239,7 @@ def _thumbnail(axes: Axes, example: Example, shown: "Visualization", *, crop: bo
         axes.set_axis_off()
         return
     show(axes, image)
-    # a white picture would have no end on a white page
+    # a white image would have no end on a white page
     edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BAR, lw=0.6)
     axes.add_patch(edge)
     if crop or not _is_part(example):

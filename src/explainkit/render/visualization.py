@@ -1,4 +1,4 @@
-"""Figures and animations of activation maximisation."""
+"""Figures and animations of activation maximization."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 from explainkit.errors import RenderError
 from explainkit.files import write_atomically
 from explainkit.render.figure import parameters, png
-from explainkit.render.heatmap import picture
+from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import FAINT, INK, WRONG, fit, fit_name, house_style, page, show
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ _LINES, _MEASURED = 3, 6
 """Lines of a caption, without and with measures of quality."""
 
 _SMALLEST = 96
-"""Pixels of the shorter side of a picture in an animation."""
+"""Pixels of the shorter side of an image in an animation."""
 
 
 @house_style()
 def grid(visualization: "Visualization", *, columns: int | None = None) -> Figure:
-    """All pictures, each with its objective above and its caption below.
+    """All images, each with its objective above and its caption below.
 
     Args:
         visualization: What to draw.
-        columns: Pictures in a row; None: about as many as rows.
+        columns: Images in a row; None: about as many as rows.
 
     Raises:
-        RenderError: No columns, or a normalisation of other channels.
+        RenderError: No columns, or a normalization of other channels.
     """
     count = len(visualization)
     if columns is not None and columns < 1:
@@ -56,7 +56,7 @@ def grid(visualization: "Visualization", *, columns: int | None = None) -> Figur
     figure = page(*total)
     inner = total[0] - 2 * _MARGIN
     shown = [
-        picture(image, visualization.mean, visualization.std) for image in visualization.images
+        to_pixels(image, visualization.mean, visualization.std) for image in visualization.images
     ]
     notes = dict.fromkeys(note for _, note in shown if note)
     title = f"{visualization.maximizer} of {visualization.model}"
@@ -87,7 +87,7 @@ def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> No
 
 @house_style()
 def traces(visualization: "Visualization") -> Figure:
-    """Each unit's objective over the steps, as the maximiser saw it, under its transforms."""
+    """Each unit's objective over the steps, as the maximizer saw it, under its transforms."""
     figure = page(6.4, 3.4)
     axes = figure.add_axes((0.11, 0.14, 0.86, 0.76))
     values = visualization.trace.detach().double().cpu().numpy()
@@ -108,7 +108,7 @@ def traces(visualization: "Visualization") -> Figure:
 
 
 def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 100) -> Path:
-    """Writes the frames as one moving picture, all units side by side.
+    """Writes the frames as one moving image, all units side by side.
 
     Args:
         visualization: With frames.
@@ -136,12 +136,12 @@ def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 1
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
     except OSError as error:
-        raise RenderError(f"can't write the picture {path}: {error.strerror or error}") from error
+        raise RenderError(f"can't write the image {path}: {error.strerror or error}") from error
     return path
 
 
 def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
-    """Each frame as one picture; all frames of a unit share the range of its last picture."""
+    """Each frame as one image; all frames of a unit share the range of its last image."""
     alive = [unit for unit in range(len(visualization)) if not bool(visualization.dead[unit])]
     if not alive:
         raise RenderError("expected a unit that is not dead to animate, got none")
@@ -155,7 +155,7 @@ def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
     found = []
     for frame in frames:
         cells = [
-            np.atleast_3d(picture(image, visualization.mean, visualization.std)[0])
+            np.atleast_3d(to_pixels(image, visualization.mean, visualization.std)[0])
             for image in frame
         ]
         blank = np.ones_like(cells[0])
@@ -169,7 +169,7 @@ def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
 
 
 def to_html(visualization: "Visualization") -> str:
-    """Pictures and provenance for a notebook; every text is escaped."""
+    """Images and provenance for a notebook; every text is escaped."""
     shown = visualization if len(visualization) <= MOST else visualization[:MOST]
     data = base64.b64encode(png(grid(shown))).decode("ascii")
     dead = [name for name, d in zip(shown.objective, shown.dead, strict=True) if bool(d)]

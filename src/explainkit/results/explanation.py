@@ -127,10 +127,10 @@ class Explanation:
     def plot(
         self, *, scaling: "Scaling | str" = "percentile", reduce: "Reduce" = "sum"
     ) -> "Figure":
-        """Draws each image beside its heatmap, with the true scale on the colour bar.
+        """Draws each image beside its heatmap, with the true scale on the color bar.
 
         Args:
-            scaling: How values become colours, by name (`explainkit.render.heatmap`).
+            scaling: How values become colors, by name (`explainkit.render.heatmap`).
             reduce: How channels become one, as in `heatmap`.
         """
         from explainkit.render.figure import plot
@@ -151,9 +151,9 @@ class Explanation:
 
         Args:
             path: The file.
-            beside: Other explanations of the same pictures, to compare with.
-            labels: True class of each picture; None or −1 where it isn't known.
-            names: Of the pictures.
+            beside: Other explanations of the same images, to compare with.
+            labels: True class of each image; None or −1 where it isn't known.
+            names: Of the images.
             command: The command line that makes the report again.
             reduce: How channels become one, as in `heatmap`.
         """
@@ -227,11 +227,11 @@ class Explanations(list[Explanation]):
         scaling: "Scaling | str" = "percentile",
         reduce: "Reduce" = "sum",
     ) -> "Figure":
-        """Draws the pictures and one row of maps per explanation; each map is scaled by itself.
+        """Draws the images and one row of maps per explanation; each map is scaled by itself.
 
         Args:
-            labels: True class of each picture; None or −1 where it isn't known.
-            scaling: How values become colours, by name (`explainkit.render.heatmap`).
+            labels: True class of each image; None or −1 where it isn't known.
+            scaling: How values become colors, by name (`explainkit.render.heatmap`).
             reduce: How channels become one.
         """
         from explainkit.render.compare import comparison_figure

@@ -1,4 +1,4 @@
-"""The result of activation maximisation."""
+"""The result of activation maximization."""
 
 import math
 from collections.abc import Mapping
@@ -18,28 +18,28 @@ WINDOW = 0.1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visualization:
-    """Pictures that units answer to most, with everything needed to judge and to reproduce them.
+    """Images that units answer to most, with everything needed to judge and to reproduce them.
 
     Attributes:
         images: ``[unit, channel, height, width]`` in model-input space; a dead unit's is flat.
         opacity: Of each pixel, ``[unit, 1, height, width]``: 1 unless the objective has `alpha`, in
             which case the images lie on the middle of the valid range.
-        objective: What each picture maximises, as text.
-        score: The objective at each picture, without transforms, ``[unit]``; NaN where dead.
-        trace: The objective at each step as the maximiser saw it, ``[step, unit]``.
+        objective: What each image maximizes, as text.
+        score: The objective at each image, without transforms, ``[unit]``; NaN where dead.
+        trace: The objective at each step as the maximizer saw it, ``[step, unit]``.
         rank: Place of each unit by its score, int64 ``[unit]``: 0 is the highest, dead ones last.
-        dead: Units that answered to no picture at all, bool ``[unit]``.
+        dead: Units that answered to no image at all, bool ``[unit]``.
         converged: Units that gained less than 1 % of their rise in the last fifth of the steps;
             see `has_converged`.
-        maximizer: Qualified name of the maximiser.
+        maximizer: Qualified name of the maximizer.
         params: Its hyper-parameters and the engine's own.
         model: Qualified name of the model, or module and class of one that isn't registered.
         layer: The inner layer that was read; None where it was the logits, or several layers.
         seed: Seed of all random draws.
         class_names: In the order of the logits; empty if they have no names.
-        mean: Per channel; with ``std`` it takes pictures back to pixel / 255. None if unknown.
+        mean: Per channel; with ``std`` it takes images back to pixel / 255. None if unknown.
         std: Per channel.
-        frames: Pictures on the way, ``[frame, unit, channel, height, width]``; may be empty.
+        frames: Images on the way, ``[frame, unit, channel, height, width]``; may be empty.
         quality: Name of a measure to its value per unit, ``[unit]``.
         diagnostics: Warnings, and the steps of the frames.
         versions: Of Python, torch, explainkit and the plugins involved.
@@ -93,16 +93,16 @@ class Visualization:
         )
 
     def caption(self, index: int) -> str:
-        """What is known of one picture, in one line: objective, score, quality, what to doubt."""
+        """What is known of one image, in one line: objective, score, quality, what to doubt."""
         from explainkit.render.captions import caption
 
         return caption(self, index)
 
     def grid(self, *, columns: int | None = None) -> "Figure":
-        """Draws all pictures in a grid, each with its caption; dead units are named, not drawn.
+        """Draws all images in a grid, each with its caption; dead units are named, not drawn.
 
         Args:
-            columns: Pictures in a row; chosen if None.
+            columns: Images in a row; chosen if None.
         """
         from explainkit.render.visualization import grid
 
@@ -115,7 +115,7 @@ class Visualization:
         return traces(self)
 
     def animate(self, path: str | Path, *, milliseconds: int = 100) -> Path:
-        """Writes how the pictures came to be, as a GIF or APNG by the file's ending.
+        """Writes how the images came to be, as a GIF or APNG by the file's ending.
 
         Args:
             path: Ends in ``.gif`` or ``.png``.
@@ -181,7 +181,7 @@ def has_converged(trace: Tensor) -> Tensor:
     first = max(0, round(0.8 * steps) - window)
     last = trace[-window:].mean(0)
     gain = last - trace[first:][:window].mean(0)
-    # neighbours differ by twice a step's variance; what they differ by in the mean is the rise
+    # neighbors differ by twice a step's variance; what they differ by in the mean is the rise
     moves = trace[first:].diff(dim=0)
     noise = (moves.var(0, correction=0) / 2 if len(moves) else torch.zeros_like(gain)).sqrt()
     error = noise * math.sqrt(2 / window)

@@ -23,9 +23,9 @@ def patched(model, x):
     """The forward of `attention_toys.ViT` whose gradient times input is AttnLRP without γ."""
 
     def norm(layer, value):
-        centred = value - value.mean(-1, keepdim=True)
-        scale = (centred.square().mean(-1, keepdim=True) + layer.eps).rsqrt().detach()
-        return centred * scale * layer.weight + layer.bias
+        centered = value - value.mean(-1, keepdim=True)
+        scale = (centered.square().mean(-1, keepdim=True) + layer.eps).rsqrt().detach()
+        return centered * scale * layer.weight + layer.bias
 
     tokens = model.patches(x).flatten(2).transpose(1, 2)
     tokens = torch.cat([model.tokens.expand(len(x), -1, -1), tokens], 1) + model.position

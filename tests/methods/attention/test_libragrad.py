@@ -26,9 +26,9 @@ def patched(model, x):
     """The forward of `attention_toys.ViT` with the parts that the paper holds detached."""
 
     def norm(layer, value):
-        centred = value - value.mean(-1, keepdim=True)
-        scale = (centred.square().mean(-1, keepdim=True) + layer.eps).rsqrt().detach()
-        return F.linear(centred * scale, torch.diag(layer.weight), layer.bias)
+        centered = value - value.mean(-1, keepdim=True)
+        scale = (centered.square().mean(-1, keepdim=True) + layer.eps).rsqrt().detach()
+        return F.linear(centered * scale, torch.diag(layer.weight), layer.bias)
 
     def gelu(value):
         return value * (0.5 * (1 + torch.erf(value / math.sqrt(2)))).detach()

@@ -64,7 +64,7 @@ def build(name):
         model = BUILD[name]().eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            parameter.data *= 4  # as initialised, every image has nearly the same scores
+            parameter.data *= 4  # as initialized, every image has nearly the same scores
     return model
 
 
@@ -79,7 +79,7 @@ def test_additive_methods_are_complete(name):
         e = ek.explain(model, x, 1, method)
         assert e.diagnostics["completeness_gap"].max() < 1e-4, method
         assert not e.coverage["fallbacks"]
-    # near a picture of zeros these networks, all biases zero, normalise by next to nothing
+    # near an image of zeros these networks, all biases zero, normalize by next to nothing
     e = ek.explain(model, x, 1, "integrated_gradients", baseline=2.0, steps=100)
     assert e.diagnostics["completeness_gap"].max() < 0.01
 

@@ -175,7 +175,7 @@ AFFINE = {
     "functional": lambda a, linear: nn.functional.linear(
         nn.functional.adaptive_avg_pool2d(a, 1)[:, :, 0, 0], linear.weight, linear.bias
     ),
-    "normalised": lambda a, linear: linear(
+    "normalized": lambda a, linear: linear(
         nn.functional.batch_norm(a.mean((2, 3)), torch.arange(6) / 9, torch.arange(1.0, 7))
     ),
     "matrix product": lambda a, linear: a.mean((2, 3)) @ linear.weight.T + linear.bias,
@@ -277,7 +277,7 @@ class Unit(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::explainkit.errors.ExplainkitWarning")
-def test_neighbours_with_fewer_channels_change_no_bit():
+def test_neighbors_with_fewer_channels_change_no_bit():
     model, x = unbiased(), images()
     x[0] = 0  # what a negative bias silences
     together = ablated(model, x, 1, layer="1", batch_size=2)

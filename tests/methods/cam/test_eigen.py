@@ -31,16 +31,16 @@ def same_up_to_sign(ours, theirs):
 
 
 @pytest.mark.parametrize("channels", [4, 200])
-@pytest.mark.parametrize("centred", [True, False])
-def test_eigencam_is_the_first_component(channels, centred):
+@pytest.mark.parametrize("centered", [True, False])
+def test_eigencam_is_the_first_component(channels, centered):
     """With fewer and with more channels than places."""
     values = torch.rand(4, channels, 7, 5, dtype=torch.float64).relu()
     places = values.flatten(2).transpose(1, 2)
-    places = places - places.mean(1, keepdim=True) if centred else places
+    places = places - places.mean(1, keepdim=True) if centered else places
     expected = torch.stack([svd(one) for one in places])
-    ours = EigenCAM(centred=centred).combine(values)
+    ours = EigenCAM(centered=centered).combine(values)
     same_up_to_sign(ours, expected)
-    if not centred:
+    if not centered:
         assert bool((ours >= 0).all())
 
 
@@ -99,7 +99,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("kernel", ["sigmoid", "rbf"])
     def test_definition(self, kernel):
-        """κ for every pair of places, centred in feature space, its largest component."""
+        """κ for every pair of places, centered in feature space, its largest component."""
         values, gamma = torch.rand(2, 6, 4, 3, dtype=torch.float64), 0.3
         for image, ours in zip(
             values, KPCACAM(kernel=kernel, gamma=gamma).combine(values), strict=True

@@ -155,7 +155,7 @@ def test_grid_and_prefix_as_text():
 
 def test_gradient_times_activation_cancels_on_a_residual_stream():
     model, x = toy_models()["vit"]
-    with pytest.warns(ExplainkitWarning, match="only through a normalisation"):
+    with pytest.warns(ExplainkitWarning, match="only through a normalization"):
         ek.explain(model, x, 0, "hirescam", layer="blocks.0")
 
 

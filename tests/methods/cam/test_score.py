@@ -146,7 +146,7 @@ def test_all_targets_are_each_targets_map():
 
 
 @pytest.mark.filterwarnings("ignore::explainkit.errors.ExplainkitWarning")
-def test_neighbours_with_fewer_channels_change_no_bit():
+def test_neighbors_with_fewer_channels_change_no_bit():
     model, x = with_silent_and_equal_channels(), images()
     x[0] = 0  # every map of it is constant
     together = ek.explain(model, x, 1, "score_cam", layer="1", batch_size=2)

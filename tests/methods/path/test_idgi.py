@@ -65,7 +65,7 @@ def test_the_papers_sum_step_by_step(quadratic):
 
 
 class _Threshold(nn.Module):
-    """Flat until the sum of the picture reaches 1: the path starts without a gradient."""
+    """Flat until the sum of the image reaches 1: the path starts without a gradient."""
 
     def forward(self, x):
         return torch.relu((x * torch.arange(1.0, 5.0).to(x)).sum((1, 2, 3)) - 1)[:, None]

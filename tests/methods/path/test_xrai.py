@@ -99,7 +99,7 @@ class TestSegments:
         with pytest.raises(MethodError, match=r"explainkit-vision\[superpixels\].*segments="):
             ek.explain(model, x, 1, "xrai")
 
-    def test_felzenszwalb_finds_the_parts_of_a_picture(self):
+    def test_felzenszwalb_finds_the_parts_of_a_image(self):
         pytest.importorskip("skimage")
         image = torch.zeros(1, 48, 40)
         image[:, 8:24, 10:30] = 1

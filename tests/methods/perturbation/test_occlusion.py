@@ -52,13 +52,13 @@ class TestWindows:
         values = torch.rand(2, len(windows), dtype=torch.float64)
         total = torch.zeros(2, 1, height, width, dtype=torch.float64)
         cover = torch.zeros(height, width)
-        picture = torch.rand(2, height, width)
+        image = torch.rand(2, height, width)
         for place, (top, left, bottom, right) in enumerate(boxes):
             total[:, 0, top:bottom, left:right] += values[:, place, None, None]
             cover[top:bottom, left:right] += 1
-            cut = windows.cut(picture).flatten(0, 1)[place]
+            cut = windows.cut(image).flatten(0, 1)[place]
             assert torch.equal(
-                cut[:, : bottom - top, : right - left], picture[:, top:bottom, left:right]
+                cut[:, : bottom - top, : right - left], image[:, top:bottom, left:right]
             )
         assert bool((cover > 0).all())
         torch.testing.assert_close(windows.average(values), total / cover)
@@ -140,7 +140,7 @@ def test_defaults_are_a_sixth_and_its_half():
         ({"window": 11}, "window: expected from 1 pixel to the image's 10, got 11"),
         ({"window": -1}, "window: expected from 1 pixel"),
         ({"window": 3, "stride": 4}, "stride: expected from 1 pixel to the window's 3"),
-        ({"baseline": "grey"}, "baseline: expected a number, a tensor, .* got 'grey'"),
+        ({"baseline": "gray"}, "baseline: expected a number, a tensor, .* got 'gray'"),
         ({"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),
         ({"baseline": "inpaint", "window": (12, 10)}, "smaller than the image to inpaint"),
     ],

@@ -1,4 +1,4 @@
-"""Optimised masks on models whose answer is known."""
+"""Optimized masks on models whose answer is known."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_conformance(method, kind):
 
 
 @pytest.mark.parametrize("method", [MeaningfulPerturbation, ExtremalPerturbation])
-def test_many_steps_do_not_depend_on_the_neighbours(method):
+def test_many_steps_do_not_depend_on_the_neighbors(method):
     model, x = toy_models()["vit"]
     together = ek.explain(model, x, 1, method(steps=150)).attribution
     alone = ek.explain(model, x[2:3], 1, method(steps=150)).attribution

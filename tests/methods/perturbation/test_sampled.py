@@ -78,10 +78,10 @@ class TestRise:
             assert torch.equal(found, large[0, :, down : down + 12, across : across + 10])
 
     @pytest.mark.parametrize("smooth", [True, False])
-    @pytest.mark.parametrize("centred", [True, False])
-    def test_the_definition(self, smooth, centred):
+    @pytest.mark.parametrize("centered", [True, False])
+    def test_the_definition(self, smooth, centered):
         model, x = toy_models()["residual"]
-        method = Rise(samples=80, probability=0.4, smooth=smooth, centred=centred, baseline=0.5)
+        method = Rise(samples=80, probability=0.4, smooth=smooth, centered=centered, baseline=0.5)
         e = ek.explain(model, x, 2, method, seed=3)
         masks = Rise(**{**vars(method), "seed": 3}).masks(x)
         m = masks.pixels(0, masks.rows[0]).double()
@@ -89,21 +89,21 @@ class TestRise:
             scores = model((m * x[i] + (1 - m) * 0.5).float()).detach()[:, 2].double()
             scores = scores[:, None, None, None]
             expected = (scores * m).mean(0) / 0.4
-            if centred:
+            if centered:
                 expected = ((scores - scores.mean()) * m).sum(0) / 79 / 0.4
             torch.testing.assert_close(
                 e.attribution[i].double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0
             )
 
-    @pytest.mark.parametrize("centred", [True, False])
-    def test_linear_closed_form_and_honest_errors(self, centred):
+    @pytest.mark.parametrize("centered", [True, False])
+    def test_linear_closed_form_and_honest_errors(self, centered):
         """Plain cells, f = Σ z_j s_j: a_j = (1 − p) s_j, plus the mean score p Σ s when raw."""
         model, weight = linear_model()
         model[1].bias.data.zero_()
         x = torch.randn(1, 3, 8, 8)
         share, labels = share_of_segments(model, weight, x, 0, 4)
-        method = Rise(samples=400, cells=4, probability=0.4, smooth=False, centred=centred)
-        expected = 0.6 * share[0] + (0 if centred else 0.4 * share.sum())
+        method = Rise(samples=400, cells=4, probability=0.4, smooth=False, centered=centered)
+        expected = 0.6 * share[0] + (0 if centered else 0.4 * share.sum())
         z = z_scores(model, x, method, expected, labels)
         assert float(z.abs().max()) < 4.5
         assert 0.8 < float(z.square().mean().sqrt()) < 1.2
@@ -187,7 +187,7 @@ class TestHsic:
         model, x = toy_models()["plain"]
         e = ek.explain(model, x, 2, Hsic(segments=3, samples=60))
         labels, z = grid(3, 12, 10), bernoulli(60, 9, 0.5, 0)
-        centre = (torch.eye(60) - 1 / 60).double()
+        center = (torch.eye(60) - 1 / 60).double()
         for i in range(4):
             y = model(z[:, labels][:, None] * x[i]).detach()[:, 2].double()
             apart = (y[:, None] - y).abs()
@@ -196,7 +196,7 @@ class TestHsic:
             for j in range(9):
                 one = z[:, j, None].double()
                 kernel = 0.5 - (one - one.T).square()
-                expected = torch.trace(kernel @ centre @ output @ centre) / 59**2
+                expected = torch.trace(kernel @ center @ output @ center) / 59**2
                 found = segment_values(e.attribution[i], labels)[j]
                 assert float(found) == pytest.approx(float(expected), rel=1e-4)
 
@@ -210,8 +210,8 @@ class TestHsic:
         found = []
         for b in range(16):
             rest = torch.arange(64) % 16 != b
-            centre = torch.eye(60).double() - 1 / 60
-            seen = centre @ output[rest][:, rest] @ centre
+            center = torch.eye(60).double() - 1 / 60
+            seen = center @ output[rest][:, rest] @ center
             kernel = [0.5 - (z[rest][:, j, None] - z[rest][:, j]).square() for j in range(9)]
             found.append(torch.stack([torch.trace(k @ seen) for k in kernel]) / 59**2)
         error = (torch.stack(found).var(0, correction=0) * 15).sqrt()

@@ -27,11 +27,11 @@ def values_by_set(rows, scores):
 def test_shapley_values_of_a_term_in_closed_form():
     rows = coalitions(6)
     generator = torch.Generator().manual_seed(0)
-    centres = rows[torch.randint(64, (3,), generator=generator)] * 2 - 1
+    centers = rows[torch.randint(64, (3,), generator=generator)] * 2 - 1
     reach = torch.rand(6, generator=generator, dtype=torch.float64)
-    scores = torch.sinh((2 * rows - 1) * reach @ centres.T)
+    scores = torch.sinh((2 * rows - 1) * reach @ centers.T)
     expected = torch.stack([shapley(values_by_set(rows, column)) for column in scores.T])
-    torch.testing.assert_close(surrogate._shapley(centres, reach), expected)
+    torch.testing.assert_close(surrogate._shapley(centers, reach), expected)
 
 
 @pytest.mark.parametrize("features", [5, 6])

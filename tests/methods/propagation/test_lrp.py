@@ -177,8 +177,8 @@ def test_flat_box_and_square_on_the_first_layer():
 
 
 @pytest.mark.parametrize("composite", RULES)
-def test_batch_normalisation_is_merged(composite):
-    """As in the network whose normalisation is written into the convolution."""
+def test_batch_normalization_is_merged(composite):
+    """As in the network whose normalization is written into the convolution."""
     model, x = network(norm=True), images()
     norm, plain = model[1], network()
     gain = norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -7,7 +7,7 @@ from torch import nn
 import explainkit as ek
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     def __init__(self, norm):
         super().__init__()
         torch.manual_seed(0)
@@ -21,8 +21,8 @@ class Normalised(nn.Module):
 
 
 def by_hand(x):
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + 1e-12)
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / torch.sqrt(centered.square().mean(-1, keepdim=True) + 1e-12)
 
 
 def groups(x):
@@ -39,9 +39,9 @@ def signed(x):
 
 
 @pytest.mark.parametrize("norm", [layer, by_hand, groups, signed])
-def test_normalisations_of_a_constant_baseline(norm):
+def test_normalizations_of_a_constant_baseline(norm):
     x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    e = ek.explain(Normalised(norm).eval(), x, 1, "deeplift")
+    e = ek.explain(Normalized(norm).eval(), x, 1, "deeplift")
     assert e.diagnostics["completeness_gap"].max() < 1e-4
     assert e.attribution.abs().max() < 10 * e.score.abs().max()
 

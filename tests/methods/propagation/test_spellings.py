@@ -1,4 +1,4 @@
-"""One layer in two spellings, and biases that lie on no picture."""
+"""One layer in two spellings, and biases that lie on no image."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_a_bias_added_apart_is_the_layers_own(composite):
 
 
 class Attending(nn.Module):
-    """Attention over places, whose scores have as many axes as a picture."""
+    """Attention over places, whose scores have as many axes as an image."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def test_what_a_softmax_compares_is_not_drawn():
 
 
 class Last(nn.Module):
-    """A bias at one place of the picture, channels first or last."""
+    """A bias at one place of the image, channels first or last."""
 
     def __init__(self, last):
         super().__init__()

@@ -14,7 +14,7 @@ from explainkit.interfaces import ModelSpec
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 MEAN, STD = 0.5077, 0.2550
-"""Of FER2013's training pictures, in units of pixel / 255."""
+"""Of FER2013's training images, in units of pixel / 255."""
 
 REACH = {"cnn": 43, "dnn": 48}
 """Rows and columns, from the upper left, that a network's output depends on: the CNN's poolings
@@ -115,7 +115,7 @@ CNN = ModelSpec(
     std=(STD,),
     dataset="fer_hw3/fer2013",
     layer="15",
-    summary="Six convolutions on 48×48 grey faces, seven expressions, 4,845,063 parameters.",
+    summary="Six convolutions on 48×48 gray faces, seven expressions, 4,845,063 parameters.",
 )
 
 DNN = replace(
@@ -123,5 +123,5 @@ DNN = replace(
     build=build_dnn,
     weights=dnn_weights,
     layer=None,
-    summary="Five linear layers on 48×48 grey faces, seven expressions, 4,991,495 parameters.",
+    summary="Five linear layers on 48×48 gray faces, seven expressions, 4,991,495 parameters.",
 )

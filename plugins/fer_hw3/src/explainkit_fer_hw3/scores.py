@@ -27,15 +27,15 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     if not trials:
         return 0.0, 1.0
     share, z2 = successes / trials, Z95**2
-    centre = share + z2 / (2 * trials)
+    center = share + z2 / (2 * trials)
     reach = Z95 * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     scale = 1 + z2 / trials
-    return max((centre - reach) / scale, 0.0), min((centre + reach) / scale, 1.0)
+    return max((center - reach) / scale, 0.0), min((center + reach) / scale, 1.0)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """One mistake: how many pictures of a class are read as another."""
+    """One mistake: how many images of a class are read as another."""
 
     true: str
     predicted: str
@@ -44,13 +44,13 @@ class Confusion:
 
     @property
     def share(self) -> float:
-        """Of the true class's pictures."""
+        """Of the true class's images."""
         return self.count / self.of
 
     def __str__(self) -> str:
         return (
             f"{self.true.capitalize()} is read as {self.predicted.capitalize()} in "
-            f"{self.share:.0%} of its pictures ({self.count} of {self.of})"
+            f"{self.share:.0%} of its images ({self.count} of {self.of})"
         )
 
 
@@ -76,7 +76,7 @@ def most_confused(counts: Tensor, class_names: Sequence[str], most: int = 5) -> 
 
 
 def class_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Recall and precision of each class with their 95 % intervals, and its number of pictures."""
+    """Recall and precision of each class with their 95 % intervals, and its number of images."""
     scores: dict[str, dict[str, object]] = {}
     for i, name in enumerate(class_names):
         right, support, read = (int(v) for v in (counts[i, i], counts[i].sum(), counts[:, i].sum()))

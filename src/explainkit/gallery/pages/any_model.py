@@ -8,33 +8,33 @@ Order: 20
 """
 
 # %% A task whose answer is known
-# Pictures in RGB with a disc somewhere in the noise; the class is the disc's colour. A good map
+# Images in RGB with a disc somewhere in the noise; the class is the disc's color. A good map
 # finds the disc, and nothing else.
 #
-# Alt: Six noisy colour pictures, each with a red, green or blue disc at another place.
+# Alt: Six noisy color images, each with a red, green or blue disc at another place.
 import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.render.compare import pictures_figure
+from explainkit.render.compare import images_figure
 
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 
 
 def discs(count, seed):
-    """Pictures [count, 3, 48, 48] in [0, 1], the discs' colours, and where they are."""
+    """Images [count, 3, 48, 48] in [0, 1], the discs' colors, and where they are."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    centre = 10 + 28 * torch.rand(count, 2, 1, 1, generator=generator)
+    center = 10 + 28 * torch.rand(count, 2, 1, 1, generator=generator)
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
-    disc = (y - centre[:, 0]).square() + (x - centre[:, 1]).square() < 64
+    disc = (y - center[:, 0]).square() + (x - center[:, 1]).square() < 64
     images = 0.35 + 0.3 * torch.rand(count, 3, 48, 48, generator=generator)
     images = images + 0.25 * disc[:, None] * nn.functional.one_hot(labels, 3)[..., None, None]
     return images.clamp(0, 1), labels, disc
 
 
 images, labels, disc = discs(6, seed=1)
-pictures_figure([one.permute(1, 2, 0).numpy() for one in images], [COLOURS[k] for k in labels])
+images_figure([one.permute(1, 2, 0).numpy() for one in images], [COLORS[k] for k in labels])
 
 # %% Two networks
 # A convolutional one with rectifiers in place and a residual sum, and a transformer that returns a
@@ -73,9 +73,9 @@ class SmallViT(nn.Module):
         return {"logits": self.head(self.encoder(tokens).mean(1))}
 
 
-def scores(model, pictures):
+def scores(model, images):
     """The logits of either network."""
-    out = model(pictures)
+    out = model(images)
     return out["logits"] if isinstance(out, dict) else out
 
 
@@ -95,17 +95,17 @@ for name, network in networks.items():
     with torch.no_grad():
         accuracy = float((scores(network, test).argmax(1) == truth).double().mean())
     size = sum(p.numel() for p in network.parameters())
-    rows.append({"network": name, "parameters": size, "accuracy on new pictures": accuracy})
+    rows.append({"network": name, "parameters": size, "accuracy on new images": accuracy})
 rows
 
 # %% The convolutional one
 # No layer has to be named: class-activation maps choose the last one with places that the score
 # depends on. Red and blue are found where they are. Green is what is left when neither of them is
-# seen, so the network reads it from the whole picture: a map that finds no object isn't a broken
+# seen, so the network reads it from the whole image: a map that finds no object isn't a broken
 # map.
 #
-# Alt: Three pictures with discs; under each its maps by DeepLIFT, LRP, Grad-CAM and occlusion: red
-# on the red and on the blue disc, scattered over the picture for the green one.
+# Alt: Three images with discs; under each its maps by DeepLIFT, LRP, Grad-CAM and occlusion: red
+# on the red and on the blue disc, scattered over the image for the green one.
 METHODS = ["deeplift", "lrp", "gradcam", "occlusion"]
 found = {"cnn": ek.explain(networks["cnn"], images[:3], labels[:3], METHODS)}
 found["cnn"].plot()
@@ -116,7 +116,7 @@ found["cnn"].plot()
 # few patches only. Grad-CAM is flat: after the last block every token knows the answer, as
 # attention has mixed them; that is a fact about the layer, and another one can be named.
 #
-# Alt: The same three pictures; under each the maps of the transformer. DeepLIFT marks two or
+# Alt: The same three images; under each the maps of the transformer. DeepLIFT marks two or
 # three patches at or near the disc, attention rollout the same ones; Grad-CAM is even; LeGrad is
 # strongest at the disc for green and blue.
 METHODS = ["deeplift", "gradcam", "legrad", "attention_rollout"]
@@ -124,7 +124,7 @@ found["vit"] = ek.explain(networks["vit"], images[:3], labels[:3], METHODS)
 found["vit"].plot()
 
 # %% Do they find it?
-# The share of the map's size on the disc, over the share of the picture that the disc covers: 1 is
+# The share of the map's size on the disc, over the share of the image that the disc covers: 1 is
 # what a map without preference has. DeepLIFT shares out the whole change of the score from its
 # baseline, so its gap should be nought up to rounding, through attention too.
 rows = []
@@ -146,15 +146,15 @@ rows
 
 # %% A question of one's own, and a layer's answer
 # A target may be a function of the model's own output, or an expression: here the lead of the first
-# class over the second. With `at=` the map is of a layer's output instead of the picture.
+# class over the second. With `at=` the map is of a layer's output instead of the image.
 lead = ek.explain(networks["vit"], images, lambda out: out["logits"][:, 0] - out["logits"][:, 1])
 same = ek.explain(networks["vit"], images, "logit(0) - logit(1)", "input_x_gradient", at="patches")
 [
     {
-        "picture": colour,
+        "image": color,
         "lead of red over green": float(lead.score[i]),
         "the same as an expression": float(same.score[i]),
         "map at the layer": "×".join(map(str, same.attribution.shape[1:])),
     }
-    for i, colour in enumerate(COLOURS)
+    for i, color in enumerate(COLORS)
 ]

@@ -1,6 +1,6 @@
 """The first explanation, in five lines.
 
-A trained network, a picture, and the pixels that speak for what the network says.
+A trained network, an image, and the pixels that speak for what the network says.
 
 Topic: First steps
 Order: 10
@@ -9,8 +9,8 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 """
 
 # %%
-# A model is named, or is any PyTorch module of yours; pictures are a float tensor
-# `[batch, channel, height, width]`, normalised as the model was trained.
+# A model is named, or is any PyTorch module of yours; images are a float tensor
+# `[batch, channel, height, width]`, normalized as the model was trained.
 #
 # Alt: A drawn angry face, the network's probabilities of the seven expressions, and the integrated
 # gradients alone and over the face: red where pixels speak for the class, blue where against it.
@@ -23,14 +23,14 @@ explanation.plot()
 
 # %% What it says in numbers
 # The map is signed and in the unit of the score, so that its sum can be held against what it is
-# to explain: the score of the picture less the score of the baseline, here a grey picture. The
+# to explain: the score of the image less the score of the baseline, here a gray image. The
 # completeness gap is the share that is missing.
-grey = model(0 * faces.images[[14]])[0, explanation.target[0]]
+gray = model(0 * faces.images[[14]])[0, explanation.target[0]]
 [
     {
         "explained": explanation.target_name(0),
         "score": float(explanation.score[0]),
-        "score of grey": float(grey),
+        "score of gray": float(gray),
         "sum of the map": float(explanation.attribution.sum()),
         "completeness gap": float(explanation.diagnostics["completeness_gap"][0]),
     }

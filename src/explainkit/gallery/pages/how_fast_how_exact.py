@@ -10,9 +10,9 @@ Order: 40
 
 # %% Does the map add up?
 # Complete methods share out the change of the score from a baseline, so what is missing can be
-# measured: |sum of the map − change| / max(|change|, 0.05). The worst of four pictures, on nine
+# measured: |sum of the map − change| / max(|change|, 0.05). The worst of four images, on nine
 # networks that are written in nine ways: rectifiers as functions, in place and reused, residual
-# sums, batch normalisation, a tuple as output, attention.
+# sums, batch normalization, a tuple as output, attention.
 import warnings
 
 import torch
@@ -54,7 +54,7 @@ for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
         {
             "tolerance": f"{tolerance:g}",
             "worst gap": f"{float(one.diagnostics['completeness_gap'].max()):.0g}",
-            "gradients per picture": ", ".join(map(str, one.diagnostics["steps"].tolist())),
+            "gradients per image": ", ".join(map(str, one.diagnostics["steps"].tolist())),
         }
     )
 rows
@@ -77,12 +77,12 @@ for name in ("plain", "functional", "reused", "residual"):
 rows
 
 # %% How many passes?
-# Methods that need the same pass share it. A hook on the first layer counts the pictures
+# Methods that need the same pass share it. A hook on the first layer counts the images
 # that go through it: asked for one by one, and together.
 
 
-def pictures_run(model, images, methods, alone):
-    """How many pictures go through the model's first layer."""
+def images_run(model, images, methods, alone):
+    """How many images go through the model's first layer."""
     shown = []
     first = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d))
     hook = first.register_forward_hook(lambda _layer, _inputs, output: shown.append(len(output)))
@@ -100,16 +100,16 @@ SHARED = {
 }
 rows = []
 for name, methods in SHARED.items():
-    alone, together = (pictures_run(model, images[:1], methods, one) for one in (True, False))
+    alone, together = (images_run(model, images[:1], methods, one) for one in (True, False))
     rows.append(
-        {"methods": name, "pictures run, alone": alone, "together": together,
+        {"methods": name, "images run, alone": alone, "together": together,
          "ratio": alone / together}
     )  # fmt: skip
 rows
 
 # %% The same numbers
-# A picture's map does not depend on its neighbours, and the same seed gives the same map. The
-# largest difference relative to the map's largest value, between a picture alone and in a batch
+# An image's map does not depend on its neighbors, and the same seed gives the same map. The
+# largest difference relative to the map's largest value, between an image alone and in a batch
 # of four:
 rows = []
 model, images = toys["residual"]

@@ -1,6 +1,6 @@
 """Writing a method.
 
-A method is a frozen dataclass that is called with a model, the pictures and the targets, and
+A method is a frozen dataclass that is called with a model, the images and the targets, and
 returns a map. Its fields are its parameters. The rest is the engine's: checks, chunks, the record,
 the command line.
 
@@ -10,7 +10,7 @@ Needs: fer_hw3
 """
 
 # %% Fifteen lines
-# This one hides a square of grey at every place in turn, and gives each pixel the mean fall of the
+# This one hides a square of gray at every place in turn, and gives each pixel the mean fall of the
 # score over the squares that covered it.
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ import explainkit as ek
 
 
 @dataclass(frozen=True)
-class GreySquare:
-    """Mean fall of the score under a grey square."""
+class GraySquare:
+    """Mean fall of the score under a gray square."""
 
     side: int = 8
     stride: int = 4
@@ -51,7 +51,7 @@ class GreySquare:
 # hiding them lowers the score, blue where it raises it.
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
-explanation = ek.explain(model, faces.images[[12]], method=GreySquare())
+explanation = ek.explain(model, faces.images[[12]], method=GraySquare())
 explanation.plot()
 
 # %% Checked like any other
@@ -60,8 +60,8 @@ explanation.plot()
 # through all toy models; one is enough to see it work.
 from explainkit.testing import check_method, toy_models
 
-check_method(GreySquare(side=6, stride=6), {"plain": toy_models()["plain"]})
-print("GreySquare keeps the contract.")
+check_method(GraySquare(side=6, stride=6), {"plain": toy_models()["plain"]})
+print("GraySquare keeps the contract.")
 
 # %% Beside the built-in one
 # The core's occlusion does the same with fewer passes: it runs only what a square can change.
@@ -69,5 +69,5 @@ print("GreySquare keeps the contract.")
 # Alt: The face under the new method and the built-in occlusion, both made of squares; beside them
 # the pixel-fine map of integrated gradients.
 ek.explain(
-    model, faces.images[[12]], method=[GreySquare(), "occlusion", "integrated_gradients"]
+    model, faces.images[[12]], method=[GraySquare(), "occlusion", "integrated_gradients"]
 ).plot()

@@ -1,4 +1,4 @@
-"""Maps whose channels come last, as networks of normalised and linear layers write them."""
+"""Maps whose channels come last, as networks of normalized and linear layers write them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

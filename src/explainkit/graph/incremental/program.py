@@ -93,7 +93,7 @@ class Program:
 
 
 def program(traced: Traced) -> Program:
-    """Reads the operators that a traced model ran on one image; normalisations are folded."""
+    """Reads the operators that a traced model ran on one image; normalizations are folded."""
     found = Program(traced)
     # a value is known by its tensor: operators in place keep what they overwrote
     seen = {id(traced.values[traced.image]): _Seen(0, "first")}
@@ -177,7 +177,7 @@ def _whole(step: Step) -> Callable[[Tensor], Tensor]:
 
 
 def _fold(found: Program) -> None:
-    """Takes a normalisation by fixed statistics into the convolution before it."""
+    """Takes a normalization by fixed statistics into the convolution before it."""
     by_node = {step.node: step for step in found.steps}
     for step in found.steps:
         call = _convolution_of(step)
@@ -186,24 +186,24 @@ def _fold(found: Program) -> None:
         after = readers[0] if len(readers) == 1 else None
         if call is None or after is None:
             continue
-        factors = _normalisation(after, step.key)
+        factors = _normalization(after, step.key)
         if factors is None:
             continue
         scale, shift = factors
         a = arguments_of(call)
         a["weight"] = a["weight"] * scale[:, None, None, None]
         a["bias"] = shift if a["bias"] is None else a["bias"] * scale + shift
-        (convolved,), (normalised,) = step.actions, after.actions
+        (convolved,), (normalized,) = step.actions, after.actions
         convolved.operator = operator(Call(call.operator, (), a, call.result), [a["input"]])
         step.dense = _whole(step)
-        # what the normalisation gave is now what the convolution gives
-        found.clean[convolved.result] = found.clean[normalised.result]
-        _rename(found, normalised.result, convolved.result)
+        # what the normalization gave is now what the convolution gives
+        found.clean[convolved.result] = found.clean[normalized.result]
+        _rename(found, normalized.result, convolved.result)
         after.actions, after.work, after.dense = [], Work(), _same
 
 
-def _normalisation(step: Step, source: int | None) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift of a step that normalises this value by fixed statistics."""
+def _normalization(step: Step, source: int | None) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift of a step that normalizes this value by fixed statistics."""
     if len(step.actions) != 1 or step.actions[0].sources != [source]:
         return None
     call = step.actions[0].call

@@ -165,7 +165,7 @@ def _adaptive_maximum(a: dict[str, Any], result: Tensor) -> Operator | None:
 
 
 def scale_and_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Normalisation by fixed statistics as ``x · scale + shift``, both ``[channel]``."""
+    """Normalization by fixed statistics as ``x · scale + shift``, both ``[channel]``."""
     if a.get("training", False):
         return None
     mean: Tensor = a["running_mean"]

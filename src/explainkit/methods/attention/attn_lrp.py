@@ -18,7 +18,7 @@ class AttnLRP:
 
     - a product of features (``Q Kᵀ``, ``A V``, a gate) gives each factor half of its relevance;
     - softmax is expanded at its input: ``R_i = x_i (R_i − s_i Σ_j R_j)``;
-    - of a normalisation the scale is held, so that all relevance passes;
+    - of a normalization the scale is held, so that all relevance passes;
     - an activation passes all relevance on;
     - convolutions and linear layers have the γ rule, which the paper takes to denoise the maps of
       vision transformers: contributions of the output's sign count ``1 + γ`` times.
@@ -33,7 +33,7 @@ class AttnLRP:
     Attributes:
         gamma: γ of convolutions: the embedding of patches.
         dense_gamma: γ of linear layers.
-        epsilon: Stabiliser of every denominator.
+        epsilon: Stabilizer of every denominator.
         uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
@@ -66,7 +66,7 @@ class AttnLRP:
         check_uncovered(self.uncovered)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalisations."""
+        """A recorded forward, with the values of layers, activations and normalizations."""
         return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -138,7 +138,7 @@ class LeGrad(TokenMap):
     the tokens of block l, and the mean goes over heads and querying tokens. Where the head gathers
     tokens by attention, its own attention takes the place of ``A_l``.
 
-    The paper's picture is scaled to [0, 1], which is for the eye only.
+    The paper's image is scaled to [0, 1], which is for the eye only.
 
     Attributes:
         upsample: How the map of patches becomes as large as the image (``align_corners=False``).

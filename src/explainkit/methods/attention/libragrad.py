@@ -163,7 +163,7 @@ class LibraGrad:
     - an activation is a gate times its input, and the gate is held: ``g_in = g_out f(x) / x``
       (``(f(x) − f(0)) / x`` where ``f(0)`` is not zero);
     - attention is held: values get their gradient, queries and keys none;
-    - of a normalisation the scale is held: ``y = γ (x − mean) / σ`` with constant σ;
+    - of a normalization the scale is held: ``y = γ (x − mean) / σ`` with constant σ;
     - of a product of two features each gets half its gradient; a factor that is a gate (a sigmoid,
       ``1 + erf``) is held instead, as a denominator is.
 

@@ -14,7 +14,7 @@ from explainkit.methods.cam.base import CAM, GradientCAM, layers_of, precise, un
 Kernel = Literal["sigmoid", "rbf", "linear"]
 
 
-def _centred(values: Tensor) -> Tensor:
+def _centered(values: Tensor) -> Tensor:
     """Places ``[batch, place, channel]`` of a map, less their mean."""
     places = values.flatten(2).transpose(1, 2)
     return places - places.mean(1, keepdim=True)
@@ -72,10 +72,10 @@ class EigenCAM(_ActivationCAM):
     ``L[p] = (A[:, p] − mean_q A[:, q]) · v`` with v the first right singular vector of the
     ``[place, channel]`` matrix on the left, in units of the layer's output. The sign, which a
     singular vector does not have, is the one under which the map goes with ``Σ_k |A[k, p]|`` over
-    the places. The paper does not subtract the mean (``centred=False``); its code and peers do.
+    the places. The paper does not subtract the mean (``centered=False``); its code and peers do.
 
     Attributes:
-        centred: Subtract the mean over the places.
+        centered: Subtract the mean over the places.
         layer: As in `GradCAM`, like all other fields.
 
     References:
@@ -90,11 +90,11 @@ class EigenCAM(_ActivationCAM):
         False
     """
 
-    centred: bool = True
+    centered: bool = True
 
     def combine(self, values: Tensor) -> Tensor:
         """``A v``."""
-        places = _centred(values) if self.centred else values.flatten(2).transpose(1, 2)
+        places = _centered(values) if self.centered else values.flatten(2).transpose(1, 2)
         found = _signed(_projected(places), values.abs().sum(1).flatten(1))
         return found.view(values[:, 0].shape)
 
@@ -103,7 +103,7 @@ class EigenCAM(_ActivationCAM):
 class KPCACAM(_ActivationCAM):
     """A layer's output on its first component of a kernel PCA. It ignores the target.
 
-    ``L[p] = √λ u[p]`` of the largest eigenvalue λ and its eigenvector u of the centred kernel
+    ``L[p] = √λ u[p]`` of the largest eigenvalue λ and its eigenvector u of the centered kernel
     matrix over places, ``K[p, q] = κ(a_p, a_q)`` of outputs ``a_p = A[:, p] − mean_q A[:, q]``.
     κ is ``tanh(γ a·b + 1)`` (sigmoid), ``exp(−γ |a − b|²)`` (rbf), or ``a·b`` (linear: EigenCAM).
     The sign as in `EigenCAM`. Memory and time grow with the square and cube of the places.
@@ -137,10 +137,10 @@ class KPCACAM(_ActivationCAM):
     def combine(self, values: Tensor) -> Tensor:
         """``√λ u``."""
         # centring takes nearly equal numbers from each other
-        kernel = self._kernel(_centred(values.double()))
+        kernel = self._kernel(_centered(values.double()))
         over_rows = kernel.mean(1, keepdim=True)
-        centred = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
-        found = _signed(_principal(centred), values.double().abs().sum(1).flatten(1))
+        centered = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
+        found = _signed(_principal(centered), values.double().abs().sum(1).flatten(1))
         return found.to(values.dtype).view(values[:, 0].shape)
 
     def _kernel(self, places: Tensor) -> Tensor:
@@ -180,5 +180,5 @@ class EigenGradCAM(GradientCAM):
     def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
         """``(g A) v``."""
         shares = slopes * activations
-        found = _signed(_projected(_centred(shares)), shares.sum(1).flatten(1))
+        found = _signed(_projected(_centered(shares)), shares.sum(1).flatten(1))
         return found.view(shares[:, 0].shape)

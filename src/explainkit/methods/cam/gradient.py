@@ -1,7 +1,7 @@
 """Maps from a layer's output and the gradient there: they all cost one forward and one backward.
 
 Notation: ``A[k, p]`` is channel k of the layer's output at place p, ``g[k, p] = ∂S_c/∂A[k, p]`` its
-gradient, P the number of places. All maps are raw: signed, not normalised.
+gradient, P the number of places. All maps are raw: signed, not normalized.
 """
 
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ class HiResCAM(GradientCAM):
     ``L[p] = Σ_k g[k, p] · A[k, p]``, in units of the score: gradient times activation. Where the
     score is linear in the layer's output, the map sums to the score without the bias.
 
-    A transformer reads its residual stream through normalisations that don't see the scale of a
+    A transformer reads its residual stream through normalizations that don't see the scale of a
     token, so that gradient times activation cancels there: a warning then names the way out.
 
     Attributes:
@@ -196,7 +196,7 @@ class HiResCAM(GradientCAM):
             return []
         remark = (
             "gradient times activation cancels to rounding at every place: the model reads this "
-            "layer only through a normalisation; name that normalisation, such as the first of the "
+            "layer only through a normalization; name that normalization, such as the first of the "
             "next block"
         )
         return [remark]

@@ -20,7 +20,7 @@ class ReciproCAM(CAM):
     alone. Class and register tokens are kept. Only the part of the model after the layer runs, once
     per place, without a backward; where that part can't be told, the whole model runs.
 
-    The paper normalises each map to [0, 1], which the difference to nothing kept does not change.
+    The paper normalizes each map to [0, 1], which the difference to nothing kept does not change.
 
     Attributes:
         gaussian: Keep the 3 × 3 window instead of one place.

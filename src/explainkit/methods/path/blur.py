@@ -53,16 +53,16 @@ class BlurIG:
     """Gradients integrated along the path from a blurred image to the image itself.
 
     ``a = −∫₀^σmax ∂S_c(L(σ)) / ∂x · ∂L(σ) / ∂σ dσ``, where L(σ) is the image blurred with standard
-    deviation σ (`scale_space`). No baseline colour is needed: detail appears along the path and
-    nothing else. The integral is taken over the chords between neighbouring blurs,
+    deviation σ (`scale_space`). No baseline color is needed: detail appears along the path and
+    nothing else. The integral is taken over the chords between neighboring blurs,
     ``Σ_k (L_{k+1} − L_k) · (∇S(L_k) + ∇S(L_{k+1})) / 2``, so that no step size of a derivative
     enters. The exact map sums to ``S_c(x) − S_c(L(σmax))``; how far it is off is reported as
     ``completeness_gap``, relative to that difference (at least 0.05).
 
     Attributes:
         max_sigma: The strongest blur, in pixels. None: a third of the shorter side, at which
-            hardly more than the mean colours are left (the paper's 50 pixels are for 224 × 224
-            pictures).
+            hardly more than the mean colors are left (the paper's 50 pixels are for 224 × 224
+            images).
         steps: Chords per image; they are short where the blur is small, since
             ``σ_k = σmax · (1 − k / steps)²``.
 

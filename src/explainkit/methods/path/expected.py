@@ -28,12 +28,12 @@ class ExpectedGradients:
     Every image draws from a generator of its own that starts at ``seed``, so that its map does not
     depend on the batch. Stratified, the n samples have one α from each of n equal parts of [0, 1]:
     the mean is the same, the error never larger, and with one baseline smaller by up to the factor
-    n. The standard errors come from second differences of neighbouring samples,
+    n. The standard errors come from second differences of neighboring samples,
     ``s² = Σ (a_{k−1} − 2 a_k + a_{k+1})² / (6 (n − 2) n)``, which do not take the trend along the
     path for noise.
 
     Attributes:
-        baselines: Pictures of "nothing" in model-input space, for instance some of the training
+        baselines: Images of "nothing" in model-input space, for instance some of the training
             data, ``[n, channel, height, width]``; or one value.
         samples: Gradients per image.
         noise: Standard deviation σ of noise on the image, as a share of the image's own range.

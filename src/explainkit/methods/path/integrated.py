@@ -74,7 +74,7 @@ class IntegratedGradients:
     The exact map sums to ``S_c(x) − S_c(b)``. How far the sum is off is always reported as
     ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05), one number per image.
 
-    Each image's path is a batch of its own, so that a map does not depend on its neighbours.
+    Each image's path is a batch of its own, so that a map does not depend on its neighbors.
 
     Attributes:
         baseline: The image that counts as "nothing", in model-input space: one value, or a tensor

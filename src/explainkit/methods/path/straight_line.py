@@ -98,7 +98,7 @@ def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
     """The integral of the gradient along a path, by the trapezoidal rule.
 
     ``a = Σ_k (x_{k+1} − x_k) · (∇S(x_k) + ∇S(x_{k+1})) / 2``: exact for every score that is
-    quadratic between neighbouring points, and no derivative of the path is needed.
+    quadratic between neighboring points, and no derivative of the path is needed.
 
     Args:
         visits: The path from its start to the image.

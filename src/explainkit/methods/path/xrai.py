@@ -15,7 +15,7 @@ SCALES = (50, 100, 150, 250, 500, 1200)
 """Felzenszwalb's scale parameter: the larger, the larger the segments."""
 
 SIGMA, MIN_SIZE, SIDE, RADIUS = 0.8, 150, 224, 5
-"""Blur, smallest segment and dilation in pixels of the SIDE × SIDE picture that is segmented."""
+"""Blur, smallest segment and dilation in pixels of the SIDE × SIDE image that is segmented."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BlackAndWhite:
     """Mean of integrated gradients from the image's own darkest and its own brightest value.
 
     ``a = (IG(x; b = min x) + IG(x; b = max x)) / 2``: from a single baseline, parts of the
-    baseline's colour get nothing.
+    baseline's color get nothing.
 
     Attributes:
         steps: Gradients per image and baseline.
@@ -52,7 +52,7 @@ class XRAI:
     same sum as the base map A, is constant on regions, and ranks them.
 
     Segments come from Felzenszwalb and Huttenlocher's method (scikit-image, the extra
-    ``superpixels``) with the authors' parameters: the picture, scaled to [−1, 1] and to
+    ``superpixels``) with the authors' parameters: the image, scaled to [−1, 1] and to
     224 × 224 pixels, scale 50, 100, 150, 250, 500 and 1200, σ = 0.8, no segment smaller than 150
     pixels, each grown by 5. They are then brought back to the image's own size. The authors take
     the largest channel of A; the sum is taken here, which keeps completeness.
@@ -62,7 +62,7 @@ class XRAI:
         segments: None: found as above. Or your own, which need no extra: integers
             ``[height, width]``, or one per image ``[batch, height, width]``, where pixels of one
             number are one segment; a number n, a grid of n × n; or ``"slic:80"``, superpixels.
-        min_area: A segment that would add a smaller share of the picture is left out; at least
+        min_area: A segment that would add a smaller share of the image is left out; at least
             one pixel.
 
     Raises:
@@ -155,10 +155,10 @@ def _felzenszwalb(image: Tensor) -> Tensor:
     large = F.interpolate(
         pixels[None], (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True
     )[0]
-    picture = large.permute(1, 2, 0).double().numpy()
+    array = large.permute(1, 2, 0).double().numpy()
     masks = torch.cat(
         [
-            _masks(torch.from_numpy(felzenszwalb(picture, scale, SIGMA, MIN_SIZE, channel_axis=2)))
+            _masks(torch.from_numpy(felzenszwalb(array, scale, SIGMA, MIN_SIZE, channel_axis=2)))
             for scale in SCALES
         ]
     )

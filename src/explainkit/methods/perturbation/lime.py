@@ -19,7 +19,7 @@ Distance = Literal["segments", "image"]
 class Lime(SegmentSampled):
     """Coefficients of a linear model of the score, fitted near the image.
 
-    Segments are kept or hidden with probability ½ each, ``z``; β minimises
+    Segments are kept or hidden with probability ½ each, ``z``; β minimizes
     ``Σ_i π(z_i) (S_c(x_i) − β₀ − z_iᵀ β)² + ridge · |β|²`` with ``π = exp(−d² / (2 width²))``,
     where d is one minus the cosine between ``z`` and the mask that keeps all. Each pixel has its
     segment's coefficient; standard errors are HC3.

@@ -1,4 +1,4 @@
-"""Masks that are optimised: the small part whose loss, or whose sight, decides."""
+"""Masks that are optimized: the small part whose loss, or whose sight, decides."""
 
 import math
 from abc import abstractmethod
@@ -15,8 +15,8 @@ from explainkit.progress import progress
 
 
 @dataclass(frozen=True)
-class _Optimised:
-    """What methods share that optimise a coarse mask per image with Adam, kept in [0, 1].
+class _Optimized:
+    """What methods share that optimize a coarse mask per image with Adam, kept in [0, 1].
 
     The score is counted from the filling to the image, ``share = (S_c(m) − S_c(fill)) / |S_c(x) −
     S_c(fill)|``, so that the weights of a loss mean the same for every model.
@@ -43,9 +43,9 @@ class _Optimised:
 
     @abstractmethod
     def _loss(self, share: Tensor, coarse: Tensor, mask: Tensor, time: float) -> Tensor:
-        """What is minimised, a scalar; ``time`` goes from 0 to 1."""
+        """What is minimized, a scalar; ``time`` goes from 0 to 1."""
 
-    def _optimise(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+    def _optimize(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """The optimal masks ``[batch, 1, height, width]``.
 
         Each image is a batch of its own: hundreds of steps would enlarge the last bit by which a
@@ -95,7 +95,7 @@ class _Optimised:
 
 
 @dataclass(frozen=True)
-class MeaningfulPerturbation(_Optimised):
+class MeaningfulPerturbation(_Optimized):
     """The smallest, smoothest deletion that takes the class away.
 
     ``a = 1 − m`` with ``m = argmin share(m ⊙ x + (1 − m) ⊙ fill) + sparsity · mean(1 − m) +
@@ -137,7 +137,7 @@ class MeaningfulPerturbation(_Optimised):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]``, from 0 (kept) to 1 (deleted)."""
-        return 1 - self._optimise(model, inputs, target)
+        return 1 - self._optimize(model, inputs, target)
 
     def _step(self, height: int, width: int) -> int:
         return self.step or max(round(min(height, width) / 28), 1)
@@ -152,7 +152,7 @@ class MeaningfulPerturbation(_Optimised):
 
 
 @dataclass(frozen=True)
-class ExtremalPerturbation(_Optimised):
+class ExtremalPerturbation(_Optimized):
     """The smooth mask of a given area that keeps most of the class.
 
     ``a = m = argmax share(m ⊙ x + (1 − m) ⊙ fill) − λ ‖sorted(m) − r‖² / pixels``, where r has as
@@ -200,7 +200,7 @@ class ExtremalPerturbation(_Optimised):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]``, from 0 (hidden) to 1 (kept)."""
-        return self._optimise(model, inputs, target)
+        return self._optimize(model, inputs, target)
 
     def _sigma(self, height: int, width: int) -> float:
         return self.sigma or max(min(height, width) * 21 / 224, 1.0)

@@ -9,7 +9,7 @@ from explainkit.errors import MethodError
 def least_squares(
     features: Tensor, values: Tensor, weights: Tensor, ridge: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Minimises ``Σ_i w_i (y_i − x_iᵀ β)² + Σ_j r_j β_j²``.
+    """Minimizes ``Σ_i w_i (y_i − x_iᵀ β)² + Σ_j r_j β_j²``.
 
     The influence of an observation is ``G⁻¹ x_i w_i e_i / (1 − h_i)`` with the Gram matrix
     ``G = Xᵀ W X + R``, the residual ``e_i`` and the leverage ``h_i``: about what β would change by

@@ -60,7 +60,7 @@ class Rise(Sampled):
     ``S_c = S_c(M ⊙ x + (1 − M) ⊙ baseline)``, estimated by
     ``1 / (p (N − 1)) Σ_i (S_i − mean S) M_i(u)``. The published map is
     ``1 / (p N) Σ_i S_i M_i(u)``; it differs by the mean score, which says nothing of u but makes
-    up most of its noise (``centred=False`` gives it). ``E[M(u)] = p`` holds exactly.
+    up most of its noise (``centered=False`` gives it). ``E[M(u)] = p`` holds exactly.
 
     The standard error of each value is reported.
 
@@ -68,7 +68,7 @@ class Rise(Sampled):
         samples: Masks per image.
         cells: Cells on a side of the coarse grid.
         probability: That a cell is kept, p.
-        centred: Subtract the mean score.
+        centered: Subtract the mean score.
         smooth: Enlarge the grid bilinearly and shift it at random; False: plain cells, which other
             methods can share.
         baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
@@ -96,7 +96,7 @@ class Rise(Sampled):
     samples: int = 1024
     cells: int = 7
     probability: float = 0.5
-    centred: bool = True
+    centered: bool = True
     smooth: bool = True
 
     def __post_init__(self) -> None:
@@ -130,10 +130,10 @@ class Rise(Sampled):
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         count = len(scores)
-        if self.centred:
+        if self.centered:
             scores = scores - scores.mean()
         total = square = torch.zeros((), dtype=torch.float64, device=scores.device)
-        offset = self.probability if self.centred else 0.0
+        offset = self.probability if self.centered else 0.0
         rows = table.masks.rows[image][:count]
         for part, score in zip(torch.split(rows, 256), torch.split(scores, 256), strict=True):
             features = table.masks.features(image, part).double() - offset
@@ -141,5 +141,5 @@ class Rise(Sampled):
             square = square + score.square() @ features.square()
         mean = total / count
         error = ((square / count - mean.square()).clamp(min=0) / (count - 1)).sqrt()
-        share = count - 1 if self.centred else count
+        share = count - 1 if self.centered else count
         return total / (self.probability * share), error / self.probability

@@ -185,12 +185,12 @@ class KernelShap(SegmentSampled):
         change = table.clean[image, label] - scores[0]
         # of a pair only the difference bears on φ: half of v(z) − v(¬z) = (z − ½)ᵀ φ
         half = (scores[1 : 1 + 2 * pairs : 2] - scores[2 : 1 + 2 * pairs : 2]) / 2
-        centred = kept - 0.5
+        centered = kept - 0.5
         basis, weights, fixed = _sums_to_zero(features).to(kept), plan.weights(kept), plan.fixed()
         if self.surrogate:
             half = half - predicted(kept, half, weights, fixed)
         solution, influence = least_squares(
-            centred @ basis, half - centred.sum(1) * change / features, weights
+            centered @ basis, half - centered.sum(1) * change / features, weights
         )
         drawn = influence[fixed:] @ basis.T
         count = len(drawn)

@@ -75,8 +75,8 @@ class Windows:
             for left in range(0, across * self.stride[1], self.stride[1])
         ]
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """What a picture ``[channel, height, width]`` shows in each place.
+    def cut(self, image: Tensor) -> Tensor:
+        """What an image ``[channel, height, width]`` shows in each place.
 
         Returns:
             ``[*grid, channel, *window]``, zero beyond the border: a view, since windows overlap.
@@ -84,7 +84,7 @@ class Windows:
         down, across = self.grid
         lower = (down - 1) * self.stride[0] + self.window[0] - self.image[0]
         right = (across - 1) * self.stride[1] + self.window[1] - self.image[1]
-        padded = F.pad(picture, (0, right, 0, lower))
+        padded = F.pad(image, (0, right, 0, lower))
         cut = padded.unfold(1, self.window[0], self.stride[0])
         cut = cut.unfold(2, self.window[1], self.stride[1])
         return cut.permute(1, 2, 0, 3, 4)

@@ -234,7 +234,7 @@ class DeepLift:
     every derivative: linear operators keep their weights, an activation has
     ``m = (f(x) − f(x₀)) / (x − x₀)``, a maximum gives all of its change to the element that is the
     larger of the two maxima, a product of two features gives each the average of the other, and
-    softmax and normalisations are composed of these. So the map is complete on every
+    softmax and normalizations are composed of these. So the map is complete on every
     architecture whose operators are known, attention and gates included:
     ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which ``completeness_gap`` reports.
 
@@ -302,7 +302,7 @@ class DeepLiftShap:
     images are run once, and every baseline once, however many images there are.
 
     Attributes:
-        baselines: ``[m, channel, height, width]`` in model-input space, pictures of the training
+        baselines: ``[m, channel, height, width]`` in model-input space, images of the training
             data for instance; every image has all of them.
         uncovered: As in `DeepLift`.
 

@@ -71,7 +71,7 @@ class _WithBiases:
         kind, record, gradient = kind_of(operator), operator.record, gradients[0]
         if not kind:
             return found, fall_back(operator, self.uncovered, "full_gradient")
-        # what a softmax compares lies on no picture, however many axes it has
+        # what a softmax compares lies on no image, however many axes it has
         between = operator.node in self._scores and kind not in {"product", "layer"}
         if kind == "softmax" or between:
             self._scores.update(n for n, _ in operator.node.next_functions if n is not None)
@@ -137,15 +137,15 @@ def _per_image(values: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class FullGradient:
-    """Input × gradient plus the gradients of all biases, where they are in the picture.
+    """Input × gradient plus the gradients of all biases, where they are in the image.
 
     ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for
-    any network when the part of an activation, normalisation or softmax that is not proportional to
-    its input counts as its bias, as it does here. Each bias's map is enlarged to the picture with
+    any network when the part of an activation, normalization or softmax that is not proportional to
+    its input counts as its bias, as it does here. Each bias's map is enlarged to the image with
     its sum kept. Biases that have no place (linear layers, tokens) are not in the map: their total
     is ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
 
-    The paper's picture takes ``|·|`` of every part, rescaled per channel, which is for the eye
+    The paper's image takes ``|·|`` of every part, rescaled per channel, which is for the eye
     only; the values here are signed and add up.
 
     Attributes:

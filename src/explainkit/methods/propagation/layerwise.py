@@ -21,7 +21,7 @@ Kind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A convolution or matrix product with weights, its normalisation folded in.
+    """A convolution or matrix product with weights, its normalization folded in.
 
     Attributes:
         record: Its call.
@@ -81,7 +81,7 @@ def plain_layer(record: Record) -> Linear:
     return Linear(record, weight, bias, record.output)
 
 
-def stabilised(z: Tensor, epsilon: float) -> Tensor:
+def stabilized(z: Tensor, epsilon: float) -> Tensor:
     """``z + ε · sign(z)``, where zero has a sign too: never zero."""
     return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
@@ -125,7 +125,7 @@ def alpha_beta_rule(
         z = layer.forward(x_plus, one, _part(b, positive))
         if mixed:
             z += layer.forward(x_minus, other)
-        z = stabilised(z, epsilon)
+        z = stabilized(z, epsilon)
         ratio = torch.div(relevance, z, out=z)
         found = layer.backward(ratio, one)
         return torch.where(x < 0, layer.backward(ratio, other), found) if mixed else found
@@ -150,12 +150,12 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
         here = relevance * ((z >= 0) if sign > 0 else (z < 0))
         if not here.any():
             continue
-        favoured, other = (plus, minus) if sign > 0 else (minus, plus)
-        boosted = layer.forward(x_plus, favoured, _part(layer.bias, sign > 0))
+        favored, other = (plus, minus) if sign > 0 else (minus, plus)
+        boosted = layer.forward(x_plus, favored, _part(layer.bias, sign > 0))
         if mixed:
             boosted += layer.forward(x_minus, other)
-        ratio = here / stabilised(z + gamma * boosted, epsilon)
-        part = layer.backward(ratio, w + gamma * favoured)
+        ratio = here / stabilized(z + gamma * boosted, epsilon)
+        part = layer.backward(ratio, w + gamma * favored)
         if mixed:
             part = torch.where(x < 0, layer.backward(ratio, w + gamma * other), part)
         found = found + part
@@ -174,7 +174,7 @@ def squared_rule(layer: Linear, gradient: Tensor) -> Tensor:
 
 def _shared(layer: Linear, gradient: Tensor, weight: Tensor) -> Tensor:
     z = layer.forward(torch.ones_like(layer.inputs), weight)
-    return layer.backward(gradient * layer.output / stabilised(z, 1e-9), weight)
+    return layer.backward(gradient * layer.output / stabilized(z, 1e-9), weight)
 
 
 def box_rule(layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def box_rule(layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high:
             f"{list(low.shape)} and {list(high.shape)}"
         ) from None
     z = layer.forward(x, w) - layer.forward(low, plus) - layer.forward(high, minus)
-    ratio = gradient * layer.output / stabilised(z, epsilon)
+    ratio = gradient * layer.output / stabilized(z, epsilon)
     return (
         x * layer.backward(ratio, w)
         - low * layer.backward(ratio, plus)

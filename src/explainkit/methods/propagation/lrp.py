@@ -51,9 +51,9 @@ class LRP:
     - for layers that see the image: ``flat``, ``w_square``, or ``box`` for bounded pixels.
 
     Activations pass all relevance on, maxima give it to the winner, sums and pooling share it in
-    proportion, batch normalisation is merged into the layer before it. In attention the two
+    proportion, batch normalization is merged into the layer before it. In attention the two
     factors of a product take half each, softmax takes its first-order terms, and the scale of a
-    normalisation counts as a constant (AttnLRP). Biases keep their share, so ``Σa`` falls short of
+    normalization counts as a constant (AttnLRP). Biases keep their share, so ``Σa`` falls short of
     the score by what they hold: ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) tells by how much.
 
     A patent on LRP is claimed by its authors' institutions; see the explanation pages.
@@ -63,7 +63,7 @@ class LRP:
             rule everywhere), ``epsilon_plus`` (z⁺ on convolutions, ε on linear layers; with
             ``_flat`` on the first layer), ``epsilon_gamma_box``, ``epsilon_alpha2_beta1`` (and
             ``_flat``).
-        epsilon: Stabiliser of every denominator.
+        epsilon: Stabilizer of every denominator.
         gamma: Of the γ rule.
         alpha: Of the αβ rule; β is α − 1.
         low: Lower bound of pixels in model-input space for ``box``: a number or a tensor that
@@ -112,7 +112,7 @@ class LRP:
         check_uncovered(self.uncovered)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalisations."""
+        """A recorded forward, with the values of layers, activations and normalizations."""
         return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -162,7 +162,7 @@ class ExcitationBackprop:
         check_uncovered(self.uncovered)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalisations."""
+        """A recorded forward, with the values of layers, activations and normalizations."""
         return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -219,7 +219,7 @@ class DeepTaylor:
         check_uncovered(self.uncovered)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalisations."""
+        """A recorded forward, with the values of layers, activations and normalizations."""
         return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -208,7 +208,7 @@ def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
 
 
 def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
-    """Normalisations, as difference from the mean, square, mean, reciprocal root and product.
+    """Normalizations, as difference from the mean, square, mean, reciprocal root and product.
 
     None for a form that is not known.
     """
@@ -229,7 +229,7 @@ def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
         shape = (-1, groups, x.shape[1] // groups, *x.shape[2:])
         x_in, base_in, g = (t.reshape(shape) for t in (x, x_base, gradient * scale))
         axes = list(range(2, x_in.dim()))
-        return _normalised(x_in, base_in, g, axes, eps, centred=True).reshape(x.shape)
+        return _normalized(x_in, base_in, g, axes, eps, centered=True).reshape(x.shape)
     if name in BATCH_NORMS:
         if x.shape[0] != 1:
             return None  # statistics of the batch mix the images
@@ -237,19 +237,19 @@ def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
         scale = 1.0 if weight is None else weight.reshape(1, -1, *[1] * (x.dim() - 2))
         axes = [0, *range(2, x.dim())]
         eps = record.argument(7, 1e-5)
-        return _normalised(x, x_base, gradient * scale, axes, eps, centred=True)
+        return _normalized(x, x_base, gradient * scale, axes, eps, centered=True)
     weight = record.argument(2)
     axes = [-1 - axis for axis in range(len(record.argument(1)))]
     eps = record.argument(4 if name == "native_layer_norm" else 3)
     eps = torch.finfo(x.dtype).eps if eps is None else eps
     g = gradient if weight is None else gradient * weight
-    return _normalised(x, x_base, g, axes, eps, centred=name == "native_layer_norm")
+    return _normalized(x, x_base, g, axes, eps, centered=name == "native_layer_norm")
 
 
-def _normalised(
-    x: Tensor, x_base: Tensor, gradient: Tensor, axes: list[int], eps: float, *, centred: bool
+def _normalized(
+    x: Tensor, x_base: Tensor, gradient: Tensor, axes: list[int], eps: float, *, centered: bool
 ) -> Tensor:
-    if centred:
+    if centered:
         x, x_base = x - x.mean(axes, keepdim=True), x_base - x_base.mean(axes, keepdim=True)
     root = (x.square().mean(axes, keepdim=True) + eps).sqrt()
     root_base = (x_base.square().mean(axes, keepdim=True) + eps).sqrt()
@@ -260,7 +260,7 @@ def _normalised(
     middle = gradient * (x / root + x_base / root_base)
     crossed = middle.sum(axes, keepdim=True) / total.square() * (x + x_base) / count
     found = gradient * 2 / total - crossed
-    return found - found.mean(axes, keepdim=True) if centred else found
+    return found - found.mean(axes, keepdim=True) if centered else found
 
 
 def _spread_of(record: Record, base: Record, gradient: Tensor) -> Tensor | None:

@@ -178,7 +178,7 @@ class Relevance:
             return operator.gradient(gradient), "linear"
         if not depends[data]:  # weights times features: the ε rule needs no other form
             z = record.output
-            ratio = gradient * (z / layerwise.stabilised(z, settings.epsilon))
+            ratio = gradient * (z / layerwise.stabilized(z, settings.epsilon))
             return operator.gradient(ratio), "epsilon"
         layer = _linear(record, self._folded.get(operator.node), transposed=bool(transposed))
         bias = self._biases.get(operator.node)
@@ -254,7 +254,7 @@ def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
 
 
 def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
-    """A layer with the normalisation behind it merged in."""
+    """A layer with the normalization behind it merged in."""
     plain = plain_layer(record)
     if norm is None:
         return plain
@@ -282,7 +282,7 @@ def _gate(record: Record, gradient: Tensor) -> Tensor:
     axis = record.argument(1, -1)
     a, b = record.tensors[0].chunk(2, axis)
     share = gradient * b.sigmoid() / 2
-    return torch.cat([share, share * a / layerwise.stabilised(b, 1e-9)], axis)
+    return torch.cat([share, share * a / layerwise.stabilized(b, 1e-9)], axis)
 
 
 def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients:
@@ -295,7 +295,7 @@ def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients
 
 
 def held_norm(record: Record, gradient: Tensor) -> Tensor | None:
-    """A normalisation whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
+    """A normalization whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
     x, name = record.tensors[0], record.name
     if name == "native_layer_norm":
         weight, axes = record.argument(2), [-1 - i for i in range(len(record.argument(1)))]
@@ -343,7 +343,7 @@ def relevance(
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])
     if of_one:
-        seeds = seeds / layerwise.stabilised(scores, 1e-9)
+        seeds = seeds / layerwise.stabilized(scores, 1e-9)
         scores = torch.ones_like(scores)
     reached, coverage = propagate(trace, seeds, rules)
     values = reached if rules.complete else reached * trace.inputs.detach()

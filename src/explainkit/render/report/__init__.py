@@ -25,16 +25,16 @@ def report(
 ) -> Path:
     """Writes one HTML file in which explanations can be looked into.
 
-    It opens from disk, loads nothing, and shows its pictures without scripts too. With scripts:
-    opacity, threshold, sign and scaling, the values under the pointer, and for many pictures an
+    It opens from disk, loads nothing, and shows its images without scripts too. With scripts:
+    opacity, threshold, sign and scaling, the values under the pointer, and for many images an
     index with sorting and filters.
 
     Args:
-        explanations: One, or several of the same pictures, which then stand side by side: other
+        explanations: One, or several of the same images, which then stand side by side: other
             methods, other targets, or other models of the same classes.
         path: The file; it appears whole or not at all.
-        labels: True class of each picture; None or −1 where it isn't known.
-        names: Of the pictures.
+        labels: True class of each image; None or −1 where it isn't known.
+        names: Of the images.
         command: The command line that makes the report again; the Python call is always there.
         reduce: How channels become one.
 
@@ -42,8 +42,8 @@ def report(
         The path.
 
     Raises:
-        RenderError: Explanations of different pictures or classes, labels or names that aren't
-            one per picture, or a file that can't be written.
+        RenderError: Explanations of different images or classes, labels or names that aren't
+            one per image, or a file that can't be written.
 
     Examples:
         >>> import tempfile, torch, explainkit as ek

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explainkit.errors import RenderError
 from explainkit.render.figure import parameters
-from explainkit.render.heatmap import Reduce, Scaling, over_pictures, picture, scale
+from explainkit.render.heatmap import Reduce, Scaling, over_images, scale, to_pixels
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -24,14 +24,14 @@ _MOST_BARS = 7
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What one model makes of the pictures.
+    """What one model makes of the images.
 
     Attributes:
         model: Its name.
-        top: For each picture its likeliest classes with their probabilities, in the order of the
+        top: For each image its likeliest classes with their probabilities, in the order of the
             classes; explained and true ones are always among them. Empty if the model has one
             output only.
-        read: The likeliest class of each picture.
+        read: The likeliest class of each image.
         confidence: Its probability; None if the model has one output only.
     """
 
@@ -43,17 +43,17 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Explanations of the same pictures, as a page needs them.
+    """Explanations of the same images, as a page needs them.
 
     Attributes:
         explanations: One per map.
-        images: Each picture as it looks, grey or RGB, uint8.
-        remark: How the pictures were drawn if that took a guess, or "".
+        images: Each image as it looks, gray or RGB, uint8.
+        remark: How the images were drawn if that took a guess, or "".
         maps: Each explanation's ``[batch, height, width]``.
         readings: One per model.
         reading: The number of its reading for each explanation.
-        labels: True class of each picture, None where it isn't known.
-        names: Of the pictures.
+        labels: True class of each image, None where it isn't known.
+        names: Of the images.
     """
 
     explanations: "Sequence[Explanation]"
@@ -86,18 +86,18 @@ def gather(
     """Puts explanations side by side.
 
     Raises:
-        RenderError: None were given, they are of different pictures or classes, or labels or
-            names aren't one per picture.
+        RenderError: None were given, they are of different images or classes, or labels or
+            names aren't one per image.
     """
     if not explanations or not len(explanations[0]):
-        raise RenderError("expected at least one explained picture to report on, got none")
+        raise RenderError("expected at least one explained image to report on, got none")
     first = explanations[0]
     for other in explanations[1:]:
         if other.inputs.shape != first.inputs.shape or not torch.equal(
             other.inputs.cpu(), first.inputs.cpu()
         ):
             raise RenderError(
-                f"expected explanations of the same pictures, got others from {other.method}: "
+                f"expected explanations of the same images, got others from {other.method}: "
                 "write a report for each"
             )
         if other.class_names != first.class_names:
@@ -113,19 +113,19 @@ def gather(
     known = known or [None] * count
     if beyond := [label for label in known if label is not None and label >= classes]:
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-    drawn = [picture(one, first.mean, first.std) for one in first.inputs]
+    drawn = [to_pixels(one, first.mean, first.std) for one in first.inputs]
     readings, reading = _readings(explanations, known)
     return Content(
         explanations=explanations,
         images=[np.rint(image * 255).astype(np.uint8) for image, _ in drawn],
         remark="; ".join(dict.fromkeys(remark for _, remark in drawn if remark)),
-        maps=[over_pictures(one, reduce).cpu().double().numpy() for one in explanations],
+        maps=[over_images(one, reduce).cpu().double().numpy() for one in explanations],
         readings=readings,
         reading=reading,
         labels=known,
         names=[clean(str(name)) for name in names]
         if names
-        else [f"picture {i}" for i in range(count)],
+        else [f"image {i}" for i in range(count)],
     )
 
 
@@ -174,7 +174,7 @@ def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> Reading:
 
 
 def limits(maps: NDArray[np.float64]) -> dict[str, dict[str, list[float]]]:
-    """What full colour stands for under each scaling and sign, for each map."""
+    """What full color stands for under each scaling and sign, for each map."""
     tensor = torch.from_numpy(maps)
     return {
         rule: {
@@ -191,7 +191,7 @@ def scaling_titles() -> dict[str, str]:
 
 
 def facts(one: "Explanation") -> dict[str, str]:
-    """What is the same for all pictures of an explanation."""
+    """What is the same for all images of an explanation."""
     found = {
         "method": one.method,
         "parameters": parameters(one.params) or "none",
@@ -216,8 +216,8 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def per_picture(one: "Explanation") -> dict[str, list[str]]:
-    """Numbers that each picture has of its own: the score, and diagnostics ``[batch]``."""
+def per_image(one: "Explanation") -> dict[str, list[str]]:
+    """Numbers that each image has of its own: the score, and diagnostics ``[batch]``."""
     found = {"score": one.score} | {
         name.replace("_", " "): value
         for name, value in one.diagnostics.items()

@@ -1,4 +1,4 @@
-"""The page of a report: static HTML that shows its pictures by itself, and data for the script."""
+"""The page of a report: static HTML that shows its images by itself, and data for the script."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from explainkit.render.figure import overlay
-from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, colour, scale
+from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, color, scale
 from explainkit.render.report.content import (
     SCALINGS,
     Content,
@@ -23,14 +23,14 @@ from explainkit.render.report.content import (
     facts,
     limits,
     number,
-    per_picture,
+    per_image,
     scaling_titles,
 )
 from explainkit.render.report.reproduce import call
 from explainkit.render.report.sheets import ROOM, Grid, Packed, data_uri, pack
 
 _FEW = 16
-"""Pictures up to which the index needs no bar to scroll."""
+"""Images up to which the index needs no bar to scroll."""
 
 _SMALL = 40_000
 """Pixels up to which the overlays that need no script are exact."""
@@ -119,7 +119,7 @@ def _subtitle(content: Content) -> str:
         for label, read in zip(content.labels, content.readings[0].read, strict=True)
         if label is not None
     ]
-    parts = [f"{count:,} pictures"] if count > 1 else []
+    parts = [f"{count:,} images"] if count > 1 else []
     parts.append(f"{width} × {height} pixels")
     if len(known) > 1:
         right = sum(label == read for label, read in known)
@@ -146,7 +146,7 @@ def _index(content: Content) -> Iterator[str]:
         f'<option value="{c}">{_text(content.class_name(c))}</option>' for c in classes
     )
     known = any(label is not None for label in content.labels)
-    yield '<section id="index" aria-labelledby="index-title"><h2 id="index-title">Pictures</h2>'
+    yield '<section id="index" aria-labeledby="index-title"><h2 id="index-title">Images</h2>'
     yield '<form class="filters js">'
     yield (
         '<label>Sort by <select id="sort"><option value="order">order</option>'
@@ -171,12 +171,12 @@ def _index(content: Content) -> Iterator[str]:
         'value="1"></label><output id="found"></output></form>'
     )
     short = ' class="short"' if len(content.images) <= _FEW else ""
-    yield f'<ol id="cards"{short} tabindex="0" aria-label="Pictures">'
+    yield f'<ol id="cards"{short} tabindex="0" aria-label="Images">'
     for i in range(len(content.images)):
         words, kind = verdict(content, content.readings[0], i)
         sure = content.readings[0].confidence[i]
         yield (
-            f'<li><a href="#picture-{i + 1}"><b><bdi>{_text(content.names[i])}</bdi></b>'
+            f'<li><a href="#image-{i + 1}"><b><bdi>{_text(content.names[i])}</bdi></b>'
             f'<span class="{kind}">{words}</span>'
             f"<small>{'' if sure is None else f'{sure:.2f}'}</small></a></li>"
         )
@@ -184,7 +184,7 @@ def _index(content: Content) -> Iterator[str]:
 
 
 def verdict(content: Content, reading: Reading, row: int) -> tuple[str, str]:
-    """What a picture was read as, in HTML, and whether that is right, wrong or unknown."""
+    """What an image was read as, in HTML, and whether that is right, wrong or unknown."""
     if reading.confidence[row] is None:
         return "one output", "unknown"
     read, label = reading.read[row], content.labels[row]
@@ -200,9 +200,9 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
     count = len(content.images)
     words, kind = verdict(content, content.readings[0], 0)
     layout = f"{'many' if count > 1 else ''} {'single' if len(content.maps) == 1 else ''}".strip()
-    yield f'<section id="viewer" class="{layout}" aria-labelledby="name"><div class="heading">'
+    yield f'<section id="viewer" class="{layout}" aria-labeledby="name"><div class="heading">'
     if count > 1:
-        yield '<h2 id="name" tabindex="-1"><bdi>All pictures</bdi></h2><p id="verdict"></p>'
+        yield '<h2 id="name" tabindex="-1"><bdi>All images</bdi></h2><p id="verdict"></p>'
         yield (
             '<p class="turn js"><button type="button" id="back">← Previous</button>'
             '<button type="button" id="next">Next →</button></p>'
@@ -211,8 +211,8 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
         yield f'<h2 id="name" tabindex="-1"><bdi>{_text(content.names[0])}</bdi></h2>'
         yield f'<p id="verdict" class="{kind}">{words}</p>'
     yield '</div><div class="panels">'
-    alt = f"{count} pictures" if count > 1 else content.names[0]
-    yield _panel("picture", "Picture", "", grid, content.images, f"The picture: {alt}", exact=True)
+    alt = f"{count} images" if count > 1 else content.names[0]
+    yield _panel("image", "Image", "", grid, content.images, f"The image: {alt}", exact=True)
     for m, one in enumerate(content.explanations):
         images = [
             np.rint(255 * overlay(image / 255, torch.from_numpy(values))).astype(np.uint8)
@@ -225,16 +225,16 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
             name += f" of {short(one.model)}"
         yield _panel(
             f"map-{m}", name, explained, grid, images,
-            f"{name} over the picture, scaled {scaling_titles()[SCALINGS[0]]}: {alt}",
+            f"{name} over the image, scaled {scaling_titles()[SCALINGS[0]]}: {alt}",
             exact=content.maps[m].size <= _SMALL, bar=_bar(content.maps[m]),
         )  # fmt: skip
     yield "</div>"
     yield from _controls()
     yield '<div class="facts">'
     yield (
-        '<section class="js" aria-labelledby="pointer-title"><h3 id="pointer-title">Under the '
+        '<section class="js" aria-labeledby="pointer-title"><h3 id="pointer-title">Under the '
         'pointer</h3><table id="pointer"></table>'
-        '<p class="hint">Point at a picture, or focus one and use the arrow keys.</p>'
+        '<p class="hint">Point at an image, or focus one and use the arrow keys.</p>'
         '<p class="unseen" role="status" id="spoken"></p></section>'
     )
     for r, reading in enumerate(content.readings):
@@ -246,7 +246,7 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
             f'<table class="bars" id="bars-{r}">{rows}</table></section>'
         )
     yield (
-        '<section class="js"><h3>Numbers of this picture</h3><table id="numbers"></table></section>'
+        '<section class="js"><h3>Numbers of this image</h3><table id="numbers"></table></section>'
         "</div></section>"
     )
 
@@ -267,12 +267,12 @@ def _panel(
 
 
 def _bar(maps: Any) -> str:
-    """The colour bar that needs no script, for the first of the scalings."""
-    ramp = data_uri(Image.fromarray(colour(np.linspace(-1, 1, 256)[None], DIVERGING)))
+    """The color bar that needs no script, for the first of the scalings."""
+    ramp = data_uri(Image.fromarray(color(np.linspace(-1, 1, 256)[None], DIVERGING)))
     full = float(scale(torch.from_numpy(maps[:1]), SCALINGS[0]).limits[0])
     ticks = [number(tick) for tick in (-full, 0.0, full)]
     if len(maps) > 1:
-        ticks = ["−", "0", f"+, each picture {scaling_titles()[SCALINGS[0]]}"]
+        ticks = ["−", "0", f"+, each image {scaling_titles()[SCALINGS[0]]}"]
     return f'<img alt="" src="{ramp}"><div>{"".join(f"<span>{t}</span>" for t in ticks)}</div>'
 
 
@@ -289,11 +289,11 @@ def _controls() -> Iterator[str]:
         f'<option value="{rule}">{words}</option>' for rule, words in scaling_titles().items()
     )
     yield '<form class="controls js" autocomplete="off" aria-label="How maps are shown">'
-    yield switch("view", "Show", {"over": "over the picture", "map": "map alone"})
+    yield switch("view", "Show", {"over": "over the image", "map": "map alone"})
     yield switch(
         "sign", "Sign", {"signed": "signed", "positive": "for only", "absolute": "size only"}
     )
-    yield f'<label>Full colour <select id="scaling">{rules}</select></label>'
+    yield f'<label>Full color <select id="scaling">{rules}</select></label>'
     yield (
         '<label>Opacity <output id="opacity-value">85 %</output><input id="opacity" type="range" '
         'min="0" max="100" value="85"></label>'
@@ -323,7 +323,7 @@ def _bars(content: Content, reading: Reading, row: int) -> Iterator[str]:
 
 
 def _record(content: Content, command: str | None) -> Iterator[str]:
-    yield '<section id="record" aria-labelledby="record-title"><h2 id="record-title">'
+    yield '<section id="record" aria-labeledby="record-title"><h2 id="record-title">'
     yield "How it was made</h2>"
     if command:
         yield f"<p>This command makes it again:</p><pre><code>{_text(command)}</code></pre>"
@@ -371,7 +371,7 @@ def _data(content: Content, grid: Grid, packed: Sequence[Packed]) -> dict[str, A
                 "target": [explained_class(one, i) for i in range(len(one))],
                 "expression": one.expression,
                 "one": content.readings[content.reading[m]].confidence[0] is None,
-                "numbers": per_picture(one),
+                "numbers": per_image(one),
                 "limits": limits(content.maps[m]),
                 "kind": packed[m].kind,
                 "length": packed[m].length,
@@ -379,9 +379,9 @@ def _data(content: Content, grid: Grid, packed: Sequence[Packed]) -> dict[str, A
             }
             for m, one in enumerate(content.explanations)
         ],
-        "colours": {
-            "signed": _ramp(colour(2 * ramp[None] - 1, DIVERGING)),
-            "sequential": _ramp(colour(ramp[None], SEQUENTIAL)),
+        "colors": {
+            "signed": _ramp(color(2 * ramp[None] - 1, DIVERGING)),
+            "sequential": _ramp(color(ramp[None], SEQUENTIAL)),
         },
     }
 

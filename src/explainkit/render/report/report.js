@@ -3,7 +3,7 @@ const byId = (id) => document.getElementById(id);
 const report = JSON.parse(byId("data").textContent);
 const { width, height, columns, rows } = report.grid;
 const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent);
-const state = { picture: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
+const state = { image: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
 
 function element(tag, text = "", attributes = {}) {
   const made = document.createElement(tag);
@@ -22,37 +22,37 @@ function number(value) {
   return text.replaceAll("-", "−");
 }
 function bytes(text) { return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)); }
-const colours = { signed: bytes(report.colours.signed), sequential: bytes(report.colours.sequential) };
-const ramp = () => (state.sign === "signed" ? colours.signed : colours.sequential);
+const colors = { signed: bytes(report.colors.signed), sequential: bytes(report.colors.sequential) };
+const ramp = () => (state.sign === "signed" ? colors.signed : colors.sequential);
 
 // Numbers ---------------------------------------------------------------------------------------
 function values(m) {
   const map = report.maps[m];
-  if (map.held === state.picture) return map.values;
-  const start = state.picture * map.length;
+  if (map.held === state.image) return map.values;
+  const start = state.image * map.length;
   const raw = bytes(packed[m].slice(start, start + map.length)).buffer;
-  const unit = map.units[state.picture];
+  const unit = map.units[state.image];
   const numbers = map.kind === "f4" ? new Float32Array(raw, 0, width * height) : new Int16Array(raw, 0, width * height);
   map.values = Float64Array.from(numbers, map.kind === "f4" ? (n) => n * unit : (n) => (n / 32767) * unit);
-  map.held = state.picture;
+  map.held = state.image;
   return map.values;
 }
-const limit = (m) => report.maps[m].limits[state.scaling][state.sign][state.picture];
+const limit = (m) => report.maps[m].limits[state.scaling][state.sign][state.image];
 function share(value, full) {
-  // of full colour, −1 to 1
+  // of full color, −1 to 1
   const seen = state.sign === "absolute" ? Math.abs(value) : state.sign === "positive" ? Math.max(value, 0) : value;
   return full > 0 ? Math.max(-1, Math.min(1, seen / full)) : 0;
 }
 const slot = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed" ? (s + 1) / 2 : s)));
 
-// Pictures --------------------------------------------------------------------------------------
-function cell(figure, picture) {
+// Images --------------------------------------------------------------------------------------
+function cell(figure, image) {
   const sheets = figure.querySelectorAll(".sheet");
-  const place = picture % (columns * rows);
-  return [sheets[Math.floor(picture / (columns * rows))], (place % columns) * width, Math.floor(place / columns) * height];
+  const place = image % (columns * rows);
+  return [sheets[Math.floor(image / (columns * rows))], (place % columns) * width, Math.floor(place / columns) * height];
 }
-function copy(context, figure, picture) {
-  context.drawImage(...cell(figure, picture), width, height, 0, 0, width, height);
+function copy(context, figure, image) {
+  context.drawImage(...cell(figure, image), width, height, 0, 0, width, height);
 }
 function canvas(parent, wide = width, high = height) {
   const made = element("canvas");
@@ -80,7 +80,7 @@ const panels = [...document.querySelectorAll("figure")].map((figure, p) => {
 
 function draw() {
   const base = panels[0].context;
-  copy(base, panels[0].figure, state.picture);
+  copy(base, panels[0].figure, state.image);
   const pixels = base.getImageData(0, 0, width, height).data;
   report.maps.forEach((map, m) => {
     const { context, view } = panels[m + 1];
@@ -88,19 +88,19 @@ function draw() {
     const image = context.createImageData(width, height);
     for (let i = 0, o = 0; i < numbers.length; i += 1, o += 4) {
       const s = share(numbers[i], full), size = Math.abs(s), at = slot(s);
-      const grey = (pixels[o] + pixels[o + 1] + pixels[o + 2]) / 3;
+      const gray = (pixels[o] + pixels[o + 1] + pixels[o + 2]) / 3;
       const shown = size >= state.threshold;
       let cover = shown ? state.opacity * size ** 0.7 : 0;
-      let under = grey;
+      let under = gray;
       if (state.view === "map") { cover = shown ? 1 : 0; under = 128; }
       for (let c = 0; c < 3; c += 1) image.data[o + c] = Math.round((1 - cover) * under + cover * table[at + c]);
       image.data[o + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-    view.setAttribute("aria-label", `${map.name}, ${report.names[state.picture]}; explains ${explained(m)}; full colour stands for ${number(full)}`);
+    view.setAttribute("aria-label", `${map.name}, ${report.names[state.image]}; explains ${explained(m)}; full color stands for ${number(full)}`);
     drawBar(m, full);
   });
-  panels[0].view.setAttribute("aria-label", report.names[state.picture]);
+  panels[0].view.setAttribute("aria-label", report.names[state.image]);
   tell();
 }
 function drawBar(m, full) {
@@ -113,7 +113,7 @@ function drawBar(m, full) {
   scale.putImageData(image, 0, 0);
   const ticks = low ? [-full, 0, full] : [0, full];
   bar.querySelector("div").replaceChildren(...(full ? ticks.map((tick) => element("span", number(tick))) : [element("span", "zero everywhere")]));
-  scale.canvas.setAttribute("aria-label", full ? `colour bar from ${number(low * full)} to ${number(full)}` : "zero everywhere");
+  scale.canvas.setAttribute("aria-label", full ? `color bar from ${number(low * full)} to ${number(full)}` : "zero everywhere");
 }
 
 // The pointer -----------------------------------------------------------------------------------
@@ -164,10 +164,10 @@ const caption = (m) => panels[m + 1].figure.querySelector("figcaption b").textCo
 function explained(m) {
   const map = report.maps[m];
   if (map.expression !== null) return map.expression;
-  return map.one ? "the output" : report.classes[map.target[state.picture]];
+  return map.one ? "the output" : report.classes[map.target[state.image]];
 }
 function describe() {
-  const i = state.picture, label = report.labels[i], reading = report.readings[0];
+  const i = state.image, label = report.labels[i], reading = report.readings[0];
   byId("name").replaceChildren(name(report.names[i]));
   const known = label !== null && reading.confidence[i] !== null;
   const verdict = byId("verdict");
@@ -191,7 +191,7 @@ function describe() {
   }));
 }
 function bars(table, reading) {
-  const i = state.picture, targets = new Set(report.maps.map((map) => map.target[i]));
+  const i = state.image, targets = new Set(report.maps.map((map) => map.target[i]));
   if (!reading.top[i].length) return;
   const lines = reading.top[i].map(([label, probability]) => {
     const line = element("tr", "", { class: `${targets.has(label) ? "explained " : ""}${label === report.labels[i] ? "true" : ""}` });
@@ -243,19 +243,19 @@ function list() {
   turnable();
 }
 function turnable() {
-  const place = order.indexOf(state.picture);
+  const place = order.indexOf(state.image);
   byId("back").disabled = place <= 0;
   byId("next").disabled = place < 0 ? !order.length : place >= order.length - 1;
 }
 function turn(by) {
-  const next = order[order.indexOf(state.picture) + by];
-  if (next !== undefined) location.hash = `picture-${next + 1}`;
+  const next = order[order.indexOf(state.image) + by];
+  if (next !== undefined) location.hash = `image-${next + 1}`;
 }
 function open() {
-  const wanted = Number(/^#picture-(\d+)$/.exec(location.hash)?.[1] ?? 1) - 1;
-  items[state.picture]?.querySelector("a").removeAttribute("aria-current");
-  state.picture = wanted < report.count ? wanted : 0;
-  items[state.picture]?.querySelector("a").setAttribute("aria-current", "true");
+  const wanted = Number(/^#image-(\d+)$/.exec(location.hash)?.[1] ?? 1) - 1;
+  items[state.image]?.querySelector("a").removeAttribute("aria-current");
+  state.image = wanted < report.count ? wanted : 0;
+  items[state.image]?.querySelector("a").setAttribute("aria-current", "true");
   describe();
   draw();
   if (cards) turnable();
@@ -296,7 +296,7 @@ function listen() {
   byId("next").addEventListener("click", () => turn(1));
   window.addEventListener("hashchange", open);
 }
-// filters and sorting need no picture: they work while the sheets are still being decoded
+// filters and sorting need no image: they work while the sheets are still being decoded
 listen();
 if (cards) list();
 Promise.all([...document.querySelectorAll(".sheet")].map((sheet) => sheet.decode())).then(() => {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def call(one: "Explanation") -> str:
-    """The lines that make an explanation again from the same pictures, ``images``.
+    """The lines that make an explanation again from the same images, ``images``.
 
     A model without a registered name, and a tensor among the parameters, stand as names that the
     reader has to fill in.

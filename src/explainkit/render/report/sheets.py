@@ -1,4 +1,4 @@
-"""What a report carries: pictures as contact sheets, maps as packed numbers, in base64."""
+"""What a report carries: images as contact sheets, maps as packed numbers, in base64."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ _SIDE, _ROW = 2048, 4
 
 @dataclass(frozen=True)
 class Grid:
-    """How pictures of one size stand on contact sheets.
+    """How images of one size stand on contact sheets.
 
     Attributes:
         columns: Cells in a row of a sheet.
@@ -41,7 +41,7 @@ class Grid:
         return cls(columns, rows, width, height)
 
     def sheets(self, images: Sequence[NDArray[np.uint8]]) -> Iterable[Image.Image]:
-        """Contact sheets of grey ``[height, width]`` or RGB ``[height, width, 3]`` pictures."""
+        """Contact sheets of gray ``[height, width]`` or RGB ``[height, width, 3]`` images."""
         full = self.columns * self.rows
         for start in range(0, len(images), full):
             cells = images[start : start + full]
@@ -62,7 +62,7 @@ def data_uri(image: Image.Image, *, exact: bool = True) -> str:
     if exact:
         image.save(buffer, "PNG", optimize=True)
     else:
-        # every pixel keeps its own colour: next to each other stand different pictures
+        # every pixel keeps its own color: next to each other stand different images
         image.save(buffer, "JPEG", quality=85, subsampling=0)
     kind = "png" if exact else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
@@ -70,13 +70,13 @@ def data_uri(image: Image.Image, *, exact: bool = True) -> str:
 
 @dataclass(frozen=True)
 class Packed:
-    """Maps as text, a piece of equal length for each picture.
+    """Maps as text, a piece of equal length for each image.
 
     Attributes:
         text: The pieces, one after the other, base64.
         length: Of a piece.
         kind: ``"f4"``: little-endian single precision; ``"i2"``: steps of 1 / 32767.
-        units: A value is the number times its picture's unit, the largest size of that map.
+        units: A value is the number times its image's unit, the largest size of that map.
     """
 
     text: str

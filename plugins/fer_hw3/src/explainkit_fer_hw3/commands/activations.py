@@ -1,4 +1,4 @@
-"""``activations``: what a layer makes of one picture, beside the filters that made it."""
+"""``activations``: what a layer makes of one image, beside the filters that made it."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ import typer
 from rich.table import Table
 
 from explainkit_fer_hw3.commands import options
-from explainkit_fer_hw3.commands.saliency import load_pictures
+from explainkit_fer_hw3.commands.saliency import load_images
 
 
 def activations(
     data: options.Data = None,
     split: options.Split = None,
     index: Annotated[
-        int | None, typer.Option("--index", help="Number of the picture within the split.")
+        int | None, typer.Option("--index", help="Number of the image within the split.")
     ] = None,
     image: Annotated[Path | None, typer.Option("--image", help="Any photo of a face.")] = None,
     model: options.Model = "cnn",
@@ -28,7 +28,7 @@ def activations(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """What a layer puts out for one picture: a grid of its channels beside their filters.
+    """What a layer puts out for one image: a grid of its channels beside their filters.
 
     By default the first convolution, whose filters are the 3×3 kernels themselves. Of deeper
     layers the filters are drawn as the root mean square over their input channels.
@@ -46,13 +46,13 @@ def activations(
     from explainkit_fer_hw3.study.grids import activations_figure
 
     chosen = None if index is None else [index]
-    pictures = load_pictures(data, split, chosen, None if image is None else [image], seed)
+    images = load_images(data, split, chosen, None if image is None else [image], seed)
     network = options.load_model(model, device)
-    one = pictures.images[0]
+    one = images.images[0]
     found = run(network, one.to(options.find_device(device)), layer)
-    tag, picture = options.model_tag(model), pictures.tags[0]
-    title = f"layer {layer} of {tag}, picture {picture}"
-    stem = "-".join(["activations", tag, layer, *([split] if split else []), picture])
+    tag, name = options.model_tag(model), images.tags[0]
+    title = f"layer {layer} of {tag}, image {name}"
+    stem = "-".join(["activations", tag, layer, *([split] if split else []), name])
     figure = save_figure(activations_figure(found, one, title), out / f"{stem}.png")
     channels = found.statistics()
     if as_json:
@@ -61,7 +61,7 @@ def activations(
             "model": model,
             "layer": layer,
             "filters_of": found.filters_of,
-            "index": pictures.indices[0],
+            "index": images.indices[0],
             "shape": list(found.outputs.shape),
             "channels": channels,
             "figure": str(figure),

@@ -8,7 +8,7 @@ import typer
 
 from explainkit_fer_hw3.commands import options
 from explainkit_fer_hw3.commands.filters import Animate, Maximizer, MaximizerParam
-from explainkit_fer_hw3.commands.saliency import load_pictures
+from explainkit_fer_hw3.commands.saliency import load_images
 
 MODELS = ["cnn", "dnn"]
 
@@ -18,7 +18,7 @@ def classes(
     split: options.Split = None,
     index: Annotated[
         int | None,
-        typer.Option("--index", help="Start from this picture of the data instead of noise."),
+        typer.Option("--index", help="Start from this image of the data instead of noise."),
     ] = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="Start from any photo of a face.")
@@ -41,7 +41,7 @@ def classes(
 ) -> None:
     """The ideal face of each class to each network: what raises the class's score most.
 
-    Both networks stand side by side, and each also reads the other's pictures: a picture that only
+    Both networks stand side by side, and each also reads the other's images: an image that only
     its own network believes shows more of that network than of the class. With `--index` or
     `--image` a real face is changed instead: what would make it angrier for the network.
 
@@ -66,14 +66,14 @@ def classes(
     place = options.find_device(device)
     start, tag = None, []
     if index is not None or image is not None:
-        pictures = load_pictures(
+        images = load_images(
             data,
             split,
             None if index is None else [index],
             None if image is None else [image],
             seed,
         )
-        start, tag = pictures.images[0].to(place), [pictures.tags[0]]
+        start, tag = images.images[0].to(place), [images.tags[0]]
     dataset = None
     if start is None and (data or maximizer.rpartition("/")[2] == "maco"):
         faces = options.load_data(data, split or options.test_split(data), seed)
@@ -101,7 +101,7 @@ def classes(
             "schema_version": 1,
             "maximizer": found.by_network[0].found.maximizer,
             "params": dict(found.by_network[0].found.params),
-            "pictures": found.rows(),
+            "images": found.rows(),
             **files,
         }
         typer.echo(json.dumps(facts, allow_nan=False))

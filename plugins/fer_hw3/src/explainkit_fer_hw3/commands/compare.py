@@ -1,4 +1,4 @@
-"""``compare``: two networks on the same pictures, side by side."""
+"""``compare``: two networks on the same images, side by side."""
 
 import json
 from dataclasses import asdict
@@ -35,8 +35,8 @@ def compare(
 ) -> None:
     """Two networks side by side: size, work, accuracy of each class, agreement, maps, curves.
 
-    Both read the same pictures. McNemar's exact test tells whether one is right more often, and
-    the difference comes with its 95 % interval. The same pictures (`--index`; else the first of
+    Both read the same images. McNemar's exact test tells whether one is right more often, and
+    the difference comes with its 95 % interval. The same images (`--index`; else the first of
     each class that both read rightly) are explained in both. Without `--split`: public_test where
     the file has it, else validation.
 
@@ -61,10 +61,10 @@ def compare(
     tags = [options.model_tag(name) for name in names]
     curves = curves_of(names, history or [])
     networks = [options.load_model(name, device) for name in names]
-    faces, split = options.labelled(data, split, seed)
+    faces, split = options.labeled(data, split, seed)
     if beyond := [number for number in index or [] if not 0 <= number < len(faces)]:
         raise typer.BadParameter(
-            f"--index {beyond[0]}: {options.describe_data(data)} ({split}) has labelled pictures "
+            f"--index {beyond[0]}: {options.describe_data(data)} ({split}) has labeled images "
             f"0 to {len(faces) - 1}"
         )
     readings = [options.read(network, faces) for network in networks]
@@ -95,7 +95,7 @@ def compare(
         ],
         "agreement": asdict(met),
         "curves": [asdict(curve) for curve in curves],
-        "pictures": faces.indices[rows].tolist(),
+        "images": faces.indices[rows].tolist(),
         "figures": {name: str(path) for name, path in figures.items()},
     }
     if as_json:
@@ -120,7 +120,7 @@ def _facts(name: str, network: "nn.Module", reading: "Reading") -> dict[str, Any
 
 
 def _first_of_each(readings: list["Reading"]) -> list[int]:
-    """The first picture of each class that all read rightly; any first where there is none."""
+    """The first image of each class that all read rightly; any first where there is none."""
     import torch
 
     right = torch.stack([reading.right for reading in readings]).all(0)
@@ -164,7 +164,7 @@ def _print(found: dict[str, Any], tags: list[str]) -> None:
         table.add_row(
             f"recall, {name}", *(_share(c["recall"], c["recall_interval"]) for c in cells)
         )
-    typer.echo(f"{found['n']:,} pictures of {found['data']} ({found['split']})")
+    typer.echo(f"{found['n']:,} images of {found['data']} ({found['split']})")
     options.show(table)
     met = found["agreement"]
     typer.echo(
@@ -173,7 +173,7 @@ def _print(found: dict[str, Any], tags: list[str]) -> None:
     )
     low, high = met["interval"]
     verdict = (
-        "right equally often as far as these pictures can tell"
+        "right equally often as far as these images can tell"
         if met["p"] >= 0.05
         else f"{tags[met['difference'] < 0]} is right more often"
     )

@@ -22,7 +22,7 @@ def confusion(
         int, typer.Option("--pairs", min=0, help="How many confusions to list, the largest first.")
     ] = 5,
     examples: Annotated[
-        int, typer.Option("--examples", min=0, help="Pictures of each, the surest mistakes first.")
+        int, typer.Option("--examples", min=0, help="Images of each, the surest mistakes first.")
     ] = 3,
     method: options.MethodName = "explainkit/saliency",
     param: options.Param = None,
@@ -34,7 +34,7 @@ def confusion(
     """What is mistaken for what: the matrix drawn and as numbers, the worst mistakes explained.
 
     Rows are true classes and add up to one. Of each listed confusion the surest examples are
-    drawn with their maps for both classes and the difference of the two: why a picture of the one
+    drawn with their maps for both classes and the difference of the two: why an image of the one
     was read as the other. Without `--split`: public_test where the file has it, else validation.
 
     For example:
@@ -53,10 +53,10 @@ def confusion(
 
     params = parse_params(method, param or [])
     network = options.load_model(model, device)
-    faces, split = options.labelled(data, split, seed)
+    faces, split = options.labeled(data, split, seed)
     reading = options.read(network, faces)
     tag = options.model_tag(model)
-    title = f"{tag} on {len(reading):,} pictures ({split}): accuracy {reading.accuracy:.3f}"
+    title = f"{tag} on {len(reading):,} images ({split}): accuracy {reading.accuracy:.3f}"
     stem = f"confusion-{tag}-{split}"
     figure = save_figure(
         matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
@@ -102,7 +102,7 @@ def confusion(
         typer.echo(json.dumps(facts))
         return
     typer.echo(title)
-    table = Table("true \\ read as", *faces.class_names, "pictures", box=None)
+    table = Table("true \\ read as", *faces.class_names, "images", box=None)
     for name, row, support in zip(
         faces.class_names, shares, reading.counts.sum(1).tolist(), strict=True
     ):
@@ -123,7 +123,7 @@ def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dic
     name = f"{stem}-{confusion.true}-as-{confusion.predicted}"
     figure = confusion_figure(found)
     probabilities = found.true.logits.softmax(1)
-    pictures = [
+    images = [
         {
             "index": index,
             "name": faces.names[place],
@@ -135,7 +135,7 @@ def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dic
     ]
     both = ((confusion.true, found.true), (confusion.predicted, found.predicted))
     return {
-        "examples": pictures,
+        "examples": images,
         "figure": str(save_figure(figure, out / f"{name}.png")),
         "explanations": {label: str(one.save(out / name / label)) for label, one in both},
     }

@@ -32,7 +32,7 @@ def evaluate(
 
     start = time.perf_counter()
     network = options.load_model(model, device)
-    faces, split = options.labelled(data, split, seed)
+    faces, split = options.labeled(data, split, seed)
     reading = options.read(network, faces)
     classes = class_scores(reading.counts, faces.class_names)
     found = {
@@ -51,10 +51,10 @@ def evaluate(
         return
     low, high = reading.interval
     typer.echo(
-        f"{model} on {len(reading):,} pictures of {options.describe_data(data)} ({split}): "
+        f"{model} on {len(reading):,} images of {options.describe_data(data)} ({split}): "
         f"accuracy {reading.accuracy:.4f} (95 %: {low:.4f} to {high:.4f})"
     )
-    table = Table("class", "pictures", "recall", "95 %", "precision", "95 %", box=None)
+    table = Table("class", "images", "recall", "95 %", "precision", "95 %", box=None)
     for name, scores in classes.items():
         cells = [
             text

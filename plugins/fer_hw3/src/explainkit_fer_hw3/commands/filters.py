@@ -1,4 +1,4 @@
-"""``filters``: what the units of a layer look for, and whether the pictures can be trusted."""
+"""``filters``: what the units of a layer look for, and whether the images can be trusted."""
 
 import json
 from pathlib import Path
@@ -23,15 +23,15 @@ Maximizer = Annotated[
 ]
 MaximizerParam = Annotated[
     list[str] | None,
-    typer.Option("--param", help="A field of the maximiser, `name=value`. May be repeated."),
+    typer.Option("--param", help="A field of the maximizer, `name=value`. May be repeated."),
 ]
 Animate = Annotated[
-    bool, typer.Option("--animate", help="Write how the pictures came to be, as a GIF, too.")
+    bool, typer.Option("--animate", help="Write how the images came to be, as a GIF, too.")
 ]
 Quality = Annotated[
     bool,
     typer.Option(
-        "--quality", help="Measure against real pictures how far each picture can be trusted."
+        "--quality", help="Measure against real images how far each image can be trusted."
     ),
 ]
 
@@ -56,7 +56,7 @@ def filters(
         str | None,
         typer.Option(
             "--objective",
-            help="What to maximise instead, as an expression, such as "
+            help="What to maximize instead, as an expression, such as "
             '`channel("7", 20) - 0.5 * tv()`.',
         ),
     ] = None,
@@ -66,7 +66,7 @@ def filters(
         bool,
         typer.Option(
             "--exemplars",
-            help="Show the real pictures that each unit answers to most, and the part of a face "
+            help="Show the real images that each unit answers to most, and the part of a face "
             "that it detects.",
         ),
     ] = False,
@@ -77,15 +77,15 @@ def filters(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """What filters look for: pictures that they answer to most, found by gradient ascent.
+    """What filters look for: images that they answer to most, found by gradient ascent.
 
-    By default as the study did it: from random pictures, in 180 steps of plain ascent. Each unit's
-    picture is drawn, its objective over the steps is a curve, and the units are ranked by what they
-    reach. A unit that answers to no picture is listed as dead, not drawn. Before its ReLU a
+    By default as the study did it: from random images, in 180 steps of plain ascent. Each unit's
+    image is drawn, its objective over the steps is a curve, and the units are ranked by what they
+    reach. A unit that answers to no image is listed as dead, not drawn. Before its ReLU a
     convolution's mean grows without end in brightness alone: take the layer behind it.
 
     With `--exemplars` or `--quality`, units also get pages of their own: those named, or the
-    twelve that reach most. Real pictures are those of `--data`, or drawn faces; the part of a face
+    twelve that reach most. Real images are those of `--data`, or drawn faces; the part of a face
     that a unit detects is always measured on drawn faces, whose parts are known.
 
     For example:
@@ -112,7 +112,7 @@ def filters(
     text = objective or (f'channels("{layer}", {numbers})' if numbers else f'channels("{layer}")')
     network = options.load_model(model, device)
     faces = None
-    compared = parse(text).standardised or maximizer.rpartition("/")[2] == "maco"
+    compared = parse(text).standardized or maximizer.rpartition("/")[2] == "maco"
     if exemplars or quality or data or compared:
         faces = options.load_data(data, split or options.test_split(data), seed)
     found = ek.maximize(

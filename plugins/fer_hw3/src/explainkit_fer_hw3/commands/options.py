@@ -33,7 +33,7 @@ Index = Annotated[
     list[int] | None,
     typer.Option(
         "--index",
-        help="Number of a picture within the split, in file order (a folder tree: in sorted path "
+        help="Number of an image within the split, in file order (a folder tree: in sorted path "
         "order). May be repeated.",
     ),
 ]
@@ -41,7 +41,7 @@ Image = Annotated[
     list[Path] | None,
     typer.Option(
         "--image",
-        help="Any photo of a face: it is made grey, cropped to its central square and resized. "
+        help="Any photo of a face: it is made gray, cropped to its central square and resized. "
         "May be repeated.",
     ),
 ]
@@ -84,7 +84,7 @@ def load_model(name: str, device: str) -> "nn.Module":
     """The network, on its device.
 
     Raises:
-        ModelError: A file that is no such network, or a network for other pictures or classes.
+        ModelError: A file that is no such network, or a network for other images or classes.
         typer.BadParameter: A device that this machine doesn't have.
     """
     import explainkit as ek
@@ -139,24 +139,24 @@ def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
     return load_fer2013(path, split, seed=seed)
 
 
-def labelled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
-    """The labelled pictures to measure on, and the split they are of.
+def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
+    """The labeled images to measure on, and the split they are of.
 
     Raises:
-        DatasetError: The data can't be read, or its pictures have no labels.
+        DatasetError: The data can't be read, or its images have no labels.
     """
     from explainkit.errors import DatasetError
 
     split = split or test_split(path)
     if split in ({"train"} if path is None else {"train", "validation", "all"}):
         notes.print(
-            f"note: {split} may hold pictures that the weights were trained on (the shipped ones "
-            "were, on FER2013's training pictures and drawn ones): this is no test"
+            f"note: {split} may hold images that the weights were trained on (the shipped ones "
+            "were, on FER2013's training images and drawn ones): this is no test"
         )
     faces = load_data(path, split, seed)
     known = (faces.labels >= 0).nonzero().flatten()
     if not len(known):
-        raise DatasetError(f"expected pictures with labels, {describe_data(path)} has none")
+        raise DatasetError(f"expected images with labels, {describe_data(path)} has none")
     return faces.subset(known), split
 
 
@@ -172,7 +172,7 @@ def test_split(path: Path | None) -> str:
 
 
 def describe_data(path: Path | None) -> str:
-    """What the pictures are, for a title or a record."""
+    """What the images are, for a title or a record."""
     return "drawn faces" if path is None else str(path)
 
 
@@ -197,7 +197,7 @@ def show(table: Table) -> None:
 
 
 def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Reading":
-    """What a network reads in pictures, on the CPU, with a progress bar on a terminal."""
+    """What a network reads in images, on the CPU, with a progress bar on a terminal."""
     import torch
 
     from explainkit_fer_hw3.study.reading import Reading
@@ -206,7 +206,7 @@ def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Reading"
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(model.parameters()).device
     parts = []
-    with torch.inference_mode(), progress(len(faces), "pictures") as advance:
+    with torch.inference_mode(), progress(len(faces), "images") as advance:
         for start in range(0, len(faces), batch):
             images = faces.subset(range(start, min(start + batch, len(faces)))).images
             parts.append(model(images.to(device)).cpu())

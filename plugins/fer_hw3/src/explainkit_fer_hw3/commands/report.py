@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from explainkit_fer_hw3.study.report.findings import Network
 
 DRAWN = 350
-"""Drawn faces on which both networks are measured beside the pictures."""
+"""Drawn faces on which both networks are measured beside the images."""
 
 
 def report(
@@ -32,7 +32,7 @@ def report(
     history: options.Histories = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=7, help="Pictures at most, drawn at random; all without it."),
+        typer.Option("--limit", min=7, help="Images at most, drawn at random; all without it."),
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="en or zh-TW.")] = "en",
     out: options.Out = options.OUT,
@@ -43,7 +43,7 @@ def report(
     """The whole study in one file: its five questions answered with the numbers of this run.
 
     Writes `report.html` (complete in itself: no network, no script), `report.md` with its
-    `pictures/`, and `report.json` with every number. The CNN, the DNN of the same size, the
+    `images/`, and `report.json` with every number. The CNN, the DNN of the same size, the
     confusion matrix, where the CNN looks, and what its filters look for; beside the study's
     numbers. Without `--split`: public_test where the file has it, else validation.
 
@@ -65,7 +65,7 @@ def report(
     start = time.perf_counter()
     names = (model_cnn, model_dnn)
     curves = [curves_of(names[i : i + 1], (history or [])[i : i + 1]) for i in range(2)]
-    faces, split = options.labelled(data, split, seed)
+    faces, split = options.labeled(data, split, seed)
     faces = _some(faces, limit, seed)
     drawn = faces if data is None else options.load_data(None, "public_test", seed)
     drawn = drawn.subset(range(min(DRAWN, len(drawn))))
@@ -92,7 +92,7 @@ def report(
 
 
 def _some(faces: "FaceDataset", limit: int | None, seed: int) -> "FaceDataset":
-    """At most so many pictures, drawn at random, in file order."""
+    """At most so many images, drawn at random, in file order."""
     import torch
 
     if limit is None or limit >= len(faces):
@@ -117,13 +117,13 @@ def _network(
 
 
 def _write(document: "Document", out: Path) -> dict[str, str]:
-    """Pictures first, so that no page points at one that is missing."""
+    """Images first, so that no page points at one that is missing."""
     from explainkit_fer_hw3.study.report.html import to_html
-    from explainkit_fer_hw3.study.report.markdown import PICTURES, to_markdown
+    from explainkit_fer_hw3.study.report.markdown import IMAGES, to_markdown
 
     for section in document.sections:
-        for picture in section.pictures:
-            _save(out / PICTURES / f"{picture.name}.png", picture.data)
+        for image in section.images:
+            _save(out / IMAGES / f"{image.name}.png", image.data)
     texts: dict[str, Any] = {"html": to_html(document), "md": to_markdown(document)}
     for kind, text in texts.items():
         _save(out / f"report.{kind}", text.encode())

@@ -33,16 +33,16 @@ def saliency(
     report: options.Report = False,
     as_json: options.Json = False,
 ) -> None:
-    """Where the network looks: one row per picture, and the explanation saved beside it.
+    """Where the network looks: one row per image, and the explanation saved beside it.
 
-    Each row shows the picture with its class and the network's probabilities, the heatmap under
-    two named scalings, and the picture masked to its most relevant pixels. Several methods,
+    Each row shows the image with its class and the network's probabilities, the heatmap under
+    two named scalings, and the image masked to its most relevant pixels. Several methods,
     separated by commas, share their passes and are drawn side by side.
 
     `--target` takes a class, or an expression of logits and inner layers.
 
-    The study's example is picture 38 of its own file, an angry face: `--index 38` on a CSV of that
-    layout. A folder tree has another order. Without `--split` the numbers count all pictures of
+    The study's example is image 38 of its own file, an angry face: `--index 38` on a CSV of that
+    layout. A folder tree has another order. Without `--split` the numbers count all images of
     the file.
 
     For example:
@@ -66,12 +66,12 @@ def saliency(
 
     names = [name.strip() for name in method.split(",") if name.strip()]
     methods = _methods(names, param or [])
-    pictures = load_pictures(data, split, index, image, seed)
+    images = load_images(data, split, index, image, seed)
     network = options.load_model(model, device)
     start = time.perf_counter()
     explanations = ek.explain(
         network,
-        pictures.images.to(options.find_device(device)),
+        images.images.to(options.find_device(device)),
         _target(target),
         methods,
         seed=seed,
@@ -80,15 +80,15 @@ def saliency(
     chosen = [
         options.model_tag(model),
         *([split] if split else []),
-        *pictures.tags[:8],
+        *images.tags[:8],
         *([file_name(f"as_{target}")] if target else []),
     ]
     titles = [name.rpartition("/")[2] for name in names]
     stem = "-".join([*titles[:4], *chosen])
     drawn = (
-        study_figure(explanations[0], labels=pictures.labels)
+        study_figure(explanations[0], labels=images.labels)
         if len(explanations) == 1
-        else explanations.plot(labels=pictures.labels)
+        else explanations.plot(labels=images.labels)
     )
     figure = save_figure(drawn, out / f"{stem}.png")
     saved = [
@@ -99,8 +99,8 @@ def saliency(
     if report:
         written = explanations.report(
             out / f"{stem}.html",
-            labels=pictures.labels,
-            names=[f"picture {tag}" for tag in pictures.tags],
+            labels=images.labels,
+            names=[f"image {tag}" for tag in images.tags],
             command=options.command_line(context),
         )
     if as_json:
@@ -108,14 +108,14 @@ def saliency(
         for one, folder in zip(explanations, saved, strict=True):
             files = {"figure": figure, "explanation": folder}
             files |= {"report": written} if written else {}
-            rows += _rows(one, pictures, files, seconds / len(explanations))
-        typer.echo(json.dumps({"schema_version": 1, "pictures": rows}))
+            rows += _rows(one, images, files, seconds / len(explanations))
+        typer.echo(json.dumps({"schema_version": 1, "images": rows}))
         return
-    for i in range(len(pictures.images)):
-        typer.echo(_sentence(explanations[0], pictures, i))
+    for i in range(len(images.images)):
+        typer.echo(_sentence(explanations[0], images, i))
     for folder in saved:
         typer.echo(f"explanation: {folder}")
-    typer.echo(f"picture: {figure}")
+    typer.echo(f"image: {figure}")
     if written:
         typer.echo(f"report: {written}")
 
@@ -153,11 +153,11 @@ def file_name(text: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Images:
     """What is to be explained.
 
     Attributes:
-        images: Normalised, ``[n, 1, 48, 48]``.
+        images: Normalized, ``[n, 1, 48, 48]``.
         labels: True class of each, or None where it isn't known.
         indices: Number of each in its split, or None for a photo.
         tags: A short name of each, for file names.
@@ -173,13 +173,13 @@ STUDY_ROW = (14, 10, 12)
 """Without any choice: an angry, a happy and a surprised face of the drawn ones."""
 
 
-def load_pictures(
+def load_images(
     data: Path | None,
     split: str | None,
     index: list[int] | None,
     image: list[Path] | None,
     seed: int,
-) -> Pictures:
+) -> Images:
     """Reads what the options name.
 
     Raises:
@@ -195,15 +195,15 @@ def load_pictures(
     for number in chosen:
         if not 0 <= number < len(faces):
             raise typer.BadParameter(
-                f"--index {number}: {options.describe_data(data)} ({split or 'all'}) has pictures "
+                f"--index {number}: {options.describe_data(data)} ({split or 'all'}) has images "
                 f"0 to {len(faces) - 1}"
             )
     subset = faces.subset(chosen)
     labels = [None if label < 0 else label for label in subset.labels.tolist()]
-    return Pictures(subset.images, labels, [*chosen], [str(number) for number in chosen])
+    return Images(subset.images, labels, [*chosen], [str(number) for number in chosen])
 
 
-def _photos(paths: list[Path]) -> Pictures:
+def _photos(paths: list[Path]) -> Images:
     import torch
 
     from explainkit_fer_hw3.data import read_image
@@ -212,7 +212,7 @@ def _photos(paths: list[Path]) -> Pictures:
     pixels = torch.stack([read_image(path) for path in paths])
     unknown = [None] * len(paths)
     tags = ["".join(c if c.isalnum() else "_" for c in path.stem)[:40] for path in paths]
-    return Pictures((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
+    return Images((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
 
 
 def _target(text: str | None) -> str | int | None:
@@ -222,11 +222,11 @@ def _target(text: str | None) -> str | int | None:
         return text
 
 
-def _sentence(explanation: "Explanation", pictures: Pictures, i: int) -> str:
+def _sentence(explanation: "Explanation", images: Images, i: int) -> str:
     probabilities = explanation.logits[i].softmax(0)
     best = int(probabilities.argmax())
-    name = "picture " + pictures.tags[i]
-    label = pictures.labels[i]
+    name = "image " + images.tags[i]
+    label = images.labels[i]
     truth = f" ({explanation.class_names[label]})" if label is not None else ""
     return (
         f"{name}{truth}: read as {explanation.class_names[best]}, "
@@ -235,15 +235,15 @@ def _sentence(explanation: "Explanation", pictures: Pictures, i: int) -> str:
 
 
 def _rows(
-    explanation: "Explanation", pictures: Pictures, files: dict[str, Path], seconds: float
+    explanation: "Explanation", images: Images, files: dict[str, Path], seconds: float
 ) -> list[dict[str, Any]]:
     rows = []
     for i, logits in enumerate(explanation.logits):
         probabilities = logits.softmax(0).tolist()
-        label = pictures.labels[i]
+        label = images.labels[i]
         rows.append(
             {
-                "index": pictures.indices[i],
+                "index": images.indices[i],
                 "label": None if label is None else explanation.class_names[label],
                 "predicted": explanation.class_names[int(logits.argmax())],
                 "target": explanation.target_name(i),

@@ -75,7 +75,7 @@ def _print(facts: dict[str, Any]) -> None:
 def layers(model: "nn.Module") -> list[dict[str, Any]]:
     """One row per layer that has no layers of its own, in their order, which is that of a run.
 
-    Multiply-adds are counted for convolutions and linear layers, per picture.
+    Multiply-adds are counted for convolutions and linear layers, per image.
     """
     import torch
     from torch import nn

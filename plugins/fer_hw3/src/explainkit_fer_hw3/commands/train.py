@@ -32,7 +32,7 @@ def train(
         typer.Option(
             "--epochs",
             min=1,
-            help="How often every picture is seen; by default 60, with the study's recipe 200, to "
+            help="How often every image is seen; by default 60, with the study's recipe 200, to "
             "finish 5. With `--resume`: as it was, or longer.",
         ),
     ] = None,
@@ -41,7 +41,7 @@ def train(
         typer.Option(
             "--recipe",
             help="default: the one worth copying; study: plain Adam, as the study did; finish: "
-            "plainer pictures at the end of a CNN's training, from `--start`.",
+            "plainer images at the end of a CNN's training, from `--start`.",
         ),
     ] = "default",
     start: Annotated[
@@ -56,8 +56,8 @@ def train(
         bool,
         typer.Option(
             "--refit",
-            help="Learn the validation pictures too, once every choice is made; accuracy on them "
-            "is no longer that on unseen pictures.",
+            help="Learn the validation images too, once every choice is made; accuracy on them "
+            "is no longer that on unseen images.",
         ),
     ] = False,
     rate: Annotated[
@@ -65,7 +65,7 @@ def train(
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Pictures in a step; by default the recipe's."),
+        typer.Option("--batch", min=1, help="Images in a step; by default the recipe's."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -82,7 +82,7 @@ def train(
 ) -> None:
     """Train a network; it goes on to the bit where it was stopped or killed.
 
-    It learns the training pictures and is measured on the validation pictures of the file, or on
+    It learns the training images and is measured on the validation images of the file, or on
     a seeded tenth where it tells none. The folder gets the weights (for `--model`), history.csv,
     curves.png, and a checkpoint after each epoch and every three minutes. Ctrl-C saves.
 
@@ -115,10 +115,10 @@ def train(
     with folder.claimed(place, resume=resume):
         was = checkpoint.facts(place / checkpoint.FILE).get("epochs") if resume else None
         length = epochs or was or EPOCHS[recipe]
-        learnt, held = (_labelled(data, split, seed) for split in ("train", "validation"))
+        learnt, held = (_labeled(data, split, seed) for split in ("train", "validation"))
         if refit:
             learnt = learnt + held
-            options.notes.print("note: --refit: validation measures pictures that are learnt")
+            options.notes.print("note: --refit: validation measures images that are learnt")
         # a checkpoint holds its own weights
         weights = None if start is None or resume else _start(start, model)
         training = Training(model, learnt, how, epochs=length, seed=seed, device=on, start=weights)
@@ -150,8 +150,8 @@ def _changed(recipe: "Recipe", rate: float | None, batch: int | None) -> "Recipe
     )
 
 
-def _labelled(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """The pictures of a split that have a label.
+def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
+    """The images of a split that have a label.
 
     Raises:
         DatasetError: The data can't be read, or has none.
@@ -162,7 +162,7 @@ def _labelled(path: Path | None, split: str, seed: int) -> "FaceDataset":
     known = faces.labels >= 0
     if not known.any():
         raise DatasetError(
-            f"expected pictures with labels in split {split!r}, "
+            f"expected images with labels in split {split!r}, "
             f"{options.describe_data(path)} has none"
         )
     return faces.subset(known)
@@ -239,7 +239,7 @@ def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Call
         now = training.running
         facts = (
             f"loss {now['loss']:.3f} acc {now['accuracy']:.3f} rate {step['rate']:.2g} "
-            f"{now['pictures_per_second']:.0f}/s"
+            f"{now['images_per_second']:.0f}/s"
         )
         bar.update(task, completed=training.step, description=name(), facts=facts)
 
@@ -250,7 +250,7 @@ def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Call
             f"epoch {row['epoch']}/{training.epochs}: loss {row['loss']:.4f}, "
             f"accuracy {row['accuracy']:.4f}; validation loss {row['validation_loss']:.4f}, "
             f"accuracy {row['validation_accuracy']:.4f}; rate {row['rate']:.3g}; "
-            f"{row['pictures_per_second']:.0f} pictures/s, {left} left"
+            f"{row['images_per_second']:.0f} images/s, {left} left"
         )
 
     with bar:
@@ -283,8 +283,8 @@ def _report(
             "schema_version": 1,
             "model": training.model,
             "data": data,
-            "pictures": counts[0],
-            "validation_pictures": counts[1],
+            "images": counts[0],
+            "validation_images": counts[1],
             "refit": refit,
             "recipe": asdict(training.recipe),
             "seed": training.seed,
@@ -300,12 +300,12 @@ def _report(
         return
     plural = "s" if training.epochs > 1 else ""
     typer.echo(
-        f"{training.model}, {training.epochs} epoch{plural} of {counts[0]:,} pictures of {data} in "
+        f"{training.model}, {training.epochs} epoch{plural} of {counts[0]:,} images of {data} in "
         f"{dt.timedelta(seconds=round(seconds))}"
         + (f", {memory:,.0f} MB of memory at most" if memory else "")
     )
     typer.echo(
-        f"validation ({counts[1]:,} pictures{', learnt too' * refit}): accuracy "
+        f"validation ({counts[1]:,} images{', learnt too' * refit}): accuracy "
         f"{last['validation_accuracy']:.4f}, loss {last['validation_loss']:.4f}; best accuracy "
         f"{best['validation_accuracy']:.4f} after epoch {best['epoch']}"
     )

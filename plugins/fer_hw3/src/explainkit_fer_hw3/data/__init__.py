@@ -1,4 +1,4 @@
-"""The plugin's pictures: FER2013 in all its file forms, drawn faces, and any photo."""
+"""The plugin's images: FER2013 in all its file forms, drawn faces, and any photo."""
 
 from dataclasses import replace
 
@@ -24,14 +24,14 @@ FER2013 = DatasetSpec(
     std=(STD,),
     splits=(*SPLITS, "all"),
     source="Kaggle's 2013 facial expression challenge (Goodfellow et al., 2013, arXiv:1307.0414)",
-    licence="research data under the challenge's own terms; not part of this package",
-    summary="FER2013: 48×48 grey faces, seven expressions; a CSV, a folder, or a zip of either.",
+    license="research data under the challenge's own terms; not part of this package",
+    summary="FER2013: 48×48 gray faces, seven expressions; a CSV, a folder, or a zip of either.",
 )
 
 DRAWN = replace(
     FER2013,
     load=load_drawn,
     source="drawn on the spot by explainkit_fer_hw3.faces",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     summary="Drawn faces: seven expressions from action units, with the exact mask of every part.",
 )

@@ -1,4 +1,4 @@
-"""Read once: the pictures of a file as an array, kept under the file's own hash."""
+"""Read once: the images of a file as an array, kept under the file's own hash."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def recall(key: str) -> Source | None:
 
 
 def keep(key: str, source: Source) -> None:
-    """Keeps pictures under a key; a folder that can't be written is no reason to fail."""
+    """Keeps images under a key; a folder that can't be written is no reason to fail."""
     body = save(
         {
             "pixels": source.pixels,
@@ -82,4 +82,4 @@ def keep(key: str, source: Source) -> None:
 
 
 def _path(key: str) -> Path:
-    return folder() / f"fer2013-{_VERSION}-{key[:32]}.pictures"
+    return folder() / f"fer2013-{_VERSION}-{key[:32]}.images"

@@ -1,4 +1,4 @@
-"""Pictures in memory, as bytes, normalised when they are asked for."""
+"""Images in memory, as bytes, normalized when they are asked for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from explainkit_fer_hw3.models import MEAN, STD
 
 @dataclass(frozen=True, eq=False)
 class FaceDataset:
-    """Labelled grey faces.
+    """Labeled gray faces.
 
     Attributes:
         pixels: uint8 ``[n, 1, 48, 48]``.
         labels: int64 ``[n]``, an index into ``class_names``; -1 where the file has no label.
-        indices: Number of each picture in its file, in file order, int64 ``[n]``.
-        names: What each picture is called: its path in a tree, or its row.
+        indices: Number of each image in its file, in file order, int64 ``[n]``.
+        names: What each image is called: its path in a tree, or its row.
         parts: Of drawn faces: the part that each pixel shows, uint8 ``[n, 48, 48]``.
         class_names: In the order of the labels.
     """
@@ -34,17 +34,17 @@ class FaceDataset:
     @property
     def images(self) -> Tensor:
         """``(pixel / 255 − mean) / std``, float32 ``[n, 1, 48, 48]``: what the networks take."""
-        return normalise(self.pixels)
+        return normalize(self.pixels)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One picture as in `images`, ``[1, 48, 48]``, and its label."""
-        return normalise(self.pixels[index]), int(self.labels[index])
+        """One image as in `images`, ``[1, 48, 48]``, and its label."""
+        return normalize(self.pixels[index]), int(self.labels[index])
 
     def __add__(self, other: "FaceDataset") -> "FaceDataset":
-        """The pictures of both, one after the other; parts are kept where both have them."""
+        """The images of both, one after the other; parts are kept where both have them."""
         changes: dict[str, Any] = {
             name: torch.cat([getattr(self, name), getattr(other, name)])
             for name in ("pixels", "labels", "indices")
@@ -57,7 +57,7 @@ class FaceDataset:
         return replace(self, **changes, parts=parts, names=self.names + other.names)
 
     def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
-        """The pictures at these places, in this order; a bool mask keeps those where it is true."""
+        """The images at these places, in this order; a bool mask keeps those where it is true."""
         rows = indices if isinstance(indices, Tensor) else torch.tensor(list(indices))
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.to(torch.int64)
         changes: dict[str, Any] = {
@@ -69,6 +69,6 @@ class FaceDataset:
         )
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize(pixels: Tensor) -> Tensor:
     """Bytes to what the networks take."""
     return (pixels.float() / 255 - MEAN) / STD

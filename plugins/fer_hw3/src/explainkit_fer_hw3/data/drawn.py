@@ -23,7 +23,7 @@ _COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test":
 def load_drawn(
     path: Path | None = None, split: str = "train", *, seed: int = 0, count: int | None = None
 ) -> FaceDataset:
-    """Draws faces, the classes in turn: picture ``i`` shows class ``i`` mod 7.
+    """Draws faces, the classes in turn: image ``i`` shows class ``i`` mod 7.
 
     Every split is a population of its own, so no split shows a face of another. There is no end of
     faces: ``all`` is one more population, to look at.

@@ -1,4 +1,4 @@
-"""FER2013, told by content and not by name: a table, a folder of pictures, or a zip of either."""
+"""FER2013, told by content and not by name: a table, a folder of images, or a zip of either."""
 
 import os
 import zipfile
@@ -14,7 +14,7 @@ from explainkit_fer_hw3.data.dataset import FaceDataset
 from explainkit_fer_hw3.data.source import Source
 from explainkit_fer_hw3.data.splits import rows_of, splits_of
 from explainkit_fer_hw3.data.table import read_table, table_columns
-from explainkit_fer_hw3.data.tree import Entry, folder_entries, is_picture, printable, read_tree
+from explainkit_fer_hw3.data.tree import Entry, folder_entries, is_image, printable, read_tree
 
 LARGEST_FILE = 4 << 30
 """Bytes; FER2013 has at most 300 MB."""
@@ -34,16 +34,16 @@ def load_fer2013(
     (other order, spaces in the header), tables with ``label,feature`` or ``id,feature``, a folder
     tree ``train/<class>/*.jpg``, and a zip of any of these, which is never unpacked to disk.
 
-    Splits are told by the column ``Usage``, by the pictures' names (``PublicTest_…``), or by
-    folders. Where the file has no pictures for validation, a seeded tenth of every class of the
-    training pictures is taken. A table without labels is all ``public_test``.
+    Splits are told by the column ``Usage``, by the images' names (``PublicTest_…``), or by
+    folders. Where the file has no images for validation, a seeded tenth of every class of the
+    training images is taken. A table without labels is all ``public_test``.
 
     Args:
         path: The file or folder.
         split: ``train``, ``validation``, ``public_test``, ``private_test``, or ``all``: every
-            picture in file order (a tree: in sorted path order).
+            image in file order (a tree: in sorted path order).
         seed: Of the validation split, where it is drawn.
-        cache: Keep the pictures as an array, under the file's hash, for the next time.
+        cache: Keep the images as an array, under the file's hash, for the next time.
 
     Raises:
         DatasetError: It can't be read; one line with file, row and reason.
@@ -56,7 +56,7 @@ def load_fer2013(
     source = _source(path, cache)
     rows = rows_of(split, source.labels, source.splits, seed, str(path))
     if not len(rows):
-        raise DatasetError(f"{path}: expected pictures in split {split!r}, found none")
+        raise DatasetError(f"{path}: expected images in split {split!r}, found none")
     return FaceDataset(
         pixels=torch.from_numpy(source.pixels[rows])[:, None],
         labels=torch.from_numpy(source.labels[rows]),
@@ -75,7 +75,7 @@ def known_splits(path: Path) -> list[str]:
 
 
 def _source(path: Path, cache: bool) -> Source:
-    """All pictures, from the cache where it has them."""
+    """All images, from the cache where it has them."""
     try:
         if path.is_dir():
             entries = folder_entries(path)
@@ -107,7 +107,7 @@ def _read_folder(path: Path, entries: list[Entry]) -> Source:
     tables = [] if entries else [file.name for file in path.glob("*.csv")]
     if tables:
         raise DatasetError(
-            f"{path}: expected pictures in folders <class>/*.jpg, found the table {tables[0]}: "
+            f"{path}: expected images in folders <class>/*.jpg, found the table {tables[0]}: "
             "name the table itself"
         )
     return read_tree(entries, str(path))
@@ -153,20 +153,20 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Source:
     if tables:
         with _open(archive, tables[0], path) as file:
             return read_table(file, f"{path}, {printable(PurePosixPath(tables[0].filename))}")
-    pictures = [m for m in members if is_picture(_path(m))]
-    if not pictures:
+    images = [m for m in members if is_image(_path(m))]
+    if not images:
         raise DatasetError(
-            f"{path}: expected pictures or a table of pictures in the zip, found neither among "
+            f"{path}: expected images or a table of images in the zip, found neither among "
             f"{len(members)} members"
         )
-    return read_tree([_entry(archive, member, path) for member in pictures], str(path))
+    return read_tree([_entry(archive, member, path) for member in images], str(path))
 
 
 def _tables(archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """Tables of pictures, the one that tells most first: with splits, then with labels."""
+    """Tables of images, the one that tells most first: with splits, then with labels."""
     found = []
     for member in members:
-        if not is_picture(_path(member)):
+        if not is_image(_path(member)):
             with _open(archive, member, Path(archive.filename or "")) as file:
                 if columns := table_columns(file.read(_HEADER)):
                     found.append(("usage" not in columns, "label" not in columns, member))

@@ -1,4 +1,4 @@
-"""What every reader gives: all pictures of a file, as it orders them."""
+"""What every reader gives: all images of a file, as it orders them."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 48
-"""Pixels per side of a picture."""
+"""Pixels per side of an image."""
 
-MOST_PICTURES = 100_000
+MOST_IMAGES = 100_000
 """More than this is no FER2013, and its memory would have no bound."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """All pictures of a file.
+    """All images of a file.
 
     Attributes:
         pixels: uint8 ``[n, 48, 48]``.
         labels: int64 ``[n]``, -1 where there is none.
         splits: The split that the file tells, an index into ``SPLITS``, int8 ``[n]``.
-        names: What each picture is called.
+        names: What each image is called.
     """
 
     pixels: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Which pictures belong to which split."""
+"""Which images belong to which split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,18 @@ from explainkit_fer_hw3.faces import CLASS_NAMES
 SPLITS = ("train", "validation", "public_test", "private_test")
 
 HELD_OUT = 0.1
-"""Share of the training pictures that validate where the file has no split for it."""
+"""Share of the training images that validate where the file has no split for it."""
 
 
 def rows_of(
     split: str, labels: NDArray[np.int64], codes: NDArray[np.int8], seed: int, where: str
 ) -> NDArray[np.int64]:
-    """Places of a split's pictures, in file order.
+    """Places of a split's images, in file order.
 
     Args:
         split: One of `SPLITS`, or ``"all"``.
-        labels: Of all pictures of the file.
-        codes: The split that the file tells for each picture, an index into `SPLITS`.
+        labels: Of all images of the file.
+        codes: The split that the file tells for each image, an index into `SPLITS`.
         seed: Of the drawn validation split.
         where: The file, for the error.
 

@@ -1,7 +1,7 @@
-"""Pictures in a table: a row a picture, its pixels as numbers in one column.
+"""Images in a table: a row an image, its pixels as numbers in one column.
 
 The forms in use differ in the names, the order and the number of their columns; all are told by
-the header. The table is streamed, and a line is never longer than a picture can be.
+the header. The table is streamed, and a line is never longer than an image can be.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainkit.errors import DatasetError
-from explainkit_fer_hw3.data.source import MOST_PICTURES, SIDE, Source, short
+from explainkit_fer_hw3.data.source import MOST_IMAGES, SIDE, Source, short
 from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 LONGEST_LINE = 64 * 1024
-"""Bytes; a picture's row has at most 9,300."""
+"""Bytes; an image's row has at most 9,300."""
 
 _BLOCK = 1 << 20
 
@@ -31,7 +31,7 @@ _DIGITS = b"0123456789 "
 
 
 def table_columns(first: bytes) -> set[str]:
-    """What a file that begins like this has columns for; nothing if it is no table of pictures."""
+    """What a file that begins like this has columns for; nothing if it is no table of images."""
     line = first.split(b"\n", 1)[0]
     columns = {_COLUMNS[name] for name in _header_names(line) if name in _COLUMNS}
     return columns if "pixels" in columns else set()
@@ -55,8 +55,8 @@ def read_table(stream: IO[bytes], where: str) -> Source:
     splits: list[int] = []
     for row, line in enumerate(lines, 1):
         place = f"{where}, row {row}"
-        if row > MOST_PICTURES:
-            raise DatasetError(f"{place}: expected at most {MOST_PICTURES:,} rows")
+        if row > MOST_IMAGES:
+            raise DatasetError(f"{place}: expected at most {MOST_IMAGES:,} rows")
         if not line.strip():
             continue
         fields = _fields(line, len(columns), place)
@@ -66,7 +66,7 @@ def read_table(stream: IO[bytes], where: str) -> Source:
         labels.append(_label(values["label"], place) if "label" in values else -1)
         splits.append(_split(values, place))
     if not pixels:
-        raise DatasetError(f"{where}: expected rows of pictures after the header, found none")
+        raise DatasetError(f"{where}: expected rows of images after the header, found none")
     return Source(
         np.frombuffer(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE),
         np.array(labels, dtype=np.int64),
@@ -94,7 +94,7 @@ def _check_length(line: bytes, row: int, where: str) -> None:
     if len(line) > LONGEST_LINE:
         raise DatasetError(
             f"{where}, row {row}: expected at most {LONGEST_LINE:,} bytes in a line, got more: "
-            "the file is damaged, or no table of pictures"
+            "the file is damaged, or no table of images"
         )
 
 

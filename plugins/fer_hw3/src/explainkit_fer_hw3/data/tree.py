@@ -1,4 +1,4 @@
-"""Pictures in folders, one folder a class: on disk, or in a zip that is never unpacked."""
+"""Images in folders, one folder a class: on disk, or in a zip that is never unpacked."""
 
 import os
 import stat
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainkit.errors import DatasetError
-from explainkit_fer_hw3.data.photo import decode, grey
-from explainkit_fer_hw3.data.source import MOST_PICTURES, SIDE, Source, short
+from explainkit_fer_hw3.data.photo import decode, gray
+from explainkit_fer_hw3.data.source import MOST_IMAGES, SIDE, Source, short
 from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
-LARGEST_PICTURE = 1 << 20
-"""Bytes of one picture's file."""
+LARGEST_IMAGE = 1 << 20
+"""Bytes of one image's file."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -38,7 +38,7 @@ _FOLDERS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture's place in the tree, and how to read its bytes.
+    """An image's place in the tree, and how to read its bytes.
 
     Attributes:
         path: Relative to the tree.
@@ -56,14 +56,14 @@ def printable(path: PurePosixPath) -> str:
     return shown if len(shown) <= 120 else f"…{shown[-119:]}"
 
 
-def is_picture(path: PurePosixPath) -> bool:
+def is_image(path: PurePosixPath) -> bool:
     """Whether a file of a tree counts, by its name."""
     hidden = any(part.startswith(("._", "__MACOSX")) for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def folder_entries(folder: Path) -> list[Entry]:
-    """Pictures below a folder; links are not followed.
+    """Images below a folder; links are not followed.
 
     Raises:
         DatasetError: A folder can't be read.
@@ -78,7 +78,7 @@ def folder_entries(folder: Path) -> list[Entry]:
             path = Path(base) / file
             relative = PurePosixPath(path.relative_to(folder).as_posix())
             # a link may lead anywhere, and reading a pipe may never end
-            if is_picture(relative) and stat.S_ISREG(path.lstat().st_mode):
+            if is_image(relative) and stat.S_ISREG(path.lstat().st_mode):
                 entries.append(Entry(relative, _reader(path)))
     return entries
 
@@ -92,16 +92,16 @@ def _reader(path: Path) -> Callable[[int], bytes]:
 
 
 def read_tree(entries: Iterable[Entry], where: str) -> Source:
-    """Reads all pictures, in the order of their sorted paths.
+    """Reads all images, in the order of their sorted paths.
 
     Raises:
-        DatasetError: A folder that is no class, or a picture that is damaged or not 48×48.
+        DatasetError: A folder that is no class, or an image that is damaged or not 48×48.
     """
     ordered = sorted(entries, key=lambda entry: str(entry.path))
     if not ordered:
-        raise DatasetError(f"{where}: expected pictures in folders <class>/*.jpg, found none")
-    if len(ordered) > MOST_PICTURES:
-        raise DatasetError(f"{where}: expected at most {MOST_PICTURES:,} pictures")
+        raise DatasetError(f"{where}: expected images in folders <class>/*.jpg, found none")
+    if len(ordered) > MOST_IMAGES:
+        raise DatasetError(f"{where}: expected at most {MOST_IMAGES:,} images")
     labels = [_label(entry.path, where) for entry in ordered]
     splits = [_split(entry.path) for entry in ordered]
     pixels = np.empty((len(ordered), SIDE, SIDE), dtype=np.uint8)
@@ -117,18 +117,18 @@ def read_tree(entries: Iterable[Entry], where: str) -> Source:
 
 def _pixels(entry: Entry, place: str) -> NDArray[np.uint8]:
     try:
-        data = entry.read(LARGEST_PICTURE + 1)
+        data = entry.read(LARGEST_IMAGE + 1)
     except OSError as error:
         raise DatasetError(f"{place}: can't be read: {error.strerror or error}") from error
-    if len(data) > LARGEST_PICTURE:
-        raise DatasetError(f"{place}: expected at most {LARGEST_PICTURE:,} bytes")
+    if len(data) > LARGEST_IMAGE:
+        raise DatasetError(f"{place}: expected at most {LARGEST_IMAGE:,} bytes")
     image = decode(data, place, most_pixels=4_000_000)
     if image.size != (SIDE, SIDE):
         raise DatasetError(
             f"{place}: expected {SIDE} × {SIDE} pixels, got {image.width} × {image.height}; "
             "--image takes a photo of any size"
         )
-    return np.asarray(grey(image))
+    return np.asarray(gray(image))
 
 
 def _label(path: PurePosixPath, where: str) -> int:
@@ -146,11 +146,11 @@ def _label(path: PurePosixPath, where: str) -> int:
 
 
 def _split(path: PurePosixPath) -> int:
-    """Told by the picture's name, else by the nearest folder that tells, else for training."""
+    """Told by the image's name, else by the nearest folder that tells, else for training."""
     name = path.name.casefold()
     told = [split for prefix, split in _PREFIXES.items() if name.startswith(prefix)]
     if told[:1] == ["train"]:
-        told = []  # a folder of validation pictures keeps the names that they had
+        told = []  # a folder of validation images keeps the names that they had
     folders = [part.casefold() for part in path.parts[-3::-1]]
     told += [_FOLDERS[part] for part in folders if part in _FOLDERS]
     return SPLITS.index(told[0] if told else "train")

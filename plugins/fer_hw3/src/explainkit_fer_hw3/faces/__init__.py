@@ -1,6 +1,6 @@
 """Drawn faces: the data set that needs no download, and whose every part is known.
 
-A procedural renderer of grey 48x48 faces in the framing of FER2013, with the seven expressions
+A procedural renderer of gray 48x48 faces in the framing of FER2013, with the seven expressions
 made from facial action units. Because the geometry is known, so is the part of the face that
 every pixel shows, and the same face can be drawn again with one part relaxed or left out: the
 ground truth against which explanations of a model are scored.
@@ -51,10 +51,10 @@ _ACTIVE = np.array(
 
 @dataclass(frozen=True)
 class Faces:
-    """Drawn pictures with what is known about them.
+    """Drawn images with what is known about them.
 
     Attributes:
-        pixels: Grey values, uint8 ``[faces, 1, 48, 48]``.
+        pixels: Gray values, uint8 ``[faces, 1, 48, 48]``.
         labels: Index into ``CLASS_NAMES``, int64 ``[faces]``.
         parts: For each pixel the part that covers most of it, an index into ``PARTS``, uint8
             ``[faces, 48, 48]``.
@@ -87,9 +87,9 @@ def draw(
     """Draw one face per label.
 
     Face ``i`` depends on ``seed``, ``first + i`` and ``labels[i]`` alone: neither on its
-    neighbours nor on how many are drawn. The person, the pose, the light and the noise depend on
+    neighbors nor on how many are drawn. The person, the pose, the light and the noise depend on
     ``seed`` and ``first + i`` only, so another label, ``neutral`` or ``without`` gives another
-    picture of the same person that differs nowhere else.
+    image of the same person that differs nowhere else.
 
     Args:
         labels: Indices into ``CLASS_NAMES``, one per face.
@@ -102,7 +102,7 @@ def draw(
             0.55 and 1, drawn per face.
 
     Returns:
-        The pictures, their labels and the parts they show.
+        The images, their labels and the parts they show.
 
     Raises:
         DatasetError: A label, number, part or intensity out of range.

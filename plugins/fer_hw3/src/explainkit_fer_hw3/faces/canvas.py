@@ -100,7 +100,7 @@ class Window:
 
 
 class Grid:
-    """Face coordinates of the centres of all (sub-)pixels, the pose undone.
+    """Face coordinates of the centers of all (sub-)pixels, the pose undone.
 
     Attributes:
         u: To the right of the middle of the head, ``[faces, rows, columns]``.
@@ -110,9 +110,9 @@ class Grid:
     """
 
     def __init__(self, who: Identity, scale: int) -> None:
-        centres = (np.arange(SIZE * scale, dtype=np.float32) + np.float32(0.5)) / scale - SIZE / 2
-        right = centres[None, None, :] - who.shift_x
-        down = centres[None, :, None] - who.shift_y - 0.8
+        centers = (np.arange(SIZE * scale, dtype=np.float32) + np.float32(0.5)) / scale - SIZE / 2
+        right = centers[None, None, :] - who.shift_x
+        down = centers[None, :, None] - who.shift_y - 0.8
         angle = 0.22 * who.roll * np.abs(who.roll)
         cosine, sine = np.cos(angle) / who.scale, np.sin(angle) / who.scale
         self.u = right * cosine + down * sine
@@ -122,7 +122,7 @@ class Grid:
         self._scale = scale
 
     def window(self, top: int, bottom: int, left: int = 0, right: int = SIZE) -> Window:
-        """The rectangle between these rows and columns of the picture, in pixels."""
+        """The rectangle between these rows and columns of the image, in pixels."""
         k = self._scale
         at = (slice(None), slice(top * k, bottom * k), slice(left * k, right * k))
         x = self.x[at].copy()  # arithmetic on contiguous arrays is up to four times as fast
@@ -130,7 +130,7 @@ class Grid:
 
 
 class Canvas:
-    """Tones and part labels of a batch at ``SCALE`` times the resolution of the pictures."""
+    """Tones and part labels of a batch at ``SCALE`` times the resolution of the images."""
 
     def __init__(self, tones: Array) -> None:
         self.tones = tones

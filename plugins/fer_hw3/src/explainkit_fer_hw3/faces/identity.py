@@ -1,8 +1,8 @@
 """Who is drawn, and how they are lit: the random numbers behind one face.
 
-Everything is in face units: one unit is one pixel of the 48x48 picture before the pose scales it;
+Everything is in face units: one unit is one pixel of the 48x48 image before the pose scales it;
 x points right, y down, the origin lies between the eyes and the nose tip. Tones are 0 (black) to
-1 (white). Every field is an array ``[faces, 1, 1]`` that broadcasts against pictures.
+1 (white). Every field is an array ``[faces, 1, 1]`` that broadcasts against images.
 """
 
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ Array: TypeAlias = Any
 """float32 throughout; the type stubs of NumPy widen float32 times float to float64."""
 
 SIZE = 48
-"""Height and width of a picture in pixels."""
+"""Height and width of an image in pixels."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def sample(seed: int, first: int, count: int) -> tuple[Identity, Array, Array]:
     """Draw ``count`` people of a seed, from number ``first`` on.
 
     Each face has a generator of its own, Philox keyed by (seed, number), so that it depends on
-    neither its neighbours nor the order in which faces are drawn. The raw words are turned into
+    neither its neighbors nor the order in which faces are drawn. The raw words are turned into
     numbers here, so that no release of NumPy can change the faces.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Painting a batch of faces, back to front, and developing the picture."""
+"""Painting a batch of faces, back to front, and developing the image."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def render(who: Identity, units: Units, noise: Array, without: str | None) -> tu
         without: A part to leave out.
 
     Returns:
-        Grey values and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
+        Gray values and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
     """
     scene = Scene(who, units, without)
     coarse, fine = Grid(who, 1), Grid(who, SCALE)

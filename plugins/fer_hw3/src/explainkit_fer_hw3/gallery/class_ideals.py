@@ -1,6 +1,6 @@
 """Class ideals.
 
-Which picture would a network call the happiest face? Ascent from noise answers with what the
+Which image would a network call the happiest face? Ascent from noise answers with what the
 network exaggerates, which need not be a face to us. Ascent from a face says what the network would
 change in it.
 
@@ -10,28 +10,28 @@ Command: explainkit run fer_hw3 classes
 """
 
 # %% Two networks' ideals
-# The pictures that raise each class's score most, within valid grey values and in spite of small
+# The images that raise each class's score most, within valid gray values and in spite of small
 # shifts and turns.
 #
-# Alt: Two rows of seven pictures, one for each expression: above the CNN's ideals, below the DNN's.
+# Alt: Two rows of seven images, one for each expression: above the CNN's ideals, below the DNN's.
 import torch
 
 import explainkit as ek
-from explainkit.render.compare import pictures_figure
-from explainkit.render.heatmap import picture
+from explainkit.render.compare import images_figure
+from explainkit.render.heatmap import to_pixels
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 networks = {name: ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn")}
 ideals = {name: ek.maximize(net, "classes()", steps=64) for name, net in networks.items()}
 
 
-def pictures(found):
-    """The pictures of a visualization, as they look."""
-    return [picture(image, found.mean, found.std)[0] for image in found.images]
+def images(found):
+    """The images of a visualization, as they look."""
+    return [to_pixels(image, found.mean, found.std)[0] for image in found.images]
 
 
-pictures_figure(
-    [one for found in ideals.values() for one in pictures(found)],
+images_figure(
+    [one for found in ideals.values() for one in images(found)],
     [f"{name}: {label}" for name in ideals for label in CLASS_NAMES],
     title="What each network would call the ideal of a class",
     subtitle="64 steps in the Fourier basis",
@@ -67,8 +67,8 @@ changed = ek.maximize(
     start=start,
     steps=24,
 )
-pictures_figure(
-    [picture(start, changed.mean, changed.std)[0], *pictures(changed)],
+images_figure(
+    [to_pixels(start, changed.mean, changed.std)[0], *images(changed)],
     ["neutral", *(f"more {label}" for label in CLASS_NAMES[:neutral])],
     title="A neutral face on its way to six expressions, as the CNN sees them",
 )

@@ -33,7 +33,7 @@ comparison_figure(
 # The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near
 # 0, independent noise at 1. One might expect convolutions to give the smoother maps. But max
 # pooling hands the gradient to one pixel of four, and the next one over may get none, while a DNN's
-# first weights become as smooth in training as its pictures are.
+# first weights become as smooth in training as its images are.
 maps = [
     ek.explain(net, faces.images, faces.labels, "saliency").heatmap().double() for net in networks
 ]

@@ -1,6 +1,6 @@
 """The data and the drawn faces.
 
-FER2013 holds 35,887 grey photographs of 48 × 48 pixels in seven classes. It can't be passed on, so
+FER2013 holds 35,887 gray photographs of 48 × 48 pixels in seven classes. It can't be passed on, so
 these pages run on faces that are drawn on the spot: same size, same classes, and every part known.
 
 Topic: The data
@@ -12,11 +12,11 @@ Order: 10
 # pulls the corners of the mouth and raises the cheeks, surprise drops the jaw and raises the brows.
 #
 # Alt: The same drawn person seven times, angry, disgusted, afraid, happy, sad, surprised, neutral.
-from explainkit.render.compare import pictures_figure
+from explainkit.render.compare import images_figure
 from explainkit_fer_hw3.faces import ACTION_UNITS, CLASS_NAMES, PARTS, draw
 
 person = [draw([label], seed=6) for label in range(7)]
-pictures_figure(
+images_figure(
     [face.pixels[0, 0] / 255 for face in person],
     CLASS_NAMES,
     title="One person, seven expressions",
@@ -37,7 +37,7 @@ pictures_figure(
 import explainkit as ek
 
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
-pictures_figure(
+images_figure(
     [faces.pixels[i, 0].numpy() / 255 for i in range(14)],
     [f"{i}: {faces.class_names[faces.labels[i]]}" for i in range(14)],
     title="Faces 0 to 13",
@@ -48,7 +48,7 @@ pictures_figure(
 # As the geometry is known, so is the part that each pixel shows. That makes drawn faces a ground
 # truth for explanations: the mouth can be relaxed, or left out, and nothing else moves.
 #
-# Alt: A drawn happy face; the same with its parts in colours; with the mouth at rest; and without
+# Alt: A drawn happy face; the same with its parts in colors; with the mouth at rest; and without
 # a mouth.
 from matplotlib import colormaps
 
@@ -57,7 +57,7 @@ face = draw([happy], seed=6)
 parts = colormaps["tab20"](face.parts[0])[..., :3]
 relaxed = draw([happy], seed=6, neutral="mouth")
 without = draw([happy], seed=6, without="mouth")
-pictures_figure(
+images_figure(
     [face.pixels[0, 0] / 255, parts, relaxed.pixels[0, 0] / 255, without.pixels[0, 0] / 255],
     ["happy", f"its parts, of {len(PARTS)}", "mouth at rest", "without a mouth"],
 )

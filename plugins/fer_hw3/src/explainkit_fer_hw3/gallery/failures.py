@@ -55,7 +55,7 @@ rows
 
 # %% Is it the culprit?
 # A sum over a map is a claim. It is tested by changing what it blames: the part's pixels are set to
-# the mean grey, and the lead is measured again.
+# the mean gray, and the lead is measured again.
 for row in rows:
     i = row["face"]
     names = row["mistake"].split(" read as ")

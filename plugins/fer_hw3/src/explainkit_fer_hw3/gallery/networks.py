@@ -57,7 +57,7 @@ facts = {
 
 # %% How they learnt
 # What the training runs recorded after their epochs, on FER2013; it ships beside the weights. The
-# last curve is the study's own recipe for the DNN, without regularisation: how far training runs
+# last curve is the study's own recipe for the DNN, without regularization: how far training runs
 # ahead of validation is how much was learnt by heart.
 #
 # Alt: A panel for each run with its accuracy over the epochs, in training (dashed, where it was
@@ -79,7 +79,7 @@ for curve in curves:
             "epochs": max(curve.epochs),
             "best on validation": best,
             "after epoch": epoch,
-            "on training pictures then": "not recorded" if training is None else f"{training:.3f}",
+            "on training images then": "not recorded" if training is None else f"{training:.3f}",
         }
     )
 rows

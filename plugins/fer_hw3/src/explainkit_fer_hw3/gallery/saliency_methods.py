@@ -2,7 +2,7 @@
 
 The same network, the same angry face, the same question: which pixels speak for angry? There are
 four ways to ask it: follow the gradient, follow rules of one's own from the score back to the
-picture, look at a layer, or change the picture and see what happens.
+image, look at a layer, or change the image and see what happens.
 
 Topic: Where the network looks
 Order: 20
@@ -10,7 +10,7 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 """
 
 # %% Gradients, and means of them along paths
-# The slope of the score at the picture, or gathered on the way from a grey picture to it, or among
+# The slope of the score at the image, or gathered on the way from a gray image to it, or among
 # noisy copies. XRAI ranks whole regions by such a map. Each map has its own unit, so each is scaled
 # by itself.
 #
@@ -57,7 +57,7 @@ rules.plot(labels=[0])
 
 # %% A layer as a map
 # Class-activation maps weigh the channels of the last convolution. They are as coarse as that
-# layer, here 5 × 5 places, and drawn as large as the picture; they differ in the weights.
+# layer, here 5 × 5 places, and drawn as large as the image; they differ in the weights.
 #
 # Alt: The face and eight coarse maps: soft clouds of a few places each, red for angry and blue
 # against it.
@@ -76,7 +76,7 @@ cams.plot(labels=[0])
 
 # %% Hide and see
 # These need nothing but scores: they hide windows or cells, many at once, and ask which ones the
-# score depends on. Extremal perturbation searches for the tenth of the picture that keeps it best.
+# score depends on. Extremal perturbation searches for the tenth of the image that keeps it best.
 #
 # Alt: The face and eight maps in squares and soft clouds: red where the score depends on what was
 # hidden; extremal perturbation keeps a few discs.

@@ -7,8 +7,8 @@ Topic: Reading maps with care
 Order: 40
 """
 
-# %% Colour is a choice
-# One map, four scalings. Nothing of the network differs between these pictures; what seems
+# %% Color is a choice
+# One map, four scalings. Nothing of the network differs between these images; what seems
 # important does.
 #
 # Alt: One map of a happy face four times: faint when scaled to its maximum, ever denser with
@@ -16,21 +16,21 @@ Order: 40
 import torch
 
 import explainkit as ek
-from explainkit.render.compare import coloured, pictures_figure
+from explainkit.render.compare import colored, images_figure
 
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/drawn", split="all")
 happy = ek.explain(model, faces.images[[10]], method="saliency")
 scalings = ["max", "percentile:99", "percentile:90", "percentile:97:absolute"]
-pictures_figure(
-    [coloured(happy.heatmap(), scaling)[0] for scaling in scalings],
+images_figure(
+    [colored(happy.heatmap(), scaling)[0] for scaling in scalings],
     scalings,
     title="One saliency map, four scalings",
 )
 
 # %% An untrained network has maps too
 # The same face in a network with random weights, which knows nothing about faces. What is alike in
-# both rows comes from the picture and the architecture, not from what was learnt.
+# both rows comes from the image and the architecture, not from what was learnt.
 #
 # Alt: Two rows of four maps of one face, by saliency, input times gradient, guided backpropagation
 # and occlusion: above in the trained network, below in the random one.
@@ -41,8 +41,8 @@ untrained = build_cnn().eval()
 untrained.explainkit_spec = CNN
 names = ["saliency", "input_x_gradient", "guided_backprop", "occlusion"]
 both = [ek.explain(one, faces.images[[10]], "happy", names) for one in (model, untrained)]
-pictures_figure(
-    [coloured(one.heatmap())[0] for found in both for one in found],
+images_figure(
+    [colored(one.heatmap())[0] for found in both for one in found],
     names * 2,
     columns=4,
     title="Maps of one face for happy",
@@ -104,7 +104,7 @@ with torch.no_grad():
 
 # %% Does it matter to the network?
 # The score should fall when what a map calls most relevant is hidden. Hidden here: a fifth of
-# the pixels, set to the mean grey: the most relevant by a map, or a fifth at random (mean of 10
+# the pixels, set to the mean gray: the most relevant by a map, or a fifth at random (mean of 10
 # draws). The mean fall of the score over 14 faces:
 subset = faces.images[:14]
 with torch.no_grad():

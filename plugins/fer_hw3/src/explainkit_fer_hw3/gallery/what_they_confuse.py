@@ -88,7 +88,7 @@ matrix_figure(
 )
 
 # %%
-# The expressions in the order in which they are recognised, and what each is taken for most:
+# The expressions in the order in which they are recognized, and what each is taken for most:
 from explainkit_fer_hw3.scores import class_scores
 
 mistakes = {one.true: one for one in reversed(most_confused(counts, CLASS_NAMES, most=49))}
@@ -96,8 +96,8 @@ recalls = class_scores(counts, CLASS_NAMES)
 [
     {
         "expression": name,
-        "pictures": recalls[name]["support"],
-        "recognised": f"{recalls[name]['recall']:.0%}",
+        "images": recalls[name]["support"],
+        "recognized": f"{recalls[name]['recall']:.0%}",
         "most often read as": f"{mistakes[name].predicted} ({mistakes[name].share:.0%})",
     }
     for name in sorted(recalls, key=lambda name: -recalls[name]["recall"])

@@ -9,14 +9,14 @@ Order: 30
 
 # %% The mean map of each class
 # Integrated gradients of 8 faces per class, explained for their true class. Drawn faces are framed
-# alike, with the eyes near one place, so that means of pictures and maps are not a blur.
+# alike, with the eyes near one place, so that means of images and maps are not a blur.
 #
-# Alt: Two rows of seven pictures. Above, the mean face of each expression; below, the mean size of
+# Alt: Two rows of seven images. Above, the mean face of each expression; below, the mean size of
 # the map of its faces, bright where it is large.
 import torch
 
 import explainkit as ek
-from explainkit.render.compare import coloured, pictures_figure
+from explainkit.render.compare import colored, images_figure
 from explainkit_fer_hw3.data import load_drawn
 from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
@@ -26,15 +26,15 @@ found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", st
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
 mean_maps = torch.stack([sizes[faces.labels == c].mean(0) for c in range(7)])
-pictures_figure(
-    [face.numpy() for face in mean_faces] + coloured(mean_maps, "max:absolute"),
+images_figure(
+    [face.numpy() for face in mean_faces] + colored(mean_maps, "max:absolute"),
     [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
     title="Mean face and mean |integrated gradients| of each class",
     subtitle="8 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
 )
 
 # %% In numbers
-# How much of the map lies on each part, over how much of the picture that part is: 1 is what a map
+# How much of the map lies on each part, over how much of the image that part is: 1 is what a map
 # without preference has. The three parts of the highest density in each class:
 rows = []
 for c, name in enumerate(CLASS_NAMES):

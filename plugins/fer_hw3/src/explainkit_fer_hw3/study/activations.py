@@ -1,4 +1,4 @@
-"""What a layer puts out for one picture, and the filters that made it."""
+"""What a layer puts out for one image, and the filters that made it."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from explainkit.layers import capture, get_layer
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The outputs of a layer for one picture.
+    """The outputs of a layer for one image.
 
     Attributes:
         layer: Its dotted path.
         filters_of: The convolution whose filters made the channels: the layer itself, or the last
             one before it.
         outputs: ``[channel, height, width]``, in the layer's own unit.
-        filters: ``[channel, height, width]``: the convolution's kernels where the picture has one
+        filters: ``[channel, height, width]``: the convolution's kernels where the image has one
             channel; else the root of the mean square over its input channels.
         signed: Whether the filters are the kernels themselves, or that root, which has no sign.
     """
@@ -46,11 +46,11 @@ class Activations:
 
 
 def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
-    """Runs one picture and keeps what a layer puts out.
+    """Runs one image and keeps what a layer puts out.
 
     Args:
         model: The network, in eval mode.
-        image: ``[1, 48, 48]``, normalised.
+        image: ``[1, 48, 48]``, normalized.
         layer: Dotted path of a layer that puts out maps, ``[batch, channel, height, width]``.
 
     Raises:

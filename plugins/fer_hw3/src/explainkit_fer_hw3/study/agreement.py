@@ -1,4 +1,4 @@
-"""Two networks on the same pictures: where they agree, and whether one is better."""
+"""Two networks on the same images: where they agree, and whether one is better."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -11,12 +11,12 @@ from explainkit_fer_hw3.study.reading import Reading
 def mcnemar(only_first: int, only_second: int) -> float:
     """McNemar's exact test, two-sided: is one of two classifiers right more often?
 
-    Only the n pictures count on which one of them alone is right. If both are equally good, each
-    such picture is a fair coin, so ``p = min(1, 2 · Σ_{i ≤ min(b, c)} C(n, i) / 2^n)``.
+    Only the n images count on which one of them alone is right. If both are equally good, each
+    such image is a fair coin, so ``p = min(1, 2 · Σ_{i ≤ min(b, c)} C(n, i) / 2^n)``.
 
     Args:
-        only_first: b, pictures that the first alone reads rightly.
-        only_second: c, pictures that the second alone reads rightly.
+        only_first: b, images that the first alone reads rightly.
+        only_second: c, images that the second alone reads rightly.
 
     References:
         McNemar (1947), "Note on the sampling error of the difference between correlated
@@ -36,9 +36,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of the difference of two accuracies on the same n pictures.
+    """The 95 % interval of the difference of two accuracies on the same n images.
 
-    Wald's for matched pairs after half a picture is added to each of the four cells:
+    Wald's for matched pairs after half an image is added to each of the four cells:
     ``(b − c)/ñ ± z √(b̃ + c̃ − (b̃ − c̃)²/ñ)/ñ`` with ``ñ = n + 2``, ``b̃ = b + ½``, ``c̃ = c + ½``.
 
     References:
@@ -60,11 +60,11 @@ class Agreement:
     """How the answers of two networks meet.
 
     Attributes:
-        both: Pictures that both read rightly.
+        both: Images that both read rightly.
         only_first: Those that the first alone does.
         only_second: Those that the second alone does.
         neither: Those that none does.
-        same: Share of the pictures that both read as the same class, rightly or not.
+        same: Share of the images that both read as the same class, rightly or not.
         same_mistake: Of those that neither reads rightly, how many both read as the same class.
         p: McNemar's exact test of the two being right equally often.
         difference: Accuracy of the first less that of the second.
@@ -83,14 +83,14 @@ class Agreement:
 
 
 def agreement(first: Reading, second: Reading) -> Agreement:
-    """Compares two readings of the same pictures.
+    """Compares two readings of the same images.
 
     Raises:
-        DatasetError: They are of other pictures.
+        DatasetError: They are of other images.
     """
     if len(first) != len(second) or bool((first.labels != second.labels).any()):
         raise DatasetError(
-            f"expected two readings of the same pictures, got {len(first)} and {len(second)} "
+            f"expected two readings of the same images, got {len(first)} and {len(second)} "
             "with other labels: read the same split with both networks"
         )
     n = len(first)

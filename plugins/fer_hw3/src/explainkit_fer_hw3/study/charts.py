@@ -12,8 +12,8 @@ from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.parts import PartShares
 from explainkit_fer_hw3.study.reading import Reading
 
-COLOURS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
-"""One per network or run, told apart in grey and by colour-blind readers."""
+COLORS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
+"""One per network or run, told apart in gray and by color-blind readers."""
 
 _GRID = "#e6e7ee"
 
@@ -53,7 +53,7 @@ def curves_figure(
                 continue
             shown = np.array([np.nan if v is None else v for v in values])
             axes.plot(
-                curve.epochs, shown, color=COLOURS[k % len(COLOURS)], linewidth=1.5,
+                curve.epochs, shown, color=COLORS[k % len(COLORS)], linewidth=1.5,
                 linestyle=dashes, marker="o", markersize=2.2, markevery=_dots(shown),
                 label=column.replace("_", " "),
             )  # fmt: skip
@@ -101,13 +101,13 @@ def recalls_figure(readings: Sequence[Reading], models: Sequence[str]) -> Figure
             if not n:
                 continue
             low, high_end = wilson(r, n)
-            colour = COLOURS[k % len(COLOURS)]
-            axes.plot([low, high_end], [place, place], color=colour, linewidth=1.6, alpha=0.55)
-            axes.plot([r / n], [place], "o", color=colour, markersize=4, clip_on=False)
-        axes.plot([], [], "o-", color=COLOURS[k % len(COLOURS)], markersize=4, label=model)
+            color = COLORS[k % len(COLORS)]
+            axes.plot([low, high_end], [place, place], color=color, linewidth=1.6, alpha=0.55)
+            axes.plot([r / n], [place], "o", color=color, markersize=4, clip_on=False)
+        axes.plot([], [], "o-", color=COLORS[k % len(COLORS)], markersize=4, label=model)
     axes.axhline(len(names) - 0.5, color=FAINT, linewidth=0.6)
     axes.set_yticks(
-        range(len(names) + 1), [*(fit_name(name, left, 7) for name in names), "all pictures"]
+        range(len(names) + 1), [*(fit_name(name, left, 7) for name in names), "all images"]
     )
     axes.set(xlim=(0, 1), ylim=(len(names) + 0.5, -0.5))
     axes.legend(
@@ -130,7 +130,7 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
     axes.set_axisbelow(True)
     places = np.arange(len(shares))
     axes.barh(
-        places, [s.share.value for s in shares], height=0.5, color=COLOURS[0], alpha=0.75,
+        places, [s.share.value for s in shares], height=0.5, color=COLORS[0], alpha=0.75,
         label="this face's map",
     )  # fmt: skip
     for place, s in zip(places, shares, strict=True):
@@ -138,11 +138,11 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
     marks = (
         ("area", "|", INK, [s.area for s in shares]),
         ("noise", "x", FAINT, [s.noise for s in shares]),
-        ("another face's map", "D", COLOURS[1], [s.other.value for s in shares]),
+        ("another face's map", "D", COLORS[1], [s.other.value for s in shares]),
     )
-    for label, marker, colour, values in marks:
+    for label, marker, color, values in marks:
         axes.plot(
-            values, places, marker, color=colour, label=label, linestyle="none",
+            values, places, marker, color=color, label=label, linestyle="none",
             markersize=9 if marker == "|" else 4, markeredgewidth=1.6 if marker == "|" else 1,
         )  # fmt: skip
     axes.set_yticks(places, [s.class_name for s in shares])

@@ -15,11 +15,11 @@ from explainkit_fer_hw3.study.reading import Reading
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Pictures of one confusion, the surest mistakes first.
+    """Images of one confusion, the surest mistakes first.
 
     Attributes:
         confusion: Which, and how often.
-        rows: Places of the pictures in the reading, int64 ``[k]``.
+        rows: Places of the images in the reading, int64 ``[k]``.
         indices: Their numbers in the file, int64 ``[k]``.
         true: Their explanation for the true class.
         predicted: Their explanation for the class that was read.
@@ -53,9 +53,9 @@ def explain_confusion(
     Args:
         confusion: One that occurs in the reading.
         model: The network that read.
-        faces: The pictures of the reading, in its order.
+        faces: The images of the reading, in its order.
         reading: What the network read.
-        most: Pictures at most: those with the largest difference of the two logits.
+        most: Images at most: those with the largest difference of the two logits.
         method: A saliency method.
         params: Its parameters.
         seed: Of the method.

@@ -1,6 +1,6 @@
 """Which part of a face each unit of a layer detects: network dissection without labels.
 
-Drawn faces come with an exact mask of every part, so that no picture has to be annotated. Where a
+Drawn faces come with an exact mask of every part, so that no image has to be annotated. Where a
 unit's map is above a high quantile of all its values, it is said to answer there; how these
 places overlap with each part says what it detects. All faces are framed alike, so a unit may as
 well answer to a place: the same answers are laid on another face too, and must overlap less there.
@@ -69,7 +69,7 @@ def detect_parts(
     """Measures the overlap of each unit's answers with each part of drawn faces.
 
     With M the pixels above the threshold, ``P(a > threshold) = quantile`` over all places of all
-    faces, the map brought to the faces' size by linear interpolation between the centres of the
+    faces, the map brought to the faces' size by linear interpolation between the centers of the
     receptive fields, and L the pixels of a part: ``iou = |M ∩ L| / |M ∪ L|``,
     ``enrichment = (|M ∩ L| / |M|) / (|L| / all)``. A small M can't have a large IoU with a large
     part, however well they match; the enrichment doesn't depend on its size.
@@ -98,7 +98,7 @@ def detect_parts(
         True
     """
     if faces.parts is None:
-        raise DatasetError("expected drawn faces, whose parts are known, got pictures without")
+        raise DatasetError("expected drawn faces, whose parts are known, got images without")
     if not 0 < quantile < 1:
         raise DatasetError(f"quantile: expected between 0 and 1, got {quantile}")
     maps = _maps(model, layer, faces.images)
@@ -164,17 +164,17 @@ def _maps(model: nn.Module, layer: str, images: Tensor) -> Tensor:
 
 
 def _interpolation(fields: ReceptiveFields, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Matrices ``[height, rows]`` and ``[width, columns]`` from a map to the picture's size."""
+    """Matrices ``[height, rows]`` and ``[width, columns]`` from a map to the image's size."""
     boxes = fields.boxes.reshape(-1, fields.width, 4).double()
     rows = (boxes[:, 0, 0] + boxes[:, 0, 2] - 1) / 2
     columns = (boxes[0, :, 1] + boxes[0, :, 3] - 1) / 2
     return _hats(rows, height), _hats(columns, width)
 
 
-def _hats(centres: Tensor, size: int) -> Tensor:
-    """Linear interpolation between the centres, constant beyond them."""
-    places, columns = np.arange(size), np.eye(len(centres))
-    found = [np.interp(places, centres.numpy(), column) for column in columns]
+def _hats(centers: Tensor, size: int) -> Tensor:
+    """Linear interpolation between the centers, constant beyond them."""
+    places, columns = np.arange(size), np.eye(len(centers))
+    found = [np.interp(places, centers.numpy(), column) for column in columns]
     return torch.from_numpy(np.stack(found, 1)).float()
 
 

@@ -1,4 +1,4 @@
-"""What maximising the units of a layer found: the rows that are printed, and a page per unit."""
+"""What maximizing the units of a layer found: the rows that are printed, and a page per unit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -80,11 +80,11 @@ def _channel(text: str) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Real pictures for the units of a layer, and the parts that they detect.
+    """Real images for the units of a layer, and the parts that they detect.
 
     Attributes:
         faces: The data set that was searched.
-        exemplars: The pictures that each unit answers to most and least.
+        exemplars: The images that each unit answers to most and least.
         fields: What each place of the layer sees.
         detectors: Measured on drawn faces; None for a layer without maps.
     """

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainkit.render.heatmap import SEQUENTIAL, Scaling, colour, picture, scale
+from explainkit.render.heatmap import SEQUENTIAL, Scaling, color, scale, to_pixels
 from explainkit.render.sheet import FAINT, INK, fit, house_style, page
 from explainkit_fer_hw3.models import MEAN, STD
 from explainkit_fer_hw3.study.activations import Activations
@@ -21,14 +21,14 @@ _WIDE, _TALL = _FILTER + _MAP + 0.1, _MAP + 0.2
 
 @house_style()
 def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
-    """The picture, then each channel: its filter, and what comes out of the layer.
+    """The image, then each channel: its filter, and what comes out of the layer.
 
     Each output and filter is scaled by itself to its maximum, symmetric about zero where it has a
-    sign; the number after a channel's own is what full colour stands for in the output.
+    sign; the number after a channel's own is what full color stands for in the output.
 
     Args:
         found: The outputs and the filters.
-        image: The picture, ``[1, 48, 48]``, normalised.
+        image: The image, ``[1, 48, 48]``, normalized.
         title: The headline.
     """
     outputs = found.outputs
@@ -50,8 +50,8 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
     )
     axes.text(margin, 0.18, fit(title, (width - 0.4) / 1.25, 10), size=10, weight="bold", color=INK)
     axes.text(margin, 0.38, fit(under, width - 0.4, 7), size=7, color=FAINT)
-    grey = picture(image, (MEAN,), (STD,))[0]
-    _place(axes, colour(grey, "gray"), margin, head + 0.14, 1.5)
+    gray = to_pixels(image, (MEAN,), (STD,))[0]
+    _place(axes, color(gray, "gray"), margin, head + 0.14, 1.5)
     signed = bool((outputs < 0).any())
     maps = scale(outputs[shown], Scaling("max", sign="signed" if signed else "positive"))
     kernels = scale(found.filters[shown], Scaling("max", sign="signed"))
@@ -61,9 +61,9 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
         axes.text(x, y - 0.03, str(channel), size=5.5, color=INK)
         limit = f"{'±' if signed else ''}{maps.limits[place]:.2g}"
         axes.text(x + _FILTER + _MAP, y - 0.03, limit, size=4.5, color=FAINT, ha="right")
-        kernel = colour(kernels.values[place], *([] if found.signed else ["gray"]))
+        kernel = color(kernels.values[place], *([] if found.signed else ["gray"]))
         _place(axes, kernel, x, y, _FILTER - 0.03)
-        rgb = colour(maps.values[place], *([] if signed else [SEQUENTIAL]))
+        rgb = color(maps.values[place], *([] if signed else [SEQUENTIAL]))
         _place(axes, rgb, x + _FILTER, y, _MAP)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.render.heatmap import picture
+from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
 from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.faces import CLASS_NAMES
@@ -22,8 +22,8 @@ class Ideal:
 
     Attributes:
         name: The network.
-        found: One picture per class.
-        read: Network to its probabilities for these pictures, ``[picture, class]``.
+        found: One image per class.
+        read: Network to its probabilities for these images, ``[image, class]``.
     """
 
     name: str
@@ -77,17 +77,17 @@ def find_ideals(
     seed: int = 0,
     **params: Any,
 ) -> Ideals:
-    """Maximises the logit of each class in each network, and lets all networks read the pictures.
+    """Maximizes the logit of each class in each network, and lets all networks read the images.
 
     Args:
         networks: By name.
         classes: Which.
         maximizer: How.
         start: A face ``[1, 48, 48]`` to begin with instead of noise.
-        dataset: Faces ``[n, 1, 48, 48]``, for maximisers that keep their spectrum.
-        frames: Pictures on the way to keep.
+        dataset: Faces ``[n, 1, 48, 48]``, for maximizers that keep their spectrum.
+        frames: Images on the way to keep.
         seed: Of the noise.
-        **params: The maximiser's fields.
+        **params: The maximizer's fields.
     """
     objectives: Any = [f'logit("{name}")' for name in classes]
     found = {
@@ -115,7 +115,7 @@ def _read(networks: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor
 
 @house_style()
 def ideals_figure(ideals: Ideals) -> Figure:
-    """A row per network, a column per class; under each picture what every network makes of it."""
+    """A row per network, a column per class; under each image what every network makes of it."""
     side, gap, margin, left, head = 1.15, 0.14, 0.25, 0.62, 0.86
     lines = len(ideals.by_network)
     step = side + 0.14 * lines + 0.2
@@ -128,7 +128,7 @@ def ideals_figure(ideals: Ideals) -> Figure:
     if ideals.start is not None:
         title = "one face, made more of each class for each network"
     about = (
-        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; under each picture how "
+        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; under each image how "
         "sure each network is that it shows the class"
     )
     _write(figure, margin, 0.22, fit(title, (width - 0.5) / 1.25, 10.5), size=10.5, weight="bold")
@@ -136,15 +136,15 @@ def ideals_figure(ideals: Ideals) -> Figure:
     for row, one in enumerate(ideals.by_network):
         top = head + row * step
         _write(figure, margin, top + side / 2, one.name.upper(), size=8, weight="bold", va="center")
-        pictures = list(one.found.images)
+        shown = list(one.found.images)
         if ideals.start is not None:
-            pictures.insert(0, ideals.start)
-        for column, image in enumerate(pictures):
+            shown.insert(0, ideals.start)
+        for column, image in enumerate(shown):
             x = margin + left + column * (side + gap)
             axes = figure.add_axes(
                 (x / width, 1 - (top + side) / height, side / width, side / height)
             )
-            show(axes, picture(image, (MEAN,), (STD,))[0])
+            show(axes, to_pixels(image, (MEAN,), (STD,))[0])
             place = column - (ideals.start is not None)
             if row == 0:
                 name = "the face" if place < 0 else ideals.classes[place]
@@ -155,7 +155,7 @@ def ideals_figure(ideals: Ideals) -> Figure:
 
 
 def _readings(ideals: Ideals, one: Ideal, place: int) -> list[tuple[str, str]]:
-    """What each network says of a picture, and in which ink; the face itself has place −1."""
+    """What each network says of an image, and in which ink; the face itself has place −1."""
     found = []
     for name in one.read:
         values = ideals.read_start[name] if place < 0 else one.read[name][place]

@@ -1,4 +1,4 @@
-"""Figures of pictures beside the maps that explain them."""
+"""Figures of images beside the maps that explain them."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.render.figure import overlay, parameters
-from explainkit.render.heatmap import Scaling, colour, picture, scale
+from explainkit.render.heatmap import Scaling, color, scale, to_pixels
 from explainkit.render.sheet import INK, RIGHT, TALL, WRONG, Sheet, house_style, show
 from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.study.confusions import Examples
@@ -20,9 +20,9 @@ SCALING = Scaling()
 
 @house_style()
 def confusion_figure(found: Examples) -> Figure:
-    """One row per picture: picture, map for the true class, for the read one, their difference.
+    """One row per image: image, map for the true class, for the read one, their difference.
 
-    The three maps of a row share one scale; the last column lays the difference over the picture.
+    The three maps of a row share one scale; the last column lays the difference over the image.
     """
     one, confusion = found.true, found.confusion
     sheet = Sheet(
@@ -30,12 +30,12 @@ def confusion_figure(found: Examples) -> Figure:
         [TALL] * 5,
         f"{confusion.true} read as {confusion.predicted}: {confusion.count} of {confusion.of}",
         f"{_name(one)} of {one.model}; {parameters(one.params) or 'no parameters'}; the maps of a "
-        f"row share one scale, {SCALING.title}; ±: what full colour stands for",
+        f"row share one scale, {SCALING.title}; ±: what full color stands for",
         "red speaks for a class, blue against it; in the difference red speaks for "
         f"{confusion.predicted} rather than {confusion.true}",
     )
     for row in range(len(one)):
-        image = _picture(one, row)
+        image = _image(one, row)
         axes = sheet.axes(row, 0)
         show(axes, image)
         sheet.title(axes, 0, f"#{found.indices[row]}: {_sure(found.predicted, row)}", WRONG)
@@ -48,7 +48,7 @@ def confusion_figure(found: Examples) -> Figure:
         _draw_maps(sheet, row, 1, maps, titles)
         axes = sheet.axes(row, 4)
         show(axes, overlay(image, maps[2], SCALING))
-        sheet.title(axes, 4, "difference over picture")
+        sheet.title(axes, 4, "difference over image")
     return sheet.figure
 
 
@@ -56,14 +56,14 @@ def confusion_figure(found: Examples) -> Figure:
 def comparison_figure(
     explanations: Sequence[Explanation], models: Sequence[str], labels: Sequence[int]
 ) -> Figure:
-    """The same pictures explained in several networks, one row per picture.
+    """The same images explained in several networks, one row per image.
 
-    Of each network: its map, scaled by itself, as units differ, and the map over the picture.
+    Of each network: its map, scaled by itself, as units differ, and the map over the image.
 
     Args:
-        explanations: One per network, of the same pictures.
+        explanations: One per network, of the same images.
         models: What the networks are called.
-        labels: True class of each picture.
+        labels: True class of each image.
     """
     one = explanations[0]
     sheet = Sheet(
@@ -71,11 +71,11 @@ def comparison_figure(
         [TALL] * (1 + 2 * len(models)),
         f"{_name(one)} in {' and '.join(models)}",
         f"explained: the class that the network reads; each map scaled by itself {SCALING.title}; "
-        "±: what full colour stands for",
+        "±: what full color stands for",
         "red speaks for the class, blue against it",
     )
     for row in range(len(one)):
-        image = _picture(one, row)
+        image = _image(one, row)
         axes = sheet.axes(row, 0)
         show(axes, image)
         sheet.title(axes, 0, one.class_names[labels[row]], INK)
@@ -87,7 +87,7 @@ def comparison_figure(
             _draw_maps(sheet, row, column, [values], [f"{model}: {_sure(explanation, row)}"], ink)
             axes = sheet.axes(row, column + 1)
             show(axes, overlay(image, values, SCALING))
-            sheet.title(axes, column + 1, "map over picture")
+            sheet.title(axes, column + 1, "map over image")
     return sheet.figure
 
 
@@ -99,17 +99,17 @@ def _draw_maps(
     titles: Sequence[str],
     ink: str | None = None,
 ) -> None:
-    """Maps on one scale, side by side; the last title tells what full colour stands for."""
+    """Maps on one scale, side by side; the last title tells what full color stands for."""
     scaled = scale(torch.stack(list(maps)), SCALING, shared=True)
     for k, title in enumerate(titles):
         axes = sheet.axes(row, column + k)
-        show(axes, colour(scaled.values[k], SCALING.colours))
+        show(axes, color(scaled.values[k], SCALING.colors))
         text = title if k else f"{title} (±{scaled.limits[0]:.2g})"
         sheet.title(axes, column + k, text, *([ink] if ink else []))
 
 
-def _picture(explanation: Explanation, row: int) -> NDArray[np.float64]:
-    return picture(explanation.inputs[row], explanation.mean, explanation.std)[0]
+def _image(explanation: Explanation, row: int) -> NDArray[np.float64]:
+    return to_pixels(explanation.inputs[row], explanation.mean, explanation.std)[0]
 
 
 def _name(explanation: Explanation) -> str:

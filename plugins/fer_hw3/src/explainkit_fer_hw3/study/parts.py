@@ -1,7 +1,7 @@
 """How much of a map falls on the parts of a face that made its expression.
 
 Drawn faces are made from action units, so the parts that a class moves are known, and so are
-their pixels. The share of |a| on them is read beside three controls: the share of the picture's
+their pixels. The share of |a| on them is read beside three controls: the share of the image's
 area that they cover, a map of noise, and the map of another face with another expression, which a
 network that always looks at the same places would pass.
 """
@@ -37,11 +37,11 @@ def expressive_parts(class_name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Share:
-    """A mean share over pictures.
+    """A mean share over images.
 
     Attributes:
         value: The mean.
-        interval: Its 95 % interval, from bootstrap resamples of the pictures.
+        interval: Its 95 % interval, from bootstrap resamples of the images.
     """
 
     value: float
@@ -53,8 +53,8 @@ class PartShare:
     """How much of |a| falls on one part of the face.
 
     Attributes:
-        share: A mean over pictures.
-        area: The part's share of the pictures' area.
+        share: A mean over images.
+        area: The part's share of the images' area.
     """
 
     share: Share
@@ -78,13 +78,13 @@ class PartShares:
     Attributes:
         method: Qualified name.
         class_name: The expression, or "all".
-        n: Pictures; those whose map is zero everywhere have no share and are not counted.
+        n: Images; those whose map is zero everywhere have no share and are not counted.
         parts: The parts that made the expression; empty for "all".
-        share: Of |a| on them, a mean over pictures.
-        area: Of the picture's pixels that they cover: what a flat map would have.
+        share: Of |a| on them, a mean over images.
+        area: Of the image's pixels that they cover: what a flat map would have.
         noise: Of a map of independent normal numbers.
         other: Of |a| of the next face, whose expression is another one, on this face's parts.
-        gain: ``share − other``, paired by picture.
+        gain: ``share − other``, paired by image.
         by_part: The share of |a| on every part.
     """
 
@@ -115,7 +115,7 @@ def part_shares(
         DatasetError: The faces' parts aren't known, or there are not two expressions.
     """
     if faces.parts is None:
-        raise DatasetError("expected drawn faces, whose parts are known, got pictures without")
+        raise DatasetError("expected drawn faces, whose parts are known, got images without")
     faces = faces.subset(faces.labels != CLASS_NAMES.index("neutral"))
     names = [CLASS_NAMES[label] for label in faces.labels.tolist()]
     present = list(dict.fromkeys(names))
@@ -177,7 +177,7 @@ def atlas(faces: int = 210) -> Tensor:
     """How often each pixel shows each part in drawn faces, ``[part, 48, 48]``; sums to 1.
 
     Drawn faces have the framing of FER2013, so this is where parts are to be expected in a real,
-    frontal picture: an average, not a measurement of that picture.
+    frontal image: an average, not a measurement of that image.
     """
     drawn = torch.from_numpy(draw(np.arange(faces) % len(CLASS_NAMES), seed=6_000_000).parts)
     return one_hot(drawn).mean(0)
@@ -193,7 +193,7 @@ def by_part(maps: Tensor, where: Tensor, seed: int = 0) -> dict[str, PartShare]:
 
     Args:
         maps: ``[n, 48, 48]``, none of them zero everywhere.
-        where: The parts of each picture, ``[n, part, 48, 48]``, or an `atlas` for all.
+        where: The parts of each image, ``[n, part, 48, 48]``, or an `atlas` for all.
         seed: Of the resamples.
     """
     sizes = maps.abs().double()
@@ -218,7 +218,7 @@ def _share(maps: Tensor, mask: Tensor) -> NDArray[np.float64]:
 
 
 def _next_other(names: Sequence[str], i: int) -> int:
-    """The next picture, cyclically, that shows another expression."""
+    """The next image, cyclically, that shows another expression."""
     order = [*range(i + 1, len(names)), *range(i)]
     found: int = next(j for j in order if names[j] != names[i])
     return found

@@ -1,4 +1,4 @@
-"""What a network reads in labelled pictures."""
+"""What a network reads in labeled images."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from explainkit_fer_hw3.scores import class_scores, confusion_matrix, wilson
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One network's answers to a set of pictures.
+    """One network's answers to a set of images.
 
     Attributes:
         labels: True classes, int64 ``[n]``.
@@ -39,12 +39,12 @@ class Reading:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """The likeliest class of each picture, int64 ``[n]``."""
+        """The likeliest class of each image, int64 ``[n]``."""
         return self.logits.argmax(1)
 
     @cached_property
     def right(self) -> Tensor:
-        """Which pictures are read rightly, bool ``[n]``."""
+        """Which images are read rightly, bool ``[n]``."""
         return self.predicted == self.labels
 
     @cached_property
@@ -59,7 +59,7 @@ class Reading:
 
     @property
     def accuracy(self) -> float:
-        """Share of the pictures that are read rightly."""
+        """Share of the images that are read rightly."""
         return int(self.right.sum()) / len(self)
 
     @property

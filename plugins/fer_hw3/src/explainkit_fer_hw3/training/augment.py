@@ -1,4 +1,4 @@
-"""Random changes of pictures that leave their class as it is."""
+"""Random changes of images that leave their class as it is."""
 
 import math
 
@@ -12,21 +12,21 @@ CELL = 8
 
 
 def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.Generator) -> Tensor:
-    """Flips, turns, scales and shifts pictures, changes their light, and deletes cells.
+    """Flips, turns, scales and shifts images, changes their light, and deletes cells.
 
     At strength 1: mirrored half of the time, up to ±12°, ±10 % of size, ±4 pixels, ±20 % of
     contrast, ±0.4 (a tenth of the pixels' range) of brightness. A deleted cell is 0, the mean.
 
     Args:
-        images: Normalised, ``[n, 1, height, width]``: 0 is the mean of the data set.
-        strength: Of each picture, ``[n]``; at 0 a picture is only resampled onto its own grid,
+        images: Normalized, ``[n, 1, height, width]``: 0 is the mean of the data set.
+        strength: Of each image, ``[n]``; at 0 an image is only resampled onto its own grid,
             and where it is 0 for all of them they stay what they are.
-        cells: Share of the pictures that lose up to 30 % of their 8×8 cells, whose grid begins
+        cells: Share of the images that lose up to 30 % of their 8×8 cells, whose grid begins
             anywhere.
         generator: Every random number comes from it; on the CPU.
 
     Returns:
-        Pictures of the same shape.
+        Images of the same shape.
     """
     draws = torch.rand(8, len(images), generator=generator)
     if strength.any():
@@ -39,10 +39,10 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
 def mixed(
     images: Tensor, targets: Tensor, shape: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mixes each picture of a shuffled batch with the one opposite, and their targets alike.
+    """Mixes each image of a shuffled batch with the one opposite, and their targets alike.
 
     ``λ x + (1 - λ) x'`` and ``λ y + (1 - λ) y'`` with λ from Beta(shape, shape), turned round where
-    it is below a half: a picture stays the greater part of itself.
+    it is below a half: an image stays the greater part of itself.
 
     Args:
         images: ``[n, 1, height, width]``, in an order that tells nothing.

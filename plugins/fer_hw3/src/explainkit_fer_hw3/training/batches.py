@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explainkit.errors import DatasetError
 from explainkit_fer_hw3.data import FaceDataset
-from explainkit_fer_hw3.data.dataset import normalise
+from explainkit_fer_hw3.data.dataset import normalize
 from explainkit_fer_hw3.faces import CLASS_NAMES, draw
 from explainkit_fer_hw3.training.augment import augmented, mixed
 from explainkit_fer_hw3.training.recipe import Recipe
@@ -25,17 +25,17 @@ class Batches:
 
     Attributes:
         per_epoch: Steps in an epoch; the last is filled up from the start of the next order.
-        taught: What another network says of each picture, or None.
+        taught: What another network says of each image, or None.
 
     Args:
-        data: The pictures to learn.
+        data: The images to learn.
         recipe: How they are mixed and changed.
         seed: Of all random choices.
-        taught: What another network says of each picture, ``[n, 7]`` probabilities, to be part of
+        taught: What another network says of each image, ``[n, 7]`` probabilities, to be part of
             the targets; None: labels alone.
 
     Raises:
-        DatasetError: A picture has no label.
+        DatasetError: An image has no label.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Batches:
     ) -> None:
         if bool((data.labels < 0).any()):
             raise DatasetError(
-                f"expected a label for each of {len(data)} pictures, "
+                f"expected a label for each of {len(data)} images, "
                 f"{int((data.labels < 0).sum())} have none: leave them out"
             )
         self._data = data
@@ -57,7 +57,7 @@ class Batches:
         self.per_epoch = -(-len(self._rows) // recipe.batch)
 
     def rows(self, step: int) -> Tensor:
-        """Places in the data set of the pictures of a step, int64 ``[batch]``."""
+        """Places in the data set of the images of a step, int64 ``[batch]``."""
         batch = self._recipe.batch
         epoch, place = divmod(step, self.per_epoch)
         rows = self._order(epoch)[place * batch : (place + 1) * batch]
@@ -65,19 +65,19 @@ class Batches:
         return torch.cat([rows, self._order(epoch + 1)[:missing]]) if missing else rows
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised images ``[n, 1, 48, 48]`` and targets of a step, on the CPU.
+        """Normalized images ``[n, 1, 48, 48]`` and targets of a step, on the CPU.
 
-        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless pictures are mixed or
+        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless images are mixed or
         another network has its say.
         """
         recipe, rows = self._recipe, self.rows(step)
-        images, labels = normalise(self._data.pixels[rows]), self._data.labels[rows]
+        images, labels = normalize(self._data.pixels[rows]), self._data.labels[rows]
         strength = torch.full((len(rows),), recipe.augment)
         if recipe.drawn:
             first = step * recipe.drawn
             kinds = (np.arange(recipe.drawn) + first) % len(CLASS_NAMES)
             faces = draw(kinds, seed=POPULATION + APART * self._seed, first=first)
-            images = torch.cat([images, normalise(torch.from_numpy(faces.pixels))])
+            images = torch.cat([images, normalize(torch.from_numpy(faces.pixels))])
             labels = torch.cat([labels, torch.from_numpy(faces.labels)])
             weaker = torch.full((recipe.drawn,), recipe.augment * DRAWN_STRENGTH)
             strength = torch.cat([strength, weaker])
@@ -100,6 +100,6 @@ class Batches:
 
 
 def _seed_of(seed: int, number: int) -> int:
-    """One seed out of two numbers; neighbours share nothing."""
+    """One seed out of two numbers; neighbors share nothing."""
     words = np.random.SeedSequence([seed, number % 2**64]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

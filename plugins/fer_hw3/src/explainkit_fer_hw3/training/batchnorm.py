@@ -1,4 +1,4 @@
-"""Batch normalisation that is there while a network trains and gone when it is saved."""
+"""Batch normalization that is there while a network trains and gone when it is saved."""
 
 import copy
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from explainkit.layers import capture
 
 KERNEL_NORM = 0.45
-"""Length that every kernel gets: with normalisation behind it only its direction counts, and its
+"""Length that every kernel gets: with normalization behind it only its direction counts, and its
 length sets how fast that turns. Near where weight decay holds it at the default rate."""
 
 
-def normalised(model: nn.Sequential, images: Tensor | None = None) -> nn.Sequential:
-    """A copy of a network with a normalisation after every convolution.
+def normalized(model: nn.Sequential, images: Tensor | None = None) -> nn.Sequential:
+    """A copy of a network with a normalization after every convolution.
 
-    The convolutions lose their bias, which the normalisation has. With ``images`` the function
-    (in eval mode) stays what it was: each normalisation gets the mean and variance that its
+    The convolutions lose their bias, which the normalization has. With ``images`` the function
+    (in eval mode) stays what it was: each normalization gets the mean and variance that its
     convolution has on them, and the scale and shift that undo it. Without, it starts fresh.
 
     Args:
         model: A chain of layers; it stays as it is.
-        images: Pictures ``[n, 1, 48, 48]`` to measure on.
+        images: Images ``[n, 1, 48, 48]`` to measure on.
 
     Examples:
         >>> chain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
-        >>> [type(layer).__name__ for layer in normalised(chain)]
+        >>> [type(layer).__name__ for layer in normalized(chain)]
         ['Conv2d', 'BatchNorm2d', 'ReLU']
     """
     plain = copy.deepcopy(model).eval()
@@ -64,13 +64,13 @@ def _undo(layer: nn.Conv2d, norm: nn.BatchNorm2d, output: Tensor) -> None:
 
 
 def folded(network: nn.Sequential) -> nn.Sequential:
-    """A copy of a normalised chain without normalisation: the same function in eval mode.
+    """A copy of a normalized chain without normalization: the same function in eval mode.
 
     ``γ (w·x − μ) / √(σ² + ε) + β`` is a convolution with the kernel ``w γ / √(σ² + ε)`` and the
     bias ``β − μ γ / √(σ² + ε)``: exact, up to rounding.
 
     Args:
-        network: A chain in which a normalisation stands right behind a convolution, without bias.
+        network: A chain in which a normalization stands right behind a convolution, without bias.
     """
     layers: list[nn.Module] = []
     for layer in copy.deepcopy(network):
@@ -90,7 +90,7 @@ def folded(network: nn.Sequential) -> nn.Sequential:
 
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Normalisation by the batch's own statistics that leaves the running ones as they are."""
+    """Normalization by the batch's own statistics that leaves the running ones as they are."""
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False

@@ -77,9 +77,9 @@ def fit(
 
     Args:
         training: Fresh or resumed.
-        validation: The pictures to measure on after each epoch.
+        validation: The images to measure on after each epoch.
         folder: A claimed one.
-        held_out: Whether those are none of the pictures that are learnt.
+        held_out: Whether those are none of the images that are learnt.
         on_step: Called after each step with what `Training.advance` gave.
         on_epoch: Called with each new row of the history.
         stopped: Asked before each step.
@@ -127,13 +127,13 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
     title = f"{training.model}: validation accuracy {last['validation_accuracy']:.4f} after {done}"
     note = "dashed: training, while it learns, with dropout"
     if recipe.augment or recipe.cells:
-        note += ", on changed pictures"
+        note += ", on changed images"
     if recipe.mix:
         note += ", mixed with others"
     if recipe.smoothing:
         note += ", against smoothed labels"
-    note += "; solid: validation" + ("" if held_out else ", whose pictures are learnt too")
+    note += "; solid: validation" + ("" if held_out else ", whose images are learnt too")
     if recipe.average:
         share = " with their share of the start's" if recipe.keep else ""
-        note += f", the averaged weights{share} on plain pictures"
+        note += f", the averaged weights{share} on plain images"
     return curves_figure([curve], "accuracy", "loss", title=title, note=note)

@@ -15,15 +15,15 @@ class Recipe:
         rate: Learning rate after the warm-up.
         warmup: Steps of linear warm-up.
         decay: Share of the run, at its end, over which the rate falls linearly to 0.
-        batch: Pictures of the data set in a step.
+        batch: Images of the data set in a step.
         drawn: Drawn faces beside them in each step.
-        weight_decay: On weight matrices and kernels, not on biases or normalisation.
+        weight_decay: On weight matrices and kernels, not on biases or normalization.
         smoothing: Label smoothing (Szegedy et al., 2016, arXiv:1512.00567).
         average: Share of the running average of the weights that a step keeps; 0: no average.
-        batch_norm: Normalise after every convolution while training (Ioffe and Szegedy, 2015,
+        batch_norm: Normalize after every convolution while training (Ioffe and Szegedy, 2015,
             arXiv:1502.03167); folded into the convolutions on export.
         augment: Strength of the random flips, turns, shifts and changes of light; 0: none.
-        cells: Share of the pictures that lose random 8×8 cells, so that pictures with deleted
+        cells: Share of the images that lose random 8×8 cells, so that images with deleted
             regions, on which deletion metrics stand, are no foreign ones.
         mix: Shape of the Beta distribution by which two photographs of a batch and their labels are
             mixed (mixup, Zhang et al., 2018, arXiv:1710.09412); 0: none.
@@ -31,15 +31,15 @@ class Recipe:
             and its mirror image, the rest being its label (Furlanello et al., 2018,
             arXiv:1805.04770): labels are noisy. A run from random weights has labels alone.
         climb: How far the weights first move up the loss before the gradient is taken, which so
-            seeks flat minima and learns noisy labels less by heart (sharpness-aware minimisation,
+            seeks flat minima and learns noisy labels less by heart (sharpness-aware minimization,
             Foret et al., 2021, arXiv:2010.01412); 0: not.
         climb_share: Share of the photographs of a batch that tell which way is up.
-        repeat: How often an epoch shows each picture of a class; 1 where it is not named.
+        repeat: How often an epoch shows each image of a class; 1 where it is not named.
         first_block_every: The first block learns in every n-th step only, at 0 in none: it costs
             more than half of the backward pass and changes least (compare Brock et al., 2017,
             arXiv:1706.04983).
         keep: Share in the saved weights of those that the run started from, which saw other
-            pictures: weights between two ends are often better on unseen pictures than either
+            images: weights between two ends are often better on unseen images than either
             (Wortsman et al., 2022, arXiv:2109.01903). A run from random weights keeps none.
     """
 
@@ -91,13 +91,13 @@ STUDY = Recipe(
     smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, mix=0.0,
     distill=0.0, climb=0.0, repeat=(),
 )  # fmt: skip
-"""The study's: plain Adam on the pictures as they are."""
+"""The study's: plain Adam on the images as they are."""
 
 CNN_FINISH = Recipe(
     rate=0.02, decay=1.0, drawn=8, average=0.998, augment=0.6, cells=0.2,
     mix=0.0, distill=0.0, climb=0.0, first_block_every=0, keep=0.5,
 )  # fmt: skip
-"""For the end of such a network's training: a few epochs of plainer pictures, and half way back."""
+"""For the end of such a network's training: a few epochs of plainer images, and half way back."""
 
 _RECIPES = {
     ("cnn", "default"): CNN_RECIPE,

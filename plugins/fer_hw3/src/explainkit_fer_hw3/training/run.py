@@ -21,15 +21,15 @@ from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.batches import Batches
-from explainkit_fer_hw3.training.batchnorm import folded, frozen_statistics, normalised
+from explainkit_fer_hw3.training.batchnorm import folded, frozen_statistics, normalized
 from explainkit_fer_hw3.training.convolution import with_patches
 from explainkit_fer_hw3.training.recipe import Recipe
 
 MEASURED_ON = 1024
-"""Pictures whose statistics fill the normalisation of a network that starts from weights."""
+"""Images whose statistics fill the normalization of a network that starts from weights."""
 
 EVALUATED = 96
-"""Pictures at once when a data set is measured."""
+"""Images at once when a data set is measured."""
 
 _BUILDERS = {"cnn": build_cnn, "dnn": build_dnn}
 
@@ -48,7 +48,7 @@ class Training:
 
     Args:
         model: ``cnn`` or ``dnn``.
-        data: The pictures to learn, all with labels.
+        data: The images to learn, all with labels.
         recipe: How.
         epochs: Length of the run; the rate falls towards its end.
         seed: Of weights, order, augmentation and dropout.
@@ -86,7 +86,7 @@ class Training:
         self.dtype = _fast_dtype(self.device)
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self._sums = torch.zeros(3, dtype=torch.float64)  # loss, right, pictures of this epoch
+        self._sums = torch.zeros(3, dtype=torch.float64)  # loss, right, images of this epoch
         self._seconds = 0.0
         with preserve_process(seed):
             plain = _BUILDERS[model]()
@@ -99,7 +99,7 @@ class Training:
                     taught = self._predicted(plain, data)
                 if recipe.keep:
                     self._kept = {k: v.detach().clone() for k, v in plain.state_dict().items()}
-            network = normalised(plain, images) if recipe.batch_norm else plain
+            network = normalized(plain, images) if recipe.batch_norm else plain
         self.batches = Batches(data, recipe, seed, taught)
         self.steps = epochs * self.batches.per_epoch
         if self.dtype == torch.bfloat16 and self.device.type == "cpu":
@@ -111,7 +111,7 @@ class Training:
             "model": model,
             "recipe": asdict(recipe),
             "seed": seed,
-            "pictures": hashlib.sha256(data.pixels.numpy().tobytes()).hexdigest()[:16],
+            "images": hashlib.sha256(data.pixels.numpy().tobytes()).hexdigest()[:16],
         }
 
     @property
@@ -121,19 +121,19 @@ class Training:
 
     @property
     def running(self) -> dict[str, float]:
-        """Loss, accuracy and pictures per second of this epoch's steps so far."""
+        """Loss, accuracy and images per second of this epoch's steps so far."""
         loss, right, count = self._sums.tolist()
         return {
             "loss": loss / count,
             "accuracy": right / count,
-            "pictures_per_second": count / self._seconds,
+            "images_per_second": count / self._seconds,
         }
 
     def advance(self) -> dict[str, float]:
         """Makes one step.
 
         Returns:
-            Loss and accuracy of its batch, the learning rate, and the pictures it held.
+            Loss and accuracy of its batch, the learning rate, and the images it held.
 
         Raises:
             ModelError: Loss or gradient is no longer finite: nothing was learnt from it, but the
@@ -167,11 +167,11 @@ class Training:
             "loss": float(loss),
             "accuracy": right / count,
             "rate": rate,
-            "pictures": count,
+            "images": count,
         }
 
     def _predicted(self, plain: nn.Sequential, data: FaceDataset) -> Tensor:
-        """Probabilities ``[n, 7]``, the mean of those for a picture and for its mirror image."""
+        """Probabilities ``[n, 7]``, the mean of those for an image and for its mirror image."""
         network = _fast(copy.deepcopy(plain).to(self.device)).eval()
         found = []
         with torch.no_grad(), self._autocast(), progress("targets", len(data)) as advance:
@@ -184,7 +184,7 @@ class Training:
         return torch.cat(found)
 
     def _seen(self, images: Tensor) -> Tensor:
-        """What the output depends on of the pictures: the rest costs a quarter of a step."""
+        """What the output depends on of the images: the rest costs a quarter of a step."""
         return images[..., : REACH[self.model], : REACH[self.model]]
 
     @contextmanager
@@ -260,7 +260,7 @@ class Training:
                 "accuracy": running["accuracy"],
                 "validation_loss": held_loss,
                 "validation_accuracy": held_accuracy,
-                "pictures_per_second": round(running["pictures_per_second"], 1),
+                "images_per_second": round(running["images_per_second"], 1),
                 "seconds": round(self._seconds, 1),
             }
         )
@@ -281,14 +281,14 @@ class Training:
         return loss / len(data), right / len(data)
 
     def export(self) -> nn.Sequential:
-        """The averaged network without normalisation, exactly the study's, in eval mode.
+        """The averaged network without normalization, exactly the study's, in eval mode.
 
         Part of its weights are those of the start, as the recipe says.
         """
         with preserve_process(0):
             chain = _BUILDERS[self.model]()
             if self.recipe.batch_norm:
-                chain = normalised(chain)
+                chain = normalized(chain)
         chain.load_state_dict({name: value.cpu() for name, value in self.average.items()})
         plain = folded(chain).eval()
         for name, kept in self._kept.items():

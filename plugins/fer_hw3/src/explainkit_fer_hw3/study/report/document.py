@@ -1,4 +1,4 @@
-"""The report as a document: sections of sentences, tables and pictures, in one language."""
+"""The report as a document: sections of sentences, tables and images, in one language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STUDY_DNN_PARAMETERS = 4_991_495
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """A figure.
 
     Attributes:
@@ -58,7 +58,7 @@ class Section:
     heading: str
     text: Sequence[str]
     tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    images: Sequence[Image] = ()
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def _cnn(found: Findings, say: Language) -> Section:
     return Section(
         say.say("cnn_heading"),
         sentences.about_cnn(say, cnn, found.dnn, comparable=comparable),
-        pictures=[
-            Picture("architecture", png(diagram), say.say("fig_architecture")),
+        images=[
+            Image("architecture", png(diagram), say.say("fig_architecture")),
             *_curves(cnn.curves, "curves-cnn", say.say("fig_curves_cnn")),
         ],
     )
@@ -181,10 +181,10 @@ def _dnn(found: Findings, say: Language) -> Section:
         sentences.about_dnn(say, cnn, dnn, met),
         [Table(head, rows, say.say("side_by_side"))],
         [
-            Picture("recalls", png(recalls_figure(readings, tags)), say.say("fig_recalls")),
+            Image("recalls", png(recalls_figure(readings, tags)), say.say("fig_recalls")),
             *_curves(dnn.curves, "curves-dnn", say.say("fig_curves_dnn")),
-            Picture(
-                "same-pictures", png(comparison_figure(found.same, tags, labels)),
+            Image(
+                "same-images", png(comparison_figure(found.same, tags, labels)),
                 say.say("fig_same"),
             ),
         ],
@@ -193,7 +193,7 @@ def _dnn(found: Findings, say: Language) -> Section:
 
 def _confusion(found: Findings, say: Language) -> Section:
     reading = found.cnn.reading
-    keys = ("col_class", "col_pictures", "col_recall", "col_precision")
+    keys = ("col_class", "col_images", "col_recall", "col_precision")
     rows = []
     for name, scores in class_scores(reading.counts, reading.class_names).items():
         cells = [
@@ -202,7 +202,7 @@ def _confusion(found: Findings, say: Language) -> Section:
             for key in ("recall", "precision")
         ]  # fmt: skip
         rows.append([say.row_name(name), f"{scores['support']:,}", *cells])
-    pictures = [
+    images = [
         _matrix(name, one, found.split, say)
         for name, one in (("cnn", found.cnn), ("dnn", found.dnn))
     ]
@@ -210,8 +210,8 @@ def _confusion(found: Findings, say: Language) -> Section:
         names = {"true": one.confusion.true, "predicted": one.confusion.predicted}
         figure = confusion_figure(one)
         words = {key: say.class_name(name) for key, name in names.items()}
-        pictures.append(
-            Picture(
+        images.append(
+            Image(
                 f"confusion-{names['true']}-as-{names['predicted']}",
                 png(figure),
                 say.say("fig_pair", **words),
@@ -221,15 +221,15 @@ def _confusion(found: Findings, say: Language) -> Section:
         say.say("confusion_heading"),
         sentences.about_confusion(say, reading),
         [Table([say.say(key) for key in keys], rows, say.say("class_table"))],
-        pictures,
+        images,
     )
 
 
-def _matrix(name: str, one: Network, split: str, say: Language) -> Picture:
+def _matrix(name: str, one: Network, split: str, say: Language) -> Image:
     reading = one.reading
-    title = f"{one.tag} on {len(reading):,} pictures ({split}): accuracy {reading.accuracy:.3f}"
+    title = f"{one.tag} on {len(reading):,} images ({split}): accuracy {reading.accuracy:.3f}"
     figure = matrix_figure(reading.counts.numpy(), reading.class_names, title)
-    return Picture(f"matrix-{name}", png(figure), say.say("fig_matrix", model=one.tag))
+    return Image(f"matrix-{name}", png(figure), say.say("fig_matrix", model=one.tag))
 
 
 def _saliency(found: Findings, say: Language) -> Section:
@@ -241,7 +241,7 @@ def _saliency(found: Findings, say: Language) -> Section:
         ]
         for name, (n, parts) in found.where.items()
     ]
-    keys = ("class", "pictures", "made", "share", "area", "noise", "other", "gain")
+    keys = ("class", "images", "made", "share", "area", "noise", "other", "gain")
     made = [
         [
             say.row_name(one.class_name), str(one.n), say.parts(one.parts) or say.say("none"),
@@ -264,7 +264,7 @@ def _saliency(found: Findings, say: Language) -> Section:
             Table(
                 [
                     say.say("col_class"),
-                    say.say("col_pictures"),
+                    say.say("col_images"),
                     *(say.parts([p]) for p in sentences.FACE),
                 ],
                 places,
@@ -273,8 +273,8 @@ def _saliency(found: Findings, say: Language) -> Section:
             Table([say.say(f"col_{key}") for key in keys], made, say.say("made_shares")),
         ],
         [
-            Picture("saliency", png(maps), say.say("fig_saliency")),
-            Picture("shares", png(shares), say.say("fig_shares")),
+            Image("saliency", png(maps), say.say("fig_saliency")),
+            Image("shares", png(shares), say.say("fig_shares")),
         ],
     )
 
@@ -286,14 +286,14 @@ def _filters(found: Findings, say: Language) -> Section:
     return Section(
         say.say("filters_heading"),
         sentences.about_filters(say, ranked(found.ascent), found.outputs),
-        pictures=[
-            Picture("filters", png(found.ascent.grid(columns=8)), say.say("fig_filters")),
-            Picture("filters-curves", png(found.ascent.traces()), say.say("fig_ascent")),
-            Picture("activations", png(figure), say.say("fig_activations")),
+        images=[
+            Image("filters", png(found.ascent.grid(columns=8)), say.say("fig_filters")),
+            Image("filters-curves", png(found.ascent.traces()), say.say("fig_ascent")),
+            Image("activations", png(figure), say.say("fig_activations")),
         ],
     )
 
 
-def _curves(curves: Sequence[Curve], name: str, caption: str) -> list[Picture]:
+def _curves(curves: Sequence[Curve], name: str, caption: str) -> list[Image]:
     drawn = [curve for curve in curves if curve.has("accuracy")]
-    return [Picture(name, png(curves_figure(drawn, "accuracy")), caption)] if drawn else []
+    return [Image(name, png(curves_figure(drawn, "accuracy")), caption)] if drawn else []

@@ -29,7 +29,7 @@ from explainkit_fer_hw3.study.parts import (
 from explainkit_fer_hw3.study.reading import Reading
 
 PAIRS, EXAMPLES = 3, 3
-"""Confusions that are explained, and pictures of each."""
+"""Confusions that are explained, and images of each."""
 
 FIRST, FIRST_ACTIVE = "0", "1"
 """The CNN's first convolution, and the ReLU behind it."""
@@ -41,7 +41,7 @@ STEPS = 180
 """Of this ascent, as in the study."""
 
 MOST_OF_A_CLASS = 40
-"""Rightly read pictures of a class whose maps are looked at by part."""
+"""Rightly read images of a class whose maps are looked at by part."""
 
 SHOWN = ("angry", "happy", "surprise", "fear", "sad", "disgust", "neutral")
 """The classes in the order in which their faces are shown."""
@@ -56,7 +56,7 @@ class Network:
         tag: A short name.
         module: Itself.
         layers: A row for each of its layers, as `commands.summary.layers` gives them.
-        reading: What it reads in the pictures.
+        reading: What it reads in the images.
         drawn: What it reads in drawn faces.
         curves: Of its training; may be empty.
     """
@@ -76,7 +76,7 @@ class Network:
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
             "convolutions": self.convolutions,
-            "pictures": self.reading.facts(),
+            "images": self.reading.facts(),
             "drawn": self.drawn.facts(),
             "curves": [asdict(curve) for curve in self.curves],
         }
@@ -88,7 +88,7 @@ class Network:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one picture."""
+        """Of one image."""
         return sum(row["multiply_adds"] for row in self.layers)
 
     @property
@@ -102,17 +102,17 @@ class Findings:
     """What a run found.
 
     Attributes:
-        data: What the pictures are; None for drawn faces.
+        data: What the images are; None for drawn faces.
         split: Which of them.
         seed: Of everything that is drawn at random.
         cnn: The first network.
         dnn: The second.
         met: How their answers meet.
         mistakes: The CNN's largest confusions, explained.
-        faces: One picture per class that the CNN reads rightly, in the order of `SHOWN`.
+        faces: One image per class that the CNN reads rightly, in the order of `SHOWN`.
         maps: Their saliency in the CNN, for the true class.
         same: The first of them explained in both networks, for the class that each reads.
-        where: Of each class: pictures looked at, and the share of their saliency by part.
+        where: Of each class: images looked at, and the share of their saliency by part.
         shares: Of drawn faces: the shares on the parts that made the expression, per method.
         outputs: Of the CNN's first layer, for the first of ``faces``.
         ascent: What these filters, behind their ReLU, answer to most.
@@ -170,9 +170,9 @@ def find(
     Args:
         cnn: The first network, with what it reads in ``faces`` and in ``drawn``.
         dnn: The second.
-        faces: The pictures.
+        faces: The images.
         drawn: Drawn faces that no network saw in training.
-        data: What the pictures are; None for drawn faces.
+        data: What the images are; None for drawn faces.
         split: Which of them.
         seed: Of everything that is drawn at random.
     """
@@ -211,9 +211,9 @@ def find(
 
 
 def _shown(reading: Reading) -> list[int]:
-    """A picture of each class, read rightly if there is one, with median certainty.
+    """An image of each class, read rightly if there is one, with median certainty.
 
-    The median: neither the easiest picture of the class nor the hardest.
+    The median: neither the easiest image of the class nor the hardest.
     """
     found = []
     sure = reading.logits.softmax(1).amax(1)
@@ -230,7 +230,7 @@ def _shown(reading: Reading) -> list[int]:
 def _where(
     cnn: Network, faces: FaceDataset, seed: int
 ) -> dict[str, tuple[int, dict[str, PartShare]]]:
-    """The share of |saliency| by part in each class's rightly read pictures."""
+    """The share of |saliency| by part in each class's rightly read images."""
     device = next(cnn.module.parameters()).device
     average = atlas() if faces.parts is None else None
     found = {}

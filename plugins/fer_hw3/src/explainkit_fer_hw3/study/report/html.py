@@ -1,11 +1,11 @@
-"""The report as one HTML file: pictures inside, no script, nothing loaded."""
+"""The report as one HTML file: images inside, no script, nothing loaded."""
 
 import base64
 import hashlib
 from html import escape
 from importlib.resources import files
 
-from explainkit_fer_hw3.study.report.document import Document, Picture, Section, Table
+from explainkit_fer_hw3.study.report.document import Document, Image, Section, Table
 
 
 def to_html(document: Document) -> str:
@@ -41,7 +41,7 @@ def _section(anchor: str, section: Section) -> str:
             f'<section id="{anchor}"><h2>{escape(section.heading)}</h2>',
             *(f"<p>{escape(paragraph)}</p>" for paragraph in section.text),
             *map(_table, section.tables),
-            *map(_picture, section.pictures),
+            *map(_image, section.images),
             "</section>",
         ]
     )
@@ -62,11 +62,11 @@ def _table(table: Table) -> str:
     )
 
 
-def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.data).decode("ascii")
-    caption = escape(picture.caption)
+def _image(image: Image) -> str:
+    data = base64.b64encode(image.data).decode("ascii")
+    caption = escape(image.caption)
     # 150 dots to the inch as drawn, 96 on a page: shown at its own size, sharp when enlarged
-    width = round(int.from_bytes(picture.data[16:20], "big") * 96 / 150)
+    width = round(int.from_bytes(image.data[16:20], "big") * 96 / 150)
     return (
         f'<figure><img width="{width}" alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"

@@ -1,11 +1,11 @@
-"""The report as Markdown beside a folder of pictures."""
+"""The report as Markdown beside a folder of images."""
 
 import re
 
 from explainkit_fer_hw3.study.report.document import Document, Section, Table
 
-PICTURES = "pictures"
-"""The folder of the pictures, beside the file."""
+IMAGES = "images"
+"""The folder of the images, beside the file."""
 
 
 def to_markdown(document: Document) -> str:
@@ -22,8 +22,8 @@ def _section(section: Section) -> list[str]:
         *map(_text, section.text),
         *map(_table, section.tables),
         *(
-            f"![{_text(one.caption)}]({PICTURES}/{one.name}.png)\n\n*{_text(one.caption)}*"
-            for one in section.pictures
+            f"![{_text(one.caption)}]({IMAGES}/{one.name}.png)\n\n*{_text(one.caption)}*"
+            for one in section.images
         ),
     ]
 

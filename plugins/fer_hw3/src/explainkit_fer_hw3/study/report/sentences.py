@@ -31,7 +31,7 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
         say: The language.
         cnn: The network.
         dnn: The other, for the drawn faces.
-        comparable: Whether the pictures are those on which the study measured.
+        comparable: Whether the images are those on which the study measured.
     """
     size = (cnn.convolutions, cnn.parameters)
     same = size == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
@@ -213,8 +213,8 @@ def about_places(
 
     Args:
         say: The language.
-        where: Of each class: pictures, and the share of each part.
-        exact: Whether the parts are those of the pictures themselves.
+        where: Of each class: images, and the share of each part.
+        exact: Whether the parts are those of the images themselves.
     """
     said = [
         say.say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
@@ -282,7 +282,7 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
 def about_filters(
     say: Language, rows: Sequence[Mapping[str, Any]], found: Activations
 ) -> list[str]:
-    """Question 5: what gradient ascent reached, and what the first layer makes of a picture.
+    """Question 5: what gradient ascent reached, and what the first layer makes of an image.
 
     Args:
         say: The language.
@@ -325,7 +325,7 @@ def accuracy(say: Language, reading: Reading) -> str:
 
 
 def recalls(reading: Reading) -> dict[str, tuple[float, Interval]]:
-    """Recall and interval of each class that has pictures."""
+    """Recall and interval of each class that has images."""
     found = {}
     for i, name in enumerate(reading.class_names):
         right, support = int(reading.counts[i, i]), int(reading.counts[i].sum())
@@ -358,7 +358,7 @@ def worst_classes(reading: Reading) -> list[str]:
 
 
 def fear_taken(reading: Reading) -> tuple[int, int]:
-    """Pictures of Fear that are read as Sad or Angry, and pictures of Fear."""
+    """Images of Fear that are read as Sad or Angry, and images of Fear."""
     fear, sad, angry = map(reading.class_names.index, ("fear", "sad", "angry"))
     row = reading.counts[fear]
     return int(row[sad] + row[angry]), int(row.sum())

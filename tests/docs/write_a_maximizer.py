@@ -1,4 +1,4 @@
-"""Snippets of docs/how-to/write-a-maximiser.md; run by tests/test_docs.py."""
+"""Snippets of docs/how-to/write-a-maximizer.md; run by tests/test_docs.py."""
 
 # --8<-- [start:whole]
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ class Hill:
     size: float = 0.1
 
     def __call__(self, problem: Problem) -> Ascent:
-        pictures = 0.1 * problem.normal(*problem.shape)
+        images = 0.1 * problem.normal(*problem.shape)
         with torch.no_grad():
-            best = first = problem.score(pictures, pictures)
+            best = first = problem.score(images, images)
             trace = []
             for _ in range(self.steps):
-                changed = pictures + self.size * problem.normal(*problem.shape)
+                changed = images + self.size * problem.normal(*problem.shape)
                 score = problem.score(changed, changed)
                 better = score > best
-                pictures = torch.where(better[:, None, None, None], changed, pictures)
+                images = torch.where(better[:, None, None, None], changed, images)
                 best = torch.where(better, score, best)
                 trace.append(best)
                 problem.progress()
-        frames = pictures.new_zeros(0, *pictures.shape)
-        return Ascent(pictures, torch.stack(trace), best > first, frames)
+        frames = images.new_zeros(0, *images.shape)
+        return Ascent(images, torch.stack(trace), best > first, frames)
 
 
 # --8<-- [end:whole]
@@ -38,7 +38,7 @@ class Hill:
 # --8<-- [start:use]
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU()).eval()
 found = ek.maximize(net, 'channels("0")', shape=(1, 12, 12), maximizer=Hill(), steps=64)
-found.score  # what each unit says of its picture
+found.score  # what each unit says of its image
 # --8<-- [end:use]
 assert bool((found.trace[-1] >= found.trace[0]).all())
 
@@ -49,7 +49,7 @@ from explainkit.activation_maximization.parameterization import Canvas, Pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Coarse(Gradient):
-    """Gradient ascent on a picture of half the size, with the usual transforms."""
+    """Gradient ascent on an image of half the size, with the usual transforms."""
 
     def parts(self, problem):
         return _Half(), Canvas.of(problem)

@@ -1,4 +1,4 @@
-"""The snippets of docs/how-to/maximise.md."""
+"""The snippets of docs/how-to/maximize.md."""
 
 # --8<-- [start:layer]
 import torch
