@@ -8,7 +8,7 @@ and the gradient to the layer; for the maps without gradients, a forward; for Fu
 of the image too. Eight methods asked together stand beside the dearest of them asked alone. The
 largest difference to a peer is of maps made comparable as in the parity table; pytorch-grad-cam's
 FullGrad stretches every channel by itself before it adds them, so that none is given there. Model
-and images are the trained FER CNN and drawn faces.
+and images are the trained FER CNN and synthetic faces.
 """
 
 import argparse

@@ -309,9 +309,9 @@ def main() -> None:
     model = model.eval().requires_grad_(False)
     images = torch.rand(options.batch, *((1, 48, 48) if small else (3, 224, 224)))
     if options.error:
-        if small:  # a trained network, on a drawn face
+        if small:  # a trained network, on a synthetic face
             model = ek.load_model("fer_hw3/cnn")
-            images = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
+            images = ek.load_dataset("fer_hw3/synthetic", split="all").images[:1]
         rows = errors(
             model, images[:1], options.cells, options.budgets, options.reference, options.seeds
         )

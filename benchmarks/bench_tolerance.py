@@ -3,7 +3,7 @@
 Run `python benchmarks/bench_tolerance.py`. Counts, not seconds: they don't depend on the machine's
 load. Ours is one call with ``tolerance=0.01``; Captum's is the least number of steps of a list that
 reaches the same gap with its default rule, found by trying them all. Two trained networks: the
-plugin's CNN on drawn faces, and a small vision transformer that is trained here on drawn faces.
+plugin's CNN on synthetic faces, and a small vision transformer that is trained here on synthetic faces.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def main() -> None:
     images = normalize(torch.from_numpy(faces.pixels))
     networks = {
         "fer_hw3/cnn": ek.load_model("fer_hw3/cnn"),
-        "transformer on drawn faces": trained_transformer(options.train),
+        "transformer on synthetic faces": trained_transformer(options.train),
     }
     print("| network | right | ours: gradients | gap | Captum: steps | gap at 50 steps |")
     print("|---|---|---|---|---|---|")

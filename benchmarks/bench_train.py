@@ -26,7 +26,7 @@ from explainkit_fer_hw3.training.run import EVALUATED, Training
 FAST = {"memory_format": torch.channels_last}
 PLAIN = dataclasses.replace(
     CNN_RECIPE,
-    drawn=0, augment=0.0, cells=0.0, mix=0.0, climb=0.0, repeat=(), first_block_every=1,
+    drawn=0, augment=0.0, cutout=0.0, mix=0.0, sam_rho=0.0, repeat=(), first_block_every=1,
 )  # fmt: skip
 EVERYTHING = dataclasses.replace(CNN_RECIPE, first_block_every=1)
 

@@ -18,7 +18,7 @@ import explainkit as ek
 from explainkit.activation_maximization.exemplars import find_exemplars
 from explainkit.activation_maximization.quality import kernel_distance, measure
 from explainkit.results.visualization import Visualization
-from explainkit_fer_hw3.data import load_drawn, load_fer2013
+from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
 STILL = {"jitter": 0, "scale": 0.0, "rotate": 0.0, "noise": 0.0}
 JUDGED, AHEAD = "Fourier + transforms", "Fourier + transforms, lead"
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=256)
     arguments = parser.parse_args()
     split = "public_test"
-    faces = load_fer2013(arguments.data, split) if arguments.data else load_drawn(None, split)
+    faces = load_fer2013(arguments.data, split) if arguments.data else load_synthetic(None, split)
     images = faces.images[: arguments.images]
     cnn, dnn = (ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn"))
     numbers = list(range(arguments.units))
@@ -107,10 +107,10 @@ def main() -> None:
         "`benchmarks/maximize_quality.py`. The trained CNN; the first "
         f"{arguments.units} units of each layer, and the classes; {arguments.steps} steps; "
         f"measured against {len(images)} "
-        f"{'images of FER2013' if arguments.data else 'drawn faces'}. "
+        f"{'images of FER2013' if arguments.data else 'synthetic faces'}. "
         "`explainkit.activation_maximization.quality.measure` defines the measures; Q4 is of "
-        "classes only: the probability that the DNN gives the class. Lead: the objective is "
-        "`leads(…)`, how far a unit is ahead of its layer's others; it is measured by its "
+        "classes only: the probability that the DNN gives the class. LogOdds: the objective is "
+        "`all_log_odds(…)`, how far a unit is ahead of its layer's others; it is measured by its "
         "channel's mean like all.\n"
     )
     judged: dict[str, list[Visualization]] = {JUDGED: [], AHEAD: []}
@@ -124,7 +124,7 @@ def main() -> None:
             if way == AHEAD and not of_units:
                 judged[AHEAD].append(judged[JUDGED][-1])  # logits are compared by the softmax
                 continue
-            family = "leads" if way == AHEAD else "channels"
+            family = "all_log_odds" if way == AHEAD else "channels"
             objective = f'{family}("{layer}", {units})' if of_units else "classes()"
             found = ek.maximize(
                 cnn, objective, maximizer=maximizer, steps=arguments.steps, dataset=images, **params

@@ -47,7 +47,7 @@ run.
 The largest difference over all pixels and images, as a share of the peer's largest value, or, for
 sampled methods, in standard errors of the difference. "CNN" is a small seeded network of
 convolutions, rectifiers, max pooling and linear layers in float64; "transformer" has two blocks of
-attention in float64; "fer_hw3/cnn" is the plugin's trained network in float32, on drawn faces. The
+attention in float64; "fer_hw3/cnn" is the plugin's trained network in float32, on synthetic faces. The
 explained class is the predicted one. The last column says what was done to compare, and what we do
 otherwise on purpose.
 """

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from explainkit.errors import TargetError
 from explainkit.expressions import (
     Scope,
+    all_log_odds,
     alpha,
     caricature,
     channel,
@@ -21,8 +22,7 @@ from explainkit.expressions import (
     diversity,
     evaluate_each,
     layer,
-    lead,
-    leads,
+    log_odds,
     logit,
     neuron,
     norm,
@@ -81,44 +81,54 @@ def test_terms_read_what_they_say(term, wanted):
     assert hash(parse(str(term))) == hash(term)
 
 
-def standard(layer, moments):
+def standard(layer, channel_statistics):
     means = layer.flatten(2).mean(2) if layer.dim() == 4 else layer
-    return (means - moments[0]) / moments[1]
+    return (means - channel_statistics[0]) / channel_statistics[1]
 
 
 def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
-    moments = torch.tensor([0.1, -0.2, 0, 1]).double(), torch.tensor([1, 0.5, 2, 3]).double()
-    scope = replace(SCOPE, moments={"conv": moments, "fc": moments})
+    channel_statistics = (
+        torch.tensor([0.1, -0.2, 0, 1]).double(),
+        torch.tensor([1, 0.5, 2, 3]).double(),
+    )
+    scope = replace(
+        SCOPE, channel_statistics={"conv": channel_statistics, "fc": channel_statistics}
+    )
     for path, found in (("conv", CONV), ("fc", FC)):
-        units = [lead(path, 2), lead(path, 0), lead(path, 2)]
-        z = standard(found, moments)
+        units = [log_odds(path, 2), log_odds(path, 0), log_odds(path, 2)]
+        z = standard(found, channel_statistics)
         chances = z.softmax(1)[range(3), [unit.index for unit in units]]
         torch.testing.assert_close(evaluate_each(units, scope), chances.logit())
-    assert parse('lead("conv", 2)') == lead("conv", 2)
-    assert lead("conv", 2).standardized == leads("conv").standardized == {"conv"}
-    assert channel("conv", 2).standardized == frozenset()
-    assert leads("conv", [3, 1]).expand({"conv": 4}, None) == [lead("conv", 3), lead("conv", 1)]
-    assert len(leads("conv").expand({"conv": 4}, None)) == 4
+    assert parse('log_odds("conv", 2)') == log_odds("conv", 2)
+    assert log_odds("conv", 2).z_scored == all_log_odds("conv").z_scored == {"conv"}
+    assert channel("conv", 2).z_scored == frozenset()
+    assert all_log_odds("conv", [3, 1]).expand({"conv": 4}, None) == [
+        log_odds("conv", 3),
+        log_odds("conv", 1),
+    ]
+    assert len(all_log_odds("conv").expand({"conv": 4}, None)) == 4
 
 
 def test_a_channel_that_never_changes_keeps_its_unit():
-    moments = torch.zeros(4).double(), torch.tensor([1.0, 0, 1, 1]).double()
-    scope = replace(SCOPE, moments={"fc": moments})
+    channel_statistics = torch.zeros(4).double(), torch.tensor([1.0, 0, 1, 1]).double()
+    scope = replace(SCOPE, channel_statistics={"fc": channel_statistics})
     others = FC[:, [0, 2, 3]].logsumexp(1)
-    found = evaluate_each([lead("fc", 1)] * BATCH, scope)
+    found = evaluate_each([log_odds("fc", 1)] * BATCH, scope)
     torch.testing.assert_close(found, FC[:, 1] - others)
 
 
 def test_a_lead_needs_a_data_set_and_others_to_be_ahead_of():
     with pytest.raises(TargetError, match="give maximize a dataset"):
-        value(lead("conv", 2))
+        value(log_odds("conv", 2))
     one = torch.ones(1).double()
-    scope = replace(SCOPE, activations={"conv": CONV[:, :1]}, moments={"conv": (one, one)})
+    scope = replace(
+        SCOPE, activations={"conv": CONV[:, :1]}, channel_statistics={"conv": (one, one)}
+    )
     with pytest.raises(TargetError, match="one of several channels of layer 'conv', which has 1"):
-        evaluate_each([lead("conv", 0)] * BATCH, scope)
-    scope = replace(SCOPE, moments={"conv": (one, one)})
+        evaluate_each([log_odds("conv", 0)] * BATCH, scope)
+    scope = replace(SCOPE, channel_statistics={"conv": (one, one)})
     with pytest.raises(TargetError, match="which has 4, got 4"):
-        evaluate_each([lead("conv", 4)] * BATCH, scope)
+        evaluate_each([log_odds("conv", 4)] * BATCH, scope)
 
 
 def test_total_variation_counts_steps_down_and_right():

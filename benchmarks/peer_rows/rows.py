@@ -132,8 +132,8 @@ def transformer() -> tuple[nn.Module, Tensor]:
 
 
 def faces(count: int = 2) -> tuple[nn.Module, Tensor]:
-    """The trained network of the fer_hw3 plugin, float32, and drawn faces for it."""
+    """The trained network of the fer_hw3 plugin, float32, and synthetic faces for it."""
     import explainkit as ek
 
-    drawn = ek.load_dataset("fer_hw3/drawn")
+    drawn = ek.load_dataset("fer_hw3/synthetic")
     return ek.load_model("fer_hw3/cnn"), torch.stack([drawn[i][0] for i in range(count)])

@@ -213,7 +213,7 @@ def maximize(
     steps: int | None = None,
     seed: int = 0,
     start: Tensor | None = None,
-    starts: int = 1,
+    restarts: int = 1,
     negative: bool = False,
     dataset: Dataset | Tensor | None = None,
     frames: int = 0,
@@ -237,7 +237,7 @@ def maximize(
         steps: Gradient steps; None: the maximizer's own number.
         seed: The same seed gives the same images, whichever units are asked for.
         start: An image ``[channel, height, width]`` to start from instead of noise.
-        starts: Tries per unit; the one that the unit answers to best at the end is kept.
+        restarts: Tries per unit; the one that the unit answers to best at the end is kept.
         negative: Also find what each unit answers to least.
         dataset: Real images ``[n, channel, height, width]`` in model-input space: their spectrum
             is what ``maco`` keeps, and their colors guide RGB images.
@@ -278,7 +278,7 @@ def maximize(
             shape=shape,
             seed=seed,
             start=start,
-            starts=starts,
+            restarts=restarts,
             negative=negative,
             dataset=dataset if dataset is None or isinstance(dataset, Tensor) else dataset.images,
             frames=frames,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from explainkit.expressions import Expression
 
 if TYPE_CHECKING:
-    from explainkit.activation_maximization.problem import Ascent, Problem
+    from explainkit.activation_maximization.problem import OptimizedImages, Problem
 
 Target = int | str | Tensor | list[int] | list[str] | Expression | Callable[[Any], Tensor] | None
 """What to explain: a class index or name, or one per image, an expression or its text, a function
@@ -47,7 +47,7 @@ class Maximizer(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def __call__(self, problem: "Problem") -> "Ascent":
+    def __call__(self, problem: "Problem") -> "OptimizedImages":
         """Finds one image per unit."""
         ...
 

@@ -1,4 +1,4 @@
-"""Reading a layer: of a convolution that is the last to run, the channel that is asked for."""
+"""ActivationReader a layer: of a convolution that is the last to run, the channel that is asked for."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import explainkit as ek
-from explainkit.activation_maximization.activations import Convolution, Reading
+from explainkit.activation_maximization.activations import ActivationReader, Convolution
 from explainkit.errors import TargetError
 from explainkit.expressions import channel, evaluate_each, layer, neuron
 
@@ -31,7 +31,9 @@ def shown(count=4):
 
 
 def scored(model, objectives, images, *, sparing=True, layers=("0",)):
-    scope = Reading(model, layers, logits=False).scope(images, images, (), None, sparing=sparing)
+    scope = ActivationReader(model, layers, logits=False).scope(
+        images, images, (), None, sparing=sparing
+    )
     return evaluate_each(objectives, scope)
 
 
@@ -160,7 +162,7 @@ def pooled():
 
 
 def narrowed(model, layer="3"):
-    return Reading(model, [layer], logits=False).narrowed(shown(1)[0])
+    return ActivationReader(model, [layer], logits=False).narrowed(shown(1)[0])
 
 
 def test_rows_and_columns_that_no_output_sees_are_left_out():
@@ -219,7 +221,7 @@ def test_running_statistics_never_see_what_is_no_number():
 def test_images_are_those_of_the_whole_model(monkeypatch):
     model, how = pooled(), {"shape": (3, 11, 9), "steps": 6}
     cut = ek.maximize(model, 'channels("3")', **how)
-    monkeypatch.setattr(Reading, "narrowed", lambda self, _image: self)
+    monkeypatch.setattr(ActivationReader, "narrowed", lambda self, _image: self)
     whole = ek.maximize(model, 'channels("3")', **how)
     torch.testing.assert_close(cut.images, whole.images)
     torch.testing.assert_close(cut.trace, whole.trace)
@@ -232,7 +234,7 @@ def single():
 
 def laid_out(model, layer="3"):
     dtype = next(model.parameters()).dtype
-    return Reading(model, [layer], logits=False).in_channels_last(shown().to(dtype))
+    return ActivationReader(model, [layer], logits=False).in_channels_last(shown().to(dtype))
 
 
 def test_a_convolution_is_shown_the_channels_of_a_pixel_side_by_side():
@@ -296,7 +298,7 @@ def test_a_trial_is_no_batch_for_running_statistics():
 def test_images_are_those_of_the_other_layout(monkeypatch):
     model, how = single(), {"shape": (3, 11, 9), "steps": 6}
     fast = ek.maximize(model, 'channels("3")', **how)
-    monkeypatch.setattr(Reading, "in_channels_last", lambda self, _images: self)
+    monkeypatch.setattr(ActivationReader, "in_channels_last", lambda self, _images: self)
     plain = ek.maximize(model, 'channels("3")', **how)
     torch.testing.assert_close(fast.images, plain.images, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fast.trace, plain.trace, rtol=1e-4, atol=1e-4)

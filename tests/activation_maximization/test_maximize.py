@@ -11,7 +11,7 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.activation_maximization.optimize import _found
-from explainkit.activation_maximization.problem import Ascent
+from explainkit.activation_maximization.problem import OptimizedImages
 from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
 from explainkit.expressions import (
     alpha,
@@ -29,7 +29,7 @@ from explainkit.testing import toy_models
 
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
 IMAGES = torch.rand(20, 3, 12, 10, generator=torch.Generator().manual_seed(1))
-NAMES = ["cppn", "fourier", "maco", "pixel", "pyramid", "study"]
+NAMES = ["cppn", "fourier", "maco", "pixel", "pyramid", "plain"]
 
 
 def linear(channels=1, height=6, width=5, classes=3):
@@ -49,7 +49,7 @@ def correlation(a, b):
     return float(torch.corrcoef(torch.stack([a.detach().flatten(), b.detach().flatten()]))[0, 1])
 
 
-@pytest.mark.parametrize("maximizer", ["study", "pixel"])
+@pytest.mark.parametrize("maximizer", ["plain", "pixel"])
 def test_a_linear_unit_without_bounds_grows_along_its_weights(maximizer):
     model = linear()
     rule = {"optimizer": "ascent", **STILL} if maximizer == "pixel" else {}
@@ -57,13 +57,13 @@ def test_a_linear_unit_without_bounds_grows_along_its_weights(maximizer):
     assert correlation(found.images[0], model[1].weight[1]) > 0.999
 
 
-@pytest.mark.parametrize("maximizer", ["study", "pixel", "fourier", "pyramid"])
+@pytest.mark.parametrize("maximizer", ["plain", "pixel", "fourier", "pyramid"])
 def test_a_linear_unit_within_bounds_takes_the_extreme_pixels(maximizer):
     model = linear()
     model.explainkit_spec = spec((1, 6, 5))
     found = ek.maximize(
         model, logit(2), maximizer=maximizer, steps=150, **STILL,
-        **({} if maximizer == "study" else {"rate": 0.5, "schedule": "constant"}),
+        **({} if maximizer == "plain" else {"lr": 0.5, "schedule": "constant"}),
     )  # fmt: skip
     weight = model[1].weight[2].reshape(1, 6, 5)
     best = float(model(2 * weight.sign()[None])[0, 2].detach())
@@ -92,7 +92,7 @@ def test_a_quadratic_unit_is_found_at_its_optimum(maximizer):
         shape=(2, 7, 6),
         maximizer=maximizer,
         steps=200,
-        rate=0.2,
+        lr=0.2,
         **STILL,
     )
     assert (found.images - Quadratic().best).abs().max() < 0.2
@@ -106,7 +106,7 @@ def test_matched_filters_show_their_kernels(maximizer):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 8, 7, bias=False), nn.ReLU()).eval()
     objective = channels("0") - norm() * norm()
-    rule = {"rate": 0.3, "steps": 150, **STILL}
+    rule = {"lr": 0.3, "steps": 150, **STILL}
     found = ek.maximize(model, objective, shape=(2, 7, 7), maximizer=maximizer, **rule)
     for image, kernel in zip(found.images, model[0].weight, strict=True):
         assert correlation(image, kernel) > 0.95
@@ -116,7 +116,7 @@ def test_a_neuron_shows_its_kernel_in_its_receptive_field_and_nothing_elsewhere(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 5, bias=False)).eval()
     units = [neuron("0", k, 3, 2) for k in range(4)]
-    found = ek.maximize(model, units, shape=(1, 13, 12), maximizer="study", spread=1e-6)
+    found = ek.maximize(model, units, shape=(1, 13, 12), maximizer="plain", init_std=1e-6)
     for image, kernel in zip(found.images, model[0].weight, strict=True):
         assert correlation(image[:, 3:8, 2:7], kernel) > 0.999
     outside = found.images.clone()
@@ -176,7 +176,7 @@ class Opaque:
     def __call__(self, problem):
         images = problem.normal(*problem.shape)
         score = problem.score(images, images)
-        return Ascent(images, score[None].detach(), score > -math.inf, images[None][:0])
+        return OptimizedImages(images, score[None].detach(), score > -math.inf, images[None][:0])
 
 
 def test_a_maximizer_without_opacity_refuses_alpha():
@@ -220,7 +220,7 @@ def test_another_process_finds_the_same_bytes():
 @pytest.mark.parametrize("name", ["functional", "residual", "mlp", "tuple", "vit", "in_place"])
 def test_networks_of_every_kind(name):
     model, _ = toy_models()[name]
-    found = ek.maximize(model, "classes()", shape=(3, 12, 10), steps=12, rate=0.2)
+    found = ek.maximize(model, "classes()", shape=(3, 12, 10), steps=12, lr=0.2)
     assert found.images.shape == (5, 3, 12, 10)
     assert torch.isfinite(found.images).all()
     assert (found.trace[-1] > found.trace[0]).all()
@@ -295,7 +295,7 @@ def test_the_best_of_several_starts_is_kept():
     model, _ = toy_models()["plain"]
     how = {"shape": (3, 12, 10), "steps": 10, **STILL}
     one = ek.maximize(model, "classes()", **how)
-    best = ek.maximize(model, "classes()", **how, starts=4)
+    best = ek.maximize(model, "classes()", **how, restarts=4)
     assert (best.trace[-1] >= one.trace[-1]).all()
     assert not torch.equal(best.images, one.images)
 
@@ -303,7 +303,7 @@ def test_the_best_of_several_starts_is_kept():
 def test_the_negative_direction_is_an_objective_of_its_own():
     model = linear()
     model.explainkit_spec = spec((1, 6, 5))
-    found = ek.maximize(model, logit(0), negative=True, steps=60, rate=0.3)
+    found = ek.maximize(model, logit(0), negative=True, steps=60, lr=0.3)
     assert found.objective == ("logit(0)", "-logit(0)")
     assert correlation(found.images[0], -found.images[1]) > 0.9
 
@@ -319,8 +319,8 @@ def test_a_start_is_where_it_starts():
             start=start,
             maximizer=maximizer,
             steps=2,
-            rate=1e-4,
-            spread=1e-4,
+            lr=1e-4,
+            init_std=1e-4,
             **STILL,
         )
         assert (found.images[0] - start).abs().max() < 0.02, maximizer
@@ -374,7 +374,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"steps": 0}, MethodError, "steps"),
         ({"starts": 0}, InputError, "starts"),
         ({"batch_size": 0}, InputError, "batch_size"),
-        ({"rate": -1.0}, MethodError, "rate"),
+        ({"lr": -1.0}, MethodError, "lr"),
         ({"decai": 1.0}, MethodError, "did you mean decay="),
         ({"maximizer": "furrier"}, ek.ExplainkitError, "fourier"),
         ({"maximizer": 3}, MethodError, "maximizer's name"),

@@ -11,7 +11,7 @@ import explainkit as ek
 from explainkit.activation_maximization.parameterization import frequencies
 from explainkit.activation_maximization.quality import kernel_distance, measure, spectral_slope
 from explainkit.errors import InputError, TargetError
-from explainkit.expressions import channel, channels, classes, lead, logit
+from explainkit.expressions import channel, channels, classes, log_odds, logit
 from explainkit.testing import toy_models
 
 
@@ -40,14 +40,14 @@ def test_a_lead_leaves_out_what_a_neighbor_answers_to_more():
     real = light + 0.1 * torch.randn(40, 2, 6, 6, generator=generator)
     how = {"dataset": real, "steps": 200}
     plain, ahead = (
-        ek.maximize(model, objective, **how) for objective in (channel("1", 0), lead("1", 0))
+        ek.maximize(model, objective, **how) for objective in (channel("1", 0), log_odds("1", 0))
     )
     assert measure(plain, model, real).quality["selectivity"].tolist() == [2]
     judged = measure(ahead, model, real)
     assert judged.quality["selectivity"].tolist() == [1]
     assert float(judged.quality["gain"]) > 1
     with pytest.raises(TargetError, match="give maximize a dataset"):
-        ek.maximize(model, lead("1", 0), shape=(2, 6, 6), steps=2)
+        ek.maximize(model, log_odds("1", 0), shape=(2, 6, 6), steps=2)
 
 
 def test_gain_is_one_for_the_best_real_image_and_zero_for_the_mean_one():
@@ -78,7 +78,7 @@ def test_a_smooth_pattern_is_robust_and_a_checkerboard_is_not():
 
 def test_selectivity_is_the_place_among_the_layer_s_units():
     model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.ReLU()).eval()
-    found = ek.maximize(model, channels("0"), shape=(1, 8, 8), steps=60, rate=0.2)
+    found = ek.maximize(model, channels("0"), shape=(1, 8, 8), steps=60, lr=0.2)
     good = measure(found, model, data() - 0.5, k=5)
     assert good.quality["selectivity"].tolist() == [1, 1, 1, 1]
     swapped = shown(model, found.images[[1, 0, 2, 3]], channels("0"))

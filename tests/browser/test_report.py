@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 def faces(tmp_path_factory):
     """A report on three faces by two methods, and what it should show."""
     folder = tmp_path_factory.mktemp("faces")
-    data = ek.load_dataset("fer_hw3/drawn", split="all")
+    data = ek.load_dataset("fer_hw3/synthetic", split="all")
     images, labels = data.images[[14, 10, 12]], data.labels[[14, 10, 12]].tolist()
     maps = [
         ek.explain("fer_hw3/cnn", images, method=m) for m in ("saliency", "integrated_gradients")

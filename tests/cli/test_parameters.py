@@ -50,7 +50,7 @@ def test_unknown_method():
     ("maximizer", "text", "value"),
     [
         ("fourier", "decay=1.5", {"decay": 1.5}),
-        ("study", "steps=9", {"steps": 9}),
+        ("plain", "steps=9", {"steps": 9}),
         ("maco", "jitter=none", {"jitter": None}),
         ("pixel", "padding=zeros", {"padding": "zeros"}),
         ("pyramid", "flip=yes", {"flip": True}),

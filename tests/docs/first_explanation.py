@@ -4,7 +4,7 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
+faces = ek.load_dataset("fer_hw3/synthetic", split="public_test")
 image, label = faces[3]
 
 explanation = ek.explain(model, image[None], "happy", method="integrated_gradients", tolerance=0.01)

@@ -38,5 +38,5 @@ from explainkit.activation_maximization.quality import measure
 judged = measure(found, net, faces)
 print(judged.caption(0))
 # --8<-- [end:quality]
-assert 'lead("0", 1)' in ek.maximize(net, 'leads("0")', dataset=faces, steps=4).objective
+assert 'log_odds("0", 1)' in ek.maximize(net, 'all_log_odds("0")', dataset=faces, steps=4).objective
 assert "best real" in judged.caption(0)

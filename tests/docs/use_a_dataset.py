@@ -3,7 +3,7 @@
 # --8<-- [start:use]
 import explainkit as ek
 
-faces = ek.load_dataset("fer_hw3/drawn", split="validation")
+faces = ek.load_dataset("fer_hw3/synthetic", split="validation")
 len(faces), faces.class_names
 image, label = faces[0]  # [1, 48, 48], as the model wants it
 batch = faces.images[:8]  # [8, 1, 48, 48]

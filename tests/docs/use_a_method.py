@@ -4,7 +4,7 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="public_test").images[:4]
+faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").images[:4]
 
 explanation = ek.explain(model, faces, method="integrated_gradients", steps=20)
 explanation.attribution.shape  # [4, 1, 48, 48]

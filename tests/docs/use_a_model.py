@@ -4,7 +4,7 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")  # with its weights, in eval mode
-faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
+faces = ek.load_dataset("fer_hw3/synthetic", split="public_test")
 
 explanation = ek.explain(model, faces.images[:4])
 explanation.class_names  # ('angry', 'disgust', …)

@@ -4,7 +4,7 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="validation")
+faces = ek.load_dataset("fer_hw3/synthetic", split="validation")
 image, label = faces[0]
 explanation = ek.explain(model, image[None], faces.class_names[label])
 # --8<-- [end:use]

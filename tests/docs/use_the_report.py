@@ -4,7 +4,7 @@
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="validation")
+faces = ek.load_dataset("fer_hw3/synthetic", split="validation")
 found = ek.explain(model, faces.images[:3], method=["saliency", "lrp"])
 found.report(
     "faces.html",

@@ -31,7 +31,7 @@ Command: explainkit run fer_hw3 saliency --index 3
 # Alt: A drawn happy face and its saliency map: red and blue pixels on the mouth.
 import explainkit as ek
 
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 explanation = ek.explain("fer_hw3/cnn", faces.images[[3]])
 explanation.plot()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 import explainkit as ek
-from explainkit.activation_maximization.problem import Ascent, Problem
+from explainkit.activation_maximization.problem import OptimizedImages, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Hill:
     steps: int = 256
     size: float = 0.1
 
-    def __call__(self, problem: Problem) -> Ascent:
+    def __call__(self, problem: Problem) -> OptimizedImages:
         images = 0.1 * problem.normal(*problem.shape)
         with torch.no_grad():
             best = first = problem.score(images, images)
@@ -30,7 +30,7 @@ class Hill:
                 trace.append(best)
                 problem.progress()
         frames = images.new_zeros(0, *images.shape)
-        return Ascent(images, torch.stack(trace), best > first, frames)
+        return OptimizedImages(images, torch.stack(trace), best > first, frames)
 
 
 # --8<-- [end:whole]
@@ -44,7 +44,7 @@ assert bool((found.trace[-1] >= found.trace[0]).all())
 
 # --8<-- [start:part]
 from explainkit.activation_maximization.optimize import Gradient
-from explainkit.activation_maximization.parameterization import Canvas, Pixels
+from explainkit.activation_maximization.parameterization import Pixels, PixelSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,13 @@ class Coarse(Gradient):
     """Gradient ascent on an image of half the size, with the usual transforms."""
 
     def parts(self, problem):
-        return _Half(), Canvas.of(problem)
+        return _Half(), PixelSpace.of(problem)
 
 
 class _Half(Pixels):
-    def start(self, problem, spread):
+    def start(self, problem, init_std):
         channels, height, width = problem.shape
-        return [spread * problem.normal(channels, height // 2, width // 2)]
+        return [init_std * problem.normal(channels, height // 2, width // 2)]
 
     def raw(self, parameters):
         return torch.nn.functional.interpolate(parameters[0], scale_factor=2.0)

@@ -13,7 +13,7 @@ from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.cost import worth_tracing
 from explainkit.graph.incremental.regions import Boxes, Span
-from explainkit.graph.incremental.run import Plan, Variants, make_plan
+from explainkit.graph.incremental.run import BoxPlan, Variants, make_plan
 from explainkit.methods.perturbation.ablation import FeatureAblation
 from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.methods.perturbation.windows import Windows, score_windows
@@ -59,7 +59,7 @@ def check(model, image, window, count=5, splits=True):
         boxes = Boxes(Span(places[:, 0], window[0]), Span(places[:, 1], window[1]))
         plan, longest = make_plan(network, boxes), reachable(network, boxes)
         for local in range(longest + 1):
-            forced = Plan(plan.boxes, local, 0.0, 0.0, chunk=2)
+            forced = BoxPlan(plan.boxes, local, 0.0, 0.0, chunk=2)
             with torch.no_grad():
                 parts = [
                     variants._run(network, forced, part, patches[part])

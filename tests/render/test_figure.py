@@ -266,7 +266,7 @@ FOREIGN = {
         lambda: matrix_figure(np.array([[3, 1], [0, 2]]), ["a", "b"]),
         lambda: architecture_figure(ROWS, "net"),
     ],
-    ids=["plot", "study", "matrix", "architecture"],
+    ids=["plot", "plain", "matrix", "architecture"],
 )
 def test_the_callers_settings_neither_leak_in_nor_get_lost(draw):
     plain = png(draw())

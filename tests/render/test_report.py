@@ -21,7 +21,7 @@ from explainkit.errors import RenderError
 from explainkit.render.heatmap import scale
 from explainkit.render.report import report
 from explainkit.render.report.content import SCALINGS, SIGNS
-from explainkit.render.report.sheets import Grid, pack
+from explainkit.render.report.sheets import SheetGrid, pack
 
 
 class Reader(HTMLParser):
@@ -71,7 +71,7 @@ def test_packed_values_are_the_true_ones(maps):
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40))
 def test_every_image_stands_in_its_cell(count, width, height):
-    grid = Grid.of(count, width, height)
+    grid = SheetGrid.of(count, width, height)
     images = [np.full((height, width), i % 251, np.uint8) for i in range(count)]
     sheets = [np.asarray(sheet) for sheet in grid.sheets(images)]
     for i, image in enumerate(images):

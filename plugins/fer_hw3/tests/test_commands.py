@@ -256,8 +256,8 @@ def test_results_of_other_questions_stay(csv, here):
 
 
 def test_drawn_faces_that_were_trained_on_are_no_test(monkeypatch):
-    few = ek.load_dataset("fer_hw3/drawn", split="train").subset(range(7))
-    monkeypatch.setattr("explainkit_fer_hw3.data.load_drawn", lambda *_, **__: few)
+    few = ek.load_dataset("fer_hw3/synthetic", split="train").subset(range(7))
+    monkeypatch.setattr("explainkit_fer_hw3.data.load_synthetic", lambda *_, **__: few)
     run = CliRunner().invoke(app, ["evaluate", "--model", "dnn", "--split", "train"])
     assert "this is no test" in run.stderr
 

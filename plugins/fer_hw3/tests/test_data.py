@@ -18,7 +18,7 @@ from PIL import Image
 import explainkit as ek
 from explainkit.errors import DatasetError
 from explainkit.interfaces import Dataset
-from explainkit_fer_hw3.data import load_drawn, load_fer2013, read_image
+from explainkit_fer_hw3.data import load_fer2013, load_synthetic, read_image
 from explainkit_fer_hw3.data.table import read_table
 
 
@@ -113,7 +113,7 @@ def test_a_data_set(images, tmp_path):
 
 
 def test_a_sum_keeps_parts_where_both_have_them():
-    one, other = load_drawn(count=3), load_drawn(split="validation", count=2)
+    one, other = load_synthetic(count=3), load_synthetic(split="validation", count=2)
     both = one + other
     assert torch.equal(both.pixels, torch.cat([one.pixels, other.pixels]))
     assert torch.equal(both.labels, torch.cat([one.labels, other.labels]))
@@ -549,18 +549,18 @@ class TestPhotos:
 
 class TestDrawn:
     def test_splits_never_meet(self):
-        populations = [load_drawn(None, split, count=50) for split in
+        populations = [load_synthetic(None, split, count=50) for split in
                        ("train", "validation", "public_test", "private_test", "all")]  # fmt: skip
         seen = {p.pixels[i].numpy().tobytes() for p in populations for i in range(50)}
         assert len(seen) == 250
-        other = load_drawn(None, "train", seed=1_000_000, count=50)
+        other = load_synthetic(None, "train", seed=1_000_000, count=50)
         assert not seen & {other.pixels[i].numpy().tobytes() for i in range(50)}
 
     def test_seeds_and_counts(self):
-        one, again, other = (load_drawn(None, "train", seed=s, count=7) for s in (0, 0, 1))
+        one, again, other = (load_synthetic(None, "train", seed=s, count=7) for s in (0, 0, 1))
         assert torch.equal(one.pixels, again.pixels)
         assert not torch.equal(one.pixels, other.pixels)
-        assert len(ek.load_dataset("fer_hw3/drawn", split="validation")) == 700
+        assert len(ek.load_dataset("fer_hw3/synthetic", split="validation")) == 700
         assert one.subset([3]).parts.shape == (1, 48, 48)
 
     @pytest.mark.parametrize(
@@ -570,7 +570,7 @@ class TestDrawn:
     )  # fmt: skip
     def test_refusals(self, arguments, message):
         with pytest.raises(DatasetError, match=message):
-            load_drawn(**arguments)
+            load_synthetic(**arguments)
 
 
 @pytest.mark.slow

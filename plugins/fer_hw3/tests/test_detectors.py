@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from explainkit.errors import DatasetError, ModelError
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.detectors import detect_parts
 
@@ -36,7 +36,7 @@ class Planted(nn.Module):
 
 @pytest.fixture(scope="module")
 def faces():
-    return load_drawn(None, "validation", count=35)
+    return load_synthetic(None, "validation", count=35)
 
 
 def test_a_planted_part_is_found_and_a_place_is_not(faces):
@@ -74,5 +74,5 @@ def test_refusals(faces):
         detect_parts(model, "2", faces)
     with pytest.raises(DatasetError, match="quantile: expected between 0 and 1"):
         detect_parts(model, "0", faces, quantile=1.0)
-    with pytest.raises(DatasetError, match="expected drawn faces"):
+    with pytest.raises(DatasetError, match="expected synthetic faces"):
         detect_parts(model, "0", replace(faces, parts=None))

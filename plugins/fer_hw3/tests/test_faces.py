@@ -1,4 +1,4 @@
-"""Drawn faces: determinism, geometry of the action units, exactness of the masks."""
+"""Synthetic faces: determinism, geometry of the action units, exactness of the masks."""
 
 import io
 import itertools

@@ -82,7 +82,7 @@ def test_the_card_shows_the_measured_confusions():
 
 
 def test_the_networks_read_drawn_faces():
-    faces = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(210))
+    faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(210))
     with torch.inference_mode():
         read = ek.load_model("fer_hw3/cnn")(faces.images).argmax(1)
     assert float((read == faces.labels).float().mean()) > 0.9

@@ -19,7 +19,7 @@ from explainkit_fer_hw3.scores import wilson
 from explainkit_fer_hw3.study.agreement import agreement, mcnemar
 from explainkit_fer_hw3.study.curves import Curve, packaged_history
 from explainkit_fer_hw3.study.parts import PartShare, PartShares, Share
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report import findings, sentences
 from explainkit_fer_hw3.study.report.document import compose
 from explainkit_fer_hw3.study.report.html import to_html
@@ -39,7 +39,7 @@ def reading(counts):
             labels += [CLASS_NAMES.index(true)] * n
             read += [CLASS_NAMES.index(name)] * n
     logits = torch.nn.functional.one_hot(torch.tensor(read), len(CLASS_NAMES)).float()
-    return Reading(torch.tensor(labels), logits)
+    return Predictions(torch.tensor(labels), logits)
 
 
 def all_right(n=100, **wrong):
@@ -53,7 +53,7 @@ def all_right(n=100, **wrong):
 
 def network(module, name, faces, curves=()):
     with torch.inference_mode():
-        own = Reading(faces.labels, module(faces.images))
+        own = Predictions(faces.labels, module(faces.images))
     return findings.Network(name, name, module, layers(module), own, own, list(curves))
 
 
@@ -63,7 +63,7 @@ def found():
     patch = pytest.MonkeyPatch()
     patch.setattr(findings, "FILTERS", 2)
     patch.setattr(findings, "STEPS", 3)
-    drawn = ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(21))
+    drawn = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(21))
     nets = [
         network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, drawn, packaged_history(name))
         for name in ("cnn", "dnn")
@@ -318,7 +318,7 @@ def test_the_command(tmp_path, monkeypatch):
     """One run: its files, and the numbers in them."""
     monkeypatch.setattr(findings, "FILTERS", 2)
     monkeypatch.setattr(findings, "STEPS", 2)
-    monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "DRAWN", 14)
+    monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "SYNTHETIC", 14)
     arguments = ["report", "--limit", "21", "--out", str(tmp_path), "--json", "--seed", "3"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -331,7 +331,7 @@ def test_the_command(tmp_path, monkeypatch):
     met = facts["agreement"]
     assert met["both"] + met["only_first"] + met["only_second"] + met["neither"] == 21
     assert met["p"] == mcnemar(met["only_first"], met["only_second"])
-    assert facts["dnn"]["drawn"]["n"] == 14
+    assert facts["dnn"]["synthetic"]["n"] == 14
     assert len(facts["filters"]) == 2
     page = (tmp_path / "report.html").read_text()
     share = EN.share(facts["dnn"]["images"]["accuracy"], facts["dnn"]["images"]["interval"])

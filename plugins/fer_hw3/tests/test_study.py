@@ -27,7 +27,7 @@ from explainkit_fer_hw3.study.parts import (
     one_hot,
     part_shares,
 )
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def cnn():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return ek.load_dataset("fer_hw3/drawn", split="public_test").subset(range(14))
+    return ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(14))
 
 
 class TestMcNemar:
@@ -73,7 +73,7 @@ class TestAgreement:
     def test_counts(self):
         labels = torch.tensor([0, 1, 2, 3, 4, 5])
         first, second = (
-            Reading(labels, torch.nn.functional.one_hot(torch.tensor(read), 7).float())
+            Predictions(labels, torch.nn.functional.one_hot(torch.tensor(read), 7).float())
             for read in ([0, 1, 2, 0, 0, 0], [0, 1, 1, 3, 0, 6])
         )
         met = agreement(first, second)
@@ -84,9 +84,9 @@ class TestAgreement:
         assert met.p == 1
 
     def test_other_images_are_refused(self):
-        one = Reading(torch.tensor([0, 1]), torch.zeros(2, 7))
+        one = Predictions(torch.tensor([0, 1]), torch.zeros(2, 7))
         with pytest.raises(DatasetError, match="the same images"):
-            agreement(one, Reading(torch.tensor([0, 2]), torch.zeros(2, 7)))
+            agreement(one, Predictions(torch.tensor([0, 2]), torch.zeros(2, 7)))
 
 
 class TestParts:
@@ -175,7 +175,7 @@ def test_a_confusion_is_explained_for_both_classes(drawn):
     dnn = ek.load_model("fer_hw3/dnn")
     labels = torch.tensor([2] * 14)
     with torch.inference_mode():
-        reading = Reading(labels, dnn(drawn.images))
+        reading = Predictions(labels, dnn(drawn.images))
     (worst,) = most_confused(reading.counts, CLASS_NAMES, 1)
     found = explain_confusion(worst, dnn, drawn, reading, most=2)
     read = CLASS_NAMES.index(worst.predicted)

@@ -155,7 +155,7 @@ def test_filters(csv):
     assert [row["rank"] for row in rows] == [0, 1]
     assert rows[0]["score"] >= rows[1]["score"]
     assert all(len(row["trace"]) == 4 and row["trace"][-1] > row["trace"][0] for row in rows)
-    assert (found["maximizer"], found["layer"]) == ("explainkit/study", "1")
+    assert (found["maximizer"], found["layer"]) == ("explainkit/plain", "1")
     assert is_png(found["figure"])
     assert is_png(found["curves"])
     again = run_json("filters", *arguments, "--seed", 0)["units"]
@@ -205,7 +205,7 @@ def test_filters_of_an_objective_and_of_the_dnn(csv):
         (("--units", "x"), "expected units such as"),
         (("--units", "5-3"), "expected a range of units that goes up"),
         (("--units", "900"), "expected a channel of layer '1' from 0 to 127"),
-        (("--param", "decay=1"), "explainkit/study takes"),
+        (("--param", "decay=1"), "explainkit/plain takes"),
     ],
 )
 def test_filters_refuses(csv, arguments, words):

@@ -214,7 +214,7 @@ class TestRefusals:
         [
             (["--seed", 5], "its seed is 4, not 5"),
             (["--batch", 16], "its recipe batch is 32, not 16"),
-            (["--rate", 0.01], "its recipe rate is 0.05, not 0.01"),
+            (["--lr", 0.01], "its recipe rate is 0.05, not 0.01"),
             (["--recipe", "study"], "its recipe optimizer is sgd, not adam"),
             (["--model", "cnn"], "its model is dnn, not cnn"),
         ],
@@ -243,8 +243,8 @@ class TestRefusals:
         [
             (["--epochs", 0], "--epochs"),
             (["--batch", 0], "--batch"),
-            (["--rate", -1], "--rate -1.0: expected a number above 0"),
-            (["--rate", "nan"], "--rate nan"),
+            (["--lr", -1], "--lr -1.0: expected a number above 0"),
+            (["--lr", "nan"], "--lr nan"),
             (["--seed", -1], "--seed -1"),
             (["--model", "rnn"], "--model"),
             (["--recipe", "best"], "--recipe"),
@@ -261,9 +261,7 @@ class TestRefusals:
 
 def test_it_starts_from_weights(data):
     """With next to no rate it stays what the weights are."""
-    found = run(
-        *SHORT, "--epochs", 1, "--rate", 1e-9, "--start", "dnn", "--data", data, "--out", "d"
-    )
+    found = run(*SHORT, "--epochs", 1, "--lr", 1e-9, "--start", "dnn", "--data", data, "--out", "d")
     assert found.exit_code == 0
     shipped, mine = ek.load_model("fer_hw3/dnn"), ek.load_model("d/dnn.safetensors")
     for one, two in zip(shipped.parameters(), mine.parameters(), strict=True):
@@ -288,14 +286,14 @@ def test_refitting_learns_validation_too_and_says_so(data):
 
 
 def test_without_data_it_learns_drawn_faces(monkeypatch):
-    from explainkit_fer_hw3.data import load_drawn
+    from explainkit_fer_hw3.data import load_synthetic
 
     few = {"count": 28}
     monkeypatch.setattr(
-        "explainkit_fer_hw3.data.load_drawn",
-        lambda path, split, seed: load_drawn(path, split, seed=seed, **few),
+        "explainkit_fer_hw3.data.load_synthetic",
+        lambda path, split, seed: load_synthetic(path, split, seed=seed, **few),
     )
     found = json.loads(run("--model", "dnn", "--epochs", 1, "--json").stdout)
-    assert found["data"] == "drawn faces"
+    assert found["data"] == "synthetic faces"
     assert (found["images"], found["validation_images"]) == (28, 28)
     assert found["files"]["weights"] == "explainkit-out/train-dnn/dnn.safetensors"

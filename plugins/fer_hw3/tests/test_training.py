@@ -12,7 +12,7 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import DatasetError, ModelError, StorageError
 from explainkit.isolation import preserve_process
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.models import build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint, run
 from explainkit_fer_hw3.training.augment import CELL, augmented, mixed
@@ -34,12 +34,12 @@ from explainkit_fer_hw3.training.recipe import (
 )
 from explainkit_fer_hw3.training.run import Training
 
-PLAIN = Recipe(batch=16, drawn=0, augment=0.0, cells=0.0, mix=0.0, repeat=())
+PLAIN = Recipe(batch=16, synthetic=0, augment=0.0, cutout=0.0, mix=0.0, repeat=())
 
 
 @pytest.fixture(scope="module")
 def faces():
-    return load_drawn(split="train", count=49)
+    return load_synthetic(split="train", count=49)
 
 
 def generator(seed=0):
@@ -196,15 +196,15 @@ class TestAugmentation:
     @settings(max_examples=20, deadline=None)
     @given(
         size=st.tuples(st.integers(1, 5), st.integers(9, 50), st.integers(9, 50)),
-        strength=st.floats(0, 1), cells=st.sampled_from([0.0, 0.5, 1.0]),
+        strength=st.floats(0, 1), cutout=st.sampled_from([0.0, 0.5, 1.0]),
         seed=st.integers(0, 2**63 - 1),
     )  # fmt: skip
-    def test_shape_and_determinism(self, size, strength, cells, seed):
+    def test_shape_and_determinism(self, size, strength, cutout, seed):
         n, height, width = size
         images = torch.randn(n, 1, height, width, generator=generator(7))
         before = images.clone()
         one, two = (
-            augmented(images, torch.full((n,), strength), cells, generator(seed)) for _ in range(2)
+            augmented(images, torch.full((n,), strength), cutout, generator(seed)) for _ in range(2)
         )
         assert one.shape == images.shape
         assert torch.isfinite(one).all()
@@ -262,7 +262,7 @@ class TestMixing:
         assert abs(float(spread.mean()) - shape / (4 * shape + 2)) < 4 * error
 
     def test_only_photographs_are_mixed(self, faces):
-        recipe = dataclasses.replace(PLAIN, drawn=7)
+        recipe = dataclasses.replace(PLAIN, synthetic=7)
         images, targets = Batches(faces, dataclasses.replace(recipe, mix=0.5), 0)[1]
         plain, wanted = Batches(faces, recipe, 0)[1]
         assert torch.equal(images[PLAIN.batch :], plain[PLAIN.batch :])
@@ -285,7 +285,7 @@ class TestBatches:
             again, same = two[step]
             assert torch.equal(images, again)
             assert torch.equal(targets, same)
-            assert images.shape == (16 + recipe.drawn, 1, 48, 48)
+            assert images.shape == (16 + recipe.synthetic, 1, 48, 48)
             assert images.dtype == torch.float32
         assert not torch.equal(one[0][0], one[1][0])
         assert not torch.equal(one[0][0], Batches(faces, recipe, 4)[0][0])
@@ -293,7 +293,7 @@ class TestBatches:
     @settings(max_examples=30, deadline=None)
     @given(batch=st.integers(1, 60), epoch=st.integers(0, 5), times=st.integers(1, 4))
     def test_an_epoch_shows_each_image_as_often_as_said(self, batch, epoch, times):
-        faces = load_drawn(split="train", count=21)
+        faces = load_synthetic(split="train", count=21)
         recipe = dataclasses.replace(PLAIN, batch=batch, repeat=(("disgust", times),))
         batches = Batches(faces, recipe, 0)
         steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
@@ -311,7 +311,7 @@ class TestBatches:
         assert torch.equal(targets, torch.eye(7)[faces.labels[rows]])
 
     def test_another_network_has_its_say_in_the_targets_of_photographs(self, faces):
-        recipe = dataclasses.replace(PLAIN, drawn=7, distill=0.25)
+        recipe = dataclasses.replace(PLAIN, synthetic=7, self_distillation=0.25)
         taught = torch.rand(len(faces), 7, generator=generator()).softmax(1)
         batches = Batches(faces, recipe, 0, taught)
         images, targets = batches[1]
@@ -327,8 +327,8 @@ class TestBatches:
         assert not torch.equal(batches.rows(0), batches.rows(batches.per_epoch))
 
     def test_drawn_faces_are_new_in_every_step_and_of_the_training_population(self, faces):
-        batches = Batches(faces, dataclasses.replace(PLAIN, drawn=7), 0)
-        train = load_drawn(split="train", count=14)
+        batches = Batches(faces, dataclasses.replace(PLAIN, synthetic=7), 0)
+        train = load_synthetic(split="train", count=14)
         for step in range(2):
             images, targets = batches[step]
             assert torch.equal(images[16:], train.images[7 * step : 7 * step + 7])
@@ -343,7 +343,7 @@ class TestBatches:
 
 class TestRecipes:
     def test_the_rate_warms_up_stays_and_falls_to_zero(self):
-        recipe = Recipe(rate=0.2, warmup=20, decay=0.25)
+        recipe = Recipe(lr=0.2, warmup=20, decay=0.25)
         rates = [recipe.rate_at(step, 400) for step in range(401)]
         assert rates[:20] == pytest.approx([0.2 * (i + 1) / 20 for i in range(20)])
         assert rates[20:300] == [0.2] * 280
@@ -378,8 +378,8 @@ class TestRecipes:
 
 
 TINY = {
-    "cnn": dataclasses.replace(CNN_RECIPE, batch=4, drawn=2, warmup=2, first_block_every=2),
-    "dnn": dataclasses.replace(DNN_RECIPE, batch=16, drawn=3, warmup=2),
+    "cnn": dataclasses.replace(CNN_RECIPE, batch=4, synthetic=2, warmup=2, first_block_every=2),
+    "dnn": dataclasses.replace(DNN_RECIPE, batch=16, synthetic=3, warmup=2),
     "study": dataclasses.replace(STUDY, batch=16),
 }
 
@@ -416,7 +416,7 @@ class TestTraining:
     def test_the_network_that_it_starts_from_teaches_it(self, faces, tmp_path, monkeypatch):
         """What it says of an image and its mirror image; a resumed run remembers it."""
         monkeypatch.setattr(run, "_fast_dtype", lambda _: None)  # single precision
-        recipe = dataclasses.replace(TINY["dnn"], distill=0.5)
+        recipe = dataclasses.replace(TINY["dnn"], self_distillation=0.5)
         with preserve_process(3):
             start = build_dnn().eval()
         whole = Training("dnn", faces, recipe, epochs=1, start=start)
@@ -438,7 +438,7 @@ class TestTraining:
         few = faces.subset(range(10))
         with preserve_process(3):
             start = build_cnn().eval()
-        plain = dataclasses.replace(TINY["cnn"], keep=0.0, first_block_every=0)
+        plain = dataclasses.replace(TINY["cnn"], weight_interpolation=0.0, first_block_every=0)
         runs = {
             keep: Training("cnn", few, dataclasses.replace(plain, keep=keep), epochs=1, start=start)
             for keep in (0.0, 0.25)
@@ -504,7 +504,7 @@ class TestTraining:
     def test_the_gradient_is_taken_uphill(self, faces):
         """Written out: the gradient of all images at ``w + ρ g / |g|``, g that of some."""
         recipe = dataclasses.replace(
-            TINY["dnn"], climb=0.3, climb_share=0.5, batch=8, smoothing=0.0, augment=0.0, cells=0.0
+            TINY["dnn"], sam_rho=0.3, sam_share=0.5, batch=8, smoothing=0.0, augment=0.0, cutout=0.0
         )
         training = Training("dnn", faces, recipe, epochs=1, seed=2)
         training.dtype = None
@@ -532,7 +532,7 @@ class TestTraining:
             assert torch.equal(parameter, value)
 
     def test_one_image_a_step_is_enough_to_climb(self, faces):
-        recipe = dataclasses.replace(TINY["dnn"], batch=1, climb=0.1)
+        recipe = dataclasses.replace(TINY["dnn"], batch=1, sam_rho=0.1)
         training = Training("dnn", faces, recipe, epochs=1)
         assert training.advance()["loss"] > 0
 
@@ -582,10 +582,10 @@ class TestTraining:
 
     @pytest.mark.parametrize("rate", [1e10, 1e30])
     def test_divergence_is_told(self, rate, faces):
-        recipe = dataclasses.replace(TINY["study"], rate=rate)
+        recipe = dataclasses.replace(TINY["study"], lr=rate)
         training = Training("dnn", faces, recipe, epochs=9)
         training.advance()
-        with pytest.raises(ModelError, match="expected a finite loss .* lower --rate"):
+        with pytest.raises(ModelError, match="expected a finite loss .* lower --lr"):
             training.advance()
         assert training.step == 1
         with pytest.raises(ModelError, match="expected a finite validation loss"):

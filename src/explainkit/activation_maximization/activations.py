@@ -17,8 +17,8 @@ from explainkit.expressions.terms import channel_means
 from explainkit.layers import get_layer
 from explainkit.scores import as_scores
 
-Moments = Mapping[str, tuple[Tensor, Tensor]]
-"""Layer path to what `moments_of` finds."""
+ChannelStatistics = Mapping[str, tuple[Tensor, Tensor]]
+"""Layer path to what `channel_statistics_of` finds."""
 
 
 class _Reached(BaseException):
@@ -86,7 +86,7 @@ def _hooks(layer: nn.Module) -> Iterator[Mapping[int, Any]]:
     yield layer._backward_pre_hooks
 
 
-class Reading(nn.Module):
+class ActivationReader(nn.Module):
     """A model, run only as far as an objective needs.
 
     Args:
@@ -157,7 +157,7 @@ class Reading(nn.Module):
             for layer, output in found.items()
         }
 
-    def narrowed(self, image: Tensor) -> "Reading":
+    def narrowed(self, image: Tensor) -> "ActivationReader":
         """The same without the last rows and columns, where nothing that is read depends on them.
 
         A pooling drops the last row of an odd map; all that went into it was computed for nothing.
@@ -179,7 +179,7 @@ class Reading(nn.Module):
             except Exception:  # noqa: BLE001 - whatever a model says to an image that is not one
                 return self
 
-    def in_channels_last(self, images: Tensor) -> "Reading":
+    def in_channels_last(self, images: Tensor) -> "ActivationReader":
         """The same with the channels of a pixel side by side in memory, where that is faster.
 
         That is in single precision on a CPU: a convolution hands the layout on to the next. A
@@ -202,9 +202,9 @@ class Reading(nn.Module):
         same = _alike(read, again) and (slope - other).norm() <= 0.01 * slope.norm()
         return found if same else self
 
-    def _with(self, **changed: Any) -> "Reading":
+    def _with(self, **changed: Any) -> "ActivationReader":
         kept = {"logits": self.logits, "window": self.window, "layout": self.layout}
-        return Reading(self.module, self.layers, **(kept | changed))
+        return ActivationReader(self.module, self.layers, **(kept | changed))
 
     def _keeps_what_it_sees(self) -> bool:
         """Whether running statistics, as of a model in train mode, would tell of a trial."""
@@ -301,7 +301,7 @@ class Reading(nn.Module):
         class_names: Sequence[str],
         reference: Mapping[str, Tensor] | None,
         opacity: Tensor | None = None,
-        moments: Moments | None = None,
+        channel_statistics: ChannelStatistics | None = None,
         *,
         sparing: bool = False,
     ) -> Scope:
@@ -311,7 +311,9 @@ class Reading(nn.Module):
         need one channel of it.
         """
         logits, activations = self._read(shown, sparing=sparing)
-        return Scope(logits, activations, images, class_names, reference, opacity, moments)
+        return Scope(
+            logits, activations, images, class_names, reference, opacity, channel_statistics
+        )
 
 
 def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:
@@ -330,7 +332,9 @@ def _near(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= rounding)
 
 
-def moments_of(module: nn.Module, layers: Sequence[str], images: Tensor) -> Moments:
+def channel_statistics_of(
+    module: nn.Module, layers: Sequence[str], images: Tensor
+) -> ChannelStatistics:
     """Mean and standard deviation of each channel's mean over space, over a data set.
 
     Args:
@@ -343,7 +347,7 @@ def moments_of(module: nn.Module, layers: Sequence[str], images: Tensor) -> Mome
     """
     if not layers:
         return {}
-    reading = Reading(module, layers, logits=False)
+    reading = ActivationReader(module, layers, logits=False)
     tables: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with torch.no_grad():
         for part in torch.split(images, chunk_size(reading, images[0])):

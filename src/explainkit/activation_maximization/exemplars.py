@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from explainkit.activation_maximization.activations import Reading
+from explainkit.activation_maximization.activations import ActivationReader
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import InputError, ModelError
 from explainkit.isolation import preserve_model, preserve_process
@@ -76,15 +76,15 @@ def find_exemplars(
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
     with preserve_process(0), preserve_model(model), torch.no_grad():
-        reading = Reading(model, [layer], logits=False)
+        reading = ActivationReader(model, [layer], logits=False)
         size = batch_size or chunk_size(reading, images[0])
-        top, bottom, moments = _Best(k), _Best(k), _Moments()
+        top, bottom, channel_statistics = _Best(k), _Best(k), _RunningStatistics()
         for start in range(0, len(images), size):
             _, found = reading(images[start : start + size])
             maps, width = _maps(layer, found[layer])
             top.add(maps, start, width)
             bottom.add(-maps, start, width)
-            moments.add(maps.mean(2))
+            channel_statistics.add(maps.mean(2))
     return Exemplars(
         layer=layer,
         top=top.image,
@@ -93,9 +93,9 @@ def find_exemplars(
         bottom=bottom.image,
         bottom_value=-bottom.value,
         bottom_place=bottom.place,
-        mean=moments.mean,
-        std=moments.std,
-        highest_mean=moments.highest,
+        mean=channel_statistics.mean,
+        std=channel_statistics.std,
+        highest_mean=channel_statistics.highest,
         count=len(images),
     )
 
@@ -132,8 +132,8 @@ class _Best:
         self.place = place.gather(1, order[:, :, None].expand(-1, -1, 2))
 
 
-class _Moments:
-    """Mean, spread and maximum of values that come in batches, in double precision."""
+class _RunningStatistics:
+    """Mean, init_std and maximum of values that come in batches, in double precision."""
 
     def __init__(self) -> None:
         self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
@@ -223,7 +223,7 @@ def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) 
     weights = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     image = torch.zeros(shape, device=weights.device, dtype=weights.dtype)
     with preserve_process(0), preserve_model(model), torch.no_grad():
-        reading = Reading(model, [layer], logits=False)
+        reading = ActivationReader(model, [layer], logits=False)
         size = chunk_size(reading, image)
         rows, width = _reached(reading, image, layer, size, axis=1)
         columns, _ = _reached(reading, image, layer, size, axis=2)
@@ -233,7 +233,7 @@ def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) 
 
 
 def _reached(
-    reading: Reading, image: Tensor, layer: str, size: int, axis: int
+    reading: ActivationReader, image: Tensor, layer: str, size: int, axis: int
 ) -> tuple[Tensor, int]:
     """Which rows (axis 1) or columns (2) reach which places, ``[line, place]``; places in a row."""
     parts, width = [], 1

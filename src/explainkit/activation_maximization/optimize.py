@@ -10,20 +10,20 @@ from torch import Tensor
 
 from explainkit.activation_maximization import rectifiers
 from explainkit.activation_maximization.parameterization import (
-    Canvas,
+    AlphaChannel,
     Cppn,
+    FourierParameterization,
     Parameterization,
     Pixels,
+    PixelSpace,
     Pyramid,
-    Spectrum,
-    Veil,
     natural_phases,
 )
-from explainkit.activation_maximization.problem import Ascent, Problem
+from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.transforms import Transforms
 from explainkit.errors import MethodError
 
-Rule = Literal["adam", "ascent"]
+OptimizerName = Literal["adam", "ascent"]
 Schedule = Literal["constant", "cosine"]
 
 _MOMENT, _SQUARE, _TINY = 0.9, 0.999, 1e-12
@@ -43,53 +43,57 @@ class Gradient(Transforms):
 
     Attributes:
         steps: Gradient steps.
-        rate: Size of a step, per parameter.
+        lr: Size of a step, per parameter.
         optimizer: ``"adam"``, or ``"ascent"``: the gradient divided by its root mean square.
         schedule: The step size over time: constant, or falling to zero along half a cosine.
         clip: Largest root mean square of an image's gradient; None leaves it.
-        spread: Standard deviation of the random start.
+        init_std: Standard deviation of the random start.
     """
 
     steps: int = 256
-    rate: float = 0.2
-    optimizer: Rule = "adam"
+    lr: float = 0.2
+    optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
     clip: float | None = None
-    spread: float = 0.01
+    init_std: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        for name in ("rate", "spread", "clip"):
+        for name in ("lr", "init_std", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise MethodError(f"{name}: expected a positive number, got {value}")
-        for name, kind in (("optimizer", Rule), ("schedule", Schedule)):
+        for name, kind in (("optimizer", OptimizerName), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise MethodError(f"{name}: expected {known}, got {getattr(self, name)!r}")
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
         """What is optimized, and how it becomes an image."""
         raise NotImplementedError
 
-    def __call__(self, problem: Problem) -> Ascent:
+    def __call__(self, problem: Problem) -> OptimizedImages:
         """Finds one image ``[channel, height, width]`` per unit."""
-        form, canvas = self.parts(problem)
-        parameters = [p.requires_grad_() for p in form.start(problem, self.spread)]
-        veil = Veil(problem, canvas, self.rate) if problem.transparent else None
-        veiled = [p.requires_grad_() for p in veil.start(self.spread)] if veil else []
-        rule = _Rule(self, parameters + veiled)
+        form, pixel_space = self.parts(problem)
+        parameters = [p.requires_grad_() for p in form.start(problem, self.init_std)]
+        alpha_channel = AlphaChannel(problem, pixel_space, self.lr) if problem.transparent else None
+        alpha_parameters = (
+            [p.requires_grad_() for p in alpha_channel.start(self.init_std)]
+            if alpha_channel
+            else []
+        )
+        rule = _Optimizer(self, parameters + alpha_parameters)
 
         @torch.no_grad()
         def finished() -> tuple[Tensor, Tensor | None]:
-            pixels = canvas(form.raw(parameters))
-            if veil is None:
+            pixels = pixel_space(form.raw(parameters))
+            if alpha_channel is None:
                 # a copy: unbounded pixels are the parameters themselves
                 return pixels.clone(), None
-            opacity = veil.opacity(veiled)
-            return veil.on_flat(pixels, opacity), opacity
+            opacity = alpha_channel.opacity(alpha_parameters)
+            return alpha_channel.on_flat(pixels, opacity), opacity
 
         units = len(problem.generators)
         answered = torch.full((units,), -1, device=problem.device)  # the last step at which it did
@@ -98,11 +102,11 @@ class Gradient(Transforms):
         for step in range(self.steps):
             if step in problem.keep:
                 frames.append(finished()[0])
-            pixels = canvas(form.raw(parameters))
+            pixels = pixel_space(form.raw(parameters))
             opacity, seen = None, pixels
-            if veil is not None:
-                opacity = veil.opacity(veiled)
-                seen = veil.background().lerp(pixels, opacity)
+            if alpha_channel is not None:
+                opacity = alpha_channel.opacity(alpha_parameters)
+                seen = alpha_channel.background().lerp(pixels, opacity)
             redirected = step < min(rectifiers.STEPS, self.steps // 2)
             inputs = [self.transform(seen, problem), pixels, opacity]
             scores, moving = _backward(problem, inputs, redirected=redirected)
@@ -115,11 +119,11 @@ class Gradient(Transforms):
                 else []
             )
             if silent:
-                # log-spaced from the start's spread to full contrast
-                spread = self.spread ** (1 - (step + 1) / tries)
+                # log-spaced from the start's init_std to full contrast
+                init_std = self.init_std ** (1 - (step + 1) / tries)
                 # only the silent units' generators: nobody else's numbers may shift
                 own = replace(problem, generators=[problem.generators[u] for u in silent])
-                _replace_rows(parameters, form.start(own, spread), silent)
+                _replace_rows(parameters, form.start(own, init_std), silent)
             problem.progress()
         images, opacity = finished()
         if self.steps in problem.keep:
@@ -127,7 +131,7 @@ class Gradient(Transforms):
         empty = images.new_zeros(0, *images.shape)
         kept = torch.stack(frames) if frames else empty
         whole = torch.stack(trace)
-        return Ascent(images, whole, _found(whole, answered), kept, opacity)
+        return OptimizedImages(images, whole, _found(whole, answered), kept, opacity)
 
 
 def _found(trace: Tensor, answered: Tensor) -> Tensor:
@@ -171,7 +175,7 @@ def _backward(
     return scores.detach(), moving if passed is None else moving & ~passed
 
 
-class _Rule:
+class _Optimizer:
     """Turns gradients into steps, each unit for itself.
 
     Adam: Kingma and Ba (2015), arXiv:1412.6980. Its ε is far below any gradient, so that a step
@@ -191,9 +195,9 @@ class _Rule:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         for parameter in self.parameters:
             parameter.grad = None
-        rate = settings.rate
+        lr = settings.lr
         if settings.schedule == "cosine":
-            rate *= (1 + math.cos(math.pi * step / settings.steps)) / 2
+            lr *= (1 + math.cos(math.pi * step / settings.steps)) / 2
         if settings.optimizer == "ascent" or settings.clip is not None:
             size = _rms(gradients)
             scale = 1 / size.clamp_min(1e-30)
@@ -202,16 +206,16 @@ class _Rule:
             gradients = [g * _column(scale, g) for g in gradients]
         if settings.optimizer == "ascent":
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.add_(gradient, alpha=rate)
+                parameter.add_(gradient, alpha=lr)
             return
-        rate /= 1 - _MOMENT ** (step + 1)
+        lr /= 1 - _MOMENT ** (step + 1)
         correction = math.sqrt(1 - _SQUARE ** (step + 1))
         state = zip(self.parameters, gradients, self.moment, self.square, strict=True)
         for parameter, gradient, moment, square in state:
             moment.mul_(_MOMENT).add_(gradient, alpha=1 - _MOMENT)
             square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
             size = square.sqrt().div_(correction).add_(_TINY)
-            parameter.addcdiv_(moment, size, value=rate)
+            parameter.addcdiv_(moment, size, value=lr)
 
 
 def _rms(gradients: Sequence[Tensor]) -> Tensor:
@@ -233,7 +237,7 @@ def _replace_rows(tensors: Sequence[Tensor], fresh: Sequence[Tensor], rows: list
 
 @dataclass(frozen=True, kw_only=True)
 class Fourier(Gradient):
-    """Ascent in Fourier space, where the finer frequencies are scaled down.
+    """OptimizedImages in Fourier space, where the finer frequencies are scaled down.
 
     ``x = irfft2(z / f^decay)``: a step changes large forms more than fine ones, so that the
     image isn't a carpet of edges. Works for any size and any number of channels.
@@ -255,28 +259,28 @@ class Fourier(Gradient):
 
     decay: float = 1.0
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """Fourier coefficients on a soft canvas."""
-        return Spectrum(*problem.shape[1:], self.decay), Canvas.of(problem)
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """Fourier coefficients on a soft pixel_space."""
+        return FourierParameterization(*problem.shape[1:], self.decay), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixel(Gradient):
-    """Ascent on the pixels themselves: the baseline, which fills in edges first.
+    """OptimizedImages on the pixels themselves: the baseline, which fills in edges first.
 
     References:
         Erhan, Bengio, Courville and Vincent (2009), "Visualizing Higher-Layer Features of a Deep
         Network", technical report 1341, Université de Montréal.
     """
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """Pixels on a soft canvas."""
-        return Pixels(), Canvas.of(problem)
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """Pixels on a soft pixel_space."""
+        return Pixels(), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaplacianPyramid(Gradient):
-    """Ascent on a Laplacian pyramid: coarse and fine forms are parameters of their own.
+    """OptimizedImages on a Laplacian pyramid: coarse and fine forms are parameters of their own.
 
     Attributes:
         levels: Sizes, each half of the one before, where the image is large enough.
@@ -290,20 +294,20 @@ class LaplacianPyramid(Gradient):
     levels: int = 4
     decay: float = 0.5
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """A pyramid on a soft canvas.
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """A pyramid on a soft pixel_space.
 
         Raises:
             MethodError: ``levels`` is below 1.
         """
         if self.levels < 1:
             raise MethodError(f"levels: expected at least 1, got {self.levels}")
-        return Pyramid(*problem.shape[1:], self.levels, self.decay), Canvas.of(problem)
+        return Pyramid(*problem.shape[1:], self.levels, self.decay), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CPPN(Gradient):
-    """Ascent on the weights of a small network from coordinates to colors: smooth at any size.
+    """OptimizedImages on the weights of a small network from coordinates to colors: smooth at any size.
 
     Attributes:
         hidden: Units per layer.
@@ -314,24 +318,24 @@ class CPPN(Gradient):
         Distill, doi:10.23915/distill.00012.
     """
 
-    rate: float = 0.02
+    lr: float = 0.02
     hidden: int = 16
     layers: int = 4
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """A network per unit on a soft canvas.
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """A network per unit on a soft pixel_space.
 
         Raises:
             MethodError: ``hidden`` or ``layers`` is below 1.
         """
         if self.hidden < 1 or self.layers < 1:
             raise MethodError("hidden, layers: expected at least 1")
-        return Cppn(*problem.shape[1:], self.hidden, self.layers), Canvas.of(problem)
+        return Cppn(*problem.shape[1:], self.hidden, self.layers), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MACO(Gradient):
-    """Ascent on the phases alone: each frequency keeps the magnitude it has in real images.
+    """OptimizedImages on the phases alone: each frequency keeps the magnitude it has in real images.
 
     The magnitudes are the mean over the data set given, of any number of channels, or those of the
     image to start from.
@@ -341,19 +345,19 @@ class MACO(Gradient):
         with MAgnitude Constrained Optimization", arXiv:2306.06805.
     """
 
-    rate: float = 0.1
+    lr: float = 0.1
     crop: float = 0.3
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """Phases on a hard canvas: their image already has natural values."""
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """Phases on a hard pixel_space: their image already has natural values."""
         return natural_phases(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Gradient):
+class Plain(Gradient):
     """The classroom experiment: a random image and plain normalized ascent, no transforms.
 
-    ``x ← x + rate · g / rms(g)`` for 180 steps, cut off at the valid pixels where they are known.
+    ``x ← x + lr · g / rms(g)`` for 180 steps, cut off at the valid pixels where they are known.
 
     References:
         Chollet (2016), "How convolutional neural networks see the world", The Keras Blog.
@@ -364,10 +368,10 @@ class Study(Gradient):
     rotate: float = 0.0
     noise: float = 0.0
     steps: int = 180
-    optimizer: Rule = "ascent"
+    optimizer: OptimizerName = "ascent"
     schedule: Schedule = "constant"
-    spread: float = 0.1
+    init_std: float = 0.1
 
-    def parts(self, problem: Problem) -> tuple[Parameterization, Canvas]:
-        """Pixels on a hard canvas."""
-        return Pixels(), Canvas.of(problem, hard=True)
+    def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
+        """Pixels on a hard pixel_space."""
+        return Pixels(), PixelSpace.of(problem, hard=True)

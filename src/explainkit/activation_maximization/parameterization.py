@@ -2,7 +2,7 @@
 
 A parameterisation decides which images are near: in Fourier space with decaying frequencies,
 smooth ones are. Each turns parameters ``[unit, …]`` into a raw image ``[unit, channel, height,
-width]`` of about unit variance per unit of parameter; `Canvas` maps it to valid pixels.
+width]`` of about unit variance per unit of parameter; `PixelSpace` maps it to valid pixels.
 """
 
 import math
@@ -51,9 +51,9 @@ def _image(spectrum: Tensor, height: int, width: int) -> Tensor:
 class Pixels:
     """One parameter per pixel."""
 
-    def start(self, problem: Problem, spread: float) -> list[Tensor]:
+    def start(self, problem: Problem, init_std: float) -> list[Tensor]:
         """Normal numbers of that standard deviation."""
-        return [spread * problem.normal(*problem.shape)]
+        return [init_std * problem.normal(*problem.shape)]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The parameters as they are."""
@@ -61,7 +61,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class FourierParameterization:
     """Fourier coefficients, the finer the smaller: ``x = irfft2(z / f^decay)``, any size.
 
     Source: Olah, Mordvintsev and Schubert (2017), "Feature Visualization",
@@ -85,10 +85,10 @@ class Spectrum:
         square = weights.square() * multiplicity(self.height, self.width)
         return weights / math.sqrt(float(square.sum()) / (self.height * self.width))
 
-    def start(self, problem: Problem, spread: float) -> list[Tensor]:
-        """Normal coefficients, so that the image's standard deviation is ``spread``."""
+    def start(self, problem: Problem, init_std: float) -> list[Tensor]:
+        """Normal coefficients, so that the image's standard deviation is ``init_std``."""
         shape = (problem.shape[0], self.height, self.width // 2 + 1, 2)
-        return [spread / math.sqrt(2) * problem.normal(*shape)]
+        return [init_std / math.sqrt(2) * problem.normal(*shape)]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
         """``irfft2(z · weights)``, orthonormal."""
@@ -114,14 +114,14 @@ class Phases:
     width: int
     phase: Tensor | None = None
 
-    def start(self, problem: Problem, spread: float) -> list[Tensor]:
+    def start(self, problem: Problem, init_std: float) -> list[Tensor]:
         """Uniform random phases, or those given and a little noise."""
         shape = self.magnitude.shape
         if self.phase is None:
             # that of a real white image: its coefficients come in conjugate pairs
             white = torch.fft.rfft2(problem.normal(*problem.shape).float())
             return [white.angle().to(problem.dtype)]
-        return [self.phase.to(problem.dtype) + spread * problem.normal(*shape)]
+        return [self.phase.to(problem.dtype) + init_std * problem.normal(*shape)]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
         """``irfft2(magnitude · exp(i φ))``, orthonormal."""
@@ -157,9 +157,9 @@ class Pyramid:
         found = [(-(-self.height // 2**k), -(-self.width // 2**k)) for k in range(self.levels)]
         return [size for k, size in enumerate(found) if k == 0 or min(size) >= 2]
 
-    def start(self, problem: Problem, spread: float) -> list[Tensor]:
+    def start(self, problem: Problem, init_std: float) -> list[Tensor]:
         """Normal numbers per level."""
-        return [spread * problem.normal(problem.shape[0], *size) for size in self.sizes]
+        return [init_std * problem.normal(problem.shape[0], *size) for size in self.sizes]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The weighted sum of the enlarged levels."""
@@ -194,15 +194,15 @@ class Cppn:
     hidden: int
     layers: int
 
-    def start(self, problem: Problem, spread: float) -> list[Tensor]:
-        """Weights and biases per layer; the last layer's give the image its spread."""
+    def start(self, problem: Problem, init_std: float) -> list[Tensor]:
+        """Weights and biases per layer; the last layer's give the image its init_std."""
         widths = [3, *[2 * self.hidden] * self.layers]
         parameters = []
         for inner in widths[:-1]:
             parameters += [problem.normal(inner, self.hidden) / math.sqrt(inner)]
             parameters += [0 * parameters[-1][:, :1]]
         last = problem.normal(widths[-1], problem.shape[0]) / math.sqrt(widths[-1])
-        return [*parameters, spread * last, 0 * last[:, :1]]
+        return [*parameters, init_std * last, 0 * last[:, :1]]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The network at every pixel."""
@@ -228,11 +228,11 @@ class Cppn:
         return torch.stack([y, x, torch.hypot(y, x)], -1).flatten(0, 1)
 
 
-Parameterization = Pixels | Spectrum | Phases | Pyramid | Cppn
+Parameterization = Pixels | FourierParameterization | Phases | Pyramid | Cppn
 
 
 @dataclass(frozen=True, eq=False)
-class Canvas:
+class PixelSpace:
     """From a raw image to model-input space.
 
     With bounds, ``x = low + (high − low) · σ(base + M r)``, or, hard, ``x = base + M r`` cut off
@@ -255,8 +255,8 @@ class Canvas:
     hard: bool
 
     @classmethod
-    def of(cls, problem: Problem, *, hard: bool = False) -> "Canvas":
-        """The canvas of a problem, from its bounds, its start and its data set."""
+    def of(cls, problem: Problem, *, hard: bool = False) -> "PixelSpace":
+        """The pixel_space of a problem, from its bounds, its start and its data set."""
         base = problem.start if problem.flat is None else problem.flat
         if base is not None and problem.low is not None and problem.high is not None and not hard:
             # kept off the bounds, where σ has no slope; a flat image is itself the thing to beat
@@ -281,7 +281,7 @@ class Canvas:
         return self.low + (self.high - self.low) * torch.sigmoid(raw)
 
 
-class Veil:
+class AlphaChannel:
     """How opaque each pixel of an image is; through the rest one sees a background.
 
     ``o x + (1 − o) b`` with ``o = σ(irfft2(z / f))``. The background ``b`` is a smooth random
@@ -292,21 +292,21 @@ class Veil:
 
     Args:
         problem: Whose images.
-        canvas: On which they are.
-        rate: Of the ascent: the opacity changes as fast at any.
+        pixel_space: On which they are.
+        lr: Of the ascent: the opacity changes as fast at any.
     """
 
-    def __init__(self, problem: Problem, canvas: Canvas, rate: float) -> None:
-        self._gain = 0.2 / rate
+    def __init__(self, problem: Problem, pixel_space: PixelSpace, lr: float) -> None:
+        self._gain = 0.2 / lr
         self._problem = problem
-        self._canvas = replace(canvas, base=None, hard=False)
-        self._spectrum = Spectrum(*problem.shape[1:], 1.0)
+        self._canvas = replace(pixel_space, base=None, hard=False)
+        self._spectrum = FourierParameterization(*problem.shape[1:], 1.0)
 
-    def start(self, spread: float) -> list[Tensor]:
+    def start(self, init_std: float) -> list[Tensor]:
         """Parameters of an opacity near a half."""
         problem = self._problem
         own = replace(problem, shape=(1, *problem.shape[1:]))
-        return self._spectrum.start(own, spread / self._gain)
+        return self._spectrum.start(own, init_std / self._gain)
 
     def opacity(self, parameters: Sequence[Tensor]) -> Tensor:
         """``σ(irfft2(z / f))``, ``[unit, 1, height, width]``."""
@@ -321,20 +321,20 @@ class Veil:
         return self._canvas(torch.zeros_like(images)).lerp(images, opacity)
 
 
-def natural_phases(problem: Problem) -> tuple[Phases, Canvas]:
+def natural_phases(problem: Problem) -> tuple[Phases, PixelSpace]:
     """Phases with the magnitudes of the image to start from, or else of the data set.
 
     Raises:
         MethodError: The problem has neither.
     """
     height, width = problem.shape[1:]
-    canvas = replace(Canvas.of(problem, hard=True), base=None)
+    pixel_space = replace(PixelSpace.of(problem, hard=True), base=None)
     if problem.start is not None:
         start = problem.start.float()
-        if canvas.color is not None:
-            start = torch.einsum("ij,jyx->iyx", torch.linalg.inv(canvas.color), start)
+        if pixel_space.color is not None:
+            start = torch.einsum("ij,jyx->iyx", torch.linalg.inv(pixel_space.color), start)
         spectrum = torch.fft.rfft2(start, norm="ortho")
-        return Phases(spectrum.abs(), height, width, spectrum.angle()), canvas
+        return Phases(spectrum.abs(), height, width, spectrum.angle()), pixel_space
     if problem.statistics is None:
         raise MethodError("maco: expected images whose magnitudes to keep: give dataset=")
-    return Phases(problem.statistics.magnitude, height, width), canvas
+    return Phases(problem.statistics.magnitude, height, width), pixel_space

@@ -93,7 +93,7 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Ascent:
+class OptimizedImages:
     """What a maximizer found.
 
     Attributes:

@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainkit.activation_maximization.activations import Moments, Reading, moments_of
+from explainkit.activation_maximization.activations import (
+    ActivationReader,
+    ChannelStatistics,
+    channel_statistics_of,
+)
 from explainkit.activation_maximization.parameterization import frequencies
 from explainkit.activation_maximization.problem import Problem
 from explainkit.activation_maximization.transforms import Transforms
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import InputError
 from explainkit.expressions import Expression, Scope, evaluate_each, parse
-from explainkit.expressions.terms import Channel, Lead, Logit, channel_means, standardized
+from explainkit.expressions.terms import Channel, Logit, LogOdds, channel_means, z_scored
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import capture
 from explainkit.progress import progress
@@ -45,8 +49,8 @@ def measure(
 
     - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1 the image beats every real one.
     - ``robust_gain``: ``(mean a(T(v)) − ā) / (a(v) − ā)`` over ``copies`` held-out transforms T.
-    - ``selectivity``: place of the unit among its layer's units, each standardized on the data set;
-      1 is best. For objectives with one `channel`, `lead` or `logit`.
+    - ``selectivity``: place of the unit among its layer's units, each z_scored on the data set;
+      1 is best. For objectives with one `channel`, `log_odds` or `logit`.
     - ``transfer``: probability that ``other`` gives the class. For objectives with one `logit`.
     - ``spectrum_error``: how far the slope of the log radial power spectrum over log frequency is
       from the data set's mean slope.
@@ -126,25 +130,27 @@ def measure(
 class _Bench:
     """A model's units, read on any optimized."""
 
-    reading: Reading
+    reading: ActivationReader
     units: Sequence[Expression]
     class_names: tuple[str, ...]
     size: int
-    moments: Moments
+    channel_statistics: ChannelStatistics
 
     @classmethod
     def of(cls, visualization: Visualization, model: nn.Module, images: Tensor) -> "_Bench":
         units = [parse(text) for text in visualization.objective]
         layers = sorted({layer for unit in units for layer in unit.layers})
-        reading = Reading(model, layers, logits=any(unit.uses_logits for unit in units))
+        reading = ActivationReader(model, layers, logits=any(unit.uses_logits for unit in units))
         size = chunk_size(reading, images[0])
-        compared = sorted({layer for unit in units for layer in unit.standardized})
-        moments = moments_of(model, compared, images)
-        return cls(reading, units, visualization.class_names, size, moments)
+        compared = sorted({layer for unit in units for layer in unit.z_scored})
+        channel_statistics = channel_statistics_of(model, compared, images)
+        return cls(reading, units, visualization.class_names, size, channel_statistics)
 
     def scope(self, part: Tensor) -> Scope:
         """What the objectives read of optimized."""
-        return self.reading.scope(part, part, self.class_names, None, moments=self.moments)
+        return self.reading.scope(
+            part, part, self.class_names, None, channel_statistics=self.channel_statistics
+        )
 
     def read(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Objectives ``[n, unit]``, and each layer's channel means ``[n, channel]``."""
@@ -182,15 +188,15 @@ class _Bench:
         """Place of each unit among its layer's, ``[unit]``; NaN where it isn't one unit's."""
         found = []
         for row, unit in enumerate(self.units):
-            terms = [node for node in unit.walk() if isinstance(node, Channel | Lead | Logit)]
+            terms = [node for node in unit.walk() if isinstance(node, Channel | LogOdds | Logit)]
             if len(terms) != 1:
                 found.append(math.nan)
                 continue
             (term,) = terms
             name = "" if isinstance(term, Logit) else term.layer
             index = self._class(term, real[""]) if isinstance(term, Logit) else term.index
-            moments = real[name].mean(0), real[name].std(0, correction=0)
-            standard = standardized(here[name][row], moments)
+            channel_statistics = real[name].mean(0), real[name].std(0, correction=0)
+            standard = z_scored(here[name][row], channel_statistics)
             found.append(1.0 + int((standard > standard[index]).sum()))
         return torch.tensor(found)
 

@@ -1,4 +1,4 @@
-"""Gradients through rectifiers that are off, so that ascent can switch them on."""
+"""OptionalTensors through rectifiers that are off, so that ascent can switch them on."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from explainkit.graph.tape import nodes_from
 STEPS = 16
 """Steps for which gradients are redirected, at most half of all."""
 
-Gradients = tuple[Tensor | None, ...]
+OptionalTensors = tuple[Tensor | None, ...]
 
 
 def redirect(scores: Tensor, *, everywhere: bool) -> Tensor:
@@ -63,7 +63,7 @@ class _Raising:
     passed: Tensor
     apart: int | None
 
-    def __call__(self, own: Gradients, arriving: Gradients) -> Gradients:
+    def __call__(self, own: OptionalTensors, arriving: OptionalTensors) -> OptionalTensors:
         units = len(self.passed)
         if own[0] is None or arriving[0] is None or len(own[0]) != units:
             return own

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from explainkit.activation_maximization.activations import Moments
+from explainkit.activation_maximization.activations import ChannelStatistics
 from explainkit.activation_maximization.problem import Statistics
 from explainkit.errors import InputError, TargetError
 from explainkit.expressions import Expression, parse
@@ -27,7 +27,7 @@ class Request:
     shape: tuple[int, int, int] | None
     seed: int
     start: Tensor | None
-    starts: int
+    restarts: int
     negative: bool
     dataset: Tensor | None
     frames: int
@@ -50,7 +50,7 @@ class Setting:
         shape: Channel, height, width.
         class_names: In the order of the logits.
         seed: Of all random draws.
-        starts: Tries per unit, of which the best is kept.
+        restarts: Tries per unit, of which the best is kept.
         frames: How many images to keep on the way.
         batch_size: Images at once, or None: chosen.
         dtype: Of the model.
@@ -61,14 +61,14 @@ class Setting:
         statistics: Of a data set, or None.
         images: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
             ones, or None.
-        moments: What layers that an objective standardizes say of that data set.
+        channel_statistics: What layers that an objective standardizes say of that data set.
     """
 
     module: nn.Module
     shape: tuple[int, int, int]
     class_names: Sequence[str]
     seed: int
-    starts: int
+    restarts: int
     frames: int
     batch_size: int | None
     dtype: torch.dtype
@@ -78,7 +78,7 @@ class Setting:
     high: Tensor | None = None
     statistics: Statistics | None = None
     images: Tensor | None = None
-    moments: Moments | None = None
+    channel_statistics: ChannelStatistics | None = None
 
     def ready(
         self, start: Tensor | None, images: Tensor | None, spec: ModelSpec | None

@@ -1,4 +1,4 @@
-"""Running one maximizer on one model: the units, the starts, the chunks, the record."""
+"""Running one maximizer on one model: the units, the restarts, the chunks, the record."""
 
 import hashlib
 import math
@@ -8,8 +8,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from explainkit.activation_maximization.activations import Moments, Reading, moments_of
-from explainkit.activation_maximization.problem import Ascent, Problem
+from explainkit.activation_maximization.activations import (
+    ActivationReader,
+    ChannelStatistics,
+    channel_statistics_of,
+)
+from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.request import (
     Request,
     Setting,
@@ -86,7 +90,7 @@ def visualize(
         shape=check_shape(request.shape, spec, start, images),
         class_names=class_names,
         seed=request.seed,
-        starts=request.starts,
+        restarts=request.restarts,
         frames=request.frames,
         batch_size=request.batch_size,
         dtype=like.dtype,
@@ -122,7 +126,7 @@ def visualize(
         converged=has_converged(found.trace) & ~found.dead,
         maximizer="",
         params={f.name: getattr(maximizer, f.name) for f in fields(maximizer)}
-        | {"starts": request.starts, "negative": request.negative},
+        | {"starts": request.restarts, "negative": request.negative},
         model="",
         layer=found.layer,
         seed=request.seed,
@@ -158,9 +162,9 @@ def maximize_all(
         TargetError: An objective names nothing that the model has.
         MethodError: The maximizer returns something that isn't images.
     """
-    setting = replace(setting, moments=_moments(objectives, setting))
+    setting = replace(setting, channel_statistics=_moments(objectives, setting))
     units = _units(objectives, setting, negative=negative)
-    tries = [(unit, start) for unit in range(len(units)) for start in range(setting.starts)]
+    tries = [(unit, start) for unit in range(len(units)) for start in range(setting.restarts)]
     steps = getattr(maximizer, "steps", 1)
     keep = sorted({round(i * steps / max(setting.frames - 1, 1)) for i in range(setting.frames)})
     best: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
@@ -172,7 +176,7 @@ def maximize_all(
             for unit, (score, flat) in enumerate(flats)
             if best[unit][0] == -math.inf or score > float(best[unit][1][2])
         }
-        again = [(unit, setting.starts) for unit in behind]
+        again = [(unit, setting.restarts) for unit in behind]
         _climb(maximizer, units, again, setting, keep, best, behind)
     kept = [best[unit][1] for unit in range(len(units))]
     images, opacities, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
@@ -212,9 +216,9 @@ def _climb(
             rows = [tries[i] for i in members]
             rows += [rows[-1]] * (size - len(rows))
             flat = None if flats is None else torch.stack([flats[unit] for unit, _ in rows])
-            chosen, starts = [units[unit] for unit, _ in rows], [start for _, start in rows]
+            chosen, restarts = [units[unit] for unit, _ in rows], [start for _, start in rows]
             ascent, score = _run(
-                maximizer, reading, chosen, starts, setting, keep, flat, lambda: advance(1, "")
+                maximizer, reading, chosen, restarts, setting, keep, flat, lambda: advance(1, "")
             )
             opacity = ascent.opacity
             if opacity is None:
@@ -232,8 +236,8 @@ def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, T
     The candidates are the darkest, the middle and the brightest valid one, or −1, 0 and 1.
     """
     middle = _blank(setting)[:, :1, :1]
-    spread = torch.ones_like(middle) if setting.low is None else setting.low - middle
-    shades = torch.stack([middle, middle + spread, middle - spread])
+    init_std = torch.ones_like(middle) if setting.low is None else setting.low - middle
+    shades = torch.stack([middle, middle + init_std, middle - init_std])
     images = shades.expand(-1, *setting.shape).to(setting.dtype)
     found = []
     with torch.no_grad():
@@ -241,7 +245,11 @@ def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, T
         for unit in units:
             if unit.form not in scopes:
                 scopes[unit.form] = _reading(unit, setting).scope(
-                    images, images, setting.class_names, None, moments=setting.moments
+                    images,
+                    images,
+                    setting.class_names,
+                    None,
+                    channel_statistics=setting.channel_statistics,
                 )
             scores = evaluate_each([unit] * len(images), scopes[unit.form])
             scores = scores.to(setting.precision).nan_to_num(-math.inf)
@@ -262,14 +270,14 @@ def _merit(trace: Tensor) -> float:
     return float(trace[-max(1, len(trace) // 10) :].double().mean())
 
 
-def _moments(objectives: Sequence[Expression], setting: Setting) -> Moments | None:
+def _moments(objectives: Sequence[Expression], setting: Setting) -> ChannelStatistics | None:
     """What the layers that the objectives standardize say of the data set, if there is one."""
-    layers = sorted({layer for one in objectives for layer in one.standardized})
+    layers = sorted({layer for one in objectives for layer in one.z_scored})
     if setting.images is None or not layers:
         return None
     images = setting.images.to(setting.device, setting.dtype)
     with failing_as_model_error(setting.module, images[:1]):
-        return moments_of(setting.module, layers, images)
+        return channel_statistics_of(setting.module, layers, images)
 
 
 def _units(
@@ -278,7 +286,7 @@ def _units(
     """All objectives, families written out, each checked on one image."""
     layers = sorted({layer for one in objectives for layer in one.layers})
     logits = any(one.uses_logits for one in objectives)
-    reading = Reading(setting.module, layers, logits=logits)
+    reading = ActivationReader(setting.module, layers, logits=logits)
     example = torch.zeros((1, *setting.shape), dtype=setting.dtype, device=setting.device)
     with failing_as_model_error(setting.module, example):
         classes, channels = reading.probe(example)
@@ -288,7 +296,7 @@ def _units(
     with torch.no_grad():
         scope = reading.scope(
             example, example, setting.class_names, _reference(reading, setting),
-            moments=setting.moments,
+            channel_statistics=setting.channel_statistics,
         )  # fmt: skip
         for unit in units:
             evaluate_each([unit], scope)
@@ -297,7 +305,7 @@ def _units(
 
 def _chunks(
     units: Sequence[Expression], tries: Sequence[tuple[int, int]], setting: Setting
-) -> Iterator[tuple[list[int], int, Reading]]:
+) -> Iterator[tuple[list[int], int, ActivationReader]]:
     """Tries that run together, the size to which they are padded, and how their model is read.
 
     Only expressions of one form share a chunk; a unit whose images shall differ from each other
@@ -309,7 +317,7 @@ def _chunks(
         forms.setdefault((alone, units[unit].form), []).append(i)
     for (alone, _), members in forms.items():
         reading = _reading(units[tries[members[0]][0]], setting)
-        size = setting.starts if alone is not None else _size(reading, setting)
+        size = setting.restarts if alone is not None else _size(reading, setting)
         noise = torch.randn((2, *setting.shape), generator=torch.Generator().manual_seed(0))
         noise = noise.to(setting.device, setting.dtype)
         reading = reading.narrowed(noise[0]).in_channels_last(noise)
@@ -322,11 +330,11 @@ def _differs(unit: Expression) -> bool:
     return any(isinstance(node, diversity) for node in unit.walk())
 
 
-def _reading(unit: Expression, setting: Setting) -> Reading:
-    return Reading(setting.module, sorted(unit.layers), logits=unit.uses_logits)
+def _reading(unit: Expression, setting: Setting) -> ActivationReader:
+    return ActivationReader(setting.module, sorted(unit.layers), logits=unit.uses_logits)
 
 
-def _size(reading: Reading, setting: Setting) -> int:
+def _size(reading: ActivationReader, setting: Setting) -> int:
     """How many images to optimize at once; it depends on model, layer and shape alone."""
     if setting.batch_size is not None:
         return setting.batch_size
@@ -335,7 +343,7 @@ def _size(reading: Reading, setting: Setting) -> int:
     return min(chunk_size(reading, example), widest)
 
 
-def _reference(reading: Reading, setting: Setting) -> Mapping[str, Tensor] | None:
+def _reference(reading: ActivationReader, setting: Setting) -> Mapping[str, Tensor] | None:
     """What the layers put out for the image to start from."""
     if setting.start is None:
         return None
@@ -346,14 +354,14 @@ def _reference(reading: Reading, setting: Setting) -> Mapping[str, Tensor] | Non
 
 def _run(
     maximizer: Maximizer,
-    reading: Reading,
+    reading: ActivationReader,
     units: Sequence[Expression],
-    starts: Sequence[int],
+    restarts: Sequence[int],
     setting: Setting,
     keep: Sequence[int],
     flat: Tensor | None,
     done: Callable[[], None],
-) -> tuple[Ascent, Tensor]:
+) -> tuple[OptimizedImages, Tensor]:
     """One chunk: what the maximizer found, and the objective at its images ``[unit]``."""
     reference = _reference(reading, setting)
     transparent = any(isinstance(node, alpha) for node in units[0].walk())
@@ -362,7 +370,7 @@ def _run(
         with failing_as_model_error(setting.module, shown):
             scope = reading.scope(
                 shown.to(setting.dtype), images, setting.class_names, reference, opacity,
-                setting.moments, sparing=True,
+                setting.channel_statistics, sparing=True,
             )  # fmt: skip
         found = evaluate_each(units, scope).to(setting.precision)
         if not bool(torch.isfinite(found).all()):
@@ -379,7 +387,7 @@ def _run(
             shape=setting.shape,
             generators=[
                 _generator(setting.seed, unit, start)
-                for unit, start in zip(units, starts, strict=True)
+                for unit, start in zip(units, restarts, strict=True)
             ],
             start=setting.start,
             flat=flat,
@@ -394,8 +402,12 @@ def _run(
         )
     )
     wanted = (len(units), *setting.shape)
-    if not isinstance(ascent, Ascent) or tuple(ascent.images.shape) != wanted:
-        shape = list(ascent.images.shape) if isinstance(ascent, Ascent) else type(ascent).__name__
+    if not isinstance(ascent, OptimizedImages) or tuple(ascent.images.shape) != wanted:
+        shape = (
+            list(ascent.images.shape)
+            if isinstance(ascent, OptimizedImages)
+            else type(ascent).__name__
+        )
         raise MethodError(f"expected from the maximizer images {list(wanted)}, got {shape}")
     if transparent and ascent.opacity is None:
         raise MethodError(
@@ -403,7 +415,7 @@ def _run(
             "another maximizer"
         )
     if not bool(torch.isfinite(ascent.images).all()):
-        raise MethodError("expected finite images from the maximizer: a smaller rate may help")
+        raise MethodError("expected finite images from the maximizer: a smaller lr may help")
     with torch.no_grad():
         return ascent, score(ascent.images, ascent.images, ascent.opacity)
 

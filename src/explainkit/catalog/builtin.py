@@ -94,7 +94,7 @@ def explainkit_maximizers() -> Mapping[str, str]:
         "maco": "explainkit.activation_maximization.optimize:MACO",
         "pixel": "explainkit.activation_maximization.optimize:Pixel",
         "pyramid": "explainkit.activation_maximization.optimize:LaplacianPyramid",
-        "study": "explainkit.activation_maximization.optimize:Study",
+        "plain": "explainkit.activation_maximization.optimize:Plain",
     }
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
-from explainkit.graph.tail import Tail
+from explainkit.graph.suffix import Suffix
 
 
 class InnerLayer(nn.Module):
@@ -22,7 +22,7 @@ class InnerLayer(nn.Module):
         shape: One image's output of the layer, without the batch axis.
     """
 
-    def __init__(self, part: Tail, image: Tensor) -> None:
+    def __init__(self, part: Suffix, image: Tensor) -> None:
         """Runs the model up to the layer.
 
         Args:

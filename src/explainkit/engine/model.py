@@ -25,7 +25,7 @@ class Forward:
         activations: Output of each layer of ``needs``, in the graph.
         records: Operators by sequence number, where ``needs`` asks for a trace.
         gradients: What `passes.gradients` has computed, by the id of the target tensor.
-        tables: Tables of masks and scores that methods have filled for these images.
+        evaluations: Tables of masks and scores that methods have filled for these images.
     """
 
     inputs: Tensor
@@ -34,7 +34,7 @@ class Forward:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     records: Mapping[int, list[Any]] | None = None
     gradients: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
-    tables: list[Any] = field(default_factory=list)
+    evaluations: list[Any] = field(default_factory=list)
 
     def has(self, layers: Iterable[str]) -> bool:
         """Whether the outputs of all these layers were gathered."""

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from explainkit.engine.model import Adapter, Forward
 from explainkit.errors import ModelError
-from explainkit.graph.tape import Trace, record
+from explainkit.graph.tape import RecordedForward, record
 from explainkit.layers import capture, single
 
 
@@ -28,7 +28,7 @@ class Needs:
         layers: Layers whose outputs it takes from `activations`, or with their gradients from
             `gradients`.
         image: Whether it takes the gradient of the image from `gradients`.
-        values: Operators whose values it takes from `traced`; None: it asks for no trace.
+        values: Operators whose values it takes from `recorded_forward`; None: it asks for no trace.
         twice: Whether it differentiates the graph of `scored` twice.
     """
 
@@ -54,8 +54,8 @@ def needs_of(method: Any, model: nn.Module, inputs: Tensor) -> Needs:
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """Gradients of one score per image.
+class ScoreGradients:
+    """ScoreGradients of one score per image.
 
     Attributes:
         image: ``∂ score / ∂ image``, ``[batch, channel, height, width]``; None if not asked for.
@@ -137,7 +137,7 @@ def gradients(
     layers: Sequence[str] = (),
     *,
     image: bool = False,
-) -> Gradients:
+) -> ScoreGradients:
     """One forward, and one backward that goes no further than the first thing asked for.
 
     Where the engine has run these inputs already, its forward is used, and a second method that
@@ -172,7 +172,7 @@ def image_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
     return found
 
 
-def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Gradients:
+def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> ScoreGradients:
     captured = {path: forward.activations[path] for path in wanted.layers}
     tensors = [*captured.values(), *([forward.inputs] if wanted.image else [])]
     weighted = target.is_floating_point()
@@ -185,14 +185,14 @@ def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Gr
             score, [tensors[i] for i in taken], allow_unused=True, retain_graph=keep
         )
         found = {i: g for i, g in zip(taken, partial, strict=True) if g is not None}
-    return Gradients(
+    return ScoreGradients(
         image=found.get(len(captured)),
         activations={path: tensor.detach() for path, tensor in captured.items()},
         layers={path: found[i] for i, path in enumerate(captured) if i in found},
     )
 
 
-def _reached(found: Gradients, layers: Sequence[str], image: bool) -> Gradients:
+def _reached(found: ScoreGradients, layers: Sequence[str], image: bool) -> ScoreGradients:
     """The gradients, if there is one for everything asked for."""
     missing = [path for path in layers if path not in found.layers]
     if missing:
@@ -208,7 +208,7 @@ def _reached(found: Gradients, layers: Sequence[str], image: bool) -> Gradients:
     )
 
 
-def traced(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> Trace:
+def recorded_forward(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> RecordedForward:
     """A forward whose operators are recorded: the engine's own where it recorded enough.
 
     Args:
@@ -219,5 +219,5 @@ def traced(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> Trace:
     if isinstance(model, Adapter) and (ready := model.ready(inputs)):
         kept = ready.needs.values
         if ready.records is not None and kept is not None and values <= kept:
-            return Trace(ready.inputs, ready.scores, ready.records)
+            return RecordedForward(ready.inputs, ready.scores, ready.records)
     return record(model, inputs, values)

@@ -17,7 +17,7 @@ from explainkit.engine.passes import Needs, needs_of, twice_differentiable
 from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression
-from explainkit.graph.tail import tail
+from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
 from explainkit.layers import capture, single
@@ -99,7 +99,7 @@ def run_at(
                 "layer's output: leave out at="
             )
     with failing_as_model_error(module, images):
-        part = tail(module, layer, images)
+        part = suffix(module, layer, images)
         inner = InnerLayer(part, images[:1])
     if part.self_contained:
         return _run_inner(inner, methods, module, score, images, targets, class_names, batch_size)

@@ -17,6 +17,7 @@ Examples:
 
 from explainkit.expressions.algebra import Deferred, Expression, Scope, evaluate_each
 from explainkit.expressions.terms import (
+    AllLogOdds,
     Alpha,
     Caricature,
     Channel,
@@ -25,9 +26,8 @@ from explainkit.expressions.terms import (
     Direction,
     Diversity,
     Layer,
-    Lead,
-    Leads,
     Logit,
+    LogOdds,
     Neuron,
     Norm,
     Tv,
@@ -39,11 +39,28 @@ logit = class_logit = Logit
 channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
 caricature, diversity = Caricature, Diversity
 alpha, norm, tv = Alpha, Norm, Tv
-lead, leads = Lead, Leads
+log_odds, all_log_odds = LogOdds, AllLogOdds
 channels, classes = Channels, Classes
 
 __all__ = [
-    "Deferred", "Expression", "Scope", "alpha", "caricature", "channel", "channels", "class_logit",
-    "classes", "direction", "diversity", "evaluate_each", "layer", "lead", "leads", "logit",
-    "neuron", "norm", "parse", "tv",
+    "Deferred",
+    "Expression",
+    "Scope",
+    "all_log_odds",
+    "alpha",
+    "caricature",
+    "channel",
+    "channels",
+    "class_logit",
+    "classes",
+    "direction",
+    "diversity",
+    "evaluate_each",
+    "layer",
+    "log_odds",
+    "logit",
+    "neuron",
+    "norm",
+    "parse",
+    "tv",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ class Scope:
         class_names: In the order of the logits.
         reference: Layer path to what it puts out for the image that `caricature` exaggerates.
         opacity: Of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
-        moments: Layer path to mean and standard deviation, over a data set, of its channels' means
+        channel_statistics: Layer path to mean and standard deviation, over a data set, of its channels' means
             over space, ``[channel]`` each.
     """
 
@@ -51,7 +51,7 @@ class Scope:
     class_names: Sequence[str] = ()
     reference: Mapping[str, Tensor] | None = None
     opacity: Tensor | None = None
-    moments: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    channel_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
 
     @property
     def example(self) -> Tensor:
@@ -122,7 +122,7 @@ class Expression:
 
     reads_logits: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
-    reads_moments: ClassVar[bool] = False
+    reads_statistics: ClassVar[bool] = False
 
     def __add__(self, other: object) -> "Expression":
         return _binary(Add, self, other)
@@ -168,10 +168,12 @@ class Expression:
         return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
 
     @property
-    def standardized(self) -> frozenset[str]:
+    def z_scored(self) -> frozenset[str]:
         """Dotted paths of the layers that it compares with what they say of a data set."""
         return frozenset(
-            node.layer for node in self.walk() if isinstance(node, LayerTerm) and node.reads_moments
+            node.layer
+            for node in self.walk()
+            if isinstance(node, LayerTerm) and node.reads_statistics
         )
 
     @property

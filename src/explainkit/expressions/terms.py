@@ -138,29 +138,29 @@ def channel_means(found: Tensor) -> Tensor:
     return found.flatten(2).mean(2) if found.dim() == 4 else found
 
 
-def standardized(means: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+def z_scored(means: Tensor, channel_statistics: tuple[Tensor, Tensor]) -> Tensor:
     """``(m − μ) / σ``; a channel that never changed on the data set keeps its unit.
 
     Args:
         means: Of channels, ``[batch, channel]``.
-        moments: μ and σ over a data set, ``[channel]`` each.
+        channel_statistics: μ and σ over a data set, ``[channel]`` each.
     """
-    mean, deviation = (moment.to(means) for moment in moments)
+    mean, deviation = (moment.to(means) for moment in channel_statistics)
     return (means - mean) / torch.where(deviation > 0, deviation, 1)
 
 
 @dataclass(frozen=True)
-class Lead(LayerTerm):
+class LogOdds(LayerTerm):
     """How far a channel is ahead of its layer's others: what it answers to and they don't.
 
     ``z_k − log Σ_{j≠k} exp z_j``, the log odds of the channel in a softmax over z, which are the
-    channels' means over space (over tokens), each standardized on the data set that `maximize` is
+    channels' means over space (over tokens), each z_scored on the data set that `maximize` is
     given.
     """
 
     index: int
-    call = "lead"
-    reads_moments = True
+    call = "log_odds"
+    reads_statistics = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,12 +168,14 @@ class Lead(LayerTerm):
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``z_k − log Σ_{j≠k} exp z_j``."""
-        if scope.moments is None or self.layer not in scope.moments:
+        if scope.channel_statistics is None or self.layer not in scope.channel_statistics:
             raise TargetError(
                 f"{self}: expected a data set to compare the layer's channels on; give maximize a "
                 "dataset"
             )
-        found = standardized(channel_means(scope.layer(self.layer)), scope.moments[self.layer])
+        found = z_scored(
+            channel_means(scope.layer(self.layer)), scope.channel_statistics[self.layer]
+        )
         indices = [node.index for node in nodes]
         if found.shape[1] < 2 or max(indices) >= found.shape[1]:
             raise TargetError(
@@ -342,15 +344,15 @@ class Channels(_OfLayer):
         return [Channel(self.layer, index) for index in self._chosen(channels)]
 
 
-class Leads(_OfLayer):
-    """A family: `lead` for every channel of a layer, or for those listed."""
+class AllLogOdds(_OfLayer):
+    """A family: `log_odds` for every channel of a layer, or for those listed."""
 
-    call = "leads"
-    reads_moments = True
+    call = "all_log_odds"
+    reads_statistics = True
 
     def members(self, channels: Mapping[str, int], classes: int | None) -> list[Expression]:  # noqa: ARG002
         """One term per channel."""
-        return [Lead(self.layer, index) for index in self._chosen(channels)]
+        return [LogOdds(self.layer, index) for index in self._chosen(channels)]
 
 
 @dataclass(frozen=True)

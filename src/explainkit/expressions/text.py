@@ -12,9 +12,9 @@ from explainkit.expressions.algebra import Add, Divide, Expression, Multiply, Nu
 TERMS: Mapping[str, type[Expression]] = {
     kind.call: kind
     for kind in (
-        terms.Logit, terms.Channel, terms.Lead, terms.Neuron, terms.Direction, terms.Layer,
+        terms.Logit, terms.Channel, terms.LogOdds, terms.Neuron, terms.Direction, terms.Layer,
         terms.Caricature, terms.Diversity, terms.Tv, terms.Norm, terms.Alpha, terms.Channels,
-        terms.Leads, terms.Classes,
+        terms.AllLogOdds, terms.Classes,
     )
 } | {"class_logit": terms.Logit}  # fmt: skip
 

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from explainkit.errors import MethodError
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import COPY_SLICES, Record, Trace, name_of, nodes_from
+from explainkit.graph.tape import COPY_SLICES, Record, RecordedForward, name_of, nodes_from
 
 Gradients = Sequence[Tensor | None]
 
@@ -122,7 +122,7 @@ class Coverage:
         }
 
 
-def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Coverage]:
+def propagate(trace: RecordedForward, seeds: Tensor, rules: Rules) -> tuple[Tensor, Coverage]:
     """Carries ``seeds`` from the scores back to the image.
 
     With the gradient as the only rule this is the gradient.
@@ -170,7 +170,11 @@ def propagate(trace: Trace, seeds: Tensor, rules: Rules) -> tuple[Tensor, Covera
 
 
 def _pass(
-    trace: Trace, node: Node, users: Mapping[Node, int], gradients: Gradients, rules: Rules
+    trace: RecordedForward,
+    node: Node,
+    users: Mapping[Node, int],
+    gradients: Gradients,
+    rules: Rules,
 ) -> tuple[Operator, Gradients, str]:
     """One operator under the rules; a change in place reaches only the part that it changed."""
     record = trace.record_of(node)

@@ -15,12 +15,12 @@ from explainkit.graph.names import (
     WARPS,
 )
 
-Kind = Literal[
+OperatorKind = Literal[
     "linear", "layer", "unary", "gate", "product", "quotient", "maximum", "softmax", "norm", ""
 ]  # fmt: skip
 
 
-def kind_of(operator: Operator) -> Kind:
+def kind_of(operator: Operator) -> OperatorKind:
     """What an operator is, given which of its inputs come from the image; "" if none knows it."""
     name, depends = operator.name, operator.depends
     if operator.record is None:
@@ -43,7 +43,7 @@ def kind_of(operator: Operator) -> Kind:
         return ""  # weights or places that themselves come from the image
     if name in BATCH_NORMS and not trains(operator):
         return "linear"
-    sets: tuple[tuple[frozenset[str], Kind], ...] = (
+    sets: tuple[tuple[frozenset[str], OperatorKind], ...] = (
         (UNARY, "unary"),
         (GATES, "gate"),
         (MAXIMA, "maximum"),

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(eq=False)
-class Call:
+class OperatorCall:
     """One operator of torch's dispatcher, as a node ran it.
 
     Attributes:
@@ -41,9 +41,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Call] = []
+        self.calls: list[OperatorCall] = []
         self.overwritten: list[tuple[Tensor, Tensor, bool]] = []
-        self._makers: dict[int, list[Call]] = {}
+        self._makers: dict[int, list[OperatorCall]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -73,7 +73,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             given = tuple(map(as_was, args))
             options = {name: as_was(value) for name, value in kwargs.items()}
         result = func(*args, **kwargs)
-        call = Call(func, given, options, result)
+        call = OperatorCall(func, given, options, result)
         self.calls.append(call)
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):

@@ -150,7 +150,7 @@ def _read(argument: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class RecordedForward:
     """One forward of a model, ready to be walked backwards.
 
     Attributes:
@@ -217,7 +217,7 @@ def recording(keep: frozenset[str] = frozenset()) -> Iterator[Tape]:
         yield tape
 
 
-def record(model: nn.Module, inputs: Tensor, keep: frozenset[str] = frozenset()) -> Trace:
+def record(model: nn.Module, inputs: Tensor, keep: frozenset[str] = frozenset()) -> RecordedForward:
     """Runs a model that returns ``[batch, classes]`` once and records it.
 
     Args:
@@ -234,7 +234,7 @@ def record(model: nn.Module, inputs: Tensor, keep: frozenset[str] = frozenset())
         inputs = inputs.detach().requires_grad_()
     with torch.enable_grad(), recording(keep) as tape:
         scores = model(inputs)
-    return Trace(inputs, scores, tape.records)
+    return RecordedForward(inputs, scores, tape.records)
 
 
 def refuse_scripted(model: nn.Module) -> None:

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from explainkit.graph.kept import Kept
-from explainkit.graph.recorder import Call, Recorder, is_write
+from explainkit.graph.cached import Cached
+from explainkit.graph.recorder import OperatorCall, Recorder, is_write
 from explainkit.isolation import preserve_model
 
 How = Literal["fx", "export", "hooks"]
 
 
 @dataclass(eq=False)
-class Traced:
+class TracedModel:
     """A model that was traced, or why it was not.
 
     Attributes:
@@ -44,7 +44,7 @@ class Traced:
     reasons: tuple[str, ...]
     nodes: list[fx.Node] = field(default_factory=list)
     layers: dict[str, list[fx.Node]] = field(default_factory=dict)
-    calls: dict[fx.Node, list[Call]] = field(default_factory=dict)
+    calls: dict[fx.Node, list[OperatorCall]] = field(default_factory=dict)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     tensors: frozenset[fx.Node] = frozenset()
     writes: bool = False
@@ -146,7 +146,7 @@ def _rounding(tensor: Tensor) -> float:
 
 def trace(
     model: nn.Module, example: Tensor, *, layer: str | None = None, keep: bool = False
-) -> Traced:
+) -> TracedModel:
     """Names every layer's output and every operator of a model.
 
     What was found is run once on the example and compared with the model itself; a way of tracing
@@ -169,7 +169,7 @@ def trace(
     """
     model = getattr(model, "_orig_mod", model)
     if any(module.training for module in model.modules()):
-        return Traced(model, "hooks", ("the model is in train mode, where runs differ",))
+        return TracedModel(model, "hooks", ("the model is in train mode, where runs differ",))
     known = recall(model, example, layer)
     if known is not None and known.how == "hooks":
         return known
@@ -184,7 +184,7 @@ def trace(
     return found if keep else replace(found, values={}, calls={})
 
 
-def recall(model: nn.Module, example: Tensor, layer: str | None) -> Traced | None:
+def recall(model: nn.Module, example: Tensor, layer: str | None) -> TracedModel | None:
     """What `trace` found the last time, unless the model is built otherwise now.
 
     It has no values; who uses it checks it, as it may depend on more than how the model is built.
@@ -193,7 +193,7 @@ def recall(model: nn.Module, example: Tensor, layer: str | None) -> Traced | Non
     return found and replace(found, model=model)
 
 
-_known = Kept[Traced]()
+_known = Cached[TracedModel]()
 _NOBODY = nn.Identity()
 
 
@@ -201,13 +201,15 @@ def _key(example: Tensor, layer: str | None) -> Any:
     return layer, example.shape, example.dtype, example.device
 
 
-def _found(model: nn.Module, example: Tensor, expected: Sequence[Any], layer: str | None) -> Traced:
+def _found(
+    model: nn.Module, example: Tensor, expected: Sequence[Any], layer: str | None
+) -> TracedModel:
     """The first way that gives the model's own numbers; ``"hooks"`` where none does."""
-    refused = Traced(model, "hooks", ())
+    refused = TracedModel(model, "hooks", ())
     ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
     for how, way in ways:
         try:
-            traced: Traced = way(model, example)
+            traced: TracedModel = way(model, example)
             _record(traced, example)
             traced.check(expected, layer)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next way may do
@@ -219,7 +221,7 @@ def _found(model: nn.Module, example: Tensor, expected: Sequence[Any], layer: st
     return refused
 
 
-def _runs(traced: Traced, example: Tensor, expected: Sequence[Any], layer: str | None) -> bool:
+def _runs(traced: TracedModel, example: Tensor, expected: Sequence[Any], layer: str | None) -> bool:
     """Whether a graph that was found earlier still gives the model's own numbers."""
     try:
         _record(traced, example)
@@ -290,12 +292,12 @@ def _length(value: Any) -> Any:
     return len(value)
 
 
-def _symbolic(model: nn.Module, _example: Tensor) -> Traced:
+def _symbolic(model: nn.Module, _example: Tensor) -> TracedModel:
     root, tracer = _Root(model), _Tracer()
     graph = tracer.trace(root)
     # tensors that are no parameters were put on the root
     constants = {name: value for name, value in vars(root).items() if isinstance(value, Tensor)}
-    traced = Traced(
+    traced = TracedModel(
         model, "fx", (), list(graph.nodes), _constants=constants, _structure=root.structure
     )
     for path, node in tracer.outputs:
@@ -309,7 +311,7 @@ def _below(path: str) -> str:
     return path.removeprefix("module").removeprefix(".")
 
 
-def _exported(model: nn.Module, example: Tensor) -> Traced:
+def _exported(model: nn.Module, example: Tensor) -> TracedModel:
     names: list[str] = []
     structure: Any = None
 
@@ -345,7 +347,7 @@ def _exported(model: nn.Module, example: Tensor) -> Traced:
     leaves = output.args[0]
     assert isinstance(leaves, tuple)
     constants = {path: program.constants[path] for path in lifted.values()}
-    found = Traced(
+    found = TracedModel(
         model, "export", (), nodes,
         _states=states | lifted, _constants=constants, _structure=structure,
     )  # fmt: skip
@@ -393,7 +395,7 @@ def _attribute(root: nn.Module, path: str) -> Any:
     return value
 
 
-def _record(traced: Traced, example: Tensor) -> None:
+def _record(traced: TracedModel, example: Tensor) -> None:
     """Runs the example, notes what each node does, and makes in-place nodes plain ones.
 
     After an operator that works in place, the nodes that follow use its own value.

@@ -14,7 +14,7 @@ from explainkit.errors import RenderError
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
 
-Kind = Literal["max", "percentile", "cumulative"]
+ScalingKind = Literal["max", "percentile", "cumulative"]
 Sign = Literal["signed", "positive", "absolute"]
 Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
 
@@ -39,13 +39,13 @@ class Scaling:
             count as zero. ``absolute``: sizes.
     """
 
-    kind: Kind = "percentile"
+    kind: ScalingKind = "percentile"
     amount: float = 99.0
     sign: Sign = "signed"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise RenderError(f"scaling: expected {_list(Kind)}, got {self.kind!r}")
+        if self.kind not in get_args(ScalingKind):
+            raise RenderError(f"scaling: expected {_list(ScalingKind)}, got {self.kind!r}")
         if self.sign not in get_args(Sign):
             raise RenderError(f"scaling's sign: expected {_list(Sign)}, got {self.sign!r}")
         if not 0 <= self.amount <= 100:

@@ -106,7 +106,7 @@ def _box(fields: "ReceptiveFields", place: Sequence[int]) -> tuple[int, int, int
 
 
 @house_style()
-def unit_page(
+def unit_card(
     visualization: "Visualization",
     index: int,
     most: Sequence[Example] = (),

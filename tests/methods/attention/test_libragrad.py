@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import MethodError
-from explainkit.methods.attention.gradient_rules import ruled
+from explainkit.methods.attention.gradient_rules import modified_gradients
 from explainkit.methods.attention.libragrad import LibraGrad, _Balanced
 from explainkit.methods.cam.gradient import GradCAM, HiResCAM
 from explainkit.methods.gradient import InputXGradient, Saliency, SmoothGrad
@@ -168,10 +168,10 @@ def test_methods_that_take_no_gradient_are_refused(base, reason):
 
 def test_an_unknown_operator_is_named_or_falls_back_on_request():
     net = nn.Sequential(nn.Flatten(), nn.Linear(576, 5), Cumulated()).double().eval()
-    with pytest.raises(MethodError, match="'cumprod'.*uncovered='gradient'"):
+    with pytest.raises(MethodError, match="'cumprod'.*unsupported='gradient'"):
         ek.explain(net, images(), 1, "libragrad")
     with pytest.warns(match="no rule for cumprod"):
-        e = ek.explain(net, images(), 1, "libragrad", uncovered="gradient")
+        e = ek.explain(net, images(), 1, "libragrad", unsupported="gradient")
     assert e.coverage["fallbacks"] == ["cumprod"]
 
 
@@ -182,7 +182,7 @@ class Cumulated(nn.Module):
 
 def test_nothing_is_kept_alive():
     model, x = vit(), images().requires_grad_()
-    scores = ruled(model.requires_grad_(False), _Balanced("error"))(x)
+    scores = modified_gradients(model.requires_grad_(False), _Balanced("error"))(x)
     scores[:, 0].sum().backward()
     watch = weakref.ref(scores)
     gone = weakref.ref(x)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import explainkit as ek
 from explainkit.errors import MethodError
 from explainkit.methods.attention.legrad import LeGrad
-from explainkit.methods.attention.rollout import AttentionRollout, GradientRollout, rolled
+from explainkit.methods.attention.rollout import AttentionRollout, GradientRollout, rollout
 from explainkit.testing import check_method, toy_models
 
 METHODS = ["attention_rollout", "gradient_rollout", "legrad"]
@@ -95,7 +95,7 @@ class Pyramid(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.model = ViT(prefix=0, mean=True, image=(16, 16))
+        self.model = ViT(prefix_tokens=0, mean=True, image=(16, 16))
         for block in self.model.blocks:
             block.register_forward_hook(lambda _m, _i, y: y[:, ::2])
         self.model.position.data = self.model.position.data[:, :16]
@@ -143,7 +143,7 @@ class Pooled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = vit(prefix=0, mean=True)
+        self.body = vit(prefix_tokens=0, mean=True)
         torch.manual_seed(3)
         self.probe = nn.Parameter(torch.randn(1, 1, 16).double())
         self.pool = nn.MultiheadAttention(16, 2, batch_first=True).double()
@@ -174,7 +174,7 @@ def test_rows_of_a_rollout_sum_to_one():
     layers = [torch.rand(2, 5, 5, dtype=torch.float64) for _ in range(4)]
     layers = [a / a.sum(2, keepdim=True) / 2 for a in layers]
     reading = torch.eye(5, dtype=torch.float64)[None, 2:3].expand(2, 1, 5)
-    torch.testing.assert_close(rolled(reading, layers, 0.5).sum(1), torch.ones(2).double())
+    torch.testing.assert_close(rollout(reading, layers, 0.5).sum(1), torch.ones(2).double())
 
 
 class Windowed(nn.Module):
@@ -182,7 +182,7 @@ class Windowed(nn.Module):
 
     def __init__(self, spelling):
         super().__init__()
-        self.model = ViT(spelling, prefix=0, mean=True, image=(16, 16))
+        self.model = ViT(spelling, prefix_tokens=0, mean=True, image=(16, 16))
         self.eval()
 
     def forward(self, x):

@@ -1,4 +1,4 @@
-"""A small transformer trained on drawn faces: its maps name what its answer hangs on."""
+"""A small transformer trained on synthetic faces: its maps name what its answer hangs on."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ GRID = (6, 6)
 OPTIONS = {"channels": 1, "image": (24, 24), "classes": 3, "depth": 2, "width": 32}
 
 
-def drawn(count, seed):
+def upsampled(count, seed):
     """Angry, happy and neutral faces of 24 × 24 pixels."""
     classes = np.arange(count) % 3
     pixels = torch.from_numpy(faces.draw(classes * 3, seed=seed).pixels).float() / 255
@@ -26,7 +26,7 @@ def drawn(count, seed):
 @pytest.fixture(scope="module")
 def trained():
     """The model, and faces that it has not seen, with their classes: two seconds of training."""
-    x, y = drawn(900, seed=1)
+    x, y = upsampled(900, seed=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ViT("fused", **OPTIONS)
@@ -40,7 +40,7 @@ def trained():
         loss.backward()
         optimizer.step()
         schedule.step()
-    x, y = drawn(60, seed=2)
+    x, y = upsampled(60, seed=2)
     model.eval()
     assert (model(x).argmax(1) == y).float().mean() > 0.6
     return model, x, y

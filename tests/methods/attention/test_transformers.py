@@ -118,11 +118,11 @@ def test_rollouts_are_those_of_the_matrices_that_the_model_gives(name):
     attentions = output.attentions
     gradients = torch.autograd.grad(output.logits[:, 1].sum(), attentions)
     prefix = attentions[0].shape[-1] - 16
-    rolled = relevance = torch.eye(16 + prefix)
+    rollout = relevance = torch.eye(16 + prefix)
     for a, g in zip(attentions, gradients, strict=True):
-        rolled = (a.mean(1) + torch.eye(16 + prefix)) / 2 @ rolled
+        rollout = (a.mean(1) + torch.eye(16 + prefix)) / 2 @ rollout
         relevance = relevance + (a * g).clamp(min=0).mean(1) @ relevance
-    for method, wanted in (("attention_rollout", rolled), ("gradient_rollout", relevance)):
+    for method, wanted in (("attention_rollout", rollout), ("gradient_rollout", relevance)):
         found = ek.explain(build(name), x, 1, method).attribution
         # of two heads on two tokens, the mean of both tokens' rows
         wanted = enlarged(wanted[:, :prefix].mean(1), prefix).detach()

@@ -67,17 +67,19 @@ class TestRefusals:
 
     def test_places_that_the_model_does_not_tell(self):
         model, x = Registers(2, 1, linear=True), images()
-        with pytest.raises(ModelError, match=r"33 tokens.*grid=\(height, width\)"):
+        with pytest.raises(ModelError, match=r"33 tokens.*patch_grid=\(height, width\)"):
             ek.explain(model, x, 0, "gradcam", layer="first")
-        told = ek.explain(model, x, 0, "gradcam", layer="first", grid=(6, 5))
-        same = ek.explain(model, x, 0, "gradcam", layer="first", grid=(6, 5), prefix=2)
+        told = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5))
+        same = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=2)
         assert torch.equal(told.attribution, same.attribution)
-        other = ek.explain(model, x, 0, "gradcam", layer="first", grid=(6, 5), prefix=1)
+        other = ek.explain(
+            model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=1
+        )
         assert not torch.equal(told.attribution, other.attribution)
-        with pytest.raises(ModelError, match="prefix=4: pass prefix= from 0 to 3"):
-            ek.explain(model, x, 0, "gradcam", layer="first", grid=(6, 5), prefix=4)
+        with pytest.raises(ModelError, match="prefix_tokens=4: pass prefix_tokens= from 0 to 3"):
+            ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=4)
         with pytest.raises(ModelError, match="pass grid"):
-            ek.explain(model, x, 0, "gradcam", layer="first", grid=(7, 5))
+            ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(7, 5))
 
     def test_a_patch_size_that_the_configuration_names(self):
         model, x = Registers(2, 1, linear=True), images()
@@ -120,12 +122,12 @@ class TestChannelsLast:
 
     def test_without_a_convolution_it_must_be_said(self):
         model, x = Swin(conv=False), torch.randn(2, 3, 12, 12)
-        with pytest.raises(ModelError, match=r"pass grid=\(6, 6\) or grid=\(6, 7\)"):
+        with pytest.raises(ModelError, match=r"pass patch_grid=\(6, 6\) or patch_grid=\(6, 7\)"):
             ek.explain(model, x, 1, "gradcam", layer="stage")
-        told = ek.explain(model, x, 1, "gradcam", layer="stage", grid=(6, 6))
+        told = ek.explain(model, x, 1, "gradcam", layer="stage", patch_grid=(6, 6))
         assert told.diagnostics["grid"] == [6, 6]
         with pytest.raises(ModelError, match=r"height and width of \[2, 6, 6, 7\]"):
-            ek.explain(model, x, 1, "gradcam", layer="stage", grid=(5, 6))
+            ek.explain(model, x, 1, "gradcam", layer="stage", patch_grid=(5, 6))
 
     def test_convolutions_have_channels_first(self):
         for channels in (5, 6, 8):
@@ -146,11 +148,11 @@ def test_a_token_map_does_not_depend_on_the_batch(name):
 
 
 def test_grid_and_prefix_as_text():
-    assert parse_params("gradcam", ["grid=6,5", "prefix=2", "layer=a.b"]) == {
+    assert parse_params("gradcam", ["patch_grid=6,5", "prefix_tokens=2", "layer=a.b"]) == {
         "grid": (6, 5), "prefix": 2, "layer": "a.b",
     }  # fmt: skip
     with pytest.raises(MethodError, match="grid: expected a whole number, a whole number or none"):
-        parse_params("gradcam", ["grid=6"])
+        parse_params("gradcam", ["patch_grid=6"])
 
 
 def test_gradient_times_activation_cancels_on_a_residual_stream():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import explainkit as ek
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.segments import grid, segment
-from explainkit.methods.perturbation.shapley import KernelShap, Plan, ShapleySampling
+from explainkit.methods.perturbation.shapley import CoalitionPlan, KernelShap, ShapleySampling
 
 LABELS = torch.tensor([[0, 0, 1, 2], [3, 3, 4, 2], [5, 6, 6, 7]])
 X = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -146,7 +146,7 @@ class TestPlan:
     @settings(max_examples=40, deadline=None)
     @given(st.integers(2, 40), st.integers(1, 400))
     def test_shares_and_enumeration(self, features, pairs):
-        plan = Plan(features, pairs)
+        plan = CoalitionPlan(features, pairs)
         assert float(plan.shares().sum()) == pytest.approx(1)
         upto, fixed = plan.enumerated(), plan.fixed()
         assert fixed <= pairs
@@ -165,7 +165,7 @@ class TestPlan:
             assert whole == pytest.approx(1, abs=3 * features / len(drawn))
 
     def test_all_sizes_are_drawn_alike_and_weighted_by_the_kernel(self):
-        plan = Plan(30, 3000)
+        plan = CoalitionPlan(30, 3000)
         fixed, upto = plan.fixed(), plan.enumerated()
         rows = plan.coalitions(1)
         sizes, weights = rows[fixed:].sum(1), plan.weights(rows)[fixed:]

@@ -194,8 +194,8 @@ def test_wrong_baselines_and_branches():
     model, x = toy_models()["plain"]
     with pytest.raises(MethodError, match=r"baselines: expected a number or \[m, 3, 12, 10\]"):
         ek.explain(model, x, 1, "deeplift_shap", baselines=torch.zeros(2, 3, 5, 5))
-    with pytest.raises(MethodError, match="uncovered: expected"):
-        ek.explain(model, x, 1, "deeplift", uncovered="ignore")
+    with pytest.raises(MethodError, match="unsupported: expected"):
+        ek.explain(model, x, 1, "deeplift", unsupported="ignore")
 
     class Branches(nn.Module):
         def forward(self, x):

@@ -231,10 +231,10 @@ class Plain:
 def test_an_unknown_operator_is_named_or_falls_back_on_request():
     net = Net(lambda x: torch.cumprod(x, 1)).eval()
     for method in ("deeplift", "guided_backprop", "deconvnet", "lrp", "full_gradient"):
-        with pytest.raises(MethodError, match="'cumprod'.*uncovered='gradient'"):
+        with pytest.raises(MethodError, match="'cumprod'.*unsupported='gradient'"):
             ek.explain(net, images(), 1, method)
         with pytest.warns(match="no rule for cumprod"):
-            e = ek.explain(net, images(), 1, method, uncovered="gradient")
+            e = ek.explain(net, images(), 1, method, unsupported="gradient")
         assert e.coverage["fallbacks"] == ["cumprod"]
         assert e.coverage["covered"] < e.coverage["total"]
 
@@ -264,7 +264,7 @@ def test_a_python_function_is_named():
     with pytest.raises(MethodError, match="'_Square'"):
         ek.explain(net, images(), 1, "deeplift")
     with pytest.warns(match="no rule for _Square"):
-        found = ek.explain(net, images(), 1, "guided_backprop", uncovered="gradient")
+        found = ek.explain(net, images(), 1, "guided_backprop", unsupported="gradient")
     torch.testing.assert_close(
         found.attribution, ek.explain(net, images(), 1, "saliency").attribution
     )

@@ -1,1 +1,1 @@
-"""Facial-expression recognition on explainkit: data, drawn faces, two networks, commands."""
+"""Facial-expression recognition on explainkit: data, synthetic faces, two networks, commands."""

@@ -11,7 +11,7 @@ def explainkit_datasets() -> Mapping[str, str]:
     """FER2013, and faces that are drawn on the spot."""
     return {
         "fer2013": "explainkit_fer_hw3.data:FER2013",
-        "drawn": "explainkit_fer_hw3.data:DRAWN",
+        "synthetic": "explainkit_fer_hw3.data:SYNTHETIC",
     }
 
 

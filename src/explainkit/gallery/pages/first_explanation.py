@@ -17,7 +17,7 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 explanation = ek.explain(model, faces.images[[14]], method="integrated_gradients")
 explanation.plot()
 

@@ -50,7 +50,7 @@ class GraySquare:
 # Alt: A drawn surprised face and its map by the new method, made of overlapping squares: red where
 # hiding them lowers the score, blue where it raises it.
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 explanation = ek.explain(model, faces.images[[12]], method=GraySquare())
 explanation.plot()
 

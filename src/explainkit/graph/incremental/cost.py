@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from explainkit.graph.kept import Kept
+from explainkit.graph.cached import Cached
 
 ARITHMETIC = 80e9
 """Multiply-adds and additions per second of one core in a convolution, counted as two each."""
@@ -24,7 +24,7 @@ TRACING = 1e-3
 """Seconds per module that it takes to trace a model and to read its operators."""
 
 
-_counted = Kept[int]()
+_counted = Cached[int]()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainkit.graph.incremental.operators import Elementwise
 from explainkit.graph.incremental.rules import arguments_of
-from explainkit.graph.recorder import Call
+from explainkit.graph.recorder import OperatorCall
 
 Layout = Literal["first", "last", "rows"]
 """``[n, channel, height, width]``, ``[n, height, width, channel]``, or a row for each place."""
@@ -32,12 +32,12 @@ def taken(values: Tensor, layout: Layout, places: Sequence[int]) -> Tensor:
     return values.reshape(*places, -1).permute(0, 3, 1, 2)
 
 
-def passed_on(call: Call, layout: Layout, shape: torch.Size) -> Layout | None:
+def passed_on(call: OperatorCall, layout: Layout, shape: torch.Size) -> Layout | None:
     """The layout in which an operator only shows its source, of that shape, again; None: it works.
 
     Examples:
         >>> image = torch.rand(1, 3, 8, 8)
-        >>> call = Call(torch.ops.aten.permute.default, (image, [0, 2, 3, 1]), {}, image)
+        >>> call = OperatorCall(torch.ops.aten.permute.default, (image, [0, 2, 3, 1]), {}, image)
         >>> passed_on(call, "first", image.shape)
         'last'
     """
@@ -57,7 +57,9 @@ def passed_on(call: Call, layout: Layout, shape: torch.Size) -> Layout | None:
     return None
 
 
-def place_by_place(call: Call, changing: Sequence[Tensor], layout: Layout) -> Elementwise | None:
+def place_by_place(
+    call: OperatorCall, changing: Sequence[Tensor], layout: Layout
+) -> Elementwise | None:
     """An operator on maps whose channels come last, if it takes each place for itself."""
     name = call.operator._schema.name.removeprefix("aten::")
     a = arguments_of(call)

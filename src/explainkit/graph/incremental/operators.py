@@ -12,7 +12,7 @@ from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Sliding, union
 
 
-class Operator(Protocol):
+class BoxOperator(Protocol):
     """One operator of the network, ready to run on boxes.
 
     ``boxes`` are those of the result, which `reach` gave.

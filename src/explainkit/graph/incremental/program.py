@@ -8,11 +8,11 @@ from torch import Tensor, fx
 
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.layouts import Layout, passed_on, place_by_place, taken
-from explainkit.graph.incremental.operators import Convolution, Mean, Operator, Slide
+from explainkit.graph.incremental.operators import BoxOperator, Convolution, Mean, Slide
 from explainkit.graph.incremental.regions import Clean
 from explainkit.graph.incremental.rules import arguments_of, dense_work, operator, scale_and_shift
-from explainkit.graph.recorder import Call
-from explainkit.graph.trace import Traced, holds_tensor
+from explainkit.graph.recorder import OperatorCall
+from explainkit.graph.trace import TracedModel, holds_tensor
 
 
 @dataclass(eq=False)
@@ -26,10 +26,10 @@ class Action:
         call: As it ran on the image as it was.
     """
 
-    operator: Operator | Mean | None
+    operator: BoxOperator | Mean | None
     sources: list[int]
     result: int
-    call: Call
+    call: OperatorCall
 
 
 @dataclass(eq=False)
@@ -79,7 +79,7 @@ class Program:
         image: Key of the image.
     """
 
-    traced: Traced
+    traced: TracedModel
     steps: list[Step] = field(default_factory=list)
     clean: dict[int, Tensor] = field(default_factory=dict)
     maps: dict[int, Clean] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Program:
         return self.maps[key]
 
 
-def program(traced: Traced) -> Program:
+def program(traced: TracedModel) -> Program:
     """Reads the operators that a traced model ran on one image; normalizations are folded."""
     found = Program(traced)
     # a value is known by its tensor: operators in place keep what they overwrote
@@ -129,7 +129,7 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
             continue
         work = work + dense_work(call, changing, result)
         made = len(found.clean)
-        rule: Operator | Mean | None = None
+        rule: BoxOperator | Mean | None = None
         if layout == "first":
             rule = operator(call, changing)
         elif all(seen[id(t)].layout == layout for t in changing):
@@ -147,7 +147,7 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
     return step
 
 
-def _tensors(call: Call) -> list[Tensor]:
+def _tensors(call: OperatorCall) -> list[Tensor]:
     """The tensors among a call's arguments, those in lists included."""
     found: list[Tensor] = []
     for value in (*call.arguments, *call.options.values()):
@@ -156,7 +156,7 @@ def _tensors(call: Call) -> list[Tensor]:
     return found
 
 
-def _convolution_of(step: Step) -> Call | None:
+def _convolution_of(step: Step) -> OperatorCall | None:
     """The call of a step that is one convolution and nothing else."""
     if not step.is_local or len(step.actions) != 1 or len(step.actions[0].sources) != 1:
         return None
@@ -164,7 +164,7 @@ def _convolution_of(step: Step) -> Call | None:
     return call if call.operator._schema.name == "aten::convolution" else None
 
 
-def _result(call: Call) -> Any:
+def _result(call: OperatorCall) -> Any:
     return call.result[0] if isinstance(call.result, tuple | list) else call.result
 
 
@@ -194,7 +194,7 @@ def _fold(found: Program) -> None:
         a["weight"] = a["weight"] * scale[:, None, None, None]
         a["bias"] = shift if a["bias"] is None else a["bias"] * scale + shift
         (convolved,), (normalized,) = step.actions, after.actions
-        convolved.operator = operator(Call(call.operator, (), a, call.result), [a["input"]])
+        convolved.operator = operator(OperatorCall(call.operator, (), a, call.result), [a["input"]])
         step.dense = _whole(step)
         # what the normalization gave is now what the convolution gives
         found.clean[convolved.result] = found.clean[normalized.result]

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.operators import (
+    BoxOperator,
     Convolution,
     Divided,
     Elementwise,
     Mean,
-    Operator,
     Slide,
     pair,
 )
 from explainkit.graph.incremental.regions import Clean, Sliding
-from explainkit.graph.recorder import Call
+from explainkit.graph.recorder import OperatorCall
 
 aten = torch.ops.aten
 
 
-def operator(call: Call, changing: Sequence[Tensor]) -> "Operator | Mean | None":
+def operator(call: OperatorCall, changing: Sequence[Tensor]) -> "BoxOperator | Mean | None":
     """How an operator carries a local change on, or None if it spreads it over the whole map.
 
     Args:
@@ -47,7 +47,7 @@ def operator(call: Call, changing: Sequence[Tensor]) -> "Operator | Mean | None"
     return None
 
 
-def dense_work(call: Call, changing: Sequence[Tensor], result: Tensor) -> Work:
+def dense_work(call: OperatorCall, changing: Sequence[Tensor], result: Tensor) -> Work:
     """What an operator costs on the whole map of one image."""
     name = call.operator._schema.name
     numbers = sum(t.numel() for t in changing) + result.numel()
@@ -62,7 +62,7 @@ def dense_work(call: Call, changing: Sequence[Tensor], result: Tensor) -> Work:
     return Work(operations, 4.0 * numbers, 0, 1)
 
 
-def arguments_of(call: Call) -> dict[str, Any]:
+def arguments_of(call: OperatorCall) -> dict[str, Any]:
     """The call's arguments by name, defaults included."""
     schema = call.operator._schema.arguments
     found = {a.name: a.default_value for a in schema if a.has_default_value()}
@@ -70,7 +70,7 @@ def arguments_of(call: Call) -> dict[str, Any]:
     return {**found, **call.options}
 
 
-def _convolution(a: dict[str, Any], _result: Tensor) -> Operator | None:
+def _convolution(a: dict[str, Any], _result: Tensor) -> BoxOperator | None:
     if a["transposed"]:
         return None
     weight: Tensor = a["weight"]
@@ -93,12 +93,12 @@ def _pooling(a: dict[str, Any]) -> tuple[Sliding, Sliding]:
     return rows, columns
 
 
-def _max_pool(a: dict[str, Any], result: Tensor) -> Operator:
+def _max_pool(a: dict[str, Any], result: Tensor) -> BoxOperator:
     rows, columns = _pooling(a)
     return _maximum(rows, columns, result.shape[1])
 
 
-def _maximum(rows: Sliding, columns: Sliding, channels: int) -> Operator:
+def _maximum(rows: Sliding, columns: Sliding, channels: int) -> BoxOperator:
     def along(images: Tensor, axis: int, window: Sliding) -> Tensor:
         count = (
             images.shape[axis] - window.dilation * (window.kernel - 1) - 1
@@ -119,7 +119,7 @@ def _maximum(rows: Sliding, columns: Sliding, channels: int) -> Operator:
     return Slide(rows, columns, -torch.inf, apply, (channels, channels), operations)
 
 
-def _average_pool(a: dict[str, Any], result: Tensor) -> Operator:
+def _average_pool(a: dict[str, Any], result: Tensor) -> BoxOperator:
     rows, columns = _pooling(a)
     image: Tensor = a["self"]
     ones = torch.ones_like(image[:, :1])
@@ -129,7 +129,7 @@ def _average_pool(a: dict[str, Any], result: Tensor) -> Operator:
     return _average(rows, columns, mean / total, result.shape[1])
 
 
-def _average(rows: Sliding, columns: Sliding, share: Tensor, channels: int) -> Operator:
+def _average(rows: Sliding, columns: Sliding, share: Tensor, channels: int) -> BoxOperator:
     kernel = (rows.kernel, columns.kernel)
     stride = (rows.stride, columns.stride)
 
@@ -151,7 +151,7 @@ def _adaptive(a: dict[str, Any], result: Tensor) -> tuple[Sliding, Sliding] | No
     return rows, columns
 
 
-def _adaptive_average(a: dict[str, Any], result: Tensor) -> Operator | None:
+def _adaptive_average(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     windows = _adaptive(a, result)
     if windows is None:
         return None
@@ -159,7 +159,7 @@ def _adaptive_average(a: dict[str, Any], result: Tensor) -> Operator | None:
     return _average(*windows, share, result.shape[1])
 
 
-def _adaptive_maximum(a: dict[str, Any], result: Tensor) -> Operator | None:
+def _adaptive_maximum(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     windows = _adaptive(a, result)
     return windows and _maximum(*windows, result.shape[1])
 
@@ -180,7 +180,7 @@ def _mean(a: dict[str, Any], result: Tensor) -> Mean | None:
     return Mean(tuple(result.shape[1:])) if places and a["dtype"] is None else None
 
 
-def _batch_norm(a: dict[str, Any], result: Tensor) -> Operator | None:
+def _batch_norm(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     found = scale_and_shift(a)
     if found is None:
         return None
@@ -188,13 +188,13 @@ def _batch_norm(a: dict[str, Any], result: Tensor) -> Operator | None:
     return Elementwise(lambda x: torch.addcmul(shift, x, scale), result.shape[1])
 
 
-def _concatenate(a: dict[str, Any], result: Tensor) -> Operator | None:
+def _concatenate(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     if a["dim"] % 4 != 1:
         return None
     return Elementwise(lambda *parts: torch.cat(parts, 1), result.shape[1])
 
 
-def _pad(a: dict[str, Any], result: Tensor) -> Operator | None:
+def _pad(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     pad: list[int] = [*a["pad"], 0, 0]  # of the last axis first
     if any(pad[4:]) or min(pad) < 0:
         return None
@@ -204,7 +204,9 @@ def _pad(a: dict[str, Any], result: Tensor) -> Operator | None:
     return Slide(rows, columns, value, lambda x: x, (channels, channels), 0.0)
 
 
-def _pointwise(call: Call, changing: Sequence[Tensor], result: Tensor) -> Operator | None:
+def _pointwise(
+    call: OperatorCall, changing: Sequence[Tensor], result: Tensor
+) -> BoxOperator | None:
     """Any operator that torch says works place by place, as a function of what changes."""
     base = call.operator._schema.name.removeprefix("aten::").removesuffix("_")
     function = getattr(getattr(aten, base), call.operator._overloadname)
@@ -239,7 +241,7 @@ def _pointwise(call: Call, changing: Sequence[Tensor], result: Tensor) -> Operat
 _UNTAGGED = {"hardswish", "_prelu_kernel"}
 """Operators that work place by place although torch does not say so."""
 
-_RULES: dict[str, Callable[[dict[str, Any], Tensor], Operator | None]] = {
+_RULES: dict[str, Callable[[dict[str, Any], Tensor], BoxOperator | None]] = {
     "convolution": _convolution,
     "max_pool2d_with_indices": _max_pool,
     "avg_pool2d": _average_pool,

@@ -24,7 +24,7 @@ MOST = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class BoxPlan:
     """How far variants are run on boxes.
 
     Attributes:
@@ -42,7 +42,7 @@ class Plan:
     chunk: int
 
 
-def make_plan(network: Program, boxes: Boxes) -> Plan:
+def make_plan(network: Program, boxes: Boxes) -> BoxPlan:
     """Follows boxes through a network, and finds where whole maps become the cheaper way."""
     count = len(boxes)
     found = {network.image: boxes}
@@ -71,7 +71,7 @@ def make_plan(network: Program, boxes: Boxes) -> Plan:
         opened = sum((_opening(network, found, key) for key in _frontier(network, k)), Work())
         totals.append(sum(local[:k]) + opened.seconds(chunk) + sum(dense[k:]))
     best = min(range(len(totals)), key=totals.__getitem__)
-    return Plan(found, best, totals[best], totals[0], _chunk(network, found, best, count))
+    return BoxPlan(found, best, totals[best], totals[0], _chunk(network, found, best, count))
 
 
 def _frontier(network: Program, local: int) -> set[int]:
@@ -137,7 +137,7 @@ class Variants:
         self.image = image.detach()
         traced = trace(model, self.image[None], keep=True)
         self.how, self.reasons = traced.how, traced.reasons
-        self.plan: Plan | None = None
+        self.plan: BoxPlan | None = None
         self._model = traced.model
         with torch.no_grad():
             self._network = program(traced) if traced.how != "hooks" else None
@@ -172,7 +172,7 @@ class Variants:
     def _clean(self) -> Clean:
         return self._network.map(0) if self._network is not None else Clean(self.image[None])
 
-    def _run(self, network: Program, plan: Plan, part: slice, patches: Tensor) -> Any:
+    def _run(self, network: Program, plan: BoxPlan, part: slice, patches: Tensor) -> Any:
         values: dict[int, Local | Tensor] = {
             network.image: Local(self._clean(), plan.boxes[network.image][part], patches)
         }
@@ -193,7 +193,7 @@ class Variants:
 
 def _applied(
     network: Program,
-    plan: Plan,
+    plan: BoxPlan,
     part: slice,
     action: Action,
     sources: Sequence[Any],
@@ -211,7 +211,9 @@ def _applied(
     return Local(network.map(action.result), boxes, data)
 
 
-def _finished(network: Program, plan: Plan, values: dict[int, Local | Tensor], count: int) -> Any:
+def _finished(
+    network: Program, plan: BoxPlan, values: dict[int, Local | Tensor], count: int
+) -> Any:
     """Runs what is left on whole maps, for so many variants."""
     traced = network.traced
     keys: dict[fx.Node, int | None] = {step.node: step.key for step in network.steps[: plan.local]}

@@ -9,7 +9,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
-from explainkit.methods.propagation.rules import Uncovered, check_uncovered
+from explainkit.methods.propagation.rules import Unsupported, check_unsupported
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AttnLRP:
         gamma: γ of convolutions: the embedding of patches.
         dense_gamma: γ of linear layers.
         epsilon: Stabilizer of every denominator.
-        uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     Raises:
@@ -55,7 +55,7 @@ class AttnLRP:
     gamma: float = 0.25
     dense_gamma: float = 0.05
     epsilon: float = 1e-6
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0 or not self.gamma >= 0 or not self.dense_gamma >= 0:
@@ -63,7 +63,7 @@ class AttnLRP:
                 "expected epsilon > 0, gamma >= 0 and dense_gamma >= 0, got "
                 f"{self.epsilon}, {self.gamma}, {self.dense_gamma}"
             )
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of layers, activations and normalizations."""
@@ -73,7 +73,7 @@ class AttnLRP:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         settings = Settings(
             "gamma", "gamma", epsilon=self.epsilon, gamma=self.gamma,
-            dense_gamma=self.dense_gamma, uncovered=self.uncovered, method="attn_lrp",
+            dense_gamma=self.dense_gamma, unsupported=self.unsupported, method="attn_lrp",
         )  # fmt: skip
         values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)

@@ -10,9 +10,16 @@ from torch.autograd.graph import Node
 from explainkit.engine.model import Adapter
 from explainkit.graph.backward import Coverage, Gradients, Operator
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import COPY_SLICES, Record, Trace, name_of, nodes_from, recording
+from explainkit.graph.tape import (
+    COPY_SLICES,
+    Record,
+    RecordedForward,
+    name_of,
+    nodes_from,
+    recording,
+)
 
-Rule = Callable[[Gradients, Gradients], Gradients]
+GradientRule = Callable[[Gradients, Gradients], Gradients]
 """From autograd's gradients of an operator's inputs, and those that arrived at its outputs, to the
 gradients that its inputs get instead."""
 
@@ -26,7 +33,9 @@ class BackwardRules(Protocol):
 
     keep: frozenset[str]
 
-    def __call__(self, trace: Trace, operator: Operator) -> tuple[Rule | None, str]:
+    def __call__(
+        self, trace: RecordedForward, operator: Operator
+    ) -> tuple[GradientRule | None, str]:
         """The rule of an operator, None for its own gradient, and what to call it.
 
         A rule must hold neither the trace nor the operator, whose graph would hold the rule.
@@ -34,8 +43,8 @@ class BackwardRules(Protocol):
         ...
 
 
-class Ruled(Adapter):
-    """A model with the same outputs and other gradients; made by `ruled`.
+class ModifiedGradients(Adapter):
+    """A model with the same outputs and other gradients; made by `modified_gradients`.
 
     Attributes:
         coverage: Which operators the last forward met, and by which rule each is passed.
@@ -55,13 +64,13 @@ class Ruled(Adapter):
             scores = super().forward(inputs)
         self.coverage = Coverage()
         if scores.grad_fn is not None:
-            trace = Trace(inputs, scores, tape.records)
+            trace = RecordedForward(inputs, scores, tape.records)
             users = nodes_from(scores.grad_fn)
             for node in users:
                 self._patch(trace, node, users)
         return scores
 
-    def _patch(self, trace: Trace, node: Node, users: dict[Node, int]) -> None:
+    def _patch(self, trace: RecordedForward, node: Node, users: dict[Node, int]) -> None:
         if hasattr(node, "variable"):
             return
         record = trace.record_of(node)
@@ -83,7 +92,7 @@ class Ruled(Adapter):
         node.register_hook(hook)
 
 
-def _of_slice(rule: Rule, record: Record) -> Rule:
+def _of_slice(rule: GradientRule, record: Record) -> GradientRule:
     """A rule for an operator that changed a part of a larger tensor in place."""
     slot: Any = record.slot
 
@@ -101,7 +110,7 @@ def _of_slice(rule: Rule, record: Record) -> Rule:
     return run
 
 
-def ruled(model: nn.Module, rules: BackwardRules) -> Ruled:
+def modified_gradients(model: nn.Module, rules: BackwardRules) -> ModifiedGradients:
     """A model with the same outputs, whose gradients follow rules on operators.
 
     Its graph is autograd's own, with the gradients of some operators replaced: whatever works on
@@ -111,4 +120,4 @@ def ruled(model: nn.Module, rules: BackwardRules) -> Ruled:
         model: Gives scores ``[batch, classes]``; left as it is.
         rules: Which operators have another gradient.
     """
-    return Ruled(model, rules)
+    return ModifiedGradients(model, rules)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
-from explainkit.graph.tape import Trace, recording, refuse_scripted
+from explainkit.graph.tape import RecordedForward, recording, refuse_scripted
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, arriving, attention_nodes, per_head
 from explainkit.methods.attention.rollout import TokenMap
@@ -142,8 +142,8 @@ class LeGrad(TokenMap):
 
     Attributes:
         upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix: Number of class and register tokens before the patches, where it doesn't show.
+        patch_grid: Height and width of the map of patches, where the model doesn't show it.
+        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
         layers: How many of the last blocks count; None: all.
 
     Raises:
@@ -179,19 +179,19 @@ class LeGrad(TokenMap):
         with torch.enable_grad(), recording(KEEP) as tape:
             with _watched(unwrapped(model)) as blocks:
                 scores = model(leaf)
-            whole = Trace(leaf, scores, tape.records)
+            whole = RecordedForward(leaf, scores, tape.records)
             row = _row(blocks, [node._sequence_nr() for node in attention_nodes(whole, "legrad")])
             chosen = row[-self.layers :] if self.layers else row
             scored = []
             for block in chosen:
                 with _short_cut(row, block.tokens):
                     scored.append(scores if block is row[-1] else model(leaf))
-        parts = [_sensitivity(Trace(leaf, s, tape.records), target) for s in scored]
-        found = self.drawn(torch.stack(parts).mean(0), model, inputs)
+        parts = [_sensitivity(RecordedForward(leaf, s, tape.records), target) for s in scored]
+        found = self.upsampled(torch.stack(parts).mean(0), model, inputs)
         return found.saying(blocks=[block.path for block in chosen])
 
 
-def _sensitivity(trace: Trace, target: Tensor) -> Tensor:
+def _sensitivity(trace: RecordedForward, target: Tensor) -> Tensor:
     """Of one block's score to the last attention before it, ``[batch, key]``."""
     node, call = list(attention_nodes(trace, "legrad").items())[-1]
     batch = len(trace.inputs)

@@ -13,13 +13,13 @@ from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
-from explainkit.graph.tape import Record, Trace
+from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, Method
-from explainkit.methods.attention.gradient_rules import Rule, ruled
+from explainkit.methods.attention.gradient_rules import GradientRule, modified_gradients
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
 from explainkit.methods.propagation.relevance import held_norm
-from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, report
+from explainkit.methods.propagation.rules import Unsupported, check_unsupported, fall_back, report
 
 KEEP = (UNARY - RECTIFIERS) | GATES | NORMS
 
@@ -35,13 +35,15 @@ class _Balanced:
 
     keep = KEEP
 
-    def __init__(self, uncovered: Uncovered) -> None:
-        self.uncovered = uncovered
+    def __init__(self, unsupported: Unsupported) -> None:
+        self.unsupported = unsupported
 
-    def __call__(self, trace: Trace, operator: Operator) -> tuple[Rule | None, str]:
+    def __call__(
+        self, trace: RecordedForward, operator: Operator
+    ) -> tuple[GradientRule | None, str]:
         kind, record = kind_of(operator), operator.record
         if not kind:
-            return None, fall_back(operator, self.uncovered, "libragrad")
+            return None, fall_back(operator, self.unsupported, "libragrad")
         if record is None:
             return None, "gradient"
         match kind:
@@ -62,7 +64,7 @@ def _first_only(own: Gradients, _arriving: Gradients) -> Gradients:
     return [own[0], *[None] * (len(own) - 1)]
 
 
-def _secant(record: Record) -> Rule | None:
+def _secant(record: Record) -> GradientRule | None:
     """``(f(x) − f(0)) / x`` in place of ``f'(x)``; None where ``f(0)`` is not finite."""
     function = getattr(torch.ops.aten, record.name)
     tensor, *_ = record.tensors
@@ -90,7 +92,7 @@ def _secant(record: Record) -> Rule | None:
     return rule
 
 
-def _product(trace: Trace, operator: Operator) -> tuple[Rule, str]:
+def _product(trace: RecordedForward, operator: Operator) -> tuple[GradientRule, str]:
     """A factor that is a gate is held; else each factor gets half."""
     left, right = (node for node, _ in operator.node.next_functions[-2:])
     held = [_is_gate(trace, left), _is_gate(trace, right)]
@@ -110,7 +112,7 @@ def _product(trace: Trace, operator: Operator) -> tuple[Rule, str]:
     return rule, "attention held" if operator.name not in {"mul", "addcmul"} else "gate held"
 
 
-def _is_gate(trace: Trace, node: Node | None) -> bool:
+def _is_gate(trace: RecordedForward, node: Node | None) -> bool:
     """Whether a factor comes from a function that is not zero at zero, such as ``1 + erf(x)``."""
     shifted = False
     while node is not None:
@@ -133,7 +135,7 @@ def _negative(exponent: object) -> bool:
     return isinstance(exponent, int | float) and exponent < 0
 
 
-def _gate(record: Record) -> Rule:
+def _gate(record: Record) -> GradientRule:
     axis = record.argument(1, -1)
 
     def rule(own: Gradients, _arriving: Gradients) -> Gradients:
@@ -145,7 +147,7 @@ def _gate(record: Record) -> Rule:
     return rule
 
 
-def _norm(record: Record) -> Rule:
+def _norm(record: Record) -> GradientRule:
     def rule(own: Gradients, arriving: Gradients) -> Gradients:
         gradient = arriving[0]
         held = None if gradient is None else held_norm(record, gradient)
@@ -174,7 +176,7 @@ class LibraGrad:
     Attributes:
         base: The method that runs on these gradients: `Saliency`, `InputXGradient`, `SmoothGrad`,
             `IntegratedGradients`, a class-activation map.
-        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     Raises:
@@ -195,10 +197,10 @@ class LibraGrad:
     """
 
     base: Method = field(default_factory=Saliency)
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns the base method's map, in its unit."""
@@ -211,7 +213,7 @@ class LibraGrad:
                 f"base: expected a method that takes gradients, got {name}, which {own}: use "
                 "Saliency, InputXGradient, SmoothGrad, IntegratedGradients or GradCAM"
             )
-        balanced = ruled(model, _Balanced(self.uncovered))
+        balanced = modified_gradients(model, _Balanced(self.unsupported))
         result = self.base(balanced, inputs, target)
         if not balanced.coverage.counts:
             raise MethodError(f"base: expected a method that takes gradients, {name} takes none")

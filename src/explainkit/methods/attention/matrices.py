@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import SHAPES
-from explainkit.graph.tape import Trace, nodes_from
+from explainkit.graph.tape import RecordedForward, nodes_from
 from explainkit.methods.propagation.rules import seeds_of
 
 KEEP = frozenset({"_softmax", "_safe_softmax"})
@@ -41,7 +41,7 @@ class Matrix:
     gradient: Tensor | None = None
 
 
-def softmax_behind(trace: Trace, node: Node | None) -> Node | None:
+def softmax_behind(trace: RecordedForward, node: Node | None) -> Node | None:
     """The softmax that makes a factor of a product; None where something else does."""
     while node is not None:
         record = trace.record_of(node)
@@ -74,7 +74,7 @@ class Call:
         return value.transpose(-1, self.axis)
 
 
-def attention_nodes(trace: Trace, method: str) -> dict[Node, Call]:
+def attention_nodes(trace: RecordedForward, method: str) -> dict[Node, Call]:
     """Every attention that the scores depend on, first to last.
 
     Args:
@@ -130,7 +130,9 @@ class _Arriving:
         return operator.gradient(*gradients), "gradient"
 
 
-def arriving(trace: Trace, target: Tensor, nodes: Collection[Node]) -> Mapping[Node, Tensor]:
+def arriving(
+    trace: RecordedForward, target: Tensor, nodes: Collection[Node]
+) -> Mapping[Node, Tensor]:
     """The gradient of each image's target with respect to what some operators put out."""
     rules = _Arriving(nodes)
     propagate(trace, seeds_of(trace, target), rules)
@@ -156,7 +158,7 @@ def per_head(call: Call, batch: int, method: str) -> Tensor:
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
-def matrices(trace: Trace, target: Tensor, method: str, *, every: bool) -> list[Matrix]:
+def matrices(trace: RecordedForward, target: Tensor, method: str, *, every: bool) -> list[Matrix]:
     """The attention matrices of a forward, first to last.
 
     Args:
@@ -193,7 +195,7 @@ def _check_chain(values: list[Tensor], method: str) -> None:
         )
 
 
-def read_by_head(last: Matrix) -> Tensor:
+def readout_tokens(last: Matrix) -> Tensor:
     """Which tokens the score reads after the last attention, ``[batch, 1, query]``, summing to one.
 
     The gradient tells: it reaches the rows of no other token. All zero where it reaches none.

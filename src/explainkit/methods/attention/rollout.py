@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.engine.passes import Needs, traced
+from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, read_by_head
+from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, readout_tokens
 from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import layout_of
 
@@ -22,13 +22,13 @@ class TokenMap:
 
     Attributes:
         upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix: Number of class and register tokens before the patches, where it doesn't show.
+        patch_grid: Height and width of the map of patches, where the model doesn't show it.
+        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
     """
 
     upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
-    grid: tuple[int, int] | None = None
-    prefix: int | None = None
+    patch_grid: tuple[int, int] | None = None
+    prefix_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.upsample not in ("bilinear", "bicubic", "nearest"):
@@ -40,25 +40,27 @@ class TokenMap:
         """A recorded forward, with the attention matrices."""
         return Needs(values=KEEP)
 
-    def drawn(self, tokens: Tensor, model: nn.Module, inputs: Tensor) -> Attribution:
+    def upsampled(self, tokens: Tensor, model: nn.Module, inputs: Tensor) -> Attribution:
         """Numbers of tokens ``[batch, token]`` as a map ``[batch, 1, height, width]``.
 
         What class and register tokens hold is not in the map: its sum is ``elsewhere``.
         """
         value = tokens[..., None]
-        layout = layout_of(value, "attention", unwrapped(model), inputs, self.grid, self.prefix)
-        places = layout.spread(value)
+        layout = layout_of(
+            value, "attention", unwrapped(model), inputs, self.patch_grid, self.prefix_tokens
+        )
+        places = layout.to_nchw(value)
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
         large = F.interpolate(places, inputs.shape[2:], mode=self.upsample, **smooth)
-        end = layout.prefix + places[0, 0].numel()
-        elsewhere = torch.cat([tokens[:, : layout.prefix], tokens[:, end:]], 1).sum(1)
+        end = layout.prefix_tokens + places[0, 0].numel()
+        elsewhere = torch.cat([tokens[:, : layout.prefix_tokens], tokens[:, end:]], 1).sum(1)
         return Attribution(
             large.to(inputs.dtype),
-            diagnostics={"grid": list(layout.grid), "elsewhere": elsewhere},
+            diagnostics={"patch_grid": list(layout.patch_grid), "elsewhere": elsewhere},
         )
 
 
-def rolled(reading: Tensor, layers: Sequence[Tensor], identity: float) -> Tensor:
+def rollout(reading: Tensor, layers: Sequence[Tensor], identity: float) -> Tensor:
     """A row of the product of all layers, from the last to the first.
 
     ``r_{l-1} = r_l (A_l + identity · I)``, from one token's (or several tokens' mean) row of the
@@ -93,8 +95,8 @@ class AttentionRollout(TokenMap):
 
     Attributes:
         upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix: Number of class and register tokens before the patches, where it doesn't show.
+        patch_grid: Height and width of the map of patches, where the model doesn't show it.
+        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
 
     Raises:
         MethodError: The model has no attention, or attends within windows.
@@ -106,15 +108,17 @@ class AttentionRollout(TokenMap):
         >>> import explainkit as ek
         >>> from explainkit.testing import toy_models
         >>> e = ek.explain(*toy_models()["vit"], 0, "attention_rollout")
-        >>> e.diagnostics["grid"]
+        >>> e.diagnostics["patch_grid"]
         [6, 5]
     """
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, shares of 1 per patch, not negative."""
-        found = matrices(traced(model, inputs, KEEP), target, "attention_rollout", every=False)
+        found = matrices(
+            recorded_forward(model, inputs, KEEP), target, "attention_rollout", every=False
+        )
         layers = [_halved(matrix.values.mean(1)) for matrix in found]
-        return self.drawn(rolled(read_by_head(found[-1]), layers, 0.5), model, inputs)
+        return self.upsampled(rollout(readout_tokens(found[-1]), layers, 0.5), model, inputs)
 
 
 def _halved(mean: Tensor) -> Tensor:
@@ -130,8 +134,8 @@ class GradientRollout(TokenMap):
 
     Attributes:
         upsample: As in `AttentionRollout`.
-        grid: As in `AttentionRollout`.
-        prefix: As in `AttentionRollout`.
+        patch_grid: As in `AttentionRollout`.
+        prefix_tokens: As in `AttentionRollout`.
 
     Raises:
         MethodError: The model has no attention, or attends within windows.
@@ -150,9 +154,11 @@ class GradientRollout(TokenMap):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, not negative, score per unit of attention."""
-        found = matrices(traced(model, inputs, KEEP), target, "gradient_rollout", every=True)
+        found = matrices(
+            recorded_forward(model, inputs, KEEP), target, "gradient_rollout", every=True
+        )
         layers = [_relevance(matrix) for matrix in found]
-        return self.drawn(rolled(read_by_head(found[-1]), layers, 1.0), model, inputs)
+        return self.upsampled(rollout(readout_tokens(found[-1]), layers, 1.0), model, inputs)
 
 
 def _relevance(matrix: Matrix) -> Tensor:

@@ -10,12 +10,12 @@ from explainkit.engine.batching import in_chunks
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Operator
 from explainkit.graph.operators import kind_of
-from explainkit.graph.tape import Trace, nodes_from, recording
+from explainkit.graph.tape import RecordedForward, nodes_from, recording
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
 from explainkit.methods.cam.gradient import weighted
 from explainkit.methods.cam.layout import Layout
+from explainkit.methods.cam.suffix_scores import SuffixScores
 from explainkit.progress import progress
 
 AFFINE = frozenset({
@@ -72,9 +72,9 @@ class AblationCAM(CAM):
         maps, channels = [], 0
         runs = torch.zeros_like(target)
         for path in layers:
-            after = After(model, path, inputs)
+            after = SuffixScores(model, path, inputs)
             layout = self.layout(after.value, path, model, inputs)
-            features = precise(layout.spread(after.value))
+            features = precise(layout.to_nchw(after.value))
             losses = _affine_losses(after, layout, target)
             if losses is None:
                 alive = (features != 0).flatten(2).any(2)
@@ -82,8 +82,8 @@ class AblationCAM(CAM):
                 runs += alive.sum(1)
             maps.append(weighted(losses / scale[:, None], features))
             channels += features.shape[1]
-        drawn = self.drawn(maps, layers, inputs, remarks)
-        return drawn.saying(runs=runs, channels=channels)
+        upsampled = self.upsampled(maps, layers, inputs, remarks)
+        return upsampled.saying(runs=runs, channels=channels)
 
     def _scale(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, list[str]]:
         """What the losses are divided by, ``[batch]``, and what a reader must know of it."""
@@ -103,7 +103,7 @@ class AblationCAM(CAM):
         return score, [remark]
 
 
-def _affine_losses(after: After, layout: Layout, target: Tensor) -> Tensor | None:
+def _affine_losses(after: SuffixScores, layout: Layout, target: Tensor) -> Tensor | None:
     """What the score loses without each channel, ``[batch, channel]``, where it is affine in them.
 
     Autograd's record says whether it is. It doesn't see what runs detached; so the loss of half of
@@ -113,15 +113,15 @@ def _affine_losses(after: After, layout: Layout, target: Tensor) -> Tensor | Non
     every = torch.arange(len(value), device=value.device)
     with torch.enable_grad(), recording() as tape:
         scores = after(value, every)
-    if not _affine(Trace(value, scores, tape.records)):
+    if not _affine(RecordedForward(value, scores, tape.records)):
         return None
     chosen = torch.zeros_like(scores).scatter_(1, target[:, None], 1)
     (slope,) = torch.autograd.grad(scores, value, chosen)
-    losses = (precise(layout.spread(slope)) * precise(layout.spread(after.value))).sum((2, 3))
+    losses = (precise(layout.to_nchw(slope)) * precise(layout.to_nchw(after.value))).sum((2, 3))
     clean = scores.gather(1, target[:, None])[:, 0]
     for step in (1, 2):
         without = after.value.clone()
-        layout.spread(without)[:, ::step] = 0
+        layout.to_nchw(without)[:, ::step] = 0
         found = clean - after(without, every).gather(1, target[:, None])[:, 0]
         expected = losses[:, ::step]
         room = 1e3 * torch.finfo(value.dtype).eps * (clean.abs() + expected.abs().sum(1))
@@ -130,7 +130,7 @@ def _affine_losses(after: After, layout: Layout, target: Tensor) -> Tensor | Non
     return losses
 
 
-def _affine(trace: Trace) -> bool:
+def _affine(trace: RecordedForward) -> bool:
     """Whether every operator between the traced values and the scores is affine in the values."""
     root = trace.scores.grad_fn
     if root is None:
@@ -149,7 +149,7 @@ def _affine(trace: Trace) -> bool:
     return reached
 
 
-def _losses(after: After, layout: Layout, target: Tensor, alive: Tensor) -> Tensor:
+def _losses(after: SuffixScores, layout: Layout, target: Tensor, alive: Tensor) -> Tensor:
     """What the score loses without each channel that is alive, ``[batch, channel]``."""
     losses = torch.zeros(alive.shape, dtype=precise(after.value).dtype, device=alive.device)
     with progress("AblationCAM", int(alive.sum()) + len(alive)) as advance:
@@ -161,7 +161,7 @@ def _losses(after: After, layout: Layout, target: Tensor, alive: Tensor) -> Tens
 
 
 def _without(
-    after: After,
+    after: SuffixScores,
     layout: Layout,
     index: int,
     label: int,
@@ -180,7 +180,7 @@ def _without(
         which = runs[part]
         variants = whole.repeat(len(which), *[1] * (whole.dim() - 1))
         changed = (which >= 0).nonzero()[:, 0]
-        layout.spread(variants)[changed, which[changed]] = 0  # a view
+        layout.to_nchw(variants)[changed, which[changed]] = 0  # a view
         found: Tensor = after(variants, torch.full_like(which, index))[:, label]
         advance(len(which), "")
         return found.double()

@@ -67,8 +67,8 @@ class CAM:
             None: the layer that the model's `ModelSpec` names, else the last one with places.
         relu: Cut each layer's map to its positive part, before it is upsampled.
         upsample: How a map becomes as large as the image (``align_corners=False``).
-        grid: Height and width of the layer's map, where its output doesn't show it.
-        prefix: Number of class and register tokens before the places, where it doesn't show.
+        patch_grid: Height and width of the layer's map, where its output doesn't show it.
+        prefix_tokens: Number of class and register tokens before the places, where it doesn't show.
     """
 
     layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
@@ -76,8 +76,8 @@ class CAM:
     )
     relu: bool = False
     upsample: Upsample = "bilinear"
-    grid: tuple[int, int] | None = None
-    prefix: int | None = None
+    patch_grid: tuple[int, int] | None = None
+    prefix_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.upsample not in ("bilinear", "bicubic", "nearest"):
@@ -93,9 +93,9 @@ class CAM:
 
     def layout(self, value: Tensor, path: str, model: nn.Module, inputs: Tensor) -> Layout:
         """Where a layer's output lies on the image."""
-        return layout_of(value, path, unwrapped(model), inputs, self.grid, self.prefix)
+        return layout_of(value, path, unwrapped(model), inputs, self.patch_grid, self.prefix_tokens)
 
-    def drawn(
+    def upsampled(
         self,
         maps: Sequence[Tensor],
         layers: Sequence[str],
@@ -124,7 +124,7 @@ class CAM:
             large[0] if len(large) == 1 else torch.stack(large).mean(0),
             layer=", ".join(layers),
             warnings=tuple(found),
-            diagnostics={"grid": grids[0] if len(grids) == 1 else grids},
+            diagnostics={"patch_grid": grids[0] if len(grids) == 1 else grids},
         )
 
 
@@ -163,10 +163,10 @@ class GradientCAM(CAM):
             value, slope = found.activations[path], found.layers[path]
             layout = self.layout(value, path, model, inputs)
             check_reached(slope, layout, path)
-            parts = precise(layout.spread(value)), precise(layout.spread(slope))
+            parts = precise(layout.to_nchw(value)), precise(layout.to_nchw(slope))
             maps.append(self.combine(*parts))
             remarks += self.remarks(*parts)
-        return self.drawn(maps, layers, inputs, remarks)
+        return self.upsampled(maps, layers, inputs, remarks)
 
 
 def precise(value: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def check_reached(slope: Tensor, layout: Layout, path: str) -> None:
     Raises:
         ModelError: The gradient of every place is zero, and that of another token is not.
     """
-    if layout.kind == "tokens" and bool(slope.any()) and not bool(layout.spread(slope).any()):
+    if layout.kind == "tokens" and bool(slope.any()) and not bool(layout.to_nchw(slope).any()):
         raise ModelError(
             f"expected a score that depends on the patch tokens of layer {path!r}, but it reads "
             "only the class or register tokens there, so that every map would be zero: name an "

@@ -60,9 +60,9 @@ class _ActivationCAM(CAM):
         maps = []
         for path in layers:
             layout = self.layout(found[path], path, model, inputs)
-            maps.append(self.combine(precise(layout.spread(found[path]))))
-        drawn = self.drawn(maps, layers, inputs)
-        return drawn.saying(uses_target=False)
+            maps.append(self.combine(precise(layout.to_nchw(found[path]))))
+        upsampled = self.upsampled(maps, layers, inputs)
+        return upsampled.saying(uses_target=False)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class FinerCAM:
     weights. Channels that speak for all of these classes alike cancel. Units as those of the base.
 
     Attributes:
-        base: A CAM made of gradients, with the layer and how its map is drawn.
+        base: A CAM made of gradients, with the layer and how its map is upsampled.
         strength: α: 0 is the base itself, 1 compares with the full scores of the others.
         similar: How many similar classes; of a model with fewer, all others.
 

@@ -34,8 +34,8 @@ class GradCAM(GradientCAM):
             None: the layer that the model's `ModelSpec` names, else the last one with places.
         relu: Cut each layer's map to its positive part, before it is upsampled.
         upsample: How a map becomes as large as the image (``align_corners=False``).
-        grid: Height and width of the layer's map, where its output doesn't show it.
-        prefix: Number of class and register tokens before the places, where it doesn't show.
+        patch_grid: Height and width of the layer's map, where its output doesn't show it.
+        prefix_tokens: Number of class and register tokens before the places, where it doesn't show.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations

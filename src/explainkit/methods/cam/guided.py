@@ -9,7 +9,7 @@ from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
 from explainkit.methods.propagation.guided import GuidedBackprop
-from explainkit.methods.propagation.rules import Uncovered
+from explainkit.methods.propagation.rules import Unsupported
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class GuidedGradCAM:
     hardly depends on the class (see `GuidedBackprop`); only L makes the map speak for one.
 
     Attributes:
-        base: The CAM, rectified as in the paper, with the layer and how its map is drawn.
-        uncovered: As in `GuidedBackprop`.
+        base: The CAM, rectified as in the paper, with the layer and how its map is upsampled.
+        unsupported: As in `GuidedBackprop`.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations
@@ -37,19 +37,19 @@ class GuidedGradCAM:
     """
 
     base: Method = field(default_factory=lambda: GradCAM(relu=True))
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
         as_gradient_cam(self.base)
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """What both factors need."""
-        guided = GuidedBackprop(self.uncovered).needs(model, inputs)
+        guided = GuidedBackprop(self.unsupported).needs(model, inputs)
         return guided | as_gradient_cam(self.base).needs(model, inputs)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``."""
-        guided = GuidedBackprop(self.uncovered)(model, inputs, target)
+        guided = GuidedBackprop(self.unsupported)(model, inputs, target)
         cam = as_gradient_cam(self.base)(model, inputs, target)
         both = replace(cam, values=guided.values * cam.values, coverage=guided.coverage)
         return both.saying(*guided.warnings)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from explainkit.errors import ModelError
 
-Kind = Literal["channels first", "channels last", "tokens"]
-Grid = tuple[int, int]
+AxisOrder = Literal["channels first", "channels last", "tokens"]
+PatchGrid = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class Layout:
     Attributes:
         kind: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``, or
             ``[batch, token, channel]`` with the places row by row.
-        grid: Height and width of the map.
-        prefix: Class and register tokens before the places.
+        patch_grid: Height and width of the map.
+        prefix_tokens: Class and register tokens before the places.
     """
 
-    kind: Kind
-    grid: Grid
-    prefix: int = 0
+    kind: AxisOrder
+    patch_grid: PatchGrid
+    prefix_tokens: int = 0
 
-    def spread(self, value: Tensor) -> Tensor:
+    def to_nchw(self, value: Tensor) -> Tensor:
         """A layer's output, or its gradient, as ``[batch, channel, height, width]``."""
         if self.kind == "channels first":
             return value
         if self.kind == "channels last":
             return value.permute(0, 3, 1, 2)
-        places = value[:, self.prefix : self.prefix + math.prod(self.grid)]
-        return places.transpose(1, 2).reshape(len(value), -1, *self.grid)
+        places = value[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid)]
+        return places.transpose(1, 2).reshape(len(value), -1, *self.patch_grid)
 
     def over(self, masks: Tensor, value: Tensor) -> Tensor:
         """Masks ``[n, height, width]``, shaped to be multiplied with the layer's output.
@@ -49,7 +49,9 @@ class Layout:
         if self.kind == "channels last":
             return masks[..., None]
         whole = masks.new_ones(len(masks), value.shape[1], 1)
-        whole[:, self.prefix : self.prefix + math.prod(self.grid), 0] = masks.flatten(1)
+        whole[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid), 0] = (
+            masks.flatten(1)
+        )
         return whole
 
 
@@ -58,8 +60,8 @@ def layout_of(
     path: str,
     model: nn.Module,
     images: Tensor,
-    grid: Grid | None = None,
-    prefix: int | None = None,
+    patch_grid: PatchGrid | None = None,
+    prefix_tokens: int | None = None,
 ) -> Layout:
     """Finds how a layer's output covers the image.
 
@@ -73,8 +75,8 @@ def layout_of(
         path: Of the layer, for errors.
         model: The caller's model.
         images: ``[batch, channel, height, width]``.
-        grid: Height and width of the map, where the caller knows it.
-        prefix: Number of tokens before the places, where the caller knows it.
+        patch_grid: Height and width of the map, where the caller knows it.
+        prefix_tokens: Number of tokens before the places, where the caller knows it.
 
     Raises:
         ModelError: The output has no places, or where they lie can't be told.
@@ -86,11 +88,11 @@ def layout_of(
             f"tokens [{len(images)}, token, channel], got {shape}: name another layer"
         )
     if value.dim() == 3:
-        return _of_tokens(value.shape[1], path, model, images, grid, prefix)
+        return _of_tokens(value.shape[1], path, model, images, patch_grid, prefix_tokens)
     first, last = (shape[2], shape[3]), (shape[1], shape[2])
-    known = [grid] if grid else patch_grids(model, images)
-    if grid and grid not in (first, last):
-        raise ModelError(f"grid: expected the height and width of {shape}, got {grid}")
+    known = [patch_grid] if patch_grid else patch_grids(model, images)
+    if patch_grid and patch_grid not in (first, last):
+        raise ModelError(f"patch_grid: expected the height and width of {shape}, got {patch_grid}")
     if last in known and first not in known:
         return Layout("channels last", last)
     height, width = images.shape[2:]
@@ -99,8 +101,8 @@ def layout_of(
     if not known and proportions[1] == 0 and 2 * proportions[0] > max(height, width):
         raise ModelError(
             f"expected to know whether layer {path!r} with output {shape} has its channels first "
-            f"or last, but the model has no convolution that tells: pass grid={last} or "
-            f"grid={first}"
+            f"or last, but the model has no convolution that tells: pass patch_grid={last} or "
+            f"patch_grid={first}"
         )
     return Layout("channels first", first)
 
@@ -110,31 +112,31 @@ def _of_tokens(
     path: str,
     model: nn.Module,
     images: Tensor,
-    grid: Grid | None,
-    prefix: int | None,
+    patch_grid: PatchGrid | None,
+    prefix_tokens: int | None,
 ) -> Layout:
     fitting = [g for g in patch_grids(model, images) if math.prod(g) <= count]
-    chosen = grid or (fitting[0] if fitting else None)
+    chosen = patch_grid or (fitting[0] if fitting else None)
     if chosen is None or math.prod(chosen) > count:
-        what = f"{chosen[0]} × {chosen[1]}" if chosen else "no grid that the model tells of"
+        what = f"{chosen[0]} × {chosen[1]}" if chosen else "no patch_grid that the model tells of"
         raise ModelError(
             f"expected to know where the {count} tokens of layer {path!r} lie on the image, got "
-            f"{what}: pass grid=(height, width), and prefix= for class and register tokens"
+            f"{what}: pass patch_grid=(height, width), and prefix_tokens= for class and register tokens"
         )
     extra = count - math.prod(chosen)
-    if prefix is None:
-        prefix = _leading(count, math.prod(chosen), model, images) if extra else 0
-    if prefix is None or not 0 <= prefix <= extra:
-        got = "it does not show" if prefix is None else f"prefix={prefix}"
+    if prefix_tokens is None:
+        prefix_tokens = _leading(count, math.prod(chosen), model, images) if extra else 0
+    if prefix_tokens is None or not 0 <= prefix_tokens <= extra:
+        got = "it does not show" if prefix_tokens is None else f"prefix_tokens={prefix_tokens}"
         raise ModelError(
             f"expected to know which of the {count} tokens of layer {path!r} are the "
-            f"{chosen[0]} × {chosen[1]} places, {got}: pass prefix= from 0 to {extra}, the "
-            "number of class and register tokens before them, or another grid=(height, width)"
+            f"{chosen[0]} × {chosen[1]} places, {got}: pass prefix_tokens= from 0 to {extra}, the "
+            "number of class and register tokens before them, or another patch_grid=(height, width)"
         )
-    return Layout("tokens", chosen, prefix)
+    return Layout("tokens", chosen, prefix_tokens)
 
 
-def patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
+def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
     """The grid of the patches that the model cuts, and what merging them two by two leaves."""
     channels, height, width = images.shape[1:]
     for module in model.modules():
@@ -144,7 +146,7 @@ def patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
                 module.weight.new_empty(module.weight.shape, device="meta"),
                 None, module.stride, module.padding, module.dilation, module.groups,
             )  # fmt: skip
-            grids: list[Grid] = [(patches.shape[2], patches.shape[3])]
+            grids: list[PatchGrid] = [(patches.shape[2], patches.shape[3])]
             break
         if (size := _declared(module)) is not None:
             grids = [(height // size[0], width // size[1])]
@@ -156,7 +158,7 @@ def patch_grids(model: nn.Module, images: Tensor) -> list[Grid]:
     return grids
 
 
-def _declared(module: nn.Module) -> Grid | None:
+def _declared(module: nn.Module) -> PatchGrid | None:
     """The patch size that a module or its configuration names."""
     for holder in (module, getattr(module, "config", None)):
         size = getattr(holder, "patch_size", None)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.after import After
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.suffix_scores import SuffixScores
 
 
 @dataclass(frozen=True)
@@ -46,29 +46,31 @@ class ReciproCAM(CAM):
         layers = layers_of(self.layer, unwrapped(model), inputs)
         maps, runs = [], 0
         for path in layers:
-            after = After(model, path, inputs)
+            after = SuffixScores(model, path, inputs)
             layout = self.layout(after.value, path, model, inputs)
-            masks = layout.over(self._masks(layout.grid, after.value), after.value)
+            masks = layout.over(self._masks(layout.patch_grid, after.value), after.value)
             scores = torch.stack(
                 [_scores(after, masks, i, label) for i, label in enumerate(target.tolist())]
             )
             scores = precise(scores)
-            maps.append((scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.grid))
+            maps.append((scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.patch_grid))
             runs += len(masks)
-        drawn = self.drawn(maps, layers, inputs)
-        return drawn.saying(runs=runs)
+        upsampled = self.upsampled(maps, layers, inputs)
+        return upsampled.saying(runs=runs)
 
-    def _masks(self, grid: tuple[int, int], value: Tensor) -> Tensor:
+    def _masks(self, patch_grid: tuple[int, int], value: Tensor) -> Tensor:
         """Nothing kept, then each place in turn, ``[1 + place, height, width]``."""
-        count = grid[0] * grid[1]
-        places = torch.eye(count, dtype=value.dtype, device=value.device).view(count, 1, *grid)
+        count = patch_grid[0] * patch_grid[1]
+        places = torch.eye(count, dtype=value.dtype, device=value.device).view(
+            count, 1, *patch_grid
+        )
         if self.gaussian:
             line = torch.tensor([0.25, 0.5, 0.25], dtype=value.dtype, device=value.device)
             places = F.conv2d(places, (line[:, None] * line)[None, None], padding=1)
         return torch.cat([torch.zeros_like(places[:1]), places])[:, 0]
 
 
-def _scores(after: After, masks: Tensor, index: int, label: int) -> Tensor:
+def _scores(after: SuffixScores, masks: Tensor, index: int, label: int) -> Tensor:
     """Scores of one image under each mask, in chunks that depend on nothing but that image."""
     size = min(after.chunk, len(masks))
     found = []

@@ -11,7 +11,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.perturbation.mask_scores import Masks, fill_table
+from explainkit.methods.perturbation.mask_scores import Masks, evaluate_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +19,11 @@ class ChannelMasks(Masks):
     """Maps of channels, enlarged to the image and stretched to [0, 1]: a row is one map.
 
     Attributes:
-        grid: Height and width of a map.
+        patch_grid: Height and width of a map.
         align_corners: Whether a map's corners lie on the image's.
     """
 
-    grid: tuple[int, int]
+    patch_grid: tuple[int, int]
     align_corners: bool
 
     def pixels(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
@@ -32,13 +32,13 @@ class ChannelMasks(Masks):
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         return (large - low) / (high - low + 1e-8)
 
-    def paint(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+    def upsample(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
         """A map ``[1, height, width]`` of values of the layer's places."""
         return self._enlarged(values)[0]
 
     def _enlarged(self, rows: Tensor) -> Tensor:
         return F.interpolate(
-            rows.view(-1, 1, *self.grid),
+            rows.view(-1, 1, *self.patch_grid),
             self.baseline.shape[2:],
             mode="bilinear",
             align_corners=self.align_corners,
@@ -48,7 +48,7 @@ class ChannelMasks(Masks):
         """Whether equal rows of both look the same."""
         return (
             isinstance(other, ChannelMasks)
-            and self.grid == other.grid
+            and self.patch_grid == other.patch_grid
             and self.align_corners == other.align_corners
         )
 
@@ -105,7 +105,7 @@ class ScoreCAM(CAM):
         runs = torch.zeros_like(target)
         for path in layers:
             layout = self.layout(values[path], path, model, inputs)
-            features = precise(layout.spread(values[path]))
+            features = precise(layout.to_nchw(values[path]))
             flat = features.flatten(2)
             kept = _most_varied(flat, self.top)
             # which row each channel is, of the distinct ones
@@ -113,11 +113,11 @@ class ScoreCAM(CAM):
             masks = ChannelMasks(
                 tuple(rows for rows, _ in found),
                 torch.zeros_like(inputs),
-                layout.grid,
+                layout.patch_grid,
                 self.align_corners,
             )
             counts = [len(rows) for rows in masks.rows]
-            table = fill_table(model, inputs, masks, least=counts, title="ScoreCAM")
+            table = evaluate_masks(model, inputs, masks, least=counts, title="ScoreCAM")
             scores = torch.stack(
                 [
                     table.scores[i][which, label]
@@ -127,11 +127,11 @@ class ScoreCAM(CAM):
                 ]
             )
             weights = scores.softmax(1).to(kept)
-            maps.append(weighted(weights, kept.view(*kept.shape[:2], *layout.grid)))
+            maps.append(weighted(weights, kept.view(*kept.shape[:2], *layout.patch_grid)))
             runs += torch.tensor(counts, device=runs.device)
             channels += flat.shape[1]
-        drawn = self.drawn(maps, layers, inputs)
-        return drawn.saying(runs=runs, channels=channels)
+        upsampled = self.upsampled(maps, layers, inputs)
+        return upsampled.saying(runs=runs, channels=channels)
 
 
 def _most_varied(maps: Tensor, top: int | None) -> Tensor:

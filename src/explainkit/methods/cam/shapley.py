@@ -38,7 +38,7 @@ class ShapleyCAM(CAM):
         >>> import explainkit as ek
         >>> from explainkit.testing import toy_models
         >>> e = ek.explain(*toy_models()["vit"], 0, "shapleycam")
-        >>> e.layer, e.diagnostics["grid"]
+        >>> e.layer, e.diagnostics["patch_grid"]
         ('blocks.0', [6, 5])
     """
 
@@ -59,10 +59,10 @@ class ShapleyCAM(CAM):
             layout = self.layout(value, path, model, inputs)
             check_reached(slope, layout, path)
             value, slope, curvature = (
-                precise(layout.spread(part)) for part in (value.detach(), slope, curvature)
+                precise(layout.to_nchw(part)) for part in (value.detach(), slope, curvature)
             )
             maps.append(weighted((slope - curvature / 2).mean((2, 3)), value))
-        return self.drawn(maps, layers, inputs)
+        return self.upsampled(maps, layers, inputs)
 
 
 def _derivatives(score: Tensor, value: Tensor, path: str, keep: bool) -> tuple[Tensor, Tensor]:

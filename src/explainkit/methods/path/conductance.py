@@ -11,7 +11,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.layers import path_of
 from explainkit.methods.cam.base import unwrapped
-from explainkit.methods.path.integrated import Rule, quadrature
+from explainkit.methods.path.integrated import QuadratureRule, quadrature
 from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 
 
@@ -127,7 +127,7 @@ class InternalInfluence(_Through):
         '3'
     """
 
-    rule: Rule = "gausslegendre"
+    rule: QuadratureRule = "gausslegendre"
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map of the layer's shape, score per unit of the layer's output."""

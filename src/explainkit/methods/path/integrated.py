@@ -22,13 +22,13 @@ from explainkit.methods.path.straight_line import (
     visit,
 )
 
-Rule = Literal[
+QuadratureRule = Literal[
     "gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"
 ]
 
 
 @lru_cache
-def quadrature(rule: Rule, steps: int) -> tuple[Tensor, Tensor]:
+def quadrature(rule: QuadratureRule, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes in [0, 1] and weights of a rule that integrates over the straight path.
 
     The rules and their nodes are those that Captum uses, so that maps can be compared. Its
@@ -58,7 +58,7 @@ def quadrature(rule: Rule, steps: int) -> tuple[Tensor, Tensor]:
         case "riemann_trapezoid":
             weights[[0, -1]] /= 2
             return torch.linspace(0, 1, steps, dtype=torch.float64), weights
-    raise MethodError(f"rule: expected one of {', '.join(get_args(Rule))}, got {rule!r}")
+    raise MethodError(f"rule: expected one of {', '.join(get_args(QuadratureRule))}, got {rule!r}")
 
 
 _FIRST = 4
@@ -105,7 +105,7 @@ class IntegratedGradients:
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int = 50
-    rule: Rule = "gausslegendre"
+    rule: QuadratureRule = "gausslegendre"
     tolerance: float | None = None
     max_steps: int = 400
 

@@ -59,7 +59,7 @@ class FeatureAblation:
                 scores = _score_segments(score, image, masks.baseline[i], labels[i])
             else:
                 scores = score_masks(model, image, masks, i, slice(None))
-            maps.append(masks.paint(i, clean[i] - scores[:, label]))
+            maps.append(masks.upsample(i, clean[i] - scores[:, label]))
         return torch.stack(maps).to(images.dtype)
 
 

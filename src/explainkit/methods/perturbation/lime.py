@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.errors import MethodError
-from explainkit.methods.perturbation.mask_scores import MaskTable
+from explainkit.methods.perturbation.mask_scores import MaskEvaluations
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
 
@@ -81,7 +81,7 @@ class Lime(SegmentSampled):
         """How many of an image's rows make a map and its standard error."""
         return min(len(rows), 2 * rows.shape[1] + 2)
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         # counted from the image's own score: only the intercept changes
         scores = table.scores[image][:, label] - table.clean[image, label]
@@ -94,7 +94,7 @@ class Lime(SegmentSampled):
         )  # fmt: skip
         return solution[:-1], influence[:, :-1].square().sum(0).sqrt()
 
-    def _weights(self, table: MaskTable, image: int, kept: Tensor) -> Tensor:
+    def _weights(self, table: MaskEvaluations, image: int, kept: Tensor) -> Tensor:
         if self.distance == "segments":
             apart = 1 - kept.mean(1).sqrt()
         else:

@@ -1,7 +1,7 @@
 """One table of masks and scores, from which many methods are read.
 
 A method says which masks it wants (`Masks`), the table holds what the model made of them
-(`MaskTable`), and the method turns a table into maps. In one call of ``explain``, tables stay with
+(`MaskEvaluations`), and the method turns a table into maps. In one call of ``explain``, tables stay with
 the engine's forward: methods whose masks agree, and all targets of one method, share their
 forwards.
 """
@@ -39,7 +39,7 @@ class Masks:
         """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
 
     @abstractmethod
-    def paint(self, image: int, values: Tensor) -> Tensor:
+    def upsample(self, image: int, values: Tensor) -> Tensor:
         """A map ``[1, height, width]`` of values of the image's `features`."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class SegmentMasks(Masks):
         """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
         return rows[:, None, self.labels[image]]
 
-    def paint(self, image: int, values: Tensor) -> Tensor:
+    def upsample(self, image: int, values: Tensor) -> Tensor:
         """A map ``[1, height, width]`` in which every pixel of a segment has its value."""
         return values[self.labels[image]][None]
 
@@ -91,7 +91,7 @@ class SegmentMasks(Masks):
 
 
 @dataclass(frozen=True, eq=False)
-class MaskTable:
+class MaskEvaluations:
     """What a model made of masked images.
 
     Attributes:
@@ -122,16 +122,16 @@ def score_masks(model: nn.Module, image: Tensor, masks: Masks, which: int, part:
         return in_chunks(run, len(rows), chunk_size(model, image))
 
 
-def fill_table(
+def evaluate_masks(
     model: nn.Module,
     inputs: Tensor,
     masks: Masks,
     *,
     least: Sequence[int],
-    done: Callable[[MaskTable], tuple[Tensor, str]] | None = None,
+    done: Callable[[MaskEvaluations], tuple[Tensor, str]] | None = None,
     max_seconds: float | None = None,
     title: str = "masks",
-) -> MaskTable:
+) -> MaskEvaluations:
     """Scores masked images, all of them by turns, until the masks, the time or the patience end.
 
     Args:
@@ -153,12 +153,12 @@ def fill_table(
     size = chunk_size(model, images[0])
     adapter = model if isinstance(model, Adapter) else Adapter(model)
     forward = adapter.ready(inputs)
-    shared: list[MaskTable] = forward.tables if forward else []
+    shared: list[MaskEvaluations] = forward.evaluations if forward else []
     known = [other.scores for other in shared if other.masks.agrees(masks)]
     with torch.no_grad():
         clean = model(inputs).detach().double()
     nothing = clean.new_empty(0, clean.shape[1])
-    table = MaskTable(masks, images, (nothing,) * len(images), clean)
+    table = MaskEvaluations(masks, images, (nothing,) * len(images), clean)
     active = list(range(len(images)))
     totals = [len(rows) for rows in masks.rows]
     parts: list[list[Tensor]] = [[] for _ in images]
@@ -171,7 +171,7 @@ def fill_table(
         over = max_seconds is not None and time.monotonic() - begin >= max_seconds
         return useful() and (over or adapter.interrupted)
 
-    def filled(*, partial: bool) -> MaskTable:
+    def filled(*, partial: bool) -> MaskEvaluations:
         scores = [torch.cat([nothing, *part]) for part in parts]
         return replace(table, scores=tuple(scores), partial=partial)
 

@@ -23,15 +23,15 @@ class _Optimized:
     """
 
     steps: int = 300
-    rate: float = 0.1
+    lr: float = 0.1
     baseline: float | Tensor | Filling = field(default="blur", metadata={"per_image": True})
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        if not self.rate > 0:
-            raise MethodError(f"rate: expected a positive number, got {self.rate}")
+        if not self.lr > 0:
+            raise MethodError(f"lr: expected a positive number, got {self.lr}")
 
     @abstractmethod
     def _step(self, height: int, width: int) -> int:
@@ -75,7 +75,7 @@ class _Optimized:
         shape = (1, 1, -(-height // step), -(-width // step))
         with torch.enable_grad():
             coarse = torch.full(shape, 0.5, device=image.device, requires_grad=True)
-            adam = torch.optim.Adam([coarse], lr=self.rate)
+            adam = torch.optim.Adam([coarse], lr=self.lr)
             for turn in range(self.steps):
                 mask = self._enlarge(coarse, height, width)
                 score = model(torch.lerp(fill, image, mask.to(image.dtype)))[0, label].float()
@@ -105,7 +105,7 @@ class MeaningfulPerturbation(_Optimized):
 
     Attributes:
         steps: Gradients per image.
-        rate: Of Adam.
+        lr: Of Adam.
         baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
         seed: Of the noise; ``explain(seed=…)`` sets it.
         step: Pixels per value of the mask; None: a 28th of the shorter side.
@@ -162,7 +162,7 @@ class ExtremalPerturbation(_Optimized):
 
     Attributes:
         steps: Gradients per image.
-        rate: Of Adam.
+        lr: Of Adam.
         baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
         seed: Of the noise; ``explain(seed=…)`` sets it.
         area: Share of the image that is kept.
@@ -186,7 +186,7 @@ class ExtremalPerturbation(_Optimized):
         True
     """
 
-    rate: float = 0.05
+    lr: float = 0.05
     area: float = 0.1
     sigma: float | None = None
     area_weight: float = 3.0

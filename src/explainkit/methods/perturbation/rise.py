@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import fill_images
-from explainkit.methods.perturbation.mask_scores import Masks, MaskTable, SegmentMasks
+from explainkit.methods.perturbation.mask_scores import MaskEvaluations, Masks, SegmentMasks
 from explainkit.methods.perturbation.sampled import Sampled, bernoulli
 from explainkit.methods.perturbation.segments import grid
 
@@ -43,7 +43,7 @@ class ShiftedMasks(Masks):
         """The pixels, ``[len(rows), height · width]``."""
         return self.pixels(image, rows).flatten(1)
 
-    def paint(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+    def upsample(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
         """A map ``[1, height, width]``."""
         return values.reshape(1, *self.baseline.shape[2:])
 
@@ -126,7 +126,7 @@ class Rise(Sampled):
         """How many of an image's rows make a map and its standard error."""
         return min(len(rows), 32)
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         count = len(scores)

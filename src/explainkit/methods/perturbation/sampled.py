@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
-from explainkit.methods.perturbation.mask_scores import Masks, MaskTable, SegmentMasks, fill_table
+from explainkit.methods.perturbation.mask_scores import (
+    MaskEvaluations,
+    Masks,
+    SegmentMasks,
+    evaluate_masks,
+)
 from explainkit.methods.perturbation.segments import segment
 
 
@@ -49,7 +54,7 @@ class Sampled:
         """How many of an image's rows make a map and its standard error."""
 
     @abstractmethod
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
 
     def used(self, rows: int, features: int) -> int:  # noqa: ARG002 - others need the features
@@ -60,20 +65,20 @@ class Sampled:
         """Returns ``[batch, 1, height, width]``."""
         masks = self.masks(inputs)
 
-        def done(table: MaskTable) -> tuple[Tensor, str]:
-            error = _relative_error(self.from_table(table, target))
+        def done(table: MaskEvaluations) -> tuple[Tensor, str]:
+            error = _relative_error(self.from_evaluations(table, target))
             enough = error <= (self.tolerance or -1)
             return enough, f"standard error {float(error.max()):.1%} of the largest value"
 
         looked_at = self.tolerance is not None or sys.stderr.isatty()
-        table = fill_table(
+        table = evaluate_masks(
             model, inputs, masks, least=[self.least(rows) for rows in masks.rows],
             done=done if looked_at else None, max_seconds=self.max_seconds,
             title=type(self).__name__,
         )  # fmt: skip
-        return self.from_table(table, target)
+        return self.from_evaluations(table, target)
 
-    def from_table(self, table: MaskTable, target: Tensor) -> Attribution:
+    def from_evaluations(self, table: MaskEvaluations, target: Tensor) -> Attribution:
         """Reads the map from a table of the method's own `masks`.
 
         Args:
@@ -87,8 +92,8 @@ class Sampled:
         maps, errors = [], []
         for image, label in enumerate(target.tolist()):
             values, error = self.estimate(table, image, label)
-            maps.append(table.masks.paint(image, values))
-            errors.append(table.masks.paint(image, error))
+            maps.append(table.masks.upsample(image, values))
+            errors.append(table.masks.upsample(image, error))
         counts = [
             self.used(len(scores), rows.shape[1])
             for scores, rows in zip(table.scores, table.masks.rows, strict=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from explainkit.errors import MethodError
-from explainkit.methods.perturbation.mask_scores import MaskTable
+from explainkit.methods.perturbation.mask_scores import MaskEvaluations
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
 
 BLOCKS = 16
@@ -66,7 +66,7 @@ class Hsic(SegmentSampled):
         """How many of an image's rows make a map and its standard error."""
         return 2 * BLOCKS
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         sign = 2 * table.masks.rows[image][: len(scores)].double() - 1
@@ -166,7 +166,7 @@ class Sobol(SegmentSampled):
         """The rows of A that so many rows make."""
         return rows // (features + 2)
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         features = table.masks.rows[image].shape[1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import MethodError
-from explainkit.methods.perturbation.mask_scores import MaskTable
+from explainkit.methods.perturbation.mask_scores import MaskEvaluations
 from explainkit.methods.perturbation.regression import least_squares
 from explainkit.methods.perturbation.sampled import SegmentSampled
 from explainkit.methods.perturbation.surrogate import predicted
@@ -17,7 +17,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class CoalitionPlan:
     """Which coalitions are scored: pairs of a coalition and its complement, by size.
 
     A size k and its complement carry ``2 (M − 1) / (k (M − k))`` of the Shapley kernel. From the
@@ -154,8 +154,8 @@ class KernelShap(SegmentSampled):
 
     surrogate: bool = True
 
-    def _plan(self, features: int) -> Plan:
-        return Plan(features, (self.samples - 1) // 2)
+    def _plan(self, features: int) -> CoalitionPlan:
+        return CoalitionPlan(features, (self.samples - 1) // 2)
 
     def rows(self, features: int) -> Tensor:
         """The rows ``[samples, features]`` of images with so many segments."""
@@ -175,7 +175,7 @@ class KernelShap(SegmentSampled):
         plan = self._plan(rows.shape[1])
         return min(1 + 2 * (max(plan.fixed(), plan.features) + 8), len(rows))
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         scores = table.scores[image][:, label]
         pairs = (len(scores) - 1) // 2
@@ -271,7 +271,7 @@ class ShapleySampling(SegmentSampled):
         """The permutations that so many rows make."""
         return 2 * ((rows - 1) // (2 * (features - 1)))
 
-    def estimate(self, table: MaskTable, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
         rows, scores = table.masks.rows[image], table.scores[image][:, label]
         features = rows.shape[1]

@@ -29,7 +29,7 @@ class Windows:
         stride: How far it moves, down and across.
 
     Raises:
-        MethodError: The window doesn't fit, or the stride leaves pixels uncovered.
+        MethodError: The window doesn't fit, or the stride leaves pixels unsupported.
 
     Examples:
         >>> windows = Windows((5, 4), (2, 2), (2, 2))

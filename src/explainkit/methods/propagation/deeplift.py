@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from explainkit.engine.model import as_input
-from explainkit.engine.passes import Needs, traced
+from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import ACTIVATIONS, GATES, LAYERS, MAXIMA, NORMS, SOFTMAXES, UNARY
 from explainkit.graph.operators import kind_of
-from explainkit.graph.tape import Record, Trace, record
+from explainkit.graph.tape import Record, RecordedForward, record
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 from explainkit.methods.propagation import multipliers
 from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
-    Uncovered,
-    check_uncovered,
+    Unsupported,
+    check_unsupported,
     fall_back,
     report,
     seeds_of,
@@ -44,8 +44,15 @@ class _Rescale:
 
     keep = KEEP
 
-    def __init__(self, trace: Trace, base: Trace, uncovered: Uncovered, *, cancel: bool) -> None:
-        self.uncovered = uncovered
+    def __init__(
+        self,
+        trace: RecordedForward,
+        base: RecordedForward,
+        unsupported: Unsupported,
+        *,
+        cancel: bool,
+    ) -> None:
+        self.unsupported = unsupported
         self.trace = trace
         self.base = _paired(trace, base)
         self.cancel = cancel
@@ -130,7 +137,7 @@ class _Rescale:
         return [found if i == place else None for i in range(len(operator.depends))]
 
     def _fall_back(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
-        how = fall_back(operator, self.uncovered, "deeplift")
+        how = fall_back(operator, self.unsupported, "deeplift")
         return operator.gradient(*gradients), how
 
 
@@ -164,7 +171,7 @@ def _mask(record: Record) -> Tensor:
     return record.tensors[0]
 
 
-def _paired(trace: Trace, base: Trace) -> Mapping[int, Record]:
+def _paired(trace: RecordedForward, base: RecordedForward) -> Mapping[int, Record]:
     """Each operator's call on the baseline, by the identity of its call on the image.
 
     Raises:
@@ -179,7 +186,7 @@ def _paired(trace: Trace, base: Trace) -> Mapping[int, Record]:
     return {id(call): other for call, other in zip(calls, base_calls, strict=True)}
 
 
-def _fits(trace: Trace, base: Trace) -> bool:
+def _fits(trace: RecordedForward, base: RecordedForward) -> bool:
     """Whether every value of a single baseline can stand beside those of all images."""
     pairs = zip(trace.calls(KEEP), base.calls(KEEP), strict=False)
     return all(
@@ -191,10 +198,10 @@ def _fits(trace: Trace, base: Trace) -> bool:
 
 def contributions(
     model: nn.Module,
-    trace: Trace,
+    trace: RecordedForward,
     baselines: Tensor,
     target: Tensor,
-    uncovered: Uncovered,
+    unsupported: Unsupported,
     *,
     cancel: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -207,7 +214,7 @@ def contributions(
         trace: The images' recorded forward.
         baselines: ``[1 or batch, channel, height, width]``.
         target: int64 ``[batch]``.
-        uncovered: What happens at an operator without a rule.
+        unsupported: What happens at an operator without a rule.
         cancel: RevealCancel instead of rescale, where it applies.
 
     Returns:
@@ -218,7 +225,7 @@ def contributions(
     base = record(model, baselines, keep)
     if len(base.inputs) != len(images) and not _fits(trace, base):
         base = record(model, baselines.expand_as(images).contiguous(), keep)
-    rules = _Rescale(trace, base, uncovered, cancel=cancel)
+    rules = _Rescale(trace, base, unsupported, cancel=cancel)
     multipliers, coverage = propagate(trace, seeds_of(trace, target), rules)
     scores = trace.scores.detach().double().gather(1, target[:, None])[:, 0]
     base_scores = base.scores.detach().double().expand(len(images), -1)
@@ -245,7 +252,7 @@ class DeepLift:
             layer, what raised its input from what lowered it, and gives each its average effect
             over both orders; an input's change counts by its sign. Elsewhere rescale applies, and
             the coverage says where. Complete as well.
-        uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     Raises:
@@ -266,10 +273,10 @@ class DeepLift:
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     rule: Literal["rescale", "reveal_cancel"] = "rescale"
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
         if self.rule not in {"rescale", "reveal_cancel"}:
             raise MethodError(f"rule: expected 'rescale' or 'reveal_cancel', got {self.rule!r}")
 
@@ -283,12 +290,12 @@ class DeepLift:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
-        trace = traced(model, inputs, self._keep)
+        trace = recorded_forward(model, inputs, self._keep)
         baselines = as_baselines(model, self.baseline, inputs.detach())
         if baselines.stride(0) == 0:
             baselines = baselines[:1]
         values, change, said = contributions(
-            model, trace, baselines, target, self.uncovered, cancel=self.rule == "reveal_cancel"
+            model, trace, baselines, target, self.unsupported, cancel=self.rule == "reveal_cancel"
         )
         gap = completeness_gap(values, change)
         return Attribution(values, **said, diagnostics={"completeness_gap": gap})
@@ -304,7 +311,7 @@ class DeepLiftShap:
     Attributes:
         baselines: ``[m, channel, height, width]`` in model-input space, images of the training
             data for instance; every image has all of them.
-        uncovered: As in `DeepLift`.
+        unsupported: As in `DeepLift`.
 
     Raises:
         MethodError: An operator without a rule, or baselines that do not fit the images.
@@ -324,10 +331,10 @@ class DeepLiftShap:
     """
 
     baselines: Tensor | float = 0.0
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of everything that is not linear."""
@@ -336,13 +343,13 @@ class DeepLiftShap:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         baselines = self._of(model, inputs)
-        trace = traced(model, inputs, KEEP)
+        trace = recorded_forward(model, inputs, KEEP)
         total = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         squares, changes = total.clone(), torch.zeros(len(inputs), dtype=torch.float64)
         said: dict[str, Any] = {}
         for count, baseline in enumerate(baselines, 1):
             values, change, said = contributions(
-                model, trace, baseline[None], target, self.uncovered
+                model, trace, baseline[None], target, self.unsupported
             )
             delta = values - total
             total = total + delta / count

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.passes import Needs, traced
+from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
@@ -17,8 +17,8 @@ from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import patch_grids
 from explainkit.methods.propagation.rules import (
-    Uncovered,
-    check_uncovered,
+    Unsupported,
+    check_unsupported,
     fall_back,
     report,
     seeds_of,
@@ -56,9 +56,9 @@ class _WithBiases:
     keep = KEEP
 
     def __init__(
-        self, image: Tensor, uncovered: Uncovered, grids: Sequence[tuple[int, int]]
+        self, image: Tensor, unsupported: Unsupported, grids: Sequence[tuple[int, int]]
     ) -> None:
-        self.uncovered = uncovered
+        self.unsupported = unsupported
         self.size = image.shape[-2:]
         precise = torch.promote_types(image.dtype, torch.float32)
         self.maps = torch.zeros(len(image), 1, *self.size, dtype=precise, device=image.device)
@@ -70,7 +70,7 @@ class _WithBiases:
         found = operator.gradient(*gradients)
         kind, record, gradient = kind_of(operator), operator.record, gradients[0]
         if not kind:
-            return found, fall_back(operator, self.uncovered, "full_gradient")
+            return found, fall_back(operator, self.unsupported, "full_gradient")
         # what a softmax compares lies on no image, however many axes it has
         between = operator.node in self._scores and kind not in {"product", "layer"}
         if kind == "softmax" or between:
@@ -149,7 +149,7 @@ class FullGradient:
     only; the values here are signed and add up.
 
     Attributes:
-        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     References:
@@ -164,10 +164,10 @@ class FullGradient:
         True
     """
 
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of all that has a bias."""
@@ -175,9 +175,9 @@ class FullGradient:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""
-        trace = traced(model, inputs, KEEP)
+        trace = recorded_forward(model, inputs, KEEP)
         images = inputs.detach()
-        rules = _WithBiases(images, self.uncovered, patch_grids(unwrapped(model), images))
+        rules = _WithBiases(images, self.unsupported, patch_grids(unwrapped(model), images))
         gradient, coverage = propagate(trace, seeds_of(trace, target), rules)
         own = (gradient * inputs.detach()).sum(1, keepdim=True)
         values = (own.to(rules.maps) + rules.maps).to(inputs.dtype)

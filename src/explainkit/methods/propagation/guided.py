@@ -9,7 +9,7 @@ from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import ACTIVATIONS
 from explainkit.graph.operators import kind_of
 from explainkit.interfaces import Attribution
-from explainkit.methods.propagation.rules import Uncovered, check_uncovered, fall_back, walk
+from explainkit.methods.propagation.rules import Unsupported, check_unsupported, fall_back, walk
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class _Rectified:
 
     method: str
     through: bool
-    uncovered: Uncovered
+    unsupported: Unsupported
     keep: frozenset[str] = frozenset()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
@@ -29,7 +29,7 @@ class _Rectified:
             return (positive[0], *[None] * (len(operator.depends) - 1)), "rectified"
         found = operator.gradient(*gradients)
         if not kind_of(operator):
-            return found, fall_back(operator, self.uncovered, self.method)
+            return found, fall_back(operator, self.unsupported, self.method)
         return found, "gradient"
 
 
@@ -42,10 +42,10 @@ def _walked(model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified)
 class _Rectifying:
     """What both methods declare."""
 
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, without values."""
@@ -65,7 +65,7 @@ class GuidedBackprop(_Rectifying):
     weights of late layers (Adebayo et al., 2018, arXiv:1810.03292).
 
     Attributes:
-        uncovered: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     References:
@@ -82,7 +82,7 @@ class GuidedBackprop(_Rectifying):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
-        rules = _Rectified("guided_backprop", through=True, uncovered=self.uncovered)
+        rules = _Rectified("guided_backprop", through=True, unsupported=self.unsupported)
         return _walked(model, inputs, target, rules)
 
 
@@ -94,7 +94,7 @@ class Deconvnet(_Rectifying):
     everywhere else, through the switches of max pooling.
 
     Attributes:
-        uncovered: As in `GuidedBackprop`.
+        unsupported: As in `GuidedBackprop`.
 
     References:
         Zeiler and Fergus (2014), "Visualizing and Understanding Convolutional Networks",
@@ -110,5 +110,5 @@ class Deconvnet(_Rectifying):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
-        rules = _Rectified("deconvnet", through=False, uncovered=self.uncovered)
+        rules = _Rectified("deconvnet", through=False, unsupported=self.unsupported)
         return _walked(model, inputs, target, rules)

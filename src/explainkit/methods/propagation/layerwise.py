@@ -16,7 +16,7 @@ from torch import Tensor
 from explainkit.errors import MethodError
 from explainkit.graph.tape import Record
 
-Kind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
+RuleKind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
 
 
 @dataclass(frozen=True, eq=False)

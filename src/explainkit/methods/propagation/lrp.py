@@ -17,7 +17,7 @@ from explainkit.methods.propagation.relevance import (
     Settings,
     relevance,
 )
-from explainkit.methods.propagation.rules import Uncovered, check_uncovered
+from explainkit.methods.propagation.rules import Unsupported, check_unsupported
 
 Preset = Literal[
     "epsilon", "gamma", "alpha_beta", "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box",
@@ -69,7 +69,7 @@ class LRP:
         low: Lower bound of pixels in model-input space for ``box``: a number or a tensor that
             broadcasts to the image. None: of the model's spec, else the image's own minimum.
         high: Upper bound, likewise.
-        uncovered: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
+        unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient, and a warning.
 
     Raises:
@@ -95,7 +95,7 @@ class LRP:
     alpha: float = 2.0
     low: float | Tensor | None = None
     high: float | Tensor | None = None
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
         if self.composite not in _PRESETS:
@@ -109,7 +109,7 @@ class LRP:
             )
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of layers, activations and normalizations."""
@@ -120,7 +120,7 @@ class LRP:
         convolution, dense, first = _PRESETS[self.composite]
         settings = Settings(
             convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
-            low=_bound(self.low), high=_bound(self.high), uncovered=self.uncovered,
+            low=_bound(self.low), high=_bound(self.high), unsupported=self.unsupported,
         )  # fmt: skip
         values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)
@@ -142,7 +142,7 @@ class ExcitationBackprop:
     excites too.
 
     Attributes:
-        uncovered: As in `LRP`.
+        unsupported: As in `LRP`.
 
     References:
         Zhang, Lin, Brandt, Shen and Sclaroff (2016), "Top-down Neural Attention by Excitation
@@ -156,10 +156,10 @@ class ExcitationBackprop:
         True
     """
 
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of layers, activations and normalizations."""
@@ -168,7 +168,7 @@ class ExcitationBackprop:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, a share of 1."""
         settings = Settings(
-            "z_plus", "z_plus", bias=False, uncovered=self.uncovered, epsilon=1e-9,
+            "z_plus", "z_plus", bias=False, unsupported=self.unsupported, epsilon=1e-9,
             method="excitation_backprop",
         )  # fmt: skip
         values, ones, said = relevance(model, inputs, target, settings, of_one=True)
@@ -189,7 +189,7 @@ class DeepTaylor:
         first: ``box`` or ``w_square``.
         low: As in `LRP`.
         high: As in `LRP`.
-        uncovered: As in `LRP`.
+        unsupported: As in `LRP`.
 
     Raises:
         MethodError: A field is out of range, or an operator has no rule.
@@ -209,14 +209,14 @@ class DeepTaylor:
     first: Literal["box", "w_square"] = "box"
     low: float | Tensor | None = None
     high: float | Tensor | None = None
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
         if self.first not in {"box", "w_square"}:
             raise MethodError(f"first: expected 'box' or 'w_square', got {self.first!r}")
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
-        check_uncovered(self.uncovered)
+        check_unsupported(self.unsupported)
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values of layers, activations and normalizations."""
@@ -226,7 +226,7 @@ class DeepTaylor:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         settings = Settings(
             "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=_bound(self.low),
-            high=_bound(self.high), uncovered=self.uncovered, method="deep_taylor",
+            high=_bound(self.high), unsupported=self.unsupported, method="deep_taylor",
         )  # fmt: skip
         values, scores, said = relevance(model, inputs, target, settings)
         gap = completeness_gap(values, scores)

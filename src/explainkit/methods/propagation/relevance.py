@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from explainkit.engine.model import Adapter
-from explainkit.engine.passes import traced
+from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import (
@@ -26,7 +26,7 @@ from explainkit.graph.tape import Record
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
 from explainkit.methods.propagation.rules import (
-    Uncovered,
+    Unsupported,
     fall_back,
     report,
     seeds_of,
@@ -60,7 +60,7 @@ class Settings:
         bias: Whether biases take their share.
         low: Lower bound of the image for the box rule.
         high: Upper bound.
-        uncovered: What happens at an operator without a rule.
+        unsupported: What happens at an operator without a rule.
         method: For errors.
         dense_gamma: Of the γ rule on linear layers; None: as elsewhere.
     """
@@ -75,7 +75,7 @@ class Settings:
     bias: bool = True
     low: Tensor | None = None
     high: Tensor | None = None
-    uncovered: Uncovered = "error"
+    unsupported: Unsupported = "error"
     method: str = "lrp"
     dense_gamma: float | None = None
 
@@ -130,7 +130,7 @@ class Relevance:
     def _known(self, kind: str, operator: Operator) -> str:
         if kind:
             return kind
-        return fall_back(operator, self.settings.uncovered, self.settings.method)
+        return fall_back(operator, self.settings.unsupported, self.settings.method)
 
     def _unary(
         self, operator: Operator, record: Record, gradients: Gradients
@@ -338,7 +338,7 @@ def relevance(
     Returns:
         The map, what it started from (float64 ``[batch]``), and the coverage.
     """
-    trace = traced(model, inputs, KEEP)
+    trace = recorded_forward(model, inputs, KEEP)
     rules = Relevance(_with_bounds(model, settings))
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])

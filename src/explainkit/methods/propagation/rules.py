@@ -5,44 +5,44 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.passes import traced
+from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Coverage, Operator, Rules, propagate
-from explainkit.graph.tape import Trace
+from explainkit.graph.tape import RecordedForward
 
-Uncovered = Literal["error", "gradient"]
+Unsupported = Literal["error", "gradient"]
 
 FALLBACK = "gradient (no rule)"
 """How coverage names an operator that was passed by its gradient for want of a rule."""
 
 
-def fall_back(operator: Operator, uncovered: Uncovered, what: str) -> str:
+def fall_back(operator: Operator, unsupported: Unsupported, what: str) -> str:
     """What to call the use of a plain gradient, or an error that says there is no rule.
 
     Args:
         operator: The operator without a rule.
-        uncovered: What the caller asked for.
+        unsupported: What the caller asked for.
         what: The method, for the error.
 
     Raises:
-        MethodError: ``uncovered`` is ``"error"``.
+        MethodError: ``unsupported`` is ``"error"``.
     """
-    if uncovered == "gradient":
+    if unsupported == "gradient":
         return FALLBACK
     raise MethodError(
         f"{what} has no rule for the operator {operator.name!r} of this model: write that step "
-        "with operators that it knows, or pass uncovered='gradient' to let its plain gradient "
+        "with operators that it knows, or pass unsupported='gradient' to let its plain gradient "
         "stand in (the coverage of the result then says so)"
     )
 
 
-def check_uncovered(value: str) -> None:
-    """Raises where a field ``uncovered`` is neither of its values."""
+def check_unsupported(value: str) -> None:
+    """Raises where a field ``unsupported`` is neither of its values."""
     if value not in {"error", "gradient"}:
-        raise MethodError(f"uncovered: expected 'error' or 'gradient', got {value!r}")
+        raise MethodError(f"unsupported: expected 'error' or 'gradient', got {value!r}")
 
 
-def seeds_of(trace: Trace, target: Tensor) -> Tensor:
+def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
     """One at each image's target, zero elsewhere: like the scores."""
     seeds = torch.zeros_like(trace.scores)
     return seeds.scatter_(1, target[:, None], 1.0)
@@ -50,9 +50,9 @@ def seeds_of(trace: Trace, target: Tensor) -> Tensor:
 
 def walk(
     model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules
-) -> tuple[Tensor, dict[str, Any], Trace]:
+) -> tuple[Tensor, dict[str, Any], RecordedForward]:
     """What reaches the image from the target's score, its `report`, and the forward behind both."""
-    trace = traced(model, inputs, rules.keep)
+    trace = recorded_forward(model, inputs, rules.keep)
     reached, coverage = propagate(trace, seeds_of(trace, target), rules)
     return reached, report(coverage), trace
 

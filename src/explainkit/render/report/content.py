@@ -23,7 +23,7 @@ _MOST_BARS = 7
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ModelPrediction:
     """What one model makes of the images.
 
     Attributes:
@@ -60,7 +60,7 @@ class Content:
     images: list[NDArray[np.uint8]]
     remark: str
     maps: list[NDArray[np.float64]]
-    readings: list[Reading]
+    readings: list[ModelPrediction]
     reading: list[int]
     labels: list[int | None]
     names: list[str]
@@ -136,7 +136,7 @@ def explained_class(one: "Explanation", row: int) -> int | None:
 
 def _readings(
     explanations: "Sequence[Explanation]", labels: Sequence[int | None]
-) -> tuple[list[Reading], list[int]]:
+) -> tuple[list[ModelPrediction], list[int]]:
     """What each model says, once, and which explanation has which."""
     distinct: list[Explanation] = []
     numbers = []
@@ -158,11 +158,11 @@ def _readings(
     return [_reading(one, wanted) for one in distinct], numbers
 
 
-def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> Reading:
+def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> ModelPrediction:
     logits = one.logits.detach().cpu().double()
     read = logits.argmax(1).tolist()
     if logits.shape[1] == 1:
-        return Reading(one.model, [[] for _ in read], read, [None] * len(read))
+        return ModelPrediction(one.model, [[] for _ in read], read, [None] * len(read))
     probabilities = logits.softmax(1)
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_MOST_BARS].tolist()
     top = []
@@ -170,7 +170,7 @@ def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> Reading:
         first = sorted(c for c in wanted[row] if c is not None and c < logits.shape[1])
         shown = list(dict.fromkeys([*first, *likeliest]))[: max(_MOST_BARS, len(first))]
         top.append([(c, float(probabilities[row, c])) for c in sorted(shown)])
-    return Reading(one.model, top, read, probabilities.amax(1).tolist())
+    return ModelPrediction(one.model, top, read, probabilities.amax(1).tolist())
 
 
 def limits(maps: NDArray[np.float64]) -> dict[str, dict[str, list[float]]]:

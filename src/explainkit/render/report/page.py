@@ -17,7 +17,7 @@ from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, color, scale
 from explainkit.render.report.content import (
     SCALINGS,
     Content,
-    Reading,
+    ModelPrediction,
     clean,
     explained_class,
     facts,
@@ -27,7 +27,7 @@ from explainkit.render.report.content import (
     scaling_titles,
 )
 from explainkit.render.report.reproduce import call
-from explainkit.render.report.sheets import ROOM, Grid, Packed, data_uri, pack
+from explainkit.render.report.sheets import ROOM, Packed, SheetGrid, data_uri, pack
 
 _FEW = 16
 """Images up to which the index needs no bar to scroll."""
@@ -40,7 +40,7 @@ def page(content: Content, command: str | None) -> str:
     """The whole file."""
     first = content.explanations[0]
     height, width = first.inputs.shape[-2:]
-    grid = Grid.of(len(first), width, height)
+    grid = SheetGrid.of(len(first), width, height)
     style, script = _asset("report.css"), _asset("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -157,7 +157,7 @@ def _index(content: Content) -> Iterator[str]:
     )
     if known:
         yield (
-            '<label>Reading <select id="right"><option value="">any</option>'
+            '<label>ModelPrediction <select id="right"><option value="">any</option>'
             '<option value="right">right</option><option value="wrong">wrong</option>'
             '<option value="unknown">unknown</option></select></label>'
             f'<label>True class <select id="true"><option value="">any</option>{options}</select>'
@@ -183,7 +183,7 @@ def _index(content: Content) -> Iterator[str]:
     yield "</ol></section>"
 
 
-def verdict(content: Content, reading: Reading, row: int) -> tuple[str, str]:
+def verdict(content: Content, reading: ModelPrediction, row: int) -> tuple[str, str]:
     """What an image was read as, in HTML, and whether that is right, wrong or unknown."""
     if reading.confidence[row] is None:
         return "one output", "unknown"
@@ -196,7 +196,7 @@ def verdict(content: Content, reading: Reading, row: int) -> tuple[str, str]:
     return f"<bdi>{_text(content.class_name(label))}</bdi>, read as {seen}", "wrong"
 
 
-def _viewer(content: Content, grid: Grid) -> Iterator[str]:
+def _viewer(content: Content, grid: SheetGrid) -> Iterator[str]:
     count = len(content.images)
     words, kind = verdict(content, content.readings[0], 0)
     layout = f"{'many' if count > 1 else ''} {'single' if len(content.maps) == 1 else ''}".strip()
@@ -252,7 +252,7 @@ def _viewer(content: Content, grid: Grid) -> Iterator[str]:
 
 
 def _panel(
-    name: str, title: str, note: str, grid: Grid, images: Sequence[Any], alt: str, *, exact: bool,
+    name: str, title: str, note: str, grid: SheetGrid, images: Sequence[Any], alt: str, *, exact: bool,
     bar: str = "",
 ) -> str:  # fmt: skip
     sheets = "".join(
@@ -302,7 +302,7 @@ def _controls() -> Iterator[str]:
     )
 
 
-def _bars(content: Content, reading: Reading, row: int) -> Iterator[str]:
+def _bars(content: Content, reading: ModelPrediction, row: int) -> Iterator[str]:
     """Probabilities of the likeliest classes, as the script writes them too."""
     targets = {explained_class(one, row) for one in content.explanations}
     if not reading.top[row]:
@@ -341,7 +341,7 @@ def _record(content: Content, command: str | None) -> Iterator[str]:
     yield "</section>"
 
 
-def _data(content: Content, grid: Grid, packed: Sequence[Packed]) -> dict[str, Any]:
+def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[str, Any]:
     """What the script needs to know."""
     ramp = np.linspace(0, 1, 256)
     return {

@@ -17,7 +17,7 @@ _SIDE, _ROW = 2048, 4
 
 
 @dataclass(frozen=True)
-class Grid:
+class SheetGrid:
     """How images of one size stand on contact sheets.
 
     Attributes:
@@ -33,7 +33,7 @@ class Grid:
     height: int
 
     @classmethod
-    def of(cls, count: int, width: int, height: int) -> "Grid":
+    def of(cls, count: int, width: int, height: int) -> "SheetGrid":
         """A grid near a square, of sheets that any browser can decode."""
         wanted = count if count <= _ROW else math.ceil(math.sqrt(count))
         columns = max(1, min(wanted, _SIDE // width))

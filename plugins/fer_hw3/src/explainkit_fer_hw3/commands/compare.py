@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from explainkit_fer_hw3.data import FaceDataset
-    from explainkit_fer_hw3.study.reading import Reading
+    from explainkit_fer_hw3.study.predictions import Predictions
 
 
 def compare(
@@ -104,7 +104,7 @@ def compare(
     _print(found, tags)
 
 
-def _facts(name: str, network: "nn.Module", reading: "Reading") -> dict[str, Any]:
+def _facts(name: str, network: "nn.Module", reading: "Predictions") -> dict[str, Any]:
     """What a network is, and how it reads."""
     from explainkit_fer_hw3.commands.summary import layers
 
@@ -119,7 +119,7 @@ def _facts(name: str, network: "nn.Module", reading: "Reading") -> dict[str, Any
     }
 
 
-def _first_of_each(readings: list["Reading"]) -> list[int]:
+def _first_of_each(readings: list["Predictions"]) -> list[int]:
     """The first image of each class that all read rightly; any first where there is none."""
     import torch
 

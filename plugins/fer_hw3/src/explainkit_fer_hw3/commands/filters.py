@@ -60,7 +60,7 @@ def filters(
             '`channel("7", 20) - 0.5 * tv()`.',
         ),
     ] = None,
-    maximizer: Maximizer = "explainkit/study",
+    maximizer: Maximizer = "explainkit/plain",
     param: MaximizerParam = None,
     exemplars: Annotated[
         bool,
@@ -85,8 +85,8 @@ def filters(
     convolution's mean grows without end in brightness alone: take the layer behind it.
 
     With `--exemplars` or `--quality`, units also get pages of their own: those named, or the
-    twelve that reach most. Real images are those of `--data`, or drawn faces; the part of a face
-    that a unit detects is always measured on drawn faces, whose parts are known.
+    twelve that reach most. Real images are those of `--data`, or synthetic faces; the part of a face
+    that a unit detects is always measured on synthetic faces, whose parts are known.
 
     For example:
 
@@ -112,7 +112,7 @@ def filters(
     text = objective or (f'channels("{layer}", {numbers})' if numbers else f'channels("{layer}")')
     network = options.load_model(model, device)
     faces = None
-    compared = parse(text).standardized or maximizer.rpartition("/")[2] == "maco"
+    compared = parse(text).z_scored or maximizer.rpartition("/")[2] == "maco"
     if exemplars or quality or data or compared:
         faces = options.load_data(data, split or options.test_split(data), seed)
     found = ek.maximize(
@@ -175,12 +175,12 @@ def _pages(
 ) -> None:
     """Draws the pages of the first rows, and notes in each where its page is."""
     from explainkit.render.figure import save_figure
-    from explainkit.render.unit import unit_page
+    from explainkit.render.unit import unit_card
 
     with options.progress(min(most, len(rows)), "pages") as advance:
         for row in rows[:most]:
             unit, number = row["unit"], row["channel"]
-            page = evidence.page(found, unit, number) if evidence else unit_page(found, unit)
+            page = evidence.page(found, unit, number) if evidence else unit_card(found, unit)
             tag = unit if number is None else number
             row["page"] = str(save_figure(page, stem.with_name(f"{stem.name}-{tag}.png")))
             advance(1)

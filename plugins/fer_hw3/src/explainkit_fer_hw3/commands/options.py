@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from explainkit_fer_hw3.data import FaceDataset
-    from explainkit_fer_hw3.study.reading import Reading
+    from explainkit_fer_hw3.study.predictions import Predictions
 
 Data = Annotated[
     Path | None,
@@ -127,15 +127,15 @@ def find_device(name: str) -> "torch.device":
 
 
 def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """FER2013 from a file or folder, or drawn faces without one.
+    """FER2013 from a file or folder, or synthetic faces without one.
 
     Raises:
         DatasetError: It can't be read, or has no such split.
     """
-    from explainkit_fer_hw3.data import load_drawn, load_fer2013
+    from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
     if path is None:
-        return load_drawn(None, split, seed=seed)
+        return load_synthetic(None, split, seed=seed)
     return load_fer2013(path, split, seed=seed)
 
 
@@ -173,7 +173,7 @@ def test_split(path: Path | None) -> str:
 
 def describe_data(path: Path | None) -> str:
     """What the images are, for a title or a record."""
-    return "drawn faces" if path is None else str(path)
+    return "synthetic faces" if path is None else str(path)
 
 
 def command_line(context: typer.Context) -> str:
@@ -196,11 +196,11 @@ def show(table: Table) -> None:
     console.print(table)
 
 
-def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Reading":
+def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Predictions":
     """What a network reads in images, on the CPU, with a progress bar on a terminal."""
     import torch
 
-    from explainkit_fer_hw3.study.reading import Reading
+    from explainkit_fer_hw3.study.predictions import Predictions
 
     # the layout in which convolutions run fastest; one channel can't carry it, the weights can
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,7 +211,7 @@ def read(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Reading"
             images = faces.subset(range(start, min(start + batch, len(faces)))).images
             parts.append(model(images.to(device)).cpu())
             advance(len(images))
-    return Reading(faces.labels, torch.cat(parts), faces.class_names)
+    return Predictions(faces.labels, torch.cat(parts), faces.class_names)
 
 
 @contextmanager

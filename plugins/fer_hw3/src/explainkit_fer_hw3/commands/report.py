@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from explainkit_fer_hw3.study.report.document import Document
     from explainkit_fer_hw3.study.report.findings import Network
 
-DRAWN = 350
-"""Drawn faces on which both networks are measured beside the images."""
+SYNTHETIC = 350
+"""Synthetic faces on which both networks are measured beside the images."""
 
 
 def report(
@@ -68,7 +68,7 @@ def report(
     faces, split = options.labeled(data, split, seed)
     faces = _some(faces, limit, seed)
     drawn = faces if data is None else options.load_data(None, "public_test", seed)
-    drawn = drawn.subset(range(min(DRAWN, len(drawn))))
+    drawn = drawn.subset(range(min(SYNTHETIC, len(drawn))))
     cnn, dnn = (
         _network(name, device, faces, drawn, own) for name, own in zip(names, curves, strict=True)
     )

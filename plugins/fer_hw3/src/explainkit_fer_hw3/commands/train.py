@@ -60,8 +60,8 @@ def train(
             "is no longer that on unseen images.",
         ),
     ] = False,
-    rate: Annotated[
-        float | None, typer.Option("--rate", help="Learning rate; by default the recipe's.")
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Learning lr; by default the recipe's.")
     ] = None,
     batch: Annotated[
         int | None,
@@ -105,12 +105,12 @@ def train(
 
     if not 0 <= seed < 2**32:
         raise typer.BadParameter(f"--seed {seed}: expected 0 to {2**32 - 1}")
-    if rate is not None and not 0 < rate <= 1000:
-        raise typer.BadParameter(f"--rate {rate}: expected a number above 0, at most 1000")
+    if lr is not None and not 0 < lr <= 1000:
+        raise typer.BadParameter(f"--lr {lr}: expected a number above 0, at most 1000")
     if recipe == "finish" and start is None and not resume:
         raise typer.BadParameter("--recipe finish: expected --start, the weights to go on from")
     place = out or options.OUT / f"train-{model}"
-    how = _changed(recipe_for(model, recipe), rate, batch)
+    how = _changed(recipe_for(model, recipe), lr, batch)
     on = options.find_device(device)
     with folder.claimed(place, resume=resume):
         was = checkpoint.facts(place / checkpoint.FILE).get("epochs") if resume else None
@@ -126,7 +126,7 @@ def train(
             training.resume(place)
             if was not in {None, length}:
                 options.notes.print(
-                    f"note: the run was of {was} epochs; from here on its rate is that of {length}"
+                    f"note: the run was of {was} epochs; from here on its lr is that of {length}"
                 )
         with _stopping() as stopped, _display(training) as (on_step, on_epoch):
             done = folder.fit(
@@ -142,10 +142,10 @@ def train(
     _report(training, place, options.describe_data(data), (len(learnt), len(held)), refit, as_json)
 
 
-def _changed(recipe: "Recipe", rate: float | None, batch: int | None) -> "Recipe":
+def _changed(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
     return replace(
         recipe,
-        rate=recipe.rate if rate is None else rate,
+        lr=recipe.lr if lr is None else lr,
         batch=recipe.batch if batch is None else batch,
     )
 
@@ -238,7 +238,7 @@ def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Call
     def on_step(step: Row) -> None:
         now = training.running
         facts = (
-            f"loss {now['loss']:.3f} acc {now['accuracy']:.3f} rate {step['rate']:.2g} "
+            f"loss {now['loss']:.3f} acc {now['accuracy']:.3f} lr {step['lr']:.2g} "
             f"{now['images_per_second']:.0f}/s"
         )
         bar.update(task, completed=training.step, description=name(), facts=facts)
@@ -249,7 +249,7 @@ def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Call
         options.notes.print(
             f"epoch {row['epoch']}/{training.epochs}: loss {row['loss']:.4f}, "
             f"accuracy {row['accuracy']:.4f}; validation loss {row['validation_loss']:.4f}, "
-            f"accuracy {row['validation_accuracy']:.4f}; rate {row['rate']:.3g}; "
+            f"accuracy {row['validation_accuracy']:.4f}; lr {row['lr']:.3g}; "
             f"{row['images_per_second']:.0f} images/s, {left} left"
         )
 

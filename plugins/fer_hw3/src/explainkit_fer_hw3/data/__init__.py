@@ -1,10 +1,9 @@
-"""The plugin's images: FER2013 in all its file forms, drawn faces, and any photo."""
+"""The plugin's images: FER2013 in all its file forms, synthetic faces, and any photo."""
 
 from dataclasses import replace
 
 from explainkit.interfaces import DatasetSpec
 from explainkit_fer_hw3.data.dataset import FaceDataset as FaceDataset
-from explainkit_fer_hw3.data.drawn import load_drawn as load_drawn
 from explainkit_fer_hw3.data.fer2013 import (
     known_splits as known_splits,
 )
@@ -13,6 +12,7 @@ from explainkit_fer_hw3.data.fer2013 import (
 )
 from explainkit_fer_hw3.data.photo import read_image as read_image
 from explainkit_fer_hw3.data.splits import SPLITS
+from explainkit_fer_hw3.data.synthetic import load_synthetic as load_synthetic
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.models import MEAN, STD
 
@@ -28,10 +28,10 @@ FER2013 = DatasetSpec(
     summary="FER2013: 48×48 gray faces, seven expressions; a CSV, a folder, or a zip of either.",
 )
 
-DRAWN = replace(
+SYNTHETIC = replace(
     FER2013,
-    load=load_drawn,
+    load=load_synthetic,
     source="drawn on the spot by explainkit_fer_hw3.faces",
     license="Apache-2.0",
-    summary="Drawn faces: seven expressions from action units, with the exact mask of every part.",
+    summary="Synthetic faces: seven expressions from action units, with the exact mask of every part.",
 )

@@ -20,7 +20,7 @@ class FaceDataset:
         labels: int64 ``[n]``, an index into ``class_names``; -1 where the file has no label.
         indices: Number of each image in its file, in file order, int64 ``[n]``.
         names: What each image is called: its path in a tree, or its row.
-        parts: Of drawn faces: the part that each pixel shows, uint8 ``[n, 48, 48]``.
+        parts: Of synthetic faces: the part that each pixel shows, uint8 ``[n, 48, 48]``.
         class_names: In the order of the labels.
     """
 

@@ -1,4 +1,4 @@
-"""Reading image files: few formats, bounded size, one error."""
+"""Predictions image files: few formats, bounded size, one error."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""Drawn faces: the data set that needs no download, and whose every part is known.
+"""Synthetic faces: the data set that needs no download, and whose every part is known.
 
 A procedural renderer of gray 48x48 faces in the framing of FER2013, with the seven expressions
 made from facial action units. Because the geometry is known, so is the part of the face that

@@ -78,7 +78,7 @@ def on(condition: Mask) -> Array:
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of a `Grid`, in face coordinates.
+    """A rectangle of a `PixelGrid`, in face coordinates.
 
     Attributes:
         at: Where it lies in an array over the grid.
@@ -99,7 +99,7 @@ class Window:
         return cover(distance, self.sharpness / softness)
 
 
-class Grid:
+class PixelGrid:
     """Face coordinates of the centers of all (sub-)pixels, the pose undone.
 
     Attributes:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from explainkit_fer_hw3.faces.canvas import Canvas, Grid, bump, disc, on, positive, square
+from explainkit_fer_hw3.faces.canvas import Canvas, PixelGrid, bump, disc, on, positive, square
 from explainkit_fer_hw3.faces.scene import BROWS, EYES, GLASSES, Scene
 
 
-def paint_nose(scene: Scene, grid: Grid, canvas: Canvas) -> None:
+def paint_nose(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
     """Nostrils, the outline of the wings, and the shadow below; the rest is relief."""
     who, wrinkle = scene.who, scene.units["nose"][9]
     w = grid.window(22, 38, 12, 36)
@@ -19,7 +19,7 @@ def paint_nose(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     canvas.darken(w.at, 0.15 * bump(w.x, w.y - tip - 1.5, wide, 1.3))
 
 
-def paint_eyes(scene: Scene, grid: Grid, canvas: Canvas) -> None:
+def paint_eyes(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
     """White, iris, pupil and a spark of light behind two lids, each a parabola."""
     who, au = scene.who, scene.units["eyes"]
     inner, knit, wide, squint, tight, wrinkle = au[1], au[4], au[5], au[6], au[7], au[9]
@@ -60,7 +60,7 @@ def paint_eyes(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     canvas.paint(w.at, 0.5 * w.cover(rim), 0.35 * scene.skin)
 
 
-def paint_brows(scene: Scene, grid: Grid, canvas: Canvas) -> None:
+def paint_brows(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
     """A stroke that tapers outwards; the units move its inner and outer half."""
     who, au = scene.who, scene.units["brows"]
     inner, outer, knit, wrinkle = au[1], au[2], au[4], au[9]
@@ -79,7 +79,7 @@ def paint_brows(scene: Scene, grid: Grid, canvas: Canvas) -> None:
     canvas.label(w.at, stroke < 0, BROWS)
 
 
-def paint_glasses(scene: Scene, grid: Grid, canvas: Canvas) -> None:
+def paint_glasses(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
     """Two rounded rims, a bridge, the sides, and a reflection in the lenses."""
     who = scene.who
     worn = on(who.glasses > 0.80)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from explainkit_fer_hw3.faces.canvas import Grid, bump, square, squircle
+from explainkit_fer_hw3.faces.canvas import PixelGrid, bump, square, squircle
 from explainkit_fer_hw3.faces.identity import Array
 from explainkit_fer_hw3.faces.scene import Scene
 
 
-def hair_tones(scene: Scene, grid: Grid) -> Array:
+def hair_tones(scene: Scene, grid: PixelGrid) -> Array:
     """Strands, a sheen on the side of the light, and shade beside the neck."""
     who = scene.who
     bend = 0.13 * (1 + who.wave) * grid.v
@@ -20,7 +20,7 @@ def hair_tones(scene: Scene, grid: Grid) -> Array:
     return scene.hair * (body - shade) + (0.08 + 0.2 * scene.hair) * sheen
 
 
-def silhouette(scene: Scene, grid: Grid) -> Array:
+def silhouette(scene: Scene, grid: PixelGrid) -> Array:
     """Distance to all that the hair may cover, as if the face were not there."""
     who, style = scene.who, scene.style
     ripple = 0.55 * style.curl * np.sin(0.9 * grid.v + who.phase) * np.sin(0.31 * grid.u + 1)
@@ -30,7 +30,7 @@ def silhouette(scene: Scene, grid: Grid) -> Array:
     return squircle(grid.u, height, width, np.maximum(0.35, 0.55 * who.square))
 
 
-def front(scene: Scene, grid: Grid, behind: Array) -> Array:
+def front(scene: Scene, grid: PixelGrid, behind: Array) -> Array:
     """Distance to the hair over the face: what lies above the hairline, within the silhouette."""
     who, style = scene.who, scene.style
     x = grid.u / who.width - 0.15 * who.parting

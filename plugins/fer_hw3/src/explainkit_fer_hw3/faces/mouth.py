@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from explainkit_fer_hw3.faces.canvas import Canvas, Grid, bump, crest, disc, on, square
+from explainkit_fer_hw3.faces.canvas import Canvas, PixelGrid, bump, crest, disc, on, square
 from explainkit_fer_hw3.faces.identity import Array
 from explainkit_fer_hw3.faces.scene import BEARD, MOUTH, Scene
 
@@ -54,7 +54,7 @@ class Mouth:
         return self.y + s2 * (self.bend + s2 * self.hook)
 
 
-def paint_mouth(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth) -> None:
+def paint_mouth(scene: Scene, grid: PixelGrid, canvas: Canvas, mouth: Mouth) -> None:
     """Lips, the dark between them, teeth and tongue."""
     who = scene.who
     w = grid.window(27, 48, 6, 42)
@@ -83,7 +83,7 @@ def paint_mouth(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth) -> None:
     canvas.paint(w.at, 0.9 * inside * np.maximum(above, beneath), 0.55 + 0.38 * scene.skin)
 
 
-def paint_beard(scene: Scene, grid: Grid, canvas: Canvas, mouth: Mouth, head: Array) -> None:
+def paint_beard(scene: Scene, grid: PixelGrid, canvas: Canvas, mouth: Mouth, head: Array) -> None:
     """Beard along the jaw, moustache or stubble; ``head`` is the distance to the outline."""
     who = scene.who
     may = 1 - scene.beardless

@@ -5,8 +5,8 @@ import numpy as np
 from explainkit_fer_hw3.faces.canvas import (
     SCALE,
     Canvas,
-    Grid,
     Labels,
+    PixelGrid,
     cover,
     disc,
     enlarge,
@@ -37,7 +37,7 @@ def render(who: Identity, units: Units, noise: Array, without: str | None) -> tu
         Gray values and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
     """
     scene = Scene(who, units, without)
-    coarse, fine = Grid(who, 1), Grid(who, SCALE)
+    coarse, fine = PixelGrid(who, 1), PixelGrid(who, SCALE)
     mouth = Mouth(scene)
     skin = enlarge(skin_tones(scene, coarse, mouth))
     head = outline(scene, fine)
@@ -68,7 +68,7 @@ def render(who: Identity, units: Units, noise: Array, without: str | None) -> tu
     return _develop(who, shrink(canvas.tones), noise), majority(canvas.parts)
 
 
-def _backdrop(scene: Scene, grid: Grid) -> Array:
+def _backdrop(scene: Scene, grid: PixelGrid) -> Array:
     """A wall with a gradient and some blurred shapes."""
     who = scene.who
     shapes = np.sin(0.17 * grid.u + 2 * who.phase) * np.sin(0.13 * grid.v + 3 * who.phase)
@@ -76,14 +76,14 @@ def _backdrop(scene: Scene, grid: Grid) -> Array:
     return 0.08 + 0.86 * who.backdrop + slope + 0.13 * square(who.clutter) * shapes
 
 
-def _paint_body(scene: Scene, grid: Grid, canvas: Canvas) -> None:
+def _paint_body(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
     w = grid.window(32, 48)
     neck = np.maximum(w.a - 0.66 * scene.who.width - 0.05 * w.y, 14 - w.y)
     canvas.paint(w.at, w.cover(neck), 0.55 * scene.skin, BACKGROUND)
     canvas.paint(w.at, w.cover(25.5 - 0.22 * w.a - w.y), scene.who.cloth, BACKGROUND)
 
 
-def _paint_ears(scene: Scene, grid: Grid, canvas: Canvas, skin: Array) -> None:
+def _paint_ears(scene: Scene, grid: PixelGrid, canvas: Canvas, skin: Array) -> None:
     """Long hair covers them."""
     w = grid.window(10, 34)
     away = np.abs(grid.u[w.at]) - scene.who.width - 0.1

@@ -4,8 +4,8 @@ import numpy as np
 
 from explainkit_fer_hw3.faces.canvas import (
     Canvas,
-    Grid,
     Mask,
+    PixelGrid,
     Window,
     bump,
     crest,
@@ -20,7 +20,7 @@ from explainkit_fer_hw3.faces.scene import CHEEKS, CHIN, FOREHEAD, NOSE, Scene
 _CROWN = 23.5  # height of the skull above the origin
 
 
-def outline(scene: Scene, grid: Grid) -> Array:
+def outline(scene: Scene, grid: PixelGrid) -> Array:
     """Distance to the outline of the head: a squircle that narrows towards the chin."""
     who = scene.who
     below = positive(grid.v / (who.length + 2.6 * scene.units["chin"][26]))
@@ -29,7 +29,7 @@ def outline(scene: Scene, grid: Grid) -> Array:
     return squircle(grid.u, height, width, 0.55 * who.square)
 
 
-def skin_tones(scene: Scene, grid: Grid, mouth: Mouth) -> Array:
+def skin_tones(scene: Scene, grid: PixelGrid, mouth: Mouth) -> Array:
     """Lambertian shading of the relief, darker in the sockets and along the wrinkles."""
     who = scene.who
     relief, socket = _relief(scene, grid)
@@ -50,7 +50,7 @@ def skin_tones(scene: Scene, grid: Grid, mouth: Mouth) -> Array:
     return scene.skin * light + shine
 
 
-def _relief(scene: Scene, grid: Grid) -> tuple[Array, Array]:
+def _relief(scene: Scene, grid: PixelGrid) -> tuple[Array, Array]:
     """Height of the face towards the viewer in face units, and the sockets alone."""
     who, cheeks = scene.who, scene.units["cheeks"]
     radius = square(grid.u / who.width) + square(grid.v / 24)
@@ -77,7 +77,7 @@ def _relief(scene: Scene, grid: Grid) -> tuple[Array, Array]:
     return relief, socket
 
 
-def _wrinkles(scene: Scene, grid: Grid, mouth: Mouth) -> list[tuple[Window, Array]]:
+def _wrinkles(scene: Scene, grid: PixelGrid, mouth: Mouth) -> list[tuple[Window, Array]]:
     """Share of the light that every fold of the skin takes away, each in its own window."""
     who, units = scene.who, scene.units
     cheeks = units["cheeks"]
@@ -124,7 +124,7 @@ def _wrinkles(scene: Scene, grid: Grid, mouth: Mouth) -> list[tuple[Window, Arra
     return folds
 
 
-def label_skin(scene: Scene, grid: Grid, canvas: Canvas, inside: Mask) -> None:
+def label_skin(scene: Scene, grid: PixelGrid, canvas: Canvas, inside: Mask) -> None:
     """Name the regions of the bare skin, which no edge separates."""
     who = scene.who
     canvas.label((slice(None),), inside, CHEEKS)

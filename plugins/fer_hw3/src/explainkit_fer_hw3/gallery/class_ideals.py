@@ -52,13 +52,13 @@ for c, label in enumerate(CLASS_NAMES):
     rows.append(row)
 rows
 
-# %% From a drawn face
+# %% From a synthetic face
 # The same ascent from a neutral face: what would the network change to see another expression in
 # it? A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
 #
-# Alt: A neutral drawn face, and what becomes of it when the CNN's score of each of the six other
+# Alt: A neutral synthetic face, and what becomes of it when the CNN's score of each of the six other
 # expressions is raised.
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 neutral = CLASS_NAMES.index("neutral")
 start = faces.images[int((faces.labels == neutral).nonzero()[0])]
 changed = ek.maximize(

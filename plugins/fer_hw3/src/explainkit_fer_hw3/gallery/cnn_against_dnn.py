@@ -11,17 +11,17 @@ Command: explainkit run fer_hw3 compare
 # %% The same faces in both
 # Integrated gradients of the class that each network reads.
 #
-# Alt: Four drawn faces, each with its probabilities and its map in the CNN and in the DNN: red for
+# Alt: Four synthetic faces, each with its probabilities and its map in the CNN and in the DNN: red for
 # the class that the network reads, blue against it.
 import torch
 
 import explainkit as ek
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.study.maps import comparison_figure
 
 names = ["cnn", "dnn"]
 networks = [ek.load_model(f"fer_hw3/{name}") for name in names]
-faces = load_drawn(split="public_test", count=84)
+faces = load_synthetic(split="public_test", count=84)
 some = [0, 2, 3, 5]
 comparison_figure(
     [ek.explain(net, faces.images[some], method="integrated_gradients") for net in networks],
@@ -91,10 +91,10 @@ shares_figure(shares[1], "dnn: |input × gradient| on the parts that made it")
 # %% Is one better?
 # On the same faces only those count that one network alone reads rightly (McNemar's exact test).
 from explainkit_fer_hw3.study.agreement import agreement
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 with torch.no_grad():
-    first, second = (Reading(faces.labels, net(faces.images)) for net in networks)
+    first, second = (Predictions(faces.labels, net(faces.images)) for net in networks)
 both = agreement(first, second)
 [
     {

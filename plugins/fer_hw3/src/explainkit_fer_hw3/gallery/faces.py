@@ -1,4 +1,4 @@
-"""The data and the drawn faces.
+"""The data and the synthetic faces.
 
 FER2013 holds 35,887 gray photographs of 48 × 48 pixels in seven classes. It can't be passed on, so
 these pages run on faces that are drawn on the spot: same size, same classes, and every part known.
@@ -33,19 +33,19 @@ images_figure(
 # Person, pose, light, hair, glasses and noise are drawn at random, and depend on the seed and the
 # face's number alone: everybody's face 14 is the same.
 #
-# Alt: Fourteen drawn faces of different people in two rows, the seven expressions twice.
+# Alt: Fourteen synthetic faces of different people in two rows, the seven expressions twice.
 import explainkit as ek
 
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 images_figure(
     [faces.pixels[i, 0].numpy() / 255 for i in range(14)],
     [f"{i}: {faces.class_names[faces.labels[i]]}" for i in range(14)],
     title="Faces 0 to 13",
-    subtitle="of the data set fer_hw3/drawn, split all",
+    subtitle="of the data set fer_hw3/synthetic, split all",
 )
 
 # %% Every pixel's part is known
-# As the geometry is known, so is the part that each pixel shows. That makes drawn faces a ground
+# As the geometry is known, so is the part that each pixel shows. That makes synthetic faces a ground
 # truth for explanations: the mouth can be relaxed, or left out, and nothing else moves.
 #
 # Alt: A drawn happy face; the same with its parts in colors; with the mouth at rest; and without

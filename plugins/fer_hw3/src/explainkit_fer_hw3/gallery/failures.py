@@ -9,19 +9,19 @@ Command: explainkit run fer_hw3 confusion --model dnn --method integrated_gradie
 """
 
 # %% The surest mistakes
-# Of 350 drawn faces, the DNN's three surest mistakes, explained for the class that was read.
+# Of 350 synthetic faces, the DNN's three surest mistakes, explained for the class that was read.
 #
-# Alt: Three drawn faces that the DNN misreads, each with its true class, its probabilities and the
+# Alt: Three synthetic faces that the DNN misreads, each with its true class, its probabilities and the
 # map for the class that was read, alone and over the face.
 import torch
 
 import explainkit as ek
 from explainkit.render.figure import study_figure
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/dnn")
-faces = load_drawn(split="public_test", count=350)
+faces = load_synthetic(split="public_test", count=350)
 with torch.no_grad():
     chances = model(faces.images).softmax(1)
 confidence, read = chances.max(1)

@@ -1,7 +1,7 @@
 """What the filters look for.
 
 Gradient ascent finds an image that a filter answers to most. What it shows is a caricature, so
-drawn faces that excite the same filter stand beside it.
+synthetic faces that excite the same filter stand beside it.
 
 Topic: Inside the networks
 Order: 34
@@ -37,12 +37,12 @@ images_figure(
 )
 
 # %% Is that more than a face does?
-# The filter's answer to its image against its strongest answer to 140 drawn faces, both the mean
+# The filter's answer to its image against its strongest answer to 140 synthetic faces, both the mean
 # over the whole map. Where its image is far above the best face it is an exaggeration, which is
 # what it is for; the question what the filter means *on faces* is then answered by the faces.
 from explainkit.layers import capture
 
-faces = ek.load_dataset("fer_hw3/drawn", split="public_test")
+faces = ek.load_dataset("fer_hw3/synthetic", split="public_test")
 real = faces.images[:140]
 with torch.no_grad(), capture(model, LAYERS) as outputs:
     model(real)
@@ -60,7 +60,7 @@ rows
 # et al., 2021, arXiv:2010.12606).
 #
 # Alt: Four rows, one for each of four filters of the fifth convolution: its synthetic image, then
-# the four patches of drawn faces that excite it most.
+# the four patches of synthetic faces that excite it most.
 from explainkit.activation_maximization.exemplars import find_exemplars, receptive_fields
 
 exemplars = find_exemplars(model, "13", real, k=4)

@@ -20,7 +20,7 @@ import explainkit as ek
 from explainkit.methods.path.xrai import XRAI, BlackAndWhite
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 face = faces.images[[14]]
 GRADIENTS = [
     "saliency",

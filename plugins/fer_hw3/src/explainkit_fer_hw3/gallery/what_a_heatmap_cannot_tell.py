@@ -3,7 +3,7 @@
 A map looks like an answer whatever the question was. Five things to know before one is believed,
 each with its numbers.
 
-Topic: Reading maps with care
+Topic: Predictions maps with care
 Order: 40
 """
 
@@ -19,7 +19,7 @@ import explainkit as ek
 from explainkit.render.compare import colored, images_figure
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/drawn", split="all")
+faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 happy = ek.explain(model, faces.images[[10]], method="saliency")
 scalings = ["max", "percentile:99", "percentile:90", "percentile:97:absolute"]
 images_figure(
@@ -70,7 +70,7 @@ def correlation(first, second):
 # Two faces that the fully connected network reads wrongly, and one that it reads rightly. Who could
 # tell by the maps which is which?
 #
-# Alt: Three drawn faces, two read wrongly and one rightly, with probabilities and maps for the
+# Alt: Three synthetic faces, two read wrongly and one rightly, with probabilities and maps for the
 # class that was read.
 from explainkit.render.figure import study_figure
 

@@ -1,6 +1,6 @@
 """What they confuse.
 
-How often each network is right, and what it takes for what: on drawn faces, which are easy, and on
+How often each network is right, and what it takes for what: on synthetic faces, which are easy, and on
 photographs, which people confuse too.
 
 Topic: The networks
@@ -8,30 +8,32 @@ Order: 14
 Command: explainkit run fer_hw3 confusion
 """
 
-# %% On drawn faces that neither has seen
+# %% On synthetic faces that neither has seen
 # Rows are true classes, and add up to 100 %.
 #
-# Alt: The DNN's confusion matrix on 210 drawn faces, in shares of each true class.
+# Alt: The DNN's confusion matrix on 210 synthetic faces, in shares of each true class.
 import torch
 
 import explainkit as ek
 from explainkit.render.figure import matrix_figure
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.faces import CLASS_NAMES
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
-faces = load_drawn(split="public_test", count=210)
+faces = load_synthetic(split="public_test", count=210)
 networks = {name: ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn")}
 
 
 def read(model):
     """What a network reads in all faces."""
     with torch.no_grad():
-        return Reading(faces.labels, torch.cat([model(part) for part in faces.images.split(70)]))
+        return Predictions(
+            faces.labels, torch.cat([model(part) for part in faces.images.split(70)])
+        )
 
 
 readings = {name: read(model) for name, model in networks.items()}
-title = f"dnn on {len(faces)} drawn faces: accuracy {readings['dnn'].accuracy:.3f}"
+title = f"dnn on {len(faces)} synthetic faces: accuracy {readings['dnn'].accuracy:.3f}"
 matrix_figure(readings["dnn"].counts.numpy(), CLASS_NAMES, title)
 
 # %%
@@ -57,7 +59,7 @@ from explainkit_fer_hw3.scores import most_confused
 # The most frequent mistake of the DNN, explained for both classes on one scale. The difference of
 # the two maps says what spoke for the wrong class rather than the right one.
 #
-# Alt: Three drawn faces with this mistake; beside each the map for its true class, the map for the
+# Alt: Three synthetic faces with this mistake; beside each the map for its true class, the map for the
 # class that was read, their difference, and the difference over the face.
 from explainkit_fer_hw3.study.confusions import explain_confusion
 from explainkit_fer_hw3.study.maps import confusion_figure

@@ -8,7 +8,7 @@ Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 8 faces per class, explained for their true class. Drawn faces are framed
+# Integrated gradients of 8 faces per class, explained for their true class. Synthetic faces are framed
 # alike, with the eyes near one place, so that means of images and maps are not a blur.
 #
 # Alt: Two rows of seven images. Above, the mean face of each expression; below, the mean size of
@@ -17,11 +17,11 @@ import torch
 
 import explainkit as ek
 from explainkit.render.compare import colored, images_figure
-from explainkit_fer_hw3.data import load_drawn
+from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/cnn")
-faces = load_drawn(split="public_test", count=56)
+faces = load_synthetic(split="public_test", count=56)
 found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=10)
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
@@ -30,7 +30,7 @@ images_figure(
     [face.numpy() for face in mean_faces] + colored(mean_maps, "max:absolute"),
     [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
     title="Mean face and mean |integrated gradients| of each class",
-    subtitle="8 drawn faces per class; each map from 0 (black) to its largest mean (yellow)",
+    subtitle="8 synthetic faces per class; each map from 0 (black) to its largest mean (yellow)",
 )
 
 # %% In numbers

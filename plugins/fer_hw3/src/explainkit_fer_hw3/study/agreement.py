@@ -5,7 +5,7 @@ from math import sqrt
 
 from explainkit.errors import DatasetError
 from explainkit_fer_hw3.scores import Z95
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -82,7 +82,7 @@ class Agreement:
     interval: tuple[float, float]
 
 
-def agreement(first: Reading, second: Reading) -> Agreement:
+def agreement(first: Predictions, second: Predictions) -> Agreement:
     """Compares two readings of the same images.
 
     Raises:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.parts import PartShares
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 COLORS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
 """One per network or run, told apart in gray and by color-blind readers."""
@@ -76,7 +76,7 @@ def _dots(values: np.ndarray) -> list[int]:
 
 
 @house_style()
-def recalls_figure(readings: Sequence[Reading], models: Sequence[str]) -> Figure:
+def recalls_figure(readings: Sequence[Predictions], models: Sequence[str]) -> Figure:
     """Recall of each class and accuracy over all, with 95 % Wilson intervals, for each network."""
     from explainkit_fer_hw3.scores import wilson
 

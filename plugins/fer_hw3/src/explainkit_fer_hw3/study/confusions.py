@@ -10,7 +10,7 @@ import explainkit as ek
 from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.scores import Confusion
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def explain_confusion(
     confusion: Confusion,
     model: nn.Module,
     faces: FaceDataset,
-    reading: Reading,
+    reading: Predictions,
     *,
     most: int = 3,
     method: str = "explainkit/saliency",

@@ -1,6 +1,6 @@
 """Which part of a face each unit of a layer detects: network dissection without labels.
 
-Drawn faces come with an exact mask of every part, so that no image has to be annotated. Where a
+Synthetic faces come with an exact mask of every part, so that no image has to be annotated. Where a
 unit's map is above a high quantile of all its values, it is said to answer there; how these
 places overlap with each part says what it detects. All faces are framed alike, so a unit may as
 well answer to a place: the same answers are laid on another face too, and must overlap less there.
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from explainkit.activation_maximization.activations import Reading
+from explainkit.activation_maximization.activations import ActivationReader
 from explainkit.activation_maximization.exemplars import ReceptiveFields, receptive_fields
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import DatasetError, ModelError
@@ -66,7 +66,7 @@ class Detectors:
 def detect_parts(
     model: nn.Module, layer: str, faces: FaceDataset, *, quantile: float = QUANTILE, seed: int = 0
 ) -> Detectors:
-    """Measures the overlap of each unit's answers with each part of drawn faces.
+    """Measures the overlap of each unit's answers with each part of synthetic faces.
 
     With M the pixels above the threshold, ``P(a > threshold) = quantile`` over all places of all
     faces, the map brought to the faces' size by linear interpolation between the centers of the
@@ -77,7 +77,7 @@ def detect_parts(
     Args:
         model: Any network of these faces.
         layer: Dotted path of a layer with maps.
-        faces: Drawn faces.
+        faces: Synthetic faces.
         quantile: Share of a unit's values that count as an answer.
         seed: Of the resamples.
 
@@ -91,14 +91,14 @@ def detect_parts(
 
     Examples:
         >>> import explainkit as ek
-        >>> from explainkit_fer_hw3.data import load_drawn
-        >>> faces = load_drawn(split="validation", count=14)
+        >>> from explainkit_fer_hw3.data import load_synthetic
+        >>> faces = load_synthetic(split="validation", count=14)
         >>> found = detect_parts(ek.load_model("fer_hw3/cnn"), "1", faces)
         >>> found.iou.shape == found.enrichment.shape == (128, len(PARTS))
         True
     """
     if faces.parts is None:
-        raise DatasetError("expected drawn faces, whose parts are known, got images without")
+        raise DatasetError("expected synthetic faces, whose parts are known, got images without")
     if not 0 < quantile < 1:
         raise DatasetError(f"quantile: expected between 0 and 1, got {quantile}")
     maps = _maps(model, layer, faces.images)
@@ -151,7 +151,7 @@ def _maps(model: nn.Module, layer: str, images: Tensor) -> Tensor:
     device = next(model.parameters()).device
     found = []
     with preserve_process(0), preserve_model(model), torch.no_grad():
-        reading = Reading(model, [layer], logits=False)
+        reading = ActivationReader(model, [layer], logits=False)
         for part in torch.split(images, chunk_size(reading, images[0].to(device))):
             _, outputs = reading(part.to(device))
             found.append(outputs[layer].float().cpu())

@@ -14,14 +14,14 @@ from explainkit.activation_maximization.exemplars import (
 )
 from explainkit.errors import TargetError
 from explainkit.expressions import channel, parse
-from explainkit.render.unit import Bar, Bars, examples, unit_page
+from explainkit.render.unit import Bar, Bars, examples, unit_card
 from explainkit.results.visualization import Visualization
-from explainkit_fer_hw3.data import FaceDataset, load_drawn
+from explainkit_fer_hw3.data import FaceDataset, load_synthetic
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.detectors import Detectors, detect_parts
 
 DISSECTED = 210
-"""Drawn faces on which the parts that units detect are measured."""
+"""Synthetic faces on which the parts that units detect are measured."""
 
 
 def parse_units(text: str) -> list[int]:
@@ -86,7 +86,7 @@ class Evidence:
         faces: The data set that was searched.
         exemplars: The images that each unit answers to most and least.
         fields: What each place of the layer sees.
-        detectors: Measured on drawn faces; None for a layer without maps.
+        detectors: Measured on synthetic faces; None for a layer without maps.
     """
 
     faces: FaceDataset
@@ -122,7 +122,7 @@ class Evidence:
     def page(self, found: Visualization, index: int, unit: int) -> Figure:
         """The page of a unit of the layer, which stands at ``index`` in ``found``."""
         most, least = examples(self.exemplars, unit, self.faces.images, self.fields)
-        return unit_page(found, index, most, least, self._bars(unit))
+        return unit_card(found, index, most, least, self._bars(unit))
 
     def _bars(self, unit: int) -> Bars | None:
         one = self.detectors
@@ -133,7 +133,7 @@ class Evidence:
         return Bars(
             f"it detects: {part}" if part else "it detects no part of a face more than a place",
             f"how much more of each part than of all pixels lies where it answers, on {one.count} "
-            "drawn faces; dashed: chance; tick: the same places on another face",
+            "synthetic faces; dashed: chance; tick: the same places on another face",
             [
                 Bar(
                     PARTS[code],
@@ -158,12 +158,12 @@ def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -
         model: Any network of these faces.
         layer: Dotted path.
         faces: To search.
-        seed: Of the drawn faces on which parts are measured.
+        seed: Of the synthetic faces on which parts are measured.
     """
     device = next(model.parameters()).device
     found = find_exemplars(model, layer, faces.images.to(device))
     fields = receptive_fields(model, layer, (1, faces.images.shape[2], faces.images.shape[3]))
-    drawn = load_drawn(None, "validation", seed=seed, count=DISSECTED)
+    drawn = load_synthetic(None, "validation", seed=seed, count=DISSECTED)
     detectors = None
     if len(fields.boxes) > 1:
         detectors = detect_parts(model, layer, drawn, seed=seed)

@@ -1,6 +1,6 @@
 """How much of a map falls on the parts of a face that made its expression.
 
-Drawn faces are made from action units, so the parts that a class moves are known, and so are
+Synthetic faces are made from action units, so the parts that a class moves are known, and so are
 their pixels. The share of |a| on them is read beside three controls: the share of the image's
 area that they cover, a map of noise, and the map of another face with another expression, which a
 network that always looks at the same places would pass.
@@ -107,7 +107,7 @@ def part_shares(
 
     Args:
         model: Explains each face's true class.
-        faces: Drawn faces; neutral ones, which no part made, are left out.
+        faces: Synthetic faces; neutral ones, which no part made, are left out.
         method: A saliency method.
         seed: Of the method, the noise and the resamples.
 
@@ -115,7 +115,7 @@ def part_shares(
         DatasetError: The faces' parts aren't known, or there are not two expressions.
     """
     if faces.parts is None:
-        raise DatasetError("expected drawn faces, whose parts are known, got images without")
+        raise DatasetError("expected synthetic faces, whose parts are known, got images without")
     faces = faces.subset(faces.labels != CLASS_NAMES.index("neutral"))
     names = [CLASS_NAMES[label] for label in faces.labels.tolist()]
     present = list(dict.fromkeys(names))
@@ -174,9 +174,9 @@ def bootstrap(values: NDArray[np.float64], seed: int) -> Share:
 
 
 def atlas(faces: int = 210) -> Tensor:
-    """How often each pixel shows each part in drawn faces, ``[part, 48, 48]``; sums to 1.
+    """How often each pixel shows each part in synthetic faces, ``[part, 48, 48]``; sums to 1.
 
-    Drawn faces have the framing of FER2013, so this is where parts are to be expected in a real,
+    Synthetic faces have the framing of FER2013, so this is where parts are to be expected in a real,
     frontal image: an average, not a measurement of that image.
     """
     drawn = torch.from_numpy(draw(np.arange(faces) % len(CLASS_NAMES), seed=6_000_000).parts)

@@ -11,8 +11,10 @@ CELL = 8
 """Side of a deleted square, in pixels."""
 
 
-def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.Generator) -> Tensor:
-    """Flips, turns, scales and shifts images, changes their light, and deletes cells.
+def augmented(
+    images: Tensor, strength: Tensor, cutout: float, generator: torch.Generator
+) -> Tensor:
+    """Flips, turns, scales and shifts images, changes their light, and deletes cutout.
 
     At strength 1: mirrored half of the time, up to ±12°, ±10 % of size, ±4 pixels, ±20 % of
     contrast, ±0.4 (a tenth of the pixels' range) of brightness. A deleted cell is 0, the mean.
@@ -21,7 +23,7 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
         images: Normalized, ``[n, 1, height, width]``: 0 is the mean of the data set.
         strength: Of each image, ``[n]``; at 0 an image is only resampled onto its own grid,
             and where it is 0 for all of them they stay what they are.
-        cells: Share of the images that lose up to 30 % of their 8×8 cells, whose grid begins
+        cutout: Share of the images that lose up to 30 % of their 8×8 cutout, whose grid begins
             anywhere.
         generator: Every random number comes from it; on the CPU.
 
@@ -31,8 +33,8 @@ def augmented(images: Tensor, strength: Tensor, cells: float, generator: torch.G
     draws = torch.rand(8, len(images), generator=generator)
     if strength.any():
         images = _lit(_moved(images, strength, draws), strength, draws)
-    if cells:
-        images = images.masked_fill(_lost(images, draws[7] < cells, generator), 0.0)
+    if cutout:
+        images = images.masked_fill(_lost(images, draws[7] < cutout, generator), 0.0)
     return images
 
 

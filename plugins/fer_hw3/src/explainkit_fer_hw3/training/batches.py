@@ -13,11 +13,11 @@ from explainkit_fer_hw3.training.augment import augmented, mixed
 from explainkit_fer_hw3.training.recipe import Recipe
 
 POPULATION, APART = 1_000_000, 10_000_000
-"""Of the drawn faces that train, and between those of one seed and the next: the population of
-`load_drawn`'s training split, so no face of another split is ever trained on."""
+"""Of the synthetic faces that train, and between those of one seed and the next: the population of
+`load_synthetic`'s training split, so no face of another split is ever trained on."""
 
-DRAWN_STRENGTH = 0.6
-"""Of augmentation, relative to photographs: drawn faces come turned and lit already."""
+SYNTHETIC_STRENGTH = 0.6
+"""Of augmentation, relative to photographs: synthetic faces come turned and lit already."""
 
 
 class Batches:
@@ -73,20 +73,20 @@ class Batches:
         recipe, rows = self._recipe, self.rows(step)
         images, labels = normalize(self._data.pixels[rows]), self._data.labels[rows]
         strength = torch.full((len(rows),), recipe.augment)
-        if recipe.drawn:
-            first = step * recipe.drawn
-            kinds = (np.arange(recipe.drawn) + first) % len(CLASS_NAMES)
+        if recipe.synthetic:
+            first = step * recipe.synthetic
+            kinds = (np.arange(recipe.synthetic) + first) % len(CLASS_NAMES)
             faces = draw(kinds, seed=POPULATION + APART * self._seed, first=first)
             images = torch.cat([images, normalize(torch.from_numpy(faces.pixels))])
             labels = torch.cat([labels, torch.from_numpy(faces.labels)])
-            weaker = torch.full((recipe.drawn,), recipe.augment * DRAWN_STRENGTH)
+            weaker = torch.full((recipe.synthetic,), recipe.augment * SYNTHETIC_STRENGTH)
             strength = torch.cat([strength, weaker])
         targets = F.one_hot(labels, len(CLASS_NAMES)).float()
         if self.taught is not None:
-            targets[: len(rows)].lerp_(self.taught[rows], recipe.distill)
+            targets[: len(rows)].lerp_(self.taught[rows], recipe.self_distillation)
         generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
-        if recipe.augment or recipe.cells:
-            images = augmented(images, strength, recipe.cells, generator)
+        if recipe.augment or recipe.cutout:
+            images = augmented(images, strength, recipe.cutout, generator)
         if recipe.mix:
             photographs = slice(recipe.batch)
             images[photographs], targets[photographs] = mixed(

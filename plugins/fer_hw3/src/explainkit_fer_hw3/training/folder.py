@@ -126,7 +126,7 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
     done = f"{last['epoch']} epochs" if last["epoch"] > 1 else "one epoch"
     title = f"{training.model}: validation accuracy {last['validation_accuracy']:.4f} after {done}"
     note = "dashed: training, while it learns, with dropout"
-    if recipe.augment or recipe.cells:
+    if recipe.augment or recipe.cutout:
         note += ", on changed images"
     if recipe.mix:
         note += ", mixed with others"
@@ -134,6 +134,6 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
         note += ", against smoothed labels"
     note += "; solid: validation" + ("" if held_out else ", whose images are learnt too")
     if recipe.average:
-        share = " with their share of the start's" if recipe.keep else ""
+        share = " with their share of the start's" if recipe.weight_interpolation else ""
         note += f", the averaged weights{share} on plain images"
     return curves_figure([curve], "accuracy", "loss", title=title, note=note)

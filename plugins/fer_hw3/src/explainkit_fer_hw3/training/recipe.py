@@ -12,90 +12,90 @@ class Recipe:
 
     Attributes:
         optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adam`` (as published, β 0.9 and 0.999).
-        rate: Learning rate after the warm-up.
+        lr: Learning rate after the warm-up.
         warmup: Steps of linear warm-up.
         decay: Share of the run, at its end, over which the rate falls linearly to 0.
         batch: Images of the data set in a step.
-        drawn: Drawn faces beside them in each step.
+        synthetic: Synthetic faces beside them in each step.
         weight_decay: On weight matrices and kernels, not on biases or normalization.
         smoothing: Label smoothing (Szegedy et al., 2016, arXiv:1512.00567).
         average: Share of the running average of the weights that a step keeps; 0: no average.
         batch_norm: Normalize after every convolution while training (Ioffe and Szegedy, 2015,
             arXiv:1502.03167); folded into the convolutions on export.
         augment: Strength of the random flips, turns, shifts and changes of light; 0: none.
-        cells: Share of the images that lose random 8×8 cells, so that images with deleted
+        cutout: Share of the images that lose random 8×8 cutout, so that images with deleted
             regions, on which deletion metrics stand, are no foreign ones.
         mix: Shape of the Beta distribution by which two photographs of a batch and their labels are
             mixed (mixup, Zhang et al., 2018, arXiv:1710.09412); 0: none.
-        distill: Share of a photograph's target that is what the network started from says of it
+        self_distillation: Share of a photograph's target that is what the network started from says of it
             and its mirror image, the rest being its label (Furlanello et al., 2018,
             arXiv:1805.04770): labels are noisy. A run from random weights has labels alone.
-        climb: How far the weights first move up the loss before the gradient is taken, which so
+        sam_rho: How far the weights first move up the loss before the gradient is taken, which so
             seeks flat minima and learns noisy labels less by heart (sharpness-aware minimization,
             Foret et al., 2021, arXiv:2010.01412); 0: not.
-        climb_share: Share of the photographs of a batch that tell which way is up.
+        sam_share: Share of the photographs of a batch that tell which way is up.
         repeat: How often an epoch shows each image of a class; 1 where it is not named.
         first_block_every: The first block learns in every n-th step only, at 0 in none: it costs
             more than half of the backward pass and changes least (compare Brock et al., 2017,
             arXiv:1706.04983).
-        keep: Share in the saved weights of those that the run started from, which saw other
+        weight_interpolation: Share in the saved weights of those that the run started from, which saw other
             images: weights between two ends are often better on unseen images than either
             (Wortsman et al., 2022, arXiv:2109.01903). A run from random weights keeps none.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    rate: float = 0.06
+    lr: float = 0.06
     warmup: int = 100
     decay: float = 0.7
     batch: int = 96
-    drawn: int = 16
+    synthetic: int = 16
     weight_decay: float = 5e-4
     smoothing: float = 0.1
     average: float = 0.999
     batch_norm: bool = True
     augment: float = 1.4
-    cells: float = 0.3
+    cutout: float = 0.3
     mix: float = 0.2
-    distill: float = 0.3
-    climb: float = 0.1
-    climb_share: float = 0.25
+    self_distillation: float = 0.3
+    sam_rho: float = 0.1
+    sam_share: float = 0.25
     repeat: tuple[tuple[str, int], ...] = (("disgust", 3),)
     first_block_every: int = 1
-    keep: float = 0.0
+    weight_interpolation: float = 0.0
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step of a run of ``steps``: warm-up, constant, linear to 0.
 
         Examples:
-            >>> recipe = Recipe(rate=1.0, warmup=10, decay=0.5)
+            >>> recipe = Recipe(lr=1.0, warmup=10, decay=0.5)
             >>> [recipe.rate_at(step, 100) for step in (0, 9, 40, 75)]
             [0.1, 1.0, 1.0, 0.5]
         """
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         falling = self.decay * steps
         fall = min(1.0, (steps - step) / falling) if falling else 1.0
-        return self.rate * min(warm, fall)
+        return self.lr * min(warm, fall)
 
 
 CNN_RECIPE = Recipe(first_block_every=4)
 """Worth copying for a convolutional network of this size."""
 
 DNN_RECIPE = Recipe(
-    rate=0.05, decay=0.5, batch=192, drawn=24, batch_norm=False, augment=0.6,
-    mix=0.0, distill=0.0, climb=0.0, repeat=(("disgust", 2),),
+    lr=0.05, decay=0.5, batch=192, synthetic=24, batch_norm=False, augment=0.6,
+    mix=0.0, self_distillation=0.0, sam_rho=0.0, repeat=(("disgust", 2),),
 )  # fmt: skip
 """The same ideas for a fully connected one: weaker augmentation, larger batches."""
 
 STUDY = Recipe(
-    optimizer="adam", rate=1e-3, warmup=0, decay=0.0, batch=128, drawn=0, weight_decay=0.0,
-    smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cells=0.0, mix=0.0,
-    distill=0.0, climb=0.0, repeat=(),
+    optimizer="adam", lr=1e-3, warmup=0, decay=0.0, batch=128, synthetic=0, weight_decay=0.0,
+    smoothing=0.0, average=0.0, batch_norm=False, augment=0.0, cutout=0.0, mix=0.0,
+    self_distillation=0.0, sam_rho=0.0, repeat=(),
 )  # fmt: skip
 """The study's: plain Adam on the images as they are."""
 
 CNN_FINISH = Recipe(
-    rate=0.02, decay=1.0, drawn=8, average=0.998, augment=0.6, cells=0.2,
-    mix=0.0, distill=0.0, climb=0.0, first_block_every=0, keep=0.5,
+    lr=0.02, decay=1.0, synthetic=8, average=0.998, augment=0.6, cutout=0.2,
+    mix=0.0, self_distillation=0.0, sam_rho=0.0, first_block_every=0, weight_interpolation=0.5,
 )  # fmt: skip
 """For the end of such a network's training: a few epochs of plainer images, and half way back."""
 

@@ -58,12 +58,12 @@ class Training:
             as the recipe says.
 
     Examples:
-        >>> from explainkit_fer_hw3.data import load_drawn
+        >>> from explainkit_fer_hw3.data import load_synthetic
         >>> from explainkit_fer_hw3.training.recipe import STUDY
-        >>> training = Training("dnn", load_drawn(count=14), STUDY, epochs=1)
+        >>> training = Training("dnn", load_synthetic(count=14), STUDY, epochs=1)
         >>> while not training.at_epoch_end:
         ...     step = training.advance()
-        >>> training.close_epoch(load_drawn(split="validation", count=7))["epoch"]
+        >>> training.close_epoch(load_synthetic(split="validation", count=7))["epoch"]
         1
     """
 
@@ -95,9 +95,9 @@ class Training:
             if start is not None:
                 plain.load_state_dict(start.state_dict())
                 images = data.subset(range(min(MEASURED_ON, len(data)))).images
-                if recipe.distill:
+                if recipe.self_distillation:
                     taught = self._predicted(plain, data)
-                if recipe.keep:
+                if recipe.weight_interpolation:
                     self._kept = {k: v.detach().clone() for k, v in plain.state_dict().items()}
             network = normalized(plain, images) if recipe.batch_norm else plain
         self.batches = Batches(data, recipe, seed, taught)
@@ -147,14 +147,14 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         dropout = preserve_process((self.seed * 1_000_003 + self.step) % 2**63)
-        with dropout, self._climbed(images, targets) if self.recipe.climb else nullcontext():
+        with dropout, self._climbed(images, targets) if self.recipe.sam_rho else nullcontext():
             loss, logits = self._backward(images, targets)
         length = nn.utils.get_total_norm(self._gradients().values())
         if not math.isfinite(float(loss + length)):
             raise ModelError(
                 f"expected a finite loss and gradient in step {self.step}, got loss "
                 f"{float(loss):g} and a gradient of length {float(length):g} at rate {rate:g}: "
-                "the run diverged; its last checkpoint stays; start a new one with a lower --rate"
+                "the run diverged; its last checkpoint stays; start a new one with a lower --lr"
             )
         self.optimizer.step()
         self.step += 1
@@ -190,7 +190,7 @@ class Training:
     @contextmanager
     def _climbed(self, images: Tensor, targets: Tensor) -> Iterator[None]:
         """Moves the weights up the loss of some of the photographs, and back on leaving."""
-        few = slice(max(1, round(self.recipe.climb_share * self.recipe.batch)))
+        few = slice(max(1, round(self.recipe.sam_share * self.recipe.batch)))
         with frozen_statistics(self.network):
             self._backward(images[few], targets[few])
         gradients = self._gradients()
@@ -198,7 +198,7 @@ class Training:
         before = {parameter: parameter.detach().clone() for parameter in gradients}
         with torch.no_grad():
             for parameter, gradient in gradients.items():
-                parameter.add_(gradient * (self.recipe.climb / (length + 1e-12)))
+                parameter.add_(gradient * (self.recipe.sam_rho / (length + 1e-12)))
         try:
             yield
         finally:
@@ -248,7 +248,7 @@ class Training:
         if not math.isfinite(held_loss):
             raise ModelError(
                 f"expected a finite validation loss after step {self.step}, got {held_loss:g}: "
-                "the run diverged; its last checkpoint stays; start a new one with a lower --rate"
+                "the run diverged; its last checkpoint stays; start a new one with a lower --lr"
             )
         running = self.running
         self.history.append(
@@ -292,7 +292,7 @@ class Training:
         chain.load_state_dict({name: value.cpu() for name, value in self.average.items()})
         plain = folded(chain).eval()
         for name, kept in self._kept.items():
-            plain.state_dict()[name].lerp_(kept, self.recipe.keep)
+            plain.state_dict()[name].lerp_(kept, self.recipe.weight_interpolation)
         return plain
 
     def save_weights(self, path: Path) -> None:
@@ -394,5 +394,5 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in network.parameters() if p.dim() <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=recipe.rate)
-    return torch.optim.SGD(groups, lr=recipe.rate, momentum=0.9, nesterov=True)
+        return torch.optim.Adam(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)

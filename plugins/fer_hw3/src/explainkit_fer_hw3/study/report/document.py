@@ -13,7 +13,7 @@ from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.grids import activations_figure
 from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
 from explainkit_fer_hw3.study.parts import METHODS, PartShare
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report import sentences
 from explainkit_fer_hw3.study.report.findings import Findings, Network
 from explainkit_fer_hw3.study.report.language import Language
@@ -138,7 +138,7 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
     return Table([say.say("col_what"), say.say("col_study"), say.say("col_run")], rows)
 
 
-def _told(say: Language, reading: Reading, classes: Callable[[Reading], list[str]]) -> str:
+def _told(say: Language, reading: Predictions, classes: Callable[[Predictions], list[str]]) -> str:
     alike = sentences.all_alike(reading)
     return say.say("all_alike") if alike else say.classes(classes(reading))
 

@@ -26,7 +26,7 @@ from explainkit_fer_hw3.study.parts import (
     one_hot,
     part_shares,
 )
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 
 PAIRS, EXAMPLES = 3, 3
 """Confusions that are explained, and images of each."""
@@ -57,7 +57,7 @@ class Network:
         module: Itself.
         layers: A row for each of its layers, as `commands.summary.layers` gives them.
         reading: What it reads in the images.
-        drawn: What it reads in drawn faces.
+        drawn: What it reads in synthetic faces.
         curves: Of its training; may be empty.
     """
 
@@ -65,8 +65,8 @@ class Network:
     tag: str
     module: nn.Module
     layers: list[dict[str, Any]]
-    reading: Reading
-    drawn: Reading
+    reading: Predictions
+    drawn: Predictions
     curves: list[Curve]
 
     def facts(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Network:
             "multiply_adds": self.multiply_adds,
             "convolutions": self.convolutions,
             "images": self.reading.facts(),
-            "drawn": self.drawn.facts(),
+            "synthetic": self.drawn.facts(),
             "curves": [asdict(curve) for curve in self.curves],
         }
 
@@ -102,7 +102,7 @@ class Findings:
     """What a run found.
 
     Attributes:
-        data: What the images are; None for drawn faces.
+        data: What the images are; None for synthetic faces.
         split: Which of them.
         seed: Of everything that is drawn at random.
         cnn: The first network.
@@ -113,7 +113,7 @@ class Findings:
         maps: Their saliency in the CNN, for the true class.
         same: The first of them explained in both networks, for the class that each reads.
         where: Of each class: images looked at, and the share of their saliency by part.
-        shares: Of drawn faces: the shares on the parts that made the expression, per method.
+        shares: Of synthetic faces: the shares on the parts that made the expression, per method.
         outputs: Of the CNN's first layer, for the first of ``faces``.
         ascent: What these filters, behind their ReLU, answer to most.
     """
@@ -138,7 +138,7 @@ class Findings:
         indices = self.faces.indices.tolist()
         return {
             "schema_version": 1,
-            "data": self.data or "drawn faces",
+            "data": self.data or "synthetic faces",
             "split": self.split,
             "seed": self.seed,
             "n": len(self.cnn.reading),
@@ -171,8 +171,8 @@ def find(
         cnn: The first network, with what it reads in ``faces`` and in ``drawn``.
         dnn: The second.
         faces: The images.
-        drawn: Drawn faces that no network saw in training.
-        data: What the images are; None for drawn faces.
+        drawn: Synthetic faces that no network saw in training.
+        data: What the images are; None for synthetic faces.
         split: Which of them.
         seed: Of everything that is drawn at random.
     """
@@ -203,14 +203,14 @@ def find(
         ascent=ek.maximize(
             cnn.module,
             f'channels("{FIRST_ACTIVE}", {strongest})',
-            maximizer="explainkit/study",
+            maximizer="explainkit/plain",
             steps=STEPS,
             seed=seed,
         ),
     )
 
 
-def _shown(reading: Reading) -> list[int]:
+def _shown(reading: Predictions) -> list[int]:
     """An image of each class, read rightly if there is one, with median certainty.
 
     The median: neither the easiest image of the class nor the hardest.

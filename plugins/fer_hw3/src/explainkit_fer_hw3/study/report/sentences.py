@@ -8,7 +8,7 @@ from explainkit_fer_hw3.study.activations import Activations
 from explainkit_fer_hw3.study.agreement import Agreement
 from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.parts import PartShare, PartShares
-from explainkit_fer_hw3.study.reading import Reading
+from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report.findings import Network
 from explainkit_fer_hw3.study.report.language import Language
 
@@ -30,7 +30,7 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
     Args:
         say: The language.
         cnn: The network.
-        dnn: The other, for the drawn faces.
+        dnn: The other, for the synthetic faces.
         comparable: Whether the images are those on which the study measured.
     """
     size = (cnn.convolutions, cnn.parameters)
@@ -109,7 +109,7 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
     ]
 
 
-def _classes(say: Language, cnn: Reading, dnn: Reading) -> list[str]:
+def _classes(say: Language, cnn: Predictions, dnn: Predictions) -> list[str]:
     """Which classes one network knows better, where the two intervals are apart."""
     first, second = recalls(cnn), recalls(dnn)
     cnn_higher = [name for name in first if first[name][1][0] > second[name][1][1]]
@@ -148,7 +148,7 @@ def about_gap(say: Language, curve: Curve) -> list[str]:
     return [say.say(key, name=curve.name, epoch=epoch, train=train, validation=validation)]
 
 
-def about_confusion(say: Language, reading: Reading) -> list[str]:
+def about_confusion(say: Language, reading: Predictions) -> list[str]:
     """Question 3: which classes are told apart best and worst, and what is confused with what."""
     ranked = ranking(reading)
     if all_alike(reading):
@@ -178,7 +178,7 @@ def about_confusion(say: Language, reading: Reading) -> list[str]:
     return [say.paragraph(*said), say.paragraph(*_fear(say, reading), *_mistakes(say, reading))]
 
 
-def _fear(say: Language, reading: Reading) -> list[str]:
+def _fear(say: Language, reading: Predictions) -> list[str]:
     taken, n = fear_taken(reading)
     if not taken:
         return [say.say("fear_not_taken")] if n else []
@@ -189,7 +189,7 @@ def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str
     return say.say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
 
 
-def _mistakes(say: Language, reading: Reading) -> list[str]:
+def _mistakes(say: Language, reading: Predictions) -> list[str]:
     mistakes = most_confused(reading.counts, reading.class_names, 3)
     if not mistakes:
         return [say.say("no_mistakes")]
@@ -234,7 +234,7 @@ def about_places(
 
 
 def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> list[str]:
-    """Question 4, second half: whether maps of drawn faces fall on what made the expression.
+    """Question 4, second half: whether maps of synthetic faces fall on what made the expression.
 
     Args:
         say: The language.
@@ -319,12 +319,12 @@ def about_filters(
     ]
 
 
-def accuracy(say: Language, reading: Reading) -> str:
+def accuracy(say: Language, reading: Predictions) -> str:
     """An accuracy with its interval."""
     return say.share(reading.accuracy, reading.interval)
 
 
-def recalls(reading: Reading) -> dict[str, tuple[float, Interval]]:
+def recalls(reading: Predictions) -> dict[str, tuple[float, Interval]]:
     """Recall and interval of each class that has images."""
     found = {}
     for i, name in enumerate(reading.class_names):
@@ -334,30 +334,30 @@ def recalls(reading: Reading) -> dict[str, tuple[float, Interval]]:
     return found
 
 
-def ranking(reading: Reading) -> list[tuple[str, tuple[float, Interval]]]:
+def ranking(reading: Predictions) -> list[tuple[str, tuple[float, Interval]]]:
     """The classes by recall, best first."""
     return sorted(recalls(reading).items(), key=lambda item: -item[1][0])
 
 
-def all_alike(reading: Reading) -> bool:
+def all_alike(reading: Predictions) -> bool:
     """Whether the recalls of all classes are the same."""
     return len(worst_classes(reading)) == len(ranking(reading))
 
 
-def best_classes(reading: Reading) -> list[str]:
+def best_classes(reading: Predictions) -> list[str]:
     """The two classes of the largest recalls, and those that share the second's; best first."""
     ranked = ranking(reading)
     second = ranked[min(1, len(ranked) - 1)][1][0]
     return [name for name, (recall, _) in ranked if recall >= second]
 
 
-def worst_classes(reading: Reading) -> list[str]:
+def worst_classes(reading: Predictions) -> list[str]:
     """The class of the smallest recall, and those that share it."""
     ranked = ranking(reading)
     return [name for name, (recall, _) in ranked if recall == ranked[-1][1][0]]
 
 
-def fear_taken(reading: Reading) -> tuple[int, int]:
+def fear_taken(reading: Predictions) -> tuple[int, int]:
     """Images of Fear that are read as Sad or Angry, and images of Fear."""
     fear, sad, angry = map(reading.class_names.index, ("fear", "sad", "angry"))
     row = reading.counts[fear]

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.model import Adapter
-from explainkit.graph.tail import tail
+from explainkit.graph.suffix import suffix
 from explainkit.layers import get_layer
 from explainkit.methods.cam.base import unwrapped
 from explainkit.scores import as_scores
 
 
-class After(nn.Module):
+class SuffixScores(nn.Module):
     """What a model says where a layer puts out something else.
 
     Only what comes after the layer runs; the whole model, with the layer's output replaced, where
@@ -33,10 +33,10 @@ class After(nn.Module):
         self.model = model
         self._path = path
         self._images = inputs.detach()
-        self._tail = tail(unwrapped(model), path, self._images)
+        self._suffix = suffix(unwrapped(model), path, self._images)
         ready = model.ready(inputs) if isinstance(model, Adapter) else None
         known = ready.activations[path].detach() if ready and ready.has([path]) else None
-        self.value = self._tail.value(self._images, known)
+        self.value = self._suffix.value(self._images, known)
 
     def forward(self, values: Tensor, of: Tensor | None = None) -> Tensor:
         """Scores ``[n, classes]``.
@@ -49,9 +49,9 @@ class After(nn.Module):
             of = torch.zeros(len(values), dtype=torch.int64, device=values.device)
         model = self.model
         if not isinstance(model, Adapter):
-            return as_scores(self._tail.run(values, of), len(values))
+            return as_scores(self._suffix.run(values, of), len(values))
         if model.reads_output_only:
-            return model.scores_of(self._tail.run(values, of), len(values))
+            return model.scores_of(self._suffix.run(values, of), len(values))
         return self._whole(values, of)
 
     def _whole(self, values: Tensor, of: Tensor) -> Tensor:

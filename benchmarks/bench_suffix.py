@@ -185,10 +185,10 @@ def ablation(name: str, count: int, rounds: int) -> None:
 
 
 def score_cam(rounds: int) -> None:
-    """The trained FER CNN, whose layers have dead channels, on a drawn face."""
+    """The trained FER CNN, whose layers have dead channels, on a synthetic face."""
     torch.set_num_threads(2)
     model = ek.load_model("fer_hw3/cnn").requires_grad_(False)
-    image = ek.load_dataset("fer_hw3/drawn", split="all").images[:1]
+    image = ek.load_dataset("fer_hw3/synthetic", split="all").images[:1]
     found = ek.explain(model, image, 0, "score_cam")
     channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"])
     masked = image * torch.rand(runs, 1, *image.shape[2:])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
-from explainkit.graph.tail import tail
+from explainkit.graph.suffix import suffix
 from explainkit.graph.trace import trace
 from explainkit.layers import capture, layer_names
 from explainkit.methods.cam.target_layer import default_layer
@@ -41,7 +41,7 @@ def replaced(model, layer, images, values, call=0):
 
 def check(model, layer, images, how, call=None):
     before = _state(model, images)
-    after = tail(model, layer, images, call=call)
+    after = suffix(model, layer, images, call=call)
     assert after.how == how, after.reasons
     with torch.no_grad():
         values = after.value(images)
@@ -175,7 +175,7 @@ def test_data_dependent_control_flow_runs_whole(layer):
 
 def test_a_model_that_keeps_its_state_has_it_back():
     model, images = made(Remembering)
-    tail(model, "first", images)
+    suffix(model, "first", images)
     assert model.last is None
     assert model.count == 0
 
@@ -185,9 +185,9 @@ def test_each_call_of_a_reused_layer():
     for call in range(3):
         check(model.eval(), "relu", images, "fx", call)
     with pytest.raises(ModelError, match="ran 3 times"):
-        tail(model, "relu", images)
+        suffix(model, "relu", images)
     with pytest.raises(ModelError, match="call=3"):
-        tail(model, "relu", images, call=3)
+        suffix(model, "relu", images, call=3)
 
 
 def test_a_block_inside_an_operator_needs_another_way():
@@ -196,12 +196,12 @@ def test_a_block_inside_an_operator_needs_another_way():
     model = nn.Sequential(nn.Flatten(2), nn.Linear(120, 6), encoder, nn.Flatten(), nn.Linear(18, 5))
     images = torch.rand(4, 3, 12, 10)
     assert check(model.eval(), "2", images, "fx").how == "fx"
-    assert tail(model, "2.norm2", images).how != "fx"
+    assert suffix(model, "2.norm2", images).how != "fx"
 
 
 def test_only_what_follows_is_run():
     model, images = toy_models()["plain"]
-    after = tail(model.eval(), "3", images)
+    after = suffix(model.eval(), "3", images)
     values = after.value(images)
     ran = []
     hooks = [m.register_forward_hook(lambda m, *_: ran.append(m)) for m in model]
@@ -216,7 +216,7 @@ def test_only_what_follows_is_run():
 
 def test_gradients_flow():
     model, images = toy_models()["residual"]
-    after = tail(model, "branch.1", images)
+    after = suffix(model, "branch.1", images)
     values = after.value(images).detach().requires_grad_()
     (found,) = torch.autograd.grad(after.run(values)[:, 1].sum(), values)
     again = values.detach().requires_grad_()
@@ -227,13 +227,13 @@ def test_gradients_flow():
 def test_a_compiled_model_is_run_as_it_was():
     model, images = toy_models()["residual"]
     compiled = torch.compile(model, backend="eager")
-    after = tail(compiled, "_orig_mod.stem", images)
+    after = suffix(compiled, "_orig_mod.stem", images)
     same(after.run(after.value(images)), model(images))
 
 
 def test_train_mode_is_run_whole():
     model, images = toy_models()["batch_norm"]
-    after = tail(model, "2", images)
+    after = suffix(model, "2", images)
     assert after.how == "hooks"
     assert "train mode" in after.reasons[0]
 
@@ -241,8 +241,8 @@ def test_train_mode_is_run_whole():
 def test_wrong_layers_are_named():
     model, images = toy_models()["plain"]
     with pytest.raises(ModelError, match="expected a layer of Sequential, got '9'"):
-        tail(model, "9", images)
-    after = tail(model, "3", images)
+        suffix(model, "9", images)
+    after = suffix(model, "3", images)
     with pytest.raises(ModelError, match="expected 4 values, one for each image, got 3"):
         after.run(after.value(images)[:3])
 

@@ -19,7 +19,7 @@ _HOOKS = (
 )
 
 
-class Kept(Generic[V]):
+class Cached(Generic[V]):
     """Findings about models, by a key of the caller's.
 
     A finding is forgotten with its model, and when the model is built otherwise than when it was
@@ -30,7 +30,7 @@ class Kept(Generic[V]):
     A finding must not refer to the model, which would then live for ever.
 
     Examples:
-        >>> net, kept = nn.Sequential(nn.Linear(2, 2)), Kept[str]()
+        >>> net, kept = nn.Sequential(nn.Linear(2, 2)), Cached[str]()
         >>> kept.put(net, "name", "small")
         >>> kept.get(net, "name")
         'small'

@@ -12,9 +12,9 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.graph import trace as tracing
+from explainkit.graph.cached import Cached
 from explainkit.graph.incremental.run import Variants
-from explainkit.graph.kept import Kept
-from explainkit.graph.tail import tail
+from explainkit.graph.suffix import suffix
 from explainkit.graph.trace import trace
 
 SCALE = 1.0
@@ -80,7 +80,7 @@ def test_a_changed_model_is_looked_at_anew(change):
 def agrees(model, x):
     """What the model puts out, which its tail and its incremental run put out too."""
     expected = model(x)
-    after = tail(model, "stem", x)
+    after = suffix(model, "stem", x)
     torch.testing.assert_close(after.run(after.value(x)), expected)
     corner = Variants(model, x[0]).run(torch.zeros(1, 2, dtype=torch.int64), x[:1, :, :3, :3])
     torch.testing.assert_close(corner, expected[:1])
@@ -123,10 +123,10 @@ def test_ablation_cam_after_a_change(change):
 
 def test_what_the_build_does_not_show_is_seen_in_the_numbers(monkeypatch):
     model, x = net(), images()
-    tail(model, "body", x)
+    suffix(model, "body", x)
     monkeypatch.setitem(globals(), "SCALE", 3.0)
     with torch.no_grad():
-        after = tail(model, "body", x)
+        after = suffix(model, "body", x)
         torch.testing.assert_close(after.run(after.value(x)), model(x))
         assert after.how == "fx"
 
@@ -150,7 +150,7 @@ def test_a_model_is_searched_once(model, monkeypatch):
 def test_nothing_keeps_a_model_alive(build):
     model = build()
     layer = "stem" if isinstance(model, Net) else "first"
-    tail(model, layer, images())
+    suffix(model, layer, images())
     trace(model, images()[:1], keep=True)
     ek.explain(model, images(), 0, "ablation_cam", layer=layer)
     alive = weakref.ref(model)
@@ -161,7 +161,7 @@ def test_nothing_keeps_a_model_alive(build):
 
 class TestKept:
     def test_values_of_parameters_may_change(self):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         kept.put(model, 1, "one")
         with torch.no_grad():
             model.head.weight.mul_(2)
@@ -184,7 +184,7 @@ class TestKept:
         ],
     )
     def test_all_else_may_not(self, change):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         kept.put(model, 1, "one")
         change(model)
         assert kept.get(model, 1) is None
@@ -193,13 +193,13 @@ class TestKept:
         assert kept.get(model, 2) == "two"
 
     def test_a_class_is_patched(self, monkeypatch):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         kept.put(model, 1, "one")
         monkeypatch.setattr(Net, "forward", lambda self, x: x)
         assert kept.get(model, 1) is None
 
     def test_a_hook_is_exchanged(self):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         handle = model.stem.register_forward_hook(doubled)
         kept.put(model, 1, "one")
         handle.remove()
@@ -208,7 +208,7 @@ class TestKept:
         assert kept.get(model, 1) is None
 
     def test_hooks_of_all_modules(self):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         kept.put(model, 1, "one")
         handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
         try:
@@ -217,7 +217,7 @@ class TestKept:
             handle.remove()
 
     def test_an_attribute_that_holds_itself(self):
-        model, kept = net(), Kept()
+        model, kept = net(), Cached()
         model.options["me"] = model.options
         kept.put(model, 1, "one")
         kept.get(model, 1)

@@ -8,12 +8,12 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
-from explainkit.graph.trace import How, Traced, recall, trace
+from explainkit.graph.trace import How, TracedModel, recall, trace
 from explainkit.isolation import preserve_model
 from explainkit.layers import get_layer
 
 
-class Tail:
+class Suffix:
     """What a model does after a layer; made by `tail`.
 
     Attributes:
@@ -24,7 +24,7 @@ class Tail:
         reasons: Why each way before it was refused.
     """
 
-    def __init__(self, traced: Traced, layer: str) -> None:
+    def __init__(self, traced: TracedModel, layer: str) -> None:
         self.layer = layer
         self.how: How = traced.how
         self.reasons = traced.reasons
@@ -65,10 +65,10 @@ class Tail:
         raise NotImplementedError
 
 
-class _Partial(Tail):
+class _Partial(Suffix):
     """Only the operators that depend on the layer run."""
 
-    def __init__(self, traced: Traced, layer: str, call: int) -> None:
+    def __init__(self, traced: TracedModel, layer: str, call: int) -> None:
         super().__init__(traced, layer)
         self._traced = traced
         self._start = start = traced.layers[layer][call]
@@ -85,7 +85,7 @@ class _Partial(Tail):
                     else:
                         kept.add(source)
         run.discard(start)
-        self._tail = [node for node in traced.nodes if node in run]
+        self._suffix = [node for node in traced.nodes if node in run]
         self._kept = [node for node in traced.nodes if node in kept]
         clean = {start, *kept}
         for node in reversed(traced.nodes):
@@ -143,8 +143,8 @@ class _Partial(Tail):
         if not isinstance(whole, Tensor):
             start = type(whole)((start, *_expanded(whole[1:], of, self._count)))
         known[self._start] = start
-        left = {node: len(node.users) for node in self._tail}
-        for node in self._tail:
+        left = {node: len(node.users) for node in self._suffix}
+        for node in self._suffix:
             self._traced.run([node], known)
             for source in node.all_input_nodes:
                 if source in left:
@@ -154,10 +154,10 @@ class _Partial(Tail):
         return self._traced.structured(known[self._traced.output])
 
 
-class _Whole(Tail):
+class _Whole(Suffix):
     """The whole model runs, with the layer's output replaced by a hook."""
 
-    def __init__(self, traced: Traced, layer: str, call: int, images: Tensor) -> None:
+    def __init__(self, traced: TracedModel, layer: str, call: int, images: Tensor) -> None:
         super().__init__(traced, layer)
         self._model = traced.model
         self._call = call
@@ -233,7 +233,7 @@ def _expanded(value: Any, of: Tensor | None, count: int) -> Any:
     return pytree.tree_map_only(Tensor, expand, value)
 
 
-def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = None) -> Tail:
+def suffix(model: nn.Module, layer: str, example: Tensor, *, call: int | None = None) -> Suffix:
     """The part of a model after a layer, to be run on many variants of the layer's output.
 
     What it computes is compared with the model on the example; where no partial run is right, each
@@ -247,7 +247,7 @@ def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = No
 
     Returns:
         The tail; what it needs of the images beside the layer's output is taken from the last
-        `Tail.value`.
+        `Suffix.value`.
 
     Raises:
         ModelError: There is no such layer, it does not run, it runs several times and ``call``
@@ -256,7 +256,7 @@ def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = No
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
         >>> x = torch.rand(2, 1, 8, 8)
-        >>> after = tail(net.eval(), "1", x)
+        >>> after = suffix(net.eval(), "1", x)
         >>> values = after.value(x)
         >>> without_channel_0 = values[[1, 1]].clone()
         >>> without_channel_0[:, 0] = 0
@@ -278,7 +278,7 @@ def tail(model: nn.Module, layer: str, example: Tensor, *, call: int | None = No
     return _partial(traced, layer, call, images)
 
 
-def _partial(traced: Traced, layer: str, call: int | None, images: Tensor) -> Tail:
+def _partial(traced: TracedModel, layer: str, call: int | None, images: Tensor) -> Suffix:
     """The tail of a traced model, if it gives the model's own numbers."""
     model = traced.model
     place = _which(len(traced.layers[layer]), layer, call)

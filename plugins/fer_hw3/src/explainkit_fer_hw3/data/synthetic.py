@@ -1,4 +1,4 @@
-"""Drawn faces as a data set."""
+"""Synthetic faces as a data set."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _APART = 10_000_000
 _COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
 
 
-def load_drawn(
+def load_synthetic(
     path: Path | None = None, split: str = "train", *, seed: int = 0, count: int | None = None
 ) -> FaceDataset:
     """Draws faces, the classes in turn: image ``i`` shows class ``i`` mod 7.
@@ -41,12 +41,12 @@ def load_drawn(
         DatasetError: A path, an unknown split, or a count or seed out of range.
 
     Examples:
-        >>> faces = load_drawn(split="validation", count=14)
+        >>> faces = load_synthetic(split="validation", count=14)
         >>> len(faces), faces.labels[:3].tolist(), faces.parts.shape
         (14, [0, 1, 2], torch.Size([14, 48, 48]))
     """
     if path is not None:
-        raise DatasetError(f"drawn faces are read from nowhere: leave out the path, got {path}")
+        raise DatasetError(f"synthetic faces are read from nowhere: leave out the path, got {path}")
     if split not in _POPULATIONS:
         raise DatasetError(f"split: expected {', '.join(_POPULATIONS)}, got {split!r}")
     count = _COUNTS[split] if count is None else count

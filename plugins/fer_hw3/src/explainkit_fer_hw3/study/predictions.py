@@ -11,7 +11,7 @@ from explainkit_fer_hw3.scores import class_scores, confusion_matrix, wilson
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Predictions:
     """One network's answers to a set of images.
 
     Attributes:
