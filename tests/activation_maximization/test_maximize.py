@@ -330,7 +330,7 @@ def test_a_start_is_where_it_starts():
 
 def test_diversity_tells_one_unit_s_starts_apart():
     model, _ = toy_models()["plain"]
-    how = {"shape": (3, 12, 10), "steps": 20, "starts": 3, **STILL}
+    how = {"shape": (3, 12, 10), "steps": 20, "restarts": 3, **STILL}
     found = ek.maximize(model, [channel("0", k) + 5 * diversity("0") for k in (0, 1)], **how)
     assert (found.trace[-1] > found.trace[0]).all()
     alone = ek.maximize(model, channel("0", 1) + 5 * diversity("0"), **how)
@@ -372,7 +372,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"objective": "logit(0) / 0"}, ModelError, "finite objective"),
         ({"objective": caricature("0")}, TargetError, "start"),
         ({"steps": 0}, MethodError, "steps"),
-        ({"starts": 0}, InputError, "starts"),
+        ({"restarts": 0}, InputError, "restarts"),
         ({"batch_size": 0}, InputError, "batch_size"),
         ({"lr": -1.0}, MethodError, "lr"),
         ({"decai": 1.0}, MethodError, "did you mean decay="),

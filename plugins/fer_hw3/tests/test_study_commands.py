@@ -161,7 +161,7 @@ def test_filters(csv):
     again = run_json("filters", *arguments, "--seed", 0)["units"]
     assert np.allclose([r["score"] for r in again], [r["score"] for r in rows])
     assert "2 units" in run("filters", *arguments).stdout
-    assert Path(found["figure"]).name == "filters-study-cnn-1-3-26.png"
+    assert Path(found["figure"]).name == "filters-plain-cnn-1-3-26.png"
 
 
 def test_filters_with_all_that_can_be_said(csv, monkeypatch):

@@ -181,7 +181,7 @@ def test_divergence_leaves_the_last_good_checkpoint(data, whole, monkeypatch):
 
 def test_a_longer_run(data, whole):
     result = run(*SHORT, "--data", data, "--out", whole, "--resume", "--epochs", 3)
-    assert "note: the run was of 2 epochs; from here on its rate is that of 3" in result.stderr
+    assert "note: the run was of 2 epochs; from here on its learning rate is that of 3" in result.stderr
     rows = (whole / "history.csv").read_text().splitlines()
     assert len(rows) == 4
     shorter = (*SHORT, "--data", data, "--out", whole, "--resume", "--epochs", 1)
@@ -214,7 +214,7 @@ class TestRefusals:
         [
             (["--seed", 5], "its seed is 4, not 5"),
             (["--batch", 16], "its recipe batch is 32, not 16"),
-            (["--lr", 0.01], "its recipe rate is 0.05, not 0.01"),
+            (["--lr", 0.01], "its recipe lr is 0.05, not 0.01"),
             (["--recipe", "study"], "its recipe optimizer is sgd, not adam"),
             (["--model", "cnn"], "its model is dnn, not cnn"),
         ],

@@ -440,7 +440,7 @@ class TestTraining:
             start = build_cnn().eval()
         plain = dataclasses.replace(TINY["cnn"], weight_interpolation=0.0, first_block_every=0)
         runs = {
-            keep: Training("cnn", few, dataclasses.replace(plain, keep=keep), epochs=1, start=start)
+            keep: Training("cnn", few, dataclasses.replace(plain, weight_interpolation=keep), epochs=1, start=start)
             for keep in (0.0, 0.25)
         }
         for training in runs.values():
@@ -597,7 +597,7 @@ class TestTraining:
         training.save(tmp_path)
         others = {
             "its seed is 0, not 1": made("dnn", faces, seed=1),
-            "its recipe optimizer is sgd, not adam.*its recipe rate is 0.05, not 0.001": made(
+            "its recipe optimizer is sgd, not adam.*its recipe lr is 0.05, not 0.001": made(
                 "study", faces
             ),
             "its model is dnn, not cnn": made("cnn", faces),

@@ -35,7 +35,7 @@ class Request:
     keep_mode: bool
 
     def __post_init__(self) -> None:
-        for name, least in (("starts", 1), ("frames", 0), ("batch_size", 1)):
+        for name, least in (("restarts", 1), ("frames", 0), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name}: expected at least {least}, got {value}")

@@ -126,7 +126,7 @@ def visualize(
         converged=has_converged(found.trace) & ~found.dead,
         maximizer="",
         params={f.name: getattr(maximizer, f.name) for f in fields(maximizer)}
-        | {"starts": request.restarts, "negative": request.negative},
+        | {"restarts": request.restarts, "negative": request.negative},
         model="",
         layer=found.layer,
         seed=request.seed,

@@ -95,7 +95,7 @@ class Pyramid(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.model = ViT(prefix_tokens=0, mean=True, image=(16, 16))
+        self.model = ViT(prefix=0, mean=True, image=(16, 16))
         for block in self.model.blocks:
             block.register_forward_hook(lambda _m, _i, y: y[:, ::2])
         self.model.position.data = self.model.position.data[:, :16]
@@ -143,7 +143,7 @@ class Pooled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = vit(prefix_tokens=0, mean=True)
+        self.body = vit(prefix=0, mean=True)
         torch.manual_seed(3)
         self.probe = nn.Parameter(torch.randn(1, 1, 16).double())
         self.pool = nn.MultiheadAttention(16, 2, batch_first=True).double()
@@ -182,7 +182,7 @@ class Windowed(nn.Module):
 
     def __init__(self, spelling):
         super().__init__()
-        self.model = ViT(spelling, prefix_tokens=0, mean=True, image=(16, 16))
+        self.model = ViT(spelling, prefix=0, mean=True, image=(16, 16))
         self.eval()
 
     def forward(self, x):

@@ -152,6 +152,6 @@ def test_windows_and_convolutions_are_refused(method):
 @pytest.mark.parametrize("name", GLOBAL)
 def test_grid_and_class_tokens_are_found(name):
     e = ek.explain(build(name), images(), 1, "attention_rollout", upsample="nearest")
-    assert e.diagnostics["grid"] == [4, 4]
+    assert e.diagnostics["patch_grid"] == [4, 4]
     total = e.attribution.sum((1, 2, 3)) / 16 + e.diagnostics["elsewhere"]
     torch.testing.assert_close(total, torch.ones(2))

@@ -197,7 +197,7 @@ class TestOptions:
         small = by_hand("gradcam", a[0], g[0])
         ours = ek.explain(model, x, TARGET, "gradcam", layer="2", upsample=mode)
         assert_close(ours.attribution, large(small, mode))
-        assert ours.diagnostics["grid"] == [6, 5]
+        assert ours.diagnostics["patch_grid"] == [6, 5]
         cut = ek.explain(model, x, TARGET, "gradcam", layer="2", upsample=mode, relu=True)
         assert bool((small < 0).any())
         assert_close(cut.attribution, large(small.relu(), mode))
@@ -210,7 +210,7 @@ class TestOptions:
         )
         assert_close(both.attribution, (one.attribution + two.attribution) / 2)
         assert both.layer == "1, 3"
-        assert both.diagnostics["grid"] == [[10, 8], [8, 6]]
+        assert both.diagnostics["patch_grid"] == [[10, 8], [8, 6]]
 
     def test_what_is_refused(self):
         with pytest.raises(MethodError, match="upsample"):

@@ -39,7 +39,7 @@ def test_class_and_register_tokens_are_told_from_places(before, after, mean):
     ours = ek.explain(model, x, 1, "gradcam", layer="first")
     expected = F.interpolate(small, (12, 10), mode="bilinear", align_corners=False)
     torch.testing.assert_close(ours.attribution, expected)
-    assert ours.diagnostics["grid"] == [6, 5]
+    assert ours.diagnostics["patch_grid"] == [6, 5]
 
 
 def test_a_map_shows_the_place_that_was_changed():
@@ -78,14 +78,14 @@ class TestRefusals:
         assert not torch.equal(told.attribution, other.attribution)
         with pytest.raises(ModelError, match="prefix_tokens=4: pass prefix_tokens= from 0 to 3"):
             ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=4)
-        with pytest.raises(ModelError, match="pass grid"):
+        with pytest.raises(ModelError, match="pass patch_grid"):
             ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(7, 5))
 
     def test_a_patch_size_that_the_configuration_names(self):
         model, x = Registers(2, 1, linear=True), images()
         model.config = type("Config", (), {"patch_size": 2})()
         told = ek.explain(model, x, 0, "gradcam", layer="first")
-        assert told.diagnostics["grid"] == [6, 5]
+        assert told.diagnostics["patch_grid"] == [6, 5]
 
     def test_tokens_that_change_where_none_should(self):
         class Mixed(nn.Module):
@@ -118,14 +118,14 @@ class TestChannelsLast:
             ours = ek.explain(model, x, 1, "gradcam", layer=layer)
             expected = F.interpolate(small, (12, 10), mode="bilinear", align_corners=False)
             torch.testing.assert_close(ours.attribution, expected)
-            assert ours.diagnostics["grid"] == list(grid)
+            assert ours.diagnostics["patch_grid"] == list(grid)
 
     def test_without_a_convolution_it_must_be_said(self):
         model, x = Swin(conv=False), torch.randn(2, 3, 12, 12)
         with pytest.raises(ModelError, match=r"pass patch_grid=\(6, 6\) or patch_grid=\(6, 7\)"):
             ek.explain(model, x, 1, "gradcam", layer="stage")
         told = ek.explain(model, x, 1, "gradcam", layer="stage", patch_grid=(6, 6))
-        assert told.diagnostics["grid"] == [6, 6]
+        assert told.diagnostics["patch_grid"] == [6, 6]
         with pytest.raises(ModelError, match=r"height and width of \[2, 6, 6, 7\]"):
             ek.explain(model, x, 1, "gradcam", layer="stage", patch_grid=(5, 6))
 
@@ -149,7 +149,7 @@ def test_a_token_map_does_not_depend_on_the_batch(name):
 
 def test_grid_and_prefix_as_text():
     assert parse_params("gradcam", ["patch_grid=6,5", "prefix_tokens=2", "layer=a.b"]) == {
-        "grid": (6, 5), "prefix": 2, "layer": "a.b",
+        "patch_grid": (6, 5), "prefix_tokens": 2, "layer": "a.b",
     }  # fmt: skip
     with pytest.raises(MethodError, match="grid: expected a whole number, a whole number or none"):
         parse_params("gradcam", ["patch_grid=6"])

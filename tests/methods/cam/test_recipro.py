@@ -35,7 +35,7 @@ def test_definition(gaussian, layer):
     found = ek.explain(
         model, x, TARGET, "recipro_cam", layer=layer, gaussian=gaussian, upsample="nearest"
     )
-    h, w = found.diagnostics["grid"]
+    h, w = found.diagnostics["patch_grid"]
     small = torch.zeros(3, h, w)
     nothing = replaced(model, layer, x, torch.zeros_like).gather(1, TARGET[:, None])[:, 0]
     for p in range(h):
@@ -90,7 +90,7 @@ def test_class_tokens_stay():
 
 def test_channels_last():
     found = ek.explain(Swin(), images(), TARGET, "recipro_cam", layer="stage", gaussian=False)
-    assert found.diagnostics["grid"] == [6, 5]
+    assert found.diagnostics["patch_grid"] == [6, 5]
     assert found.attribution.any()
 
 

@@ -126,7 +126,7 @@ def train(
             training.resume(place)
             if was not in {None, length}:
                 options.notes.print(
-                    f"note: the run was of {was} epochs; from here on its lr is that of {length}"
+                    f"note: the run was of {was} epochs; from here on its learning rate is that of {length}"
                 )
         with _stopping() as stopped, _display(training) as (on_step, on_epoch):
             done = folder.fit(

@@ -23,7 +23,7 @@ SAVE_EVERY = 180.0
 HISTORY, CURVES = "history.csv", "curves.png"
 
 COLUMNS = (
-    "epoch", "step", "rate", "loss", "accuracy", "validation_loss", "validation_accuracy",
+    "epoch", "step", "lr", "loss", "accuracy", "validation_loss", "validation_accuracy",
 )  # fmt: skip
 """Of the history file: what is the same in every run of the same seed, so no times."""
 

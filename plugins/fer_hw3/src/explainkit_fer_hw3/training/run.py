@@ -166,7 +166,7 @@ class Training:
         return {
             "loss": float(loss),
             "accuracy": right / count,
-            "rate": rate,
+            "lr": rate,
             "images": count,
         }
 
@@ -255,7 +255,7 @@ class Training:
             {
                 "epoch": self.step // self.batches.per_epoch,
                 "step": self.step,
-                "rate": self.recipe.rate_at(self.step - 1, self.steps),
+                "lr": self.recipe.rate_at(self.step - 1, self.steps),
                 "loss": running["loss"],
                 "accuracy": running["accuracy"],
                 "validation_loss": held_loss,
