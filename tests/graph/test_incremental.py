@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.cost import worth_tracing
@@ -293,11 +293,11 @@ def wide():
 @pytest.mark.parametrize("score", [None, parse("logit(2) - logit(0)"), lambda out: out[:, 1] ** 2])
 def test_scores_of_any_target(score):
     model, image = wide(), torch.randn(3, 40, 40)
-    adapter = Adapter(model, score)
-    boxes = box_scores(adapter, image, 1000)
+    scorer = ScoreModel(model, score)
+    boxes = box_scores(scorer, image, 1000)
     places, patches = torch.tensor([[0, 3], [36, 35]]), torch.zeros(2, 3, 4, 5)
     with torch.no_grad():
-        same(boxes(places, patches), adapter(pasted(image, places, patches)))
+        same(boxes(places, patches), scorer(pasted(image, places, patches)))
 
 
 def test_full_runs_are_said_to_be_the_way():
@@ -305,7 +305,7 @@ def test_full_runs_are_said_to_be_the_way():
     assert box_scores(wide(), image, 1000) is not None
     assert box_scores(wide(), image, 1) is None
     assert box_scores(Choosing().eval(), image, 10**5) is None
-    assert box_scores(Adapter(wide(), parse('channel("0", 3)')), image, 1000) is None
+    assert box_scores(ScoreModel(wide(), parse('channel("0", 3)')), image, 1000) is None
     variants = Variants(Choosing().eval(), image)
     assert variants.how == "hooks"
     assert len(variants.reasons) == 2

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 
 BUDGET = 512 * 2**20
 """Bytes that the activations kept for a backward pass may take."""
@@ -33,7 +33,7 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
         model: What a method is called with; its own ``batch_size`` overrules the measurement.
         image: One image, ``[channel, height, width]``.
     """
-    if isinstance(model, Adapter):
+    if isinstance(model, ScoreModel):
         if model.batch_size is not None:
             return model.batch_size
         model = model.module

@@ -41,7 +41,7 @@ class Forward:
         return set(layers) <= self.activations.keys()
 
 
-class Adapter(nn.Module):
+class ScoreModel(nn.Module):
     """The model as a method sees it.
 
     It returns ``[batch, classes]`` whatever the caller's model returns, never lets that model
@@ -161,7 +161,7 @@ def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
         inputs: ``[batch, channel, height, width]``.
     """
     shapes = [tuple(inputs.shape[1:]), tuple(inputs.shape[2:])]
-    if isinstance(model, Adapter) and isinstance(inner := model.module, InnerLayer):
+    if isinstance(model, ScoreModel) and isinstance(inner := model.module, InnerLayer):
         shapes += [inner.image_shape, inner.shape]
     return shapes
 
@@ -177,6 +177,6 @@ def as_input(model: nn.Module, value: float | Tensor, field: str) -> float | Ten
     Raises:
         MethodError: Its shape fits neither the images nor the layer.
     """
-    if isinstance(model, Adapter) and isinstance(inner := model.module, InnerLayer):
+    if isinstance(model, ScoreModel) and isinstance(inner := model.module, InnerLayer):
         return inner.baseline(value, field)
     return value

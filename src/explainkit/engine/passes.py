@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from explainkit.engine.model import Adapter, Forward
+from explainkit.engine.model import Forward, ScoreModel
 from explainkit.errors import ModelError
 from explainkit.graph.tape import RecordedForward, record
 from explainkit.layers import capture, single
@@ -92,7 +92,7 @@ def scored(
         image: Whether the gradient of the image will be asked for.
         twice: Whether the graph will be differentiated twice.
     """
-    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+    if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
         if not model.shared:
             model.hold(None)  # its graph is used up
         return ready
@@ -102,7 +102,7 @@ def scored(
     with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
         if not leaf.requires_grad:
             leaf = leaf.requires_grad_()
-        module = model.owner if isinstance(model, Adapter) else model
+        module = model.owner if isinstance(model, ScoreModel) else model
         with capture(module, layers) as outputs:
             scores = model(leaf)
     captured = {path: single(outputs[path], path) for path in layers}
@@ -111,7 +111,7 @@ def scored(
 
 def shared(model: nn.Module) -> bool:
     """Whether others will use the graph of the engine's forward too."""
-    return isinstance(model, Adapter) and model.shared
+    return isinstance(model, ScoreModel) and model.shared
 
 
 def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapping[str, Tensor]:
@@ -122,9 +122,9 @@ def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapp
         inputs: ``[batch, channel, height, width]``.
         layers: Dotted paths, of the caller's model.
     """
-    if isinstance(model, Adapter) and (ready := model.ready(inputs)) and ready.has(layers):
+    if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
         return {path: ready.activations[path].detach() for path in layers}
-    owner, runs = (model.owner, model.module) if isinstance(model, Adapter) else (model, model)
+    owner, runs = (model.owner, model.module) if isinstance(model, ScoreModel) else (model, model)
     with torch.no_grad(), capture(owner, layers) as outputs:
         runs(inputs.clone())
     return {path: single(outputs[path], path) for path in layers}
@@ -216,7 +216,7 @@ def recorded_forward(model: nn.Module, inputs: Tensor, values: frozenset[str]) -
         inputs: ``[batch, channel, height, width]``.
         values: Operators whose inputs and outputs are wanted.
     """
-    if isinstance(model, Adapter) and (ready := model.ready(inputs)):
+    if isinstance(model, ScoreModel) and (ready := model.ready(inputs)):
         kept = ready.needs.values
         if ready.records is not None and kept is not None and values <= kept:
             return RecordedForward(ready.inputs, ready.scores, ready.records)

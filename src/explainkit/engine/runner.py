@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from explainkit.engine.batching import chunk_size, in_chunks, out_of_memory
 from explainkit.engine.checks import Outcome, joined, listed, outcome_of
 from explainkit.engine.inner_layer import InnerLayer
-from explainkit.engine.model import Adapter, Forward, shapes_of_one
+from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
 from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
@@ -51,16 +51,16 @@ def run_all(
     """
     found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
     for score, members in group_targets(targets):
-        adapter = Adapter(module, score, batch_size, class_names)
+        scorer = ScoreModel(module, score, batch_size, class_names)
         every: list[Target] = []
         for target in members:
             if isinstance(target, str) and target == "all":
                 with failing_as_model_error(module, images), torch.no_grad():
-                    every += range(adapter(images[:1]).shape[1])
+                    every += range(scorer(images[:1]).shape[1])
             else:
                 every.append(target)
         if at is None:
-            per_method = run(methods, adapter, images, every, class_names)
+            per_method = run(methods, scorer, images, every, class_names)
         else:
             per_method = run_at(at, methods, module, score, images, every, class_names, batch_size)
         text = str(score) if isinstance(score, Expression) else None
@@ -127,8 +127,8 @@ def _run_inner(
     with failing_as_model_error(module, images), torch.no_grad():
         size = chunk_size(module, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
-    adapter = Adapter(inner, score, batch_size, class_names, owner=module)
-    outcomes = run(methods, adapter, inner.present(values), targets, class_names)
+    scorer = ScoreModel(inner, score, batch_size, class_names, owner=module)
+    outcomes = run(methods, scorer, inner.present(values), targets, class_names)
     return [
         replace(
             found,
@@ -144,7 +144,7 @@ def _run_inner(
 
 def run(
     methods: Sequence[Method],
-    adapter: Adapter,
+    scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
     class_names: Sequence[str],
@@ -162,11 +162,11 @@ def run(
         MethodError: A method's map has the wrong shape or is not finite.
     """
     count = len(images)
-    size = adapter.batch_size or _balanced(adapter, images)
+    size = scorer.batch_size or _balanced(scorer, images)
     while True:
         try:
             chunks = [
-                _run_chunk(methods, adapter, images, targets, class_names, start, size)
+                _run_chunk(methods, scorer, images, targets, class_names, start, size)
                 for start in range(0, count, size)
             ]
             return [joined(list(parts)) for parts in zip(*chunks, strict=True)]
@@ -174,24 +174,24 @@ def run(
             if size == 1 or not out_of_memory(error):
                 raise
         finally:
-            adapter.hold(None)
+            scorer.hold(None)
         size = size // 2
-        adapter.batch_size = size
+        scorer.batch_size = size
 
 
-def _balanced(adapter: Adapter, images: Tensor) -> int:
+def _balanced(scorer: ScoreModel, images: Tensor) -> int:
     """The smallest chunk that needs no more chunks than the largest that fits the budget."""
     count = len(images)
     if count == 1:
         return 1
-    with failing_as_model_error(adapter.module, images):
-        most = chunk_size(adapter, images[0])
+    with failing_as_model_error(scorer.module, images):
+        most = chunk_size(scorer, images[0])
     return -(-count // -(-count // most))
 
 
 def _run_chunk(
     methods: Sequence[Method],
-    adapter: Adapter,
+    scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
     class_names: Sequence[str],
@@ -200,10 +200,10 @@ def _run_chunk(
 ) -> list[Outcome]:
     count = min(size, len(images) - start)
     inputs = _padded(images, start, size).requires_grad_()
-    adapter.shared = len(methods) * len(targets) > 1
-    with failing_as_model_error(adapter.module, images):
-        needs = reduce(or_, (needs_of(m, adapter.owner, inputs) for m in methods), Needs())
-        forward, logits = _forward(adapter, inputs, needs)
+    scorer.shared = len(methods) * len(targets) > 1
+    with failing_as_model_error(scorer.module, images):
+        needs = reduce(or_, (needs_of(m, scorer.owner, inputs) for m in methods), Needs())
+        forward, logits = _forward(scorer, inputs, needs)
     scores = forward.scores
     if not torch.isfinite(logits).all():
         raise ModelError(
@@ -217,28 +217,28 @@ def _run_chunk(
             target = _padded(target, start, size)
         resolved.append(resolve_target(target, scores, class_names))
     rows = [min(row, len(images) - 1) for row in range(start, start + size)]
-    shapes = shapes_of_one(adapter, images)
+    shapes = shapes_of_one(scorer, images)
     outcomes = []
     for method in methods:
         method = for_images(method, rows, len(images), shapes)
         for chosen in resolved:
-            adapter.hold(forward)
-            result = method(adapter, inputs, chosen)
+            scorer.hold(forward)
+            result = method(scorer, inputs, chosen)
             outcomes.append(outcome_of(result, inputs, chosen, scores, logits, count))
     return outcomes
 
 
-def _forward(adapter: Adapter, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
+def _forward(scorer: ScoreModel, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
     """The one forward of a chunk, with everything gathered that the methods read of it."""
     with ExitStack() as stack:
-        calls = stack.enter_context(capture(adapter.owner, needs.layers))
+        calls = stack.enter_context(capture(scorer.owner, needs.layers))
         if needs.twice:
             stack.enter_context(twice_differentiable())
         tape = None
         if needs.values is not None:
-            refuse_scripted(adapter.owner)
+            refuse_scripted(scorer.owner)
             tape = stack.enter_context(recording(needs.values))
-        scores, logits = adapter.run(inputs)
+        scores, logits = scorer.run(inputs)
     activations = {path: single(calls[path], path) for path in needs.layers}
     records = tape.records if tape else None
     return Forward(inputs, scores, needs, activations, records), logits

@@ -32,7 +32,7 @@ def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
     size = chunk_size(model, inputs[0]) if len(inputs) > 1 else 1
 
     def run(part: slice) -> Tensor:
-        # the whole batch must stay the tensor it is: the adapter holds its forward ready
+        # the whole batch must stay the tensor it is: the scorer holds its forward ready
         whole = part == slice(0, len(inputs))
         images, classes = (inputs, target) if whole else (inputs[part], target[part])
         return image_gradient(model, images, classes)

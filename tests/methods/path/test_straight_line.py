@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.errors import MethodError, ModelError
 from explainkit.methods.path.straight_line import (
     as_baselines,
@@ -21,9 +21,9 @@ TARGET = torch.tensor([0, 3, 1, 4])
 def test_chunks_change_no_number_and_call_as_seldom_as_they_can(size):
     model, x = toy_models()["mlp"]
     calls = []
-    adapter = Adapter(model, batch_size=size)
+    scorer = ScoreModel(model, batch_size=size)
     handle = model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    visits = list(visit(adapter, [x * k / 4 for k in range(5)], x, TARGET))
+    visits = list(visit(scorer, [x * k / 4 for k in range(5)], x, TARGET))
     handle.remove()
     assert max(calls) <= size
     assert len(calls) == {1: 20, 3: 10, 4: 5, 9: 3, 64: 1}[size]

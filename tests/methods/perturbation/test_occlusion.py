@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import explainkit as ek
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import fill_images
 from explainkit.methods.perturbation.occlusion import Occlusion
@@ -68,8 +68,8 @@ class TestWindows:
         model, x = toy_models()["residual"]
         windows = Windows((12, 10), (5, 4), (3, 3))
         patches = windows.cut(torch.rand(3, 12, 10))
-        adapter = Adapter(model, batch_size=batch)
-        found = score_windows(adapter, x[0], windows, patches)
+        scorer = ScoreModel(model, batch_size=batch)
+        found = score_windows(scorer, x[0], windows, patches)
         for place, (top, left, bottom, right) in enumerate(windows.boxes()):
             pasted = x[:1].clone()
             pasted[0, :, top:bottom, left:right] = patches.flatten(0, 1)[place][

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.graph.backward import Coverage, Gradients, Operator
 from explainkit.graph.names import SHAPES
 from explainkit.graph.tape import (
@@ -43,7 +43,7 @@ class BackwardRules(Protocol):
         ...
 
 
-class ModifiedGradients(Adapter):
+class ModifiedGradients(ScoreModel):
     """A model with the same outputs and other gradients; made by `modified_gradients`.
 
     Attributes:
@@ -51,7 +51,7 @@ class ModifiedGradients(Adapter):
     """
 
     def __init__(self, model: nn.Module, rules: BackwardRules) -> None:
-        base = model if isinstance(model, Adapter) else Adapter(model)
+        base = model if isinstance(model, ScoreModel) else ScoreModel(model)
         super().__init__(base.module, base._score, base.batch_size, base._class_names, base.owner)
         self.coverage = Coverage()
         self._rules = rules

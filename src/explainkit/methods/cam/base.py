@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution, Method, ModelSpec
@@ -24,7 +24,7 @@ _defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDic
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The caller's model, which layer paths name."""
-    return model.owner if isinstance(model, Adapter) else model
+    return model.owner if isinstance(model, ScoreModel) else model
 
 
 def layers_of(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.graph.suffix import suffix
 from explainkit.layers import get_layer
 from explainkit.methods.cam.base import unwrapped
@@ -34,7 +34,7 @@ class SuffixScores(nn.Module):
         self._path = path
         self._images = inputs.detach()
         self._suffix = suffix(unwrapped(model), path, self._images)
-        ready = model.ready(inputs) if isinstance(model, Adapter) else None
+        ready = model.ready(inputs) if isinstance(model, ScoreModel) else None
         known = ready.activations[path].detach() if ready and ready.has([path]) else None
         self.value = self._suffix.value(self._images, known)
 
@@ -48,7 +48,7 @@ class SuffixScores(nn.Module):
         if of is None:
             of = torch.zeros(len(values), dtype=torch.int64, device=values.device)
         model = self.model
-        if not isinstance(model, Adapter):
+        if not isinstance(model, ScoreModel):
             return as_scores(self._suffix.run(values, of), len(values))
         if model.reads_output_only:
             return model.scores_of(self._suffix.run(values, of), len(values))
@@ -68,6 +68,6 @@ class SuffixScores(nn.Module):
     @property
     def chunk(self) -> int:
         """How many variants to run at once."""
-        if isinstance(self.model, Adapter) and self.model.batch_size is not None:
+        if isinstance(self.model, ScoreModel) and self.model.batch_size is not None:
             return self.model.batch_size
         return chunk_size(self, self.value[0])

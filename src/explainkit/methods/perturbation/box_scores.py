@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.graph.incremental.cost import worth_tracing
 from explainkit.graph.incremental.run import Variants
 from explainkit.scores import as_scores
@@ -33,8 +33,8 @@ def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
         >>> score(torch.tensor([[0, 0], [5, 6]]), torch.zeros(2, 1, 2, 2)).shape
         torch.Size([2, 2])
     """
-    module = model.module if isinstance(model, Adapter) else model
-    if isinstance(model, Adapter) and not model.reads_output_only:
+    module = model.module if isinstance(model, ScoreModel) else model
+    if isinstance(model, ScoreModel) and not model.reads_output_only:
         return None
     if not worth_tracing(module, image, count):
         return None
@@ -44,7 +44,7 @@ def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
 
     def score(places: Tensor, patches: Tensor) -> Tensor:
         output, batch = variants.run(places, patches), len(patches)
-        if isinstance(model, Adapter):
+        if isinstance(model, ScoreModel):
             return model.scores_of(output, batch)
         return as_scores(output, batch)
 

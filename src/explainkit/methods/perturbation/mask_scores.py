@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.progress import progress
 
 CHECK = 256
@@ -151,8 +151,8 @@ def evaluate_masks(
     begin = time.monotonic()
     images = inputs.detach()
     size = chunk_size(model, images[0])
-    adapter = model if isinstance(model, Adapter) else Adapter(model)
-    forward = adapter.ready(inputs)
+    scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
+    forward = scorer.ready(inputs)
     shared: list[MaskEvaluations] = forward.evaluations if forward else []
     known = [other.scores for other in shared if other.masks.agrees(masks)]
     with torch.no_grad():
@@ -169,7 +169,7 @@ def evaluate_masks(
 
     def late() -> bool:
         over = max_seconds is not None and time.monotonic() - begin >= max_seconds
-        return useful() and (over or adapter.interrupted)
+        return useful() and (over or scorer.interrupted)
 
     def filled(*, partial: bool) -> MaskEvaluations:
         scores = [torch.cat([nothing, *part]) for part in parts]
@@ -196,9 +196,9 @@ def evaluate_masks(
                     active = [i for i in active if not enough[i]]
             table = filled(partial=bool(active) and stopped)
     except KeyboardInterrupt:
-        if adapter.interrupted or not useful():
+        if scorer.interrupted or not useful():
             raise
-        adapter.interrupted = True
+        scorer.interrupted = True
         table = filled(partial=True)
     shared.append(table)
     return table

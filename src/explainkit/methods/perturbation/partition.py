@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
@@ -172,7 +172,7 @@ class PartitionShap:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""
         begin = time.monotonic()
-        adapter = model if isinstance(model, Adapter) else Adapter(model)
+        scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
         searches = self._begin(model, inputs, target)
         partial = False
         try:
@@ -185,15 +185,15 @@ class PartitionShap:
                     late = self.max_seconds and time.monotonic() - begin >= self.max_seconds
                     if (
                         active
-                        and (late or adapter.interrupted)
+                        and (late or scorer.interrupted)
                         and min(s.used for s in searches) >= LEAST
                     ):
                         partial = True
                         break
         except KeyboardInterrupt:
-            if adapter.interrupted or min(search.used for search in searches) < LEAST:
+            if scorer.interrupted or min(search.used for search in searches) < LEAST:
                 raise
-            adapter.interrupted = partial = True
+            scorer.interrupted = partial = True
         used = [search.used for search in searches]
         maps = torch.stack([search.map() for search in searches])
         found = Attribution(maps.to(inputs.detach()), partial=partial)

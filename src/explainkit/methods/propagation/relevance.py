@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.model import Adapter
+from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
@@ -352,7 +352,7 @@ def relevance(
 
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
     """The valid range of pixels as bounds, where the model's spec tells it."""
-    module = model.owner if isinstance(model, Adapter) else model
+    module = model.owner if isinstance(model, ScoreModel) else model
     spec = getattr(module, "explainkit_spec", None)
     if settings.first != "box" or settings.low is not None or spec is None:
         return settings
