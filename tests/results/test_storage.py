@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from torch import Tensor
 import explainkit as ek
 from explainkit.errors import StorageError
 from explainkit.files import write_atomically
-from explainkit.results.storage import save
+from explainkit.results.storage import RENAMED, save
 from explainkit.testing import toy_models
+
+
+VERSION_1 = Path(__file__).with_name("version_1")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +50,23 @@ def assert_same(one, other):
         assert same(getattr(one, field.name), getattr(other, field.name)), field.name
 
 
+def sealed(record):
+    record = {key: value for key, value in record.items() if key != "sha256"}
+    content = json.dumps(record, separators=(",", ":"))
+    return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def edit(folder, **changes):
+    """Changes a record and recomputes its hash."""
+    path = folder / "explanation.json"
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
+
+
 def test_round_trip(explanation, tmp_path):
     folder = explanation.save(tmp_path / "a/b")
     assert_same(explanation, ek.Explanation.load(folder))
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
-    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 1
+    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -220,21 +236,64 @@ def test_a_folder_that_cannot_be_written(explanation, tmp_path):
         save(explanation, tmp_path / "file" / "below")
 
 
+class TestVersion1:
+    """Folders that version 1 wrote: smoothgrad of gradcam, and study on ``lead("0", 1)``."""
+
+    def test_parameters_come_back_under_todays_names(self, tmp_path):
+        found = ek.Explanation.load(VERSION_1)
+        assert found.method == "explainkit/smoothgrad"
+        assert found.params["base"] == {
+            "method": "explainkit/gradcam", "layer": "0", "relu": False, "upsample": "bilinear",
+            "patch_grid": None, "prefix_tokens": None,
+        }  # fmt: skip
+        assert found.params["samples"] == 2
+        assert_same(found, ek.Explanation.load(found.save(tmp_path)))
+
+    def test_maximizers_and_objectives_too(self, tmp_path):
+        found = ek.Visualization.load(VERSION_1)
+        assert found.maximizer == "explainkit/plain"
+        assert found.objective == ('log_odds("0", 1)',)
+        assert found.params["lr"] == 0.2
+        assert found.params["init_std"] == 0.1
+        assert found.params["restarts"] == 1
+        assert not found.params.keys() & RENAMED.keys()
+        assert_same(found, ek.Visualization.load(found.save(tmp_path)))
+
+    def read(self, tmp_path, **changes):
+        shutil.copytree(VERSION_1, tmp_path, dirs_exist_ok=True)
+        edit(tmp_path, **changes)
+        return ek.Explanation.load(tmp_path)
+
+    def test_every_name(self, tmp_path):
+        params = {name: 1 for name in RENAMED if "/" not in name} | {"data": "fer_hw3/drawn"}
+        found = self.read(tmp_path, params=params, diagnostics={"grid": [2, 2]})
+        assert found.params == {
+            "unsupported": 1, "patch_grid": 1, "prefix_tokens": 1, "lr": 1, "init_std": 1,
+            "restarts": 1, "centered": 1, "data": "fer_hw3/synthetic",
+        }  # fmt: skip
+        assert found.diagnostics == {"patch_grid": [2, 2]}
+
+    def test_a_plugins_own_parameters_keep_their_names(self, tmp_path):
+        nested = {"method": "explainkit/lrp", "uncovered": "error", "grid": "grid"}
+        params = {"grid": 3, "base": nested}
+        found = self.read(tmp_path, method="mine/rise", params=params)
+        assert found.params == {
+            "grid": 3,
+            "base": {"method": "explainkit/lrp", "unsupported": "error", "patch_grid": "grid"},
+        }
+
+    def test_a_changed_record_is_refused(self, tmp_path):
+        shutil.copytree(VERSION_1, tmp_path, dirs_exist_ok=True)
+        path = tmp_path / "explanation.json"
+        path.write_text(path.read_text().replace('"samples": 2', '"samples": 3'))
+        with pytest.raises(StorageError, match="its sha256 does not match"):
+            ek.Explanation.load(tmp_path)
+
+
 class TestRefusals:
     @pytest.fixture
     def folder(self, explanation, tmp_path):
         return save(explanation, tmp_path)
-
-    def edit(self, folder, **changes):
-        """Changes the record as one does who knows about its hash."""
-        path = folder / "explanation.json"
-        record = json.loads(path.read_text()) | changes
-        path.write_text(json.dumps(self.sealed(record)))
-
-    def sealed(self, record):
-        record = {key: value for key, value in record.items() if key != "sha256"}
-        content = json.dumps(record, separators=(",", ":"))
-        return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
 
     @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.99])
     @pytest.mark.parametrize("which", ["explanation.json", "tensors"])
@@ -279,7 +338,7 @@ class TestRefusals:
          ("params", {"a": {"$float": 10**400}}), ("params", {"a": {"$float": "x"}})],
     )  # fmt: skip
     def test_fields_of_another_type(self, folder, field, value):
-        self.edit(folder, **{field: value})
+        edit(folder, **{field: value})
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
@@ -291,7 +350,7 @@ class TestRefusals:
         data = save_bytes(values | {name: torch.zeros(2)})
         digest = hashlib.sha256(data).hexdigest()
         (other / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
-        self.edit(other, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
+        edit(other, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
         with pytest.raises(StorageError, match="score: expected 1 axes"):
             ek.Explanation.load(other)
 
@@ -301,14 +360,16 @@ class TestRefusals:
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    def test_a_newer_version(self, folder):
-        self.edit(folder, schema_version=2)
-        with pytest.raises(StorageError, match="expected schema_version 1 .* got 2: update"):
+    @pytest.mark.parametrize("version", [0, 3])
+    def test_other_versions(self, folder, version):
+        edit(folder, schema_version=version)
+        message = f"expected schema_version 1 to 2 .* got {version}: update"
+        with pytest.raises(StorageError, match=message):
             ek.Explanation.load(folder)
 
     @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "tensors-0.safetensors", 3, None])
     def test_names_that_lead_out(self, folder, name):
-        self.edit(folder, tensors=name)
+        edit(folder, tensors=name)
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
@@ -326,7 +387,7 @@ class TestRefusals:
             del record[key]
         else:
             record[key] = data.draw(JSON)
-        path.write_text(json.dumps(self.sealed(record)))
+        path.write_text(json.dumps(sealed(record)))
         try:
             ek.Explanation.load(folder)
         except StorageError as error:

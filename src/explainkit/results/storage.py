@@ -25,7 +25,21 @@ from torch import Tensor
 from explainkit.errors import StorageError
 from explainkit.files import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+RENAMED = {
+    "uncovered": "unsupported",
+    "grid": "patch_grid",
+    "prefix": "prefix_tokens",
+    "rate": "lr",
+    "spread": "init_std",
+    "starts": "restarts",
+    "centred": "centered",
+    "explainkit/study": "explainkit/plain",
+    "fer_hw3/drawn": "fer_hw3/synthetic",
+}
+"""What version 1 calls parameters of the library's own methods and maximizers, and names that are
+values, with the names of today."""
 
 T = TypeVar("T")
 
@@ -180,13 +194,15 @@ def _load(form: _Form, names: Sequence[str], directory: Path) -> dict[str, Any]:
 
 def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> dict[str, Any]:
     version = record["schema_version"]
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise StorageError(
-            f"expected schema_version {SCHEMA_VERSION} in {directory}, got {version!r}: update "
-            "explainkit-vision"
+            f"expected schema_version 1 to {SCHEMA_VERSION} in {directory}, got {version!r}: "
+            "update explainkit-vision"
         )
     if record != _sealed({key: value for key, value in record.items() if key != "sha256"}):
-        raise StorageError(f"{directory / form.record} was changed: its sha256 is another")
+        raise StorageError(f"{directory / form.record} was changed: its sha256 does not match")
+    if version == 1:
+        record = _upgraded(record)
     name = record["tensors"]
     if not form.names_tensors(name):
         raise StorageError(f"expected in {directory} the name of a tensor file, got {name!r}")
@@ -207,6 +223,32 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
             values[name] = tuple(values[name])
     _check(form, values)
     return values
+
+
+def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of version 1 under today's names; a plugin's own parameters keep theirs."""
+
+    def renamed(value: Any, core: bool) -> Any:
+        if isinstance(value, dict):
+            if "method" in value:  # a nested method
+                core = str(value["method"]).startswith("explainkit/")
+            return {
+                RENAMED.get(key, key) if core else key: renamed(inner, core)
+                for key, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [renamed(inner, core) for inner in value]
+        # a name that is a value is qualified, so that no other text is taken for one
+        return RENAMED.get(value, value) if isinstance(value, str) and "/" in value else value
+
+    maker = "method" if "method" in record else "maximizer"
+    core = record[maker].startswith("explainkit/")
+    found = {name: renamed(record[name], core) for name in (maker, "params", "diagnostics")}
+    if "objective" in record:
+        found["objective"] = [
+            re.sub(r"\blead\(", "log_odds(", text) for text in record["objective"]
+        ]
+    return record | found
 
 
 def _sealed(record: dict[str, Any]) -> dict[str, Any]:
