@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
-from explainkit.methods.propagation.rules import Unsupported, check_unsupported
+from explainkit.methods.propagation.rules import RuleMethod
 
 
 @dataclass(frozen=True)
-class AttnLRP:
+class AttnLRP(RuleMethod):
     """Layer-wise relevance propagation through attention.
 
     - a product of features (``Q Kᵀ``, ``A V``, a gate) gives each factor half of its relevance;
@@ -52,22 +50,18 @@ class AttnLRP:
         {'scale held': 5}
     """
 
+    keep = KEEP
     gamma: float = 0.25
     dense_gamma: float = 0.05
     epsilon: float = 1e-6
-    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.epsilon > 0 or not self.gamma >= 0 or not self.dense_gamma >= 0:
             raise MethodError(
                 "expected epsilon > 0, gamma >= 0 and dense_gamma >= 0, got "
                 f"{self.epsilon}, {self.gamma}, {self.dense_gamma}"
             )
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalizations."""
-        return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
@@ -75,6 +69,4 @@ class AttnLRP:
             "gamma", "gamma", epsilon=self.epsilon, gamma=self.gamma,
             dense_gamma=self.dense_gamma, unsupported=self.unsupported, method="attn_lrp",
         )  # fmt: skip
-        values, scores, said = relevance(model, inputs, target, settings)
-        gap = completeness_gap(values, scores)
-        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
+        return relevance(model, inputs, target, settings)

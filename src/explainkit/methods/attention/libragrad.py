@@ -19,7 +19,12 @@ from explainkit.methods.attention.gradient_rules import GradientRule, modified_g
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
 from explainkit.methods.propagation.relevance import held_norm
-from explainkit.methods.propagation.rules import Unsupported, check_unsupported, fall_back, report
+from explainkit.methods.propagation.rules import (
+    RuleMethod,
+    Unsupported,
+    fall_back,
+    report,
+)
 
 KEEP = (UNARY - RECTIFIERS) | GATES | NORMS
 
@@ -157,7 +162,7 @@ def _norm(record: Record) -> GradientRule:
 
 
 @dataclass(frozen=True)
-class LibraGrad:
+class LibraGrad(RuleMethod):
     """Any gradient method, with a backward that is balanced.
 
     The forward stays as it is. On the way back
@@ -197,10 +202,10 @@ class LibraGrad:
     """
 
     base: Method = field(default_factory=Saliency)
-    unsupported: Unsupported = "error"
 
-    def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """Nothing that other methods share: its gradients are modified."""
+        return Needs()
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns the base method's map, in its unit."""

@@ -9,11 +9,11 @@ from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
 from explainkit.methods.propagation.guided import GuidedBackprop
-from explainkit.methods.propagation.rules import Unsupported
+from explainkit.methods.propagation.rules import RuleMethod
 
 
 @dataclass(frozen=True)
-class GuidedGradCAM:
+class GuidedGradCAM(RuleMethod):
     """Guided backpropagation times Grad-CAM: fine detail, where the class is.
 
     ``a = G ⊙ L``, with G the guided gradient of the image and L the positive part of Grad-CAM,
@@ -37,19 +37,18 @@ class GuidedGradCAM:
     """
 
     base: Method = field(default_factory=lambda: GradCAM(relu=True))
-    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         as_gradient_cam(self.base)
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """What both factors need."""
-        guided = GuidedBackprop(self.unsupported).needs(model, inputs)
-        return guided | as_gradient_cam(self.base).needs(model, inputs)
+        return super().needs(model, inputs) | as_gradient_cam(self.base).needs(model, inputs)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``."""
-        guided = GuidedBackprop(self.unsupported)(model, inputs, target)
+        guided = GuidedBackprop(unsupported=self.unsupported)(model, inputs, target)
         cam = as_gradient_cam(self.base)(model, inputs, target)
         both = replace(cam, values=guided.values * cam.values, coverage=guided.coverage)
         return both.saying(*guided.warnings)

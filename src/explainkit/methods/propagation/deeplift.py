@@ -20,8 +20,8 @@ from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 from explainkit.methods.propagation import multipliers
 from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
+    RuleMethod,
     Unsupported,
-    check_unsupported,
     fall_back,
     report,
     seeds_of,
@@ -234,7 +234,7 @@ def contributions(
 
 
 @dataclass(frozen=True)
-class DeepLift:
+class DeepLift(RuleMethod):
     """Each pixel's share of the score's change from a baseline (DeepLIFT, rescale rule).
 
     ``a = m · (x − x₀)``, where the multipliers m follow the chain rule with ``Δy / Δx`` in place of
@@ -273,10 +273,9 @@ class DeepLift:
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     rule: Literal["rescale", "reveal_cancel"] = "rescale"
-    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
+        super().__post_init__()
         if self.rule not in {"rescale", "reveal_cancel"}:
             raise MethodError(f"rule: expected 'rescale' or 'reveal_cancel', got {self.rule!r}")
 
@@ -285,7 +284,7 @@ class DeepLift:
         return KEEP if self.rule == "rescale" else WITH_LAYERS
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of everything that is not linear."""
+        """A recorded forward, with the values that the rule reads."""
         return Needs(values=self._keep)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -302,7 +301,7 @@ class DeepLift:
 
 
 @dataclass(frozen=True)
-class DeepLiftShap:
+class DeepLiftShap(RuleMethod):
     """DeepLIFT averaged over a set of baselines: approximate Shapley values.
 
     ``a = 1/m Σ_j DeepLIFT(x; x₀ⱼ)``, which sums to the score less its mean over the baselines. The
@@ -330,15 +329,8 @@ class DeepLiftShap:
         True
     """
 
+    keep = KEEP
     baselines: Tensor | float = 0.0
-    unsupported: Unsupported = "error"
-
-    def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of everything that is not linear."""
-        return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""

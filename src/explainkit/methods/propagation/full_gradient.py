@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.passes import Needs, recorded_forward
+from explainkit.engine.passes import recorded_forward
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
@@ -17,8 +17,8 @@ from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import patch_grids
 from explainkit.methods.propagation.rules import (
+    RuleMethod,
     Unsupported,
-    check_unsupported,
     fall_back,
     report,
     seeds_of,
@@ -136,7 +136,7 @@ def _per_image(values: Tensor, count: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FullGradient:
+class FullGradient(RuleMethod):
     """Input × gradient plus the gradients of all biases, where they are in the image.
 
     ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for
@@ -164,14 +164,7 @@ class FullGradient:
         True
     """
 
-    unsupported: Unsupported = "error"
-
-    def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of all that has a bias."""
-        return Needs(values=KEEP)
+    keep = KEEP
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from explainkit.engine.passes import Needs
 from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import ACTIVATIONS
 from explainkit.graph.operators import kind_of
 from explainkit.interfaces import Attribution
-from explainkit.methods.propagation.rules import Unsupported, check_unsupported, fall_back, walk
+from explainkit.methods.propagation.rules import RuleMethod, Unsupported, fall_back, walk
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,7 @@ def _walked(model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified)
 
 
 @dataclass(frozen=True)
-class _Rectifying:
-    """What both methods declare."""
-
-    unsupported: Unsupported = "error"
-
-    def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, without values."""
-        return Needs(values=frozenset())
-
-
-@dataclass(frozen=True)
-class GuidedBackprop(_Rectifying):
+class GuidedBackprop(RuleMethod):
     """The gradient, cut to its positive part at every activation on the way back.
 
     ``g_in = f'(x) · max(g_out, 0)`` at each activation f, which for a rectifier is
@@ -87,7 +72,7 @@ class GuidedBackprop(_Rectifying):
 
 
 @dataclass(frozen=True)
-class Deconvnet(_Rectifying):
+class Deconvnet(RuleMethod):
     """A network run backwards, its activations applied to what comes back.
 
     ``g_in = max(g_out, 0)`` at each activation, whatever its input was; the plain gradient

@@ -6,10 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation.relevance import (
     KEEP,
     FirstRule,
@@ -17,7 +15,7 @@ from explainkit.methods.propagation.relevance import (
     Settings,
     relevance,
 )
-from explainkit.methods.propagation.rules import Unsupported, check_unsupported
+from explainkit.methods.propagation.rules import RuleMethod
 
 Preset = Literal[
     "epsilon", "gamma", "alpha_beta", "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box",
@@ -37,7 +35,7 @@ _PRESETS: dict[str, tuple[LayerRule, LayerRule, FirstRule]] = {
 
 
 @dataclass(frozen=True)
-class LRP:
+class LRP(RuleMethod):
     """Layer-wise relevance propagation.
 
     The target's score is shared out from layer to layer until it reaches the pixels, each
@@ -89,15 +87,16 @@ class LRP:
         {'passed': 3}
     """
 
+    keep = KEEP
     composite: Preset = "epsilon_plus"
     epsilon: float = 1e-6
     gamma: float = 0.25
     alpha: float = 2.0
     low: float | Tensor | None = None
     high: float | Tensor | None = None
-    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.composite not in _PRESETS:
             raise MethodError(
                 f"composite: expected one of {', '.join(get_args(Preset))}, got {self.composite!r}"
@@ -109,11 +108,6 @@ class LRP:
             )
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalizations."""
-        return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
@@ -122,9 +116,7 @@ class LRP:
             convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
             low=_bound(self.low), high=_bound(self.high), unsupported=self.unsupported,
         )  # fmt: skip
-        values, scores, said = relevance(model, inputs, target, settings)
-        gap = completeness_gap(values, scores)
-        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
+        return relevance(model, inputs, target, settings)
 
 
 def _bound(value: float | Tensor | None) -> Tensor | None:
@@ -132,7 +124,7 @@ def _bound(value: float | Tensor | None) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class ExcitationBackprop:
+class ExcitationBackprop(RuleMethod):
     """The probability that a winner-take-all walk from the class ends at a pixel.
 
     ``P_i = Σ_j x_i w_ij⁺ / Σ_i x_i w_ij⁺ · P_j``: from each unit to its excitatory inputs only, in
@@ -156,14 +148,7 @@ class ExcitationBackprop:
         True
     """
 
-    unsupported: Unsupported = "error"
-
-    def __post_init__(self) -> None:
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalizations."""
-        return Needs(values=KEEP)
+    keep = KEEP
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, a share of 1."""
@@ -171,13 +156,11 @@ class ExcitationBackprop:
             "z_plus", "z_plus", bias=False, unsupported=self.unsupported, epsilon=1e-9,
             method="excitation_backprop",
         )  # fmt: skip
-        values, ones, said = relevance(model, inputs, target, settings, of_one=True)
-        gap = completeness_gap(values, ones)
-        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
+        return relevance(model, inputs, target, settings, of_one=True)
 
 
 @dataclass(frozen=True)
-class DeepTaylor:
+class DeepTaylor(RuleMethod):
     """Deep Taylor decomposition: each layer expanded at a root of its own.
 
     z⁺ without biases on hidden layers, whose inputs are rectified; on the layer that sees the image
@@ -206,21 +189,17 @@ class DeepTaylor:
         {'box (first)': 1, 'z_plus': 1}
     """
 
+    keep = KEEP
     first: Literal["box", "w_square"] = "box"
     low: float | Tensor | None = None
     high: float | Tensor | None = None
-    unsupported: Unsupported = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.first not in {"box", "w_square"}:
             raise MethodError(f"first: expected 'box' or 'w_square', got {self.first!r}")
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
-        check_unsupported(self.unsupported)
-
-    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """A recorded forward, with the values of layers, activations and normalizations."""
-        return Needs(values=KEEP)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
@@ -228,6 +207,4 @@ class DeepTaylor:
             "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=_bound(self.low),
             high=_bound(self.high), unsupported=self.unsupported, method="deep_taylor",
         )  # fmt: skip
-        values, scores, said = relevance(model, inputs, target, settings)
-        gap = completeness_gap(values, scores)
-        return Attribution(values, **said, diagnostics={"conservation_gap": gap})
+        return relevance(model, inputs, target, settings)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from explainkit.graph.names import (
 )
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
+from explainkit.interfaces import Attribution
+from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
 from explainkit.methods.propagation.rules import (
@@ -325,18 +327,18 @@ def relevance(
     settings: Settings,
     *,
     of_one: bool = False,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Carries the target's score back to the image.
+) -> Attribution:
+    """Propagates the target's score back to the image.
 
     Args:
         model: Gives scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
         target: int64 ``[batch]``.
         settings: The rules.
-        of_one: Start with 1 instead of the score.
+        of_one: Start from 1 instead of the score.
 
     Returns:
-        The map, what it started from (float64 ``[batch]``), and the coverage.
+        The map with its coverage and its ``conservation_gap`` against what it started from.
     """
     trace = recorded_forward(model, inputs, KEEP)
     rules = Relevance(_with_bounds(model, settings))
@@ -347,7 +349,8 @@ def relevance(
         scores = torch.ones_like(scores)
     reached, coverage = propagate(trace, seeds, rules)
     values = reached if rules.complete else reached * trace.inputs.detach()
-    return values, scores[:, 0].double(), report(coverage)
+    gap = completeness_gap(values, scores[:, 0].double())
+    return Attribution(values, **report(coverage), diagnostics={"conservation_gap": gap})
 
 
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:

@@ -1,11 +1,12 @@
 """What the propagation methods share: the walk from a score, and what happens without a rule."""
 
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.passes import recorded_forward
+from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Coverage, Operator, Rules, propagate
 from explainkit.graph.tape import RecordedForward
@@ -36,10 +37,28 @@ def fall_back(operator: Operator, unsupported: Unsupported, what: str) -> str:
     )
 
 
-def check_unsupported(value: str) -> None:
-    """Raises where a field ``unsupported`` is neither of its values."""
-    if value not in {"error", "gradient"}:
-        raise MethodError(f"unsupported: expected 'error' or 'gradient', got {value!r}")
+@dataclass(frozen=True)
+class RuleMethod:
+    """Base of the methods that have a rule for every operator.
+
+    Attributes:
+        keep: Names of the operators whose values the rules read.
+        unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
+            its plain gradient is used, with a warning.
+    """
+
+    keep: ClassVar[frozenset[str]] = frozenset()
+    unsupported: Unsupported = field(default="error", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.unsupported not in {"error", "gradient"}:
+            raise MethodError(
+                f"unsupported: expected 'error' or 'gradient', got {self.unsupported!r}"
+            )
+
+    def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
+        """A recorded forward, with the values that the rules read."""
+        return Needs(values=self.keep)
 
 
 def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
