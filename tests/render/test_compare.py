@@ -1,4 +1,4 @@
-"""Figures that hold explanations and images against each other."""
+"""Figures that compare explanations and images."""
 
 import numpy as np
 import pytest
@@ -52,6 +52,39 @@ def test_many_maps_wrap_and_nothing_is_cut_off():
         assert box.y0 >= 0
         assert box.x1 <= width
         assert box.y1 <= height
+
+
+@pytest.mark.parametrize(
+    ("images", "maps", "columns", "shape"),
+    [(1, 5, None, (2, 3)), (1, 8, None, (2, 4)), (1, 3, None, (1, 3)), (1, 5, 5, (1, 5)),
+     (8, 1, None, (4, 4)), (6, 2, None, (3, 6)), (3, 1, 1, (6, 1))],
+)  # fmt: skip
+def test_rows_are_balanced(images, maps, columns, shape):
+    one = explained(count=images)
+    figure = comparison_figure([one] * maps, columns=columns)
+    positions = {axes: axes.get_position() for axes in figure.axes if "±" in axes.get_title("left")}
+    if images > 1:
+        positions = {axes: axes.get_position() for axes in figure.axes}
+    rows = {round(box.y1, 3) for box in positions.values()}
+    across = {round(box.x0, 3) for box in positions.values()}
+    assert (len(rows), len(across)) == shape
+
+
+def test_the_legend_names_methods_where_colors_differ_in_meaning():
+    gradient = explained(count=1)
+    share = explained(count=1, method="explainkit/lrp")
+    texts = " ".join(text.get_text() for text in comparison_figure([gradient, share]).texts)
+    texts = texts.replace("\n", " ")
+    assert "saliency: brighter here raises (red) or lowers (blue) the score" in texts
+    assert "lrp: speaks for (red) or against (blue) the explained class" in texts
+    assert "normalized separately (99th percentile); ± is the value at full color." in texts
+
+
+def test_color_map_opacity_and_columns_are_checked():
+    one = explained(count=1)
+    for wrong in ({"cmap": "no"}, {"alpha": -1}, {"columns": 0}):
+        with pytest.raises(RenderError, match="expected"):
+            comparison_figure([one], **wrong)
 
 
 def test_images_stand_in_order_under_their_titles():

@@ -11,12 +11,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.render.diagram import architecture_figure
 from explainkit.render.figure import matrix_figure, overlay, plot, png, save_figure, study_figure
-from explainkit.render.heatmap import scale, to_pixels
+from explainkit.render.heatmap import color, scale, to_pixels
 from explainkit.results.explanation import Explanation, Explanations
 
 
@@ -47,6 +48,11 @@ def texts(figure):
         found += [axes.get_title(loc=loc) for loc in ("left", "right", "center")]
         found += [label.get_text() for label in labels]
     return found
+
+
+def flat(figure):
+    """The texts of a figure, each on one line."""
+    return [text.replace("\n", " ") for text in texts(figure)]
 
 
 @pytest.mark.parametrize("draw", [plot, study_figure])
@@ -93,23 +99,24 @@ def labels(axes):
     return [label.get_text() for label in axes.get_yticklabels()]
 
 
-def test_truth_and_reading_are_told_apart():
+def test_titles_say_whether_a_prediction_is_correct():
     one = explanation()
-    read = one.logits.argmax(1).tolist()
-    found = texts(study_figure(one, labels=[read[0], (read[1] + 1) % 7]))
-    assert f"name {read[0]}, read rightly" in found
-    assert f"name {(read[1] + 1) % 7}, read as name {read[1]}" in found
+    first, second = one.logits.argmax(1).tolist()
+    other = (second + 1) % 7
+    found = flat(study_figure(one, labels=[first, other]))
+    assert f"predicted: name {first} (correct)" in found
+    assert f"predicted: name {second} (true: name {other})" in found
     assert "map, scaled to the maximum" in found
-    assert "map, scaled to percentile 97" in found
+    assert "map, scaled to the 97th percentile" in found
 
 
 @pytest.mark.parametrize("unknown", [-1, None])
-def test_unknown_truth_is_not_wrong(unknown):
+def test_an_unknown_label_is_not_an_error(unknown):
     one = explanation()
-    read = one.logits.argmax(1).tolist()
-    found = texts(study_figure(one, labels=[unknown, read[1]]))
-    assert f"read as name {read[0]}" in found
-    assert f"name {read[1]}, read rightly" in found
+    first, second = one.logits.argmax(1).tolist()
+    found = flat(study_figure(one, labels=[unknown, second]))
+    assert f"predicted: name {first}" in found
+    assert f"predicted: name {second} (correct)" in found
 
 
 @pytest.mark.parametrize("wrong", [[0], [0, 1, 2], [0, 7]])
@@ -129,6 +136,50 @@ def test_the_bars_hold_the_explained_and_the_true_class():
     bars = [axes for axes in study_figure(one, labels=[1, -1]).axes if axes.patches]
     assert labels(bars[0]) == ["name 0", "name 1", *(f"name {i}" for i in range(15, 20))]
     assert labels(bars[1]) == [f"name {i}" for i in range(13, 20)]
+
+
+def test_only_parameters_that_differ_from_the_defaults_are_shown():
+    assert "default parameters" in texts(plot(explanation()))
+    inner = {"method": "explainkit/saliency", "absolute": True}
+    params = {"base": inner, "samples": 25, "noise": 0.5}
+    one = explanation(method="explainkit/smoothgrad", params=params)
+    assert "base=saliency(absolute=True), noise=0.5" in texts(plot(one))
+    assert "absolute=False" in texts(plot(explanation(method="removed/method")))
+
+
+def test_plot_into_axes_of_the_caller():
+    one = explanation((1, 1, 12, 10))
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot(one, ax=right, scaling="max", alpha=0.5) is figure
+    assert not left.images
+    wanted = overlay(to_pixels(one.inputs[0], one.mean, one.std)[0], one.heatmap()[0], "max", alpha=0.5)  # fmt: skip
+    assert (np.asarray(right.images[0].get_array()) == wanted).all()
+    limit = float(one.heatmap().abs().max())
+    assert right.get_title(loc="left") == f"saliency, ±{limit:.2g}"
+    with pytest.raises(RenderError, match="ax: expected one image, got 2"):
+        plot(explanation(), ax=left)
+
+
+def test_plot_takes_color_map_and_columns():
+    one = explanation((3, 1, 12, 10))
+    narrow, wide = plot(one), plot(one, columns=2)
+    assert len(narrow.axes) == len(wide.axes)
+    assert wide.get_figwidth() > 1.8 * narrow.get_figwidth()
+    assert wide.get_figheight() < narrow.get_figheight()
+    green = plot(one, cmap="PiYG", alpha=1)
+    assert ramp_of(bar_of(green))[0, 0].tolist() == color(np.ones((1, 1)), "PiYG", signed=True)[0, 0].tolist()  # fmt: skip
+    assert "Brighter here raises (top of the scale) or lowers (bottom) the score" in flat(green)
+    for wrong, message in (({"cmap": "no"}, "cmap"), ({"alpha": 2}, "alpha"), ({"columns": 0}, "columns")):  # fmt: skip
+        with pytest.raises(RenderError, match=f"^{message}: expected"):
+            plot(one, **wrong)
+
+
+def test_the_legend_fits_the_method():
+    assert "Brighter here raises (red) or lowers (blue) the score" in flat(plot(explanation()))
+    share = explanation(method="explainkit/lrp", params={})
+    assert "Speaks for (red) or against (blue) the explained class" in flat(study_figure(share))
+    assert not [text for text in flat(plot(share, scaling="max:absolute")) if "red" in text]
 
 
 def test_parameters_of_nested_methods_are_told():
@@ -162,12 +213,12 @@ def test_no_text_is_cut_or_covers_another(draw, shape):
 
 def test_a_zero_map_is_drawn_and_said():
     figure = plot(explanation(attribution=torch.zeros(2, 1, 12, 10)))
-    assert "the maps of rows 1, 2 are zero everywhere" in " ".join(texts(figure))
+    assert "the maps of images 1, 2 are zero everywhere" in " ".join(flat(figure))
     bar = bar_of(figure)
     assert labels(bar) == ["0"]
     assert np.unique(ramp_of(bar).reshape(-1, 3), axis=0).shape == (1, 3)
     study = study_figure(explanation(attribution=torch.zeros(2, 1, 12, 10)))
-    assert texts(study).count("no pixel is relevant") == 2
+    assert texts(study).count("no relevant pixels") == 2
     last = study.axes[len(study.axes) // 2 - 1].images[0].get_array()
     assert (last[..., 2] - last[..., 0] > 0.2).all()
 
@@ -176,10 +227,12 @@ def test_fewer_pixels_than_asked_for_are_counted():
     attribution = torch.zeros(2, 1, 12, 10)
     attribution[0, 0, 1, :3] = -1
     attribution[1] = 1
-    found = " ".join(texts(study_figure(explanation(attribution=attribution))))
-    assert "the 3 pixels where |a| > 0" in found.replace("\n", " ")
-    assert "most relevant 20% by |a|" in found.replace("\n", " ")
-    assert "the map of row 1 is scaled to the maximum, as percentile 97 is zero" in found
+    found = " ".join(flat(study_figure(explanation(attribution=attribution))))
+    assert "the 3 pixels where |a| > 0" in found
+    assert "most relevant 20% by |a|" in found
+    assert (
+        "the map of image 1 is scaled to the maximum because the 97th percentile is zero" in found
+    )
 
 
 @pytest.mark.parametrize("unit", [1e308, 1e-300])

@@ -39,6 +39,22 @@ def test_names(text, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("max", "to the maximum"),
+        ("max:absolute", "to the maximum, absolute values"),
+        ("percentile:1", "to the 1st percentile"),
+        ("percentile:12", "to the 12th percentile"),
+        ("percentile:93:positive", "to the 93rd percentile, positive values"),
+        ("percentile:97.1", "to the 97.1th percentile"),
+        ("cumulative", "to 98% of the sum"),
+    ],
+)
+def test_titles_are_english(text, title):
+    assert Scaling.parse(text).title == title
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [("min", "expected max, percentile, cumulative, got 'min'"),
      ("max:x", "sign: expected signed, positive, absolute, got 'x'"),
@@ -104,7 +120,7 @@ def test_a_sparse_map_is_not_lost_to_its_percentile():
     found = scale(maps, "percentile:90")
     assert found.limits.tolist() == [2]
     assert found.values[0, 3, 4] == -1
-    assert found.notes == ("scaled to the maximum, as percentile 90 is zero",)
+    assert found.notes == ("scaled to the maximum because the 90th percentile is zero",)
     assert scale(maps, "max").notes == scale(maps, "cumulative").notes == ("",)
 
 
@@ -157,7 +173,7 @@ class TestImage:
         assert to_pixels(torch.rand(1, 2, 2))[1] == ""
         shown, note = to_pixels(torch.rand(13, 2, 2))
         assert shown.shape == (2, 2)
-        assert note == "mean of 13 channels"
+        assert note == "shown as the mean of 13 channels"
         _, note = to_pixels(torch.linspace(-1, 1, 52).reshape(13, 2, 2))
         assert "normalization unknown" in note
         assert "mean of 13 channels" in note
@@ -189,7 +205,7 @@ def test_equal_pixels_are_kept_in_reading_order():
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1, 20, float("nan")])
 def test_shares_that_are_none(keep):
-    with pytest.raises(RenderError, match="keep: expected a share from 0 to 1"):
+    with pytest.raises(RenderError, match="keep: expected a fraction from 0 to 1"):
         most_relevant(torch.ones(2, 2), keep)
 
 

@@ -1,4 +1,4 @@
-"""Figures that hold images against each other: several explanations, or any images."""
+"""Figures that compare images: several explanations of them, or any images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.render.figure import overlay
+from explainkit.render.figure import overlay, prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
+from explainkit.render.legend import legend
 from explainkit.render.report.content import Content, gather
-from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Sheet, fit, house_style, page, show
+from explainkit.render.sheet import FAINT, INK, Sheet, fit, house_style, page, show
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -29,22 +30,31 @@ def comparison_figure(
     labels: Sequence[int | None] | None = None,
     scaling: Scaling | str = "percentile",
     reduce: Reduce = "sum",
+    cmap: str | None = None,
+    alpha: float = 0.85,
+    columns: int | None = None,
 ) -> Figure:
-    """The images in a row, and under them one row of maps per explanation.
+    """The images in a row, and below them one row of maps per explanation.
 
-    After six images the next block begins. A single image has its maps beside it instead,
-    four in a row. Every map is scaled by itself, as units differ; its title says what full color
-    stands for.
+    More than six images are split into blocks of equal width. A single image has its maps beside
+    it instead, at most four in a row. Each map is normalized separately, because units differ
+    between methods; its title gives the value at full color.
 
     Args:
         explanations: Of the same images.
-        labels: True class of each image; None or −1 where it isn't known.
+        labels: True class of each image; None or −1 where it is unknown.
         scaling: How values become colors.
-        reduce: How channels become one.
+        reduce: How channels are reduced to one.
+        cmap: Name of a matplotlib color map; None: red and blue for signed values.
+        alpha: Opacity of the strongest values over the image.
+        columns: Images side by side; of a single image, its maps side by side.
 
     Raises:
-        RenderError: Explanations of different images or classes, or labels that don't fit.
+        RenderError: Explanations of different images or classes, labels that do not fit, an
+            unknown scaling or color map, an opacity outside [0, 1], or no columns.
     """
+    if columns is not None and columns < 1:
+        raise RenderError(f"columns: expected at least 1, got {columns}")
     content = gather(explanations, labels, None, reduce)
     rule = Scaling.parse(scaling)
     height, width = content.maps[0].shape[1:]
@@ -53,44 +63,55 @@ def comparison_figure(
     methods = list(dict.fromkeys(_short(one.method) for one in explanations))
     models = list(dict.fromkeys(one.model for one in explanations))
     title = f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'} of "
-    places = _places(len(content.images), len(explanations))
-    rows, columns = (max(place[axis] for place in places.values()) + 1 for axis in (0, 1))
+    cells = _cells(len(content.images), len(explanations), columns)
+    rows, across = (max(cell[axis] for cell in cells.values()) + 1 for axis in (0, 1))
+    ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         rows,
-        [max(size[0], 1.4)] * columns,
+        [max(size[0], 1.4)] * across,
         title + " and ".join(models),
-        f"each map scaled by itself {rule.title}; ±: what full color stands for",
-        "red speaks for the explained class, blue against it" if rule.sign == "signed" else "",
+        f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
+        legend(explanations, *ends) if rule.sign == "signed" else "",
     )
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
-    for (i, m), (row, column) in places.items():
+    for (i, m), (row, column) in cells.items():
         axes = sheet.axes(row, column, *size)
         image = content.images[i] / 255
         if m is None:
             show(axes, image)
-            sheet.title(axes, column, *_verdict(content, i))
+            sheet.title(axes, column, *_prediction(content, i))
             continue
-        show(axes, overlay(image, torch.from_numpy(content.maps[m][i]), rule))
+        values = torch.from_numpy(content.maps[m][i])
+        show(axes, overlay(image, values, rule, cmap=cmap, alpha=alpha))
         title = _title(explanations, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
     return sheet.figure
 
 
-def _places(images: int, maps: int) -> dict[tuple[int, int | None], tuple[int, int]]:
+def _cells(
+    images: int, maps: int, columns: int | None
+) -> dict[tuple[int, int | None], tuple[int, int]]:
     """Row and column of every image (None) and of its maps."""
-    places: dict[tuple[int, int | None], tuple[int, int]] = {}
+    cells: dict[tuple[int, int | None], tuple[int, int]] = {}
     if images == 1:
-        columns = min(maps, _BESIDE)
+        across = columns or _balanced(maps, _BESIDE)
         for m in range(maps):
-            places[0, m] = m // columns, m % columns + 1
-        return places | {(0, None): (0, 0)}
+            cells[0, m] = m // across, m % across + 1
+        return cells | {(0, None): (0, 0)}
+    across = columns or _balanced(images, _ACROSS)
     for i in range(images):
-        block, column = divmod(i, _ACROSS)
+        block, column = divmod(i, across)
         first = block * (maps + 1)
-        places[i, None] = first, column
+        cells[i, None] = first, column
         for m in range(maps):
-            places[i, m] = first + 1 + m, column
-    return places
+            cells[i, m] = first + 1 + m, column
+    return cells
+
+
+def _balanced(count: int, most: int) -> int:
+    """The width of as few rows as possible that are about equally full."""
+    rows = -(-count // most)
+    return -(-count // rows)
 
 
 def _short(name: str) -> str:
@@ -100,7 +121,7 @@ def _short(name: str) -> str:
 def _title(
     explanations: "Sequence[Explanation]", one: "Explanation", row: int, limit: float
 ) -> str:
-    """What tells a map from the others, and its scale."""
+    """What distinguishes a map from the others, and its value at full color."""
     words = [_short(one.method)] if len({other.method for other in explanations}) > 1 else []
     if len({other.model for other in explanations}) > 1:
         words.append(_short(one.model))
@@ -109,17 +130,17 @@ def _title(
     return ", ".join(words) + ", " + (f"±{limit:.2g}" if limit else "zero everywhere")
 
 
-def _verdict(content: Content, row: int) -> tuple[str, str]:
-    """What an image was read as, and the ink that says whether it is right."""
+def _prediction(content: Content, row: int) -> tuple[str, str]:
+    """The title of an image, and its color."""
     reading, label = content.readings[0], content.labels[row]
     if reading.confidence[row] is None:
         return content.names[row], INK
-    seen = content.class_name(reading.read[row])
-    if label is None:
-        return f"read as {seen}", INK
-    if label == reading.read[row]:
-        return f"{seen}, read rightly", RIGHT
-    return f"{content.class_name(label)}, read as {seen}", WRONG
+    predicted = reading.read[row]
+    return prediction(
+        content.class_name(predicted),
+        None if label is None else content.class_name(label),
+        label == predicted,
+    )
 
 
 @house_style()
@@ -131,17 +152,17 @@ def images_figure(
     title: str = "",
     subtitle: str = "",
 ) -> Figure:
-    """Images in rows under their titles.
+    """Images in rows, with titles.
 
     Args:
         images: Each gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
-        titles: One for each, or none.
-        columns: How many stand in a row.
+        titles: One per image, or none.
+        columns: Images per row.
         title: The headline.
-        subtitle: Under it.
+        subtitle: The line below it.
 
     Raises:
-        RenderError: No images, or titles that aren't one for each.
+        RenderError: No images, or titles that are not one per image.
     """
     if not len(images) or (titles and len(titles) != len(images)):
         raise RenderError(
@@ -176,6 +197,6 @@ def images_figure(
 
 
 def colored(maps: Tensor, scaling: Scaling | str = "percentile") -> list[NDArray[np.float64]]:
-    """Maps ``[n, height, width]`` as RGB images in [0, 1], each scaled by itself."""
+    """Maps ``[n, height, width]`` as RGB images in [0, 1], each normalized separately."""
     rule = Scaling.parse(scaling)
     return [color(values, rule.colors) / 255 for values in scale(maps, rule).values]

@@ -1,4 +1,4 @@
-"""Figures of explanations, drawn without touching matplotlib's global state."""
+"""Figures of explanations. Matplotlib's global state is never changed."""
 
 import io
 import warnings
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from explainkit.errors import RenderError
+from explainkit.catalog.factories import load_method, method_params
+from explainkit.errors import ExplainkitError, RenderError
 from explainkit.files import write_atomically
 from explainkit.render.heatmap import (
-    SEQUENTIAL,
     Reduce,
     Scaled,
     Scaling,
@@ -25,6 +26,7 @@ from explainkit.render.heatmap import (
     scale,
     to_pixels,
 )
+from explainkit.render.legend import legend
 from explainkit.render.sheet import (
     BAR,
     FAINT,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
+_OPACITY = 0.85
 
 
 @house_style()
@@ -56,31 +59,31 @@ def study_figure(
     reduce: Reduce = "sum",
     keep: float = 0.2,
 ) -> Figure:
-    """One row per image: image, probabilities, the map under each scaling, what matters most.
+    """One row per image: image, probabilities, the map under each scaling, most relevant pixels.
 
     Args:
-        explanation: What to draw.
-        labels: True class of each image; None or −1 where it isn't known.
-        scalings: How values become colors, one heatmap each; the color bars carry true values.
-        reduce: How channels become one.
-        keep: Share of the pixels that stay as they are in the last column: those of the largest
-            |a|; fewer where fewer are not zero.
+        explanation: The maps to draw.
+        labels: True class of each image; None or −1 where it is unknown.
+        scalings: How values become colors; one heatmap each, with the true scale on its color bar.
+        reduce: How channels are reduced to one.
+        keep: Fraction of the pixels that the last column keeps: those with the largest |a|, or
+            fewer if fewer are nonzero.
 
     Raises:
-        RenderError: A scaling that doesn't exist, a share outside [0, 1], labels that aren't one
-            per image, or a normalization of other channels.
+        RenderError: An unknown scaling, a fraction outside [0, 1], labels that are not one per
+            image, or a mean and std that do not fit the channels.
     """
     rows = _Rows(explanation, labels)
     maps = over_images(explanation, reduce)
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
-    width = rows.cell
-    widths = [width, _BARS, *[width + _SCALE] * len(scaled), width]
-    sheet = rows.sheet(widths, [found for _, found in scaled])
+    widths = [rows.cell, _BARS, *[rows.cell + _SCALE] * len(scaled), rows.cell]
+    signed = all(rule.sign == "signed" for rule, _ in scaled)
+    sheet = rows.sheet(len(explanation), widths, [found for _, found in scaled], signed)
     last = len(widths) - 1
     for row, image in enumerate(rows.images):
-        rows.draw(sheet, row)
+        rows.draw(sheet, row, row)
         for column, (rule, found) in enumerate(scaled, 2):
-            _draw_map(sheet, row, column, rows.size, found, rule)
+            _draw_map(sheet, row, column, rows.size, found, row, rule)
         kept = most_relevant(maps[row].abs(), keep)
         axes = sheet.axes(row, last, *rows.size)
         show(axes, masked(image, kept))
@@ -90,59 +93,131 @@ def study_figure(
 
 @house_style()
 def plot(
-    explanation: "Explanation", *, scaling: Scaling | str = "percentile", reduce: Reduce = "sum"
+    explanation: "Explanation",
+    *,
+    scaling: Scaling | str = "percentile",
+    reduce: Reduce = "sum",
+    ax: Axes | None = None,
+    cmap: str | None = None,
+    alpha: float = _OPACITY,
+    columns: int = 1,
 ) -> Figure:
-    """One row per image: image, probabilities, heatmap, and the heatmap over the image.
+    """Each image with its probabilities, its heatmap, and the heatmap over the image.
 
     Args:
-        explanation: What to draw.
-        scaling: How values become colors; the color bar carries true values.
-        reduce: How channels become one.
+        explanation: The maps to draw.
+        scaling: How values become colors; the color bar shows the true scale.
+        reduce: How channels are reduced to one.
+        ax: Draw only the heatmap over the image, into these axes; for one image.
+        cmap: Name of a matplotlib color map; None: red and blue for signed values.
+        alpha: Opacity of the strongest values over the image.
+        columns: Images side by side.
+
+    Returns:
+        The new figure, or the one that ``ax`` belongs to.
 
     Raises:
-        RenderError: A scaling that doesn't exist, or a normalization of other channels.
+        RenderError: An unknown scaling or color map, a mean and std that do not fit the channels,
+            an opacity outside [0, 1], no columns, or several images for one ``ax``.
     """
     rule = Scaling.parse(scaling)
     rows = _Rows(explanation, None)
     maps = over_images(explanation, reduce)
     scaled = scale(maps, rule)
-    sheet = rows.sheet([rows.cell, _BARS, rows.cell + _SCALE, rows.cell], [scaled])
-    for row, image in enumerate(rows.images):
-        rows.draw(sheet, row)
-        _draw_map(sheet, row, 2, rows.size, scaled, rule)
-        axes = sheet.axes(row, 3, *rows.size)
-        show(axes, overlay(image, maps[row], rule))
-        sheet.title(axes, 3, "map over image")
+    if ax is not None:
+        if len(explanation) != 1:
+            raise RenderError(
+                f"ax: expected one image, got {len(explanation)}: plot explanation[i] instead"
+            )
+        show(ax, overlay(rows.images[0], maps[0], rule, cmap=cmap, alpha=alpha))
+        limit = f"±{scaled.limits[0]:.2g}" if scaled.limits[0] else "zero everywhere"
+        ax.set_title(f"{rows.headline()}, {limit}", size=8, color=INK, loc="left")
+        return ax.get_figure(root=True)
+    if columns < 1:
+        raise RenderError(f"columns: expected at least 1, got {columns}")
+    columns = min(columns, len(explanation))
+    block = [rows.cell, _BARS, rows.cell + _SCALE, rows.cell]
+    lines = -(-len(explanation) // columns)
+    sheet = rows.sheet(lines, block * columns, [scaled], rule.sign == "signed", cmap)
+    for i, image in enumerate(rows.images):
+        row, column = i // columns, 4 * (i % columns)
+        rows.draw(sheet, i, row, column)
+        _draw_map(sheet, row, column + 2, rows.size, scaled, i, rule, cmap)
+        axes = sheet.axes(row, column + 3, *rows.size)
+        show(axes, overlay(image, maps[i], rule, cmap=cmap, alpha=alpha))
+        sheet.title(axes, column + 3, "map over image")
     return sheet.figure
 
 
 def overlay(
-    image: NDArray[np.float64], values: torch.Tensor, scaling: Scaling | str = "percentile"
+    image: NDArray[np.float64],
+    values: torch.Tensor,
+    scaling: Scaling | str = "percentile",
+    *,
+    cmap: str | None = None,
+    alpha: float = _OPACITY,
 ) -> NDArray[np.float64]:
-    """A map over its gray image: the stronger the value, the more its color covers.
+    """A map over its grayscale image: the stronger the value, the more opaque its color.
 
-    The opacity of a pixel is 0.85 · |s|^0.7, where s is the scaled value in [−1, 1]: weak values
-    show a little more than in proportion, and the image shines through even the strongest.
+    The opacity of a pixel is alpha · |s|^0.7, where s is the scaled value in [−1, 1]. The exponent
+    makes weak values a little more visible.
 
     Args:
         image: ``[height, width]`` or ``[height, width, 3]`` in [0, 1].
         values: ``[height, width]`` in the method's own unit.
         scaling: How values become colors.
+        cmap: Name of a matplotlib color map; None: the scaling's own.
+        alpha: Opacity of the strongest values.
 
     Returns:
         RGB ``[height, width, 3]`` in [0, 1].
+
+    Raises:
+        RenderError: An unknown scaling or color map, or an opacity outside [0, 1].
     """
+    if not 0 <= alpha <= 1:
+        raise RenderError(f"alpha: expected an opacity from 0 to 1, got {alpha}")
     rule = Scaling.parse(scaling)
     strength = scale(values[None], rule).values[0]
     gray = (image.mean(-1) if image.ndim == 3 else image)[..., None]
-    opacity = 0.85 * np.abs(strength)[..., None] ** 0.7
-    mixed: NDArray[np.float64] = (1 - opacity) * gray + opacity * color(strength, rule.colors) / 255
+    opacity = alpha * np.abs(strength)[..., None] ** 0.7
+    colors = color(strength, cmap or rule.colors, signed=rule.sign == "signed") / 255
+    mixed: NDArray[np.float64] = (1 - opacity) * gray + opacity * colors
     return mixed
 
 
 def parameters(params: Mapping[str, Any]) -> str:
-    """Hyper-parameters in one line, those of nested methods in brackets."""
+    """Hyper-parameters on one line; those of nested methods in parentheses."""
     return ", ".join(f"{key}={_short(value)}" for key, value in params.items())
+
+
+def changed_parameters(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that differ from the method's defaults.
+
+    Args:
+        method: Qualified name, as in ``Explanation.method``.
+        params: All its hyper-parameters, as in ``Explanation.params``.
+
+    Returns:
+        Some of ``params``; all of them where the method's defaults are unknown.
+
+    Examples:
+        >>> changed_parameters("explainkit/smoothgrad", {"samples": 7, "seed": 0})
+        {'samples': 7}
+    """
+    try:
+        defaults = method_params(load_method(method))
+    except ExplainkitError:
+        return dict(params)
+    found = {}
+    for name, value in params.items():
+        if name in defaults and _short(value) == _short(defaults[name]):
+            continue
+        if isinstance(value, Mapping) and "method" in value:
+            own = {key: inner for key, inner in value.items() if key != "method"}
+            value = {"method": value["method"], **changed_parameters(value["method"], own)}
+        found[name] = value
+    return found
 
 
 def _short(value: Any) -> str:
@@ -155,10 +230,10 @@ def _short(value: Any) -> str:
 
 
 class _Rows:
-    """What the rows of every figure have in common: the images and what the model made of them.
+    """What the figures of one explanation share: the images and the model's predictions.
 
     Attributes:
-        images: Each image as it looks.
+        images: Each image for display.
         size: Width and height of an image in inches.
         cell: Width of a column of images, wide enough for a title.
     """
@@ -172,100 +247,112 @@ class _Rows:
         classes = explanation.logits.shape[1]
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-        drawn = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
-        self.images = [image for image, _ in drawn]
-        self._remarks = list(dict.fromkeys(remark for _, remark in drawn if remark))
+        shown = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
+        self.images = [image for image, _ in shown]
+        self._notes = list(dict.fromkeys(note for _, note in shown if note))
         high, wide = explanation.inputs.shape[-2:]
         inch = min(TALL / high, 2.4 / wide)
         self.size = wide * inch, high * inch
         self.cell = max(self.size[0], 1.4)
 
-    def sheet(self, widths: Sequence[float], maps: Sequence[Scaled]) -> Sheet:
-        """The empty page, with headline and remarks."""
+    def sheet(
+        self,
+        rows: int,
+        widths: Sequence[float],
+        maps: Sequence[Scaled],
+        signed: bool,
+        cmap: str | None = None,
+    ) -> Sheet:
+        """The empty page with its headline, the legend, and what to know about single maps."""
         found: dict[str, list[int]] = {}
         for scaled in maps:
-            for row, note in enumerate(scaled.notes, 1):
-                if note and row not in found.setdefault(note, []):
-                    found[note].append(row)
-        remarks = [
-            f"the map of row {rows[0]} is {note}"
-            if len(rows) == 1
-            else f"the maps of rows {', '.join(map(str, rows))} are {note}"
-            for note, rows in found.items()
+            for number, note in enumerate(scaled.notes, 1):
+                if note and number not in found.setdefault(note, []):
+                    found[note].append(number)
+        about = [
+            f"the map of image {numbers[0]} is {note}"
+            if len(numbers) == 1
+            else f"the maps of images {', '.join(map(str, numbers))} are {note}"
+            for note, numbers in found.items()
         ]
         one = self.explanation
-        layer = f" at {one.layer}" if one.layer else ""
+        ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
+        colors = [legend([one], *ends)] if signed else []
         return Sheet(
-            len(one),
+            rows,
             widths,
-            f"{one.method.rpartition('/')[2]}{layer} of {one.model}{self._explained()}",
-            parameters(one.params) or "no parameters",
-            "; ".join([*self._remarks, *remarks]),
+            f"{self.headline()} of {one.model}{self._explained()}",
+            parameters(changed_parameters(one.method, one.params)) or "default parameters",
+            "; ".join([*colors, *self._notes, *about]),
         )
 
+    def headline(self) -> str:
+        """The method, and the layer where it uses one."""
+        one = self.explanation
+        layer = f" at {one.layer}" if one.layer else ""
+        return one.method.rpartition("/")[2] + layer
+
     def _explained(self) -> str:
-        """What the maps are of, where that is not each image's predicted class."""
+        """The explained classes, unless they are the predicted ones."""
         one = self.explanation
         if one.expression is None and torch.equal(one.target, one.logits.argmax(1)):
             return ""
         names = list(dict.fromkeys(one.target_name(i) for i in range(len(one))))
         return f" for {', '.join(names[:3])}" + (", …" if len(names) > 3 else "")
 
-    def draw(self, sheet: Sheet, row: int) -> None:
-        """The first two columns: the image and the probabilities."""
-        axes = sheet.axes(row, 0, *self.size)
-        show(axes, self.images[row])
-        label, read = self.labels[row], int(self.explanation.logits[row].argmax())
-        seen = fit_name(self._name(read), 0.85, 7)
-        if label is None:
-            sheet.title(axes, 0, f"read as {seen}", INK)
-        elif label == read:
-            sheet.title(axes, 0, f"{seen}, read rightly", RIGHT)
-        else:
-            true = fit_name(self._name(label), 0.85, 7)
-            sheet.title(axes, 0, f"{true}, read as {seen}", WRONG)
-        self._draw_bars(sheet, row)
+    def draw(self, sheet: Sheet, i: int, row: int, column: int = 0) -> None:
+        """Image ``i`` and its probabilities, in a row, from a column on."""
+        axes = sheet.axes(row, column, *self.size)
+        show(axes, self.images[i])
+        label, predicted = self.labels[i], int(self.explanation.logits[i].argmax())
+        text, ink = prediction(
+            fit_name(self._name(predicted), 0.85, 7),
+            None if label is None else fit_name(self._name(label), 0.85, 7),
+            label == predicted,
+        )
+        sheet.title(axes, column, text, ink)
+        self._draw_bars(sheet, i, row, column + 1)
 
     def _name(self, label: int) -> str:
         names = self.explanation.class_names
         return names[label] if names else f"class {label}"
 
-    def _draw_bars(self, sheet: Sheet, row: int) -> None:
-        """Softmax probabilities of the likeliest classes, in the order of the classes.
+    def _draw_bars(self, sheet: Sheet, i: int, row: int, column: int) -> None:
+        """Softmax probabilities of the most probable classes, in class order.
 
-        The explained and the true class are always among them.
+        The explained class and the true class are always included.
         """
-        axes = sheet.axes(row, 1, _BARS - _LABELS, shift=_LABELS)
-        logits = self.explanation.logits[row].double()
+        axes = sheet.axes(row, column, _BARS - _LABELS, shift=_LABELS)
+        logits = self.explanation.logits[i].double()
         if len(logits) == 1:
             axes.set_axis_off()
-            score = float(self.explanation.score[row])
+            score = float(self.explanation.score[i])
             axes.text(0, 0.5, f"score {score:.3g}", size=8, color=INK)
             return
         probabilities = logits.softmax(0)
-        # an expression explains no class
+        # an expression is not one class
         by_class = self.explanation.expression is None
-        target = int(self.explanation.target[row]) if by_class else None
-        label = self.labels[row]
-        likeliest = probabilities.argsort(descending=True, stable=True).tolist()
+        target = int(self.explanation.target[i]) if by_class else None
+        label = self.labels[i]
+        most_probable = probabilities.argsort(descending=True, stable=True).tolist()
         first = [one for one in (target, label) if one is not None]
-        shown = sorted(list(dict.fromkeys([*first, *likeliest]))[:_MOST_BARS])
-        values = [float(probabilities[i]) for i in shown]
+        shown = sorted(list(dict.fromkeys([*first, *most_probable]))[:_MOST_BARS])
+        values = [float(probabilities[k]) for k in shown]
         axes.barh(
             range(len(shown)),
             values,
             height=0.62,
-            color=[INK if i == target else BAR for i in shown],
+            color=[INK if k == target else BAR for k in shown],
         )
-        for place, value in enumerate(values):
-            axes.text(value + 0.03, place, f"{value:.2f}", size=6, color=FAINT, va="center")
-        names = [fit_name(self._name(i), _LABELS, 6.5) for i in shown]
+        for y, value in enumerate(values):
+            axes.text(value + 0.03, y, f"{value:.2f}", size=6, color=FAINT, va="center")
+        names = [fit_name(self._name(k), _LABELS, 6.5) for k in shown]
         axes.set_yticks(range(len(shown)), names)
-        for tick, i in zip(axes.get_yticklabels(), shown, strict=True):
+        for tick, k in zip(axes.get_yticklabels(), shown, strict=True):
             tick.set(
                 size=6.5,
-                color=RIGHT if i == label else INK,
-                weight="bold" if i == target else "normal",
+                color=RIGHT if k == label else INK,
+                weight="bold" if k == target else "normal",
             )
         axes.set(xlim=(0, 1.22), ylim=(len(shown) - 0.4, -0.6), xticks=[])
         axes.tick_params(length=0, pad=3)
@@ -274,11 +361,26 @@ class _Rows:
         axes.set_title("probabilities", size=7, color=FAINT, loc="left", pad=4)
 
 
+def prediction(predicted: str, label: str | None, correct: bool) -> tuple[str, str]:
+    """The title of an image, and its color: the predicted class and whether it is correct.
+
+    Args:
+        predicted: Name of the predicted class.
+        label: Name of the true class; None where it is unknown.
+        correct: Whether both are the same class.
+    """
+    if label is None:
+        return f"predicted: {predicted}", INK
+    if correct:
+        return f"predicted: {predicted} (correct)", RIGHT
+    return f"predicted: {predicted} (true: {label})", WRONG
+
+
 def _kept(kept: NDArray[np.bool_], keep: float) -> str:
-    """What the pixels that stay are, in words."""
+    """Which pixels the last column shows."""
     count = int(kept.sum())
     if count < round(keep * kept.size):
-        return f"the {count} pixels where |a| > 0" if count else "no pixel is relevant"
+        return f"the {count} pixels where |a| > 0" if count else "no relevant pixels"
     return f"most relevant {100 * keep:.3g}% by |a|"
 
 
@@ -288,18 +390,24 @@ def _draw_map(
     column: int,
     size: tuple[float, float],
     scaled: Scaled,
+    i: int,
     rule: Scaling,
+    cmap: str | None = None,
 ) -> None:
+    """Map ``i`` with its color bar."""
+    signed, colors = rule.sign == "signed", cmap or rule.colors
     axes = sheet.axes(row, column, *size)
-    show(axes, color(scaled.values[row], rule.colors))
+    show(axes, color(scaled.values[i], colors, signed=signed))
     sheet.title(axes, column, f"map, scaled {rule.title}")
-    limit = float(scaled.limits[row])
+    limit = float(scaled.limits[i])
     bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)
-    low = 0 if rule.colors == SEQUENTIAL else -1
-    # drawn from -1 to 1 and labeled in the map's unit: a span of 2e308 is no float
+    low = -1 if signed else 0
+    # drawn from -1 to 1 and labeled in the map's unit: a range of 2e308 overflows a float
     ramp = np.linspace(1, low, 256) if limit else np.zeros(256)
     bar.imshow(
-        color(ramp[:, None], rule.colors), aspect="auto", extent=(0, 1, low if limit else -1, 1)
+        color(ramp[:, None], colors, signed=signed),
+        aspect="auto",
+        extent=(0, 1, low if limit else -1, 1),
     )
     ticks = sorted({low, 0, 1}) if limit else [0]
     bar.set_yticks(ticks, [f"{limit * tick:.2g}".replace("-", "−") for tick in ticks])
@@ -313,15 +421,15 @@ def _draw_map(
 def matrix_figure(
     counts: NDArray[np.int64], class_names: Sequence[str], title: str = "confusion matrix"
 ) -> Figure:
-    """A confusion matrix: each row's shares as color and per cent, its counts in small print.
+    """A confusion matrix: the share of each row as color and percentage, counts in small print.
 
     Args:
         counts: ``[true, predicted]``.
         class_names: In the order of both axes.
-        title: What it is.
+        title: The headline.
 
     Raises:
-        RenderError: ``counts`` isn't square, with a row per class.
+        RenderError: ``counts`` is not square with one row per class.
     """
     n = len(class_names)
     if counts.shape != (n, n) or not n:
@@ -373,7 +481,7 @@ def matrix_figure(
     )
     figure.text(
         0.12 / width, 1 - (head + 0.15) / height,
-        "rows: true class; columns: read as; shares of each row",
+        "rows: true class; columns: predicted class; percentages of each row",
         size=7, color=FAINT, va="center",
     )  # fmt: skip
     return figure
@@ -381,20 +489,20 @@ def matrix_figure(
 
 @house_style()
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
+    """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # a name in a script that the font lacks is drawn as boxes, which is seen
+        # characters that the font lacks are drawn as boxes, so the reader sees it anyway
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG; the file appears whole or not at all.
+    """Writes a figure as PNG, atomically; returns the path.
 
     Raises:
-        RenderError: The file can't be written.
+        RenderError: The file cannot be written.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""From a map's values to colors: scaling is explicit, named, and never hidden."""
+"""From a map's values to colors: scaling is explicit and has a name."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,7 +19,10 @@ Sign = Literal["signed", "positive", "absolute"]
 Reduce = Literal["sum", "abs_sum", "abs_max", "norm"]
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "inferno"
-"""Red speaks for the class, blue against it; both maps are fit for color-blind readers."""
+"""Color maps for signed values (red positive, blue negative) and for values without a sign.
+
+Both are readable with color vision deficiency.
+"""
 
 _FADED = (0.26, 0.33, 0.47)
 
@@ -28,15 +31,15 @@ _DEFAULTS: dict[str, float] = {"max": 0.0, "percentile": 99.0, "cumulative": 2.0
 
 @dataclass(frozen=True)
 class Scaling:
-    """How values become colors: what full color stands for, and what happens to the sign.
+    """How values become colors: the value at full color (the limit), and what happens to the sign.
 
     Attributes:
-        kind: ``max``: the largest size |a| in the image. ``percentile``: that percentile of
-            the sizes. ``cumulative``: the size at which the sorted sizes have added up to
-            100 − amount per cent of their sum, which is Captum's outlier rule.
-        amount: The percentile, or the per cent of the sum that is cut; not used by ``max``.
-        sign: ``signed``: a diverging scale symmetric about zero. ``positive``: values below zero
-            count as zero. ``absolute``: sizes.
+        kind: ``max``: the limit is the largest |a| in the image. ``percentile``: that percentile
+            of |a|. ``cumulative``: the |a| at which the sorted |a| add up to 100 − amount percent
+            of their sum, as in Captum's outlier rule.
+        amount: The percentile, or the percentage of the sum that is clipped; ignored by ``max``.
+        sign: ``signed``: a diverging scale, symmetric about zero. ``positive``: negative values
+            are set to zero. ``absolute``: |a|.
     """
 
     kind: ScalingKind = "percentile"
@@ -50,15 +53,15 @@ class Scaling:
             raise RenderError(f"scaling's sign: expected {_list(Sign)}, got {self.sign!r}")
         if not 0 <= self.amount <= 100:
             raise RenderError(f"scaling's amount: expected 0 to 100, got {self.amount}")
-        # one value for one meaning: equal scalings compare equal
+        # scalings that do the same compare equal
         object.__setattr__(self, "amount", 0.0 if self.kind == "max" else float(self.amount))
 
     @classmethod
     def parse(cls, text: "Scaling | str") -> "Scaling":
-        """Reads ``max``, ``percentile:98``, ``cumulative:2:absolute``, ``max:positive``.
+        """Parses ``max``, ``percentile:98``, ``cumulative:2:absolute``, ``max:positive``.
 
         Raises:
-            RenderError: It is none of these.
+            RenderError: The text is not of this form.
 
         Examples:
             >>> str(Scaling.parse("percentile:positive"))
@@ -88,18 +91,25 @@ class Scaling:
         return f"{self.kind}{amount}" + ("" if self.sign == "signed" else f":{self.sign}")
 
     @property
+    def limit(self) -> str:
+        """The value at full color as text: "maximum", "99th percentile", "98% of the sum"."""
+        match self.kind:
+            case "percentile":
+                return f"{_ordinal(self.amount)} percentile"
+            case "cumulative":
+                return f"{100 - self.amount:g}% of the sum"
+        return "maximum"
+
+    @property
     def title(self) -> str:
-        """The scaling in words, for a figure."""
-        words = {
-            "max": "to the maximum",
-            "percentile": f"to percentile {self.amount:g}",
-            "cumulative": f"to {100 - self.amount:g} % of the sum",
-        }[self.kind]
-        return words if self.sign == "signed" else f"{words}, {self.sign}"
+        """What follows "scaled": "to the 99th percentile", "to the maximum, absolute values"."""
+        article = "" if self.kind == "cumulative" else "the "
+        values = "" if self.sign == "signed" else f", {self.sign} values"
+        return f"to {article}{self.limit}{values}"
 
     @property
     def colors(self) -> str:
-        """The name of the color map."""
+        """Name of the default color map."""
         return DIVERGING if self.sign == "signed" else SEQUENTIAL
 
 
@@ -107,15 +117,21 @@ def _list(kind: Any) -> str:
     return ", ".join(get_args(kind))
 
 
+def _ordinal(number: float) -> str:
+    text = f"{number:g}"
+    teen = text.endswith(("11", "12", "13")) or "." in text
+    return text + ("th" if teen else {"1": "st", "2": "nd", "3": "rd"}.get(text[-1], "th"))
+
+
 @dataclass(frozen=True, eq=False)
 class Scaled:
     """Maps ready to be colored.
 
     Attributes:
-        values: ``[batch, height, width]`` in [−1, 1], or [0, 1] where there is no sign.
-        limits: What full color stands for in each map, in the method's own unit, ``[batch]``; 0
-            for a map without values.
-        notes: A remark for each map, or "".
+        values: ``[batch, height, width]`` in [−1, 1], or [0, 1] without a sign.
+        limits: Each map's value at full color, in the method's own unit, ``[batch]``; 0 for a map
+            that is zero everywhere.
+        notes: What is unusual about each map's scale, or "".
     """
 
     values: NDArray[np.float64]
@@ -124,15 +140,15 @@ class Scaled:
 
 
 def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool = False) -> Scaled:
-    """Scales maps so that full color stands for their limit; larger values are clipped.
+    """Divides each map by its limit and clips what is larger.
 
     Args:
         maps: ``[batch, height, width]`` in the method's own unit.
-        scaling: How, as an object or by name.
-        shared: Give all maps the largest of their limits, so that their colors compare.
+        scaling: The rule for the limit, as an object or by name.
+        shared: Use the largest limit for all maps, so that colors are comparable between them.
 
     Raises:
-        RenderError: Values that are not finite, or a scaling that doesn't exist.
+        RenderError: Values are not finite, or the scaling is unknown.
 
     Examples:
         >>> scale(torch.tensor([[[1.0, -4.0]]]), "max").values.tolist()
@@ -141,7 +157,7 @@ def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool =
     rule = Scaling.parse(scaling)
     values = maps.detach().to("cpu", torch.float64).numpy()
     if not np.isfinite(values).all():
-        raise RenderError("expected a finite map to draw, got NaN or infinity")
+        raise RenderError("expected finite values in the map, got NaN or infinity")
     if rule.sign == "positive":
         values = values.clip(min=0)
     elif rule.sign == "absolute":
@@ -156,11 +172,11 @@ def scale(maps: Tensor, scaling: Scaling | str = "percentile", *, shared: bool =
 
 
 def _limit(sizes: NDArray[np.float64], rule: Scaling) -> tuple[float, str]:
-    """What full color stands for, and a remark if it isn't what the rule says."""
+    """The value at full color, and a note where the rule could not be applied."""
     largest = float(sizes.max(initial=0.0))
     if not largest:
         return 0.0, "zero everywhere"
-    # by a power of two, which is exact: sums of values near the largest float stay finite
+    # dividing by a power of two is exact, and sums of values near the largest float stay finite
     exponent = int(np.frexp(largest)[1])
     near_one = np.ldexp(sizes, -exponent)
     match rule.kind:
@@ -168,35 +184,45 @@ def _limit(sizes: NDArray[np.float64], rule: Scaling) -> tuple[float, str]:
             found = float(np.percentile(near_one, rule.amount))
         case "cumulative":
             ordered = np.sort(near_one, axis=None)
-            # the first place at which the sum reaches the share, as Captum counts it
+            # the first index at which the sum reaches the share, as in Captum
             sums = np.cumsum(ordered)
             reached = sums >= sums[-1] * 0.01 * (100 - rule.amount)
-            # rounding may put the whole sum just above itself
+            # rounding can leave the last sum just below the threshold
             found = float(ordered[int(reached.argmax()) if reached.any() else -1])
         case _:
             return largest, ""
     if not found:
-        words = rule.title.split(",")[0].removeprefix("to ")
-        return largest, f"scaled to the maximum, as {words} is zero"
+        return largest, f"scaled to the maximum because the {rule.limit} is zero"
     return float(np.ldexp(found, exponent)), ""
 
 
-def color(values: NDArray[np.float64], colors: str = DIVERGING) -> NDArray[np.uint8]:
+def color(
+    values: NDArray[np.float64], colors: str = DIVERGING, *, signed: bool | None = None
+) -> NDArray[np.uint8]:
     """Colors scaled values: ``[height, width]`` to RGB ``[height, width, 3]``.
 
     Args:
-        values: In [−1, 1] for a diverging color map, in [0, 1] otherwise.
-        colors: Name of the color map.
+        values: In [−1, 1] if signed, in [0, 1] otherwise.
+        colors: Name of a matplotlib color map.
+        signed: Whether the middle of the color map stands for zero; None: for the default
+            diverging map only.
+
+    Raises:
+        RenderError: The color map is unknown.
     """
-    place = (values + 1) / 2 if colors == DIVERGING else values
-    rgb: NDArray[np.uint8] = colormaps[colors](place, bytes=True)[..., :3]
+    if colors not in colormaps:
+        raise RenderError(f"cmap: expected the name of a matplotlib color map, got {colors!r:.40}")
+    if signed is None:
+        signed = colors == DIVERGING
+    position = (values + 1) / 2 if signed else values
+    rgb: NDArray[np.uint8] = colormaps[colors](position, bytes=True)[..., :3]
     return rgb
 
 
 def to_pixels(
     image: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
 ) -> tuple[NDArray[np.float64], str]:
-    """An input as it looks, and a remark if that took a guess.
+    """A model input as a displayable image, and a note where this took a guess.
 
     Args:
         image: ``[channel, height, width]`` in model-input space.
@@ -204,10 +230,10 @@ def to_pixels(
         std: Per channel.
 
     Returns:
-        Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the remark, or "".
+        Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1]; and the note, or "".
 
     Raises:
-        RenderError: ``mean`` or ``std`` isn't one number per channel.
+        RenderError: ``mean`` or ``std`` does not have one number per channel.
     """
     values = image.detach().to("cpu", torch.float64).numpy()
     notes = []
@@ -219,33 +245,36 @@ def to_pixels(
             )
         values = values * np.array(std)[:, None, None] + np.array(mean)[:, None, None]
     elif values.min() < 0 or values.max() > 1:
-        low, high = values.min() / 2, values.max() / 2  # halves: no difference overflows
+        low, high = (
+            values.min() / 2,
+            values.max() / 2,
+        )  # halves, so that the difference cannot overflow
         values = (values / 2 - low) / ((high - low) or 1.0)
-        notes.append("normalization unknown: drawn from the least to the largest value")
+        notes.append("normalization unknown: shown from the smallest to the largest value")
     values = values.clip(0, 1)
     if len(values) == 3:
         return np.moveaxis(values, 0, -1), "; ".join(notes)
     if len(values) > 1:
-        notes.append(f"mean of {len(values)} channels")
+        notes.append(f"shown as the mean of {len(values)} channels")
     return values.mean(0), "; ".join(notes)
 
 
 def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
-    """The most relevant pixels of a map, as a mask.
+    """A mask of a map's most relevant pixels.
 
     Args:
-        relevance: ``[height, width]``; the larger, the more relevant; from 0 down: not at all.
-        keep: Share of the pixels: ``round(keep · height · width)``, the first in reading order
-            where values are equal; fewer if fewer are larger than 0.
+        relevance: ``[height, width]``; larger is more relevant, 0 or less is not relevant.
+        keep: Fraction of the pixels to keep: ``round(keep · height · width)``, or fewer if fewer
+            are positive. Ties are broken in row-major order.
 
     Returns:
         ``[height, width]``.
 
     Raises:
-        RenderError: ``keep`` is not in [0, 1].
+        RenderError: ``keep`` is outside [0, 1].
     """
     if not 0 <= keep <= 1:
-        raise RenderError(f"keep: expected a share from 0 to 1, got {keep}")
+        raise RenderError(f"keep: expected a fraction from 0 to 1, got {keep}")
     flat = relevance.detach().to("cpu", torch.float64).flatten()
     kept = torch.zeros(len(flat), dtype=torch.bool)
     kept[flat.argsort(descending=True, stable=True)[: round(keep * len(flat))]] = True
@@ -254,40 +283,40 @@ def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
 
 
 def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """An image in which only some pixels stay as they are; the others fade into a blue-gray.
+    """An image in which all pixels outside a mask fade to blue-gray.
 
     Args:
         image: Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
-        kept: The pixels that stay, ``[height, width]``.
+        kept: The mask: pixels that stay unchanged, ``[height, width]``.
 
     Returns:
         RGB ``[height, width, 3]`` in [0, 1].
     """
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
-    # a hue that dark gray pixels which stay don't have
+    # a hue, so that faded pixels differ from dark gray ones inside the mask
     faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
     shown: NDArray[np.float64] = np.where(kept[..., None], rgb, faded)
     return shown
 
 
 def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
-    """Maps with a value for every pixel: of a layer's output the value of the cell over it.
+    """The maps at the images' resolution; maps of a layer's output are enlarged (nearest cell).
 
     Args:
-        explanation: Whose maps.
-        reduce: How channels become one.
+        explanation: Where the maps come from.
+        reduce: How channels are reduced to one, as in `Explanation.heatmap`.
 
     Returns:
         ``[batch, height, width]`` of the images, in the method's own unit.
 
     Raises:
-        RenderError: The layer that was explained has no places.
+        RenderError: The explained layer has no spatial dimensions.
     """
     if explanation.attribution.ndim != 4:
         raise RenderError(
             "expected maps [batch, channel, height, width], got "
             f"{list(explanation.attribution.shape)} at {explanation.at}: a layer without places "
-            "can't be laid over images"
+            "can't be shown over images"
         )
     maps = explanation.heatmap(reduce).detach()
     height, width = explanation.inputs.shape[-2:]

@@ -11,6 +11,7 @@ from explainkit.catalog.synonyms import plain
 from explainkit.errors import UnknownNameError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from explainkit.render.heatmap import Reduce, Scaling
@@ -125,17 +126,30 @@ class Explanation:
         raise ValueError(f"reduce: expected sum, abs_sum, abs_max or norm, got {reduce!r}")
 
     def plot(
-        self, *, scaling: "Scaling | str" = "percentile", reduce: "Reduce" = "sum"
+        self,
+        *,
+        scaling: "Scaling | str" = "percentile",
+        reduce: "Reduce" = "sum",
+        ax: "Axes | None" = None,
+        cmap: str | None = None,
+        alpha: float = 0.85,
+        columns: int = 1,
     ) -> "Figure":
         """Draws each image beside its heatmap, with the true scale on the color bar.
 
         Args:
             scaling: How values become colors, by name (`explainkit.render.heatmap`).
             reduce: How channels become one, as in `heatmap`.
+            ax: Draw only the heatmap over the image, into these axes; for one image.
+            cmap: Name of a matplotlib color map; None: red and blue for signed values.
+            alpha: Opacity of the strongest values over the image.
+            columns: Images side by side.
         """
         from explainkit.render.figure import plot
 
-        return plot(self, scaling=scaling, reduce=reduce)
+        return plot(
+            self, scaling=scaling, reduce=reduce, ax=ax, cmap=cmap, alpha=alpha, columns=columns
+        )
 
     def report(
         self,
@@ -226,6 +240,9 @@ class Explanations(list[Explanation]):
         labels: "Sequence[int | None] | None" = None,
         scaling: "Scaling | str" = "percentile",
         reduce: "Reduce" = "sum",
+        cmap: str | None = None,
+        alpha: float = 0.85,
+        columns: int | None = None,
     ) -> "Figure":
         """Draws the images and one row of maps per explanation; each map is scaled by itself.
 
@@ -233,10 +250,21 @@ class Explanations(list[Explanation]):
             labels: True class of each image; None or −1 where it isn't known.
             scaling: How values become colors, by name (`explainkit.render.heatmap`).
             reduce: How channels become one.
+            cmap: Name of a matplotlib color map; None: red and blue for signed values.
+            alpha: Opacity of the strongest values over the image.
+            columns: Images side by side; of a single image, its maps side by side.
         """
         from explainkit.render.compare import comparison_figure
 
-        return comparison_figure(self, labels=labels, scaling=scaling, reduce=reduce)
+        return comparison_figure(
+            self,
+            labels=labels,
+            scaling=scaling,
+            reduce=reduce,
+            cmap=cmap,
+            alpha=alpha,
+            columns=columns,
+        )
 
     def report(self, path: str | Path, **options: Any) -> Path:
         """Writes one HTML file in which they stand side by side, as `Explanation.report` does."""
