@@ -1,4 +1,4 @@
-# Everything a developer types. `make help` lists it.
+# The developer commands; `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,18 +7,18 @@ SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser chromium test-transformers quick lint type docs docs-serve bench clean
+.PHONY: help demo test test-browser chromium test-transformers quick lint type docs docs-serve bench bench-smoke peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.demo ## Install into .venv and explain a face: the main job
+demo: $(VENV)/.demo ## Install into .venv and explain three faces
 	$(BIN)/explainkit run fer_hw3 saliency
 
-test: $(VENV)/.test ## Install what tests need and run them all
+test: $(VENV)/.test ## Install what the tests need and run all of them
 	$(BIN)/python -m pytest
 
-quick: $(VENV)/.test ## The tests without the slow ones
+quick: $(VENV)/.test ## Run the tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow and not browser'
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
@@ -27,17 +27,17 @@ test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in
 chromium:
 	@{ command -v chromium && command -v chromedriver; } > /dev/null \
 	|| { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
-	|| { echo "expected chromium and chromedriver on PATH, and apt-get did not install them:" \
-	"do it as an administrator (Debian: apt-get install chromium chromium-driver)" >&2; exit 1; }
+	|| { echo "expected chromium and chromedriver on PATH, and apt-get could not install them:" \
+	"install them as an administrator (Debian: apt-get install chromium chromium-driver)" >&2; exit 1; }
 
-test-transformers: $(VENV)/.transformers ## The architectures of the transformers package
+test-transformers: $(VENV)/.transformers ## Test the architectures of the transformers package
 	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
 
-lint: $(VENV)/.lint ## Style, as CI checks it
+lint: $(VENV)/.lint ## Check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(VENV)/.lint ## Types, strictly
+type: $(VENV)/.lint ## Check the types, strictly
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
@@ -47,16 +47,19 @@ docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into s
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
-bench: $(VENV)/.test ## Measure speed and memory beside bare loops and the peers installed
-	$(BIN)/python benchmarks/bench_gradient.py
-	$(BIN)/python benchmarks/bench_cam.py
-	$(BIN)/python benchmarks/bench_tail.py
-	$(BIN)/python benchmarks/bench_perturbation.py
-	$(BIN)/python benchmarks/bench_perturbation.py --error
-	$(BIN)/python benchmarks/bench_perturbation.py --sharing
-	$(BIN)/python benchmarks/bench_maximize.py
-	$(BIN)/python benchmarks/bench_csv.py
-	$(BIN)/python benchmarks/bench_train.py
+BENCHMARKS := bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
+	bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
+	bench_maximize.py bench_csv.py bench_train.py
+comma := ,
+run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)
+
+bench: peers ## Measure speed and memory beside bare loops and the other libraries
+	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
+
+bench-smoke: $(VENV)/.test ## Run every benchmark once on tiny inputs
+	set -e; $(foreach name,$(BENCHMARKS) parity.py maximize_quality.py,$(call run,$(name),--smoke);)
+
+peers: $(VENV)/.peers ## Install the libraries that benchmarks compare with
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) site build dist docs/gallery explainkit-out
@@ -70,9 +73,17 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP) -e '.[test]' -e plugins/fer_hw3
 	touch $@
 
+# The last four declare dependencies that they do not use here, or that would replace ours:
+# benchmarks/stand_ins has the names of torchvision and IPython that they import.
+$(VENV)/.peers: $(VENV)/.test
+	$(PIP) opencv-python-headless scikit-learn scipy ttach tqdm click decorator
+	$(PIP) --no-deps --ignore-requires-python \
+		grad-cam==1.5.7 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
+	touch $@
+
 $(VENV)/.browser: $(VENV)/.test
 	$(PIP) -e '.[browser]'
-	$(PIP) --no-deps axe-playwright-python  # for the axe-core inside; it would bring a browser
+	$(PIP) --no-deps axe-playwright-python  # for its axe-core; its dependencies include a browser
 	touch $@
 
 $(VENV)/.transformers: $(VENV)/.test

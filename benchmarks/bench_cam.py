@@ -1,28 +1,25 @@
 """Class-activation maps beside the passes they need, Captum, and pytorch-grad-cam.
 
-pytorch-grad-cam is measured where it is installed (parity.py says how); without it its rows are
-left out, which the output says.
+pytorch-grad-cam is measured where it is installed (`make peers`).
 
 One process, two threads, interleaved rounds, medians, a warm-up round dropped. "bare" is a forward
-and the gradient to the layer; for the maps without gradients, a forward; for FullGrad, the gradient
-of the image too. Eight methods asked together stand beside the dearest of them asked alone. The
-largest difference to a peer is of maps made comparable as in the parity table; pytorch-grad-cam's
-FullGrad stretches every channel by itself before it adds them, so that none is given there. Model
-and images are the trained FER CNN and synthetic faces.
+and the gradient with respect to the layer; for maps without gradients, a forward; for FullGrad, the
+gradient with respect to the image too. Eight methods in one call are compared with the slowest of
+them alone. The largest difference to a peer is between maps made comparable as in the parity table;
+pytorch-grad-cam's FullGrad normalizes every channel before it sums them, so no difference is given
+there. Model and images are the trained FER CNN and synthetic faces.
 """
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any
 
-import captum.attr
 import torch
 from memory import peak_mb
 from peer_rows.gradcam_rows import CAMS, beside, peer_map
 from peer_rows.rows import faces, predicted
-from timing import Calls, interleaved
+from timing import Calls, Lazy, interleaved, parse
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -32,8 +29,9 @@ PEERS = {name: peer for name, peer in CAMS.items() if name not in ("score_cam", 
 FIVE = ["gradcam", "gradcam_plus_plus", "xgradcam", "layercam", "hirescam"]
 EIGHT = [*FIVE, "eigengradcam", "saliency", "input_x_gradient"]
 WITHOUT_GRADIENT = ("eigencam", "kpca_cam")
-HAS_PEER = importlib.util.find_spec("pytorch_grad_cam") is not None
 TOGETHER = "together"
+
+captum = Lazy("captum.attr")
 
 
 def bare(
@@ -44,15 +42,15 @@ def bare(
     gradient: bool = True,
     image: bool = False,
 ) -> None:
-    """A forward, and the gradient to the layer: what no gradient CAM can do without."""
-    kept: list[Tensor] = []
-    hook = model.get_submodule(LAYER).register_forward_hook(lambda _m, _i, out: kept.append(out))
+    """A forward and the gradient with respect to the layer, which every gradient CAM needs."""
+    outputs: list[Tensor] = []
+    hook = model.get_submodule(LAYER).register_forward_hook(lambda _m, _i, out: outputs.append(out))
     with torch.set_grad_enabled(gradient):
         leaf = images.clone().requires_grad_(gradient)
         scores = model(leaf)
         if gradient:
             score = scores.gather(1, target[:, None]).sum()
-            torch.autograd.grad(score, [kept[0], *([leaf] if image else [])])
+            torch.autograd.grad(score, [outputs[0], *([leaf] if image else [])])
     hook.remove()
 
 
@@ -68,8 +66,8 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
             "explainkit": ours(name, layer=LAYER),
             "grad-cam": lambda peer=peer: peer_map(peer, model, LAYER, images, target),
         }
-    layer = captum.attr.LayerGradCam(model, model.get_submodule(LAYER))
-    found["gradcam"]["captum"] = lambda: layer.attribute(images, target)
+    layer = model.get_submodule(LAYER)
+    found["gradcam"]["captum"] = lambda: captum.LayerGradCam(model, layer).attribute(images, target)
     found["five gradient CAMs"] = {
         "bare": lambda: bare(model, images, target),
         "explainkit": ours(FIVE, layer=LAYER),
@@ -83,7 +81,6 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
     found["eight methods"] = {
         name: ours(name) if name in EIGHT[-2:] else ours(name, layer=LAYER) for name in EIGHT
     } | {TOGETHER: ours(EIGHT, layer=LAYER)}
-    guided = captum.attr.GuidedGradCam(model, model.get_submodule(LAYER))
     found["recipro_cam"] = {
         "bare": lambda: bare(model, images, target, gradient=False),
         "explainkit": ours("recipro_cam", layer=LAYER),
@@ -91,16 +88,12 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
     found["guided_gradcam"] = {
         "bare": lambda: bare(model, images, target),
         "explainkit": ours("guided_gradcam"),
-        "captum": lambda: guided.attribute(images, target),
+        "captum": lambda: captum.GuidedGradCam(model, layer).attribute(images, target),
     }
-    if not HAS_PEER:
-        for calls in found.values():
-            calls.pop("grad-cam", None)
     return found
 
 
 def prepare(batch: int, *, trainable: bool = False) -> tuple[nn.Module, Tensor, Tensor]:
-    torch.set_num_threads(2)
     # Captum and pytorch-grad-cam compute the gradients of all weights unless they are frozen
     model, images = faces(batch)
     return model.requires_grad_(trainable), images, predicted(model, images)
@@ -114,11 +107,11 @@ def difference(name: str, batch: int) -> float:
 
 
 def measured(method: str, calls: Calls, batch: int, rounds: int) -> list[dict[str, Any]]:
-    times = interleaved(calls, rounds)
-    gap = difference(method, batch) if HAS_PEER and method in PEERS else None
-    dearest = max(value for name, value in times.items() if name != TOGETHER)
-    base = times.get("bare", dearest)
-    return [
+    times, failed = interleaved(calls, rounds)
+    gap = difference(method, batch) if "grad-cam" in times and method in PEERS else None
+    slowest = max(value for name, value in times.items() if name != TOGETHER)
+    base = times.get("bare", slowest)
+    rows = [
         {
             "method": method,
             "what": name,
@@ -128,17 +121,18 @@ def measured(method: str, calls: Calls, batch: int, rounds: int) -> list[dict[st
         }
         for name, value in times.items()
     ]
+    return rows + [{"method": method, "what": name, "failed": why} for name, why in failed.items()]
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
+        head = f"{row['method']:22}{row['what']:19}"
+        if "failed" in row:
+            print(f"{head}  {row['failed']}", flush=True)
+            continue
         gap = row["largest_difference"]
         shown = "" if gap is None else f"{gap:.1e}"
-        print(
-            f"{row['method']:22}{row['what']:19}{row['ms_per_image']:10.2f}"
-            f"{row['ratio']:9.3f}{shown:>12}",
-            flush=True,
-        )
+        print(f"{head}{row['ms_per_image']:10.2f}{row['ratio']:9.3f}{shown:>12}", flush=True)
 
 
 def main() -> None:
@@ -147,17 +141,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[], help="methods; all by default")
     parser.add_argument(
-        "--trainable", action="store_true", help="weights as models come, not frozen for the peers"
+        "--trainable", action="store_true", help="do not freeze the weights, which the peers prefer"
     )
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parse(parser, batch=2, rounds=0)
     if not options.json:
         print(
             f"batch {options.batch}, weights {'trainable' if options.trainable else 'frozen'}, "
             f"{options.rounds} interleaved rounds, torch {torch.__version__}"
         )
-        if not HAS_PEER:
-            print("pytorch-grad-cam is not installed: its rows are left out")
         print(f"\n{'method':22}{'':19}{'ms/image':>10}{'/ bare':>9}{'difference':>12}")
     table = []
     for method, calls in candidates(*prepare(options.batch, trainable=options.trainable)).items():
@@ -170,7 +162,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(table, indent=2))
     else:
-        print(f"\nof eight methods: / the dearest; peak of the process {peak_mb():.0f} MB")
+        print(f"\neight methods: / the slowest alone; peak of the process {peak_mb():.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """Activation maximization beside the bare forwards and gradients it needs, and beside Lucent.
 
 Run ``python benchmarks/bench_maximize.py``. One process on two threads: rounds are interleaved,
-the median is taken, a warm-up round is dropped. The network is the plugin's CNN with random
-weights: speed does not depend on what they are. All make Fourier images without transforms
-(``--transforms`` adds ours with them). Lucent goes through the units one by one, as it is
-documented; it is timed on a few of them, and all times are given per unit. It is measured where it
-can be imported; to have it without what it would downgrade:
-``pip install --no-deps torch-lucent==0.1.8 kornia==0.4.1 decorator``.
+a warm-up round is dropped and the median is reported. The network is the plugin's CNN with random
+weights: speed does not depend on their values. All optimize Fourier images without transforms
+(``--transforms`` adds ours with them). Lucent optimizes one unit at a time, as documented; it is
+timed on a few units, and all times are per unit. It is measured where it is installed
+(`make peers`).
 """
 
 import argparse
 import copy
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import interleaved
+from timing import installed, interleaved, parse
 from torch import nn
 
 import explainkit as ek
@@ -27,16 +25,18 @@ from explainkit.activation_maximization.runner import WIDEST
 from explainkit_fer_hw3.models import build_cnn
 
 LAYERS = {"first": ("0", 128, 8), "last": ("14", 32, 4)}
-"""Layer, its units, and how many of them Lucent is timed on. Where a flat image would score
-higher than the one found, as for every unit of the first convolution, ours climbs twice; of a
-convolution it computes only the channel that is asked for, so that it can take less than the bare
-passes through the whole layer."""
+"""Layer, its units, and how many of them Lucent is timed on.
+
+Where a flat image would score higher than the optimized one, as for every unit of the first
+convolution, ours optimizes twice. It computes only the requested channel of a convolution, so that
+it can take less than the bare passes through the whole layer.
+"""
 
 STILL = {"jitter": 0, "scale": 0, "rotate": 0, "noise": 0}
 
 
 def bare(model: nn.Sequential, layer: str, units: int, steps: int) -> None:
-    """The forwards to the layer and the gradients that can't be done without, nothing else."""
+    """The forwards up to the layer and the gradients that are needed at least, nothing else."""
     head = model[: int(layer) + 1]
     for start in range(0, units, WIDEST):
         images = torch.randn(min(WIDEST, units - start), 1, 48, 48)
@@ -63,20 +63,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--transforms", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parse(parser, steps=2, rounds=0)
     torch.manual_seed(0)
     model = build_cnn().eval().requires_grad_(False)
     hooked = copy.deepcopy(model)  # Lucent leaves its hooks behind
     steps = arguments.steps
-    has_lucent = importlib.util.find_spec("lucent") is not None
-    if has_lucent:
-        # IPython and torchvision, of which it imports names that are not used here
+    if installed("lucent"):
+        # stand-ins for IPython and torchvision: it imports names that are not used here
         stand_ins = Path(__file__).parent / "stand_ins"
         sys.path += [str(stand_ins), str(stand_ins / "lucent_only")]
-    table: dict[str, Any] = {"lucent": "measured" if has_lucent else "not installed"}
+    table: dict[str, Any] = {}
     for name, (layer, units, few) in LAYERS.items():
 
         def ours(layer: str = layer, units: int = units, **how: float) -> object:
@@ -89,15 +86,14 @@ def main() -> None:
         }
         if arguments.transforms:
             calls["explainkit, transforms"] = ours
-        if has_lucent:
-            calls["lucent"] = lambda layer=layer, few=few: lucent(hooked, layer, few, steps)
-        seconds = interleaved(calls, arguments.rounds)
+        calls["lucent"] = lambda layer=layer, few=few: lucent(hooked, layer, few, steps)
+        seconds, failed = interleaved(calls, arguments.rounds)
         each = {run: took / (few if run == "lucent" else units) for run, took in seconds.items()}
         table[f"{name} convolution, {units} units, {steps} steps"] = {
-            "ms per unit": {run: round(1000 * took, 2) for run, took in each.items()},
+            "ms per unit": {run: round(1000 * took, 2) for run, took in each.items()} | failed,
             "explainkit / bare": round(each["explainkit"] / each["bare"], 3),
         } | ({"lucent / explainkit": round(each["lucent"] / each["explainkit"], 2)}
-             if has_lucent else {})  # fmt: skip
+             if "lucent" in each else {})  # fmt: skip
     print(json.dumps(table, indent=2))
 
 

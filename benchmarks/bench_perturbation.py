@@ -1,20 +1,19 @@
 """Black-box methods beside the bare forwards they need and beside Captum, as documented and tuned.
 
 Run `make bench`. One process, two threads: rounds are interleaved (bare forwards, ours, Captum, …),
-the median is taken, a warm-up round is dropped. The last column is the largest difference to the
-peer's map as a share of its largest value, where both compute the same. `--error` draws the other
-curve: the root-mean-square error of Shapley estimators to a long run, against the forwards that
-were counted, and how many Captum's need for the same error.
+a warm-up round is dropped and the median is reported. The last column is the largest difference to
+the peer's map as a share of its largest value, where both compute the same. `--error` measures
+accuracy instead of time: the root-mean-square error of Shapley estimators relative to a long run,
+against the counted forwards, and how many forwards Captum's estimators need for the same error.
 """
 
 import argparse
 import json
 from collections.abc import Callable
 
-import captum.attr
 import networks
 import torch
-from timing import Calls, interleaved
+from timing import Calls, Lazy, interleaved, parse
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -27,12 +26,14 @@ from explainkit.methods.perturbation.shapley import KernelShap, ShapleySampling
 from explainkit_fer_hw3.models import build_cnn
 
 CELLS = 7
-SAMPLES = 512
-TUNED = 16  # images at once that bare loops and Captum are fastest with
+TUNED = 16
+"""The batch size at which bare loops and Captum are fastest."""
+
+captum = Lazy("captum.attr")
 
 
 def bare(model: nn.Module, images: Tensor, forwards: int) -> Tensor:
-    """The forwards that a method can't do without, and nothing else."""
+    """The forwards that a method needs at least, and nothing else."""
     with torch.inference_mode():
         for image in images:
             for start in range(0, forwards, TUNED):
@@ -41,7 +42,7 @@ def bare(model: nn.Module, images: Tensor, forwards: int) -> Tensor:
     return scores
 
 
-def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Calls]:
+def candidates(model: nn.Module, images: Tensor, target: Tensor, samples: int) -> dict[str, Calls]:
     height, width = images.shape[2:]
     labels = grid(CELLS, height, width)
     window, stride = min(height, width) // 6, min(height, width) // 12
@@ -49,19 +50,18 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
     def ours(method: str, **params: object) -> Callable[[], Tensor]:
         return lambda: ek.explain(model, images, target, method, **params).attribution
 
-    def theirs(attribution: Callable[..., Tensor], **params: object) -> Callable[[], Tensor]:
+    def theirs(name: str, **params: object) -> Callable[[], Tensor]:
         def call() -> Tensor:
+            method = getattr(captum, name)(model)
             with torch.no_grad():
-                return attribution(images, target=target, **params)[:, :1]
+                found: Tensor = method.attribute(images, target=target, **params)[:, :1]
+            return found
 
         return call
 
-    def places(size: int) -> int:
+    def positions(size: int) -> int:
         return -(-(size - window) // stride) + 1
 
-    occlusion = captum.attr.Occlusion(model)
-    ablation = captum.attr.FeatureAblation(model)
-    shapley = captum.attr.ShapleyValueSampling(model)
     channels = images.shape[1]
     slide = {
         "sliding_window_shapes": (channels, window, window),
@@ -71,58 +71,56 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Ca
     per_eval = max(TUNED // len(images), 1)
     return {
         "occlusion": {
-            "bare": lambda: bare(model, images, places(height) * places(width)),
+            "bare": lambda: bare(model, images, positions(height) * positions(width)),
             "explainkit": ours("occlusion", window=window, stride=stride),
-            "captum": theirs(occlusion.attribute, **slide),
-            "captum tuned": theirs(
-                occlusion.attribute, perturbations_per_eval=per_eval, **slide
-            ),
+            "captum": theirs("Occlusion", **slide),
+            "captum tuned": theirs("Occlusion", perturbations_per_eval=per_eval, **slide),
         },
         "feature_ablation": {
             "bare": lambda: bare(model, images, CELLS**2),
             "explainkit": ours("feature_ablation"),
-            "captum": theirs(ablation.attribute, **mask),
-            "captum tuned": theirs(ablation.attribute, perturbations_per_eval=per_eval, **mask),
+            "captum": theirs("FeatureAblation", **mask),
+            "captum tuned": theirs("FeatureAblation", perturbations_per_eval=per_eval, **mask),
         },
         "shapley_sampling": {
             "bare": lambda: bare(model, images, 4 * (CELLS**2 - 1) + 2),
             "explainkit": ours("shapley_sampling", samples=4),
             "captum tuned": theirs(
-                shapley.attribute, n_samples=4, perturbations_per_eval=per_eval, **mask
+                "ShapleyValueSampling", n_samples=4, perturbations_per_eval=per_eval, **mask
             ),
         },
         **{
             name: {
-                "bare": lambda: bare(model, images, SAMPLES),
-                "explainkit": ours(name, samples=SAMPLES),
+                "bare": lambda: bare(model, images, samples),
+                "explainkit": ours(name, samples=samples),
             }
             for name in ("rise", "lime", "kernel_shap", "hsic", "partition_shap")
         },
         "five together": {
-            "bare": lambda: bare(model, images, SAMPLES),
+            "bare": lambda: bare(model, images, samples),
             "explainkit": lambda: ek.explain(
-                model, images, target, five()
+                model, images, target, five(samples)
             )[0].attribution,
         },
         "kernel_shap, all classes": {
-            "bare": lambda: bare(model, images, SAMPLES),
+            "bare": lambda: bare(model, images, samples),
             "explainkit": lambda: ek.explain(
-                model, images, targets="all", method="kernel_shap", samples=SAMPLES
+                model, images, targets="all", method="kernel_shap", samples=samples
             )[0].attribution,
         },
     }  # fmt: skip
 
 
-def five() -> list[object]:
-    """Five black-box methods whose masks agree where their designs do."""
+def five(samples: int) -> list[object]:
+    """Five black-box methods, which use the same masks where their designs agree."""
     return [
-        Rise(samples=SAMPLES, smooth=False), Lime(samples=SAMPLES), Hsic(samples=SAMPLES),
-        KernelShap(samples=SAMPLES), Sobol(samples=8),
+        Rise(samples=samples, smooth=False), Lime(samples=samples), Hsic(samples=samples),
+        KernelShap(samples=samples), Sobol(samples=8),
     ]  # fmt: skip
 
 
-def sharing(model: nn.Module, image: Tensor) -> None:
-    """Forwards of five methods, and what the coalitions of one could do for the masks of others."""
+def sharing(model: nn.Module, image: Tensor, samples: int) -> None:
+    """Forwards of five methods, and how far the coalitions of one could serve the others."""
     count = 0
 
     def add(_module: nn.Module, inputs: tuple[Tensor], _output: object) -> None:
@@ -137,33 +135,33 @@ def sharing(model: nn.Module, image: Tensor) -> None:
 
     chunk_size(model, image[0])  # measured once per model, with a forward
     hook = model.register_forward_hook(add)
-    alone = {type(method).__name__: forwards([method]) for method in five()}
-    together = forwards(five())
+    alone = {type(method).__name__: forwards([method]) for method in five(samples)}
+    together = forwards(five(samples))
     hook.remove()
-    dearest = max(alone.values())
+    most = max(alone.values())
     print(f"forwards alone: {alone}, {sum(alone.values())} in all")
-    print(f"together: {together}, {together / dearest:.2f} x the dearest")
+    print(f"together: {together}, {together / most:.2f} x the largest")
     features = CELLS**2
-    sizes = KernelShap(samples=SAMPLES).rows(features)[1:].sum(1).long()
+    sizes = KernelShap(samples=samples).rows(features)[1:].sum(1).long()
     size = torch.arange(features + 1, dtype=torch.float64)
     coin = torch.distributions.Binomial(features, torch.tensor(0.5, dtype=torch.float64))
-    wanted, there = coin.log_prob(size).exp(), torch.bincount(sizes, minlength=features + 1)
-    weights = (wanted / there.clamp(min=1))[sizes]
+    wanted, present = coin.log_prob(size).exp(), torch.bincount(sizes, minlength=features + 1)
+    weights = (wanted / present.clamp(min=1))[sizes]
     effective = float(weights.sum() ** 2 / weights.square().sum())
-    reusable = float(torch.minimum(wanted * SAMPLES, there.double()).sum())
+    reusable = float(torch.minimum(wanted * samples, present.double()).sum())
     print(
-        f"{len(sizes)} coalitions of KernelSHAP weighted to stand for fair coins are worth "
-        f"{effective:.0f}; of {SAMPLES} fair coins they could be {reusable:.0f} unweighted"
+        f"{len(sizes)} KernelSHAP coalitions reweighted to fair coins have an effective sample "
+        f"size of {effective:.0f}; unweighted they could replace {reusable:.0f} of {samples}"
     )
 
 
 def compare(calls: Calls, rounds: int) -> list[dict[str, object]]:
     maps: dict[str, Tensor] = {}
 
-    def keeping(name: str) -> Callable[[], None]:
+    def stored(name: str) -> Callable[[], None]:
         return lambda: maps.update({name: calls[name]()})
 
-    seconds = interleaved({name: keeping(name) for name in calls}, rounds)
+    seconds, failed = interleaved({name: stored(name) for name in calls}, rounds)
     rows: list[dict[str, object]] = []
     for name, value in seconds.items():
         row: dict[str, object] = {"what": name, "seconds": value}
@@ -172,13 +170,13 @@ def compare(calls: Calls, rounds: int) -> list[dict[str, object]]:
             scale = maps[name].abs().max()
             row["difference"] = float((maps["explainkit"] - maps[name]).abs().max() / scale)
         rows.append(row)
-    return rows
+    return rows + [{"what": name, "failed": why} for name, why in failed.items()]
 
 
 def captums_kernel_shap(
     model: nn.Module, image: Tensor, label: int, labels: Tensor, samples: int, seed: int
 ) -> Tensor:
-    """Captum's estimator without its loops: sizes by the kernel, both ends weighted a million."""
+    """Captum's estimator, vectorized: kernel-distributed sizes, both ends with weight 1e6."""
     features = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     size = torch.arange(1, features, dtype=torch.float64)
@@ -187,32 +185,32 @@ def captums_kernel_shap(
     )
     rank = torch.rand(samples - 2, features, generator=generator).argsort(1).argsort(1)
     ends = torch.stack([torch.zeros(features), torch.ones(features)])
-    kept = torch.cat([ends, (rank < drawn[:, None]).float()])
+    present = torch.cat([ends, (rank < drawn[:, None]).float()])
     with torch.inference_mode():
-        scores = [model(image * part[:, None, labels]) for part in torch.split(kept, TUNED)]
+        scores = [model(image * part[:, None, labels]) for part in torch.split(present, TUNED)]
     values = torch.cat(scores)[:, label].double()
     root = torch.ones(samples, 1, dtype=torch.float64)
     root[:2] = 1e3
-    design = torch.cat([kept.double(), torch.ones_like(root)], 1)
+    design = torch.cat([present.double(), torch.ones_like(root)], 1)
     return torch.linalg.lstsq(design * root, values[:, None] * root).solution[:-1, 0]
 
 
 def captums_sampling(
     model: nn.Module, image: Tensor, label: int, labels: Tensor, permutations: int, seed: int
 ) -> Tensor:
-    """Captum's ShapleyValueSampling without its loops: plain permutations."""
+    """Captum's ShapleyValueSampling, vectorized: independent permutations."""
     features = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     rank = torch.rand(permutations, features, generator=generator).argsort(1).argsort(1)
-    kept = (rank[:, None] < torch.arange(features + 1)[None, :, None]).float()
-    inner = kept[:, 1:-1].flatten(0, 1)
+    present = (rank[:, None] < torch.arange(features + 1)[None, :, None]).float()
+    inner = present[:, 1:-1].flatten(0, 1)
     with torch.inference_mode():
         ends = model(torch.cat([torch.zeros_like(image), image]))[:, label].double()
         parts = [model(image * part[:, None, labels]) for part in torch.split(inner, TUNED)]
     values = torch.cat(parts)[:, label].double().reshape(permutations, features - 1)
     ends = ends.expand(permutations, 2)
     gains = torch.cat([ends[:, :1], values, ends[:, 1:]], 1).diff(dim=1)
-    return torch.einsum("pkf,pk->f", kept.double().diff(dim=1), gains) / permutations
+    return torch.einsum("pkf,pk->f", present.double().diff(dim=1), gains) / permutations
 
 
 THEIRS = ("captum KernelShap", "captum ShapleyValueSampling")
@@ -221,7 +219,7 @@ THEIRS = ("captum KernelShap", "captum ShapleyValueSampling")
 def errors(
     model: nn.Module, image: Tensor, cells: int, budgets: list[int], reference: int, seeds: int
 ) -> list[dict[str, object]]:
-    """Root-mean-square errors of segment values to a long run, beside the forwards they took."""
+    """Root-mean-square errors of segment values relative to a long run, and the forwards used."""
     labels = grid(cells, *image.shape[2:])
     features = cells**2
     first = torch.stack([(labels == j).flatten().nonzero()[0, 0] for j in range(features)])
@@ -269,7 +267,7 @@ def errors(
 
 
 def equal(rows: list[dict[str, object]], method: str, error: float) -> float:
-    """Forwards with which a method has this error, on the line through its points in logarithms."""
+    """Forwards a method needs for this error, by a straight-line fit in log-log space."""
     curve = [row for row in rows if row["method"] == method]
     axes = [
         torch.tensor([float(row[key]) for row in curve]).double().log()
@@ -281,7 +279,7 @@ def equal(rows: list[dict[str, object]], method: str, error: float) -> float:
 
 
 def print_errors(rows: list[dict[str, object]]) -> None:
-    print("last two columns: Captum's forwards for this error, over these\n")
+    print("last two columns: forwards of Captum's estimators for this error / forwards\n")
     print(f"{'method':29}{'forwards':>9}{'rms error':>11}{'KernelShap':>12}{'Sampling':>10}")
     for row in rows:
         ratios = f"{row[THEIRS[0]]:12.2f}{row[THEIRS[1]]:10.2f}"
@@ -294,15 +292,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="one method")
-    parser.add_argument("--error", action="store_true", help="the error curve instead of the times")
-    parser.add_argument("--sharing", action="store_true", help="forwards of five methods together")
+    parser.add_argument("--error", action="store_true", help="the error curve instead of times")
+    parser.add_argument("--sharing", action="store_true", help="count shared forwards instead")
+    parser.add_argument("--samples", type=int, default=512, help="mask evaluations")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--reference", type=int, default=10_001)
-    parser.add_argument("--cells", type=int, default=CELLS, help="on a side, for --error")
+    parser.add_argument("--cells", type=int, default=CELLS, help="per side, for --error")
     parser.add_argument("--budgets", type=int, nargs="+", default=[257, 513, 1025, 2049])
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(2)
+    options = parse(
+        parser, batch=1, rounds=0, samples=66, seeds=1, reference=257, cells=4, budgets=[65, 129]
+    )
     torch.manual_seed(0)
     small = options.network == "cnn"
     model = build_cnn() if small else getattr(networks, options.network)()
@@ -318,11 +318,11 @@ def main() -> None:
         print(json.dumps(rows, indent=2)) if options.json else print_errors(rows)
         return
     if options.sharing:
-        sharing(model, images[:1])
+        sharing(model, images[:1], options.samples)
         return
     target = torch.arange(options.batch) % 7
-    table = []
-    for method, calls in candidates(model, images, target).items():
+    table: list[dict[str, object]] = []
+    for method, calls in candidates(model, images, target, options.samples).items():
         if options.only in (None, method):
             table += [{"method": method, **row} for row in compare(calls, options.rounds)]
     if options.json:
@@ -333,6 +333,9 @@ def main() -> None:
     )
     print(f"{'method':26}{'':14}{'seconds':>10}{'/ bare':>9}{'difference':>12}")
     for row in table:
+        if "failed" in row:
+            print(f"{row['method']:26}{row['what']:14}  {row['failed']}")
+            continue
         difference = f"{row['difference']:.1e}" if "difference" in row else ""
         print(
             f"{row['method']:26}{row['what']:14}{row['seconds']:10.2f}"

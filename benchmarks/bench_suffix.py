@@ -1,25 +1,21 @@
-"""Running only what changed: occlusion on boxes, CAMs on tails, beside full runs and the peers.
+"""Incremental recomputation: occlusion on boxes and CAMs on suffixes, beside full runs and peers.
 
-Rounds are interleaved, the median is taken, a warm-up round is dropped; ours is the whole public
-call, tracing included. The floor counts the multiply-adds of the box that each window reaches, all
-that an exact method must do; the bound is its inverse. ``bare`` runs the network on every occluded
-image and does nothing else, as it comes and with channels last in memory. pytorch-grad-cam is
-measured where it is installed (parity.py says how).
+Rounds are interleaved, a warm-up round is dropped and the median is reported; ours is the whole
+public call, tracing included. The floor counts the multiply-adds inside the box that each window
+affects, which every exact method needs; the bound is its inverse. ``bare`` runs the network on
+every occluded image and does nothing else, in the default layout and in channels-last.
+pytorch-grad-cam is measured where it is installed (`make peers`).
 """
 
 import argparse
-import importlib.util
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
-import captum.attr
 import torch
-from memory import peak_mb
+from memory import peak_mb, printed_by
 from networks import mobilenet_v2, resnet50, vgg16
 from peer_rows.gradcam_rows import CAMS, peer_map, scaled
-from timing import Calls, interleaved
+from timing import Calls, Lazy, attempt, interleaved, parse
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -34,18 +30,18 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] =
     "ResNet-50": (resnet50, (3, 224, 224), 4),
     "MobileNetV2": (mobilenet_v2, (3, 224, 224), 32),
 }
-"""Builder, image shape, images at once that full runs are fastest with."""
-
-HAS_PEER = importlib.util.find_spec("pytorch_grad_cam") is not None
+"""Builder, image shape, and the batch size at which full runs are fastest."""
 
 CASES = [
     ("FER CNN", 8, 4), ("FER CNN", 4, 2), ("VGG-16", 32, 16), ("ResNet-50", 32, 16),
     ("MobileNetV2", 32, 16),
 ]  # fmt: skip
+SMOKE = [("FER CNN", 24, 24)]
+
+captum = Lazy("captum.attr")
 
 
 def prepare(name: str) -> tuple[nn.Module, Tensor, int]:
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     build, shape, batch = NETWORKS[name]
     return build().eval().requires_grad_(False), torch.randn(1, *shape), batch
@@ -67,7 +63,7 @@ def bare(
 
 
 def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
-    """Share of the multiply-adds that is left when each window's own box is recomputed."""
+    """The share of multiply-adds left when only the box of each window is recomputed."""
     network = Variants(model, image[0])._network
     left = whole = 0.0
     for top, left_, bottom, right in windows.boxes():
@@ -76,7 +72,7 @@ def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
         boxes = make_plan(network, Boxes(rows, columns)).boxes
         for step in network.steps:
             for action in step.actions:
-                # the means at the end have no box
+                # the global means at the end have no box
                 if action.result in boxes and step.work.operations:
                     sources = [boxes[source] for source in action.sources]
                     left += action.operator.work(sources, boxes[action.result]).operations
@@ -87,13 +83,12 @@ def floor(model: nn.Module, image: Tensor, windows: Windows) -> float:
 def candidates(name: str, window: int, stride: int) -> Calls:
     model, image, batch = prepare(name)
     windows = Windows(image.shape[2:], (window, window), (stride, stride))
-    captums = captum.attr.Occlusion(model)
     sliding = {"window": window, "stride": stride}
     channels = image.shape[1]
     return {
         "bare": lambda: bare(model, image, windows, batch, torch.contiguous_format),
         "bare, channels last": lambda: bare(model, image, windows, batch, torch.channels_last),
-        "captum tuned": lambda: captums.attribute(
+        "captum tuned": lambda: captum.Occlusion(model).attribute(
             image, (channels, window, window), (channels, stride, stride), target=0,
             perturbations_per_eval=batch,
         ),
@@ -105,8 +100,8 @@ def peak(name: str, window: int, stride: int, what: str) -> float:
     """Megabytes above the level before the call, in this fresh process."""
     call = candidates(name, window, stride)[what]
     small = candidates("FER CNN", 24, 24)
-    for warm in small.values():
-        warm()  # imports are not the method's memory
+    for candidate, warm in small.items():
+        attempt(candidate, warm)  # imports are not the method's memory
     model, image, _ = prepare(name)
     model(image)
     before = peak_mb()
@@ -115,13 +110,13 @@ def peak(name: str, window: int, stride: int, what: str) -> float:
 
 
 def difference(name: str, window: int, stride: int) -> float:
-    """Largest difference of the scores to full runs, relative to the largest score."""
+    """Largest difference between our scores and full runs, relative to the largest score."""
     model, image, batch = prepare(name)
     windows = Windows(image.shape[2:], (window, window), (stride, stride))
     expected = bare(model, image, windows, batch, torch.contiguous_format)
-    places = torch.tensor(windows.boxes())[:, :2]
-    patches = image.new_zeros(len(places), image.shape[1], window, window)
-    found = Variants(model, image[0]).run(places, patches)
+    corners = torch.tensor(windows.boxes())[:, :2]
+    patches = image.new_zeros(len(corners), image.shape[1], window, window)
+    found = Variants(model, image[0]).run(corners, patches)
     return float((found - expected).abs().max() / expected.abs().max())
 
 
@@ -129,36 +124,37 @@ def occlusion(name: str, window: int, stride: int, rounds: int) -> None:
     model, image, _ = prepare(name)
     windows = Windows(image.shape[2:], (window, window), (stride, stride))
     share = floor(model, image, windows)
-    times = interleaved(candidates(name, window, stride), rounds)
+    times, failed = interleaved(candidates(name, window, stride), rounds)
     print(
-        f"\n{name}, window {window}, stride {stride}: {len(windows)} places, floor {share:.3f} "
+        f"\n{name}, window {window}, stride {stride}: {len(windows)} windows, floor {share:.3f} "
         f"(bound {1 / share:.1f}), largest difference {difference(name, window, stride):.1e}"
     )
     for what, value in times.items():
-        command = [sys.executable, __file__, "--peak", name, str(window), str(stride), what]
-        memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(
-            f"  {what:22}{value:9.3f} s{times['bare'] / value:8.2f} x{float(memory):9.0f} MB peak"
-        )
+        memory = printed_by(__file__, "--peak", name, window, stride, what)
+        print(f"  {what:22}{value:9.3f} s{times['bare'] / value:8.2f} x{memory:9.0f} MB peak")
+    for what, why in failed.items():
+        print(f"  {what:22}  {why}")
 
 
 def beside_peer(method: str, model: nn.Module, images: Tensor, ours: float, **fields: bool) -> None:
     """One call of pytorch-grad-cam, which is too slow here for more."""
-    if not HAS_PEER:
-        print("  pytorch-grad-cam is not installed: its row is left out")
-        return
-    # cut before it is enlarged, as the peer does
-    found = ek.explain(model, images, 0, method, relu=True, **fields)
-    assert found.layer is not None
-    target = torch.zeros(len(images), dtype=torch.int64)
-    start = time.perf_counter()
-    theirs = peer_map(CAMS[method], model, found.layer, images, target)
-    seconds = time.perf_counter() - start
-    gap = float((scaled(found.attribution) - theirs).abs().max())
-    print(
-        f"  pytorch-grad-cam, one call: {seconds:.2f} s ({seconds / ours:.1f} x), largest "
-        f"difference of the scaled maps {gap:.1e}"
-    )
+
+    def compare() -> None:
+        # clipped before it is upsampled, as in the peer
+        found = ek.explain(model, images, 0, method, relu=True, **fields)
+        assert found.layer is not None
+        target = torch.zeros(len(images), dtype=torch.int64)
+        start = time.perf_counter()
+        theirs = peer_map(CAMS[method], model, found.layer, images, target)
+        seconds = time.perf_counter() - start
+        gap = float((scaled(found.attribution) - theirs).abs().max())
+        print(
+            f"  grad-cam, one call: {seconds:.2f} s ({seconds / ours:.1f} x), largest "
+            f"difference of the scaled maps {gap:.1e}"
+        )
+
+    if why := attempt("grad-cam", compare):
+        print(f"  grad-cam: {why}")
 
 
 def ablation(name: str, count: int, rounds: int) -> None:
@@ -171,14 +167,14 @@ def ablation(name: str, count: int, rounds: int) -> None:
         with torch.inference_mode():
             model(image.repeat(batch, 1, 1, 1))
 
-    times = interleaved(
+    times, _ = interleaved(
         {"ours": lambda: ek.explain(model, images, 0, "ablation_cam"), "forward": forward}, rounds
     )
     channels, runs = found.diagnostics["channels"], int(found.diagnostics["runs"].sum())
-    full = times["forward"] / batch * channels * images
+    full = times["forward"] / batch * channels * count
     print(
-        f"\n{name}, Ablation-CAM, {channels} channels of layer {found.layer!r}, images "
-        f"{images}: {times['ours']:.3f} s with {runs} runs of the tail, {full:.2f} s of bare "
+        f"\n{name}, Ablation-CAM, {channels} channels of layer {found.layer!r}, {count} images: "
+        f"{times['ours']:.3f} s with {runs} runs of the suffix, {full:.2f} s of bare "
         f"forwards ({full / times['ours']:.0f} x)"
     )
     beside_peer("ablation_cam", model, images, times["ours"], relative=True)
@@ -186,7 +182,6 @@ def ablation(name: str, count: int, rounds: int) -> None:
 
 def score_cam(rounds: int) -> None:
     """The trained FER CNN, whose layers have dead channels, on a synthetic face."""
-    torch.set_num_threads(2)
     model = ek.load_model("fer_hw3/cnn").requires_grad_(False)
     image = ek.load_dataset("fer_hw3/synthetic", split="all").images[:1]
     found = ek.explain(model, image, 0, "score_cam")
@@ -198,13 +193,13 @@ def score_cam(rounds: int) -> None:
             for part in masked.split(64):
                 model(part)
 
-    times = interleaved(
+    times, _ = interleaved(
         {"ours": lambda: ek.explain(model, image, 0, "score_cam"), "forwards": forwards}, rounds
     )
     print(
         f"\nFER CNN, Score-CAM, {runs} distinct of {channels} channels of layer {found.layer!r}: "
-        f"{times['ours']:.3f} s, {times['ours'] / times['forwards']:.3f} x the bare forwards of "
-        f"those, {times['ours'] / times['forwards'] * runs / channels:.3f} x those of all"
+        f"{times['ours']:.3f} s, {times['ours'] / times['forwards']:.3f} x their bare forwards, "
+        f"{times['ours'] / times['forwards'] * runs / channels:.3f} x the forwards of all channels"
     )
     beside_peer("score_cam", model, image, times["ours"], align_corners=True)
 
@@ -213,20 +208,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=NETWORKS)
-    parser.add_argument("--cams", action="store_true", help="leave occlusion out")
+    parser.add_argument("--cams", action="store_true", help="skip occlusion")
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse(parser, rounds=0, only=["FER CNN"])
     if options.peak:
         name, window, stride, what = options.peak
         print(peak(name, int(window), int(stride), what))
         return
-    print(f"{options.rounds} interleaved rounds, 2 threads, torch {torch.__version__}")
-    for name, window, stride in [] if options.cams else CASES:
-        if name in options.only:
+    threads = torch.get_num_threads()
+    print(f"{options.rounds} interleaved rounds, {threads} threads, torch {torch.__version__}")
+    for name, window, stride in SMOKE if options.smoke else CASES:
+        if name in options.only and not options.cams:
             occlusion(name, window, stride, options.rounds)
-    for name, images in (("FER CNN", 4), ("ResNet-50", 1)):
+    for name, count in (("FER CNN", 4), ("ResNet-50", 1)):
         if name in options.only:
-            ablation(name, images, options.rounds)
+            ablation(name, count, options.rounds)
     if "FER CNN" in options.only:
         score_cam(options.rounds)
     print(f"peak of the process {peak_mb():.0f} MB")

@@ -1,4 +1,4 @@
-"""Well-known networks with random weights, written out: nothing to download, no torchvision."""
+"""Well-known networks with random weights: nothing to download, no torchvision."""
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ def _convolution(
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 beside a shortcut."""
+    """Convolutions of 1×1, 3×3 and 1×1 with a shortcut."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the shortcut before the last rectifier."""
+        """Adds the shortcut before the last ReLU."""
         y = self.body(x)
         y += self.shortcut(x)
         out: Tensor = self.relu(y)
@@ -67,7 +67,7 @@ def resnet50(classes: int = 1000) -> nn.Module:
 
 
 class Inverted(nn.Module):
-    """Wider 1×1, depthwise 3×3, narrower 1×1; a shortcut where the shapes allow it."""
+    """Inverted residual: expanding 1×1, depthwise 3×3, projecting 1×1, shortcut if shapes match."""
 
     def __init__(self, inputs: int, outputs: int, expand: int, stride: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Inverted(nn.Module):
         self.same = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the input where the shapes are the same."""
+        """Adds the input if the shapes match."""
         y: Tensor = self.body(x)
         return x + y if self.same else y
 
@@ -102,7 +102,7 @@ def mobilenet_v2(classes: int = 1000) -> nn.Module:
 
 
 def _ready(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights that keep the scale of a signal, statistics that are not trivial, eval mode."""
+    """He-initialized weights, nontrivial BatchNorm statistics, eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():

@@ -1,18 +1,15 @@
 """The parity table: our maps beside those of Captum, pytorch-grad-cam and zennit, in one run.
 
-Install the peers into an environment of their own; the last two without their dependencies, since
-they ask for a torchvision of which nothing is used here (``stand_ins`` has the names they import):
+    make peers
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/parity.py
 
-    pip install -c constraints.txt -e . -e plugins/fer_hw3 captum==0.9.0
-    pip install opencv-python-headless scikit-learn scipy ttach tqdm click
-    pip install --no-deps grad-cam==1.5.7 zennit==1.0.0
-    OMP_NUM_THREADS=1 python benchmarks/parity.py
-
-It prints the page and writes it to docs/reference/parity.md, unless a difference is larger than its
-tolerance, or one of ours is not the truth: then it says which and writes nothing.
+It prints the tables and writes the page to docs/reference/parity.md. It writes nothing and reports
+the rows if a difference exceeds its tolerance, a result of ours is not the truth, or a peer is not
+installed. ``--smoke`` takes one row in five, reports missing peers and writes nothing.
 """
 
 import argparse
+import importlib.util
 import platform
 import sys
 import warnings
@@ -23,54 +20,57 @@ from packaging.specifiers import SpecifierSet
 from peer_rows import captum_inner, captum_rows, gradcam_rows, wrong, zennit_rows
 from peer_rows.rows import RELATIVE, Row
 from peer_rows.wrong import Fault
+from timing import parse
 
 from explainkit.catalog import discovery
 
 PAGE = Path(__file__).parents[1] / "docs/reference/parity.md"
 PEERS = ("captum", "grad-cam", "zennit")
+MODULES = {"pytorch-grad-cam": "pytorch_grad_cam", "Captum": "captum", "zennit": "zennit"}
+"""A row's peer starts with a library's name; the module that it needs."""
 
 INTRODUCTION = """\
 # Parity with other libraries
 
-Our maps beside those of Captum, pytorch-grad-cam and zennit, where one of them computes the same.
-All numbers on this page were printed by one run of
+Our maps beside those of Captum, pytorch-grad-cam and zennit, for every method that one of them also
+computes. All numbers on this page were printed by one run of
 
 ```sh
 OMP_NUM_THREADS=1 python benchmarks/parity.py
 ```
 
-with {versions}, on the CPU.{remark} `tests/test_parity.py` runs Captum's rows again with every test
-run.
+with {versions}, on the CPU.{note} `tests/test_parity.py` repeats Captum's rows in every test run.
 
 ## Where all agree
 
-The largest difference over all pixels and images, as a share of the peer's largest value, or, for
+The largest difference over all pixels and images, as a share of the peer's largest value or, for
 sampled methods, in standard errors of the difference. "CNN" is a small seeded network of
-convolutions, rectifiers, max pooling and linear layers in float64; "transformer" has two blocks of
-attention in float64; "fer_hw3/cnn" is the plugin's trained network in float32, on synthetic faces. The
-explained class is the predicted one. The last column says what was done to compare, and what we do
-otherwise on purpose.
+convolutions, ReLUs, max pooling and linear layers in float64. "transformer" has two attention
+blocks in float64. "fer_hw3/cnn" is the plugin's trained network in float32, on synthetic faces. The
+predicted class is explained. The last column says how the maps were made comparable, and where ours
+differs on purpose.
 """
 
 WRONG = """\
 ## Where a peer is wrong
 
-Networks small enough to be explained by hand. "Truth" is what the method's own formula gives;
-`benchmarks/peer_rows/wrong.py` has the networks and the reasoning. For DeepLIFT the truth also sums
-to the score's change, and for ε-LRP without biases to the score, which the peer's maps miss. An
-error's name is what the peer raised instead of a map. Where the truth is a difference of 0, each is
-compared with itself, on the small CNN above: compiled or plain, with one chunk size or another.
+Networks small enough to be explained by hand. "Truth" is the value of the method's own formula;
+`benchmarks/peer_rows/wrong.py` has the networks and the derivations. For DeepLIFT the true map also
+sums to the change of the score, and for ε-LRP without biases to the score; the peer's map does not.
+An exception's name means that the peer raised it instead of returning a map. Where the truth is a
+difference of 0, each library is compared with itself on the small CNN above: compiled and plain, or
+with two chunk sizes.
 """
 
 REST = """\
 ## Methods without a row
 
-None of the three has these, or none has them in a form that computes the same; they are tested
-against closed forms, axioms and their papers' formulas: {names}.
+None of the three libraries has these methods, or none computes the same formula. They are tested
+against closed forms, axioms and the formulas of their papers: {names}.
 
-`full_gradient` is among them although pytorch-grad-cam has a FullGrad: that one scales each channel
-to [0, 1] before it sums, takes absolute values and leaves linear layers out, so that its map no
-longer adds up to the score, which is what ours is for.
+`full_gradient` is among them although pytorch-grad-cam has a FullGrad. That one scales each channel
+to [0, 1] before it sums, takes absolute values and omits linear layers, so its map does not sum to
+the score. Ours does.
 """
 
 
@@ -84,12 +84,12 @@ def all_rows() -> list[Row]:
 
 
 def all_faults() -> list[Fault]:
-    """Every case in which a peer is wrong, in the order of the page."""
+    """Every case where a peer is wrong, in the order of the page."""
     return [*wrong.captum_faults(), *wrong.zennit_faults(), *wrong.gradcam_faults()]
 
 
 def without_row(rows: list[Row]) -> list[str]:
-    """Names of the core's methods that no row compares, under this name or another."""
+    """Names of the core's methods that no row compares, aliases included."""
     registry = discovery.registry("methods")
     compared = {registry.get(row.method) for row in rows}
     names = [name for name in registry.names() if name.startswith("explainkit/")]
@@ -97,14 +97,14 @@ def without_row(rows: list[Row]) -> list[str]:
 
 
 def number(value: float, unit: str = RELATIVE) -> str:
-    """A difference as a cell shows it."""
+    """A difference as text."""
     if unit != RELATIVE:
         return f"{value:.2g} standard errors"
     return f"{value:.1e}".replace(".0e", "e") if value else "0"
 
 
 def cells(row: Row) -> str:
-    """What a row's line starts with."""
+    """The first three cells of a row."""
     return f"| `{row.method}` | {row.peer} | {row.network} |"
 
 
@@ -115,7 +115,7 @@ def line(row: Row, difference: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """A bar in a cell would end it."""
+    """Text with its bars escaped: a bar would end the cell."""
     return text.replace("|", "\\|")
 
 
@@ -137,12 +137,12 @@ def page(lines: list[str], faults: list[str], rest: list[str]) -> str:
         for n in PEERS
         if python not in SpecifierSet(metadata(n)["Requires-Python"] or "")
     ]
-    remark = f" ({'; '.join(asked)}, and was installed all the same.)" if asked else ""
+    note = f" ({'; '.join(asked)}, and was installed anyway.)" if asked else ""
     return "\n".join(
         [
             "---\nhide: [toc]\n---\n",
-            INTRODUCTION.format(versions=versions, remark=remark),
-            "| method | peer | network | largest difference | tolerance | compared, and why |",
+            INTRODUCTION.format(versions=versions, note=note),
+            "| method | peer | network | largest difference | tolerance | how compared |",
             "|---|---|---|---|---|---|",
             *lines,
             "",
@@ -156,26 +156,51 @@ def page(lines: list[str], faults: list[str], rest: list[str]) -> str:
     )
 
 
+def missing(peer: str) -> bool:
+    """Whether the library of a row's peer is not installed."""
+    return importlib.util.find_spec(MODULES[peer.partition(" ")[0]]) is None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
+    parser.add_argument("--every", type=int, default=1, help="take one row in so many")
+    options = parse(parser, every=5)
     warnings.simplefilter("ignore")  # the peers' own, about hooks and gradients
-    rows, failed, lines, fault_lines = all_rows(), [], [], []
-    for row in rows:
-        difference = row.difference()
+    rows, wrong_rows, absent, lines, fault_lines = all_rows(), [], [], [], []
+    for row in rows[:: options.every]:
+        if missing(row.peer) or (row.requires and importlib.util.find_spec(row.requires) is None):
+            absent.append(f"{cells(row)} not installed |")
+            print(absent[-1])
+            continue
+        try:
+            difference = row.difference()
+        except Exception as error:  # noqa: BLE001 - reported with the others
+            wrong_rows.append(f"{cells(row)} {type(error).__name__}: {error} |")
+            print(wrong_rows[-1])
+            continue
         lines.append(line(row, difference))
         print(lines[-1])
         if not difference <= row.tolerance:
-            failed.append(lines[-1])
-    for fault in all_faults():
+            wrong_rows.append(lines[-1])
+    for fault in all_faults()[:: options.every]:
+        if missing(fault.peer):
+            absent.append(f"| {escaped(fault.case)} | {fault.peer}: not installed |")
+            print(absent[-1])
+            continue
         ours, theirs = fault.answers()
         fault_lines.append(fault_line(fault, ours, theirs))
         print(fault_lines[-1])
         if ours != fault.truth or theirs == fault.truth:
-            failed.append(fault_lines[-1])
-    if failed:
-        sys.exit("nothing written; not as the page claims:\n" + "\n".join(failed))
+            wrong_rows.append(fault_lines[-1])
+    if wrong_rows:
+        sys.exit("nothing written; not as the page claims:\n" + "\n".join(wrong_rows))
+    if options.every > 1:
+        return
+    if absent:
+        sys.exit(
+            f"nothing written; {len(absent)} rows need peers that are not installed: make peers"
+        )
     options.out.write_text(page(lines, fault_lines, without_row(rows)))
 
 

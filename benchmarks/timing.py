@@ -1,23 +1,98 @@
-"""Interleaved timing: every candidate once a round, so that slow moments hit all alike."""
+"""What all benchmarks share: interleaved timing, optional peers, and ``--smoke``."""
 
+import argparse
 import gc
+import importlib
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any
+
+import torch
 
 Calls = dict[str, Callable[[], Any]]
 
+PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "lucent": "lucent"}
+"""Candidates are named after their library first; these may be missing or fail."""
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call over some rounds, after a warm-up round that doesn't count."""
+
+class Lazy:
+    """A module that is imported when one of its names is first used: a peer may be missing."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._module), name)
+
+
+def installed(peer: str) -> bool:
+    """Whether a peer of `PEERS` can be imported."""
+    return importlib.util.find_spec(PEERS[peer]) is not None
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Median seconds of each call; every call runs once per round, so that noise hits all alike.
+
+    Args:
+        calls: Candidates by name.
+        rounds: Measured rounds, after a warm-up round that is dropped. With 0 the warm-up round
+            itself is measured (``--smoke``).
+
+    Returns:
+        Seconds of the calls that ran, and the reason for each peer that did not.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    failed: dict[str, str] = {}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            # what one candidate leaves in cycles must not be freed in the time of the next
+            if name in failed:
+                continue
+            # garbage cycles of one candidate must not be collected in the time of the next
             gc.collect()
             start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            reason = attempt(name, call)
+            seconds = time.perf_counter() - start
+            if reason:
+                failed[name] = reason
+            elif turn or not rounds:
+                times[name].append(seconds)
+    return {name: statistics.median(times[name]) for name in calls if name not in failed}, failed
+
+
+def attempt(name: str, call: Callable[[], Any]) -> str:
+    """Runs a candidate; the reason if it belongs to a peer that is missing or fails, else ""."""
+    peer = name.partition(" ")[0]
+    if peer not in PEERS:
+        call()
+        return ""
+    if not installed(peer):
+        return "not installed"
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+        return shorten(f"failed: {type(error).__name__}: {error}", 120, placeholder=" …")
+    return ""
+
+
+def parse(parser: argparse.ArgumentParser, **smoke: object) -> argparse.Namespace:
+    """Parses the command line, with ``--smoke``, and sets two threads.
+
+    A smoke run takes one: where other processes share the cores, two wait for each other.
+
+    Args:
+        parser: The benchmark's own options.
+        smoke: Their values under ``--smoke``.
+    """
+    parser.add_argument(
+        "--smoke", action="store_true", help="one round on tiny inputs: check that everything runs"
+    )
+    options = parser.parse_args()
+    if options.smoke:
+        vars(options).update(smoke)
+    torch.set_num_threads(1 if options.smoke else 2)
+    return options

@@ -1,4 +1,4 @@
-"""The rows of the parity table, by peer, and the cases in which a peer is wrong."""
+"""The rows of the parity table, by peer, and the cases where a peer is wrong."""
 
 import importlib.util
 import sys

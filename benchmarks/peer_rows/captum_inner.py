@@ -16,17 +16,17 @@ from peer_rows.rows import Row, cnn, images, predicted
 LAYER = "features.0"
 NEURON = "features.6"
 UNIT = (3, 2, 1)
-"""Channel, row and column of the neuron of that layer that is explained."""
+"""Channel, row and column of the explained neuron in that layer."""
 
 SEGMENTS = torch.arange(12)[:, None] // 4 * 2 + torch.arange(10) // 5
-"""Six parts of the image."""
+"""Six segments of the image."""
 
 
 def layer_rows() -> list[Row]:
-    """Attribution to a layer's output: ``at=`` in place of classes of their own."""
+    """Attribution to a layer's output: Captum has classes for it, ours is ``at=``."""
     at = "`at=` the layer"
     rows = [
-        _at("saliency", "LayerGradientXActivation", f"{at}; Captum's is multiplied by the output: "
+        _at("saliency", "LayerGradientXActivation", f"{at}; Captum multiplies by the output: "
             "ours was multiplied for the comparison", 1e-12, multiplied=True),
         _at("input_x_gradient", "LayerGradientXActivation", at, 1e-12),
         _at("integrated_gradients", "LayerIntegratedGradients",
@@ -34,7 +34,7 @@ def layer_rows() -> list[Row]:
         _at("deeplift", "LayerDeepLift", f"{at}, baseline as above", 1e-9),
         Row("conductance", "Captum LayerConductance", NET, _conductance, 1e-6,
             "Captum takes the gradient at the start of each interval, ours the mean of both ends: "
-            "Captum's is averaged over both directions of the path here"),
+            "Captum's result is averaged over both directions of the path here"),
         Row("internal_influence", "Captum InternalInfluence", NET, _influence, 1e-6,
             "same nodes; Captum rounds the rule's weights to float32"),
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def _influence() -> Compared:
 
 
 def neuron_rows() -> list[Row]:
-    """A neuron's value as the target: an expression in place of classes of their own."""
+    """A neuron's value as the target: Captum has classes for it, ours is an expression."""
     target = f"target neuron('{NEURON}', {', '.join(map(str, UNIT))})"
     rows = []
     for method, peer, tolerance in (
@@ -109,23 +109,23 @@ def _neuron(method: str, peer: str) -> Compared:
 
 
 def perturbation_rows() -> list[Row]:
-    """Methods that change the image and read the scores."""
+    """Methods that perturb the image and measure the scores."""
     one_channel = "ours has one channel, Captum's repeats it"
     return [
         Row("occlusion", "Captum Occlusion", NET, _occlusion, 1e-6,
-            f"same windows and strides; {one_channel}; ours covers every pixel by default, Captum "
-            "moves one pixel at a time, and sums in float32"),
+            f"same windows and strides; {one_channel}; ours covers every pixel by default, "
+            "Captum's default stride is 1; Captum sums in float32"),
         Row("feature_ablation", "Captum FeatureAblation", NET, _ablation, 1e-9, one_channel),
         Row("kernel_shap", "Captum ShapleyValues", NET, _shapley, 1e-5,
             "six segments: both exact, ours by all 64 coalitions, Captum by all 720 orders, "
             "summed in float32"),
         Row("kernel_shap", "Captum KernelShap", NET, _kernel_shap, 5.0,
-            "20 runs of 500 draws at Captum; ours is exact here (all 64 coalitions), eliminates "
-            "the constraint that Captum weights by a million, and tells standard errors", ERRORS,
+            "20 Captum runs of 500 samples; ours is exact here (all 64 coalitions), eliminates the "
+            "constraint that Captum weights by 1e6, and reports standard errors", ERRORS,
             requires="sklearn"),
         Row("shapley_sampling", "Captum ShapleyValueSampling", NET, _sampling, 5.0,
-            "two estimates, 300 of our orders and 20 runs of 50; ours in pairs of an order and its "
-            "reverse", ERRORS),
+            "two estimates: 300 orders in ours, 20 runs of 50 in Captum; ours pairs each order "
+            "with its reverse", ERRORS),
     ]  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def _sampling() -> Compared:
 
 
 def _estimates(method: str, samples: int, theirs: Callable[..., Tensor]) -> Compared:
-    """In units of the standard error of the difference: the peer's mean is moved to 0."""
+    """Both in standard errors of their difference; the peer's mean is shifted to 0."""
     model, x = cnn(), images(count=1)
     target = predicted(model, x)
     ours = ek.explain(model, x, target, method, segments=SEGMENTS, samples=samples)

@@ -23,7 +23,7 @@ Compared = tuple[Tensor, Tensor]
 
 
 def on_cnn(method: str, peer: Callable[[nn.Module], Any], **ours: Any) -> Callable[[], Compared]:
-    """Both maps of a `Cnn`'s predicted classes."""
+    """Both maps for the predicted classes of a `Cnn`."""
     return functools.partial(_both, method, peer, lambda: (cnn(), images()), ours)
 
 
@@ -58,8 +58,8 @@ def gradient_rows() -> list[Row]:
             Row("input_x_gradient", "Captum InputXGradient", network, product, tolerance, SAME)
         )
     how = (
-        "the same noise handed to both; ours draws for each image from a generator of its own, so "
-        "that a map does not depend on the batch"
+        "the same noise in both; ours draws each image's noise from a separate generator, so a map "
+        "does not depend on the batch"
     )
     for name, theirs in (
         ("smoothgrad", "smoothgrad"), ("smoothgrad_squared", "smoothgrad_sq"),
@@ -71,7 +71,7 @@ def gradient_rows() -> list[Row]:
 
 
 def _noisy(name: str, kind: str, samples: int = 6) -> Compared:
-    """Captum draws for all copies at once, an image's side by side: it is given our draws."""
+    """Captum draws the noise of all copies at once: it is given our draws."""
     model, x = cnn(), images()
     target = predicted(model, x)
     found = ek.explain(model, x, target, name, samples=samples, noise=0.2, relative=False)
@@ -104,8 +104,8 @@ def path_rows() -> list[Row]:
                 1e-6, how)
         )  # fmt: skip
     how = (
-        "two estimates of one expectation, 600 of our samples and 60 runs of 60; ours is "
-        "stratified along the path, for smaller errors, and each image draws for itself"
+        "two estimates of one expectation: 600 samples in ours, 60 runs of 60 in Captum; ours is "
+        "stratified along the path, for smaller errors, and draws each image's samples separately"
     )
     rows.append(
         Row("expected_gradients", "Captum GradientShap", NET, _gradient_shap, 5.0, how, ERRORS)
@@ -114,7 +114,7 @@ def path_rows() -> list[Row]:
 
 
 def _gradient_shap() -> Compared:
-    """Both in units of the standard error of their difference: the peer's is moved to 0."""
+    """Both in standard errors of their difference; the peer's mean is shifted to 0."""
     model, x = cnn(), images(count=1)
     target, bag = predicted(model, x), images(count=3).flip(3)
     ours = ek.explain(model, x, target, "expected_gradients", baselines=bag, samples=600)
@@ -130,8 +130,8 @@ def _gradient_shap() -> Compared:
 
 
 def propagation_rows() -> list[Row]:
-    """Rules on the way back, on networks whose activations are modules that run once."""
-    once = f"{SAME}, where every rectifier is a module; ours also where it is not (below)"
+    """Rules of the backward pass, on networks whose activations are modules that run once."""
+    once = f"{SAME} if every ReLU is a module; ours also handles functional ones (below)"
     rows = [
         Row("guided_backprop", "Captum GuidedBackprop", NET,
             on_cnn("guided_backprop", captum.attr.GuidedBackprop), 1e-12, once),
@@ -139,11 +139,11 @@ def propagation_rows() -> list[Row]:
             on_cnn("deconvnet", captum.attr.Deconvolution), 1e-12, once),
         Row("deeplift", "Captum DeepLift", NET,
             on_cnn("deeplift", captum.attr.DeepLift), 1e-9,
-            f"{SAME} (rescale); a rectifier next to pooling differs (below)"),
+            f"{SAME} (rescale); a ReLU next to pooling differs (below)"),
         Row("deeplift_shap", "Captum DeepLiftShap", NET, _deeplift_shap, 1e-9,
-            f"{SAME}; ours runs each baseline once, whatever the number of images"),
+            f"{SAME}; ours runs each baseline once for all images"),
         Row("gradcam", "Captum LayerGradCam", NET, _layer_gradcam, 1e-6,
-            "ours is enlarged bilinearly, Captum's not at all: enlarged alike here"),
+            "ours is upsampled bilinearly, Captum's is not: both are upsampled here"),
         Row("guided_gradcam", "Captum GuidedGradCam", NET, _guided_gradcam, 1e-6,
             "with upsample='nearest'; ours is bilinear by default, as in the paper"),
     ]  # fmt: skip
@@ -151,12 +151,12 @@ def propagation_rows() -> list[Row]:
         ("ε", functools.partial(EpsilonRule, 1e-9), {"composite": "epsilon", "epsilon": 1e-9},
          False, 1e-5, "same ε = 1e-9 (ours is 1e-6 by default)"),
         ("γ", GammaRule, {"composite": "gamma", "epsilon": 1e-9}, True, 1e-5,
-         ("positive images, no biases: Captum boosts weights only, whatever the signs of inputs, "
-         "outputs and biases; ours boosts the contributions that have the output's sign")),
+         ("positive images, no biases: Captum boosts positive weights regardless of the signs of "
+         "inputs, outputs and biases; ours boosts the contributions with the output's sign")),
         ("α1β0", Alpha1_Beta0_Rule, {"composite": "alpha_beta", "alpha": 1.0,
          "epsilon": 1e-9}, True, 1e-5,
-         ("positive images, no biases: Captum cuts weights only, so that negative inputs count "
-         "with the wrong sign and biases in full; ours cuts contributions")),
+         ("positive images, no biases: Captum clips weights, so negative inputs contribute with "
+         "the wrong sign and biases in full; ours clips contributions")),
     ):  # fmt: skip
         compare = functools.partial(_lrp, rule, fields, positive=positive)
         rows.append(Row("lrp", f"Captum LRP, {name}", NET, compare, tolerance, how))

@@ -1,7 +1,7 @@
 """pytorch-grad-cam 1.5.7 beside ours: class-activation maps.
 
-It gives each image's map cut to its positive part and scaled to [0, 1], as large as the image, in
-float32. Ours are raw, and are brought to the same before they are compared.
+It returns each image's map clipped to its positive part, scaled to [0, 1] and upsampled to the
+image, in float32. Ours are raw, and are processed in the same way before they are compared.
 """
 
 import functools
@@ -33,60 +33,60 @@ NETWORKS = {"shapleycam": "CNN with tanh"}
 NOTES = {
     "gradcam_plus_plus": "; the peer adds 1e-6 to the denominator",
     "xgradcam": "; the peer adds 1e-7 to the denominator",
-    "eigencam": "; its sign is left open, the nearer of both was taken: ours follows Σ|A|",
-    "eigengradcam": "; its sign is left open, the nearer of both was taken: ours follows HiResCAM",
-    "score_cam": "; align_corners=True, as the peer enlarges its masks",
-    "ablation_cam": "; relative=True, a rectified layer: ours does not divide by the score by "
-    "default, and sets a channel to 0 also where the layer is signed",
-    "kpca_cam": "; its sign is left open, the nearer of both was taken: ours follows Σ|A|",
+    "eigencam": "; the peer's sign is arbitrary, the closer one was taken: ours follows Σ|A|",
+    "eigengradcam": "; the peer's sign is arbitrary, the closer one was taken: ours follows "
+    "HiResCAM",
+    "score_cam": "; align_corners=True, as the peer upsamples its masks",
+    "ablation_cam": "; relative=True, on a layer after ReLU: by default ours does not divide by "
+    "the score, and it sets a channel to 0 on signed layers too",
+    "kpca_cam": "; the peer's sign is arbitrary, the closer one was taken: ours follows Σ|A|",
 }
-NORMALISED = "relu=True, then scaled to [0, 1] per image as the peer does; ours are raw and signed"
+NORMALIZED = "relu=True, then scaled to [0, 1] per image as the peer does; ours are raw and signed"
 
 
 def rows() -> list[Row]:
-    """All maps on the small network, the commonest on the trained one."""
+    """All maps on the small network, the most common ones on the trained network."""
     found = [
         Row(name, f"pytorch-grad-cam {peer}", NETWORKS.get(name, "CNN"),
-            functools.partial(_cam, name), 1e-4, NORMALISED + NOTES.get(name, ""))
+            functools.partial(_cam, name), 1e-4, NORMALIZED + NOTES.get(name, ""))
         for name, peer in CAMS.items()
     ]  # fmt: skip
     for name in ("gradcam", "layercam", "hirescam", "eigencam"):
         compare = functools.partial(_cam, name, trained=True)
-        how = NORMALISED + NOTES.get(name, "")
+        how = NORMALIZED + NOTES.get(name, "")
         found.append(Row(name, f"pytorch-grad-cam {CAMS[name]}", "fer_hw3/cnn", compare, 1e-4, how))
     found += [
         Row("finercam", "pytorch-grad-cam FinerCAM", "CNN", _finer, 1e-4,
-            NORMALISED + "; one similar class: of several, the peer also differentiates their "
-            "probabilities, which ours takes as fixed weights"),
+            NORMALIZED + "; one similar class: with several, the peer also differentiates their "
+            "probabilities, which ours treats as fixed weights"),
         Row("guided_backprop", "pytorch-grad-cam GuidedBackpropReLUModel", "CNN", _guided, 1e-5,
-            "one image: the peer explains the first of a batch only"),
+            "one image: the peer explains only the first of a batch"),
     ]  # fmt: skip
     return found
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Positive parts to [0, 1] per image, ``[batch, height, width]``."""
-    cut = maps.double().clamp(min=0)[:, 0]
-    low, high = cut.amin((1, 2), keepdim=True), cut.amax((1, 2), keepdim=True)
-    return (cut - low) / (high - low).clamp(min=1e-7)
+    """Positive parts scaled to [0, 1] per image, ``[batch, height, width]``."""
+    clipped = maps.double().clamp(min=0)[:, 0]
+    low, high = clipped.amin((1, 2), keepdim=True), clipped.amax((1, 2), keepdim=True)
+    return (clipped - low) / (high - low).clamp(min=1e-7)
 
 
 def peer_map(
     name: str, model: Any, layer: str, x: Tensor, target: Tensor | None, **options: Any
 ) -> Tensor:
-    """The peer's map; one target per image, or its own choice.
+    """The peer's map, for one target per image or for its default targets.
 
-    Its object lives for this call only: while there is one, it keeps what the layer puts out in
-    every forward of the model, whoever runs it.
+    Its object lives for this call only: it stores the layer's output in every forward of the model.
     """
     cams = importlib.import_module("pytorch_grad_cam")
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
     chosen = None if target is None else [targets.ClassifierOutputTarget(int(t)) for t in target]
     layers = [] if name == "FullGrad" else [model.get_submodule(layer)]
     with getattr(cams, name)(model, layers, **options) as cam:
-        # where the weights are frozen it finds no gradient unless the images want one
+        # with frozen weights it finds no gradient unless the images require one
         found = torch.as_tensor(cam(x.clone().requires_grad_(), chosen)).double()
-        # its own release fails on gradients that are views, which ShapleyCAM's may be
+        # its own cleanup fails on gradients that are views, which ShapleyCAM's may be
         cam.activations_and_grads.gradients.clear()
         return found
 
@@ -101,17 +101,17 @@ def beside(name: str, model: Any, layer: str, x: Tensor, target: Tensor) -> tupl
     theirs = peer_map(CAMS[name], model, layer, x, target)
     signed = "eigen" in name or "kpca" in name
     layers = {"layer": layer} | ({} if signed else {"relu": True}) | FIELDS.get(name, {})
-    # it cuts before it enlarges, and the sign must be known before that
+    # the peer clips before it upsamples, so the sign must be chosen before
     candidates = []
     for turn in (1, -1) if signed else (1,):
-        ours = _enlarged(name, model, x, target, layers, turn)
+        ours = _upsampled(name, model, x, target, layers, turn)
         candidates.append(scaled(ours))
     gaps = torch.stack([(one - theirs).abs().amax((1, 2)) for one in candidates])
     chosen = torch.stack(candidates)[gaps.argmin(0), torch.arange(len(x))]
     return chosen, theirs
 
 
-def _enlarged(
+def _upsampled(
     name: str, model: Any, x: Tensor, target: Tensor, fields: dict[str, Any], turn: int
 ) -> Tensor:
     if "relu" in fields:
@@ -126,8 +126,8 @@ def _enlarged(
         small = method.combine(found.activations[layer], found.layers[layer])
     else:
         small = method.combine(activations(model, x, (layer,))[layer])
-    cut: Tensor = (turn * small).clamp(min=0)[:, None]
-    return torch.nn.functional.interpolate(cut, x.shape[2:], mode="bilinear")
+    clipped: Tensor = (turn * small).clamp(min=0)[:, None]
+    return torch.nn.functional.interpolate(clipped, x.shape[2:], mode="bilinear")
 
 
 def _finer() -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a row of the parity table is, and the small seeded networks that it is measured on."""
+"""A row of the parity table, and the small seeded networks that rows are measured on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Row:
     Attributes:
         method: Our registered name.
         peer: The class of the peer.
-        network: What both explain.
-        compare: Gives our map and the peer's, made comparable.
-        tolerance: Largest difference allowed, in ``unit``.
-        how: What was done to make them comparable, and where ours differs on purpose, and why.
-        unit: What the difference is measured in.
-        requires: A module that the peer needs beyond its own dependencies.
+        network: The network that both explain.
+        compare: Returns our map and the peer's, made comparable.
+        tolerance: The largest difference allowed, in ``unit``.
+        how: How they were made comparable, and where ours differs on purpose.
+        unit: The unit of the difference.
+        requires: A module that the peer needs beyond its declared dependencies.
     """
 
     method: str
@@ -41,7 +41,7 @@ class Row:
         """The largest difference of the two maps.
 
         Raises:
-            AssertionError: The maps have other shapes, or the peer's says nothing.
+            AssertionError: The shapes of the maps differ, or the peer's map is zero.
         """
         ours, theirs = (one.detach().double() for one in self.compare())
         assert ours.shape == theirs.shape, f"{self.method}, {self.peer}: {ours.shape}"
@@ -54,14 +54,14 @@ class Row:
 
 
 class Cnn(nn.Module):
-    """Three convolutions and two linear layers; modules where peers look for modules, none reused.
+    """Three convolutions and two linear layers; every activation is a module, none is reused.
 
-    No activation stands next to pooling, where Captum's DeepLIFT loses a factor, unless asked for.
+    Unless ``rectified``, no activation stands next to pooling, where Captum's DeepLIFT is wrong.
 
     Args:
         bias: Whether layers have biases.
-        norm: Whether the first convolution has a BatchNorm.
-        rectified: Whether every hidden layer's input is rectified.
+        norm: Whether BatchNorm follows the first convolution.
+        rectified: Whether the input of every hidden layer is non-negative.
         curved: Whether the last activation is tanh, so that the score has curvature.
     """
 
@@ -91,17 +91,17 @@ class Cnn(nn.Module):
 
 
 LAST = "features.7"
-"""The last layer of `Cnn` whose output has places."""
+"""The last layer of `Cnn` whose output has spatial positions."""
 
 
 def cnn(**options: bool) -> nn.Module:
-    """A `Cnn` in float64 and eval mode, its statistics not trivial."""
+    """A `Cnn` in float64 and eval mode, with nontrivial BatchNorm statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Cnn(**options).double().eval()
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                # so that the classes of the images differ: the usual ones hardly see the image
+                # default weights hardly depend on the image: all would have the same class
                 module.weight.data.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
             elif isinstance(module, nn.BatchNorm2d):
                 for values in (module.weight, module.running_var):
@@ -114,19 +114,19 @@ def cnn(**options: bool) -> nn.Module:
 def images(*, positive: bool = False, count: int = 4) -> Tensor:
     """``[count, 3, 12, 10]``, float64."""
     generator = torch.Generator().manual_seed(1)
-    drawn = torch.rand if positive else torch.randn
-    return drawn(count, 3, 12, 10, generator=generator, dtype=torch.float64)
+    sample = torch.rand if positive else torch.randn
+    return sample(count, 3, 12, 10, generator=generator, dtype=torch.float64)
 
 
 def predicted(model: nn.Module, x: Tensor) -> Tensor:
-    """The class with the largest score: a positive one, in these networks."""
+    """The class with the largest score, which is positive in these networks."""
     with torch.no_grad():
         found: Tensor = model(x).argmax(1)
     return found
 
 
 def transformer() -> tuple[nn.Module, Tensor]:
-    """Two blocks of attention, GELU and LayerNorm, float64, and images for it."""
+    """A float64 vision transformer with two blocks (GELU, LayerNorm), and its images."""
     model, x = toy_models()["vit"]
     return model.double(), x.double()
 
@@ -135,5 +135,5 @@ def faces(count: int = 2) -> tuple[nn.Module, Tensor]:
     """The trained network of the fer_hw3 plugin, float32, and synthetic faces for it."""
     import explainkit as ek
 
-    drawn = ek.load_dataset("fer_hw3/synthetic")
-    return ek.load_model("fer_hw3/cnn"), torch.stack([drawn[i][0] for i in range(count)])
+    data = ek.load_dataset("fer_hw3/synthetic")
+    return ek.load_model("fer_hw3/cnn"), torch.stack([data[i][0] for i in range(count)])

@@ -1,6 +1,6 @@
 """Networks small enough to be explained by hand, on which a peer is wrong.
 
-Every image is of one row, so that the truth can be read off: the models say how.
+Every image has one row. Each model's docstring derives the truth.
 """
 
 import importlib
@@ -27,15 +27,15 @@ RESIDUAL = "residual sum: ε-LRP of x + max(2 x, 0) at x = 1, no biases"
 
 @dataclass(frozen=True)
 class Fault:
-    """A case whose truth is known.
+    """A case with a known truth.
 
     Attributes:
-        case: What the network does, and the method.
-        measured: What the numbers are.
-        truth: The number that the method's formula gives by hand.
+        case: The network and the method.
+        measured: What the numbers measure.
+        truth: The value of the method's formula, derived by hand.
         ours: Runs ours.
         peer: The peer.
-        theirs: Runs the peer; an error is its answer.
+        theirs: Runs the peer.
     """
 
     case: str
@@ -46,16 +46,16 @@ class Fault:
     theirs: Numbers
 
     def answers(self) -> tuple[str, str]:
-        """Ours and the peer's; an error of the peer by its name."""
+        """Our result and the peer's; if the peer raises, the name of its exception."""
         try:
             theirs = self.theirs()
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its answer
+        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
             theirs = type(error).__name__
         return self.ours(), theirs
 
 
 class Rectify(nn.Module):
-    """A rectifier as a function, a module, or one that overwrites its input."""
+    """A ReLU as a function, as a module, or in place."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Rectify(nn.Module):
 
 
 class TwoUnits(nn.Module):
-    """``2 max(x, 0) − max(x, 0)``: of the two gradients 2 and −1 guided backprop keeps 2."""
+    """``2 max(x, 0) − max(x, 0)``: of the gradients 2 and −1, guided backprop keeps 2."""
 
     def __init__(self, how: str = "functional") -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class TwoUnits(nn.Module):
 
 
 class Shifted(nn.Module):
-    """``f(x − 1)``: the change from 0 to x is f(x − 1) − f(−1), whatever the slopes at the ends."""
+    """``f(x − 1)``: the change from 0 to x is f(x − 1) − f(−1)."""
 
     def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Shifted(nn.Module):
 
 
 class Reused(nn.Module):
-    """``max(2 max(x − 1, 0) − 1, 0)`` with one rectifier, twice."""
+    """``max(2 max(x − 1, 0) − 1, 0)`` with one ReLU used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Reused(nn.Module):
 
 
 class Residual(nn.Module):
-    """``x + max(2 x, 0)``: no biases, so that ε-LRP gives the image the whole score."""
+    """``x + max(2 x, 0)``: without biases, ε-LRP assigns the whole score to the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def _linear(weight: list[list[float]], bias: list[float] | None = None) -> nn.Li
 
 
 def pooled(*, rectified_first: bool) -> nn.Module:
-    """``max(max_i x_i − 1, 0)``, or ``max_i max(x_i, 0)``: the rectifier next to the pooling."""
+    """``max(max_i x_i − 1, 0)`` or ``max_i max(x_i, 0)``: a ReLU next to max pooling."""
     shift = nn.Conv2d(1, 1, 1)
     shift.weight.data.fill_(1)
     shift.bias.data.fill_(0 if rectified_first else -1)  # type: ignore[union-attr]
@@ -140,9 +140,9 @@ def pooled(*, rectified_first: bool) -> nn.Module:
 
 
 def overwritten() -> nn.Module:
-    """``Σ_i max(2 x_i, 0) + max(−x_i, 0)``: the rectifier writes over the two channels 2 x and −x.
+    """``Σ_i max(2 x_i, 0) + max(−x_i, 0)``: the ReLU overwrites the two channels 2 x and −x.
 
-    Their mean gradients are 1/3 each at x = (1, −1, 0), so that Grad-CAM's map is x / 3.
+    Their mean gradients are 1/3 each at x = (1, −1, 0), so Grad-CAM's map is x / 3.
     """
     layer = nn.Conv2d(1, 2, 1, bias=False)
     layer.weight.data = torch.tensor([2.0, -1.0]).view(2, 1, 1, 1)
@@ -150,12 +150,12 @@ def overwritten() -> nn.Module:
 
 
 def row(*values: float) -> Tensor:
-    """One image of one row."""
+    """An image with one row."""
     return torch.tensor(values).float().view(1, 1, 1, -1)
 
 
 def shown(values: Tensor) -> str:
-    """Numbers as a cell shows them."""
+    """Numbers as text for a table cell."""
     rounded = [round(float(v), 4) + 0.0 for v in values.detach().flatten()]
     return ", ".join(f"{v:g}" for v in rounded)
 
@@ -182,7 +182,7 @@ def _zennit(name: str, model: nn.Module, x: Tensor, start: Callable[[Tensor], Te
 
 
 def captum_faults() -> list[Fault]:
-    """Hooks on modules: what is no module, runs twice, or stands next to another is not seen."""
+    """Module hooks miss functional and reused activations, and fail next to pooling."""
     return [
         Fault(GUIDED, "map", "2", lambda: _ours(TwoUnits(), row(2), "guided_backprop"),
               "Captum GuidedBackprop", lambda: _captum("GuidedBackprop", TwoUnits(), row(2))),
@@ -198,7 +198,7 @@ def captum_faults() -> list[Fault]:
               "Captum DeepLift",
               lambda: _captum("DeepLift", pooled(rectified_first=False), row(3, 1.5))),
         Fault("ReLU right before MaxPool: DeepLIFT of max_i max(x_i, 0) from (3, 2) to "
-              "x = (0.5, 1.5), whose score is 1.5 lower: the larger maximum is the baseline's",
+              "x = (0.5, 1.5), where the score is 1.5 lower",
               "map", "-1.5, 0",
               lambda: _ours(pooled(rectified_first=True), row(0.5, 1.5), "deeplift",
                                 baseline=row(3, 2)[0]),
@@ -212,14 +212,14 @@ def captum_faults() -> list[Fault]:
         Fault(RESIDUAL, "map (= the score)", "3",
               lambda: _ours(Residual(), row(1), "lrp", composite="epsilon"),
               "Captum LRP", lambda: _captum_lrp(Residual(), row(1))),
-        Fault("compiled model that has run: Grad-CAM", "largest difference to the plain model's",
+        Fault("compiled model after a run: Grad-CAM", "largest difference to the plain model's",
               "0", lambda: _compiled(ours=True), "Captum LayerGradCam",
               lambda: _compiled(ours=False)),
     ]  # fmt: skip
 
 
 def _run_compiled() -> tuple[nn.Module, Any, Tensor]:
-    """A model, its compiled form, which has run with and without gradients, and images."""
+    """A model, its compiled version after runs with and without gradients, and images."""
     model, x = cnn(), images()
     compiled: Any = torch.compile(model, backend="eager")
     compiled(x)
@@ -244,7 +244,7 @@ def _compiled(*, ours: bool) -> str:
 
 
 def zennit_faults() -> list[Fault]:
-    """As at Captum: hooks on modules."""
+    """Module hooks, as in Captum."""
     return [
         Fault(GUIDED, "map", "2",
               lambda: _ours(TwoUnits(), row(2), "guided_backprop"),
@@ -262,19 +262,19 @@ def zennit_faults() -> list[Fault]:
 
 
 def gradcam_faults() -> list[Fault]:
-    """Targets that are paired off in silence, and a layer that is not put back as it was."""
+    """Targets dropped silently, and outputs read after they were overwritten."""
     return [
-        Fault("one target for a batch of four: Grad-CAM", "maps that are not zero", "4",
+        Fault("one target for a batch of four: Grad-CAM", "nonzero maps", "4",
               lambda: _lit(ours=True), "pytorch-grad-cam GradCAM",
               lambda: _lit(ours=False)),
-        Fault("1 or many runs at a time on a signed layer: Ablation-CAM",
-              "largest difference, of maps in [0, 1]", "0", lambda: _ablation(ours=True),
+        Fault("batch size 1 or more on a signed layer: Ablation-CAM",
+              "largest difference of maps in [0, 1]", "0", lambda: _ablation(ours=True),
               "pytorch-grad-cam AblationCAM", lambda: _ablation(ours=False)),
         Fault("in-place ReLU after the layer: Grad-CAM of Σ max(2 x_i, 0) + max(−x_i, 0) at "
-              "x = (1, −1, 0)", "map, cut and scaled to [0, 1]", "1, 0, 0",
+              "x = (1, −1, 0)", "map, clipped and scaled to [0, 1]", "1, 0, 0",
               lambda: _overwritten(ours=True), "pytorch-grad-cam GradCAM",
               lambda: _overwritten(ours=False)),
-        Fault("compiled model that has run: Grad-CAM", "largest difference to the plain model's",
+        Fault("compiled model after a run: Grad-CAM", "largest difference to the plain model's",
               "0", lambda: _compiled(ours=True), "pytorch-grad-cam GradCAM",
               _compiled_peer),
     ]  # fmt: skip

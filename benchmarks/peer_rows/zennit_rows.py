@@ -11,7 +11,7 @@ import explainkit as ek
 from peer_rows.rows import SAME, Row, cnn, faces, images, predicted
 
 LOW, HIGH = -3.0, 3.0
-"""Bounds of the pixels for the box rule."""
+"""Pixel bounds for the box rule."""
 
 PRESETS = {
     "EpsilonPlus": {"composite": "epsilon_plus"},
@@ -23,7 +23,7 @@ PRESETS = {
 
 
 def rows() -> list[Row]:
-    """Every composite, with and without a normalization, and the attributors."""
+    """Every composite, with and without BatchNorm, and the attributors."""
     found = []
     for name in PRESETS:
         for norm in (False, True):
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
             compare = functools.partial(_lrp, name, norm=norm)
             how = "both start with the score"
             if norm:
-                how = "zennit with SequentialMergeBatchNorm, which ours does by itself"
+                how = "zennit with SequentialMergeBatchNorm; ours merges BatchNorm by default"
             if name.endswith("Flat"):
                 how += "; ours stabilizes the flat rule with 1e-9, zennit with 1e-6"
             found.append(Row("lrp", f"zennit {name}", network, compare, 1e-6, how))
@@ -39,10 +39,10 @@ def rows() -> list[Row]:
     found += [
         Row("lrp", "zennit EpsilonPlus", "fer_hw3/cnn", trained, 1e-3, "float32"),
         Row("excitation_backprop", "zennit ExcitationBackprop", "CNN", _excitation, 1e-6,
-            "both start with 1; zero_params=['bias'] at zennit, whose default lets biases take a "
-            "share: ours leaves them out, as the paper does"),
+            "both start with 1; zero_params=['bias'] in zennit, whose default gives biases a "
+            "share; ours omits them, as the paper does"),
         Row("deep_taylor", "zennit ZBox and ZPlus", "CNN", _deep_taylor, 1e-6,
-            "zennit has no composite of that name: its rules were put together, without biases"),
+            "zennit has no composite of that name: built from its rules, without biases"),
         Row("guided_backprop", "zennit GuidedBackprop", "CNN",
             functools.partial(_composite, "guided_backprop", "GuidedBackprop"), 1e-12, SAME),
         Row("deconvnet", "zennit DeconvNet", "CNN",
@@ -54,15 +54,15 @@ def rows() -> list[Row]:
                 {"rule": "riemann_right", "steps": 20}, {"n_iter": 20}), 1e-9,
             "zennit's rule is riemann_right; ours is gausslegendre by default"),
         Row("occlusion", "zennit Occlusion", "CNN", _occlusion, 1e-9,
-            "windows side by side, invert=True at zennit (its default keeps the window and hides "
-            "the rest); it gives the score that is left, ours what was lost: subtracted from the "
-            "score for the comparison"),
+            "adjacent windows, invert=True in zennit (its default keeps the window and hides the "
+            "rest); zennit returns the remaining score, ours the drop: zennit's was subtracted "
+            "from the score for the comparison"),
     ]  # fmt: skip
     return found
 
 
 def _seed(model: Any, target: Tensor, *, of_one: bool = False) -> Any:
-    """What zennit sends back: the target's score, or 1 there."""
+    """The start of zennit's backward pass at the target: its score, or 1."""
     classes = torch.eye(5 if hasattr(model, "head") else 7)
 
     def start(scores: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _seed(model: Any, target: Tensor, *, of_one: bool = False) -> Any:
 
 
 def through(composite: Any, model: Any, x: Tensor, start: Any) -> Tensor:
-    """The map that a composite gives, from what is sent back."""
+    """The map of a composite, for a given start of the backward pass."""
     gradient = importlib.import_module("zennit.attribution").Gradient
     with gradient(model=model, composite=composite) as attributor:
         found: Tensor = attributor(x.clone(), start)[1]

@@ -1,6 +1,6 @@
-"""Stands in for torchvision, of which pytorch-grad-cam and zennit import names on loading.
+"""A stand-in for torchvision, from which pytorch-grad-cam and zennit import names when loaded.
 
-Nothing that the parity table compares uses any of them: every name is an empty class.
+The parity table compares nothing that uses them: every name is an empty class.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Stands in for IPython, which Lucent imports to show images in a notebook; nothing is shown."""
+"""A stand-in for IPython, which Lucent imports to show images in a notebook; it shows nothing."""
 
 import sys
 import types
