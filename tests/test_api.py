@@ -1,4 +1,4 @@
-"""`explain()`: every kind of model, input and target, and what it refuses."""
+"""`explain()`: every kind of model, input and target, and its errors."""
 
 import threading
 import types
@@ -31,7 +31,7 @@ def plain():
 
 
 class _Output(nn.Module):
-    """Returns its linear scores in any wrapping."""
+    """Returns its linear scores in any container."""
 
     def __init__(self, wrap, shape=(3, 4, 5)):
         super().__init__()
@@ -44,7 +44,7 @@ class _Output(nn.Module):
         return self.wrap(self.head(x.flatten(1)))
 
 
-class _Enum:
+class _Container:
     def __init__(self, logits):
         self.logits = logits
 
@@ -56,7 +56,7 @@ OUTPUTS = {
     "tuple whose first is a loss": lambda y: (torch.zeros(()), y),
     "dict of logits": lambda y: {"features": y[:, :2], "logits": y},
     "dict of one": lambda y: {"anything": y},
-    "object": _Enum,
+    "object": _Container,
     "namespace": lambda y: types.SimpleNamespace(logits=y, loss=None),
     "four axes": lambda y: y[:, :, None, None],
 }
@@ -89,7 +89,7 @@ def test_one_output_is_class_0(wrap):
         (lambda y: y[:1], r"float32 \[1, 7\]"),
     ],
 )
-def test_outputs_that_are_no_scores(wrap, message):
+def test_outputs_that_are_not_scores(wrap, message):
     with pytest.raises(ModelError, match=rf"expected scores \[batch, classes\].*{message}"):
         ek.explain(_Output(wrap), torch.rand(2, 3, 4, 5), 0)
 
@@ -113,7 +113,7 @@ def test_targets(plain):
     torch.testing.assert_close(difference, one - two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_function_sees_the_models_own_output():
+def test_a_function_gets_the_models_own_output():
     model = _Output(lambda y: {"a": y, "b": 2 * y})
     x = torch.rand(2, 3, 4, 5)
     e = ek.explain(model, x, lambda out: out["b"][:, 3])
@@ -122,7 +122,7 @@ def test_a_function_sees_the_models_own_output():
 
 @pytest.mark.parametrize("ids", [(0, 1, 2), ("0", "1", "2")])
 def test_class_names_of_a_configuration(ids):
-    model = _Output(lambda y: _Enum(y[:, :3]))
+    model = _Output(lambda y: _Container(y[:, :3]))
     model.config = types.SimpleNamespace(
         id2label=dict(zip(ids, ("cat", "Dog", "emu"), strict=True))
     )
@@ -189,7 +189,7 @@ def test_wrong_inputs(plain, inputs, message):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_pixels_that_are_not_finite_are_placed(plain, value):
+def test_pixels_that_are_not_finite_are_located(plain, value):
     x = plain[1].clone()
     x[2, 1, 5, 3] = value
     with pytest.raises(InputError, match=r"got 1 .* image 2, channel 1, row 5, column 3"):
@@ -201,7 +201,7 @@ def test_a_model_on_another_device(plain):
         ek.explain(plain[0].to("meta"), plain[1], 0)
 
 
-def test_a_size_that_the_model_refuses(plain):
+def test_a_size_that_the_model_rejects(plain):
     with pytest.raises(ModelError, match=r"Sequential failed on images \[2, 3, 9, 9\] float32: "):
         ek.explain(plain[0], torch.rand(2, 3, 9, 9), 0)
 
@@ -225,22 +225,22 @@ def test_outputs_that_are_not_finite():
 
 
 def test_a_map_that_is_not_finite():
-    """The root's slope at zero is infinite, and zero times infinity is no number."""
+    """The root's derivative at zero is infinite, and zero times infinity is NaN."""
     model = _Output(lambda y: y)
     model.forward = lambda x: x.flatten(1).sqrt().sum(1, keepdim=True)
     with pytest.raises(MethodError, match="expected a finite map, got 60 values"):
         ek.explain(model, torch.zeros(1, 3, 4, 5), 0, "input_x_gradient")
 
 
-def remarks_of(model, x, target=0):
-    """What is recorded, which must also be warned of."""
+def warnings_of(model, x, target=0):
+    """The recorded warnings, which must also be issued."""
     with pytest.warns(ExplainkitWarning) as caught:
         e = ek.explain(model, x, target)
     assert [str(w.message).partition(": ")[2] for w in caught] == e.diagnostics["warnings"]
     return e.diagnostics["warnings"]
 
 
-class TestRemarks:
+class TestWarnings:
     def test_train_mode(self):
         model, x = toy_models()["batch_norm"]
         with pytest.warns(ExplainkitWarning, match="train mode"):
@@ -249,7 +249,7 @@ class TestRemarks:
         assert model.training
         torch.testing.assert_close(e.logits, model.eval()(x))
 
-    def test_as_is_is_seeded_and_leaves_no_trace(self):
+    def test_keep_mode_is_seeded_and_restores_the_model(self):
         model, x = toy_models()["batch_norm"]
         before = model[1].running_mean.clone()
         one, again, other = (
@@ -263,14 +263,14 @@ class TestRemarks:
     def test_a_zero_map(self):
         model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten()).eval()
         nn.init.constant_(model[0].bias, -10)
-        (remark,) = remarks_of(model, torch.rand(2, 1, 2, 2))
-        assert "zero everywhere in images 0, 1" in remark
-        assert "try another target" in remark
+        (text,) = warnings_of(model, torch.rand(2, 1, 2, 2))
+        assert "zero everywhere in images 0, 1" in text
+        assert "try another target" in text
 
     def test_a_constant_map(self):
         model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-        (remark,) = remarks_of(model, torch.rand(1, 1, 3, 3) + 2)
-        assert "the same everywhere in image 0" in remark
+        (text,) = warnings_of(model, torch.rand(1, 1, 3, 3) + 2)
+        assert "constant in image 0" in text
 
     @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Softmax(1)])
     @pytest.mark.parametrize("target", [0, 1])
@@ -278,20 +278,20 @@ class TestRemarks:
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), last).eval()
         nn.init.constant_(model[1].weight, 0.1)
         model[1].bias.data = torch.tensor([60.0, -60.0])
-        remarks = remarks_of(model, torch.rand(1, 1, 2, 2), target)
-        assert "saturated in 1 of 1 images" in remarks[0]
-        assert f"without the final {type(last).__name__}" in remarks[0]
+        texts = warnings_of(model, torch.rand(1, 1, 2, 2), target)
+        assert "saturated in 1 of 1 images" in texts[0]
+        assert f"without the final {type(last).__name__}" in texts[0]
 
-    def test_a_saturated_output_that_no_module_shows(self):
+    def test_a_saturated_output_without_a_module(self):
         model = _Output(lambda y: torch.sigmoid(y + 40))
-        assert "saturated in 2 of 2" in remarks_of(model, torch.rand(2, 3, 4, 5))[0]
+        assert "saturated in 2 of 2" in warnings_of(model, torch.rand(2, 3, 4, 5))[0]
 
     def test_probabilities(self):
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(1)).eval()
-        (remark,) = remarks_of(model, torch.rand(1, 1, 2, 2))
-        assert "probabilities: explain it without the final Softmax" in remark
+        (text,) = warnings_of(model, torch.rand(1, 1, 2, 2))
+        assert "probabilities: explain it without the final Softmax" in text
 
-    def test_logits_in_the_unit_interval_raise_no_alarm(self):
+    def test_logits_in_the_unit_interval_give_no_warning(self):
         model = _Output(lambda y: 0.3 + 0 * y + y.detach() * 0 + 1e-3 * y)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -341,7 +341,7 @@ class TestMethods:
             (lambda x: x.to("meta"), "on cpu, got meta"),
         ],
     )
-    def test_results_that_are_no_maps(self, plain, result, message):
+    def test_results_that_are_not_maps(self, plain, result, message):
         with pytest.raises(MethodError, match=message):
             ek.explain(*plain, 0, _make(lambda model, x, target: result(x)))
 
@@ -372,7 +372,7 @@ class TestMethods:
         assert torch.equal(plain[1], before)
         assert torch.equal(e.inputs, before)
 
-    def test_black_boxes_cost_no_second_pass(self, plain):
+    def test_black_box_methods_cost_no_second_pass(self, plain):
         model, x = plain
         calls = []
         model.register_forward_hook(lambda *_: calls.append(1))
@@ -392,7 +392,7 @@ def _make(call):
 
 
 class TestBatches:
-    def test_memory_that_runs_out_halves_the_chunk(self, plain):
+    def test_out_of_memory_halves_the_chunk(self, plain):
         model, x = plain
         sizes = []
 
@@ -407,7 +407,7 @@ class TestBatches:
         torch.testing.assert_close(found.attribution, expected.attribution)
         assert max(sizes) > 1
 
-    def test_memory_that_is_not_enough_for_one(self, plain):
+    def test_out_of_memory_for_a_single_image(self, plain):
         def limited(module, args):
             raise torch.OutOfMemoryError("out of memory")
 
@@ -449,7 +449,7 @@ class TestBatches:
             x = plain[1] + 0
             assert torch.equal(ek.explain(plain[0], x, 1).attribution, expected)
 
-    def test_the_callers_graph_is_left_alone(self, plain):
+    def test_the_callers_graph_is_unchanged(self, plain):
         model, x = plain
         leaf = x.clone().requires_grad_()
         half = leaf * 1
@@ -459,7 +459,7 @@ class TestBatches:
         assert bool((leaf.grad == 1).all())
 
     def test_threads(self, plain):
-        """Maps of one model asked for in turn by several threads."""
+        """Several threads in turn explain one model."""
         expected = ek.explain(*plain, 1).attribution
         found = []
         lock = threading.Lock()
@@ -505,15 +505,15 @@ class TestInnerLayers:
     @pytest.mark.parametrize(
         ("name", "layer"), [("plain", "1"), ("residual", "stem"), ("reused", "second")]
     )
-    def test_at_is_the_gradient_of_the_rest(self, name, layer):
+    def test_at_is_the_gradient_of_the_layers_output(self, name, layer):
         model, x = toy_models()[name]
-        kept = []
+        outputs = []
         hook = model.get_submodule(layer).register_forward_hook(
-            lambda _m, _i, out: kept.append(out)
+            lambda _m, _i, out: outputs.append(out)
         )
         score = model(x)[:, 1].sum()
         hook.remove()
-        (wanted,) = torch.autograd.grad(score, kept[0])
+        (wanted,) = torch.autograd.grad(score, outputs[0])
         found = ek.explain(model, x, 1, at=layer)
         assert found.at == layer
         torch.testing.assert_close(found.attribution, wanted, rtol=1e-4, atol=1e-7)
@@ -531,7 +531,7 @@ class TestInnerLayers:
         assert torch.equal(back.attribution, e.attribution)
         assert back.at == "1"
 
-    def test_maps_of_layers_with_places_are_drawn_over_the_images(self):
+    def test_maps_of_spatial_layers_are_upsampled_to_the_images(self):
         model, x = toy_models()["plain"]
         e = ek.explain(model, x, 1, at="4")
         assert over_images(e).shape == (4, 12, 10)
@@ -549,9 +549,9 @@ class TestInnerLayers:
         torch.testing.assert_close(e.attribution, wanted)
         assert e.expression == 'neuron("3", 2, 1, 1)'
 
-    def test_refusals(self):
+    def test_errors(self):
         model, x = toy_models()["plain"]
-        with pytest.raises(MethodError, match="GradCAM looks at a layer"):
+        with pytest.raises(MethodError, match="GradCAM uses a layer"):
             ek.explain(model, x, 1, "gradcam", at="1")
         with pytest.raises(ModelError, match="expected a layer"):
             ek.explain(model, x, 1, at="99")
@@ -583,7 +583,7 @@ class TestSeveral:
         hook.remove()
         assert len(calls) == 1
 
-    def test_one_of_them_is_found_by_what_was_asked(self):
+    def test_get_finds_one_by_method_and_target(self):
         model, x = toy_models()["plain"]
         ask = {"method": ["saliency", "gradcam"], "targets": [1, "logit(2) - logit(0)", None]}
         found = ek.explain(model, x, **ask)
@@ -598,7 +598,7 @@ class TestSeveral:
         with pytest.raises(UnknownNameError, match="none at all"):
             ek.Explanations().get()
 
-    def test_a_target_is_one_question_and_targets_are_several(self):
+    def test_target_is_one_and_targets_are_several(self):
         model, x = toy_models()["plain"]
         one = ek.explain(model, x, [3, 0, 1, 2])
         assert one.target.tolist() == [3, 0, 1, 2]
@@ -630,13 +630,13 @@ class TestSeveral:
             ((1, "ig"), {}, "here it is called integrated_gradients"),
             ((1, "shap"), {}, "kernel_shap, deeplift_shap"),
             ((1, "NoiseTunnel"), {}, "here it is called smoothgrad"),
-            (("gradcam", 1), {}, "write method='gradcam'"),
-            (("GradCAM",), {}, "write method='GradCAM'"),
-            ((Saliency, 1), {}, "write method=Saliency"),
-            ((Saliency(), 1), {}, r"write method=Saliency\(\)"),
+            (("gradcam", 1), {}, "use method='gradcam'"),
+            (("GradCAM",), {}, "use method='GradCAM'"),
+            ((Saliency, 1), {}, "use method=Saliency"),
+            ((Saliency(), 1), {}, r"use method=Saliency\(\)"),
         ],
     )
-    def test_names_from_elsewhere_point_the_way(self, arguments, params, message):
+    def test_names_from_other_libraries_give_hints(self, arguments, params, message):
         model, x = toy_models()["plain"]
         with pytest.raises(ek.ExplainkitError, match=message):
             ek.explain(model, x, *arguments, **params)

@@ -84,7 +84,7 @@ def test_every_method_can_be_imported_by_its_class_and_type_checkers_see_all():
         _ = explainkit.IntegratedGradients
 
 
-def test_no_package_is_callable_and_no_module_stands_under_a_functions_name():
+def test_no_package_is_callable_and_no_module_shares_a_functions_name():
     for module in pkgutil.walk_packages(explainkit.__path__, "explainkit."):
         assert not callable(sys.modules.get(module.name))
         parent, _, name = module.name.rpartition(".")
@@ -97,5 +97,5 @@ def test_public_names_exist():
     assert dir(explainkit) == sorted(explainkit.__all__)
     errors = {name for name, value in vars(explainkit.errors).items() if isinstance(value, type)}
     assert errors <= set(dir(explainkit))
-    with pytest.raises(AttributeError, match="no attribute 'maximize'"):
-        _ = explainkit.maximize
+    with pytest.raises(AttributeError, match="no attribute 'optimize'"):
+        _ = explainkit.optimize

@@ -1,4 +1,4 @@
-"""The progress bar: on a terminal, after a moment, and nowhere else."""
+"""Progress: a bar on a terminal, lines elsewhere, nothing for quick work."""
 
 import io
 
@@ -31,10 +31,42 @@ def work():
         advance(6, "error 2 %")
 
 
-def test_nothing_where_there_is_no_terminal(stderr, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", -1)
-    stream = stderr(io.StringIO())
-    work()
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr("explainkit.progress.time.monotonic", lambda: self.now)
+
+
+def test_a_line_every_ten_seconds_where_there_is_no_terminal(stderr, monkeypatch):
+    stream, clock = stderr(io.StringIO()), Clock(monkeypatch)
+    with progress("masks", 100) as advance:
+        for _ in range(20):
+            clock.now += 2.5
+            advance(5, "")
+    assert stream.getvalue().splitlines() == [
+        "masks: 20/100, 0:00:40 left",
+        "masks: 40/100, 0:00:30 left",
+        "masks: 60/100, 0:00:20 left",
+        "masks: 80/100, 0:00:10 left",
+    ]
+
+
+def test_a_line_shows_the_note_and_needs_a_first_step(stderr, monkeypatch):
+    stream, clock = stderr(io.StringIO()), Clock(monkeypatch)
+    with progress("masks", 3) as advance:
+        clock.now += 3600
+        advance(0, "")
+        advance(1, "error 3 %")
+    assert stream.getvalue() == "masks: 1/3, 2:00:00 left, error 3 %\n"
+
+
+def test_no_line_for_work_of_less_than_ten_seconds(stderr, monkeypatch):
+    stream, clock = stderr(io.StringIO()), Clock(monkeypatch)
+    with progress("masks", 10) as advance:
+        clock.now += 9.9
+        advance(4, "error 3 %")
+        clock.now += 100
+        advance(6, "")
     assert stream.getvalue() == ""
 
 
@@ -44,8 +76,8 @@ def test_nothing_for_quick_work(stderr):
     assert stream.getvalue() == ""
 
 
-def test_a_bar_with_its_remark(stderr, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", -1)
+def test_a_bar_with_its_note(stderr, monkeypatch):
+    monkeypatch.setattr(module, "DELAY", -1)
     stream = stderr(Terminal())
     work()
     assert "masks" in stream.getvalue()
@@ -54,7 +86,7 @@ def test_a_bar_with_its_remark(stderr, monkeypatch):
 
 
 def test_an_error_ends_the_bar(stderr, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", -1)
+    monkeypatch.setattr(module, "DELAY", -1)
     stderr(Terminal())
 
     def stopped():

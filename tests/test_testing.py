@@ -1,4 +1,4 @@
-"""`check_method` finds each way in which a method can break the engine's promises."""
+"""`check_method` finds each violation of the method contract."""
 
 import dataclasses
 
@@ -26,23 +26,23 @@ def looks_at_neighbors(model, x, target):
     return input_gradient(model, x, target) * x.mean()
 
 
-def depends_on_the_place(model, x, target):
+def depends_on_the_position(model, x, target):
     return input_gradient(model, x, target) * torch.arange(1, len(x) + 1)[:, None, None, None]
 
 
-def draws_by_place(model, x, target):
+def draws_by_position(model, x, target):
     return input_gradient(model, x, target) + torch.rand_like(x)
 
 
 FAULTS = {
-    "another map": (remembers(), "the same seed gives another map|neighbors"),
+    "another map": (remembers(), "the same seed gives another map|the other images"),
     "a zero map": (lambda model, x, target: x * 0, "the map is zero everywhere"),
     "neighbors": (
         looks_at_neighbors,
-        "the rest of the batch matters|differs with its neighbors",
+        "the rest of the batch matters|depends on the other images",
     ),
-    "the place": (depends_on_the_place, "the order of the batch matters"),
-    "draws": (draws_by_place, "the order of the batch matters"),
+    "the position": (depends_on_the_position, "the order of the batch matters"),
+    "draws": (draws_by_position, "the order of the batch matters"),
     "float32 only": (
         lambda model, x, target: input_gradient(model, x, target).float().double().log().exp(),
         "finite|expected a finite map",
@@ -56,8 +56,8 @@ def test_faults_are_found(call, message):
         check_method(method(call), {"plain": toy_models()["plain"]})
 
 
-def test_a_trace_outside_the_model_is_found():
-    """The engine puts the model back; what a method leaves elsewhere only the check can see."""
+def test_a_change_outside_the_model_is_found():
+    """The engine restores the model; only the check can see changes elsewhere."""
 
     def call(model, x, target):
         images = toy["plain"][1]
@@ -66,5 +66,5 @@ def test_a_trace_outside_the_model_is_found():
         return input_gradient(model, x, target)
 
     toy = {"plain": toy_models()["plain"]}
-    with pytest.raises(AssertionError, match="images is not as it was"):
+    with pytest.raises(AssertionError, match="images is changed"):
         check_method(method(call), toy)

@@ -1,6 +1,6 @@
 """Visual explanations of PyTorch image models.
 
-Importing this package imports neither torch nor any plugin: public names load on first use.
+Importing this package imports neither torch nor any plugin; public names are loaded on first use.
 
 Examples:
     >>> import explainkit as ek

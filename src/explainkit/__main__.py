@@ -1,4 +1,4 @@
-"""``python -m explainkit``: the command line."""
+"""``python -m explainkit`` runs the command line."""
 
 from explainkit.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The front door in Python: what the package's own functions do, by calling the rooms behind it."""
+"""The top-level functions: `explain` and `maximize`."""
 
 import dataclasses
 import warnings
@@ -113,43 +113,43 @@ def explain(
     keep_mode: bool = False,
     **params: Any,
 ) -> Explanation | Explanations:
-    """Explains what a model says about images.
+    """Explains a model's output for images.
 
-    The model, the caller's tensors, the grad mode and all random generators are as before when
-    this returns or raises. A model in train mode is explained in eval mode, with a warning.
+    The model, the caller's tensors, the grad mode and all random generators are unchanged when this
+    returns or raises. A model in train mode is explained in eval mode, with a warning.
 
     Args:
-        model: A registered name, a file of weights, or any module. It may return a tensor, a
-            tuple or list, a dict, or an object with ``.logits``.
-        inputs: Floating images ``[batch, channel, height, width]`` in model-input space, on the
-            model's device and in its dtype.
+        model: A registered name, a weights file, or any module. It may return a tensor, a tuple or
+            list, a dict, or an object with ``.logits``.
+        inputs: Floating-point images ``[batch, channel, height, width]`` in model-input space, on
+            the model's device and in its dtype.
         target: What to explain of each image: a class index, or one per image as int64
             ``[batch]`` or a list; a class name where the model has them; an expression
             (`explainkit.expressions`) or its text, such as ``logit("fear") - logit("sad")``; a
             function from the model's output to one score per image; or None: the predicted class.
-        method: A registered name, or a method. A list gives a list of explanations, from forwards
-            and backwards that the methods share.
-        targets: Several questions instead of one: a list of targets, or ``"all"`` for every class.
+        method: A registered name, or a method. A list gives a list of explanations; the methods
+            share forwards and backwards.
+        targets: Several targets instead of one: a list of targets, or ``"all"`` for every class.
             Gives a list of explanations.
         at: Explain this layer's output instead of the image: its dotted path, or the module. The
-            map has the layer's shape, and a path's baseline image stands for what the layer puts
-            out on it.
-        seed: Where random draws start. None: as the method says, ``SmoothGrad(seed=5)``, or 0.
-            The same seed gives the same map, whatever the batch.
-        batch_size: Images run at once; the work is padded to it, so that an image's map is the
-            same to the bit whatever stands beside it. None: as many as fit a memory budget.
-        keep_mode: Leave the model in the mode it is in.
-        **params: The method's fields; of several methods each takes those that it has.
+            map has the layer's shape, and a baseline image stands for the layer's output on it.
+        seed: Random seed. None: the method's own, as in ``SmoothGrad(seed=5)``, or 0. The same seed
+            gives the same map, independent of the batch.
+        batch_size: Images run at once. The last chunk is padded to this size, so that an image's
+            map is bit-identical whatever the other images are. None: as many as fit a memory
+            budget.
+        keep_mode: Leave the model in its current mode.
+        **params: The method's fields; each of several methods takes those that it has.
 
     Returns:
-        The maps with everything needed to read and to reproduce them; of several methods or
-        targets a list, for each method all its targets.
+        The maps with everything needed to interpret and reproduce them; for several methods or
+        targets a list, with all targets of the first method first.
 
     Raises:
         InputError: Inputs of the wrong type, shape or device, or that are not finite.
-        ModelError: The model fails on these inputs, or its output can't be read as scores.
-        TargetError: The target names nothing that the output has.
-        MethodError: Parameters that the method doesn't take, or a map that is not finite.
+        ModelError: The model fails on these inputs, or its output cannot be interpreted as scores.
+        TargetError: The target does not exist in the output.
+        MethodError: The method has no such parameter, or its map is not finite.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -169,7 +169,7 @@ def explain(
     class_names = class_names_of(module)
     check_order(target, class_names, is_method_name)
     if targets is not None and target is not None:
-        raise TargetError("expected target= (one question) or targets= (several), got both")
+        raise TargetError("expected target= (one) or targets= (several), got both")
     wanted = [target] if targets is None else ["all"] if isinstance(targets, str) else targets
     parsed = [
         parse_target(given, class_names, len(inputs), several=targets is not None)
@@ -183,20 +183,20 @@ def explain(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     images = inputs.detach().clone()
-    remarks = []
+    notes = []
     with preserve_process(seed or 0), preserve_model(module, keep_mode=keep_mode) as was_training:
         if was_training and keep_mode:
             batch_size = len(images)  # batch statistics need the batch as it is
         elif was_training:
-            remarks.append(
-                "the model was in train mode: explained in eval mode and put back "
+            notes.append(
+                "the model was in train mode: explained in eval mode, then restored "
                 "(keep_mode=True leaves dropout and batch statistics on)"
             )
         outcomes = run_all(ready, module, images, parsed, class_names, batch_size, inner)
         found = [
             as_explanation(
                 one, module, images, outcome,
-                seed=seed or 0, class_names=class_names, expression=text, remarks=remarks,
+                seed=seed or 0, class_names=class_names, expression=text, warned=notes,
             )
             for one, outcomes_of_one in zip(ready, outcomes, strict=True)
             for outcome, text in outcomes_of_one
@@ -221,39 +221,39 @@ def maximize(
     keep_mode: bool = False,
     **params: Any,
 ) -> "Visualization":
-    """Finds images that units answer to most.
+    """Finds images that maximally activate units.
 
-    The model runs no further than the layers that the objective reads, and is as before when this
-    returns or raises, like everything else. Images stay within valid pixel values where the
-    model's `ModelSpec` gives its normalization, and are unbounded otherwise.
+    The model runs only up to the layers that the objective needs, and is unchanged when this
+    returns or raises. Pixels stay within the valid range if the model's `ModelSpec` gives its
+    normalization, and are unbounded otherwise.
 
     Args:
-        model: A registered name, a file of weights, or any module.
-        objective: An expression (`explainkit.expressions`), its text, or a list of them: each is a
+        model: A registered name, a weights file, or any module.
+        objective: An expression (`explainkit.expressions`), its text, or a list of them; each is a
             unit. ``channels("features.0")`` is every channel of a layer, ``classes()`` every class.
         shape: Channel, height, width; by default the model's own, or that of ``start`` or
             ``dataset``.
         maximizer: A registered name, or a maximizer.
         steps: Gradient steps; None: the maximizer's own number.
-        seed: The same seed gives the same images, whichever units are asked for.
+        seed: Random seed. The same seed gives the same images, whichever other units are requested.
         start: An image ``[channel, height, width]`` to start from instead of noise.
-        restarts: Tries per unit; the one that the unit answers to best at the end is kept.
-        negative: Also find what each unit answers to least.
-        dataset: Real images ``[n, channel, height, width]`` in model-input space: their spectrum
-            is what ``maco`` keeps, and their colors guide RGB images.
-        frames: Images on the way to keep, for `Visualization.animate`.
-        batch_size: Images optimized at once; the work is padded to it. None: chosen.
-        keep_mode: Leave the model in the mode it is in.
+        restarts: Random starts per unit, of which the one with the highest final score is returned.
+        negative: Also minimize each unit.
+        dataset: Real images ``[n, channel, height, width]`` in model-input space. ``maco`` keeps
+            their spectrum, and their colors decorrelate RGB images.
+        frames: Number of intermediate images to record, for `Visualization.animate`.
+        batch_size: Images optimized at once; the last chunk is padded to this size. None: chosen.
+        keep_mode: Leave the model in its current mode.
         **params: The maximizer's fields.
 
     Returns:
-        The images with traces, ranks and everything needed to reproduce them.
+        The images with their traces and ranks, and everything needed to reproduce them.
 
     Raises:
-        InputError: The shape can't be told, or images of another shape.
-        ModelError: The model fails on images of that shape, or its output isn't finite.
-        TargetError: An objective names nothing that the model has.
-        MethodError: Parameters that the maximizer doesn't take.
+        InputError: The shape is unknown, or given images have another shape.
+        ModelError: The model fails on images of that shape, or its output is not finite.
+        TargetError: The model has nothing that an objective refers to.
+        MethodError: The maximizer has no such parameter.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -288,8 +288,8 @@ def maximize(
         spec,
         class_names_of(module),
     )
-    for remark in found.diagnostics.get("warnings", []):
-        warnings.warn(f"{name}: {remark}", ExplainkitWarning, stacklevel=2)
+    for text in found.diagnostics.get("warnings", []):
+        warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=2)
     return dataclasses.replace(
         found, maximizer=name, model=model_name(module), versions=versions(name, module)
     )

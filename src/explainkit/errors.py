@@ -1,53 +1,53 @@
-"""The errors that explainkit raises on purpose.
+"""The errors that explainkit raises.
 
-Each is one line that says what was expected, what came, and what to do. Anything else that
-escapes is a bug, or an error of the caller's own model.
+Each message is one line: what was expected, what was given, and what to do. Any other exception is
+a bug, or comes from the caller's own model.
 """
 
 
 class ExplainkitError(Exception):
-    """Base of every error that explainkit raises on purpose."""
+    """Base class of all errors that explainkit raises."""
 
 
 class InputError(ExplainkitError, ValueError):
-    """The images can't be explained: wrong type, shape, device, or values that are not finite."""
+    """The images have the wrong type, shape or device, or are not finite."""
 
 
 class ModelError(ExplainkitError, RuntimeError):
-    """The model can't be loaded, fails on the images, or its output can't be read as scores."""
+    """The model can't be loaded, fails on the images, or does not return scores."""
 
 
 class TargetError(ExplainkitError, ValueError):
-    """The target names nothing that the model's output has."""
+    """The target does not exist in the model's output."""
 
 
 class MethodError(ExplainkitError, ValueError):
-    """A method got parameters it doesn't take, or returned something that is not a map."""
+    """A method got invalid parameters, or did not return a valid map."""
 
 
 class DatasetError(ExplainkitError, ValueError):
-    """A data set can't be read; names the file, the row and the reason."""
+    """A data set can't be read; the message names the file, the row and the reason."""
 
 
 class PluginError(ExplainkitError, RuntimeError):
-    """A plugin that was asked for did not load or breaks its contract."""
+    """A plugin did not load, or violates its contract."""
 
 
 class UnknownNameError(ExplainkitError, LookupError):
-    """A name is not registered, or belongs to several plugins."""
+    """A name is not registered, or is ambiguous."""
 
 
 class RenderError(ExplainkitError, RuntimeError):
-    """An image can't be drawn or written as asked."""
+    """A figure or report can't be rendered or written as requested."""
 
 
 class StorageError(ExplainkitError, RuntimeError):
-    """A saved result is incomplete, was changed, or can't be written."""
+    """A result can't be written, or a saved one is incomplete or was changed."""
 
 
 class GalleryError(ExplainkitError, RuntimeError):
-    """A gallery script can't be read, fails, or takes too long; its traceback is in the notes."""
+    """A gallery script can't be read, fails, or takes too long; the notes have its traceback."""
 
 
 class ExplainkitWarning(UserWarning):
-    """A result is valid but needs a remark; also recorded in ``Explanation.diagnostics``."""
+    """A result is valid but has limitations; also recorded in ``Explanation.diagnostics``."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 import secrets
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all.
+    """Writes a file atomically: other processes see the whole new file or the old one.
 
     Raises:
-        OSError: As raised by the system; nothing is left behind.
+        OSError: As raised by the system; no partial file is left.
     """
-    # not tempfile: its files are closed to others, whatever the umask says
+    # not tempfile, which ignores the umask and makes files private
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
         with draft.open("xb") as file:

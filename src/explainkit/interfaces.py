@@ -1,4 +1,4 @@
-"""What crosses explainkit's borders: specifications, and what a plugin satisfies."""
+"""Interfaces for plugins: protocols, specifications, and what a method returns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from explainkit.activation_maximization.problem import OptimizedImages, Problem
 
 Target = int | str | Tensor | list[int] | list[str] | Expression | Callable[[Any], Tensor] | None
-"""What to explain: a class index or name, or one per image, an expression or its text, a function
-from the model's own output to one score per image, or None for the predicted class."""
+"""What to explain: a class index or name, or one per image; an expression or its text; a function
+from the model's own output to one score per image; or None for the predicted class."""
 
 
 @runtime_checkable
@@ -23,12 +23,12 @@ class Method(Protocol):
     The engine calls it with a model that returns ``[batch, classes]``, a private copy of the images
     ``[batch, channel, height, width]`` that is a leaf and requires grad, and int64 targets
     ``[batch]``. It returns a map ``[batch, channel or 1, height, width]``: signed, not normalized,
-    on the device and in the dtype of the inputs. The engine guards the model, checks the map and
+    on the device and in the dtype of the inputs. The engine protects the model, checks the map and
     builds the `Explanation`.
 
-    What a field is for stands in its metadata (`explainkit.methods.contract`): a ``seed`` that
-    ``explain(seed=…)`` sets, a ``layer`` to look at, a value ``per_image`` that is cut to the batch
-    at hand. A field that holds another method makes a method that wraps any other.
+    A field's metadata tells its purpose (`explainkit.methods.contract`): a ``seed`` that
+    ``explain(seed=…)`` sets, a ``layer`` to use, a value ``per_image`` that is sliced to the
+    current batch. A field may hold another method, which this one then wraps.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -40,9 +40,9 @@ class Method(Protocol):
 
 @runtime_checkable
 class Maximizer(Protocol):
-    """A way to maximize: a frozen dataclass whose fields are its hyper-parameters.
+    """An optimizer of images: a frozen dataclass whose fields are its hyper-parameters.
 
-    A field named ``steps`` is what ``maximize(steps=…)`` sets.
+    ``maximize(steps=…)`` sets a field named ``steps``.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -63,7 +63,7 @@ class Dataset(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """All images, float32 ``[n, channel, height, width]``, normalized as the model wants."""
+        """All images, float32 ``[n, channel, height, width]``, normalized for the model."""
         ...
 
     @property
@@ -83,15 +83,16 @@ class DatasetSpec:
     """A data set that a plugin offers.
 
     Attributes:
-        load: ``load(path, split, seed=0) -> Dataset``; ``path`` is None for data that is embedded.
+        load: ``load(path, split, seed=0) -> Dataset``; ``path`` is None for data that comes
+            with the plugin.
         class_names: The classes, in the order of their labels.
         image_shape: Channel, height, width.
         mean: Per channel, in units of pixel / 255.
         std: Per channel, in units of pixel / 255.
-        splits: The splits that ``load`` may give.
-        source: Where the data comes from.
+        splits: The splits that ``load`` accepts.
+        source: Origin of the data.
         license: Its terms of use.
-        summary: What it is, in one line.
+        summary: One-line description.
     """
 
     load: "Callable[..., Dataset]"
@@ -110,15 +111,15 @@ class ModelSpec:
     """A model that a plugin offers.
 
     Attributes:
-        build: Makes the module with fresh weights.
-        weights: Gives its trained ``state_dict``, verified; None if the model has none.
+        build: Returns the module with freshly initialized weights.
+        weights: Returns its trained ``state_dict``, verified; None if the model has none.
         class_names: The classes, in the order of the outputs; empty if they have no names.
         image_shape: Channel, height, width of an input.
         mean: Per channel, in units of pixel / 255: inputs are ``(pixel / 255 - mean) / std``.
         std: Per channel, in units of pixel / 255.
         dataset: Qualified name of the data set it was trained on.
         layer: Dotted path of the layer that class-activation maps use by default.
-        summary: What it is, in one line.
+        summary: One-line description.
     """
 
     build: Callable[[], nn.Module]
@@ -134,18 +135,18 @@ class ModelSpec:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What a method returns when it has more to say than the map.
+    """What a method returns if it has more to report than the map.
 
     Attributes:
         values: The map ``[batch, channel or 1, height, width]``.
         standard_error: Of each value, same shape, for sampling methods.
-        layer: Dotted path of the layer that the method looked at, or several, joined by commas.
-        at: Dotted path of the layer that the map is of, where it is not of the image; the map then
-            has that layer's shape.
-        coverage: Which operators of the model the method's rules covered.
-        warnings: What a reader must know, one line each, with what to do about it.
+        layer: Dotted path of the layer that the method used, or several, joined by commas.
+        at: Dotted path of the layer whose output the map explains; None if it explains the image.
+            The map then has that layer's shape.
+        coverage: The operators of the model that the method's rules covered.
+        warnings: Limitations of the result, one line each, with a remedy.
         diagnostics: Tensors ``[batch, …]`` are per image; anything else must be JSON.
-        partial: True if the method stopped before its budget was used.
+        partial: True if the method stopped before it used its budget.
     """
 
     values: Tensor
@@ -159,11 +160,11 @@ class Attribution:
 
     @classmethod
     def of(cls, result: "Tensor | Attribution") -> "Attribution":
-        """What a method returned, as one of these."""
+        """Wraps what a method returned, unless it is already an `Attribution`."""
         return result if isinstance(result, Attribution) else cls(result)
 
     def saying(self, *warnings: str, **diagnostics: Any) -> "Attribution":
-        """The same with more warnings, each once, and more diagnostics."""
+        """A copy with more warnings, without duplicates, and more diagnostics."""
         return replace(
             self,
             warnings=tuple(dict.fromkeys((*self.warnings, *warnings))),

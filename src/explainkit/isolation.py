@@ -1,4 +1,4 @@
-"""Leaving no trace: the caller's model, random generators and modes are put back, come what may."""
+"""Isolation: restores the caller's model, random generators and modes after every call."""
 
 import random
 import sys
@@ -14,27 +14,27 @@ from explainkit.errors import MethodError
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Runs what `torch.compile` has compiled as it was written, also if it has run already.
+    """Runs models compiled by `torch.compile` in eager mode.
 
-    Hooks and recorded operators see nothing of compiled code.
+    Hooks and operator recording do not work in compiled code.
     """
-    # without this module nothing is compiled, and importing it takes seconds
+    # nothing is compiled unless this module is loaded, and importing it takes seconds
     started = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if started else nullcontext()
 
 
 @contextmanager
 def preserve_process(seed: int) -> Iterator[None]:
-    """Runs a block with gradients on and every global generator seeded, then undoes both.
+    """Runs a block with gradients enabled and all global generators seeded, then undoes both.
 
-    The seeding makes a method that draws from a global generator (or a model explained with its
-    dropout on) reproducible; torch, numpy and the standard library are covered.
+    Seeding makes methods that use a global generator, and models with active dropout,
+    reproducible. It covers torch, numpy and the standard library.
     """
     numpy = sys.modules.get("numpy")
     torch_state = torch.get_rng_state()
     python_state = random.getstate()
     numpy_state = numpy.random.get_state() if numpy else None
-    # seeding an accelerator that has not started would take effect when it does
+    # a seed set before an accelerator is initialized would take effect later, and not be undone
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
@@ -64,16 +64,16 @@ def preserve_process(seed: int) -> Iterator[None]:
 
 @contextmanager
 def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[bool]:
-    """Runs a block with the model frozen and in eval mode, then puts everything back.
+    """Runs a block with the model frozen and in eval mode, then restores everything.
 
-    Put back are: every module's attributes (`training`, hooks, children, patched methods, plain
-    values), which tensors require grad, `.grad`, the values of buffers, and torch's global module
-    hooks. Parameters are not copied, as that would double a large model's memory: one that was
-    written in place is an error that names it.
+    It restores every module's attributes (`training`, hooks, children, patched methods, plain
+    values), `requires_grad`, `.grad`, the values of buffers, and torch's global module hooks.
+    Parameters are not copied, since that would double the memory of a large model; an in-place
+    change of one is an error.
 
     Args:
         model: The caller's model.
-        keep_mode: Leave each module in the mode it is in.
+        keep_mode: Leave each module in its current mode.
 
     Yields:
         Whether any module was in train mode.
@@ -120,14 +120,14 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
     changed = [parameter.name for parameter in parameters if parameter.was_written()]
     if changed:
         raise MethodError(
-            f"expected the model's parameters to stay as they are, but {changed[0]!r} was written "
-            f"in place ({len(changed)} in all): a method must work on a copy "
+            f"expected the model's parameters to be unchanged, but {changed[0]!r} was written in "
+            f"place ({len(changed)} in total): a method must work on a copy "
             "(torch.func.functional_call)"
         )
 
 
 class _Parameter:
-    """What must be put back on one parameter."""
+    """The state to restore of one parameter."""
 
     def __init__(self, name: str, tensor: nn.Parameter) -> None:
         self.name = name
@@ -157,26 +157,26 @@ class _Parameter:
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was written in place; inference tensors don't count."""
+    """Number of in-place changes of a tensor; 0 for inference tensors, which have no count."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def _shallow(container: Any) -> Any:
-    """A copy that needs no constructor of a subclass."""
+    """A shallow copy as a plain container, since a subclass may have another constructor."""
     if isinstance(container, dict):
         return dict(container)
     return list(container) if isinstance(container, list) else set(container)
 
 
 def _plain_tensors(model: nn.Module, attributes: list[dict[str, Any]]) -> list[Tensor]:
-    """Buffers and tensors kept as attributes, each once."""
+    """Buffers, and tensors that are plain attributes, each once."""
     found = [*model.buffers()]
     found += [v for values in attributes for v in values.values() if isinstance(v, Tensor)]
     return list({id(tensor): tensor for tensor in found}.values())
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal to the bit, NaN included."""
+    """Whether all values are equal; NaN equals NaN."""
     if a.shape != b.shape or a.device.type == "meta":
         return a.shape == b.shape
     same = a.eq(b)

@@ -1,4 +1,4 @@
-"""Layers by their dotted path, and what comes out of them."""
+"""Layers by dotted path, and their outputs."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from explainkit.errors import ModelError
 
 
 def layer_names(model: nn.Module) -> list[str]:
-    """Dotted paths of all submodules, in the order of their definition.
+    """Dotted paths of all submodules, in order of definition.
 
     Examples:
         >>> from torch import nn
@@ -25,21 +25,21 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
     """The submodule at a dotted path such as ``"features.3"``.
 
     Raises:
-        ModelError: There is no such layer; the message names the nearest ones.
+        ModelError: No such layer; the message lists similar names.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if path and path in modules:
         return modules[path]
     near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
     hint = ", ".join(map(repr, near or layer_names(model)[:8])) or "none: it has no layers"
-    raise ModelError(f"expected a layer of {type(model).__name__}, got {path!r}; near it: {hint}")
+    raise ModelError(f"expected a layer of {type(model).__name__}, got {path!r}; similar: {hint}")
 
 
 def path_of(model: nn.Module, layer: str | nn.Module) -> str:
-    """The dotted path of a layer that is given as a path or as the module itself.
+    """The dotted path of a layer given as a path or as the module.
 
     Raises:
-        ModelError: The module is not one of the model's.
+        ModelError: The module is not part of the model.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU()))
@@ -53,26 +53,26 @@ def path_of(model: nn.Module, layer: str | nn.Module) -> str:
             return str(name)
     raise ModelError(
         f"expected a layer inside {type(model).__name__}, got a {type(layer).__name__} that is "
-        "not one of its submodules: pass a module of the model that you explain, or its path"
+        "not one of its submodules: pass a module of the explained model, or its path"
     )
 
 
 @contextmanager
 def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Keeps what layers put out while the block runs, still attached to the graph.
+    """Records layer outputs while the block runs, still attached to the graph.
 
-    What goes on into the model is a copy, so that a later change in place leaves what was kept as
-    it was. Of a tuple the first tensor is kept, which is a block's hidden state.
+    The model continues with a copy, so that later in-place changes do not affect the recorded
+    output. Of a tuple the first tensor is recorded, which is a block's hidden state.
 
     Args:
-        model: The model; its hooks are as before after the block, exceptions included.
+        model: The model. Its hooks are removed after the block, also after an exception.
         paths: Dotted layer paths.
 
     Yields:
-        For each path one tensor per call, so that a reused layer is seen as often as it ran.
+        For each path one tensor per call of the layer.
 
     Raises:
-        ModelError: A layer doesn't exist, or puts out something that is not a tensor.
+        ModelError: A layer does not exist, or its output is not a tensor.
 
     Examples:
         >>> import torch
@@ -85,8 +85,8 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
     """
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
 
-    def keeper(path: str) -> Any:
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def recorder(path: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             several = isinstance(output, tuple) and bool(output)
             tensor = output[0] if several else output
             if not isinstance(tensor, Tensor):
@@ -97,12 +97,12 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
             outputs[path].append(tensor)
             return (tensor.clone(), *output[1:]) if several else tensor.clone()
 
-        return keep
+        return hook
 
     with ExitStack() as hooks:
         for path in outputs:
-            hook = get_layer(model, path).register_forward_hook(keeper(path))
-            hooks.callback(hook.remove)
+            handle = get_layer(model, path).register_forward_hook(recorder(path))
+            hooks.callback(handle.remove)
         yield outputs
 
 

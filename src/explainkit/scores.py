@@ -1,4 +1,4 @@
-"""Reading what a model puts out as scores, and a class's name as one of them."""
+"""Converts a model's output to scores, and a class name to an index."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ _LOGIT_KEYS = ("logits", "out", "output", "scores")
 def as_scores(output: Any, batch: int) -> Tensor:
     """Finds ``[batch, classes]`` in what a model returned.
 
-    A tensor is taken as it is, ``[batch]`` as one class; of an object its ``.logits``; of a dict
-    its logits or its only tensor; of a tuple or list the first element that fits.
+    A tensor is taken as it is, and ``[batch]`` counts as one class. Of an object, ``.logits`` is
+    taken; of a dict, its logits or its only tensor; of a tuple or list, the first that fits.
 
     Raises:
-        ModelError: Nothing fits; the message says what came.
+        ModelError: Nothing fits; the message describes the output.
 
     Examples:
         >>> import torch
@@ -31,7 +31,7 @@ def as_scores(output: Any, batch: int) -> Tensor:
             return candidate.reshape(batch, -1)
     raise ModelError(
         f"expected scores [batch, classes] = [{batch}, …] from the model, got {_describe(output)}; "
-        "pass as target a function of the output that gives one score per image"
+        "pass a function from the output to one score per image as target"
     )
 
 
@@ -60,15 +60,15 @@ def _describe(output: Any) -> str:
 
 
 def class_index(name: str | int, classes: int, class_names: Sequence[str] = ()) -> int:
-    """The index of a class that is named or numbered.
+    """The index of a class.
 
     Args:
-        name: A class name, whatever its case, or an index.
-        classes: How many the model has.
+        name: A class name, ignoring case, or an index.
+        classes: The model's number of classes.
         class_names: In the order of the logits.
 
     Raises:
-        TargetError: It names no class of the model.
+        TargetError: No such class.
 
     Examples:
         >>> class_index("sad", 3, ("happy", "sad", "calm"))

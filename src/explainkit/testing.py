@@ -1,4 +1,4 @@
-"""For authors of methods: small models of every kind, and one check that proves a method sound."""
+"""For method authors: small models of many kinds, and a check of the method contract."""
 
 import copy
 import dataclasses
@@ -25,17 +25,17 @@ from explainkit.results.explanation import Explanation
 from explainkit.scores import as_scores
 
 SHAPE = (3, 12, 10)
-"""Channel, height, width of the images of the toy models: odd proportions on purpose."""
+"""Channel, height, width of the toy models' images; not square, to reveal mixed-up axes."""
 
 CLASSES = 5
 
 
 def toy_models() -> dict[str, tuple[nn.Module, Tensor]]:
-    """Small networks with random weights, one for each way in which models differ.
+    """Small networks with random weights that cover the ways in which models differ.
 
     Returns:
-        Name to model and four images ``[4, 3, 12, 10]``; the same at every call. All are in eval
-        mode but ``"batch_norm"``.
+        Name to model and four images ``[4, 3, 12, 10]``, the same in every call. All are in eval
+        mode except ``"batch_norm"``.
 
     Examples:
         >>> model, images = toy_models()["vit"]
@@ -78,7 +78,7 @@ def toy_models() -> dict[str, tuple[nn.Module, Tensor]]:
 
 
 class _Functional(nn.Module):
-    """Rectifiers that no module hook can see."""
+    """Functional ReLUs, which module hooks can't see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Functional(nn.Module):
 
 
 class _Reused(nn.Module):
-    """One rectifier, three times."""
+    """One ReLU module, used three times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Reused(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A sum of two branches, written in place."""
+    """A sum of two branches, in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Residual(nn.Module):
 
 
 class _Tuple(nn.Module):
-    """Logits first, features second, as many recognizers return them."""
+    """Returns logits and features, as many classifiers do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Tuple(nn.Module):
 
 
 class _VisionTransformer(nn.Module):
-    """Patches of 2×2, a class token, two blocks."""
+    """A vision transformer: 2×2 patches, a class token, two blocks."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -161,17 +161,17 @@ class _VisionTransformer(nn.Module):
 
 
 def _dead(scores: Tensor) -> Tensor:
-    """Units that are off: no gradient at all."""
+    """Dead outputs: zero, without gradient."""
     return F.relu(scores.tanh() - 2)
 
 
 def _saturated(scores: Tensor) -> Tensor:
-    """Probabilities of one, with hardly any gradient left."""
+    """Saturated outputs: probabilities of one, with nearly zero gradient."""
     return torch.sigmoid(scores.tanh() + 40)
 
 
 class _Squashed(nn.Module):
-    """A model whose scores have lost their slope."""
+    """A model whose scores pass through a squashing function."""
 
     def __init__(self, model: nn.Module, squash: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class _Squashed(nn.Module):
 
 
 class _PlantedError(Exception):
-    """Raised inside a model to see what stays behind."""
+    """Raised inside a model to test the cleanup."""
 
 
 class _Block(nn.Module):
@@ -205,23 +205,23 @@ class _Block(nn.Module):
 def check_method(
     method: str | Method, models: dict[str, tuple[nn.Module, Tensor]] | None = None
 ) -> None:
-    """Proves that a method keeps explainkit's promises, or says which it breaks.
+    """Checks that a method honors explainkit's contract.
 
-    A field named ``seed`` is marked as one. On every model: the map has the shape and dtype of the
-    images and is finite; the same seed gives the same map; an image's map depends neither on its
-    neighbors nor on its place in the batch; layout in memory does not matter; a constant target
-    tensor is the same as its number; a dead or saturated output never gives a zero map in silence.
-    And whatever happens (success, a wrong target, an input with NaN, an error or a
-    KeyboardInterrupt in the model's first, middle or last call), model, images, modes and random
-    generators are to the bit as before. An interrupt may also end in a result that says it is
-    partial.
+    A field named ``seed`` must be marked as one. On every model: the map has the shape and dtype of
+    the images and is finite; the same seed gives the same map; an image's map depends neither on
+    the other images nor on its position in the batch; memory layout does not matter; a constant
+    target tensor is equivalent to its number; a dead or saturated output never gives a zero map
+    without a warning. In all cases (success, an invalid target, an input with NaN, an error or a
+    KeyboardInterrupt in the model's first, middle or last call), the model, images, modes and
+    random generators are restored bit for bit. After an interrupt, a result marked as partial is
+    also allowed.
 
     Args:
         method: A registered name, or a method.
         models: Name to model and images ``[batch ≥ 2, …]``; `toy_models` by default.
 
     Raises:
-        AssertionError: The method breaks a promise on the model that the message names.
+        AssertionError: The method violates the contract; the message names the model and the rule.
 
     Examples:
         >>> check_method("saliency", {"plain": toy_models()["plain"]})
@@ -255,15 +255,15 @@ class _Check:
         found: Explanation = explain(self.model, images, target, self.method, **options)
         return found.attribution
 
-    def expect(self, condition: bool, promise: str) -> None:
+    def expect(self, condition: bool, violation: str) -> None:
         if not condition:
-            raise AssertionError(f"{self.where}: {promise}")
+            raise AssertionError(f"{self.where}: {violation}")
 
     def contract(self) -> None:
         for field in dataclasses.fields(self.method):
             self.expect(
                 field.name != "seed" or is_seed(field),
-                "its field seed is not marked as one, so that explain(seed=…) passes it by: "
+                "its field seed is not marked as one, so that explain(seed=…) ignores it: "
                 'seed: int = field(default=0, metadata={"seed": True})',
             )
 
@@ -274,7 +274,7 @@ class _Check:
         shapes = {(batch, channels, height, width), (batch, 1, height, width)}
         self.expect(found.shape in shapes, f"the map is {list(found.shape)}")
         self.expect(found.dtype == self.images.dtype, f"the map is {found.dtype}")
-        self.expect(not found.requires_grad, "the map still carries a graph")
+        self.expect(not found.requires_grad, "the map is still attached to a graph")
         self.expect(bool(torch.isfinite(found).all()), "the map is not finite")
         self.expect(bool((found != 0).any()), "the map is zero everywhere")
         torch.manual_seed(1)
@@ -295,7 +295,7 @@ class _Check:
         padded = self.map(images[:-1], batch_size=len(images))
         self.expect(
             torch.equal(padded, fixed[:-1]),
-            "in chunks of one size, an image's map differs with its neighbors",
+            "with chunks of one size, an image's map depends on the other images",
         )
         self.close(self.map(images, batch_size=1), found, "the chunk size matters")
 
@@ -321,20 +321,22 @@ class _Check:
             except ExplainkitError:
                 continue
             lit = bool((found.attribution != 0).flatten(1).any(1).all())
-            said = bool(found.diagnostics.get("warnings"))
-            self.expect(lit or said, f"a {squash.__name__[1:]} output gives a zero map in silence")
+            warned = bool(found.diagnostics.get("warnings"))
+            self.expect(
+                lit or warned, f"a {squash.__name__[1:]} output gives a zero map without a warning"
+            )
 
-    def close(self, one: Tensor, other: Tensor, promise: str) -> None:
+    def close(self, one: Tensor, other: Tensor, violation: str) -> None:
         scale = float(other.abs().max()) or 1.0
         difference = float((one - other).abs().max())
         self.expect(
             difference <= max(1e-5 * scale, self.rounding),
-            f"{promise} (by {difference / scale:.1e} of the largest value)",
+            f"{violation} (by {difference / scale:.1e} of the largest value)",
         )
 
     @cached_property
     def rounding(self) -> float:
-        """Of a score: no difference of scores, as occlusion's map is, can be nearer."""
+        """Rounding error of a score, which bounds the accuracy of differences of scores."""
         logits = explain(self.model, self.images, 1, self.method).logits
         return 8 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
 
@@ -343,11 +345,11 @@ class _Check:
         for call in sorted({1, (calls + 1) // 2, calls}):
             for planted in (_PlantedError("planted"), KeyboardInterrupt()):
                 with self.unchanged(f"after {type(planted).__name__} in call {call} of {calls}"):
-                    came = self.fail(
+                    raised = self.fail(
                         lambda: explain(self.model, self.images, 1, self.method),
                         raising=(planted, call),
                     )
-                self.expect(came is planted, f"{planted!r} in the model becomes {came!r}")
+                self.expect(raised is planted, f"{planted!r} in the model becomes {raised!r}")
         nan, infinite = self.images.clone(), self.images.clone()
         nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = torch.nan, torch.inf
         cases: dict[str, Callable[[], Any]] = {
@@ -383,7 +385,7 @@ class _Check:
     def fail(
         self, call: Callable[[], Any], raising: tuple[BaseException, int] | None = None
     ) -> BaseException | None:
-        """Runs what must fail, if asked with an error planted in one of the model's calls."""
+        """Runs a call that must fail, optionally by an error raised in a call of the model."""
         calls = 0
 
         def plant(*_: Any) -> None:
@@ -400,24 +402,24 @@ class _Check:
         finally:
             handle.remove()
         if raising and isinstance(raising[0], KeyboardInterrupt):
-            # a sampling method may give what it has, if it says so
-            self.expect(found.diagnostics.get("partial", False), "an interrupt is swallowed")
+            # a sampling method may return what it has, marked as partial
+            self.expect(found.diagnostics.get("partial", False), "an interrupt is suppressed")
             return raising[0]
-        self.expect(raising is not None and calls < raising[1], "what must fail did not")
+        self.expect(raising is not None and calls < raising[1], "a call that must fail succeeds")
         return None
 
     @contextmanager
     def unchanged(self, when: str) -> Iterator[None]:
-        """Compares everything a call could leave behind."""
+        """Checks that the block changes nothing."""
         before = _state(self.model, self.images)
         yield
         after = _state(self.model, self.images)
         for what, value in before.items():
-            self.expect(_equal(value, after[what]), f"{what} is not as it was {when}")
+            self.expect(_equal(value, after[what]), f"{what} is changed {when}")
 
 
 def _state(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Everything that a call could leave a trace on."""
+    """Everything that a call might change."""
     found: dict[str, Any] = {
         "grad mode": torch.is_grad_enabled(),
         "inference mode": torch.is_inference_mode_enabled(),

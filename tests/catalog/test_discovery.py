@@ -158,7 +158,7 @@ def test_an_id_that_two_distributions_have(fakes):
     (kept, skipped) = [report for report in plugins.reports() if report.name == "twin"]
     assert (kept.distribution, kept.status) == ("ant", "ok")
     assert (skipped.distribution, skipped.status) == ("zebra", "broken")
-    assert "ant has the plugin id 'twin' too" in skipped.error
+    assert "ant already has the id 'twin'" in skipped.error
 
 
 def test_nobody_takes_the_cores_id(fakes):
@@ -166,7 +166,7 @@ def test_nobody_takes_the_cores_id(fakes):
     plugins = Plugins(fakes.entry_points(), strict=False)
     assert "explainkit/saliency" in plugins.registry("methods").names()
     assert "explainkit/good" not in plugins.registry("methods").names()
-    assert "has the plugin id 'explainkit' too" in plugins.broken()[0].error
+    assert "already has the id 'explainkit'" in plugins.broken()[0].error
 
 
 @pytest.mark.parametrize("needs", ["explainkit-vision>=99", "explainkit_vision<0.1"])
@@ -261,5 +261,5 @@ def test_unknown_plugin(fakes):
     fakes.add("good", GOOD)
     with pytest.raises(UnknownNameError, match="no plugin is named 'x'; installed: good"):
         Plugins(fakes.entry_points(), strict=False).offer("x", "explainkit_commands")
-    with pytest.raises(PluginError, match="it has no commands"):
+    with pytest.raises(PluginError, match="it offers no commands"):
         Plugins(fakes.entry_points(), strict=False).offer("good", "explainkit_commands")

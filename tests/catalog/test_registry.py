@@ -22,7 +22,7 @@ def test_names(methods):
 
 
 def test_ambiguity_lists_the_candidates(methods):
-    with pytest.raises(UnknownNameError, match="'sal' is ambiguous: say 'a/sal' or 'b/sal'"):
+    with pytest.raises(UnknownNameError, match="'sal' is ambiguous: use 'a/sal' or 'b/sal'"):
         methods.qualify("sal")
 
 

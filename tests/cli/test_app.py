@@ -38,7 +38,7 @@ def test_list():
     assert wrong.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["saliency", "explainkit/smoothgrad", "fer_hw3/cnn", "drawn"])
+@pytest.mark.parametrize("name", ["saliency", "explainkit/smoothgrad", "fer_hw3/cnn", "synthetic"])
 def test_describe(name):
     found = json.loads(run("describe", name, "--json").stdout)
     assert found["name"].endswith(name.rpartition("/")[2])
@@ -52,6 +52,27 @@ def test_describe_tells_formula_fields_and_source():
     assert "arXiv:1703.01365" in found["text"]
     assert found["fields"]["steps"] == {"type": "int", "default": 50}
     assert "gausslegendre" in found["fields"]["rule"]["type"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "grad_x_input",
+            "nothing is named 'grad_x_input': here it is called input_x_gradient; 'expl",
+        ),
+        ("zzzz", "nothing is named 'zzzz': there is none like it; 'explainkit list' shows all"),
+    ],
+)
+def test_describe_hints(name, message):
+    with pytest.raises(UnknownNameError, match=message):
+        CliRunner().invoke(app, ["describe", name], catch_exceptions=False)
+
+
+def test_describe_accepts_other_spellings():
+    assert json.loads(run("describe", "Smooth-Grad", "--json").stdout)["name"].endswith(
+        "smoothgrad"
+    )
 
 
 def test_describe_unknown():

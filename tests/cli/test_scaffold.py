@@ -1,4 +1,4 @@
-"""`new-plugin` writes a package whose own test passes, or nothing."""
+"""`new-plugin` creates a package whose own test passes, or nothing."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_its_test_passes_right_after_the_installation(tmp_path):
     ],
 )
 def test_names_that_cannot_be(name, tmp_path):
-    with pytest.raises(PluginError, match="expected a name of lower-case"):
+    with pytest.raises(PluginError, match="expected a name of lowercase"):
         new_plugin(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -62,7 +62,7 @@ def test_dashes_are_understood(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     folder = new_plugin("mine", tmp_path)
     (folder / "README.md").write_text("precious")
-    with pytest.raises(PluginError, match="expected no folder"):
+    with pytest.raises(PluginError, match="already exists"):
         new_plugin("mine", tmp_path)
     assert (folder / "README.md").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["explainkit-mine"]

@@ -1,1 +1,1 @@
-"""What exists: plugins are found, and a name becomes an object."""
+"""The catalog: finds plugins, and turns registered names into objects."""

@@ -1,4 +1,4 @@
-"""What the core itself brings: it is the plugin ``explainkit`` and uses the hooks of any other."""
+"""The core's own methods, maximizers and pages, offered as the plugin ``explainkit``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from explainkit.catalog.synonyms import method_hint, plain
 
 @hookimpl
 def explainkit_methods() -> Mapping[str, str]:
-    """The core's methods, by name so that torch is imported only when one is used."""
+    """The core's methods, as strings, so that torch is imported only when one is used."""
     return {
         "ablation_cam": "explainkit.methods.cam.ablation:AblationCAM",
         "attention_rollout": "explainkit.methods.attention.rollout:AttentionRollout",
@@ -68,11 +68,11 @@ def explainkit_methods() -> Mapping[str, str]:
 
 
 METHOD_CLASSES = {path.partition(":")[2]: path for path in explainkit_methods().values()}
-"""Where each method's class is."""
+"""Class name to the ``"module:attribute"`` string of each method."""
 
 
 def methods_hint(name: str) -> str:
-    """Where to find the class of a method that was looked for under another name or elsewhere.
+    """A hint for a method class that was looked up under another name or in another module.
 
     Examples:
         >>> methods_hint("GradCam"), methods_hint("NoiseTunnel")
@@ -87,7 +87,7 @@ def methods_hint(name: str) -> str:
 
 @hookimpl
 def explainkit_maximizers() -> Mapping[str, str]:
-    """The core's ways to maximize an activation."""
+    """The core's maximizers."""
     return {
         "cppn": "explainkit.activation_maximization.optimize:CPPN",
         "fourier": "explainkit.activation_maximization.optimize:Fourier",

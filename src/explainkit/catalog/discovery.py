@@ -1,7 +1,7 @@
-"""Discovery: every plugin is loaded alone and guarded, so that a broken one takes nobody along.
+"""Discovery of plugins: a broken one never affects the others.
 
-pluggy's own loader stops at the first entry point that fails and skips a duplicate name in
-silence; here each one is loaded, validated and asked alone, and a report says how it went.
+pluggy's own loader stops at the first entry point that fails, and silently skips a duplicate name.
+Here each plugin is loaded, validated and called separately, and a report records the outcome.
 """
 
 import os
@@ -29,10 +29,10 @@ KINDS = {
     "datasets": "dataset",
     "maximizers": "maximizer",
 }
-"""Kinds of things a plugin can offer, with their singular: hook ``explainkit_<kind>``."""
+"""What plugins can offer, plural to singular; the hook is ``explainkit_<plural>``."""
 
 CLASSES = {"explainkit_methods", "explainkit_maximizers"}
-"""Hooks whose objects are classes, made with the caller's parameters."""
+"""Hooks that offer classes, which are instantiated with the caller's parameters."""
 
 CORE = "explainkit"
 """The core's own plugin id."""
@@ -40,21 +40,21 @@ CORE = "explainkit"
 DISTRIBUTION = "explainkit-vision"
 
 SLOW = 1.0
-"""Seconds after which loading a plugin is reported as slow."""
+"""A plugin that takes more seconds than this to load is reported as slow."""
 
 
 @dataclass(frozen=True)
 class PluginReport:
-    """How one plugin fared.
+    """The status of one plugin.
 
     Attributes:
-        name: Its id: the entry point's name.
-        distribution: The package it came with.
+        name: Its id, which is the name of its entry point.
+        distribution: The package that provides it.
         version: That package's version.
         hooks: The hooks it implements.
-        status: ``"ok"``, ``"slow"`` (it works) or ``"broken"`` (something of it was skipped).
-        error: What is wrong, in one line.
-        seconds: What loading it took.
+        status: ``"ok"``, ``"slow"`` (it works) or ``"broken"`` (part of it was skipped).
+        error: The problem, in one line.
+        seconds: Loading time.
     """
 
     name: str
@@ -70,16 +70,17 @@ class PluginReport:
 
 
 class Plugins:
-    """All plugins of a process: what they are, how they fared, and what they offer."""
+    """All plugins of a process, with their status and what they offer."""
 
     def __init__(
         self, found: Iterable[EntryPoint] | None = None, strict: bool | None = None
     ) -> None:
-        """Finds plugins by their metadata; none is imported yet.
+        """Finds plugins by their metadata, without importing them.
 
         Args:
             found: Entry points; by default those of the installed packages.
-            strict: Make any broken plugin an error; by default what ``EXPLAINKIT_STRICT`` says.
+            strict: Treat any broken plugin as an error; True by default if
+                ``EXPLAINKIT_STRICT=1`` is set.
         """
         points = entry_points(group=PROJECT) if found is None else found
         self.strict = os.environ.get("EXPLAINKIT_STRICT") == "1" if strict is None else strict
@@ -98,7 +99,7 @@ class Plugins:
                     replace(
                         report,
                         status="broken",
-                        error=f"skipped: {first.distribution} has the plugin id {point.name!r} too",
+                        error=f"skipped: {first.distribution} already has the id {point.name!r}",
                     )
                 )
                 continue
@@ -106,25 +107,25 @@ class Plugins:
             self._reports[point.name] = report
 
     def names(self) -> list[str]:
-        """Ids of all plugins but the core, from metadata alone."""
+        """Ids of all plugins except the core, read from metadata."""
         return sorted(self._points)
 
     def reports(self) -> list[PluginReport]:
-        """How every plugin fared; loads them all."""
+        """Loads every plugin and returns its status."""
         for name in (CORE, *self.names()):
             self._load(name)
         return [self._reports[name] for name in (CORE, *self.names())] + self._duplicates
 
     def broken(self) -> list[PluginReport]:
-        """Reports of the plugins loaded so far that don't work as they should."""
+        """Reports of the broken plugins among those loaded so far."""
         known = [*self._reports.values(), *self._duplicates]
         return [report for report in known if report.status == "broken"]
 
     def registry(self, kind: str) -> Registry:
-        """The registry of a kind, filled by every plugin that works.
+        """The registry of one kind, filled by every plugin that works.
 
         Raises:
-            PluginError: A plugin is broken and strictness was asked for.
+            PluginError: A plugin is broken, in strict mode.
         """
         if kind not in self._registries:
             registry = Registry(KINDS[kind], self._described, self._reason)
@@ -136,11 +137,11 @@ class Plugins:
         return self._registries[kind]
 
     def offer(self, name: str, hook: str) -> Any:
-        """What one plugin's hook returned; here a broken plugin is an error.
+        """What one plugin's hook returned.
 
         Raises:
             UnknownNameError: No such plugin.
-            PluginError: It did not load, or doesn't implement the hook.
+            PluginError: It is broken, or does not implement the hook.
         """
         if name not in self._reports:
             known = ", ".join(self.names()) or "none"
@@ -150,16 +151,16 @@ class Plugins:
         report = self._reports[name]
         if hook in offers:
             return offers[hook]
-        reason = report.error or f"it has no {hook.removeprefix(PROJECT + '_')}"
+        reason = report.error or f"it offers no {hook.removeprefix(PROJECT + '_')}"
         raise PluginError(f"plugin {report} can't be used: {reason}")
 
     def version_of(self, name: str) -> str:
-        """Distribution and version of a plugin, for the record."""
+        """Distribution and version of a plugin."""
         report = self._reports[name]
         return f"{report.distribution} {report.version}"
 
     def package_of(self, name: str) -> str:
-        """The top-level package or module that a plugin is in."""
+        """The top-level package or module that contains a plugin."""
         return CORE if name == CORE else self._points[name].module.partition(".")[0]
 
     def _reason(self, name: str) -> str:
@@ -170,7 +171,7 @@ class Plugins:
         return str(self._reports[name])
 
     def _load(self, name: str) -> dict[str, Any]:
-        """Loads one plugin if that hasn't been tried, and gives what its hooks returned."""
+        """Loads one plugin, once, and returns what its hooks returned."""
         if name not in self._offers:
             start = time.perf_counter()
             self._offers[name], hooks, errors = self._try(name)
@@ -186,21 +187,21 @@ class Plugins:
         return self._offers[name]
 
     def _check_strictly(self) -> None:
-        """Under strictness, any broken plugin is an error, at every call.
+        """In strict mode, raises if any plugin is broken.
 
         Raises:
-            PluginError: One is broken.
+            PluginError: Names the first broken plugin.
         """
         if self.strict and (broken := self.broken()):
             raise PluginError(f"plugin {broken[0]} is broken: {broken[0].error}")
 
     def _try(self, name: str) -> tuple[dict[str, Any], list[str], list[str]]:
-        """What a plugin's hooks return, which it has, and what is wrong with it."""
+        """What a plugin's hooks return, the hooks that it implements, and its errors."""
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
         if not name.replace("-", "_").isidentifier():
             return {}, [], [f"its id {name!r} is not an identifier"]
-        # before the import, which may need what only the other version has
+        # before the import, which may fail on this version with a less helpful error
         if name != CORE and (mismatch := _built_for_another_version(self._points[name])):
             return {}, [], [mismatch]
         try:
@@ -221,7 +222,7 @@ class Plugins:
                     with foreign_code():
                         result = implementation.function()
                         if isinstance(result, Mapping):
-                            result = dict(result)  # iterating is the plugin's code too
+                            result = dict(result)  # iterating runs plugin code too
                         problem = _problem(caller.name, result)
                 except (Exception, SystemExit) as error:  # noqa: BLE001
                     errors.append(f"{caller.name} raises {line(error)}")
@@ -240,7 +241,7 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 
 
 def _built_for_another_version(point: EntryPoint) -> str | None:
-    """Why a plugin's own requirement excludes this explainkit, if it does."""
+    """Why a plugin's own requirement excludes this version of explainkit, if it does."""
     for text in (point.dist.requires or []) if point.dist else []:
         try:
             needed = Requirement(text)
@@ -260,16 +261,16 @@ def _built_for_another_version(point: EntryPoint) -> str | None:
 
 
 def _problem(hook: str, result: object) -> str | None:
-    """What is wrong with a hook's return value, if anything."""
+    """The problem with a hook's return value, if there is one."""
     if hook == f"{PROJECT}_commands":
-        # by name: importing typer only to compare would make every start slower
+        # by name, since importing typer for the comparison would slow down every start
         if isinstance(result, str) or "Typer" in {base.__name__ for base in type(result).__mro__}:
             return None
         return f"{type(result).__name__}, not a typer.Typer or 'module:attribute'"
     if hook == f"{PROJECT}_gallery":
         if not isinstance(result, Path):
             return f"{type(result).__name__}, not a pathlib.Path"
-        return None if result.is_dir() else f"{result}, which is no folder"
+        return None if result.is_dir() else f"{result}, which is not a folder"
     if not isinstance(result, Mapping):
         return f"{type(result).__name__}, not a mapping of names"
     for name, value in result.items():
@@ -292,12 +293,12 @@ def default() -> Plugins:
 
 
 def registry(kind: str) -> Registry:
-    """The registry of a kind (`KINDS`) with what is installed in this process."""
+    """The registry of one kind (`KINDS`), filled by the installed plugins."""
     return default().registry(kind)
 
 
 def described(kind: str) -> dict[str, str]:
-    """Everything of a kind: qualified name to what it is, in one line."""
+    """Everything of one kind: qualified name to a one-line summary."""
     return {name: _described(kind, name) for name in registry(kind).names()}
 
 
@@ -309,7 +310,7 @@ def _described(kind: str, name: str) -> str:
 
 
 def summary(value: object) -> str:
-    """What something is, in one line: a class's docstring, or a specification's own words."""
+    """One line: the first of a class's docstring, or the summary of a specification."""
     if isinstance(value, type):
         return (value.__doc__ or "").strip().partition("\n")[0]
     return str(getattr(value, "summary", ""))

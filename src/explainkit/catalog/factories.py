@@ -1,4 +1,4 @@
-"""Names to things: what is registered, and how a name and parameters become one of them."""
+"""Lists what is registered, and builds objects from names and parameters."""
 
 import dataclasses
 import difflib
@@ -24,30 +24,30 @@ AnyMethod = str | Method | type[Method]
 
 
 def list_methods() -> dict[str, str]:
-    """All saliency methods: qualified name to what it does in one line."""
+    """All saliency methods: qualified name to a one-line summary."""
     return discovery.described("methods")
 
 
 def list_models() -> dict[str, str]:
-    """All models: qualified name to what it is in one line."""
+    """All models: qualified name to a one-line summary."""
     return discovery.described("models")
 
 
 def list_datasets() -> dict[str, str]:
-    """All data sets: qualified name to what it is in one line."""
+    """All data sets: qualified name to a one-line summary."""
     return discovery.described("datasets")
 
 
 def list_maximizers() -> dict[str, str]:
-    """All ways to maximize: qualified name to what it does in one line."""
+    """All maximizers: qualified name to a one-line summary."""
     return discovery.described("maximizers")
 
 
 def load_model(name: str | Path) -> nn.Module:
-    """Builds a registered model with its trained weights, or one from a file of weights.
+    """Builds a registered model with its trained weights, or a model from a weights file.
 
     Args:
-        name: ``"fer_hw3/cnn"``, or ``"cnn"`` while that is unique; or the path of a
+        name: ``"fer_hw3/cnn"``, or ``"cnn"`` if that is unique; or the path of a
             ``.safetensors`` file whose metadata names its architecture
             (``explainkit_model: fer_hw3/cnn``).
 
@@ -56,7 +56,7 @@ def load_model(name: str | Path) -> nn.Module:
 
     Raises:
         UnknownNameError: No such model.
-        ModelError: The weights are missing, damaged, or of another architecture.
+        ModelError: The weights are missing, damaged, or do not fit the architecture.
     """
     if Path(name).suffix or Path(name).is_file():
         return load_file(Path(name))
@@ -68,13 +68,13 @@ def load_model(name: str | Path) -> nn.Module:
 def load_dataset(
     name: str, path: str | Path | None = None, split: str = "train", seed: int = 0
 ) -> Dataset:
-    """Reads a registered data set.
+    """Loads a registered data set.
 
     Args:
-        name: ``"fer_hw3/fer2013"``, or ``"fer2013"`` while that is unique.
-        path: The file or folder; None for data that is embedded in its plugin.
+        name: ``"fer_hw3/fer2013"``, or ``"fer2013"`` if that is unique.
+        path: The file or folder; None for data that comes with its plugin.
         split: One of the data set's splits; ``"all"`` is every image.
-        seed: Of splits and images that are drawn at random.
+        seed: Random seed of splits and of synthetic images.
 
     Raises:
         UnknownNameError: No such data set.
@@ -85,15 +85,15 @@ def load_dataset(
 
 
 def load_method(method: str | Method | type[Method], **params: Any) -> Method:
-    """Makes a method from its name and its parameters.
+    """Builds a method from its name and its parameters.
 
     Args:
-        method: A registered name, a class, or a method that only needs some fields changed.
-        **params: Its fields. A field that holds a method takes a name too.
+        method: A registered name, a class, or a method of which some fields are to be changed.
+        **params: Its fields. A field that holds a method also takes a method's name.
 
     Raises:
         UnknownNameError: No such method.
-        MethodError: A parameter that the method doesn't have, or a value that it refuses.
+        MethodError: The method has no such parameter, or rejects the value.
     """
     kind: Any = discovery.registry("methods").get(method) if isinstance(method, str) else method
     if not (is_method(kind) or (isinstance(kind, type) and dataclasses.is_dataclass(kind))):
@@ -110,10 +110,10 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
 
 
 def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[Method]:
-    """Makes several methods of one set of parameters, each of those that it has.
+    """Builds several methods from one set of parameters; each takes those that it has.
 
     Raises:
-        MethodError: No method at all, or a parameter that none of them has.
+        MethodError: The list is empty, or none of the methods has some parameter.
     """
     if not methods:
         raise MethodError("expected at least one method, got an empty list")
@@ -134,15 +134,16 @@ def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[M
 
 
 def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
-    """Makes a maximizer from its name and its parameters.
+    """Builds a maximizer from its name and its parameters.
 
     Args:
-        maximizer: A registered name, a class, or a maximizer that only needs some fields changed.
+        maximizer: A registered name, a class, or a maximizer of which some fields are to be
+            changed.
         **params: Its fields.
 
     Raises:
         UnknownNameError: No such maximizer.
-        MethodError: A parameter that it doesn't have, or a value that it refuses.
+        MethodError: The maximizer has no such parameter, or rejects the value.
     """
     registry = discovery.registry("maximizers")
     kind: Any = registry.get(maximizer) if isinstance(maximizer, str) else maximizer
@@ -158,7 +159,7 @@ def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any
 
 
 def is_method_name(text: str) -> bool:
-    """Whether a text names a registered method."""
+    """Whether a string names a registered method."""
     try:
         discovery.registry("methods").qualify(text)
     except UnknownNameError:
@@ -167,13 +168,13 @@ def is_method_name(text: str) -> bool:
 
 
 def method_name(method: Method | type[Method]) -> str:
-    """Qualified name of a method; module and class of one that isn't registered."""
+    """Qualified name of a method, or module and class if it is not registered."""
     kind = method if isinstance(method, type) else type(method)
     return discovery.registry("methods").name_of(kind) or class_name(kind)
 
 
 def method_params(method: Method) -> dict[str, Any]:
-    """A method's fields; a nested method is its name and its own fields."""
+    """A method's fields; a nested method becomes a mapping of its name and its own fields."""
     fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     return {
         name: {"method": method_name(value), **method_params(value)} if is_method(value) else value
@@ -187,10 +188,10 @@ def _holds_method(kind: Any, field: str) -> bool:
 
 
 def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
-    """Refuses parameters that a dataclass doesn't have, and the lack of one that it needs.
+    """Checks that a dataclass has all given parameters and gets all that it requires.
 
     Raises:
-        MethodError: Names the nearest field, or the one that lacks.
+        MethodError: Names the nearest field, or the missing one.
     """
     fields_of = [f for f in dataclasses.fields(kind) if f.init]
     known = {f.name for f in fields_of}
@@ -208,6 +209,6 @@ def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
 
 
 def class_name(kind: type) -> str:
-    """What a class that isn't registered is called; one of the running script by its name alone."""
+    """Name of a class that is not registered; without its module if that is the running script."""
     module = "" if kind.__module__ == "__main__" else f"{kind.__module__}."
     return module + kind.__qualname__

@@ -1,8 +1,8 @@
-"""What a plugin may say: the hook specifications and the two pluggy markers.
+"""The hook specifications for plugins, and the two pluggy markers.
 
-Hooks take no arguments and return a mapping of short name to an object or to a
-``"module:attribute"`` string, which is resolved on first use: naming things by string keeps
-torch out of ``explainkit --help``.
+Hooks take no arguments and return a mapping from short names to objects or to
+``"module:attribute"`` strings, which are resolved on first use. Strings keep the import of torch
+out of ``explainkit --help``.
 """
 
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ def explainkit_methods() -> "Mapping[str, type[Method] | str]":  # type: ignore[
 
 @hookspec
 def explainkit_maximizers() -> "Mapping[str, type[Maximizer] | str]":  # type: ignore[empty-body]
-    """Ways to maximize an activation, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
+    """Maximizers, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
 
 
 @hookspec
 def explainkit_models() -> "Mapping[str, ModelSpec | str]":  # type: ignore[empty-body]
-    """Models with their weights, e.g. ``{"cnn": "my_package.models:CNN"}``."""
+    """Models, with their weights, e.g. ``{"cnn": "my_package.models:CNN"}``."""
 
 
 @hookspec

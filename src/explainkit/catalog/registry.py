@@ -1,4 +1,4 @@
-"""One registry per kind: it answers "give me this name"."""
+"""Registries, one per kind: qualified names and the objects that they name."""
 
 import difflib
 import pkgutil
@@ -11,23 +11,23 @@ from explainkit.errors import PluginError, UnknownNameError
 
 
 def line(error: BaseException) -> str:
-    """An error in one line."""
+    """An error's type and message, in one line."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 @contextmanager
 def foreign_code() -> Iterator[None]:
-    """Runs a plugin's code; what it prints goes to stderr, for stdout may be a machine's."""
+    """Runs a plugin's code with stdout redirected to stderr, since stdout may carry JSON."""
     with redirect_stdout(sys.stderr):
         yield
 
 
 def resolve(path: str, whose: str) -> object:
-    """What a ``"module:attribute"`` string leads to.
+    """Imports the object that a ``"module:attribute"`` string names.
 
     Raises:
-        PluginError: Its module can't be imported or lacks the attribute.
+        PluginError: The module can't be imported or lacks the attribute.
     """
     try:
         with foreign_code():
@@ -38,10 +38,10 @@ def resolve(path: str, whose: str) -> object:
 
 
 class Registry:
-    """Qualified names and what they stand for.
+    """Qualified names and their objects.
 
-    Every name is stored as ``plugin/name``. The bare name works while it is unique; installing
-    another package never changes what a name means, it can only make a bare name ambiguous.
+    Every name is stored as ``plugin/name``. The bare name works if it is unique. Installing
+    another package never changes the meaning of a name; it can only make a bare name ambiguous.
 
     Examples:
         >>> methods = Registry("method")
@@ -56,12 +56,12 @@ class Registry:
         describe: Callable[[str], str] = str,
         broken: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """Makes an empty registry.
+        """Creates an empty registry.
 
         Args:
             kind: What it holds, in the singular, for error messages.
-            describe: Gives a plugin's distribution and version, for error messages.
-            broken: Gives the reason why a plugin is broken, or "".
+            describe: Returns a plugin's distribution and version, for error messages.
+            broken: Returns the reason why a plugin is broken, or "".
         """
         self.kind = kind
         self._describe = describe
@@ -69,7 +69,7 @@ class Registry:
         self._entries: dict[str, object] = {}
 
     def add(self, plugin: str, name: str, value: object) -> None:
-        """Stores an object, or the ``"module:attribute"`` string that leads to it."""
+        """Stores an object, or the ``"module:attribute"`` string that names it."""
         self._entries[f"{plugin}/{name}"] = value
 
     def names(self) -> list[str]:
@@ -77,42 +77,51 @@ class Registry:
         return sorted(self._entries)
 
     def qualify(self, name: str) -> str:
-        """The qualified form of a name, whatever its capitals, hyphens and underscores.
+        """The qualified form of a name; case, hyphens and underscores don't matter.
 
         Raises:
             UnknownNameError: No such name, or several plugins have it.
             PluginError: The name's plugin is broken.
         """
-        if name in self._entries:
-            return name
-        plugin, slash, _ = name.partition("/")
-        if slash and (reason := self._broken(plugin)):
-            raise PluginError(f"{self.kind} {name!r} can't be used: plugin {reason}")
-        candidates = [full for full in self.names() if full.partition("/")[2] == name]
-        if not candidates:
-            spelled = plain(name)
-            candidates = [
-                full
-                for full in self.names()
-                if spelled in {plain(full), plain(full.partition("/")[2])}
-            ]
+        candidates = self.candidates(name)
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
             raise UnknownNameError(
-                f"{self.kind} {name!r} is ambiguous: say {' or '.join(map(repr, candidates))}"
+                f"{self.kind} {name!r} is ambiguous: use {' or '.join(map(repr, candidates))}"
             )
-        bare = [full.partition("/")[2] for full in self.names()]
-        near = difflib.get_close_matches(name, [*self.names(), *bare], n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none like it;"
-        if self.kind == "method" and (ours := method_hint(name)):
-            hint = f"here it is called {ours};"
         raise UnknownNameError(
-            f"no {self.kind} is named {name!r}: {hint} 'explainkit list {self.kind}s' shows all"
+            f"no {self.kind} is named {name!r}: {self.hint(name)} "
+            f"'explainkit list {self.kind}s' shows all"
         )
 
+    def candidates(self, name: str) -> list[str]:
+        """The qualified names that a name may stand for.
+
+        Raises:
+            PluginError: The name's plugin is broken.
+        """
+        if name in self._entries:
+            return [name]
+        plugin, slash, _ = name.partition("/")
+        if slash and (reason := self._broken(plugin)):
+            raise PluginError(f"{self.kind} {name!r} can't be used: plugin {reason}")
+        exact = [full for full in self.names() if full.partition("/")[2] == name]
+        spelled = plain(name)
+        return exact or [
+            full for full in self.names() if spelled in {plain(full), plain(full.partition("/")[2])}
+        ]
+
+    def hint(self, name: str) -> str:
+        """What may have been meant by an unknown name, for error messages."""
+        if self.kind == "method" and (ours := method_hint(name)):
+            return f"here it is called {ours};"
+        bare = [full.partition("/")[2] for full in self.names()]
+        near = difflib.get_close_matches(name, [*self.names(), *bare], n=3)
+        return f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none like it;"
+
     def get(self, name: str) -> object:
-        """What a name stands for; a string is resolved at its first use.
+        """The object that a name stands for; a string is resolved on first use.
 
         Raises:
             UnknownNameError: No such name, or several plugins have it.
@@ -127,6 +136,6 @@ class Registry:
         return value
 
     def name_of(self, value: type) -> str | None:
-        """The qualified name under which a class is registered, without importing the others."""
+        """The qualified name of a registered class, or None; imports nothing."""
         path = f"{value.__module__}:{value.__qualname__}"
         return next((name for name, held in self._entries.items() if held in (value, path)), None)

@@ -1,4 +1,4 @@
-"""What other libraries call the same thing: for hints, where a name is not one of ours."""
+"""Names from other libraries, for hints in error messages."""
 
 METHODS = {
     "cam": "gradcam",
@@ -26,7 +26,7 @@ METHODS = {
     "sliding_window": "occlusion",
     "vanilla_gradient": "saliency",
 }
-"""Method to ours."""
+"""Another library's name of a method to ours."""
 
 PARAMETERS = {
     "abs": ("absolute",),
@@ -59,14 +59,14 @@ PARAMETERS = {
     "target_layers": ("layer", "at"),
     "as_is": ("keep_mode",),
 }
-"""Parameter to ours; the first that the method has, or that ``explain()`` has."""
+"""Another library's parameter to ours; the first that the method or ``explain()`` has counts."""
 
 CALL = frozenset({"at", "batch_size", "keep_mode", "target"})
-"""Parameters of ``explain()`` itself among these."""
+"""The parameters above that belong to ``explain()`` itself."""
 
 
 def plain(name: str) -> str:
-    """A name without what spellings differ in.
+    """A name without case and punctuation, for comparison.
 
     Examples:
         >>> plain("Grad_CAM++") == plain("gradcam-plus-plus")
@@ -76,12 +76,12 @@ def plain(name: str) -> str:
 
 
 def method_hint(name: str) -> str | None:
-    """What a method that has another name elsewhere is called here."""
+    """Our name of a method that another library calls ``name``, or None."""
     return next((ours for theirs, ours in METHODS.items() if plain(theirs) == plain(name)), None)
 
 
 def parameter_hint(name: str, known: set[str]) -> str | None:
-    """What a parameter that has another name elsewhere is called here.
+    """Our name of a parameter that another library calls ``name``, or None.
 
     Args:
         name: As it was given.

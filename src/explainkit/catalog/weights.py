@@ -1,4 +1,4 @@
-"""Building models and filling them with weights from safetensors files."""
+"""Builds models and loads their weights from safetensors files."""
 
 from pathlib import Path
 from typing import cast
@@ -11,14 +11,14 @@ from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec
 
 ARCHITECTURE = "explainkit_model"
-"""The metadata key under which a file of weights names its architecture."""
+"""The metadata key by which a weights file names its architecture."""
 
 
 def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) -> nn.Module:
-    """Builds a model in eval mode and fills it with its own weights, or with ``state``.
+    """Builds a model in eval mode with its own weights, or with ``state``.
 
     Raises:
-        ModelError: The weights are of another architecture.
+        ModelError: The weights do not fit the architecture.
     """
     module = spec.build()
     values = state if state is not None else dict(spec.weights()) if spec.weights else None
@@ -29,13 +29,13 @@ def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) ->
         if missing or foreign:
             raise ModelError(
                 f"expected weights of {name} ({len(wanted)} tensors), got {len(values)}: "
-                f"missing {missing[:3]}, not its own {foreign[:3]}"
+                f"missing {missing[:3]}, unexpected {foreign[:3]}"
             )
         for key, tensor in wanted.items():
             if values[key].shape != tensor.shape:
                 raise ModelError(
                     f"expected {key!r} of {name} to be {list(tensor.shape)}, "
-                    f"got {list(values[key].shape)}: weights of another architecture"
+                    f"got {list(values[key].shape)}: these weights are of another architecture"
                 )
         module.load_state_dict(values)
     # plain attributes of the instance, past nn.Module's registration
@@ -45,22 +45,23 @@ def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) ->
 
 
 def load_file(path: Path) -> nn.Module:
-    """Builds the model that a ``.safetensors`` file names in its metadata, with its weights.
+    """Builds the model that a ``.safetensors`` file names in its metadata, and loads its weights.
 
     Raises:
-        ModelError: No such file, not safetensors, or an architecture that isn't named or known.
+        ModelError: No such file, not a safetensors file, or the architecture is not named.
+        UnknownNameError: The architecture is not registered.
     """
     if path.suffix in {".pt", ".pth", ".bin", ".pkl", ".ckpt"}:
         raise ModelError(
-            f"expected a .safetensors file, got {path}: pickled checkpoints can run code when "
-            "they are read; save the state_dict with safetensors.torch.save_file"
+            f"expected a .safetensors file, got {path}: pickled checkpoints can execute code "
+            "when loaded; save the state_dict with safetensors.torch.save_file"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise ModelError(f"expected a file of weights, found nothing at {path}") from None
+        raise ModelError(f"expected a weights file, found nothing at {path}") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a safetensors file, got {path}: {error}") from error
     if ARCHITECTURE not in metadata:

@@ -1,3 +1,3 @@
-"""What people type."""
+"""The command line."""
 
 from explainkit.cli.app import main as main

@@ -1,4 +1,4 @@
-"""The command line. Nothing here imports torch before a command needs it."""
+"""The command line; torch is imported only by commands that need it."""
 
 import dataclasses
 import inspect
@@ -22,23 +22,23 @@ from explainkit.catalog import discovery
 from explainkit.catalog.registry import resolve
 from explainkit.errors import ExplainkitError, PluginError, UnknownNameError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value to stdout.")]
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 class PluginGroup(TyperGroup):
-    """The group ``run``: its commands are the plugins, each imported only when it is named."""
+    """The group ``run``: its commands are the plugins, each imported only when named."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
-        """Ids of the installed plugins, from metadata alone."""
+        """Ids of the installed plugins, read from metadata."""
         return discovery.default().names()
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command that says only that the plugin is there: enough for ``run --help``."""
+        """A placeholder for the plugin, which is all that ``run --help`` needs."""
         if cmd_name not in self.list_commands(ctx):
             return None
         stub = typer.Typer(name=cmd_name, add_completion=False)
@@ -46,7 +46,7 @@ class PluginGroup(TyperGroup):
         return typer.main.get_group(stub)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Loads the one plugin that was named, and mounts its own commands."""
+        """Loads the named plugin and mounts its commands."""
         name, *rest = args
         if name not in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
@@ -57,7 +57,7 @@ class PluginGroup(TyperGroup):
             raise PluginError(
                 f"plugin {name!r} offers {type(commands).__name__} as commands, not a typer.Typer"
             )
-        # the group decides how its commands' help is read, whatever the plugin's own app says
+        # Typer takes the markup mode from the outer app and ignores that of a mounted one
         mounted = typer.Typer(add_completion=False, rich_markup_mode=commands.rich_markup_mode)
         mounted.add_typer(commands, name=name)
         return name, typer.main.get_group(mounted).commands[name], rest
@@ -102,11 +102,11 @@ def root(
         bool,
         typer.Option(
             "--version", callback=_version, is_eager=True,
-            help="Versions of explainkit, torch and the plugins: what a bug report needs.",
+            help="Print the versions of explainkit, Python, torch and the plugins.",
         ),
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an error comes from.")
+        bool, typer.Option("--traceback", help="Show the full traceback of an error.")
     ] = False,
 ) -> None:  # fmt: skip
     """Visual explanations of PyTorch image models."""
@@ -115,11 +115,11 @@ def root(
 @app.command("list")
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join(discovery.KINDS)}; all by default.")
+        str | None, typer.Argument(help=f"One of {', '.join(discovery.KINDS)}. Default: all.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Everything that can be named: methods, models, data sets."""
+    """List the available methods, models and data sets."""
     kinds = _kinds(kind)
     rows = [
         {"kind": one, "name": name, "summary": summary}
@@ -133,7 +133,7 @@ def list_names(
     for one in kinds:
         table = Table(title=one, title_justify="left", box=None)
         table.add_column("name", min_width=max((len(row["name"]) for row in rows), default=0))
-        table.add_column("what it is")
+        table.add_column("summary")
         for row in rows:
             if row["kind"] == one:
                 table.add_row(escape(row["name"]), escape(row["summary"]))
@@ -150,10 +150,10 @@ def _kinds(kind: str | None) -> Sequence[str]:
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="A method, a model or a data set.")],
+    name: Annotated[str, typer.Argument(help="A method, model, data set or maximizer.")],
     as_json: Json = False,
 ) -> None:
-    """What something is: formula, parameters with defaults, source."""
+    """Describe a method, model or data set: formula, parameters with defaults, source."""
     kind, full, value = _find(name)
     _mention_broken()
     text = inspect.getdoc(value) if isinstance(value, type) else discovery.summary(value)
@@ -180,18 +180,22 @@ def describe(
 
 
 def _find(name: str) -> tuple[str, str, Any]:
-    """The kind, qualified name and object of anything that has a name."""
+    """The kind, qualified name and object of anything registered.
+
+    Raises:
+        UnknownNameError: No such name, or several plugins have it.
+    """
     for kind, singular in discovery.KINDS.items():
         registry = discovery.registry(kind)
         if any(name in (full, full.partition("/")[2]) for full in registry.names()):
             full = registry.qualify(name)
             return singular, full, registry.get(full)
     methods = discovery.registry("methods")
-    try:
-        full = methods.qualify(name)
-    except UnknownNameError as error:
-        text = str(error).replace("no method is named", "nothing is named")
-        raise UnknownNameError(text.replace("list methods", "list")) from None
+    if not methods.candidates(name):
+        raise UnknownNameError(
+            f"nothing is named {name!r}: {methods.hint(name)} 'explainkit list' shows all"
+        )
+    full = methods.qualify(name)
     return discovery.KINDS["methods"], full, methods.get(full)
 
 
@@ -216,7 +220,7 @@ def _default(field: dataclasses.Field[Any], value: Any) -> Any:
 
 @app.command("plugins")
 def list_plugins(as_json: Json = False) -> None:
-    """The installed plugins: version, hooks, status, and what is wrong with a broken one."""
+    """List the installed plugins: version, hooks, status, and the error of a broken one."""
     reports = discovery.default().reports()
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(report) for report in reports], indent=2))
@@ -237,12 +241,10 @@ def list_plugins(as_json: Json = False) -> None:
 
 @app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="Its id, e.g. my_method.")],
-    path: Annotated[
-        Path, typer.Option("--path", help="The folder in which its own folder is made.")
-    ] = Path(),
+    name: Annotated[str, typer.Argument(help="The plugin's id, e.g. my_method.")],
+    path: Annotated[Path, typer.Option("--path", help="Parent of the new folder.")] = Path(),
 ) -> None:
-    """Write a working plugin with its test."""
+    """Create a working plugin with a test."""
     from explainkit.cli.scaffold import new_plugin as write
 
     folder = write(name, path)
@@ -254,7 +256,7 @@ def new_plugin(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this installation: versions, devices, plugins, packages that don't fit."""
+    """Check this installation: versions, devices, plugins, incompatible packages."""
     from explainkit.cli.doctor import examine
 
     checks = examine()
@@ -274,7 +276,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 gallery = typer.Typer(
-    help="Pages that the library itself made: scripts, run, with their figures and tables.",
+    help="Build example pages from scripts, with their figures and tables.",
     no_args_is_help=True,
 )
 app.add_typer(gallery, name="gallery")
@@ -282,26 +284,24 @@ app.add_typer(gallery, name="gallery")
 
 @gallery.callback()
 def gallery_root() -> None:
-    """Pages that the library itself made: scripts, run, with their figures and tables."""
+    """Build example pages from scripts, with their figures and tables."""
 
 
 @gallery.command("build")
 def build_gallery(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(
-        "docs/gallery"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("docs/gallery"),
     plugin: Annotated[
-        str | None, typer.Option("--plugin", help="Build this plugin's pages only.")
+        str | None, typer.Option("--plugin", help="Build only this plugin's pages.")
     ] = None,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=1, help="What one script may take.")
+        float, typer.Option("--max-seconds", min=1, help="Time limit for each script.")
     ] = 300,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
 ) -> None:
-    """Run the gallery scripts of the core and of every plugin, and write them as Markdown pages.
+    """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
 
-    A page is reused if its script, the library, the plugin and the weights are unchanged. A script
-    that fails stops the build and shows its traceback.
+    A page is reused if its script, the library, the plugin and the weights are unchanged. The
+    build stops at the first script that fails and shows its traceback.
     """
     from explainkit.errors import GalleryError
     from explainkit.gallery import build
@@ -310,7 +310,7 @@ def build_gallery(
         for page in build(out, plugin, seed=seed, max_seconds=max_seconds):
             how = f"run in {page.seconds:.1f} s"
             if page.missing:
-                how = f"left out: it needs the plugin {page.missing}"
+                how = f"skipped: it needs the plugin {page.missing}"
             typer.echo(f"{page.page}: {'unchanged' if page.reused else how}")
     except GalleryError as error:
         for note in getattr(error, "__notes__", ()):
@@ -321,7 +321,7 @@ def build_gallery(
 
 
 def _mention_broken() -> None:
-    """One line on stderr for each plugin that is broken."""
+    """Prints a warning to stderr for each broken plugin."""
     for report in discovery.default().broken():
         errors.print(
             f"warning: plugin {escape(str(report))}: {escape(report.error)}; "
@@ -331,18 +331,18 @@ def _mention_broken() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and ends the process with its exit code.
+    """Runs the command line and exits.
 
-    0: done; 1: it failed, in one line; 2: wrong use, with a way out; 130: interrupted.
+    Exit codes: 0 success, 1 runtime error, 2 usage error, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in arguments
-    # an error of any command asks for --traceback, so it is understood at any place
+    # --traceback works at any position, also after a command
     arguments = [argument for argument in arguments if argument != "--traceback"]
     try:
         app(arguments, prog_name="explainkit")
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # Typer has swallowed the interrupt itself
+        if end.code == INTERRUPTED:  # Typer turns the interrupt into an exit
             errors.print("interrupted")
         raise
     except ExplainkitError as error:
@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         errors.print("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # the reader has gone: nothing is left to say, and flushing at exit must not say it
+        # the reader has closed the pipe; without this, the flush at exit would raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)

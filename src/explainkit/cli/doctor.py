@@ -1,4 +1,4 @@
-"""``explainkit doctor``: what is installed here, and what of it doesn't fit."""
+"""``explainkit doctor``: checks the installation for problems."""
 
 import os
 import platform
@@ -15,20 +15,20 @@ from explainkit.catalog import discovery
 from explainkit.catalog.registry import line
 
 IMPORT_SECONDS = 120
-"""After this long an import that is tried counts as one that never ends."""
+"""Time limit for a trial import."""
 
 Status = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One fact about this installation.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        status: Whether it is as it should be.
+        name: What was checked.
+        status: ``"ok"``, ``"warning"`` or ``"problem"``.
         found: What was found.
-        remedy: What to do, if anything.
+        remedy: How to fix it; empty if it is ok.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Looks at versions, devices, plugins and packages that are known not to fit."""
+    """Checks versions, devices, plugins, and packages that are known to conflict."""
     return [
         *_versions(),
         *_torch(),
@@ -82,7 +82,7 @@ def _torch() -> Iterator[Check]:
 
 
 def _torchvision() -> Iterator[Check]:
-    """A torchvision of another build fails at import, which takes models and peers along."""
+    """A torchvision built for another torch fails at import, and so does all that uses it."""
     try:
         installed = version("torchvision")
     except PackageNotFoundError:
@@ -106,13 +106,13 @@ def _torchvision() -> Iterator[Check]:
         "torchvision",
         "warning",
         f"{installed} does not fit torch {_version('torch')}: {reason}",
-        "explainkit does not need it; for models that do, install the torchvision that was built "
-        "for this torch, from the same index",
+        "explainkit does not need it; for models that do, install the torchvision built for this "
+        "torch, from the same index",
     )
 
 
 def _foreign_distribution() -> Iterator[Check]:
-    """Another project owns the distribution name ``explainkit`` and the same import name."""
+    """Another project has the distribution name ``explainkit`` and the same import name."""
     try:
         foreign = distribution("explainkit")
     except PackageNotFoundError:
@@ -125,7 +125,7 @@ def _foreign_distribution() -> Iterator[Check]:
     yield Check(
         "distribution 'explainkit'",
         "problem",
-        f"another project of that name is installed, version {foreign.version}; it has the same "
+        f"another project of this name is installed, version {foreign.version}; it has the same "
         "import name and command",
         _REINSTALL,
     )
@@ -156,7 +156,7 @@ def _writable() -> Iterator[Check]:
     yield Check(
         "working folder",
         "ok" if ok else "warning",
-        f"{here} {'can' if ok else 'can not'} be written",
+        f"{here} is {'' if ok else 'not '}writable",
         "" if ok else "use --out",
     )
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters as text: ``steps=20`` on the command line becomes a typed value."""
+"""Parses hyper-parameters from the command line, such as ``steps=20``, into typed values."""
 
 import dataclasses
 import difflib
@@ -16,18 +16,18 @@ from explainkit.methods.contract import is_seed
 
 
 def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
-    """Reads ``name=value`` texts by the types of a method's or a maximizer's fields.
+    """Parses ``name=value`` strings by the types of a method's or maximizer's fields.
 
     A field that holds a method takes a method's name.
 
     Args:
         name: A registered name.
-        texts: One text per parameter.
+        texts: One string per parameter.
         kind: ``methods`` or ``maximizers``.
 
     Raises:
-        UnknownNameError: Nothing of that name.
-        MethodError: No such field, or a value that doesn't fit its type.
+        UnknownNameError: No such method or maximizer.
+        MethodError: No such field, or a value that does not fit its type.
 
     Examples:
         >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
@@ -51,16 +51,16 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
         try:
             found[field] = _parse(hints[field], value)
         except ValueError:
-            wanted = " or ".join(_words(hints[field]))
+            wanted = " or ".join(_accepted(hints[field]))
             raise MethodError(f"{field}: expected {wanted}, got {value!r}") from None
     return found
 
 
 def _parse(hint: Any, text: str) -> Any:
-    """The text as the first of the hint's types that it fits.
+    """Converts a string to the first of the hint's types that accepts it.
 
     Raises:
-        ValueError: It fits none.
+        ValueError: None does.
     """
     if typing.get_origin(hint) is typing.Literal:
         if text in typing.get_args(hint):
@@ -94,15 +94,15 @@ def _parse(hint: Any, text: str) -> Any:
     raise ValueError(text)
 
 
-def _words(hint: Any) -> list[str]:
-    """What a hint accepts as text, in words."""
+def _accepted(hint: Any) -> list[str]:
+    """What a type hint accepts, for error messages."""
     if typing.get_origin(hint) is typing.Literal:
         return list(typing.get_args(hint))
     if typing.get_origin(hint) in {types.UnionType, typing.Union}:
-        return [word for one in typing.get_args(hint) for word in _words(one)]
+        return [word for one in typing.get_args(hint) for word in _accepted(one)]
     if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
-        words = [word for one in typing.get_args(hint) for word in _words(one)]
-        return [", ".join(words)]
+        parts = [word for one in typing.get_args(hint) for word in _accepted(one)]
+        return [", ".join(parts)]
     named = {
         int: "a whole number", float: "a number", bool: "true or false", str: "text",
         Method: "a method's name", types.NoneType: "none", Tensor: "",

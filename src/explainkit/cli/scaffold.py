@@ -1,4 +1,4 @@
-"""``explainkit new-plugin``: writes a working plugin with its test."""
+"""``explainkit new-plugin``: creates a working plugin with a test."""
 
 import keyword
 import re
@@ -33,19 +33,19 @@ packages = ["src/explainkit_{name}"]
 """
 
 _MODULE = '''\
-"""A saliency method for explainkit: what it offers, by name, so that help needs no torch."""
+"""A saliency method for explainkit; named by a string, so that help does not import torch."""
 
 from explainkit import hookimpl
 
 
 @hookimpl
 def explainkit_methods() -> dict[str, str]:
-    """What this plugin offers: ``explainkit.explain(..., method="{name}")``."""
+    """Offers the method as ``explainkit.explain(..., method="{name}")``."""
     return {{"{name}": "explainkit_{name}.method:{class_name}"}}
 '''
 
 _METHOD = '''\
-"""The method itself, imported when it is first used."""
+"""The method, imported on first use."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ class {class_name}:
     here, its hyper-parameters as fields, its paper under References.
 
     Attributes:
-        power: Exponent on the deviation's size; 1 leaves it as it is.
+        power: Exponent of the deviation's magnitude; 1 leaves it unchanged.
     """
 
     power: float = 1.0
@@ -75,7 +75,7 @@ class {class_name}:
 '''
 
 _TEST = '''\
-"""The method keeps explainkit's promises, and its closed form on a linear model."""
+"""The method honors explainkit's contract and has its closed form on a linear model."""
 
 import explainkit as ek
 import torch
@@ -85,11 +85,11 @@ from torch import nn
 from explainkit_{name}.method import {class_name}
 
 
-def test_the_host_promises():
+def test_contract():
     check_method({class_name}())
 
 
-def test_on_a_linear_model_it_is_the_weight_times_the_deviation():
+def test_a_linear_model_gives_weight_times_deviation():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
     images = torch.rand(2, 1, 3, 4)
     found = ek.explain(model, images, 1, {class_name}()).attribution
@@ -112,30 +112,30 @@ explainkit describe {name}
 
 
 def new_plugin(name: str, parent: Path) -> Path:
-    """Writes a package with one method, its entry point and its test.
+    """Creates a package with one method, its entry point and a test.
 
     Args:
-        name: The plugin's id, which is also the name of its method.
-        parent: The folder in which its own folder, ``explainkit-NAME``, is made.
+        name: The plugin's id and the name of its method.
+        parent: The parent of the new folder ``explainkit-NAME``.
 
     Returns:
-        The new folder. It appears whole or not at all.
+        The new folder, which is created atomically.
 
     Raises:
-        PluginError: A name that can't be one, or a folder that is in the way.
+        PluginError: The name is invalid or taken, or the folder exists.
     """
     name = name.replace("-", "_")
     taken = {"vision", discovery.CORE, *discovery.default().names()}
     sound = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
     if not sound or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
         raise PluginError(
-            f"expected a name of lower-case letters, digits and underscores that begins with a "
-            f"letter, such as my_method, that no installed plugin has, got {name!r}"
+            "expected a name of lowercase letters, digits and underscores that starts with a "
+            f"letter and that no installed plugin has, such as my_method, got {name!r}"
         )
     dashed = name.strip("_").replace("_", "-")
     folder = parent / f"explainkit-{dashed}"
     if folder.exists():
-        raise PluginError(f"expected no folder {folder} yet: choose another name or --path")
+        raise PluginError(f"{folder} already exists: choose another name or --path")
     major, minor, *_ = explainkit.__version__.split(".")
     words = {
         "name": name,

@@ -1,1 +1,1 @@
-"""Running methods on one model: what goes in, how much at once, what comes out."""
+"""The engine: runs methods on a model, in chunks, and checks what goes in and comes out."""

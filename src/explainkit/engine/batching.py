@@ -1,4 +1,4 @@
-"""How many images to run at once: a memory budget, measured on the model at hand."""
+"""Chunk sizes: as many images at once as fit a memory budget, measured on the model."""
 
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -9,28 +9,29 @@ from torch import Tensor, nn
 from explainkit.engine.model import ScoreModel
 
 BUDGET = 512 * 2**20
-"""Bytes that the activations kept for a backward pass may take."""
+"""Bytes that the activations saved for a backward pass may take."""
 
 LIMIT = 64
-"""More images at once than this gain nothing."""
+"""The largest chunk; larger ones are not faster."""
 
 CACHED, FEW = 20 * 2**20, 4
-"""On a CPU a chunk is faster while what one layer puts out stays near the cache, a quarter on the
-FER CNN; a few images at least share the reading of the weights."""
+"""On a CPU, chunks are faster while a layer's output fits the cache (by a quarter on the FER CNN),
+and a few images should share each read of the weights."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[int, int]]]
 _measured = WeakKeyDictionary()
 
 
 def chunk_size(model: nn.Module, image: Tensor) -> int:
-    """How many images like this one to run at once.
+    """The number of images of this shape to run at once.
 
-    The activations that one image keeps for its backward pass are measured once per model and
-    shape. As many images make a chunk as fit `BUDGET`, on a CPU as many as keep the largest one
-    within `CACHED`, or a `FEW`. It depends on nothing else: the same call makes the same chunks.
+    The activations that one image saves for its backward pass are measured once per model and
+    shape. A chunk has as many images as fit `BUDGET`; on a CPU it is limited to as many as keep the
+    largest activation within `CACHED`, but not below `FEW`. The size depends on nothing else, so
+    the same call always has the same chunks.
 
     Args:
-        model: What a method is called with; its own ``batch_size`` overrules the measurement.
+        model: What a method is called with; its ``batch_size`` overrides the measurement.
         image: One image, ``[channel, height, width]``.
     """
     if isinstance(model, ScoreModel):
@@ -49,7 +50,7 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
 
 
 def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
-    """What one image's backward pass keeps, and the largest part of it; at least 1."""
+    """Bytes saved for one image's backward pass: in total and of the largest tensor; at least 1."""
     owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -66,12 +67,12 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
 
 
 def in_chunks(run: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
-    """Concatenates ``run`` over consecutive slices, halving their size when memory runs out.
+    """Concatenates ``run`` over consecutive slices; halves their size when memory runs out.
 
     Args:
         run: Computes one slice of the result, along its first axis.
         count: Length of the whole result.
-        size: Length of a slice to begin with.
+        size: Initial length of a slice.
     """
     parts: list[Tensor] = []
     start = 0
@@ -88,7 +89,7 @@ def in_chunks(run: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device."""
+    """Whether an error is an out-of-memory error, on any device."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError)

@@ -1,4 +1,4 @@
-"""What a method gave for some images: checked, joined, and read for what its reader must know."""
+"""Outcomes: checks what methods return, joins chunks, and collects warnings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 
 SATURATED = 1e-4
-"""An output this close to 0 or 1 hardly has a gradient left."""
+"""An output this close to 0 or 1 counts as saturated: its gradient is nearly zero."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a method gave for some images, checked.
+    """What a method returned for some images, checked.
 
     Attributes:
         values: The map ``[batch, channel or 1, height, width]``.
@@ -24,11 +24,11 @@ class Outcome:
         score: ``[batch]``.
         logits: ``[batch, classes]``.
         standard_error: Of each value, or None.
-        layer: The layer that the method looked at, or None.
-        at: The layer that the map is of, or None.
-        coverage: Which operators the method's rules covered, or None.
-        warnings: The method's own.
-        diagnostics: What else the method reports.
+        layer: The layer that the method used, or None.
+        at: The layer whose output the map explains, or None.
+        coverage: The operators that the method's rules covered, or None.
+        warnings: The method's own warnings.
+        diagnostics: Further results of the method.
         partial: Whether the method stopped early.
     """
 
@@ -44,8 +44,8 @@ class Outcome:
     diagnostics: dict[str, Any]
     partial: bool
 
-    def remarks(self, module: nn.Module) -> list[str]:
-        """What a reader of the maps must know, each with its remedy."""
+    def all_warnings(self, module: nn.Module) -> list[str]:
+        """The method's warnings, and those about saturated outputs and flat maps."""
         return [*self.warnings, *self._saturation(module), *self._flatness()]
 
     def _saturation(self, module: nn.Module) -> Iterator[str]:
@@ -55,19 +55,19 @@ class Outcome:
         last = [m for m in module.modules() if isinstance(m, nn.Sigmoid | nn.Softmax)]
         layer = f"the final {type(last[-1]).__name__}" if last else "the final softmax or sigmoid"
         sums_to_one = logits.shape[1] > 1 and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
-        # a rectifier's exact zero is no saturation, a squashed output's is
+        # an exact zero means saturation after a squashing function, but not after a ReLU
         low = (score < SATURATED) & ((score > 0) | bool(last) | sums_to_one)
         saturated = int((low | (score > 1 - SATURATED)).sum())
         if saturated:
             yield (
                 f"the target's output is saturated in {saturated} of {len(score)} images, so its "
-                f"gradient all but vanishes: explain the model without {layer}, on its "
+                f"gradient nearly vanishes: explain the model without {layer}, on its "
                 "pre-activation"
             )
         elif sums_to_one:
             yield (
                 f"the model returns probabilities: explain it without {layer}, on its logits, "
-                "since a probability also moves with the other classes"
+                "since a probability also depends on the other classes"
             )
 
     def _flatness(self) -> Iterator[str]:
@@ -82,13 +82,18 @@ class Outcome:
             )
         if constant.any() and flat.shape[1] > 1:
             yield (
-                f"the map is the same everywhere in {listed(constant)}: it shows no place; try a "
-                "method of finer resolution or an earlier layer"
+                f"the map is constant in {listed(constant)}: it locates nothing; try a method "
+                "of finer resolution or an earlier layer"
             )
 
 
 def listed(flags: Tensor) -> str:
-    """Which images, in words."""
+    """The flagged images, as text.
+
+    Examples:
+        >>> listed(torch.tensor([True, False, True]))
+        'images 0, 2'
+    """
     found = flags.nonzero().flatten().tolist()
     shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
     return f"image{'s' if len(found) > 1 else ''} {shown}"
@@ -102,7 +107,19 @@ def outcome_of(
     logits: Tensor,
     count: int,
 ) -> Outcome:
-    """What a method gave for a chunk, checked, without the padding."""
+    """What a method returned for a chunk, checked and without the padding.
+
+    Args:
+        result: What the method returned.
+        inputs: The padded chunk ``[batch, channel, height, width]``.
+        targets: int64 ``[batch]``.
+        scores: The explained scores, ``[batch, classes]``.
+        logits: ``[batch, classes]``.
+        count: How many images are not padding.
+
+    Raises:
+        MethodError: The map has the wrong type, shape or device, or is not finite.
+    """
     found = Attribution.of(result)
 
     def own(value: Any) -> Any:
@@ -127,9 +144,9 @@ def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
     """A method's map, detached, in the dtype of the inputs.
 
     Args:
-        values: What the method gave.
+        values: What the method returned.
         inputs: ``[batch, channel, height, width]``.
-        at: The layer that the map is of, where it is not of the image.
+        at: The layer whose output the map explains; None if it explains the image.
 
     Raises:
         MethodError: It is not a finite map of the inputs.
@@ -137,12 +154,12 @@ def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
     batch, channels, height, width = inputs.shape
     wanted = f"[{batch}, 1 or {channels}, {height}, {width}]"
     if not isinstance(values, Tensor):
-        raise MethodError(f"expected from the method a map {wanted}, got {type(values).__name__}")
+        raise MethodError(f"expected a map {wanted} from the method, got {type(values).__name__}")
     shapes = {(batch, channels, height, width), (batch, 1, height, width)}
     if values.shape not in shapes and (at is None or len(values) != batch):
-        raise MethodError(f"expected from the method a map {wanted}, got {list(values.shape)}")
+        raise MethodError(f"expected a map {wanted} from the method, got {list(values.shape)}")
     if values.device != inputs.device:
-        raise MethodError(f"expected from the method a map on {inputs.device}, got {values.device}")
+        raise MethodError(f"expected a map on {inputs.device} from the method, got {values.device}")
     wrong = ~torch.isfinite(values)
     if wrong.any():
         raise MethodError(
@@ -154,7 +171,7 @@ def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
 
 
 def joined(parts: list[Outcome]) -> Outcome:
-    """The outcomes of consecutive chunks as one."""
+    """Concatenates the outcomes of consecutive chunks."""
     if len(parts) == 1:
         return parts[0]
 

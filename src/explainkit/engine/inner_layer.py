@@ -1,4 +1,4 @@
-"""A layer's output in place of the image: what methods run on where ``at=`` names a layer."""
+"""The model from an inner layer on, for explanations ``at=`` a layer."""
 
 from math import prod
 from typing import Any
@@ -11,19 +11,19 @@ from explainkit.graph.suffix import Suffix
 
 
 class InnerLayer(nn.Module):
-    """What a model does after a layer, as a model of its own.
+    """The model from a layer on, as a model of its own.
 
     The layer's output ``[batch, *shape]``, whatever its axes, is presented to methods as images
     ``[batch, channel, height, width]``.
 
     Attributes:
         part: The model after the layer.
-        image_shape: Channel, height, width of the images that the whole model takes.
-        shape: One image's output of the layer, without the batch axis.
+        image_shape: Channel, height, width of the whole model's input.
+        shape: Shape of the layer's output for one image, without the batch axis.
     """
 
     def __init__(self, part: Suffix, image: Tensor) -> None:
-        """Runs the model up to the layer.
+        """Runs the model up to the layer to learn the output's shape.
 
         Args:
             part: The model after the layer.
@@ -38,7 +38,7 @@ class InnerLayer(nn.Module):
 
     @property
     def presented(self) -> tuple[int, int, int]:
-        """Channel, height, width that methods see."""
+        """Channel, height, width as presented to methods."""
         if len(self.shape) <= 3:
             channel, height, width = (1,) * (3 - len(self.shape)) + self.shape
             return channel, height, width
@@ -49,28 +49,28 @@ class InnerLayer(nn.Module):
         return values.reshape(len(values), *self.presented)
 
     def as_layer(self, maps: Tensor) -> Tensor:
-        """Maps ``[batch, channel or 1, height, width]`` with the axes of the layer's output."""
+        """Reshapes maps ``[batch, channel or 1, height, width]`` to the layer's axes."""
         return maps.reshape(len(maps), -1, *self.shape[1:]) if self.shape else maps.flatten()
 
     def forward(self, values: Tensor) -> Any:
-        """The model's own output for values as `present` gives them."""
+        """The model's output for values in the form of `present`."""
         of = torch.zeros(len(values), dtype=torch.int64, device=values.device)
         return self.part.run(values.reshape(len(values), *self.shape), of)
 
     def baseline(self, given: float | Tensor, field: str) -> Tensor:
-        """A method's baseline as it is at this layer.
+        """Converts a method's baseline to this layer.
 
         Args:
-            given: A number or an image, or several, for which the layer's output stands; or values
-                of the layer's own shape, with or without a batch axis. Where both shapes are the
-                same it is an image.
-            field: The field it was given as, for the error.
+            given: A number, an image or a batch of images, which stands for the layer's output on
+                it; or values of the layer's shape, with or without a batch axis. If both shapes
+                are equal, it is taken as an image.
+            field: Name of the method's field, for the error.
 
         Returns:
             ``[channel, height, width]`` for all images, or with a batch axis in front.
 
         Raises:
-            MethodError: It has neither shape.
+            MethodError: It has neither the image's nor the layer's shape.
         """
         if not isinstance(given, Tensor):
             given = torch.full_like(self._image[0], given)

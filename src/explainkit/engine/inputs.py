@@ -1,4 +1,4 @@
-"""What may be explained: images that fit the model."""
+"""Checks that images fit the model."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,16 @@ from explainkit.interfaces import ModelSpec
 
 
 def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
-    """Refuses what a model can't be asked about.
+    """Checks a model and its inputs.
+
+    Args:
+        module: The caller's model.
+        inputs: What the caller passed as images.
+        spec: The model's specification, or None.
 
     Raises:
-        InputError: One line that says what was expected, what came, and what to do.
+        ModelError: The model is not a module.
+        InputError: The images have the wrong type, shape, device or dtype, or are not finite.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
@@ -31,7 +37,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
     if not inputs.is_floating_point():
         raise InputError(
             f"expected floating images, got {str(inputs.dtype).removeprefix('torch.')}: convert "
-            "and normalize them as the model was trained, e.g. (inputs.float() / 255 - mean) / std"
+            "and normalize them as in training, e.g. (inputs.float() / 255 - mean) / std"
         )
     if spec and tuple(shape[1:]) != spec.image_shape:
         raise InputError(

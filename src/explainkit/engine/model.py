@@ -1,4 +1,4 @@
-"""Any image model as one that returns ``[batch, classes]``."""
+"""Wraps any image model as one that returns scores ``[batch, classes]``."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ from explainkit.scores import as_scores
 
 @dataclass(eq=False)
 class Forward:
-    """The engine's own pass over a chunk of images, which methods share.
+    """The engine's forward pass over a chunk of images, which methods share.
 
     Attributes:
         inputs: The images, a leaf that requires grad.
-        scores: ``[batch, classes]``, with its graph.
-        needs: What was gathered on the way.
-        activations: Output of each layer of ``needs``, in the graph.
-        records: Operators by sequence number, where ``needs`` asks for a trace.
-        gradients: What `passes.gradients` has computed, by the id of the target tensor.
-        evaluations: Tables of masks and scores that methods have filled for these images.
+        scores: ``[batch, classes]``, attached to the graph.
+        needs: What was recorded during the pass.
+        activations: Output of each layer of ``needs``, attached to the graph.
+        records: Operators by sequence number, if ``needs`` asks for them.
+        gradients: Results of `passes.gradients`, by the id of the target tensor.
+        evaluations: Mask evaluations that methods have made of these images.
     """
 
     inputs: Tensor
@@ -37,25 +37,26 @@ class Forward:
     evaluations: list[Any] = field(default_factory=list)
 
     def has(self, layers: Iterable[str]) -> bool:
-        """Whether the outputs of all these layers were gathered."""
+        """Whether the outputs of all these layers were recorded."""
         return set(layers) <= self.activations.keys()
 
 
 class ScoreModel(nn.Module):
-    """The model as a method sees it.
+    """The model that a method is called with.
 
-    It returns ``[batch, classes]`` whatever the caller's model returns, never lets that model
-    write into its input, and hands out the engine's own forward, with its graph, when it is called
-    on the very tensor that the engine ran: a method that needs the score and the gradient of the
-    images as they are costs no second pass.
+    It returns ``[batch, classes]`` whatever the caller's model returns, and protects its input from
+    changes in place. Called on the same tensor object that the engine ran, it returns the engine's
+    own forward with its graph, so that a method which needs the score and the gradient of the
+    unchanged images costs no second pass.
 
     Attributes:
         module: What runs: the caller's model, or the part of it after a layer.
-        owner: The caller's model, which layer paths name.
-        batch_size: How many images to run at once, or None for as many as the budget holds.
-        shared: Whether more than one computation will use the engine's forward: its graph is kept.
-        interrupted: Whether the user has asked to stop: what is still to do is done with the least
-            samples.
+        owner: The caller's model, which layer paths refer to.
+        batch_size: Images run at once; None: as many as fit the budget.
+        shared: Whether more than one computation uses the engine's forward, so that its graph must
+            be retained.
+        interrupted: Whether the user has interrupted: what remains is computed with the fewest
+            possible samples.
     """
 
     def __init__(
@@ -77,19 +78,19 @@ class ScoreModel(nn.Module):
         self._ready: Forward | None = None
 
     def hold(self, forward: Forward | None) -> None:
-        """Keeps a forward to be handed out, or lets go of it."""
+        """Stores a forward for `ready`; None releases it."""
         self._ready = forward
 
     def ready(self, inputs: Tensor) -> Forward | None:
-        """The engine's forward of this very tensor, if there is one."""
+        """The engine's forward of this tensor object, if there is one."""
         return self._ready if self._ready is not None and self._ready.inputs is inputs else None
 
     def run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the model once.
 
         Returns:
-            The scores ``[batch, classes]`` (``[batch, 1]`` where a function is explained), and the
-            model's own ``[batch, classes]`` where it has them, else the scores again.
+            The explained scores ``[batch, classes]`` (``[batch, 1]`` for a function or expression),
+            and the model's logits ``[batch, classes]``, or the scores again if it has none.
         """
         scores, output = self._scores(inputs)
         if self._score is None:
@@ -105,13 +106,13 @@ class ScoreModel(nn.Module):
         if ready is not None and not torch.is_grad_enabled():
             return ready.scores.detach()
         if ready is not None and not self.shared:
-            self._ready = None  # whoever gets it may use up its graph
+            self._ready = None  # the caller may free its graph
             return ready.scores
         return self._scores(inputs)[0]
 
     @property
     def reads_output_only(self) -> bool:
-        """Whether the scores follow from the model's output, without inner layers or images."""
+        """Whether the scores depend on the model's output alone, not on inner layers or images."""
         score = self._score
         return not isinstance(score, Expression) or not (score.layers or score.uses_images)
 
@@ -122,13 +123,17 @@ class ScoreModel(nn.Module):
         activations: Mapping[str, Tensor] | None = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Scores ``[batch, classes]`` of what the model put out for so many images.
+        """Converts the model's output to scores ``[batch, classes]``.
 
         Args:
             output: The model's own output.
-            batch: How many images it is for.
-            activations: What inner layers put out, unless `reads_output_only`.
-            images: What the model was run on, unless `reads_output_only`.
+            batch: The number of images.
+            activations: Outputs of inner layers; not needed if `reads_output_only`.
+            images: The model's input; not needed if `reads_output_only`.
+
+        Raises:
+            ModelError: The output cannot be interpreted as scores.
+            TargetError: The target function does not return one score per image.
         """
         if self._score is None:
             return as_scores(output, batch)
@@ -154,7 +159,7 @@ class ScoreModel(nn.Module):
 
 
 def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
-    """Shapes that a value for a single image can have: the image's, its pixels', the layer's.
+    """Shapes that a value for a single image can have: image, spatial, and layer shapes.
 
     Args:
         model: What a method is called with.
@@ -167,12 +172,12 @@ def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
 
 
 def as_input(model: nn.Module, value: float | Tensor, field: str) -> float | Tensor:
-    """A baseline as a method's inputs are: where these are a layer's outputs, so is it.
+    """Converts a baseline to the space of the method's inputs: images, or a layer's outputs.
 
     Args:
         model: What the method is called with.
-        value: As the caller gave it.
-        field: Its name, for errors.
+        value: The caller's value.
+        field: Name of the method's field, for errors.
 
     Raises:
         MethodError: Its shape fits neither the images nor the layer.

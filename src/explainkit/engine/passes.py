@@ -1,4 +1,4 @@
-"""Passes that methods share: what a method needs is said before, computed once, and handed out."""
+"""Passes shared by methods: each declares what it needs, and the engine computes it once."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,17 +18,17 @@ from explainkit.layers import capture, single
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method reads of a forward and a backward.
+    """What a method needs from the forward and the backward pass.
 
-    A method that has a function ``needs(model, inputs) -> Needs`` (the caller's model, the images)
-    gets what it declares from passes that all methods asked for together share; one without simply
-    runs.
+    A method with a function ``needs(model, inputs) -> Needs`` (the caller's model, the images) gets
+    what it declares from passes that are shared by all methods of one call. The function is
+    optional.
 
     Attributes:
         layers: Layers whose outputs it takes from `activations`, or with their gradients from
             `gradients`.
-        image: Whether it takes the gradient of the image from `gradients`.
-        values: Operators whose values it takes from `recorded_forward`; None: it asks for no trace.
+        image: Whether it takes the image's gradient from `gradients`.
+        values: Operators whose values it takes from `recorded_forward`; None: it records nothing.
         twice: Whether it differentiates the graph of `scored` twice.
     """
 
@@ -48,14 +48,14 @@ class Needs:
 
 
 def needs_of(method: Any, model: nn.Module, inputs: Tensor) -> Needs:
-    """What a method declares; nothing where it has no declaration."""
+    """What a method declares; empty if it declares nothing."""
     declare = getattr(method, "needs", None)
     return declare(model, inputs) if declare else Needs()
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreGradients:
-    """ScoreGradients of one score per image.
+    """Gradients of one score per image.
 
     Attributes:
         image: ``∂ score / ∂ image``, ``[batch, channel, height, width]``; None if not asked for.
@@ -69,7 +69,7 @@ class ScoreGradients:
 
 
 def twice_differentiable() -> AbstractContextManager[None]:
-    """Runs attention by its formula: the fused operators have no second derivative."""
+    """Runs attention unfused, since the fused operators have no second derivative."""
     return sdpa_kernel(SDPBackend.MATH)
 
 
@@ -81,20 +81,20 @@ def scored(
     image: bool = False,
     twice: bool = False,
 ) -> Forward:
-    """Scores and what layers put out, in their graph: the engine's own forward, or a new one.
+    """Scores and layer outputs, attached to the graph, from the engine's forward or a new one.
 
-    Whoever differentiates it keeps the graph (``retain_graph``) where `shared` says so.
+    The caller must retain the graph on differentiation if `shared` is true.
 
     Args:
-        model: Gives scores ``[batch, classes]``.
+        model: Returns scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
-        layers: Dotted paths, of the caller's model.
-        image: Whether the gradient of the image will be asked for.
+        layers: Dotted paths in the caller's model.
+        image: Whether the image's gradient will be needed.
         twice: Whether the graph will be differentiated twice.
     """
     if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
         if not model.shared:
-            model.hold(None)  # its graph is used up
+            model.hold(None)  # differentiation frees its graph
         return ready
     leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
     if image and not leaf.requires_grad:
@@ -110,17 +110,17 @@ def scored(
 
 
 def shared(model: nn.Module) -> bool:
-    """Whether others will use the graph of the engine's forward too."""
+    """Whether other computations use the graph of the engine's forward, too."""
     return isinstance(model, ScoreModel) and model.shared
 
 
 def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapping[str, Tensor]:
-    """What layers put out, ``[batch, …]``, detached: of the engine's forward, or of a new one.
+    """Layer outputs ``[batch, …]``, detached, from the engine's forward or a new one.
 
     Args:
-        model: Gives scores ``[batch, classes]``.
+        model: Returns scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
-        layers: Dotted paths, of the caller's model.
+        layers: Dotted paths in the caller's model.
     """
     if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
         return {path: ready.activations[path].detach() for path in layers}
@@ -138,20 +138,20 @@ def gradients(
     *,
     image: bool = False,
 ) -> ScoreGradients:
-    """One forward, and one backward that goes no further than the first thing asked for.
+    """Gradients of the score from one forward and one backward, no deeper than necessary.
 
-    Where the engine has run these inputs already, its forward is used, and a second method that
-    asks for the same target gets what the first one computed.
+    If the engine has already run these inputs, its forward is used, and a second method with the
+    same target gets the gradients that the first one computed.
 
     Args:
-        model: Gives scores ``[batch, classes]``.
+        model: Returns scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
-        target: int64 ``[batch]``; or floating ``[batch, classes]``: a weighted sum of the scores.
-        layers: Dotted paths, of the caller's model.
-        image: Also the gradient of the image.
+        target: int64 ``[batch]``; or floating ``[batch, classes]``, the weights of a sum of scores.
+        layers: Dotted paths in the caller's model.
+        image: Also compute the image's gradient.
 
     Raises:
-        ModelError: No such layer, or the score does not depend on what was asked for.
+        ModelError: No such layer, or the score does not depend on a layer or the image.
     """
     forward = scored(model, inputs, layers, image=image)
     known = forward.gradients.get(id(target))
@@ -160,13 +160,13 @@ def gradients(
         if not target.is_floating_point():
             wanted = forward.needs | wanted
         found = _backward(forward, target, wanted, shared(model))
-        # the target itself is kept, so that its id stays its own
+        # holding the target keeps its id from being reused
         known = forward.gradients[id(target)] = (target, found)
     return _reached(known[1], layers, image)
 
 
 def image_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-    """``∂ model(inputs)[i, target[i]] / ∂ inputs[i]``, like ``inputs``; see `gradients`."""
+    """``∂ model(inputs)[i, target[i]] / ∂ inputs[i]``, shaped like ``inputs``; see `gradients`."""
     found = gradients(model, inputs, target, image=True).image
     assert found is not None
     return found
@@ -193,31 +193,31 @@ def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Sc
 
 
 def _reached(found: ScoreGradients, layers: Sequence[str], image: bool) -> ScoreGradients:
-    """The gradients, if there is one for everything asked for."""
+    """The gradients; an error if one that was requested is missing."""
     missing = [path for path in layers if path not in found.layers]
     if missing:
         what, it = f"layer {missing[0]!r}", "it"
-        way_out = "; or name a layer on the way to it"
+        remedy = "; or name an earlier layer"
     elif image and found.image is None:
-        what, it, way_out = "the images", "them", ""
+        what, it, remedy = "the images", "them", ""
     else:
         return found
     raise ModelError(
         f"expected a score that depends on {what}, but no gradient reaches {it}: look for "
-        f"detach(), no_grad(), argmax or rounding in the model or the target{way_out}"
+        f"detach(), no_grad(), argmax or rounding in the model or the target{remedy}"
     )
 
 
 def recorded_forward(model: nn.Module, inputs: Tensor, values: frozenset[str]) -> RecordedForward:
-    """A forward whose operators are recorded: the engine's own where it recorded enough.
+    """A forward with recorded operators: the engine's own if it recorded enough, or a new one.
 
     Args:
-        model: Gives scores ``[batch, classes]``.
+        model: Returns scores ``[batch, classes]``.
         inputs: ``[batch, channel, height, width]``.
-        values: Operators whose inputs and outputs are wanted.
+        values: Operators whose inputs and outputs are needed.
     """
     if isinstance(model, ScoreModel) and (ready := model.ready(inputs)):
-        kept = ready.needs.values
-        if ready.records is not None and kept is not None and values <= kept:
+        recorded = ready.needs.values
+        if ready.records is not None and recorded is not None and values <= recorded:
             return RecordedForward(ready.inputs, ready.scores, ready.records)
     return record(model, inputs, values)

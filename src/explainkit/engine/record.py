@@ -1,4 +1,4 @@
-"""The record of what was run: a method's outcome with all that it takes to read and repeat it."""
+"""Builds the `Explanation`: an outcome with everything needed to interpret and reproduce it."""
 
 import platform
 import warnings
@@ -27,22 +27,22 @@ def as_explanation(
     seed: int,
     class_names: tuple[str, ...],
     expression: str | None,
-    remarks: Sequence[str] = (),
+    warned: Sequence[str] = (),
 ) -> Explanation:
-    """The result of one method; what a reader must know of it is warned of, too.
+    """The result of one method; its warnings are also issued as `ExplainkitWarning`.
 
     Args:
         method: As it was run.
         module: The caller's model.
         images: ``[batch, channel, height, width]``.
-        outcome: What the method gave.
-        seed: What the global generators were seeded with.
+        outcome: What the method returned.
+        seed: Seed of the global generators.
         class_names: In the order of the logits.
-        expression: Text of the expression that was explained instead of a class.
-        remarks: Warnings that do not come from the method.
+        expression: Text of the explained expression; None if a class was explained.
+        warned: Warnings that do not come from the method.
     """
     name = method_name(method)
-    found = [*remarks, *outcome.remarks(module)]
+    found = [*warned, *outcome.all_warnings(module)]
     for text in found:
         warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=4)
     diagnostics = dict(outcome.diagnostics)
@@ -77,13 +77,13 @@ def as_explanation(
 
 
 def model_name(module: nn.Module) -> str:
-    """Qualified name of a registered model; module and class of any other."""
+    """Qualified name of a registered model, or module and class of any other."""
     registered: str | None = getattr(module, "explainkit_name", None)
     return registered or class_name(type(module))
 
 
 def versions(name: str, module: nn.Module) -> dict[str, str]:
-    """Of Python, torch, explainkit, and the plugins that a result comes from.
+    """Versions of Python, torch, explainkit, and the plugins that a result comes from.
 
     Args:
         name: Qualified name of the method or maximizer.
@@ -102,7 +102,7 @@ def versions(name: str, module: nn.Module) -> dict[str, str]:
 
 
 def class_names_of(module: Any) -> tuple[str, ...]:
-    """The classes' names: of a `ModelSpec`, or of a transformers model's configuration."""
+    """Class names from a `ModelSpec` or from a transformers model's configuration."""
     spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
     if spec is not None:
         return spec.class_names

@@ -1,4 +1,4 @@
-"""Running methods on a model: chunks of one size, passes that are shared, inner layers."""
+"""Runs methods on a model, in chunks of one size and with shared passes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +35,7 @@ def run_all(
     batch_size: int | None,
     at: str | None = None,
 ) -> list[list[tuple[Outcome, str | None]]]:
-    """Runs methods on targets of every kind, sharing passes between all that can share them.
+    """Runs methods on targets of every kind; shares passes between them where possible.
 
     Args:
         methods: Ready to be called.
@@ -43,11 +43,11 @@ def run_all(
         images: ``[batch, channel, height, width]``.
         targets: Of any kind, ``"all"`` among them.
         class_names: In the order of the logits.
-        batch_size: Images run at once, or None.
+        batch_size: Images run at once; None: chosen.
         at: The layer whose output is explained instead of the images.
 
     Returns:
-        For each method each target's outcome, with the text of the expression that it explains.
+        For each method, the outcome of each target with the text of its expression.
     """
     found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
     for score, members in group_targets(targets):
@@ -64,9 +64,9 @@ def run_all(
         else:
             per_method = run_at(at, methods, module, score, images, every, class_names, batch_size)
         text = str(score) if isinstance(score, Expression) else None
-        for place in range(len(methods)):
-            block = per_method[place * len(every) : (place + 1) * len(every)]
-            found[place] += [(outcome, text) for outcome in block]
+        for i in range(len(methods)):
+            block = per_method[i * len(every) : (i + 1) * len(every)]
+            found[i] += [(outcome, text) for outcome in block]
     return found
 
 
@@ -80,23 +80,23 @@ def run_at(
     class_names: Sequence[str],
     batch_size: int | None,
 ) -> list[Outcome]:
-    """Runs methods on a layer's output: the rest of the model is theirs, the output their image.
+    """Runs methods on the model from a layer on, with the layer's output in place of the image.
 
-    Where the rest of the model uses more of the images than this output, it is one image after the
-    other, so that whatever a method runs belongs to the image at hand.
+    If the rest of the model also depends on the images by other paths, it runs one image at a time,
+    so that each evaluation belongs to a known image.
 
     Returns:
         As `run`; the maps have the layer's shape.
 
     Raises:
         ModelError: No such layer, or its output has no batch axis.
-        MethodError: A method that itself looks at a layer.
+        MethodError: A method uses a layer itself.
     """
     for method in methods:
         if looks_at_layers(method):
             raise MethodError(
-                f"{type(method).__name__} looks at a layer of the whole model, and at= explains a "
-                "layer's output: leave out at="
+                f"{type(method).__name__} uses a layer of the whole model, but at= explains a "
+                "layer's output: omit at="
             )
     with failing_as_model_error(module, images):
         part = suffix(module, layer, images)
@@ -123,7 +123,7 @@ def _run_inner(
     class_names: Sequence[str],
     batch_size: int | None,
 ) -> list[Outcome]:
-    """Runs methods on what a layer puts out for images."""
+    """Runs methods on a layer's output for images."""
     with failing_as_model_error(module, images), torch.no_grad():
         size = chunk_size(module, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
@@ -149,16 +149,16 @@ def run(
     targets: Sequence[Target],
     class_names: Sequence[str],
 ) -> list[Outcome]:
-    """Runs methods over chunks of one size, the last padded, halving it when memory runs out.
+    """Runs methods in chunks of one size, the last one padded; halves it when memory runs out.
 
-    All of them share one forward per chunk, and what else they declare that they need.
+    The methods share one forward per chunk, and everything else that they declare as needed.
 
     Returns:
-        For each method, one after the other, the outcome of each target.
+        For each method, in order, the outcome of each target.
 
     Raises:
         ModelError: The model fails on the images, or its output is not finite.
-        TargetError: A target names nothing that the output has.
+        TargetError: A target does not exist in the output.
         MethodError: A method's map has the wrong shape or is not finite.
     """
     count = len(images)
@@ -180,7 +180,7 @@ def run(
 
 
 def _balanced(scorer: ScoreModel, images: Tensor) -> int:
-    """The smallest chunk that needs no more chunks than the largest that fits the budget."""
+    """The smallest chunk size that needs as few chunks as the largest that fits the budget."""
     count = len(images)
     if count == 1:
         return 1
@@ -229,7 +229,7 @@ def _run_chunk(
 
 
 def _forward(scorer: ScoreModel, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
-    """The one forward of a chunk, with everything gathered that the methods read of it."""
+    """The forward of a chunk, with everything recorded that the methods need."""
     with ExitStack() as stack:
         calls = stack.enter_context(capture(scorer.owner, needs.layers))
         if needs.twice:
@@ -245,7 +245,7 @@ def _forward(scorer: ScoreModel, inputs: Tensor, needs: Needs) -> tuple[Forward,
 
 
 def _padded(tensor: Tensor, start: int, size: int) -> Tensor:
-    """A private copy of ``size`` rows; past the end the last is repeated."""
+    """A private copy of ``size`` rows; past the end, the last row is repeated."""
     rows = tensor[start : start + size]
     missing = size - len(rows)
     if missing:
@@ -255,11 +255,11 @@ def _padded(tensor: Tensor, start: int, size: int) -> Tensor:
 
 @contextmanager
 def failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
-    """Turns what torch raises about shapes and types into one line about model and images."""
+    """Turns torch's errors into a one-line `ModelError` about the model and the images."""
     try:
         yield
     except Exception as error:
-        # a subclass is somebody's own error and says what it means
+        # a subclass is an error of the caller's own, which should pass unchanged
         if type(error) not in _PLAIN or out_of_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What is to be explained: targets read, checked, grouped by the forward they share, resolved."""
+"""Targets: parsed, checked, grouped by the forward that they share, and resolved."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
@@ -15,18 +15,18 @@ from explainkit.methods.contract import is_method
 from explainkit.scores import class_index
 
 Score = Callable[[Any], Tensor] | Expression | None
-"""What takes a model's output to one score per image; None: its own scores, one per class."""
+"""Maps a model's output to one score per image; None: its own scores, one per class."""
 
 
 def check_order(
     target: object, class_names: Sequence[str], names_method: Callable[[str], bool]
 ) -> None:
-    """Notices a target and a method that were given in the wrong order.
+    """Detects a target and a method given in the wrong order.
 
     Args:
-        target: As it was given.
+        target: What the caller passed as target.
         class_names: In the order of the logits.
-        names_method: Whether a text is the name of a method.
+        names_method: Whether a string is the name of a method.
 
     Raises:
         TargetError: The target is a method.
@@ -36,28 +36,28 @@ def check_order(
     if isinstance(target, str):
         swapped = target.casefold() not in known and "(" not in target and names_method(target)
     if swapped:
-        made = isinstance(target, str | type)
-        given = getattr(target, "__name__", repr(target)) if made else f"{type(target).__name__}()"
+        named = isinstance(target, str | type)
+        given = getattr(target, "__name__", repr(target)) if named else f"{type(target).__name__}()"
         raise TargetError(
             f"expected explain(model, inputs, target, method), got the method {given} as target: "
-            f"write method={given}"
+            f"use method={given}"
         )
 
 
 def parse_target(
     target: Target, class_names: Sequence[str], count: int, *, several: bool = False
 ) -> Target:
-    """A target with the text of an expression read; a class of that very name comes first.
+    """Parses a target that is the text of an expression, unless a class has that name.
 
     Args:
         target: Of any kind, ``"all"`` among them.
         class_names: In the order of the logits.
-        count: How many images there are.
-        several: Whether it is one of several questions, which ``"all"`` stands for.
+        count: The number of images.
+        several: Whether it comes from ``targets=``, where ``"all"`` is allowed.
 
     Raises:
-        TargetError: A text that is no expression, classes that aren't one per image, or several
-            questions where one is expected.
+        TargetError: A text that is not an expression, a number of classes other than one per
+            image, or ``"all"`` as a single target.
 
     Examples:
         >>> str(parse_target("logit(1) - logit(0)", (), 1))
@@ -81,15 +81,15 @@ def parse_target(
 
 
 def _one_per_image(classes: Sequence[Any], class_names: Sequence[str], count: int) -> Tensor:
-    """A list of classes, one for each image, as a tensor ``[batch]``.
+    """Converts a list of classes, one for each image, to a tensor ``[batch]``.
 
     Raises:
-        TargetError: It has another length, or holds something that is no class.
+        TargetError: It has another length, or an element is not a class.
     """
     if len(classes) != count:
         raise TargetError(
             f"expected one target per image, {count}, got a list of {len(classes)}: "
-            "targets=[…] asks several questions of every image"
+            "targets=[…] explains several targets of every image"
         )
     found = []
     for one in classes:
@@ -97,17 +97,17 @@ def _one_per_image(classes: Sequence[Any], class_names: Sequence[str], count: in
             one = class_index(one, len(class_names), class_names)
         elif isinstance(one, bool) or not hasattr(one, "__index__"):
             raise TargetError(
-                f"expected in a list of targets one class per image, got {type(one).__name__}: "
-                "targets=[…] asks several questions of every image"
+                f"expected one class per image in a list of targets, got {type(one).__name__}: "
+                "targets=[…] explains several targets of every image"
             )
         found.append(index(one))
     return torch.tensor(found)
 
 
 def group_targets(targets: Sequence[Target]) -> list[tuple[Score, list[Target]]]:
-    """Neighboring targets by the forward that they share.
+    """Groups adjacent targets that share a forward.
 
-    Classes share one; an expression or a function has one of its own.
+    Classes share one; an expression or a function has its own.
     """
     groups: list[tuple[Score, list[Target]]] = []
     for target in targets:
@@ -132,7 +132,7 @@ def resolve_target(target: Any, logits: Tensor, class_names: Sequence[str] = ())
         int64 ``[batch]`` on the device of the logits.
 
     Raises:
-        TargetError: It names no class of the model.
+        TargetError: No such class.
 
     Examples:
         >>> resolve_target("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
@@ -147,8 +147,8 @@ def resolve_target(target: Any, logits: Tensor, class_names: Sequence[str] = ())
                 target = index(target)
             except TypeError:
                 raise TargetError(
-                    "expected as target a class index, a tensor [batch], a class name, a function "
-                    f"of the output, or None, got {type(target).__name__}"
+                    "expected a class index, a tensor [batch], a class name, a function of the "
+                    f"output, or None as target, got {type(target).__name__}"
                 ) from None
         target = torch.tensor(class_index(target, classes, class_names))
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
