@@ -1,4 +1,4 @@
-"""Prints the command line's reference: the help text of every command."""
+"""Prints the command-line reference: the help text of every command."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ COMMANDS = [
 
 
 def help_of(command: list[str]) -> str:
-    """What ``--help`` prints, at a fixed width and without color."""
+    """The output of ``--help``, at a fixed width and without color."""
     plain = {"COLUMNS": "76", "TERMINAL_WIDTH": "76", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(
         [sys.executable, "-m", "explainkit", *command, "--help"],
@@ -26,11 +26,11 @@ def help_of(command: list[str]) -> str:
 
 def main() -> None:
     print("# Command line\n")
+    print("Exit codes: 0 success, 1 runtime error, 2 usage error, 130 interrupted. An error is one")
     print(
-        "Exit codes: 0 done, 1 it failed (stderr says why in one line), 2 wrong use, 130 stopped."
+        "line on stderr; `--traceback`, at any position, shows the full traceback. `--json` prints"
     )
-    print("`--traceback`, at any place, shows where an error comes from. `--json` prints one JSON")
-    print("value on stdout and nothing else there.")
+    print("one JSON value to stdout and nothing else.")
     for command in COMMANDS:
         name = " ".join(["explainkit", *command])
         print(f"\n## {name}\n\n```text\n{help_of(command)}\n```")

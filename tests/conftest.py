@@ -9,13 +9,13 @@ import pytest
 
 
 class FakePlugins:
-    """Writes distributions into a folder and gives their entry points."""
+    """Writes distributions into a folder and returns their entry points."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def add(self, name, source, *, distribution=None, version="1.0", requires=(), attribute=""):
-        """A plugin with the id ``name``, whose module holds ``source``."""
+        """Adds a plugin with the id ``name`` whose module has the given source."""
         distribution = distribution or f"fake-{name}"
         module = f"fake_{uuid4().hex}"
         (self.folder / f"{module}.py").write_text(dedent(source))
@@ -28,7 +28,7 @@ class FakePlugins:
         importlib.invalidate_caches()
 
     def entry_points(self):
-        """Of the fake distributions only."""
+        """The entry points of the fake distributions."""
         return [
             point
             for found in distributions(path=[str(self.folder)])

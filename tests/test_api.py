@@ -334,11 +334,14 @@ class TestMethods:
     @pytest.mark.parametrize(
         ("result", "message"),
         [
-            (lambda x: x[:, :1, :2], r"map \[4, 1 or 3, 12, 10\], got \[4, 1, 2, 10\]"),
+            (
+                lambda x: x[:, :1, :2],
+                r"map \[4, 1 or 3, 12, 10\] from the method, got \[4, 1, 2, 10\]",
+            ),
             (lambda x: x.sum((2, 3)), r"got \[4, 3\]"),
             (lambda x: None, "got NoneType"),
             (lambda x: x * torch.nan, "expected a finite map"),
-            (lambda x: x.to("meta"), "on cpu, got meta"),
+            (lambda x: x.to("meta"), "on cpu from the method, got meta"),
         ],
     )
     def test_results_that_are_not_maps(self, plain, result, message):
@@ -591,11 +594,11 @@ class TestSeveral:
         text = "logit(2) - logit(0)"
         assert found.get(method="explainkit/saliency", target=text) is found[1]
         assert found.get(method="saliency", target=logit(2) - logit(0)) is found[1]
-        with pytest.raises(UnknownNameError, match="got 3 that fit: there are saliency of 1, 1"):
+        with pytest.raises(UnknownNameError, match="got 3 matches: saliency of 1, 1"):
             found.get(method="saliency")
-        with pytest.raises(UnknownNameError, match="got 0 that fit"):
+        with pytest.raises(UnknownNameError, match="got 0 matches: available: saliency of 1"):
             found.get(method="rise")
-        with pytest.raises(UnknownNameError, match="none at all"):
+        with pytest.raises(UnknownNameError, match="got 0 matches: available: none"):
             ek.Explanations().get()
 
     def test_target_is_one_and_targets_are_several(self):

@@ -81,12 +81,12 @@ def test_terms_read_what_they_say(term, wanted):
     assert hash(parse(str(term))) == hash(term)
 
 
-def standard(layer, channel_statistics):
+def z_scores(layer, channel_statistics):
     means = layer.flatten(2).mean(2) if layer.dim() == 4 else layer
     return (means - channel_statistics[0]) / channel_statistics[1]
 
 
-def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
+def test_log_odds_of_a_channel_among_its_layers():
     channel_statistics = (
         torch.tensor([0.1, -0.2, 0, 1]).double(),
         torch.tensor([1, 0.5, 2, 3]).double(),
@@ -96,9 +96,9 @@ def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
     )
     for path, found in (("conv", CONV), ("fc", FC)):
         units = [log_odds(path, 2), log_odds(path, 0), log_odds(path, 2)]
-        z = standard(found, channel_statistics)
-        chances = z.softmax(1)[range(3), [unit.index for unit in units]]
-        torch.testing.assert_close(evaluate_each(units, scope), chances.logit())
+        z = z_scores(found, channel_statistics)
+        probabilities = z.softmax(1)[range(3), [unit.index for unit in units]]
+        torch.testing.assert_close(evaluate_each(units, scope), probabilities.logit())
     assert parse('log_odds("conv", 2)') == log_odds("conv", 2)
     assert log_odds("conv", 2).z_scored == all_log_odds("conv").z_scored == {"conv"}
     assert channel("conv", 2).z_scored == frozenset()
@@ -109,7 +109,7 @@ def test_a_lead_is_the_log_odds_of_a_channel_among_its_layers():
     assert len(all_log_odds("conv").expand({"conv": 4}, None)) == 4
 
 
-def test_a_channel_that_never_changes_keeps_its_unit():
+def test_a_constant_channel_is_not_divided_by_zero():
     channel_statistics = torch.zeros(4).double(), torch.tensor([1.0, 0, 1, 1]).double()
     scope = replace(SCOPE, channel_statistics={"fc": channel_statistics})
     others = FC[:, [0, 2, 3]].logsumexp(1)
@@ -117,7 +117,7 @@ def test_a_channel_that_never_changes_keeps_its_unit():
     torch.testing.assert_close(found, FC[:, 1] - others)
 
 
-def test_a_lead_needs_a_data_set_and_others_to_be_ahead_of():
+def test_log_odds_need_a_data_set_and_other_channels():
     with pytest.raises(TargetError, match="give maximize a dataset"):
         value(log_odds("conv", 2))
     one = torch.ones(1).double()
@@ -206,13 +206,13 @@ def test_text_has_one_form(text, wanted):
     [
         ("", "can't read"),
         ("logit(", "can't read"),
-        ("logit(fear)", "in quotes, got 'fear'"),
+        ("logit(fear)", "a quoted name, got 'fear'"),
         ("logits('fear')", "did you mean 'logit'"),
         ("logit()", "missing 1 required"),
-        ("logit(True)", "in quotes"),
+        ("logit(True)", "a quoted name"),
         ("logit(1, 2, 3)", "positional"),
         ("channel('a', -1)", "from 0, got -1"),
-        ("channel('a', 1.5)", "whole number"),
+        ("channel('a', 1.5)", "an integer"),
         ("channel(3, 1)", "dotted path"),
         ("direction('a', [])", "list of numbers"),
         ("direction('a', ['x'])", "list of numbers"),
@@ -244,22 +244,22 @@ def test_bad_text_is_one_clear_line(text, part):
     [
         (logit("happy"), "angry, fear"),
         (logit(3), "from 0 to 2"),
-        (channel("other", 0), "got those of: 'conv'"),
+        (channel("other", 0), "got only: 'conv'"),
         (channel("conv", 4), "from 0 to 3, got 4"),
         (neuron("conv", 0, 5, 0), r"within \[5, 6\], got \[5, 0\]"),
-        (neuron("fc", 0, 1), "0 axes"),
-        (neuron("tokens", 0, 1, 1), "1 axes"),
+        (neuron("fc", 0, 1), "0 spatial axes"),
+        (neuron("tokens", 0, 1, 1), "1 spatial axes"),
         (direction("conv", [1.0]), "has 4 channels, got a vector of 1"),
         (caricature("conv"), "start"),
         (channels("conv"), "only maximize"),
     ],
 )
-def test_what_does_not_exist_is_named(expression, part):
+def test_errors_name_what_does_not_exist(expression, part):
     with pytest.raises(TargetError, match=part):
         value(expression)
 
 
-def test_missing_inputs_are_named():
+def test_errors_name_missing_inputs():
     with pytest.raises(TargetError, match="logits, got none"):
         logit(0).evaluate(None, {}, SCOPE.images)
     with pytest.raises(TargetError, match="image itself"):
@@ -274,7 +274,7 @@ def test_only_numbers_combine():
             channel("a", 1) + other
 
 
-def test_what_is_read_is_known_beforehand():
+def test_what_an_expression_uses_is_known_in_advance():
     both = channel("a", 0) * logit(1) - neuron("b", 2) / 2 + tv()
     assert both.layers == {"a", "b"}
     assert both.uses_logits
@@ -292,7 +292,7 @@ def test_each_image_under_its_own_expression():
         evaluate_each([channel("conv", 0), logit(0), logit(1)], SCOPE)
 
 
-def test_families_are_written_out_with_what_surrounds_them():
+def test_families_expand_inside_expressions():
     family = channels("conv") - 0.5 * tv()
     assert family.expand({"conv": 2}, None) == [channel("conv", k) - 0.5 * tv() for k in range(2)]
     assert channels("conv", [3, 1]).expand({"conv": 4}, None) == [
@@ -306,7 +306,7 @@ def test_families_are_written_out_with_what_surrounds_them():
         (channels("conv") + classes()).expand({"conv": 2}, 2)
 
 
-def test_diversity_is_zero_for_equal_images_and_one_for_unlike_ones():
+def test_diversity_is_zero_for_equal_images_and_one_for_different_ones():
     same = torch.rand(1, 3, 4, 4).expand(3, 3, 4, 4)
     assert diversity("a").evaluate(None, {"a": same}).abs().max() < 1e-6
     unlike = torch.zeros(2, 2, 3, 3)

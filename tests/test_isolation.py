@@ -1,4 +1,4 @@
-"""The guard: whatever happens inside it, nothing outside changes."""
+"""Isolation: whatever happens inside the block, the caller's state is restored."""
 
 import contextlib
 import random
@@ -24,7 +24,7 @@ class _Counting(nn.Module):
         self.conv.bias.requires_grad_(False)
 
 
-def vandalise(model):
+def damage(model):
     """Everything a careless method does to a model."""
     model.calls += 7
     model.seen.append("x")
@@ -44,7 +44,7 @@ def vandalise(model):
 
 
 @pytest.mark.parametrize("error", [None, ValueError("x"), KeyboardInterrupt()])
-def test_a_vandalised_model_is_put_back(error):
+def test_a_damaged_model_is_restored(error):
     model = _Counting().train()
     model.norm.eval()
     conv, grad, weight = model.conv, model.conv.weight.grad, model.conv.weight.detach().clone()
@@ -53,7 +53,7 @@ def test_a_vandalised_model_is_put_back(error):
         assert was_training
         assert not any(module.training for module in model.modules())
         assert not any(p.requires_grad for p in model.parameters())
-        vandalise(model)
+        damage(model)
         if error:
             raise error
     assert model.conv is conv
@@ -84,7 +84,7 @@ def test_a_parameter_written_in_place_is_named():
 
 
 def test_an_untouched_buffer_is_not_written():
-    """A caller may hold a graph that saved the buffer: writing it would break their backward."""
+    """The caller's graph may have saved the buffer: writing to it would break their backward."""
     model = nn.BatchNorm2d(2).eval()
     out = model(torch.rand(2, 2, 3, 3))
     with preserve_model(model):
@@ -93,7 +93,7 @@ def test_an_untouched_buffer_is_not_written():
     assert model.weight.grad is not None
 
 
-def test_as_is_keeps_the_mode():
+def test_keep_mode():
     model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
     with preserve_model(model, keep_mode=True):
         assert all(module.training for module in model.modules())
@@ -108,7 +108,7 @@ def test_parameters_made_in_inference_mode():
 
 
 @pytest.mark.parametrize("outer", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_generators_and_modes_are_put_back(outer):
+def test_generators_and_modes_are_restored(outer):
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     with outer():
         mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()

@@ -1,4 +1,4 @@
-"""Imports between the core's rooms point one way, never in a circle, and never to a plugin."""
+"""Imports between the core's packages point one way, without cycles, and never to a plugin."""
 
 import ast
 from functools import cache
@@ -9,7 +9,7 @@ import explainkit
 
 ROOT = Path(explainkit.__file__).parent
 
-# lowest first; a module may import those of its own row and of the rows above it here
+# lowest first; a module may import those of its own row and of the rows before it
 ROWS = [
     {"errors"},
     {"files", "progress", "isolation", "layers", "scores"},
@@ -34,14 +34,14 @@ def modules(root=ROOT):
     return found
 
 
-def place(module):
-    """The room that a module is in, or the module itself where it has a place of its own."""
+def package_of(module):
+    """The top-level package of a module, or the module itself if `ROWS` lists it."""
     parts = module.split(".")
     return module if module in LEVEL else parts[0]
 
 
 def imported(tree):
-    """Dotted names that a file imports, in function bodies too; only what types need is exempt."""
+    """Dotted names that a file imports, also in function bodies, except under TYPE_CHECKING."""
     exempt = set()
     for block in ast.walk(tree):
         if (
@@ -61,8 +61,8 @@ def imported(tree):
 
 
 @cache
-def arrows(root=ROOT):
-    """Which modules of the package each of them imports."""
+def imports(root=ROOT):
+    """Module to the modules of the package that it imports."""
     known = modules(root)
     found = {}
     for module, path in known.items():
@@ -77,8 +77,8 @@ def arrows(root=ROOT):
     return found
 
 
-def circle(graph):
-    """Modules that import each other in a circle; empty where there is none."""
+def cycle(graph):
+    """An import cycle; empty if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -86,44 +86,44 @@ def circle(graph):
     return []
 
 
-def test_every_module_has_its_place():
-    assert {place(module) for module in modules() if module} == set(LEVEL)
+def test_every_module_is_listed():
+    assert {package_of(module) for module in modules() if module} == set(LEVEL)
 
 
 def test_imports_point_down():
     up = [
         f"{module} imports {other}"
-        for module, others in arrows().items()
+        for module, others in imports().items()
         for other in sorted(others)
-        if module and other and LEVEL[place(other)] > LEVEL[place(module)]
+        if module and other and LEVEL[package_of(other)] > LEVEL[package_of(module)]
     ]
     assert up == []
 
 
 def test_the_package_itself_imports_names_only():
-    assert arrows()[""] == {"errors", "catalog.builtin", "catalog.hookspecs"}
+    assert imports()[""] == {"errors", "catalog.builtin", "catalog.hookspecs"}
 
 
 def test_the_graph_knows_nothing_of_the_engine():
-    for module, others in arrows().items():
+    for module, others in imports().items():
         if module.partition(".")[0] == "graph":
             assert not [other for other in others if other.partition(".")[0] == "engine"], module
 
 
-def test_no_circles():
-    assert circle(arrows()) == []
+def test_no_cycles():
+    assert cycle(imports()) == []
 
 
-def test_circles_and_imports_in_functions_are_found(tmp_path):
+def test_cycles_and_imports_in_functions_are_found(tmp_path):
     (tmp_path / "__init__.py").write_text("")
     (tmp_path / "a.py").write_text("from explainkit.b import x")
     (tmp_path / "b.py").write_text("def f():\n    import explainkit.c")
     (tmp_path / "c.py").write_text(
         "if TYPE_CHECKING:\n    import explainkit.b\nelse:\n    from explainkit import a"
     )
-    graph = arrows(tmp_path)
+    graph = imports(tmp_path)
     assert graph == {"": set(), "a": {"b"}, "b": {"c"}, "c": {"a"}}
-    assert set(circle(graph)) == {"a", "b", "c"}
+    assert set(cycle(graph)) == {"a", "b", "c"}
 
 
 def test_nothing_imports_a_plugin():

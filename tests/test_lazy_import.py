@@ -1,4 +1,4 @@
-"""What must not import torch, or a plugin, doesn't: checked in fresh processes."""
+"""Imports stay lazy: help and listings load neither torch nor plugins, in fresh processes."""
 
 import ast
 import pkgutil
@@ -14,7 +14,7 @@ HEAVY = ("torch", "numpy", "matplotlib", "PIL")
 
 
 def loaded_by(code):
-    """Which heavy modules and plugins a fresh process has loaded after running code."""
+    """The heavy modules and plugins that a fresh process has loaded after running code."""
     report = (
         "\nimport sys\nprint([m for m in sys.modules if m in "
         f"{HEAVY!r} or m.startswith('explainkit_')], file=sys.stderr)"

@@ -1,4 +1,4 @@
-"""Discovery: each kind of broken plugin is reported by name, and the rest works."""
+"""Discovery: broken plugins of every kind are reported, and the others work."""
 
 import pytest
 
@@ -90,7 +90,7 @@ def report_of(plugins, name):
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_plugin_is_reported_and_the_rest_works(fakes, source, reason):
+def test_a_broken_plugin_is_reported_and_the_others_work(fakes, source, reason):
     fakes.add("bad", source, version="2.5")
     fakes.add("good", GOOD)
     plugins = Plugins(fakes.entry_points(), strict=False)
@@ -107,7 +107,7 @@ def test_a_broken_plugin_is_reported_and_the_rest_works(fakes, source, reason):
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.values(), ids=BROKEN)
-def test_strictness_and_being_asked_for_make_it_fatal(fakes, source, reason, monkeypatch):
+def test_a_broken_plugin_is_fatal_in_strict_mode_or_if_used(fakes, source, reason, monkeypatch):
     fakes.add("bad", source)
     with pytest.raises(PluginError, match=r"plugin 'bad' \(fake-bad 1\.0\)") as caught:
         Plugins(fakes.entry_points(), strict=False).offer("bad", "explainkit_commands")
@@ -117,7 +117,7 @@ def test_strictness_and_being_asked_for_make_it_fatal(fakes, source, reason, mon
         Plugins(fakes.entry_points()).registry("methods")
 
 
-def test_one_hook_may_fail_and_the_other_serve(fakes):
+def test_a_failing_hook_does_not_affect_the_others(fakes):
     fakes.add(
         "half",
         """
@@ -139,7 +139,7 @@ def test_one_hook_may_fail_and_the_other_serve(fakes):
     assert report_of(plugins, "half").hooks == ("explainkit_methods", "explainkit_models")
 
 
-def test_a_keyboard_interrupt_is_not_swallowed(fakes):
+def test_a_keyboard_interrupt_is_not_suppressed(fakes):
     fakes.add("held", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         Plugins(fakes.entry_points(), strict=False).reports()
@@ -150,7 +150,7 @@ def test_a_missing_attribute(fakes):
     assert "AttributeError" in report_of(Plugins(fakes.entry_points(), strict=False), "lost").error
 
 
-def test_an_id_that_two_distributions_have(fakes):
+def test_an_id_of_two_distributions(fakes):
     fakes.add("twin", GOOD, distribution="zebra")
     fakes.add("twin", GOOD.replace('"good"', '"better"'), distribution="ant")
     plugins = Plugins(fakes.entry_points(), strict=False)
@@ -161,7 +161,7 @@ def test_an_id_that_two_distributions_have(fakes):
     assert "ant already has the id 'twin'" in skipped.error
 
 
-def test_nobody_takes_the_cores_id(fakes):
+def test_the_cores_id_is_reserved(fakes):
     fakes.add("explainkit", GOOD)
     plugins = Plugins(fakes.entry_points(), strict=False)
     assert "explainkit/saliency" in plugins.registry("methods").names()
@@ -187,12 +187,12 @@ def test_a_requirement_of_an_extra_does_not_count(fakes):
     assert report_of(Plugins(fakes.entry_points(), strict=False), "good").status == "ok"
 
 
-def test_a_hook_with_an_argument_says_which(fakes):
+def test_a_hook_with_an_argument_names_it(fakes):
     fakes.add("bad", BROKEN["argument"][0])
     assert "config" in report_of(Plugins(fakes.entry_points(), strict=False), "bad").error
 
 
-def test_strictness_holds_at_every_call_and_still_lists_all(fakes):
+def test_strict_mode_holds_for_every_call_and_still_lists_all(fakes):
     fakes.add("bad", "import no_such_module")
     fakes.add("good", GOOD)
     found = Plugins(fakes.entry_points(), strict=True)
@@ -202,7 +202,7 @@ def test_strictness_holds_at_every_call_and_still_lists_all(fakes):
     assert {report.name for report in found.reports()} == {"explainkit", "bad", "good"}
 
 
-def test_an_id_that_is_no_identifier(fakes):
+def test_an_id_that_is_not_an_identifier(fakes):
     fakes.add("a/b", GOOD, distribution="slash")
     found = Plugins(fakes.entry_points(), strict=False)
     assert "explainkit/saliency" in found.registry("methods").names()
@@ -217,7 +217,7 @@ def test_what_a_plugin_prints_does_not_reach_stdout(fakes, capsys):
     assert "hello" in captured.err
 
 
-def test_a_lazy_name_that_leads_nowhere_does_not_take_the_rest_along(fakes, monkeypatch):
+def test_an_invalid_lazy_name_does_not_affect_the_others(fakes, monkeypatch):
     import explainkit as ek
     from explainkit.catalog import discovery
 
@@ -229,7 +229,7 @@ def test_a_lazy_name_that_leads_nowhere_does_not_take_the_rest_along(fakes, monk
     assert listed["explainkit/saliency"].startswith("Gradient")
 
 
-def test_a_slow_plugin_is_named_and_works(fakes, monkeypatch):
+def test_a_slow_plugin_is_reported_and_works(fakes, monkeypatch):
     monkeypatch.setattr("explainkit.catalog.discovery.SLOW", 0.05)
     fakes.add("slow", "import time; time.sleep(0.1)\n" + GOOD.replace("\n    ", "\n"))
     plugins = Plugins(fakes.entry_points(), strict=True)
@@ -240,7 +240,7 @@ def test_a_slow_plugin_is_named_and_works(fakes, monkeypatch):
     assert "to load" in report.error
 
 
-def test_bare_names_become_ambiguous_not_other(fakes):
+def test_bare_names_become_ambiguous_but_never_change(fakes):
     fakes.add("mine", GOOD.replace('"good"', '"saliency"'))
     registry = Plugins(fakes.entry_points(), strict=False).registry("methods")
     with pytest.raises(UnknownNameError, match="'explainkit/saliency' or 'mine/saliency'"):

@@ -58,7 +58,7 @@ def test_a_string_that_ends_the_process_is_an_error(tmp_path, monkeypatch):
         registry.get("x")
 
 
-def test_a_broken_plugins_names_say_so():
+def test_names_of_a_broken_plugin():
     registry = Registry("method", str, lambda name: "'bad' is broken: why" * (name == "bad"))
     with pytest.raises(PluginError, match=r"'bad/x' can't be used: plugin 'bad' is broken: why"):
         registry.qualify("bad/x")
@@ -66,7 +66,7 @@ def test_a_broken_plugins_names_say_so():
         registry.qualify("good/x")
 
 
-def test_a_string_that_leads_nowhere_names_the_plugin(methods):
+def test_an_invalid_string_is_an_error_that_names_the_plugin(methods):
     with pytest.raises(
         PluginError, match=r"plugin b 2\.0 offers method 'b/other' .*no_such_module"
     ):

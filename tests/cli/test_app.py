@@ -46,7 +46,7 @@ def test_describe(name):
     assert run("describe", name).exit_code == 0
 
 
-def test_describe_tells_formula_fields_and_source():
+def test_describe_shows_formula_fields_and_source():
     found = json.loads(run("describe", "integrated_gradients", "--json").stdout)
     assert "∫₀¹" in found["text"]
     assert "arXiv:1703.01365" in found["text"]
@@ -103,7 +103,7 @@ def test_run_lists_plugins_and_suggests():
     assert run("run", "fer_hw3", "salience").exit_code == 2
 
 
-def test_a_broken_plugin_is_fatal_only_when_it_is_asked_for(fakes, monkeypatch):
+def test_a_broken_plugin_is_fatal_only_if_used(fakes, monkeypatch):
     fakes.add("bad", "import no_such_module")
     fakes.add(
         "list", "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): return []"
@@ -153,7 +153,7 @@ def test_traceback_on_request():
 def test_a_real_interrupt(tmp_path):
     (tmp_path / "held.py").write_text(
         "import os, signal, time, explainkit.catalog.discovery as p\n"
-        # a shell starts what runs in its background with the signal ignored
+        # a shell starts background processes with the signal ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "p.described = lambda kind: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))\n"
         "from explainkit.cli.app import main\nmain(['list'])\n"
@@ -197,7 +197,7 @@ def test_doctor():
     assert "explainkit" in run("doctor").stdout
 
 
-def test_a_reader_that_goes_away():
+def test_a_closed_pipe():
     done = subprocess.run(
         f"{sys.executable} -m explainkit list --json | head -c 1", shell=True, capture_output=True,
         text=True, check=False,

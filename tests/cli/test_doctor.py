@@ -1,4 +1,4 @@
-"""`doctor`: each thing that is known not to fit is found and has its remedy."""
+"""`doctor`: known problems are found, each with a remedy."""
 
 import dataclasses
 

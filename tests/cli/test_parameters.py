@@ -1,4 +1,4 @@
-"""Parameters as text become typed values or a line that says what was expected."""
+"""Parameters as text become typed values, or a one-line error."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_values(method, text, value):
         ("smoothgrad", "seed=3", "got 'seed'"),
     ],
 )
-def test_what_does_not_fit(method, text, message):
+def test_errors(method, text, message):
     with pytest.raises(MethodError, match=message):
         parse_params(method, [text])
 
@@ -56,10 +56,10 @@ def test_unknown_method():
         ("pyramid", "flip=yes", {"flip": True}),
     ],
 )
-def test_a_maximizer_s_fields(maximizer, text, value):
+def test_fields_of_a_maximizer(maximizer, text, value):
     assert parse_params(maximizer, [text], "maximizers") == value
 
 
-def test_a_maximizer_names_what_it_takes():
+def test_errors_of_a_maximizer():
     with pytest.raises(MethodError, match="fourier takes .*, got 'deca'; did you mean 'decay'"):
         parse_params("fourier", ["deca=1"], "maximizers")

@@ -12,7 +12,7 @@ from explainkit.testing import toy_models
 
 
 class Volume(nn.Module):
-    """A layer with four axes beside the batch, one with a single one, and one with none."""
+    """Layers whose outputs have four axes, one axis and none, besides the batch axis."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ def close(one, other):
 
 
 @pytest.mark.parametrize("layer", [*LAYERS, "squeeze"])
-def test_integrated_gradients_are_captums(layer):
+def test_integrated_gradients_equal_captums(layer):
     model, x, base = Volume().eval(), images(), images(3, 2)
     oracle = captum.LayerIntegratedGradients(model, model.get_submodule(layer))
     for given, theirs in (
@@ -59,9 +59,9 @@ def test_integrated_gradients_are_captums(layer):
 
 
 @pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
-def test_deeplift_is_captums(layer):
+def test_deeplift_equals_captums(layer):
     torch.manual_seed(0)
-    # no maximum: Captum's rule for it is another
+    # no max pooling, for which Captum has another rule
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Tanh(), nn.Flatten(),
         nn.Linear(6 * 4 * 3, 3),
@@ -74,7 +74,7 @@ def test_deeplift_is_captums(layer):
         close(ek.explain(model, x, 1, DeepLift(given), at=module).attribution, wanted)
 
 
-def test_expected_gradients_are_captums_on_average():
+def test_expected_gradients_equal_captums_on_average():
     model, x = Volume().eval(), images(1)
     bag = images(4, 3)
     found = ek.explain(model, x, 1, "expected_gradients", at="deep", baselines=bag, samples=4000)
@@ -106,7 +106,7 @@ def test_baselines_of_the_layers_own_shape(layer, shape):
         close(ek.explain(model, x, 1, method(values[1:2]), at=layer).attribution, one)
 
 
-def test_a_baseline_that_fits_neither_is_refused():
+def test_a_baseline_of_another_shape_is_an_error():
     model, x = Volume().eval(), images()
     with pytest.raises(MethodError, match=r"an image \[1, 8, 7\] or an output of layer 'deep'"):
         ek.explain(model, x, 1, "integrated_gradients", at="deep", baseline=torch.zeros(3, 2))
@@ -129,7 +129,7 @@ def test_a_map_is_the_same_alone_and_in_a_batch(name, batch_size):
         )
 
 
-def test_images_run_in_batches_where_the_rest_reads_nothing_else():
+def test_images_run_in_batches_if_the_rest_depends_on_the_layer_alone():
     model, x = toy_models()["plain"]
     calls = []
     hook = model[4].register_forward_pre_hook(lambda _module, inputs: calls.append(len(inputs[0])))
@@ -138,8 +138,8 @@ def test_images_run_in_batches_where_the_rest_reads_nothing_else():
     assert calls.count(4) == 1
 
 
-def test_where_the_rest_reads_more_each_image_goes_with_its_own():
-    model, x = toy_models()["residual"]  # the sum reads the stem beside the branch
+def test_images_run_one_by_one_if_the_rest_depends_on_more():
+    model, x = toy_models()["residual"]  # the sum also depends on the stem
     base = torch.rand_like(x)
     for method in (IntegratedGradients(base), SmoothGrad(IntegratedGradients(base), samples=3)):
         whole = ek.explain(model, x, 1, method, at="branch").attribution

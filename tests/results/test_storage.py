@@ -1,4 +1,4 @@
-"""Saved explanations come back to the bit, or are refused; never half of one."""
+"""Results are saved and loaded bit for bit; damaged ones are refused."""
 
 import hashlib
 import json
@@ -21,7 +21,6 @@ from explainkit.errors import StorageError
 from explainkit.files import write_atomically
 from explainkit.results.storage import RENAMED, save
 from explainkit.testing import toy_models
-
 
 VERSION_1 = Path(__file__).with_name("version_1")
 
@@ -110,7 +109,7 @@ def test_any_parameters(explanation, tmp_path, params):
     assert same(ek.Explanation.load(save(one, tmp_path)).params, params)
 
 
-def test_paths_that_read_the_same_are_told_apart(explanation, tmp_path):
+def test_ambiguous_key_paths_are_distinguished(explanation, tmp_path):
     params = {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}, "params": {"a.b": torch.ones(2)}}
     assert same(
         ek.Explanation.load(save(replace(explanation, params=params), tmp_path)).params, params
@@ -136,8 +135,8 @@ def deep(levels):
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"a": {1: 2}}, "params.a: expected text as keys to save, got 1"),
-     ({None: 2}, "params: expected text as keys to save, got None"),
+    [({"a": {1: 2}}, "params.a: expected strings as keys to save, got 1"),
+     ({None: 2}, "params: expected strings as keys to save, got None"),
      ({"a": deep(100_000)}, "nest too deeply"),
      ({"a": torch.zeros(2, dtype=torch.complex64)}, "params.a: expected a dense real tensor"),
      ({"a": torch.eye(2).to_sparse()}, "params.a: expected a dense real tensor"),
@@ -161,7 +160,7 @@ def test_fields_that_are_refused_when_saved(explanation, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_files_are_as_open_as_the_umask_says(tmp_path, mask, mode):
+def test_file_permissions_follow_the_umask(tmp_path, mask, mode):
     before = os.umask(mask)
     try:
         write_atomically(tmp_path / "f", b"")
@@ -170,7 +169,7 @@ def test_files_are_as_open_as_the_umask_says(tmp_path, mask, mode):
     assert (tmp_path / "f").stat().st_mode & 0o777 == mode
 
 
-def test_drafts_of_a_kill_are_swept(explanation, tmp_path):
+def test_temporary_files_of_interrupted_writes_are_removed(explanation, tmp_path):
     for name in (".explanation.json-0f3a", f".tensors-{'0' * 16}.safetensors-ab", ".mine", "mine"):
         (tmp_path / name).write_text("")
     save(explanation, tmp_path)
@@ -178,7 +177,7 @@ def test_drafts_of_a_kill_are_swept(explanation, tmp_path):
     assert kept == {"explanation.json", ".mine", "mine"}
 
 
-def test_one_of_a_batch_keeps_numbers_without_axes(explanation):
+def test_indexing_keeps_scalar_tensors(explanation):
     one = replace(explanation, diagnostics={"steps": torch.tensor(3), "gap": torch.rand(4)})
     cut = one[1]
     assert cut.diagnostics["steps"].item() == 3
@@ -192,7 +191,7 @@ def test_what_cannot_be_stored(explanation, tmp_path):
 
 
 @pytest.mark.parametrize("step", range(3))
-def test_a_kill_leaves_the_old_or_the_new(explanation, tmp_path, monkeypatch, step):
+def test_an_interruption_leaves_the_old_or_the_new(explanation, tmp_path, monkeypatch, step):
     new = replace(explanation, attribution=explanation.attribution * 2, seed=7)
     save(explanation, tmp_path)
     done = []
@@ -316,7 +315,7 @@ class TestRefusals:
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-        with pytest.raises(StorageError, match="was changed or cut short"):
+        with pytest.raises(StorageError, match="was changed or truncated"):
             ek.Explanation.load(folder)
 
     def test_a_changed_record(self, folder):
@@ -337,12 +336,12 @@ class TestRefusals:
          ("tensors_sha256", None), ("params", {"a": {"$tensor": "99"}}), ("params", {"$mapping": 1}),
          ("params", {"a": {"$float": 10**400}}), ("params", {"a": {"$float": "x"}})],
     )  # fmt: skip
-    def test_fields_of_another_type(self, folder, field, value):
+    def test_fields_of_wrong_types(self, folder, field, value):
         edit(folder, **{field: value})
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    def test_a_batch_that_differs(self, folder, explanation):
+    def test_inconsistent_batch_sizes(self, folder, explanation):
         other = save(explanation[0], folder / "other")
         (tensors,) = other.glob("tensors-*")
         values = load_file(tensors)
@@ -368,7 +367,7 @@ class TestRefusals:
             ek.Explanation.load(folder)
 
     @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "tensors-0.safetensors", 3, None])
-    def test_names_that_lead_out(self, folder, name):
+    def test_names_outside_the_folder(self, folder, name):
         edit(folder, tensors=name)
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)

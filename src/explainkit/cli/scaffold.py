@@ -126,8 +126,8 @@ def new_plugin(name: str, parent: Path) -> Path:
     """
     name = name.replace("-", "_")
     taken = {"vision", discovery.CORE, *discovery.default().names()}
-    sound = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
-    if not sound or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
+    valid = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
+    if not valid or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
         raise PluginError(
             "expected a name of lowercase letters, digits and underscores that starts with a "
             f"letter and that no installed plugin has, such as my_method, got {name!r}"

@@ -52,18 +52,18 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
 def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
     """Bytes saved for one image's backward pass: in total and of the largest tensor; at least 1."""
     owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         output = model(image[None].detach().requires_grad_().clone())
     del output
-    return max(sum(kept.values()), 1), max([1, *kept.values()])
+    return max(sum(saved.values()), 1), max([1, *saved.values()])
 
 
 def in_chunks(run: Callable[[slice], Tensor], count: int, size: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Targets and objectives: one small immutable algebra over what a model puts out.
+"""Targets and objectives: a small immutable algebra over a model's outputs and activations.
 
-An expression is one score per image. Its terms read logits, inner layers or the image itself;
-``+ - * /`` and numbers combine them. ``str`` gives its text form, `parse` reads that back; nothing
-is evaluated as code.
+An expression is one score per image. Its terms are logits, activations of inner layers or the image
+itself; ``+ - * /`` and numbers combine them. ``str`` gives its text form, which `parse` reads
+without evaluating code.
 
 Examples:
     >>> from explainkit.expressions import channel, logit, parse, tv
@@ -34,7 +34,7 @@ from explainkit.expressions.terms import (
 )
 from explainkit.expressions.text import parse
 
-# the terms as they are written, in Python and in text
+# the names of the terms in expressions, in Python and in text
 logit = class_logit = Logit
 channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
 caricature, diversity = Caricature, Diversity

@@ -1,4 +1,4 @@
-"""The algebra: expressions, the numbers and signs between them, and what terms have in common."""
+"""The algebra: expressions, numbers and operators, and the base classes of terms."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from explainkit.errors import TargetError
 
 
 class Deferred(Protocol):
-    """A layer that has not run yet, as an expression may need one channel of an image alone."""
+    """A layer whose output is computed on demand, since often only one channel is needed."""
 
     @property
     def count(self) -> int:
-        """How many channels it has."""
+        """Its number of channels."""
         ...
 
     def whole(self) -> Tensor:
-        """Its output ``[batch, channel, height, width]``."""
+        """The whole output ``[batch, channel, height, width]``."""
         ...
 
     def channels(self, indices: Tensor) -> Tensor:
@@ -32,17 +32,17 @@ class Deferred(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """What the terms of an expression may read, for one batch of images.
+    """The values that the terms of an expression are computed from, for one batch of images.
 
     Attributes:
         logits: ``[batch, classes]``.
-        activations: Layer path to its output, batch first, or to what can still give it.
+        activations: Layer path to its output, batch first, or to a `Deferred` output.
         images: The images ``[batch, channel, height, width]``.
         class_names: In the order of the logits.
-        reference: Layer path to what it puts out for the image that `caricature` exaggerates.
-        opacity: Of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
-        channel_statistics: Layer path to mean and standard deviation, over a data set, of its channels' means
-            over space, ``[channel]`` each.
+        reference: Layer path to its output for the image that `caricature` exaggerates.
+        opacity: Opacity of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
+        channel_statistics: Layer path to the mean and standard deviation, over a data set, of its
+            channels' spatial means, ``[channel]`` each.
     """
 
     logits: Tensor | None
@@ -65,7 +65,7 @@ class Scope:
         """A layer's output, batch first.
 
         Raises:
-            TargetError: It wasn't captured, or its first axis is not the batch.
+            TargetError: It was not recorded, or its first axis is not the batch.
         """
         found = self._found(name)
         if not isinstance(found, Tensor):
@@ -79,10 +79,11 @@ class Scope:
         return found
 
     def channels(self, name: str, indices: Sequence[int]) -> Tensor:
-        """Channel ``indices[i]`` of image i on a layer: ``[batch, …]``, space or tokens behind.
+        """Channel ``indices[i]`` of image i in a layer: ``[batch, …]``, with its spatial axes.
 
         Raises:
-            TargetError: The layer wasn't captured, has no such channel, or not the batch first.
+            TargetError: The layer was not recorded or has no such channel, or its first axis is not
+                the batch.
         """
         found = self._found(name)
         if isinstance(found, Tensor):
@@ -104,20 +105,19 @@ class Scope:
     def _found(self, name: str) -> "Tensor | Deferred":
         if name not in self.activations:
             known = ", ".join(map(repr, self.activations)) or "none"
-            raise TargetError(f"expected the output of layer {name!r}, got those of: {known}")
+            raise TargetError(f"expected the output of layer {name!r}, got only: {known}")
         return self.activations[name]
 
 
 def has_tokens(found: Tensor) -> bool:
-    """Whether a layer's output is ``[batch, tokens, features]``: its channels come last."""
+    """Whether a layer's output is ``[batch, tokens, features]``, with its channels last."""
     return found.dim() == 3
 
 
 class Expression:
-    """One score per image; immutable, printable, comparable.
+    """One score per image; immutable, printable and comparable.
 
-    Expressions and numbers combine with ``+ - * /`` and a minus sign; the operands stay as
-    they are.
+    Expressions and numbers combine with ``+ - * /`` and negation into new expressions.
     """
 
     reads_logits: ClassVar[bool] = False
@@ -155,7 +155,7 @@ class Expression:
         return self
 
     def walk(self) -> Iterator["Expression"]:
-        """This expression and everything inside it."""
+        """This expression and all its subexpressions."""
         yield self
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -164,12 +164,12 @@ class Expression:
 
     @property
     def layers(self) -> frozenset[str]:
-        """Dotted paths of the inner layers that it reads."""
+        """Dotted paths of the inner layers that it uses."""
         return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
 
     @property
     def z_scored(self) -> frozenset[str]:
-        """Dotted paths of the layers that it compares with what they say of a data set."""
+        """Dotted paths of the layers that it z-scores by their statistics on a data set."""
         return frozenset(
             node.layer
             for node in self.walk()
@@ -178,12 +178,12 @@ class Expression:
 
     @property
     def uses_logits(self) -> bool:
-        """Whether it reads the model's final scores."""
+        """Whether it uses the model's logits."""
         return any(node.reads_logits for node in self.walk())
 
     @property
     def uses_images(self) -> bool:
-        """Whether it reads the image itself."""
+        """Whether it uses the image itself."""
         return any(node.reads_images for node in self.walk())
 
     def evaluate(
@@ -196,7 +196,7 @@ class Expression:
         """One score per image.
 
         Args:
-            logits: ``[batch, classes]``; None if it doesn't read them.
+            logits: ``[batch, classes]``; None if it does not use them.
             activations: Layer path to output, for the layers in `layers`.
             images: ``[batch, channel, height, width]``; None if it has no penalty term.
             class_names: In the order of the logits.
@@ -205,31 +205,31 @@ class Expression:
             ``[batch]``, differentiable.
 
         Raises:
-            TargetError: A class, channel or position that doesn't exist, or a term that needs what
-                wasn't given.
+            TargetError: A class, channel or position does not exist, or a term needs a value that
+                is not given.
         """
         scope = Scope(logits, activations, images, class_names)
         return evaluate_each([self] * len(scope.example), scope)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
-        """The values ``[batch]`` of expressions of one form, image i under expression i."""
+        """The values ``[batch]`` of expressions of one form: expression i on image i."""
         raise NotImplementedError
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Equal for expressions that one pass over a batch can evaluate together."""
+        """A key that is equal for expressions that can be evaluated together in one batch."""
         inner = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
         return (type(self), *(v.form if isinstance(v, Expression) else None for v in inner))
 
     def expand(self, channels: Mapping[str, int], classes: int | None) -> list["Expression"]:
-        """The single expressions that one with `channels` or `classes` stands for.
+        """Expands a family, such as `channels` or `classes`, into single expressions.
 
         Args:
             channels: Layer path to its number of channels.
-            classes: How many classes the model has.
+            classes: The model's number of classes.
 
         Raises:
-            TargetError: It holds several families, or channels that the layer doesn't have.
+            TargetError: It contains several families.
         """
         families = [node for node in self.walk() if isinstance(node, Family)]
         if not families:
@@ -244,17 +244,17 @@ class Expression:
 
 
 def evaluate_each(expressions: Sequence[Expression], scope: Scope) -> Tensor:
-    """Scores image i by expression i.
+    """Evaluates expression i on image i.
 
     Args:
         expressions: One per image, all of one form.
-        scope: What they read.
+        scope: The values that they use.
 
     Returns:
         ``[batch]``.
 
     Raises:
-        TargetError: A term names nothing that the scope has, or their forms differ.
+        TargetError: The scope lacks a value that a term needs, or the forms differ.
     """
     if len({expression.form for expression in expressions}) != 1:
         raise TargetError("expected expressions of one form to evaluate together")
@@ -287,7 +287,7 @@ def _substitute(node: Expression, old: Expression, new: Expression) -> Expressio
 
 
 def _level(node: Expression) -> int:
-    """How tightly a node binds: sums 1, products 2, signs 3, everything else 4."""
+    """Operator precedence: sums 1, products 2, negation 3, everything else 4."""
     if isinstance(node, _Binary):
         return node.level
     return 3 if isinstance(node, Negate) or str(node).startswith("-") else 4
@@ -313,7 +313,7 @@ class _Binary(Expression):
         raise NotImplementedError
 
     def __str__(self) -> str:
-        # the right side binds one tighter: a - (b - c)
+        # the right side needs a higher precedence: a - (b - c)
         return f"{_inside(self.left, self.level)} {self.sign} {_inside(self.right, self.level + 1)}"
 
 
@@ -394,7 +394,7 @@ class Number(Expression):
 
 
 class Term(Expression):
-    """A leaf: what is read from the model or the image. Its text is ``call(fields)``."""
+    """A leaf: a value from the model or the image. Its text is ``call(fields)``."""
 
     call: ClassVar[str] = ""
 
@@ -415,7 +415,7 @@ def _literal(value: Any) -> str:
 
 @dataclass(frozen=True)
 class LayerTerm(Term):
-    """A leaf that reads one inner layer."""
+    """A leaf that uses one inner layer."""
 
     layer: str
 
@@ -425,21 +425,26 @@ class LayerTerm(Term):
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Terms on one layer are evaluated together."""
+        """Terms of one layer are evaluated together."""
         return (type(self), self.layer)
 
 
 class Family(Term):
-    """A leaf that stands for one term per unit, which `Expression.expand` writes out."""
+    """A leaf that stands for one term per unit; `Expression.expand` lists them."""
 
     def members(self, channels: Mapping[str, int], classes: int | None) -> Sequence[Expression]:
-        """The terms, given how many channels its layer has and how many classes there are."""
+        """The single terms.
+
+        Args:
+            channels: Layer path to its number of channels.
+            classes: The model's number of classes.
+        """
         raise NotImplementedError
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
-        """A family is no single score.
+        """A family is not a single score.
 
         Raises:
             TargetError: Always.
         """
-        raise TargetError(f"{self} stands for many objectives: only maximize takes it")
+        raise TargetError(f"{self} stands for several objectives: only maximize accepts it")

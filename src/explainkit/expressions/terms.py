@@ -1,4 +1,4 @@
-"""The terms: what an expression reads from logits, inner layers and the image."""
+"""The terms of expressions: functions of logits, inner layers and the image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from explainkit.scores import class_index
 
 @dataclass(frozen=True)
 class Logit(Term):
-    """The score of a class before softmax, by the class's name or index."""
+    """The logit of a class, given by name or index."""
 
     name: str | int
     call = "logit"
@@ -47,12 +47,12 @@ def _whole(term: Term, name: str, value: Any, *, optional: bool = False) -> None
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TargetError(f"{term.call}: {name}: expected a whole number from 0, got {value!r}")
+        raise TargetError(f"{term.call}: {name}: expected an integer from 0, got {value!r}")
 
 
 @dataclass(frozen=True)
 class Channel(LayerTerm):
-    """The mean over space of one channel; of a token layer, over the tokens."""
+    """The spatial mean of one channel; in a token layer, the mean over tokens."""
 
     index: int
     call = "channel"
@@ -69,7 +69,7 @@ class Channel(LayerTerm):
 
 @dataclass(frozen=True)
 class Neuron(LayerTerm):
-    """One channel at one place, by default the center; of a token layer, at one token."""
+    """One channel at one position, by default the center; in a token layer, at one token."""
 
     index: int
     y: int | None = None
@@ -88,25 +88,28 @@ class Neuron(LayerTerm):
         """``a[k, y, x]``."""
         chosen = scope.channels(self.layer, [node.index for node in nodes])
         sizes = chosen.shape[1:]
-        places = []
+        positions = []
         for node in nodes:
             given = (node.y, node.x)
             if any(p is not None for p in given[len(sizes) :]):
                 raise TargetError(
-                    f"{node}: layer {self.layer!r} has {len(sizes)} axes of space: give as many"
+                    f"{node}: layer {self.layer!r} has {len(sizes)} spatial axes: "
+                    "give no more coordinates"
                 )
-            place = [s // 2 if p is None else p for p, s in zip(given, sizes, strict=False)]
-            if any(p >= s for p, s in zip(place, sizes, strict=True)):
-                raise TargetError(f"{node}: expected a place within {list(sizes)}, got {place}")
-            places.append(place)
+            position = [s // 2 if p is None else p for p, s in zip(given, sizes, strict=False)]
+            if any(p >= s for p, s in zip(position, sizes, strict=True)):
+                raise TargetError(
+                    f"{node}: expected a position within {list(sizes)}, got {position}"
+                )
+            positions.append(position)
         rows = torch.arange(len(nodes), device=chosen.device)
-        columns = torch.tensor(places, device=chosen.device, dtype=torch.int64).unbind(1)
+        columns = torch.tensor(positions, device=chosen.device, dtype=torch.int64).unbind(1)
         return chosen[(rows, *columns)]
 
 
 @dataclass(frozen=True)
 class Direction(LayerTerm):
-    """The mean over space of the channels' weighted sum: linear in the layer's output."""
+    """The spatial mean of a weighted sum of channels: a direction in activation space."""
 
     vector: tuple[float, ...]
     call = "direction"
@@ -132,30 +135,30 @@ class Direction(LayerTerm):
 
 
 def channel_means(found: Tensor) -> Tensor:
-    """``[batch, channel]``: the mean over space, or over tokens."""
+    """The mean over spatial positions or tokens, ``[batch, channel]``."""
     if has_tokens(found):
         return found.mean(1)
     return found.flatten(2).mean(2) if found.dim() == 4 else found
 
 
 def z_scored(means: Tensor, channel_statistics: tuple[Tensor, Tensor]) -> Tensor:
-    """``(m − μ) / σ``; a channel that never changed on the data set keeps its unit.
+    """``(m − μ) / σ``, with σ = 1 for a channel that is constant on the data set.
 
     Args:
-        means: Of channels, ``[batch, channel]``.
+        means: m, the channels' means, ``[batch, channel]``.
         channel_statistics: μ and σ over a data set, ``[channel]`` each.
     """
-    mean, deviation = (moment.to(means) for moment in channel_statistics)
+    mean, deviation = (values.to(means) for values in channel_statistics)
     return (means - mean) / torch.where(deviation > 0, deviation, 1)
 
 
 @dataclass(frozen=True)
 class LogOdds(LayerTerm):
-    """How far a channel is ahead of its layer's others: what it answers to and they don't.
+    """The log odds of a channel among its layer's channels: what activates it, but not the others.
 
-    ``z_k − log Σ_{j≠k} exp z_j``, the log odds of the channel in a softmax over z, which are the
-    channels' means over space (over tokens), each z_scored on the data set that `maximize` is
-    given.
+    ``z_k − log Σ_{j≠k} exp z_j``, the log odds of channel k in a softmax over z. The z are the
+    channels' means over spatial positions (or tokens), z-scored on the data set given to
+    `maximize`.
     """
 
     index: int
@@ -170,8 +173,8 @@ class LogOdds(LayerTerm):
         """``z_k − log Σ_{j≠k} exp z_j``."""
         if scope.channel_statistics is None or self.layer not in scope.channel_statistics:
             raise TargetError(
-                f"{self}: expected a data set to compare the layer's channels on; give maximize a "
-                "dataset"
+                f"{self}: expected a data set for the layer's channel statistics: give maximize "
+                "a dataset"
             )
         found = z_scored(
             channel_means(scope.layer(self.layer)), scope.channel_statistics[self.layer]
@@ -179,7 +182,7 @@ class LogOdds(LayerTerm):
         indices = [node.index for node in nodes]
         if found.shape[1] < 2 or max(indices) >= found.shape[1]:
             raise TargetError(
-                f"lead: expected one of several channels of layer {self.layer!r}, which has "
+                f"log_odds: expected one of several channels of layer {self.layer!r}, which has "
                 f"{found.shape[1]}, got {max(indices)}"
             )
         own = torch.tensor(indices, device=found.device)[:, None]
@@ -189,7 +192,7 @@ class LogOdds(LayerTerm):
 
 @dataclass(frozen=True)
 class Layer(LayerTerm):
-    """The mean square of a whole layer: what deep dream exaggerates."""
+    """The mean square of a whole layer, which DeepDream maximizes."""
 
     call = "layer"
 
@@ -200,10 +203,10 @@ class Layer(LayerTerm):
 
 @dataclass(frozen=True)
 class Caricature(LayerTerm):
-    """How far a layer goes along what it says of the start image, `maximize`'s ``start``.
+    """Exaggerates a layer's activations of the start image, the ``start`` of `maximize`.
 
-    ``<a, a₀> / |a₀| · max(cos(a, a₀), 0.1)^p``: the projection on the start image's activations,
-    times a power of the cosine that keeps the direction.
+    ``<a, a₀> / |a₀| · max(cos(a, a₀), 0.1)^p``: the projection onto the start image's activations,
+    times a power of the cosine that preserves their direction.
     """
 
     power: float = 1.0
@@ -217,13 +220,13 @@ class Caricature(LayerTerm):
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """The power is no index: it must be one."""
+        """Only terms with the same power are evaluated together."""
         return (*super().form, self.power)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
         """The projection, in units of the layer."""
         if scope.reference is None:
-            raise TargetError(f"{self}: expected an image to exaggerate; give maximize a start")
+            raise TargetError(f"{self}: expected an image to exaggerate: give maximize a start")
         found = scope.layer(self.layer).flatten(1)
         wanted = scope.reference[self.layer].flatten(1).expand_as(found)
         length: Tensor = torch.linalg.vector_norm(wanted, dim=1).clamp_min(1e-12)
@@ -233,10 +236,10 @@ class Caricature(LayerTerm):
 
 @dataclass(frozen=True)
 class Diversity(LayerTerm):
-    """How unlike each other a unit's images are on a layer: 1 − mean cosine of Gram matrices.
+    """How much a unit's images differ in a layer: 1 − mean cosine of their Gram matrices.
 
-    It reads the images that stand together, so `maximize` puts one unit's starts, and nothing
-    else, in a batch. 0 for an image that stands alone.
+    It compares the images of a batch, so `maximize` runs the restarts of each unit as a batch of
+    their own. 0 for a single image.
     """
 
     call = "diversity"
@@ -254,7 +257,7 @@ class Diversity(LayerTerm):
 
 @dataclass(frozen=True)
 class Tv(Term):
-    """Total variation of the image: the mean absolute step to the next pixel, down and right."""
+    """Total variation: the mean absolute difference to the next pixel below and to the right."""
 
     call = "tv"
     reads_images = True
@@ -281,7 +284,7 @@ class Norm(Term):
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """The power is no index: it must be one."""
+        """Only terms with the same power are evaluated together."""
         return (type(self), self.p)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
@@ -293,10 +296,10 @@ class Norm(Term):
 
 @dataclass(frozen=True)
 class Alpha(Term):
-    """Mean opacity of the image, 0 to 1: `maximize` then finds where the image matters, too.
+    """Mean opacity of the image, 0 to 1, which `maximize` then optimizes as an alpha channel.
 
-    Subtracted, it leaves opaque only what the unit needs, as the rest of the model's input is a
-    new random background in every step. 1 for an image that has no opacity, such as a real one.
+    Subtracted from an objective, it makes transparent what the unit does not need; transparent
+    pixels show a new random background in every step. 1 for an image without an alpha channel.
     """
 
     call = "alpha"
@@ -311,7 +314,7 @@ class Alpha(Term):
 def _images(term: Term, scope: Scope) -> Tensor:
     if scope.images is None:
         raise TargetError(
-            f"{term}: expected the image itself, got none: penalties are for maximize"
+            f"{term}: expected the image itself, got none: use this penalty in maximize"
         )
     return scope.images
 
@@ -325,7 +328,7 @@ class _OfLayer(Family, LayerTerm):
         given: Any = self.indices
         if given is not None:
             if not isinstance(given, list | tuple | range):
-                raise TargetError(f"{self.call}: expected a list of numbers, got {given!r:.60}")
+                raise TargetError(f"{self.call}: expected a list of channels, got {given!r:.60}")
             for index in given:
                 _whole(self, "indices", index)
             object.__setattr__(self, "indices", tuple(given))
@@ -335,7 +338,7 @@ class _OfLayer(Family, LayerTerm):
 
 
 class Channels(_OfLayer):
-    """A family: `channel` for every channel of a layer, or for those listed."""
+    """A family: `channel` for all channels of a layer, or for those listed."""
 
     call = "channels"
 
@@ -345,7 +348,7 @@ class Channels(_OfLayer):
 
 
 class AllLogOdds(_OfLayer):
-    """A family: `log_odds` for every channel of a layer, or for those listed."""
+    """A family: `log_odds` for all channels of a layer, or for those listed."""
 
     call = "all_log_odds"
     reads_statistics = True
@@ -357,7 +360,7 @@ class AllLogOdds(_OfLayer):
 
 @dataclass(frozen=True)
 class Classes(Family):
-    """A family: `logit` for every class."""
+    """A family: `logit` for all classes."""
 
     call = "classes"
     reads_logits = True

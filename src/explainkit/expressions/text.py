@@ -1,4 +1,4 @@
-"""Reading expressions from their text form; nothing is run."""
+"""Parses expressions from their text form, without evaluating code."""
 
 import ast
 import difflib
@@ -26,17 +26,17 @@ _SIGNS: Mapping[type[ast.operator], type[Add | Subtract | Multiply | Divide]] = 
 }
 
 DEEPEST = 200
-"""Signs and parentheses inside each other; walking a tree needs a few Python frames for each."""
+"""Maximum nesting, since each level takes a few Python frames."""
 
 
 def parse(text: str) -> Expression:
-    """Reads an expression from its text form; nothing is run.
+    """Parses an expression from its text form, without evaluating code.
 
     Args:
         text: Terms such as ``logit("fear")`` and numbers, with ``+ - * /`` and parentheses.
 
     Raises:
-        TargetError: It is no expression; the message says where.
+        TargetError: The text is not an expression; the message gives the position.
 
     Examples:
         >>> parse('logit("fear") - 2 * logit(3)')
@@ -44,7 +44,7 @@ def parse(text: str) -> Expression:
             right=Logit(name=3)))
         >>> parse("logit(fear)")
         Traceback (most recent call last):
-        explainkit.errors.TargetError: expected a number, a list or a name in quotes, got 'fear' in
+        explainkit.errors.TargetError: expected a number, a list or a quoted name, got 'fear' in
         'logit(fear)'
     """
     shown = f"{text[:80]!r}" + ("…" if len(text) > 80 else "")
@@ -103,6 +103,4 @@ def _value(node: ast.expr) -> Any:
             return -value
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return tuple(_value(element) for element in elements)
-    raise TargetError(
-        f"expected a number, a list or a name in quotes, got {ast.unparse(node)[:80]!r}"
-    )
+    raise TargetError(f"expected a number, a list or a quoted name, got {ast.unparse(node)[:80]!r}")

@@ -1,1 +1,1 @@
-"""What users hold in their hands: results that draw, save and describe themselves."""
+"""Results: explanations and visualizations, which can be plotted, saved and loaded."""

@@ -1,4 +1,4 @@
-"""The result of an explanation: maps with everything needed to read and to reproduce them."""
+"""The result of an explanation: maps with everything needed to interpret and reproduce them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
-    """A batch of explained images, with everything needed to read and to reproduce it.
+    """A batch of explained images, with everything needed to interpret and reproduce it.
 
     Attributes:
         inputs: Images ``[batch, channel, height, width]`` in model-input space.
         attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit;
-            of the shape of a layer's output where ``at`` names one.
-        target: Explained class of each image, int64 ``[batch]``; 0 where a function was explained.
-        score: The explained score of each image ``[batch]``, before softmax.
-        logits: The model's outputs ``[batch, classes]``.
+            with the shape of the layer's output if ``at`` names one.
+        target: Explained class of each image, int64 ``[batch]``; 0 for a function or expression.
+        score: The explained score of each image, ``[batch]``.
+        logits: The model's outputs, ``[batch, classes]``.
         method: Qualified name of the method.
         params: Its hyper-parameters, nested methods included.
-        model: Qualified name of the model, or module and class of one that isn't registered.
-        layer: Dotted path of the layer that the method looked at.
-        at: Dotted path of the layer whose output was explained instead of the image.
-        expression: Text of the expression that was explained instead of a class.
-        seed: Seed of the method's random draws.
+        model: Qualified name of the model, or module and class if it is not registered.
+        layer: Dotted path of the layer that the method used; None if it used none.
+        at: Dotted path of the layer whose output was explained; None: the image.
+        expression: Text of the explained expression; None if a class was explained.
+        seed: The method's random seed.
         class_names: In the order of the logits; empty if they have no names.
-        mean: Per channel; with ``std`` it takes the inputs back to pixel / 255. None if unknown.
-        std: Per channel.
-        coverage: Which operators of the model the method's rules covered; None where none apply.
-        diagnostics: Completeness gap, standard errors, warnings.
-        versions: Of Python, torch, explainkit and the plugins involved.
+        mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
+        std: Per channel; None if unknown.
+        coverage: The operators that the method's rules covered; None for methods without rules.
+        diagnostics: Further results, such as completeness gaps, standard errors and warnings.
+        versions: Versions of Python, torch, explainkit and the plugins involved.
     """
 
     inputs: Tensor
@@ -66,7 +66,7 @@ class Explanation:
         return len(self.inputs)
 
     def __getitem__(self, index: int | slice) -> "Explanation":
-        """The explanation of one image or some, still with the batch axis."""
+        """The explanation of one or several images, with the batch axis."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"explanation {index} of {len(self)}")
@@ -90,21 +90,21 @@ class Explanation:
         return ", ".join(shown) + (", …" if len(self) > 4 else "")
 
     def target_name(self, index: int) -> str:
-        """Name of the class that was explained for one image, its number, or the expression."""
+        """What was explained for one image: class name, class index, or expression."""
         if self.expression is not None:
             return self.expression
         label = int(self.target[index])
         return self.class_names[label] if self.class_names else str(label)
 
     def _explains(self, target: object) -> bool:
-        """Whether a class, by name or index, or an expression is what every image's map is of."""
+        """Whether ``target`` (a class or an expression) was explained for all images."""
         if self.expression is not None:
             return str(target) == self.expression
         names = {self.target_name(i).casefold() for i in range(len(self))}
         return names == {str(target).casefold()} or set(self.target.tolist()) == {target}
 
     def heatmap(self, reduce: "Reduce" = "sum") -> Tensor:
-        """Reduces the channels to one.
+        """Reduces the map's channels to one.
 
         Args:
             reduce: ``"sum"`` keeps the sign; ``"abs_sum"`` = Σ|a|; ``"abs_max"`` = max|a|;
@@ -135,11 +135,11 @@ class Explanation:
         alpha: float = 0.85,
         columns: int = 1,
     ) -> "Figure":
-        """Draws each image beside its heatmap, with the true scale on the color bar.
+        """Draws each image next to its heatmap, with a color bar in the method's unit.
 
         Args:
-            scaling: How values become colors, by name (`explainkit.render.heatmap`).
-            reduce: How channels become one, as in `heatmap`.
+            scaling: How values are mapped to colors, by name (`explainkit.render.heatmap`).
+            reduce: How channels are reduced to one, as in `heatmap`.
             ax: Draw only the heatmap over the image, into these axes; for one image.
             cmap: Name of a matplotlib color map; None: red and blue for signed values.
             alpha: Opacity of the strongest values over the image.
@@ -161,15 +161,15 @@ class Explanation:
         command: str | None = None,
         reduce: "Reduce" = "sum",
     ) -> Path:
-        """Writes one HTML file to look into the explanation, without network; returns its path.
+        """Writes an interactive report as one HTML file, which works offline; returns its path.
 
         Args:
             path: The file.
-            beside: Other explanations of the same images, to compare with.
-            labels: True class of each image; None or −1 where it isn't known.
-            names: Of the images.
-            command: The command line that makes the report again.
-            reduce: How channels become one, as in `heatmap`.
+            beside: Other explanations of the same images, for comparison.
+            labels: True class of each image; None or −1 if unknown.
+            names: Names of the images.
+            command: The command line that reproduces the report.
+            reduce: How channels are reduced to one, as in `heatmap`.
         """
         from explainkit.render.report import report
 
@@ -178,14 +178,14 @@ class Explanation:
         )
 
     def save(self, directory: str | Path) -> Path:
-        """Writes tensors (safetensors) and the rest (JSON) atomically; returns the folder."""
+        """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder."""
         from explainkit.results.storage import save
 
         return save(self, Path(directory))
 
     @staticmethod
     def load(directory: str | Path) -> "Explanation":
-        """Reads what `save` wrote; refuses a folder that is incomplete or was changed."""
+        """Loads what `save` wrote; an incomplete or changed folder is an error."""
         from explainkit.results.storage import load
 
         return load(Explanation, Path(directory))
@@ -201,17 +201,17 @@ def _bare(name: str) -> str:
 
 
 class Explanations(list[Explanation]):
-    """Explanations that belong together: by several methods, or of several targets."""
+    """The explanations of one call, by several methods or of several targets."""
 
     def get(self, *, method: str | None = None, target: object = None) -> Explanation:
-        """The one by a method, of a target, or of both.
+        """The explanation by a method, of a target, or both.
 
         Args:
             method: Its name, qualified or not; None: any.
-            target: A class by its name or index, or an expression or its text; None: any.
+            target: A class by name or index, or an expression or its text; None: any.
 
         Raises:
-            UnknownNameError: None fits, or several do.
+            UnknownNameError: None matches, or several do.
 
         Examples:
             >>> import torch, explainkit as ek
@@ -220,18 +220,18 @@ class Explanations(list[Explanation]):
             >>> found.get(target=2).target
             tensor([2, 2])
         """
-        fitting = [
+        matching = [
             one
             for one in self
             if (method is None or plain(method) in {plain(one.method), plain(_bare(one.method))})
             and (target is None or one._explains(target))
         ]
-        if len(fitting) == 1:
-            return fitting[0]
-        there = ", ".join(f"{_bare(one.method)} of {one._targets()}" for one in fitting or self)
+        if len(matching) == 1:
+            return matching[0]
+        listed = ", ".join(f"{_bare(one.method)} of {one._targets()}" for one in matching or self)
         raise UnknownNameError(
-            f"expected method= and target= to name one explanation, got {len(fitting)} that fit: "
-            f"{'there are' if fitting else 'there is'} {there or 'none at all'}"
+            f"expected method= and target= to match one explanation, got {len(matching)} matches: "
+            f"{'' if matching else 'available: '}{listed or 'none'}"
         )
 
     def plot(
@@ -244,12 +244,12 @@ class Explanations(list[Explanation]):
         alpha: float = 0.85,
         columns: int | None = None,
     ) -> "Figure":
-        """Draws the images and one row of maps per explanation; each map is scaled by itself.
+        """Draws the images, and one row of maps per explanation; each map is normalized separately.
 
         Args:
-            labels: True class of each image; None or −1 where it isn't known.
-            scaling: How values become colors, by name (`explainkit.render.heatmap`).
-            reduce: How channels become one.
+            labels: True class of each image; None or −1 if unknown.
+            scaling: How values are mapped to colors, by name (`explainkit.render.heatmap`).
+            reduce: How channels are reduced to one, as in `Explanation.heatmap`.
             cmap: Name of a matplotlib color map; None: red and blue for signed values.
             alpha: Opacity of the strongest values over the image.
             columns: Images side by side; of a single image, its maps side by side.
@@ -267,7 +267,7 @@ class Explanations(list[Explanation]):
         )
 
     def report(self, path: str | Path, **options: Any) -> Path:
-        """Writes one HTML file in which they stand side by side, as `Explanation.report` does."""
+        """Writes a report that shows them side by side, as `Explanation.report` does."""
         first, *others = self
         return first.report(path, beside=others, **options)
 

@@ -1,9 +1,9 @@
-"""Saving and loading results: tensors as safetensors, everything else as JSON, never half of it.
+"""Saves and loads results atomically: tensors as safetensors, everything else as JSON.
 
-The tensor file is named by its content and written first; the JSON that names it is replaced in
-one step; then tensor files that nothing names, and drafts that a kill left, are removed. A kill at
-any moment leaves the old result or the new one. The JSON carries the hashes of the tensor file and
-of itself. A folder has one writer at a time.
+The tensor file is written first, under a name made from its hash. The JSON record that refers to it
+is then replaced atomically. Finally, old tensor files and temporary files of interrupted writes are
+removed. An interruption at any moment leaves either the old result or the new one. The record
+contains the hashes of the tensor file and of itself. A folder supports one writer at a time.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ RENAMED = {
     "explainkit/study": "explainkit/plain",
     "fer_hw3/drawn": "fer_hw3/synthetic",
 }
-"""What version 1 calls parameters of the library's own methods and maximizers, and names that are
-values, with the names of today."""
+"""Names in records of version 1 to today's: parameters of the library's own methods and maximizers,
+and qualified names as values."""
 
 T = TypeVar("T")
 
@@ -49,11 +49,11 @@ class _Form:
     """How one type of result is stored.
 
     Attributes:
-        noun: The type's name, in lower case.
-        tensors: How the names of its tensor files begin.
-        axes: Of each tensor field how many axes it has, and which of them counts the results.
+        noun: The type's name, in lowercase.
+        tensors: Prefix of its tensor files.
+        axes: For each tensor field, its number of axes and the index of its batch axis.
         kinds: Types of the other fields.
-        texts: Fields that are tuples of text.
+        texts: Fields that are tuples of strings.
     """
 
     noun: str
@@ -68,11 +68,11 @@ class _Form:
         return f"{self.noun}.json"
 
     def names_tensors(self, name: str) -> bool:
-        """Whether a file's name is that of its tensors."""
+        """Whether a file name is that of a tensor file."""
         return re.fullmatch(rf"{self.tensors}-[0-9a-f]{{16}}\.safetensors", name) is not None
 
     def names_draft(self, name: str) -> bool:
-        """Whether a file's name is that of a draft of its files."""
+        """Whether a file name is that of a temporary file of an interrupted write."""
         found = re.fullmatch(r"\.(.+)-\w+", name)
         return found is not None and (self.names_tensors(found[1]) or found[1] == self.record)
 
@@ -111,11 +111,11 @@ def _form_of(result: type) -> _Form:
 
 
 def save(result: Any, directory: Path) -> Path:
-    """Writes a result into a folder, which is made if need be.
+    """Writes a result into a folder, which is created if necessary.
 
     Args:
-        result: An explanation or a visualization; its tensors keep their dtype to the bit.
-        directory: The folder. A result of the same type already there is replaced in one step; an
+        result: An explanation or a visualization. Tensors are stored bit for bit.
+        directory: The folder. An existing result of the same type is replaced atomically. An
             explanation and a visualization can share a folder.
 
     Returns:
@@ -155,14 +155,14 @@ def save(result: Any, directory: Path) -> Path:
 
 
 def load(result: type[T], directory: Path) -> T:
-    """Reads a result that `save` wrote.
+    """Loads a result that `save` wrote, also in version 1 of the format.
 
     Args:
-        result: Its type.
+        result: The type of the result.
         directory: The folder.
 
     Raises:
-        StorageError: Nothing is there, or it is incomplete, was changed, or is of a newer version.
+        StorageError: There is no result, or it is incomplete, was changed, or has a newer version.
     """
     names = [field.name for field in dataclasses.fields(result)]  # type: ignore[arg-type]
     return result(**_load(_form_of(result), names, directory))
@@ -205,7 +205,7 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
         record = _upgraded(record)
     name = record["tensors"]
     if not form.names_tensors(name):
-        raise StorageError(f"expected in {directory} the name of a tensor file, got {name!r}")
+        raise StorageError(f"expected the name of a tensor file in {directory}, got {name!r}")
     try:
         data = (directory / name).read_bytes()
     except OSError as error:
@@ -213,7 +213,7 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
     digest = hashlib.sha256(data).hexdigest()
     if digest != record["tensors_sha256"]:
         raise StorageError(
-            f"{directory / name} was changed or cut short: expected sha256 "
+            f"{directory / name} was changed or truncated: expected sha256 "
             f"{str(record['tensors_sha256'])[:12]!r}…, got {digest[:12]!r}…"
         )
     tensors = load_tensors(data)
@@ -252,23 +252,23 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the hash of its content, whatever the layout of the file."""
+    """The record with the hash of its content, which does not depend on the file's formatting."""
     content = json.dumps(record, separators=(",", ":"), allow_nan=False)
     return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _check(form: _Form, fields: Mapping[str, Any]) -> None:
-    """Raises TypeError or ValueError for fields that no result of that form can have."""
+    """Raises TypeError or ValueError for fields that are invalid in a result of this form."""
     first = next(iter(form.axes))
     for name, (rank, axis) in form.axes.items():
         tensor = fields[name]
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
         if name == "attribution" and fields["at"] is not None:
-            rank = tensor.ndim  # a layer's output has the axes that it has
+            rank = tensor.ndim  # a layer's output can have any number of axes
         if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
             raise ValueError(
-                f"{name}: expected {rank} axes, number {axis + 1} of them that of the {first}, "
+                f"{name}: expected {rank} axes, with axis {axis} as long as {first}, "
                 f"got {list(tensor.shape)}"
             )
     for name, kind in form.kinds.items():
@@ -280,9 +280,9 @@ def _check(form: _Form, fields: Mapping[str, Any]) -> None:
         if not isinstance(fields[name], list | tuple):
             raise TypeError(f"{name}: expected a list, got {fields[name]!r:.40}")
         if not all(isinstance(text, str) for text in fields[name]):
-            raise TypeError(f"{name}: expected text only")
+            raise TypeError(f"{name}: expected strings only")
     if not all(isinstance(version, str) for version in fields["versions"].values()):
-        raise TypeError("versions: expected text only")
+        raise TypeError("versions: expected strings only")
     for name in ("mean", "std"):
         numbers = () if fields[name] is None else fields[name]
         if not isinstance(numbers, list | tuple) or not all(
@@ -292,7 +292,7 @@ def _check(form: _Form, fields: Mapping[str, Any]) -> None:
 
 
 def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON; tensors are put aside and referred to by their number."""
+    """Converts a value to JSON; tensors are collected in ``tensors`` and referenced by number."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Tensor):
@@ -306,7 +306,7 @@ def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
                 f"{path}: expected a dense real tensor to save, got {value.dtype}, {value.layout}"
             )
         key = str(len(tensors))
-        # a copy: tensors that share memory can't stand in one file
+        # a copy, since safetensors rejects tensors that share memory
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"$tensor": key}
     if isinstance(value, float) and not math.isfinite(value):
@@ -317,15 +317,15 @@ def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise StorageError(
-                    f"{path}: expected text as keys to save, got {key!r:.40}; make it str"
+                    f"{path}: expected strings as keys to save, got {key!r:.40}: use str()"
                 )
         items = {key: _to_json(f"{path}.{key}", inner, tensors) for key, inner in value.items()}
-        # such keys would be read as one of our marks
+        # such keys could be mistaken for the markers above
         return {"$mapping": items} if any(key.startswith("$") for key in items) else items
     if isinstance(value, list | tuple):
         return [_to_json(f"{path}.{i}", inner, tensors) for i, inner in enumerate(value)]
     raise StorageError(
-        f"{path}: expected a number, text, tensor, list or mapping to save, got "
+        f"{path}: expected a number, string, tensor, list or mapping to save, got "
         f"{type(value).__name__}"
     )
 

@@ -13,36 +13,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOW = 0.1
-"""Share of the steps that one reading of a trace is the mean of: transforms make it noisy."""
+"""The fraction of the steps over which the noisy trace is averaged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visualization:
-    """Images that units answer to most, with everything needed to judge and to reproduce them.
+    """Images that maximally activate units, with everything needed to judge and reproduce them.
 
     Attributes:
-        images: ``[unit, channel, height, width]`` in model-input space; a dead unit's is flat.
-        opacity: Of each pixel, ``[unit, 1, height, width]``: 1 unless the objective has `alpha`, in
-            which case the images lie on the middle of the valid range.
-        objective: What each image maximizes, as text.
-        score: The objective at each image, without transforms, ``[unit]``; NaN where dead.
-        trace: The objective at each step as the maximizer saw it, ``[step, unit]``.
-        rank: Place of each unit by its score, int64 ``[unit]``: 0 is the highest, dead ones last.
-        dead: Units that answered to no image at all, bool ``[unit]``.
-        converged: Units that gained less than 1 % of their rise in the last fifth of the steps;
-            see `has_converged`.
+        images: ``[unit, channel, height, width]`` in model-input space; uniform for a dead unit.
+        opacity: Opacity of each pixel, ``[unit, 1, height, width]``: 1 unless the objective has
+            `alpha`, in which case the images are composited on the middle of the valid range.
+        objective: The objective of each image, as text.
+        score: The objective of each image, without transforms, ``[unit]``; NaN for dead units.
+        trace: The objective at each step, with transforms, ``[step, unit]``.
+        rank: Rank of each unit by its score, int64 ``[unit]``: 0 is the highest, dead units last.
+        dead: Units that no image activated, bool ``[unit]``.
+        converged: Units whose objective rose by less than 1 % of its total rise in the last fifth
+            of the steps; see `has_converged`.
         maximizer: Qualified name of the maximizer.
-        params: Its hyper-parameters and the engine's own.
-        model: Qualified name of the model, or module and class of one that isn't registered.
-        layer: The inner layer that was read; None where it was the logits, or several layers.
-        seed: Seed of all random draws.
+        params: Its hyper-parameters, and those of `maximize`.
+        model: Qualified name of the model, or module and class if it is not registered.
+        layer: The inner layer of the objectives; None for logits or several layers.
+        seed: Random seed.
         class_names: In the order of the logits; empty if they have no names.
-        mean: Per channel; with ``std`` it takes images back to pixel / 255. None if unknown.
-        std: Per channel.
-        frames: Images on the way, ``[frame, unit, channel, height, width]``; may be empty.
-        quality: Name of a measure to its value per unit, ``[unit]``.
+        mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
+        std: Per channel; None if unknown.
+        frames: Intermediate images, ``[frame, unit, channel, height, width]``; may be empty.
+        quality: Name of a quality measure to its value per unit, ``[unit]``.
         diagnostics: Warnings, and the steps of the frames.
-        versions: Of Python, torch, explainkit and the plugins involved.
+        versions: Versions of Python, torch, explainkit and the plugins involved.
     """
 
     images: Tensor
@@ -70,7 +70,7 @@ class Visualization:
         return len(self.images)
 
     def __getitem__(self, index: int | slice) -> "Visualization":
-        """One unit or some, still with the unit axis; ranks are among all."""
+        """One or several units, with the unit axis; ranks remain those among all units."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"unit {index} of {len(self)}")
@@ -93,50 +93,50 @@ class Visualization:
         )
 
     def caption(self, index: int) -> str:
-        """What is known of one image, in one line: objective, score, quality, what to doubt."""
+        """A one-line caption of one image: objective, score, quality flags."""
         from explainkit.render.captions import caption
 
         return caption(self, index)
 
     def grid(self, *, columns: int | None = None) -> "Figure":
-        """Draws all images in a grid, each with its caption; dead units are named, not drawn.
+        """Draws all images in a grid, with captions; dead units are listed instead of drawn.
 
         Args:
-            columns: Images in a row; chosen if None.
+            columns: Images per row; None: chosen.
         """
         from explainkit.render.visualization import grid
 
         return grid(self, columns=columns)
 
     def traces(self) -> "Figure":
-        """Draws each unit's objective over the steps."""
+        """Plots each unit's objective over the steps."""
         from explainkit.render.visualization import traces
 
         return traces(self)
 
     def animate(self, path: str | Path, *, milliseconds: int = 100) -> Path:
-        """Writes how the images came to be, as a GIF or APNG by the file's ending.
+        """Writes an animation of the optimization as GIF or APNG, by the file's suffix.
 
         Args:
             path: Ends in ``.gif`` or ``.png``.
-            milliseconds: Per frame.
+            milliseconds: Duration of a frame.
 
         Raises:
-            RenderError: No frames were kept (``maximize(…, frames=24)``), or another ending.
+            RenderError: No frames were recorded (``maximize(…, frames=24)``), or another suffix.
         """
         from explainkit.render.visualization import animate
 
         return animate(self, Path(path), milliseconds=milliseconds)
 
     def save(self, directory: str | Path) -> Path:
-        """Writes tensors (safetensors) and the rest (JSON) atomically; returns the folder."""
+        """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder."""
         from explainkit.results.storage import save
 
         return save(self, Path(directory))
 
     @staticmethod
     def load(directory: str | Path) -> "Visualization":
-        """Reads what `save` wrote; refuses a folder that is incomplete or was changed."""
+        """Loads what `save` wrote; an incomplete or changed folder is an error."""
         from explainkit.results.storage import load
 
         return load(Visualization, Path(directory))
@@ -148,7 +148,7 @@ class Visualization:
 
 
 def ranked(score: Tensor, dead: Tensor) -> Tensor:
-    """Place of each unit by its score, 0 the highest; dead ones come last, ties in order.
+    """Rank of each unit by its score, 0 for the highest; dead units last, ties in order.
 
     Examples:
         >>> ranked(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([False, True, False]))
@@ -159,11 +159,11 @@ def ranked(score: Tensor, dead: Tensor) -> Tensor:
 
 
 def has_converged(trace: Tensor) -> Tensor:
-    """Whether the last fifth of the steps brought less than 1 % of the whole rise.
+    """Whether the objective rose by less than 1 % of its total rise in the last fifth of the steps.
 
-    The trace is smoothed: each reading is the mean of a tenth of the steps. Transforms make it
-    noisy all the same, so a gain counts only beyond two standard errors of the two readings, the
-    noise being that of the steps from one to the next. A trace that never rose has converged.
+    Both ends are averaged over a tenth of the steps, since transforms make the trace noisy. A gain
+    must also exceed two standard errors of these averages, with the noise estimated from
+    differences of consecutive steps. A trace that never rises has converged.
 
     Args:
         trace: ``[step, unit]``.
@@ -181,7 +181,7 @@ def has_converged(trace: Tensor) -> Tensor:
     first = max(0, round(0.8 * steps) - window)
     last = trace[-window:].mean(0)
     gain = last - trace[first:][:window].mean(0)
-    # neighbors differ by twice a step's variance; what they differ by in the mean is the rise
+    # a difference of consecutive steps has twice the variance of the noise; its mean is the slope
     moves = trace[first:].diff(dim=0)
     noise = (moves.var(0, correction=0) / 2 if len(moves) else torch.zeros_like(gain)).sqrt()
     error = noise * math.sqrt(2 / window)
