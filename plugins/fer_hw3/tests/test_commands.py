@@ -96,7 +96,7 @@ def test_evaluate_counts_rightly(csv):
     assert happy["support"] == 4
     assert happy["recall"] == float((read[data.labels == 3] == 3).float().mean())
     assert run_json("evaluate", "--data", csv)["split"] == "public_test"
-    assert "this is no test" in run("evaluate", "--data", csv, "--split", "train").stderr
+    assert "not a test score" in run("evaluate", "--data", csv, "--split", "train").stderr
     assert run("evaluate", "--data", csv).stderr == ""
 
 
@@ -136,8 +136,8 @@ class TestSaliency:
         result = run("saliency")
         assert result.exit_code == 0
         last = result.stdout.strip().splitlines()[-1]
-        assert last.startswith("image: ")
-        assert is_png(last.removeprefix("image: "))
+        assert last.startswith("figure: ")
+        assert is_png(last.removeprefix("figure: "))
 
     def test_its_json_is_what_was_explained(self, csv):
         found = run_json(
@@ -194,7 +194,7 @@ class TestSaliency:
             arguments = ("--data", csv, "--index", 4, "--method", "vargrad", "--param", "samples=2")
             (row,) = run_json("saliency", *arguments, "--out", here / folder)["images"]
             rows.append(row)
-        one, two = ((here / folder / "vargrad-cnn-4.png").read_bytes() for folder in "ab")
+        one, two = ((here / folder / "vargrad-cnn-f-4.png").read_bytes() for folder in "ab")
         assert one == two
         for row in rows:
             for key in ("seconds", "figure", "explanation"):
@@ -259,7 +259,7 @@ def test_drawn_faces_that_were_trained_on_are_no_test(monkeypatch):
     few = ek.load_dataset("fer_hw3/synthetic", split="train").subset(range(7))
     monkeypatch.setattr("explainkit_fer_hw3.data.load_synthetic", lambda *_, **__: few)
     run = CliRunner().invoke(app, ["evaluate", "--model", "dnn", "--split", "train"])
-    assert "this is no test" in run.stderr
+    assert "not a test score" in run.stderr
 
 
 def test_narrow_terminals_cut_no_numbers(csv, monkeypatch):

@@ -183,7 +183,7 @@ def test_filters_with_all_that_can_be_said(csv, monkeypatch):
     assert row["quality"]["gain"] == pytest.approx(
         (row["score"] - float(maps.mean())) / float(maps.mean((1, 2)).max() - maps.mean()), rel=1e-3
     )
-    assert is_png(row["page"])
+    assert is_png(row["card"])
     with Image.open(found["animation"]) as animation:
         assert animation.n_frames > 1
 
@@ -196,14 +196,14 @@ def test_filters_of_an_objective_and_of_the_dnn(csv):
     dnn = ("--model", "dnn", "--layer", "2", "--units", "5", "--param", "steps=2", "--exemplars")
     (row,) = run_json("filters", *dnn)["units"]
     assert row["part"] is None
-    assert is_png(row["page"])
+    assert is_png(row["card"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--units", "x"), "expected units such as"),
-        (("--units", "5-3"), "expected a range of units that goes up"),
+        (("--units", "5-3"), "expected an ascending range of units"),
         (("--units", "900"), "expected a channel of layer '1' from 0 to 127"),
         (("--param", "decay=1"), "explainkit/plain takes"),
     ],

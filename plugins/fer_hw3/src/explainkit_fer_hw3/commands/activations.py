@@ -1,4 +1,4 @@
-"""``activations``: what a layer makes of one image, beside the filters that made it."""
+"""``activations``: the outputs of a layer for one image, beside its filters."""
 
 import json
 from pathlib import Path
@@ -8,30 +8,31 @@ import typer
 from rich.table import Table
 
 from explainkit_fer_hw3.commands import options
-from explainkit_fer_hw3.commands.saliency import load_images
 
 
 def activations(
     data: options.Data = None,
     split: options.Split = None,
     index: Annotated[
-        int | None, typer.Option("--index", help="Number of the image within the split.")
+        int | None, typer.Option("--index", help="Index of the image within the split.")
     ] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="Any photo of a face.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="A photo of a face.")] = None,
     model: options.Model = "cnn",
     layer: Annotated[
         str,
-        typer.Option("--layer", help="Dotted path of a layer with maps; `summary` lists them."),
+        typer.Option(
+            "--layer", help="Dotted path of a layer that outputs feature maps; see `summary`."
+        ),
     ] = "0",
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """What a layer puts out for one image: a grid of its channels beside their filters.
+    """Show a layer's output channels for one image, beside their filters.
 
-    By default the first convolution, whose filters are the 3×3 kernels themselves. Of deeper
-    layers the filters are drawn as the root mean square over their input channels.
+    By default the first convolution, whose filters are the 3×3 kernels themselves. For deeper
+    layers a filter is shown as the root mean square over its input channels.
 
     For example:
 
@@ -45,15 +46,14 @@ def activations(
     from explainkit_fer_hw3.study.activations import activations as run
     from explainkit_fer_hw3.study.grids import activations_figure
 
-    chosen = None if index is None else [index]
-    images = load_images(data, split, chosen, None if image is None else [image], seed)
+    images = options.load_image(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     one = images.images[0]
-    found = run(network, one.to(options.find_device(device)), layer)
+    found = run(network, one, layer)
     tag, name = options.model_tag(model), images.tags[0]
     title = f"layer {layer} of {tag}, image {name}"
-    stem = "-".join(["activations", tag, layer, *([split] if split else []), name])
-    figure = save_figure(activations_figure(found, one, title), out / f"{stem}.png")
+    stem = "-".join(["activations", tag, layer, *options.data_tags(data, split), name])
+    figure = save_figure(activations_figure(found, one.cpu(), title), out / f"{stem}.png")
     channels = found.statistics()
     if as_json:
         facts = {
@@ -76,9 +76,9 @@ def activations(
         numbers = (f"{row[key]:.3f}" for key in ("mean", "std", "min", "max"))
         table.add_row(str(row["channel"]), *numbers, f"{row['active']:.0%}")
     shape = " × ".join(map(str, found.outputs.shape))
-    typer.echo(f"{title}: {shape}; the ten channels with the largest outputs:")
+    typer.echo(f"{title}: {shape}; the ten channels with the largest activations:")
     options.show(table)
-    silent = sum(not row["active"] for row in channels)
-    if silent:
-        typer.echo(f"{silent} of {len(channels)} channels are nowhere above zero")
-    typer.echo(f"drawn: {figure}")
+    inactive = sum(not row["active"] for row in channels)
+    if inactive:
+        typer.echo(f"{inactive} of {len(channels)} channels are nowhere above zero")
+    typer.echo(f"figure: {figure}")

@@ -1,4 +1,4 @@
-"""``classes``: what an ideal angry face is to the CNN and to the DNN."""
+"""``classes``: the image that maximizes each class score, for the CNN and for the DNN."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,13 @@ from typing import Annotated
 import typer
 
 from explainkit_fer_hw3.commands import options
-from explainkit_fer_hw3.commands.filters import Animate, Maximizer, MaximizerParam
-from explainkit_fer_hw3.commands.saliency import load_images
+from explainkit_fer_hw3.commands.filters import (
+    Animate,
+    Full,
+    Maximizer,
+    MaximizerParam,
+    maximizer_params,
+)
 
 MODELS = ["cnn", "dnn"]
 
@@ -18,42 +23,45 @@ def classes(
     split: options.Split = None,
     index: Annotated[
         int | None,
-        typer.Option("--index", help="Start from this image of the data instead of noise."),
+        typer.Option("--index", help="Start from the image with this index instead of noise."),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="Start from any photo of a face.")
+        Path | None, typer.Option("--image", help="Start from a photo of a face instead of noise.")
     ] = None,
     model: Annotated[
         list[str],
-        typer.Option("--model", help="cnn, dnn, or a file of weights. May be repeated."),
+        typer.Option("--model", help="cnn, dnn, or a .safetensors weights file. Repeatable."),
     ] = MODELS,
     class_: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Only this class, by name. May be repeated."),
+        typer.Option("--class", help="Only this class, by name. Repeatable."),
     ] = None,
     maximizer: Maximizer = "explainkit/fourier",
     param: MaximizerParam = None,
+    full: Full = False,
     animate: Animate = False,
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """The ideal face of each class to each network: what raises the class's score most.
+    """Find the image that maximizes each class score, for each network.
 
-    Both networks stand side by side, and each also reads the other's images: an image that only
-    its own network believes shows more of that network than of the class. With `--index` or
-    `--image` a real face is changed instead: what would make it angrier for the network.
+    Each network also classifies the other network's images. An image that convinces only its own
+    network shows more of that network than of the class. With `--index` or `--image` the
+    optimization starts from a real face and shows how to make it, say, angrier for the network.
+
+    The default of 64 steps takes under a minute on two cores; `--full` runs the maximizer's own
+    number of steps.
 
     For example:
 
         explainkit run fer_hw3 classes
 
-        explainkit run fer_hw3 classes --class angry --class happy --param steps=512 --animate
+        explainkit run fer_hw3 classes --class angry --class happy --full --animate
 
         explainkit run fer_hw3 classes --image me.jpg --json
     """
-    from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.faces import CLASS_NAMES
     from explainkit_fer_hw3.study.ideals import find_ideals, ideals_figure
@@ -62,23 +70,17 @@ def classes(
     for name in chosen:
         if name not in CLASS_NAMES:
             raise typer.BadParameter(f"--class: expected {', '.join(CLASS_NAMES)}, got {name!r}")
-    params = parse_params(maximizer, param or [], "maximizers")
-    place = options.find_device(device)
+    params = maximizer_params(maximizer, param or [], full)
     start, tag = None, []
     if index is not None or image is not None:
-        images = load_images(
-            data,
-            split,
-            None if index is None else [index],
-            None if image is None else [image],
-            seed,
-        )
-        start, tag = images.images[0].to(place), [images.tags[0]]
+        images = options.load_image(data, split, index, image, seed, device)
+        start, tag = images.images[0], [*options.data_tags(data, split), images.tags[0]]
     dataset = None
     if start is None and (data or maximizer.rpartition("/")[2] == "maco"):
         faces = options.load_data(data, split or options.test_split(data), seed)
         dataset = faces.images
-    networks = {options.model_tag(name): options.load_model(name, device) for name in model}
+    tags = options.model_tags(model)
+    networks = dict(zip(tags, (options.load_model(m, device) for m in model), strict=True))
     found = find_ideals(
         networks,
         chosen,
@@ -90,12 +92,21 @@ def classes(
         **params,
     )
     named = [] if class_ is None else chosen
-    stem = "-".join(["classes", maximizer.rpartition("/")[2], *networks, *named, *tag])
+    stem = "-".join(
+        [
+            "classes",
+            maximizer.rpartition("/")[2],
+            *networks,
+            *(["full"] if full else []),
+            *named,
+            *tag,
+        ]
+    )
     files = {"figure": str(save_figure(ideals_figure(found), out / f"{stem}.png"))}
     if animate:
         for one in found.by_network:
             moving = one.found.animate(out / f"{stem}-{one.name}.gif")
-            files[f"animation {one.name}"] = str(moving)
+            files[f"animation_{one.name}"] = str(moving)
     if as_json:
         facts = {
             "schema_version": 1,
@@ -113,7 +124,7 @@ def classes(
             for name, values in row["probabilities"].items()
             if name != row["model"]
         ]
-        words = f"{row['model']}, {row['class']}: logit {row['score']:.1f}, {own:.0%}"
-        typer.echo(words + (f"; to the {', '.join(others)}" if others else ""))
+        text = f"{row['model']}, {row['class']}: logit {row['score']:.1f}, probability {own:.0%}"
+        typer.echo(text + (f"; other networks: {', '.join(others)}" if others else ""))
     for kind, path in files.items():
-        typer.echo(f"{kind}: {path}")
+        typer.echo(f"{kind.replace('_', ' ')}: {path}")

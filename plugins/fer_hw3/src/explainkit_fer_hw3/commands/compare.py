@@ -1,4 +1,4 @@
-"""``compare``: two networks on the same images, side by side."""
+"""``compare``: two networks on the same images."""
 
 import json
 from dataclasses import asdict
@@ -22,7 +22,9 @@ def compare(
     split: options.Split = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Two of: cnn, dnn, .safetensors files; cnn and dnn without."),
+        typer.Option(
+            "--model", help="Two of: cnn, dnn, .safetensors weights files. By default: cnn and dnn."
+        ),
     ] = None,
     index: options.Index = None,
     method: options.MethodName = "explainkit/saliency",
@@ -33,12 +35,12 @@ def compare(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Two networks side by side: size, work, accuracy of each class, agreement, maps, curves.
+    """Compare two networks: size, operations, recalls, agreement, attribution maps, curves.
 
-    Both read the same images. McNemar's exact test tells whether one is right more often, and
-    the difference comes with its 95 % interval. The same images (`--index`; else the first of
-    each class that both read rightly) are explained in both. Without `--split`: public_test where
-    the file has it, else validation.
+    Both classify the same images. McNemar's exact test tells whether one is more accurate, and
+    the difference has its 95 % interval. The maps explain each network's predicted class on the
+    images of `--index`; by default, on the first image of each class that both classify
+    correctly. The default split is public_test if the file has it, else validation.
 
     For example:
 
@@ -58,24 +60,18 @@ def compare(
     if len(names) != 2:
         raise typer.BadParameter(f"--model: expected two networks to compare, got {len(names)}")
     params = parse_params(method, param or [])
-    tags = [options.model_tag(name) for name in names]
+    tags = options.model_tags(names)
     curves = curves_of(names, history or [])
-    networks = [options.load_model(name, device) for name in names]
-    faces, split = options.labeled(data, split, seed)
-    if beyond := [number for number in index or [] if not 0 <= number < len(faces)]:
-        raise typer.BadParameter(
-            f"--index {beyond[0]}: {options.describe_data(data)} ({split}) has labeled images "
-            f"0 to {len(faces) - 1}"
-        )
-    readings = [options.read(network, faces) for network in networks]
-    rows = index or _first_of_each(readings)
-    stem = f"compare-{'-'.join(tags)}-{split}"
-    about = "-".join([method.rpartition("/")[2], *map(str, (index or [])[:8])])
-    met = agreement(*readings)
+    run = options.evaluation(names, data, split, seed, device, index or [])
+    faces, predictions = run.faces, run.predictions
+    rows = index or _first_of_each(predictions)
+    stem = "-".join(["compare", *tags, *options.data_tags(data, run.split)])
+    about = options.joined([method.rpartition("/")[2], *map(str, index or [])])
+    met = agreement(*predictions)
     figures = {
-        "recalls": save_figure(recalls_figure(readings, tags), out / f"{stem}-recalls.png"),
+        "recalls": save_figure(recalls_figure(predictions, tags), out / f"{stem}-recalls.png"),
         "maps": _draw_maps(
-            networks, tags, faces.subset(rows), method, params, seed,
+            run.networks, tags, faces.subset(rows), method, params, seed,
             out / f"{stem}-{about}.png",
         ),
     }  # fmt: skip
@@ -87,11 +83,11 @@ def compare(
     found = {
         "schema_version": 1,
         "data": options.describe_data(data),
-        "split": split,
+        "split": run.split,
         "n": len(faces),
         "models": [
-            _facts(name, network, reading)
-            for name, network, reading in zip(names, networks, readings, strict=True)
+            _facts(name, network, predicted)
+            for name, network, predicted in zip(names, run.networks, predictions, strict=True)
         ],
         "agreement": asdict(met),
         "curves": [asdict(curve) for curve in curves],
@@ -104,8 +100,8 @@ def compare(
     _print(found, tags)
 
 
-def _facts(name: str, network: "nn.Module", reading: "Predictions") -> dict[str, Any]:
-    """What a network is, and how it reads."""
+def _facts(name: str, network: "nn.Module", predictions: "Predictions") -> dict[str, Any]:
+    """A network's size, operations and scores."""
     from explainkit_fer_hw3.commands.summary import layers
 
     rows = layers(network)
@@ -115,20 +111,20 @@ def _facts(name: str, network: "nn.Module", reading: "Predictions") -> dict[str,
         "parameters": sum(row["parameters"] for row in rows),
         "multiply_adds": work,
         "flops": 2 * work,
-        **reading.facts(),
+        **predictions.facts(),
     }
 
 
-def _first_of_each(readings: list["Predictions"]) -> list[int]:
-    """The first image of each class that all read rightly; any first where there is none."""
+def _first_of_each(predictions: list["Predictions"]) -> list[int]:
+    """The first image of each class that all networks classify correctly, else the first."""
     import torch
 
-    right = torch.stack([reading.right for reading in readings]).all(0)
-    labels = readings[0].labels
+    correct = torch.stack([one.correct for one in predictions]).all(0)
+    labels = predictions[0].labels
     found = []
     for label in sorted(set(labels.tolist())):
         of_class = labels == label
-        pool = of_class & right if bool((of_class & right).any()) else of_class
+        pool = of_class & correct if bool((of_class & correct).any()) else of_class
         found.append(int(pool.nonzero()[0]))
     return found
 
@@ -168,14 +164,14 @@ def _print(found: dict[str, Any], tags: list[str]) -> None:
     options.show(table)
     met = found["agreement"]
     typer.echo(
-        f"right: both {met['both']}, {tags[0]} alone {met['only_first']}, {tags[1]} alone "
-        f"{met['only_second']}, none {met['neither']}; read as the same class: {met['same']:.1%}"
+        f"correct: both {met['both']}, only {tags[0]} {met['only_first']}, only {tags[1]} "
+        f"{met['only_second']}, neither {met['neither']}; same prediction: {met['same']:.1%}"
     )
     low, high = met["interval"]
     verdict = (
-        "right equally often as far as these images can tell"
+        "no significant difference"
         if met["p"] >= 0.05
-        else f"{tags[met['difference'] < 0]} is right more often"
+        else f"{tags[met['difference'] < 0]} is more accurate"
     )
     typer.echo(
         f"McNemar's exact test: p = {met['p']:.3g}; difference {met['difference']:+.4f} "

@@ -1,4 +1,4 @@
-"""``confusion``: what a network mistakes for what, and what it saw in the mistakes."""
+"""``confusion``: the confusion matrix of a network, and its worst mistakes explained."""
 
 import json
 from pathlib import Path
@@ -19,10 +19,14 @@ def confusion(
     split: options.Split = None,
     model: options.Model = "cnn",
     pairs: Annotated[
-        int, typer.Option("--pairs", min=0, help="How many confusions to list, the largest first.")
+        int,
+        typer.Option("--pairs", min=0, help="Number of confusions to list, most frequent first."),
     ] = 5,
     examples: Annotated[
-        int, typer.Option("--examples", min=0, help="Images of each, the surest mistakes first.")
+        int,
+        typer.Option(
+            "--examples", min=0, help="Images per confusion, most confident mistakes first."
+        ),
     ] = 3,
     method: options.MethodName = "explainkit/saliency",
     param: options.Param = None,
@@ -31,11 +35,12 @@ def confusion(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """What is mistaken for what: the matrix drawn and as numbers, the worst mistakes explained.
+    """Show the confusion matrix and explain the most frequent mistakes.
 
-    Rows are true classes and add up to one. Of each listed confusion the surest examples are
-    drawn with their maps for both classes and the difference of the two: why an image of the one
-    was read as the other. Without `--split`: public_test where the file has it, else validation.
+    Rows of the matrix are true classes; each row sums to one. For each listed confusion, the most
+    confident mistakes are explained for both classes; the difference of the two maps shows why
+    the network predicted one rather than the other. The default split is public_test if the
+    file has it, else validation.
 
     For example:
 
@@ -52,21 +57,20 @@ def confusion(
     from explainkit_fer_hw3.tables import write_table
 
     params = parse_params(method, param or [])
-    network = options.load_model(model, device)
-    faces, split = options.labeled(data, split, seed)
-    reading = options.read(network, faces)
+    run = options.evaluation([model], data, split, seed, device)
+    faces, (predictions,) = run.faces, run.predictions
     tag = options.model_tag(model)
-    title = f"{tag} on {len(reading):,} images ({split}): accuracy {reading.accuracy:.3f}"
-    stem = f"confusion-{tag}-{split}"
+    title = f"{tag} on {len(faces):,} images ({run.split}): accuracy {predictions.accuracy:.3f}"
+    stem = "-".join(["confusion", tag, *options.data_tags(data, run.split)])
     figure = save_figure(
-        matrix_figure(reading.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
+        matrix_figure(predictions.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
     )
-    counts = zip(faces.class_names, reading.counts.tolist(), strict=True)
+    counts = zip(faces.class_names, predictions.counts.tolist(), strict=True)
     numbers = write_table(
         out / f"{stem}.csv", ["true", *faces.class_names], ([name, *row] for name, row in counts)
     )
     rows = []
-    for mistake in most_confused(reading.counts, faces.class_names, pairs):
+    for mistake in most_confused(predictions.counts, faces.class_names, pairs):
         row = {
             "true": mistake.true,
             "predicted": mistake.predicted,
@@ -77,23 +81,23 @@ def confusion(
         }
         if examples:
             found = explain_confusion(
-                mistake, network, faces, reading,
+                mistake, run.networks[0], faces, predictions,
                 most=examples, method=method, params=params, seed=seed,
             )  # fmt: skip
             row |= _write(found, faces, out, f"{stem}-{method.rpartition('/')[2]}")
         rows.append(row)
-    shares = reading.shares.tolist()
+    shares = predictions.shares.tolist()
     if as_json:
         facts = {
             "schema_version": 1,
             "model": model,
             "data": options.describe_data(data),
-            "split": split,
-            "n": len(reading),
-            "accuracy": reading.accuracy,
-            "interval": reading.interval,
+            "split": run.split,
+            "n": len(predictions),
+            "accuracy": predictions.accuracy,
+            "interval": predictions.interval,
             "class_names": list(faces.class_names),
-            "counts": reading.counts.tolist(),
+            "counts": predictions.counts.tolist(),
             "shares": shares,
             "confusions": rows,
             "figure": str(figure),
@@ -102,20 +106,20 @@ def confusion(
         typer.echo(json.dumps(facts))
         return
     typer.echo(title)
-    table = Table("true \\ read as", *faces.class_names, "images", box=None)
+    table = Table("true \\ predicted", *faces.class_names, "images", box=None)
     for name, row, support in zip(
-        faces.class_names, shares, reading.counts.sum(1).tolist(), strict=True
+        faces.class_names, shares, predictions.counts.sum(1).tolist(), strict=True
     ):
         table.add_row(name, *(f"{v:.2f}" for v in row), str(support))
     options.show(table)
     for row in rows:
-        drawn = f" Drawn: {row['figure']}" if examples else ""
-        typer.echo(f"{row['words']}.{drawn}")
-    typer.echo(f"drawn: {figure}; counted: {numbers}")
+        typer.echo(f"{row['words']}" + (f"; figure: {row['figure']}" if examples else ""))
+    typer.echo(f"figure: {figure}")
+    typer.echo(f"csv: {numbers}")
 
 
 def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:
-    """Draws and saves the examples of one confusion; where they are, and what they are."""
+    """Saves the figure and the explanations of one confusion; its facts for JSON."""
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.study.maps import confusion_figure
 
@@ -126,10 +130,10 @@ def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dic
     images = [
         {
             "index": index,
-            "name": faces.names[place],
-            "probabilities": dict(zip(faces.class_names, row, strict=True)),
+            "name": faces.names[row],
+            "probabilities": dict(zip(faces.class_names, values, strict=True)),
         }
-        for index, place, row in zip(
+        for index, row, values in zip(
             found.indices.tolist(), found.rows.tolist(), probabilities.tolist(), strict=True
         )
     ]

@@ -1,4 +1,4 @@
-"""``evaluate``: how often a network is right."""
+"""``evaluate``: the accuracy of a network."""
 
 import json
 import time
@@ -17,10 +17,9 @@ def evaluate(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """How often the network is right: accuracy, and recall and precision of each class.
+    """Measure accuracy, and recall and precision per class, with 95 % Wilson intervals.
 
-    Every share comes with its 95 % interval (Wilson, 1927). Without `--split`: public_test where
-    the file has it, else validation.
+    The default split is public_test if the file has it, else validation.
 
     For example:
 
@@ -31,28 +30,27 @@ def evaluate(
     from explainkit_fer_hw3.scores import class_scores
 
     start = time.perf_counter()
-    network = options.load_model(model, device)
-    faces, split = options.labeled(data, split, seed)
-    reading = options.read(network, faces)
-    classes = class_scores(reading.counts, faces.class_names)
+    run = options.evaluation([model], data, split, seed, device)
+    (predictions,) = run.predictions
+    classes = class_scores(predictions.counts, run.faces.class_names)
     found = {
         "schema_version": 1,
         "model": model,
         "data": options.describe_data(data),
-        "split": split,
-        "n": len(reading),
-        "accuracy": reading.accuracy,
-        "interval": reading.interval,
+        "split": run.split,
+        "n": len(predictions),
+        "accuracy": predictions.accuracy,
+        "interval": predictions.interval,
         "classes": classes,
         "seconds": round(time.perf_counter() - start, 3),
     }
     if as_json:
         typer.echo(json.dumps(found))
         return
-    low, high = reading.interval
+    low, high = predictions.interval
     typer.echo(
-        f"{model} on {len(reading):,} images of {options.describe_data(data)} ({split}): "
-        f"accuracy {reading.accuracy:.4f} (95 %: {low:.4f} to {high:.4f})"
+        f"{model} on {len(predictions):,} images of {options.describe_data(data)} ({run.split}): "
+        f"accuracy {predictions.accuracy:.4f} (95 %: {low:.4f} to {high:.4f})"
     )
     table = Table("class", "images", "recall", "95 %", "precision", "95 %", box=None)
     for name, scores in classes.items():

@@ -1,4 +1,4 @@
-"""``report``: the study's five questions, answered by one run in one file."""
+"""``report``: the whole study in one file."""
 
 import json
 import time
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from explainkit_fer_hw3.study.report.findings import Network
 
 SYNTHETIC = 350
-"""Synthetic faces on which both networks are measured beside the images."""
+"""Number of synthetic faces on which both networks are also evaluated."""
 
 
 def report(
@@ -24,28 +24,30 @@ def report(
     data: options.Data = None,
     split: options.Split = None,
     model_cnn: Annotated[
-        str, typer.Option("--model-cnn", help="cnn, or a .safetensors file of its weights.")
+        str, typer.Option("--model-cnn", help="cnn, or a .safetensors file with its weights.")
     ] = "cnn",
     model_dnn: Annotated[
-        str, typer.Option("--model-dnn", help="dnn, or a .safetensors file of its weights.")
+        str, typer.Option("--model-dnn", help="dnn, or a .safetensors file with its weights.")
     ] = "dnn",
     history: options.Histories = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=7, help="Images at most, drawn at random; all without it."),
+        typer.Option(
+            "--limit", min=7, help="Maximum number of images, sampled at random. By default: all."
+        ),
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="en or zh-TW.")] = "en",
+    lang: Annotated[str, typer.Option("--lang", help="Language: en or zh-TW.")] = "en",
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """The whole study in one file: its five questions answered with the numbers of this run.
+    """Answer the study's five questions in one report, with the numbers of this run.
 
-    Writes `report.html` (complete in itself: no network, no script), `report.md` with its
-    `images/`, and `report.json` with every number. The CNN, the DNN of the same size, the
-    confusion matrix, where the CNN looks, and what its filters look for; beside the study's
-    numbers. Without `--split`: public_test where the file has it, else validation.
+    Writes `report.html` (self-contained, without scripts), `report.md` with its `images/`, and
+    `report.json` with every number. Sections: the CNN, a DNN of the same size, the confusion
+    matrix, where the CNN looks, and what maximally activates its filters; each beside the
+    study's numbers. The default split is public_test if the file has it, else validation.
 
     For example:
 
@@ -66,14 +68,15 @@ def report(
     names = (model_cnn, model_dnn)
     curves = [curves_of(names[i : i + 1], (history or [])[i : i + 1]) for i in range(2)]
     faces, split = options.labeled(data, split, seed)
-    faces = _some(faces, limit, seed)
-    drawn = faces if data is None else options.load_data(None, "public_test", seed)
-    drawn = drawn.subset(range(min(SYNTHETIC, len(drawn))))
+    faces = _sample(faces, limit, seed)
+    synthetic = faces if data is None else options.load_data(None, "public_test", seed)
+    synthetic = synthetic.subset(range(min(SYNTHETIC, len(synthetic))))
     cnn, dnn = (
-        _network(name, device, faces, drawn, own) for name, own in zip(names, curves, strict=True)
+        _network(name, device, faces, synthetic, own)
+        for name, own in zip(names, curves, strict=True)
     )
     found = find(
-        cnn, dnn, faces, drawn,
+        cnn, dnn, faces, synthetic,
         data=None if data is None else options.describe_data(data), split=split, seed=seed,
     )  # fmt: skip
     document = compose(found, language(lang), options.command_line(context))
@@ -91,8 +94,8 @@ def report(
         typer.echo(f"{kind}: {path}")
 
 
-def _some(faces: "FaceDataset", limit: int | None, seed: int) -> "FaceDataset":
-    """At most so many images, drawn at random, in file order."""
+def _sample(faces: "FaceDataset", limit: int | None, seed: int) -> "FaceDataset":
+    """At most ``limit`` images, sampled at random, in file order."""
     import torch
 
     if limit is None or limit >= len(faces):
@@ -102,22 +105,22 @@ def _some(faces: "FaceDataset", limit: int | None, seed: int) -> "FaceDataset":
 
 
 def _network(
-    name: str, device: str, faces: "FaceDataset", drawn: "FaceDataset", curves: list["Curve"]
+    name: str, device: str, faces: "FaceDataset", synthetic: "FaceDataset", curves: list["Curve"]
 ) -> "Network":
     from explainkit_fer_hw3.commands.summary import layers
     from explainkit_fer_hw3.study.report.findings import Network
 
     module = options.load_model(name, device)
     rows = layers(module)
-    reading = options.read(module, faces)
+    predictions = options.predict(module, faces)
     return Network(
-        name, options.model_tag(name), module, rows, reading,
-        reading if drawn is faces else options.read(module, drawn), curves,
+        name, options.model_tag(name), module, rows, predictions,
+        predictions if synthetic is faces else options.predict(module, synthetic), curves,
     )  # fmt: skip
 
 
 def _write(document: "Document", out: Path) -> dict[str, str]:
-    """Images first, so that no page points at one that is missing."""
+    """Writes the images first, so that no page links to a missing one."""
     from explainkit_fer_hw3.study.report.html import to_html
     from explainkit_fer_hw3.study.report.markdown import IMAGES, to_markdown
 

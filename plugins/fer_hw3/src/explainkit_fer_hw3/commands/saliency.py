@@ -1,8 +1,7 @@
-"""``saliency``: where a network looks, drawn as the study draws it."""
+"""``saliency``: attribution maps of images, in the layout of the study."""
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ import typer
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from explainkit.interfaces import Method
     from explainkit.results.explanation import Explanation
 
@@ -33,16 +30,16 @@ def saliency(
     report: options.Report = False,
     as_json: options.Json = False,
 ) -> None:
-    """Where the network looks: one row per image, and the explanation saved beside it.
+    """Explain predictions: a figure with one row per image, and the saved explanation.
 
-    Each row shows the image with its class and the network's probabilities, the heatmap under
-    two named scalings, and the image masked to its most relevant pixels. Several methods,
-    separated by commas, share their passes and are drawn side by side.
+    Each row shows the image, the predicted probabilities, the attribution map under two
+    scalings, and the image masked to its most relevant pixels. Several methods, separated by
+    commas, share their passes and one figure.
 
     `--target` takes a class, or an expression of logits and inner layers.
 
     The study's example is image 38 of its own file, an angry face: `--index 38` on a CSV of that
-    layout. A folder tree has another order. Without `--split` the numbers count all images of
+    layout. A folder tree has another order. Without `--split`, `--index` counts all images of
     the file.
 
     For example:
@@ -66,12 +63,12 @@ def saliency(
 
     names = [name.strip() for name in method.split(",") if name.strip()]
     methods = _methods(names, param or [])
-    images = load_images(data, split, index, image, seed)
+    images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     start = time.perf_counter()
     explanations = ek.explain(
         network,
-        images.images.to(options.find_device(device)),
+        images.images,
         _target(target),
         methods,
         seed=seed,
@@ -79,12 +76,12 @@ def saliency(
     seconds = time.perf_counter() - start
     chosen = [
         options.model_tag(model),
-        *([split] if split else []),
-        *images.tags[:8],
-        *([file_name(f"as_{target}")] if target else []),
+        *options.data_tags(data, split),
+        options.joined(images.tags),
+        *([f"as_{options.file_name(target)}"] if target else []),
     ]
-    titles = [name.rpartition("/")[2] for name in names]
-    stem = "-".join([*titles[:4], *chosen])
+    tags = options.distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
+    stem = "-".join([options.joined(tags), *chosen])
     drawn = (
         study_figure(explanations[0], labels=images.labels)
         if len(explanations) == 1
@@ -92,8 +89,8 @@ def saliency(
     )
     figure = save_figure(drawn, out / f"{stem}.png")
     saved = [
-        one.save(out / "-".join([title, *chosen]))
-        for title, one in zip(titles, explanations, strict=True)
+        one.save(out / "-".join([tag, *chosen]))
+        for tag, one in zip(tags, explanations, strict=True)
     ]
     written: Path | None = None
     if report:
@@ -115,16 +112,16 @@ def saliency(
         typer.echo(_sentence(explanations[0], images, i))
     for folder in saved:
         typer.echo(f"explanation: {folder}")
-    typer.echo(f"image: {figure}")
+    typer.echo(f"figure: {figure}")
     if written:
         typer.echo(f"report: {written}")
 
 
 def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Method]]":
-    """Methods by name, each with those of the parameters that it has.
+    """Builds the methods, each with the parameters that it takes.
 
     Raises:
-        MethodError: A parameter that none of them has, or a value that it refuses.
+        MethodError: A parameter that no method takes, or an invalid value.
     """
     from dataclasses import fields
 
@@ -138,81 +135,13 @@ def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Me
     own = {name: {f.name for f in fields(registry.get(name)) if f.init} for name in names}  # type: ignore[arg-type]
     for text in texts:
         if not any(text.partition("=")[0] in known for known in own.values()):
-            parse_params(names[0], [text])  # says what that one takes
+            parse_params(names[0], [text])  # raises, and names the parameters of the first method
     return [
         load_method(
             name, **parse_params(name, [t for t in texts if t.partition("=")[0] in own[name]])
         )
         for name in names
     ]
-
-
-def file_name(text: str) -> str:
-    """A text as a part of a file's name."""
-    return "".join(c if c.isalnum() else "_" for c in text)[:40].strip("_")
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """What is to be explained.
-
-    Attributes:
-        images: Normalized, ``[n, 1, 48, 48]``.
-        labels: True class of each, or None where it isn't known.
-        indices: Number of each in its split, or None for a photo.
-        tags: A short name of each, for file names.
-    """
-
-    images: "Tensor"
-    labels: list[int | None]
-    indices: list[int | None]
-    tags: list[str]
-
-
-STUDY_ROW = (14, 10, 12)
-"""Without any choice: an angry, a happy and a surprised face of the drawn ones."""
-
-
-def load_images(
-    data: Path | None,
-    split: str | None,
-    index: list[int] | None,
-    image: list[Path] | None,
-    seed: int,
-) -> Images:
-    """Reads what the options name.
-
-    Raises:
-        DatasetError: A file can't be read.
-        typer.BadParameter: A number that the data doesn't have, or options that exclude each other.
-    """
-    if image:
-        if index or data or split:
-            raise typer.BadParameter("--image stands alone: leave out --data, --split and --index")
-        return _photos(image)
-    faces = options.load_data(data, split or "all", seed)
-    chosen = index or (list(STUDY_ROW) if data is None else [0])
-    for number in chosen:
-        if not 0 <= number < len(faces):
-            raise typer.BadParameter(
-                f"--index {number}: {options.describe_data(data)} ({split or 'all'}) has images "
-                f"0 to {len(faces) - 1}"
-            )
-    subset = faces.subset(chosen)
-    labels = [None if label < 0 else label for label in subset.labels.tolist()]
-    return Images(subset.images, labels, [*chosen], [str(number) for number in chosen])
-
-
-def _photos(paths: list[Path]) -> Images:
-    import torch
-
-    from explainkit_fer_hw3.data import read_image
-    from explainkit_fer_hw3.models import MEAN, STD
-
-    pixels = torch.stack([read_image(path) for path in paths])
-    unknown = [None] * len(paths)
-    tags = ["".join(c if c.isalnum() else "_" for c in path.stem)[:40] for path in paths]
-    return Images((pixels / 255 - MEAN) / STD, [*unknown], [*unknown], tags)
 
 
 def _target(text: str | None) -> str | int | None:
@@ -222,20 +151,20 @@ def _target(text: str | None) -> str | int | None:
         return text
 
 
-def _sentence(explanation: "Explanation", images: Images, i: int) -> str:
+def _sentence(explanation: "Explanation", images: options.Images, i: int) -> str:
     probabilities = explanation.logits[i].softmax(0)
     best = int(probabilities.argmax())
-    name = "image " + images.tags[i]
-    label = images.labels[i]
-    truth = f" ({explanation.class_names[label]})" if label is not None else ""
+    label, names = images.labels[i], explanation.class_names
+    truth = f" ({names[label]})" if label is not None else ""
+    verdict = "" if label is None else " (correct)" if label == best else " (wrong)"
     return (
-        f"{name}{truth}: read as {explanation.class_names[best]}, "
+        f"image {images.tags[i]}{truth}: predicted {names[best]}{verdict}, "
         f"probability {float(probabilities[best]):.2f}; explained: {explanation.target_name(i)}"
     )
 
 
 def _rows(
-    explanation: "Explanation", images: Images, files: dict[str, Path], seconds: float
+    explanation: "Explanation", images: options.Images, files: dict[str, Path], seconds: float
 ) -> list[dict[str, Any]]:
     rows = []
     for i, logits in enumerate(explanation.logits):

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 def summary(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="cnn, dnn, or a .safetensors file; both networks by default."),
+        typer.Option(
+            "--model",
+            help="cnn, dnn, or a .safetensors weights file. Repeatable. By default: both networks.",
+        ),
     ] = None,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
 ) -> None:
-    """The layers of the networks: shapes, parameters, operations; and a drawing of each.
+    """List the layers of a network with shapes, parameters and operations, and draw it.
 
     For example:
 
@@ -33,13 +36,12 @@ def summary(
     from explainkit.render.figure import save_figure
 
     found = []
-    for name in model or ["cnn", "dnn"]:
-        module = options.load_model(name, "cpu")
-        rows = layers(module)
-        tag = options.model_tag(name)
+    names = model or ["cnn", "dnn"]
+    for name, tag in zip(names, options.model_tags(names), strict=True):
+        rows = layers(options.load_model(name, "cpu"))
         title = f"{tag}: {sum(row['parameters'] for row in rows):,} parameters"
-        drawn = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in rows]
-        figure = save_figure(architecture_figure(drawn, title), out / f"summary-{tag}.png")
+        blocks = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in rows]
+        figure = save_figure(architecture_figure(blocks, title), out / f"summary-{tag}.png")
         found.append(
             {
                 "model": name,
@@ -69,13 +71,13 @@ def _print(facts: dict[str, Any]) -> None:
     totals = (f"{facts[key]:,}" for key in ("parameters", "multiply_adds"))
     table.add_row("total", "", "", *totals, style="bold")
     options.show(table)
-    typer.echo(f"drawn: {facts['figure']}\n")
+    typer.echo(f"figure: {facts['figure']}\n")
 
 
 def layers(model: "nn.Module") -> list[dict[str, Any]]:
-    """One row per layer that has no layers of its own, in their order, which is that of a run.
+    """One row per leaf layer, in the order in which they run.
 
-    Multiply-adds are counted for convolutions and linear layers, per image.
+    Multiply-adds are counted per image, for convolutions and linear layers.
     """
     import torch
     from torch import nn
@@ -90,7 +92,7 @@ def layers(model: "nn.Module") -> list[dict[str, Any]]:
     for name, module in leaves.items():
         (output,) = outputs[name]
         weights = [p for key, p in module.named_parameters() if key.endswith("weight")]
-        places = output[0, 0].numel() if output.dim() == 4 else 1
+        positions = output[0, 0].numel() if output.dim() == 4 else 1
         counted = isinstance(module, nn.Conv2d | nn.Linear)
         rows.append(
             {
@@ -98,14 +100,14 @@ def layers(model: "nn.Module") -> list[dict[str, Any]]:
                 "kind": _kind(module),
                 "output": list(output.shape[1:]),
                 "parameters": sum(p.numel() for p in module.parameters()),
-                "multiply_adds": sum(w.numel() for w in weights) * places if counted else 0,
+                "multiply_adds": sum(w.numel() for w in weights) * positions if counted else 0,
             }
         )
     return rows
 
 
 def _kind(module: "nn.Module") -> str:
-    """A layer's kind in words: ``3×3 convolution``, ``dropout 0.3``."""
+    """A layer's kind, such as ``3×3 convolution`` or ``dropout 0.3``."""
     from torch import nn
 
     match module:
@@ -118,7 +120,7 @@ def _kind(module: "nn.Module") -> str:
         case nn.Dropout():
             return f"dropout {module.p:g}"
         case nn.Dropout2d():
-            return f"dropout {module.p:g} of channels"
+            return f"channel dropout {module.p:g}"
         case nn.Linear():
             return "linear"
         case nn.ReLU():

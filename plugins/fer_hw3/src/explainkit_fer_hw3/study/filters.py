@@ -1,8 +1,9 @@
-"""What maximizing the units of a layer found: the rows that are printed, and a page per unit."""
+"""Results of maximizing the units of a layer: a row per unit for printing, and unit cards."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -14,21 +15,23 @@ from explainkit.activation_maximization.exemplars import (
 )
 from explainkit.errors import TargetError
 from explainkit.expressions import channel, parse
+from explainkit.layers import capture
 from explainkit.render.unit import Bar, Bars, examples, unit_card
 from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset, load_synthetic
+from explainkit_fer_hw3.data.source import SIDE
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.detectors import Detectors, detect_parts
 
 DISSECTED = 210
-"""Synthetic faces on which the parts that units detect are measured."""
+"""Number of synthetic faces on which the parts that units detect are measured."""
 
 
 def parse_units(text: str) -> list[int]:
-    """Numbers and ranges, ``3,26,40-42``.
+    """Parses unit numbers and ranges, such as ``3,26,40-42``.
 
     Raises:
-        TargetError: It is something else.
+        TargetError: The text has another form.
 
     Examples:
         >>> parse_units("3,26,40-42")
@@ -41,17 +44,29 @@ def parse_units(text: str) -> list[int]:
             raise TargetError(f"expected units such as 3,26,40-42, got {text!r}")
         numbers = range(int(first), int(last if dash else first) + 1)
         if not numbers:
-            raise TargetError(f"expected a range of units that goes up, got {part.strip()!r}")
+            raise TargetError(f"expected an ascending range of units, got {part.strip()!r}")
         found += numbers
     return list(dict.fromkeys(found))
 
 
+def count_units(model: nn.Module, layer: str) -> int:
+    """Number of channels of a layer's output, or of its features.
+
+    Raises:
+        ModelError: There is no such layer.
+    """
+    image = torch.zeros(1, 1, SIDE, SIDE, device=next(model.parameters()).device)
+    with torch.inference_mode(), capture(model, [layer]) as outputs:
+        model(image)
+    return int(outputs[layer][0].shape[1])
+
+
 def ranked(found: Visualization) -> list[dict[str, Any]]:
-    """A row per unit, the one that reaches most first, dead ones last.
+    """One row per unit, highest score first, dead units last.
 
     Args:
-        found: What `explainkit.maximize` gave. A row's ``unit`` is its place there; ``channel``
-            is the number of the filter, None where the objective is more than one.
+        found: The result of `explainkit.maximize`. A row's ``unit`` is its index there;
+            ``channel`` is the number of the filter, None if the objective has several.
     """
     rows = [
         {
@@ -80,13 +95,13 @@ def _channel(text: str) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Real images for the units of a layer, and the parts that they detect.
+    """Real images that activate the units of a layer, and the parts that the units detect.
 
     Attributes:
         faces: The data set that was searched.
-        exemplars: The images that each unit answers to most and least.
-        fields: What each place of the layer sees.
-        detectors: Measured on synthetic faces; None for a layer without maps.
+        exemplars: The images that activate each unit most and least.
+        fields: The receptive field of each spatial position of the layer.
+        detectors: Measured on synthetic faces; None for a layer without feature maps.
     """
 
     faces: FaceDataset
@@ -95,7 +110,7 @@ class Evidence:
     detectors: Detectors | None
 
     def facts(self, unit: int) -> dict[str, Any]:
-        """What is known of a unit of the layer, for a machine."""
+        """The exemplars and parts of one unit, for JSON."""
         found = self.exemplars
         tops = zip(found.top[unit], found.top_value[unit], found.top_place[unit], strict=True)
         facts: dict[str, Any] = {
@@ -119,8 +134,8 @@ class Evidence:
         }
         return facts | {"part": self.detectors.part(unit), "parts": parts}
 
-    def page(self, found: Visualization, index: int, unit: int) -> Figure:
-        """The page of a unit of the layer, which stands at ``index`` in ``found``."""
+    def card(self, found: Visualization, index: int, unit: int) -> Figure:
+        """The unit card of a unit of the layer, which has ``index`` in ``found``."""
         most, least = examples(self.exemplars, unit, self.faces.images, self.fields)
         return unit_card(found, index, most, least, self._bars(unit))
 
@@ -131,9 +146,9 @@ class Evidence:
         part = one.part(unit)
         order = one.enrichment[unit].argsort(descending=True, stable=True).tolist()
         return Bars(
-            f"it detects: {part}" if part else "it detects no part of a face more than a place",
-            f"how much more of each part than of all pixels lies where it answers, on {one.count} "
-            "synthetic faces; dashed: chance; tick: the same places on another face",
+            f"detects: {part}" if part else "detects no part of the face",
+            "share of each part among the activated pixels over its share of all pixels, on "
+            f"{one.count} synthetic faces; dashed: chance; tick: control with another face",
             [
                 Bar(
                     PARTS[code],
@@ -155,16 +170,16 @@ def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -
     """Finds the exemplars of every unit of a layer, and the part that it detects.
 
     Args:
-        model: Any network of these faces.
+        model: Any network for these faces.
         layer: Dotted path.
-        faces: To search.
-        seed: Of the synthetic faces on which parts are measured.
+        faces: The images to search.
+        seed: Seed of the synthetic faces on which parts are measured.
     """
     device = next(model.parameters()).device
     found = find_exemplars(model, layer, faces.images.to(device))
     fields = receptive_fields(model, layer, (1, faces.images.shape[2], faces.images.shape[3]))
-    drawn = load_synthetic(None, "validation", seed=seed, count=DISSECTED)
+    synthetic = load_synthetic(None, "validation", seed=seed, count=DISSECTED)
     detectors = None
     if len(fields.boxes) > 1:
-        detectors = detect_parts(model, layer, drawn, seed=seed)
+        detectors = detect_parts(model, layer, synthetic, seed=seed)
     return Evidence(faces, found, fields, detectors)

@@ -1,4 +1,4 @@
-"""Figures of images beside the maps that explain them."""
+"""Figures of images beside their attribution maps."""
 
 from collections.abc import Sequence
 
@@ -8,37 +8,37 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainkit.render.figure import overlay, parameters
+from explainkit.render.figure import overlay
 from explainkit.render.heatmap import Scaling, color, scale, to_pixels
+from explainkit.render.legend import legend
 from explainkit.render.sheet import INK, RIGHT, TALL, WRONG, Sheet, house_style, show
 from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.study.confusions import Examples
 
 SCALING = Scaling()
-"""To percentile 99 of the sizes, signed."""
+"""By the 99th percentile of the absolute values, signed."""
 
 
 @house_style()
 def confusion_figure(found: Examples) -> Figure:
-    """One row per image: image, map for the true class, for the read one, their difference.
+    """One row per image: image, maps for the true and for the predicted class, their difference.
 
-    The three maps of a row share one scale; the last column lays the difference over the image.
+    The three maps of a row share one scale; the last column overlays the difference on the image.
     """
     one, confusion = found.true, found.confusion
     sheet = Sheet(
         len(one),
         [TALL] * 5,
-        f"{confusion.true} read as {confusion.predicted}: {confusion.count} of {confusion.of}",
-        f"{_name(one)} of {one.model}; {parameters(one.params) or 'no parameters'}; the maps of a "
-        f"row share one scale, {SCALING.title}; ±: what full color stands for",
-        "red speaks for a class, blue against it; in the difference red speaks for "
-        f"{confusion.predicted} rather than {confusion.true}",
+        f"{confusion.true} predicted as {confusion.predicted}: {confusion.count} of {confusion.of}",
+        f"{_name(one)} of {one.model}; the maps of a row share one scale ({SCALING.title}); ± is "
+        "the value at full color",
+        f"{legend([one])}; difference: red favors {confusion.predicted} over {confusion.true}",
     )
     for row in range(len(one)):
         image = _image(one, row)
         axes = sheet.axes(row, 0)
         show(axes, image)
-        sheet.title(axes, 0, f"#{found.indices[row]}: {_sure(found.predicted, row)}", WRONG)
+        sheet.title(axes, 0, f"#{found.indices[row]}: {_prediction(found.predicted, row)}", WRONG)
         maps = [one.heatmap()[row], found.predicted.heatmap()[row], found.difference[row]]
         titles = [
             f"for {confusion.true}",
@@ -48,7 +48,7 @@ def confusion_figure(found: Examples) -> Figure:
         _draw_maps(sheet, row, 1, maps, titles)
         axes = sheet.axes(row, 4)
         show(axes, overlay(image, maps[2], SCALING))
-        sheet.title(axes, 4, "difference over image")
+        sheet.title(axes, 4, "difference overlaid")
     return sheet.figure
 
 
@@ -58,36 +58,35 @@ def comparison_figure(
 ) -> Figure:
     """The same images explained in several networks, one row per image.
 
-    Of each network: its map, scaled by itself, as units differ, and the map over the image.
+    One column per network: its map, normalized separately and overlaid on the image.
 
     Args:
-        explanations: One per network, of the same images.
-        models: What the networks are called.
+        explanations: One per network, for the same images.
+        models: Names of the networks.
         labels: True class of each image.
     """
     one = explanations[0]
     sheet = Sheet(
         len(one),
-        [TALL] * (1 + 2 * len(models)),
+        [TALL] * (1 + len(models)),
         f"{_name(one)} in {' and '.join(models)}",
-        f"explained: the class that the network reads; each map scaled by itself {SCALING.title}; "
-        "±: what full color stands for",
-        "red speaks for the class, blue against it",
+        f"each map explains the network's prediction, normalized separately ({SCALING.title}); "
+        "± is the value at full color",
+        legend(explanations),
     )
     for row in range(len(one)):
         image = _image(one, row)
         axes = sheet.axes(row, 0)
         show(axes, image)
         sheet.title(axes, 0, one.class_names[labels[row]], INK)
-        for k, (explanation, model) in enumerate(zip(explanations, models, strict=True)):
-            column = 1 + 2 * k
+        for column, (explanation, model) in enumerate(zip(explanations, models, strict=True), 1):
             values = explanation.heatmap()[row]
-            read = int(explanation.logits[row].argmax())
-            ink = RIGHT if read == labels[row] else WRONG
-            _draw_maps(sheet, row, column, [values], [f"{model}: {_sure(explanation, row)}"], ink)
-            axes = sheet.axes(row, column + 1)
+            limit = scale(values[None], SCALING).limits[0]
+            correct = int(explanation.logits[row].argmax()) == labels[row]
+            axes = sheet.axes(row, column)
             show(axes, overlay(image, values, SCALING))
-            sheet.title(axes, column + 1, "map over image")
+            title = f"{model}: {_prediction(explanation, row)} (±{limit:.2g})"
+            sheet.title(axes, column, title, RIGHT if correct else WRONG)
     return sheet.figure
 
 
@@ -97,15 +96,14 @@ def _draw_maps(
     column: int,
     maps: Sequence[Tensor],
     titles: Sequence[str],
-    ink: str | None = None,
 ) -> None:
-    """Maps on one scale, side by side; the last title tells what full color stands for."""
+    """Draws maps on one scale, side by side; the first title has the value at full color."""
     scaled = scale(torch.stack(list(maps)), SCALING, shared=True)
     for k, title in enumerate(titles):
         axes = sheet.axes(row, column + k)
         show(axes, color(scaled.values[k], SCALING.colors))
         text = title if k else f"{title} (±{scaled.limits[0]:.2g})"
-        sheet.title(axes, column + k, text, *([ink] if ink else []))
+        sheet.title(axes, column + k, text)
 
 
 def _image(explanation: Explanation, row: int) -> NDArray[np.float64]:
@@ -116,8 +114,8 @@ def _name(explanation: Explanation) -> str:
     return explanation.method.rpartition("/")[2]
 
 
-def _sure(explanation: Explanation, row: int) -> str:
-    """What the network reads, and its probability."""
+def _prediction(explanation: Explanation, row: int) -> str:
+    """The predicted class and its probability."""
     probabilities = explanation.logits[row].softmax(0)
     best = int(probabilities.argmax())
     return f"{explanation.class_names[best]} {float(probabilities[best]):.2f}"
