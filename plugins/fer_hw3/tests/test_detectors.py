@@ -70,7 +70,7 @@ def test_intervals_hold_the_value_and_come_from_the_seed(faces):
 
 def test_refusals(faces):
     model = nn.Sequential(nn.Conv2d(1, 3, 5), nn.Flatten(), nn.Linear(3 * 44 * 44, 2)).eval()
-    with pytest.raises(ModelError, match="expected a layer with maps"):
+    with pytest.raises(ModelError, match="expected a layer with feature maps"):
         detect_parts(model, "2", faces)
     with pytest.raises(DatasetError, match="quantile: expected between 0 and 1"):
         detect_parts(model, "0", faces, quantile=1.0)

@@ -31,8 +31,8 @@ HOSTILE = "<script>alert(1)</script>\" onload='x' ](javascript:1) `{0}` 影像.z
 EN, ZH = (language(code) for code in LANGUAGES)
 
 
-def reading(counts):
-    """A reading with this confusion matrix, ``{true: {read: images}}``."""
+def predictions(counts):
+    """Predictions with this confusion matrix, ``{true: {predicted: images}}``."""
     labels, read = [], []
     for true, row in counts.items():
         for name, n in row.items():
@@ -48,7 +48,7 @@ def all_right(n=100, **wrong):
     for true, (name, k) in wrong.items():
         counts[true][true] -= k
         counts[true][name] = k
-    return reading(counts)
+    return predictions(counts)
 
 
 def network(module, name, faces, curves=()):
@@ -188,21 +188,21 @@ class TestWords:
         text = " ".join(sentences.about_confusion(EN, all_right(fear=("sad", 50))))
         low, high = wilson(50, 100)
         assert (
-            f"Fear is told apart worst, as in the study: recall 0.500 ({low:.3f} to {high:.3f})"
+            f"The worst class is Fear, as in the study: recall 0.500 ({low:.3f} to {high:.3f})"
             in text
         )
-        assert "Of 100 images of Fear 50 are taken for Sad or Angry: 0.500" in text
-        assert "Fear is read as Sad in 50 of its 100 images (50%)." in text
-        assert "not certain" not in text
+        assert "Of 100 images of Fear, 50 are predicted as Sad or Angry: 0.500" in text
+        assert "Fear is predicted as Sad in 50 of its 100 images (50%)." in text
+        assert "uncertain" not in text
 
     def test_another_class_is_worst(self):
         text = " ".join(
             sentences.about_confusion(EN, all_right(sad=("neutral", 60), fear=("happy", 9)))
         )
-        assert "Not Fear, as in the study, but Sad is told apart worst: recall 0.400" in text
-        assert "Fear's is 0.910" in text
-        assert "No image of Fear is taken for Sad or Angry" in text
-        assert "Fear is told apart worst" not in text
+        assert "The worst class is Sad, recall 0.400" in text
+        assert "in the study it was Fear, whose recall here is 0.910" in text
+        assert "No image of Fear is predicted as Sad or Angry" in text
+        assert "The worst class is Fear" not in text
         chinese = "".join(sentences.about_confusion(ZH, all_right(sad=("neutral", 60))))
         assert "分得最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
 
@@ -219,54 +219,54 @@ class TestWords:
         wrong = {name: ("neutral", 30) for name in CLASS_NAMES if name not in best}
         wrong["neutral"] = ("fear", 30)
         text = " ".join(sentences.about_confusion(EN, all_right(**wrong)))
-        assert ("These are the study's two." in text) == said
+        assert ("They are the best two in the study, too." in text) == said
         assert all(f"{name.capitalize()}, recall 1.000" in text for name in best)
 
     def test_nothing_to_tell(self):
         text = " ".join(sentences.about_confusion(EN, all_right()))
-        assert text.startswith("The CNN tells all classes apart equally well: recall 1.000")
+        assert text.startswith("All classes have the same recall in the CNN: 1.000")
         assert "makes no mistake" in text
 
     def test_classes_that_tie_are_in_words(self, found):
-        alike = replace(found, cnn=replace(found.cnn, reading=all_right()))
-        for say, words in ((EN, "all classes alike"), (ZH, "各類別都一樣")):
+        alike = replace(found, cnn=replace(found.cnn, predictions=all_right()))
+        for say, words in ((EN, "all classes tie"), (ZH, "各類別都一樣")):
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
             assert rows[say.say("row_best")] == rows[say.say("row_worst")] == words
 
     def test_a_class_without_images(self):
         counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}
-        text = " ".join(sentences.about_confusion(EN, reading(counts)))
-        assert "Sad is told apart worst" in text
+        text = " ".join(sentences.about_confusion(EN, predictions(counts)))
+        assert "The worst class is Sad" in text
         assert "there is no image of Fear" in text
 
     @pytest.mark.parametrize(
         ("accuracy", "comparable", "said"),
         [
-            (650, True, "lies above this interval: it is not reached"),
-            (695, True, "lies within this interval"),
-            (750, True, "lies below this interval"),
+            (650, True, "is above this interval and was not reached"),
+            (695, True, "is within this interval"),
+            (750, True, "is below this interval"),
             (750, False, "can't be compared"),
         ],
     )
     def test_the_accuracy_against_the_studys(self, found, accuracy, comparable, said):
-        own = reading({"happy": {"happy": accuracy, "sad": 1000 - accuracy}})
-        cnn = replace(found.cnn, reading=own)
+        own = predictions({"happy": {"happy": accuracy, "sad": 1000 - accuracy}})
+        cnn = replace(found.cnn, predictions=own)
         text = " ".join(sentences.about_cnn(EN, cnn, found.dnn, comparable=comparable))
         assert said in text
         assert f"{accuracy / 1000:.3f}" in text
-        assert "the study's size to the parameter" in text
+        assert "The study's network has exactly this size" in text
 
     @pytest.mark.parametrize(
         ("first", "second", "said"),
-        [(90, 60, "So the CNN is right more often"), (60, 90, "So the DNN is right more often"),
-         (60, 61, "do not show that one is right more often")],
+        [(90, 60, "The CNN is more accurate"), (60, 90, "The DNN is more accurate"),
+         (60, 61, "The difference is not significant")],
     )  # fmt: skip
     def test_which_network_is_better(self, found, first, second, said):
         cnn, dnn = (
-            replace(one, reading=reading({"happy": {"happy": right, "sad": 100 - right}}))
+            replace(one, predictions=predictions({"happy": {"happy": right, "sad": 100 - right}}))
             for one, right in ((found.cnn, first), (found.dnn, second))
         )
-        met = agreement(cnn.reading, dnn.reading)
+        met = agreement(cnn.predictions, dnn.predictions)
         text = " ".join(sentences.about_dnn(EN, cnn, dnn, met))
         assert said in text
         assert f"p = {mcnemar(met.only_first, met.only_second):.3g}" in text
@@ -275,20 +275,22 @@ class TestWords:
     def test_curves(self):
         rising = Curve("a", (1, 2), {"accuracy": (0.5, 0.8), "validation_accuracy": (0.4, 0.5)})
         text = " ".join(sentences.about_curve(EN, [rising]))
-        assert "highest after epoch 2: 0.500. That is the last epoch" in text
+        assert "peaks after epoch 2 at 0.500. That is the last epoch" in text
         passed = Curve("a", (1, 2), {"accuracy": (0.5, 0.95), "validation_accuracy": (0.5, 0.4)})
-        assert "Later epochs up to 2 no longer" in " ".join(sentences.about_curve(EN, [passed]))
+        assert "Training went on to epoch 2 without improvement" in " ".join(
+            sentences.about_curve(EN, [passed])
+        )
         assert "No training curve" in sentences.about_curve(EN, [])[0]
         (text,) = sentences.about_gap(EN, passed)
-        assert "passes 0.9 in epoch 2, where validation is 0.400" in text
+        assert "exceeds 0.9 in epoch 2, where validation accuracy is 0.400" in text
         (text,) = sentences.about_gap(EN, rising)
-        assert "reaches 0.800 at most, where validation is 0.500" in text
+        assert "peaks at 0.800, where validation accuracy is 0.500" in text
         assert sentences.about_gap(EN, Curve("a", (1,), {"accuracy": (0.5,)})) == []
 
     @pytest.mark.parametrize(
         ("gain", "said"),
-        [((0.02, 0.04), "the map follows the expression"), ((-0.01, 0.03), "includes 0"),
-         ((-0.05, -0.01), "put more there")],
+        [((0.02, 0.04), "the maps follow the expression"), ((-0.01, 0.03), "includes 0"),
+         ((-0.05, -0.01), "have even more there")],
     )  # fmt: skip
     def test_whether_maps_follow_the_expression(self, gain, said):
         share = Share(0.5, (0.45, 0.55))
@@ -299,18 +301,16 @@ class TestWords:
         rows = [replace(one, class_name="happy"), one]
         text = " ".join(sentences.about_parts(EN, {"explainkit/saliency": rows}))
         assert said in text
-        assert ("own map has more than another's, beyond the interval, for Happy" in text) == (
-            gain[0] > 0
-        )
-        assert ("It has less, beyond the interval, for Happy" in text) == (gain[1] < 0)
-        assert "more than the area would give" in text
+        assert ("the difference is significantly positive for Happy" in text) == (gain[0] > 0)
+        assert ("It is significantly negative for Happy" in text) == (gain[1] < 0)
+        assert "That is more than their share of the area" in text
 
     def test_parts_are_named_only_beyond_their_interval(self):
         sure, unsure = (PartShare(Share(0.4, (low, 0.5)), 0.2) for low in (0.3, 0.1))
         parts = dict.fromkeys(sentences.FACE, unsure) | {"mouth": sure}
-        text = " ".join(sentences.about_places(EN, {"angry": (5, parts)}, exact=False))
-        assert "densest, for its area, on mouth." in text
-        assert "of these, denser than the area alone here: mouth." in text
+        text = " ".join(sentences.about_densities(EN, {"angry": (5, parts)}, exact=False))
+        assert "per area is densest on mouth." in text
+        assert "only these of them have more than their share of the area: mouth." in text
         assert "an estimate for the class" in text
 
 

@@ -34,7 +34,7 @@ def test_confusion():
     counts = confusion_matrix(labels, read, 3)
     assert counts.tolist() == [[1, 2, 0], [1, 1, 0], [0, 0, 1]]
     worst, second = most_confused(counts, ["fear", "sad", "happy"])
-    assert str(worst) == "Fear is read as Sad in 67% of its images (2 of 3)"
+    assert str(worst) == "Fear is predicted as Sad in 67% of its images (2 of 3)"
     assert (second.true, second.predicted, second.share) == ("sad", "fear", 0.5)
     scores = class_scores(counts, ["fear", "sad", "happy"])
     assert scores["fear"]["recall"] == pytest.approx(1 / 3)

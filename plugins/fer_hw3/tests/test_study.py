@@ -164,7 +164,7 @@ class TestParts:
     def test_faces_without_parts_are_refused(self, cnn, drawn):
         from dataclasses import replace
 
-        with pytest.raises(DatasetError, match="whose parts are known"):
+        with pytest.raises(DatasetError, match="synthetic faces with part masks"):
             part_shares(cnn, replace(drawn, parts=None))
         with pytest.raises(DatasetError, match="two expressions"):
             part_shares(cnn, drawn.subset([6, 3]))
@@ -175,14 +175,16 @@ def test_a_confusion_is_explained_for_both_classes(drawn):
     dnn = ek.load_model("fer_hw3/dnn")
     labels = torch.tensor([2] * 14)
     with torch.inference_mode():
-        reading = Predictions(labels, dnn(drawn.images))
-    (worst,) = most_confused(reading.counts, CLASS_NAMES, 1)
-    found = explain_confusion(worst, dnn, drawn, reading, most=2)
+        predictions = Predictions(labels, dnn(drawn.images))
+    (worst,) = most_confused(predictions.counts, CLASS_NAMES, 1)
+    found = explain_confusion(worst, dnn, drawn, predictions, most=2)
     read = CLASS_NAMES.index(worst.predicted)
-    assert (reading.predicted[found.rows] == read).all()
+    assert (predictions.predicted[found.rows] == read).all()
     assert torch.equal(found.indices, drawn.indices[found.rows])
-    margins = (reading.logits[:, read] - reading.logits[:, 2])[reading.predicted == read]
-    top = reading.logits[found.rows, read] - reading.logits[found.rows, 2]
+    margins = (predictions.logits[:, read] - predictions.logits[:, 2])[
+        predictions.predicted == read
+    ]
+    top = predictions.logits[found.rows, read] - predictions.logits[found.rows, 2]
     torch.testing.assert_close(top, margins.sort(descending=True).values[:2])
     pair = ek.explain(
         dnn, drawn.subset(found.rows).images, lambda logits: logits[:, read] - logits[:, 2]
@@ -211,7 +213,7 @@ class TestActivations:
 
     def test_layers_without_maps_are_refused(self, cnn, drawn):
         with pytest.raises(
-            ModelError, match="expected a layer with maps, got '19'; there are 0, 1"
+            ModelError, match="expected a layer with feature maps, got '19'; there are 0, 1"
         ):
             activations(cnn, drawn.images[0], "19")
         with pytest.raises(ModelError, match="none in this network"):

@@ -14,18 +14,18 @@ from explainkit.interfaces import ModelSpec
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 MEAN, STD = 0.5077, 0.2550
-"""Of FER2013's training images, in units of pixel / 255."""
+"""Mean and standard deviation of FER2013's training images, in units of pixel / 255."""
 
 REACH = {"cnn": 43, "dnn": 48}
-"""Rows and columns, from the upper left, that a network's output depends on: the CNN's poolings
-drop the last row and column of odd maps, which adds up to five pixels that it never sees."""
+"""Rows and columns, from the upper left, that a network's output depends on. The CNN's pooling
+layers drop the last row and column of odd maps: it ignores the last five pixels."""
 
 
 def build_cnn() -> nn.Sequential:
     """Six 3×3 convolutions of 128-128-256-256-512-512 channels, then 2048-128-64-7.
 
-    The first convolution is padded by 1, the others are not; 2×2 max pooling and dropout of whole
-    channels follow each pair. 4,845,063 parameters, as in the study.
+    The first convolution is padded by 1, the others are not; 2×2 max pooling and channel
+    dropout follow each pair. 4,845,063 parameters, as in the study.
 
     Examples:
         >>> sum(p.numel() for p in build_cnn().parameters())
@@ -59,8 +59,8 @@ def build_cnn() -> nn.Sequential:
 def build_dnn() -> nn.Sequential:
     """Five linear layers, 2304-1216-1024-768-200-7, with dropout: 4,991,495 parameters.
 
-    The study gives the total and the number of layers, not the widths: these are chosen to meet
-    the total.
+    The study gives the total and the number of layers but not the widths, which are chosen here
+    to match the total.
 
     Examples:
         >>> sum(p.numel() for p in build_dnn().parameters())
@@ -74,10 +74,10 @@ def build_dnn() -> nn.Sequential:
 
 
 def packaged_weights(file: str) -> Mapping[str, Tensor]:
-    """The weights that ship with the plugin, checked against their hash, in float32.
+    """The weights that ship with the plugin, verified by their hash, in float32.
 
     Raises:
-        ModelError: The file is missing or was changed.
+        ModelError: The file is missing or was modified.
     """
     folder = files("explainkit_fer_hw3") / "weights"
     try:
@@ -91,18 +91,18 @@ def packaged_weights(file: str) -> Mapping[str, Tensor]:
     if found != expected:
         raise ModelError(
             f"expected {file} to have sha256 {expected[:12]}…, got {found[:12]}…: the file was "
-            "changed; reinstall explainkit-fer-hw3"
+            "modified; reinstall explainkit-fer-hw3"
         )
     return {name: tensor.float() for name, tensor in load(data).items()}
 
 
 def cnn_weights() -> Mapping[str, Tensor]:
-    """The trained weights of the CNN; ``weights/cnn.md`` is their model card."""
+    """The trained weights of the CNN; model card: ``weights/cnn.md``."""
     return packaged_weights("cnn.safetensors")
 
 
 def dnn_weights() -> Mapping[str, Tensor]:
-    """The trained weights of the DNN; ``weights/dnn.md`` is their model card."""
+    """The trained weights of the DNN; model card: ``weights/dnn.md``."""
     return packaged_weights("dnn.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""What the plugin offers. Strings only: importing this imports no torch."""
+"""The plugin's hooks. They return strings, so importing this module imports no torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from explainkit import hookimpl
 
 @hookimpl
 def explainkit_datasets() -> Mapping[str, str]:
-    """FER2013, and faces that are drawn on the spot."""
+    """FER2013, and generated synthetic faces."""
     return {
         "fer2013": "explainkit_fer_hw3.data:FER2013",
         "synthetic": "explainkit_fer_hw3.data:SYNTHETIC",
@@ -29,5 +29,5 @@ def explainkit_commands() -> str:
 
 @hookimpl
 def explainkit_gallery() -> Path:
-    """Pages about the faces, the networks and where they look."""
+    """Pages about the faces, the networks and their attribution maps."""
     return Path(__file__).parent / "gallery"

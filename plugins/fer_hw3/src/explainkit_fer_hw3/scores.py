@@ -1,4 +1,4 @@
-"""How well a classifier does, with intervals."""
+"""Accuracy, recall and precision of a classifier, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Z95 = 1.959963984540054
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share: ``(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)``.
 
-    It stays within 0 and 1 and is honest for few trials. No trials: everything is possible.
+    It stays within 0 and 1, and keeps its coverage for few trials. Without trials it is 0 to 1.
 
     References:
         Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference",
@@ -35,7 +35,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Confusion:
-    """One mistake: how many images of a class are read as another."""
+    """One kind of mistake: the number of images of one class that are predicted as another."""
 
     true: str
     predicted: str
@@ -44,18 +44,18 @@ class Confusion:
 
     @property
     def share(self) -> float:
-        """Of the true class's images."""
+        """Share of the true class's images."""
         return self.count / self.of
 
     def __str__(self) -> str:
         return (
-            f"{self.true.capitalize()} is read as {self.predicted.capitalize()} in "
+            f"{self.true.capitalize()} is predicted as {self.predicted.capitalize()} in "
             f"{self.share:.0%} of its images ({self.count} of {self.of})"
         )
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Counts ``[true, predicted]``, int64, from int64 ``[n]`` each.
+    """The counts ``[true, predicted]``, int64, of true and predicted classes, int64 ``[n]``.
 
     Examples:
         >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
@@ -65,7 +65,7 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def most_confused(counts: Tensor, class_names: Sequence[str], most: int = 5) -> list[Confusion]:
-    """The mistakes that take the largest shares of their true class, largest first."""
+    """The mistakes with the largest shares of their true class, largest first."""
     found = [
         Confusion(class_names[true], class_names[predicted], int(count), int(counts[true].sum()))
         for true in range(len(counts))
@@ -76,15 +76,17 @@ def most_confused(counts: Tensor, class_names: Sequence[str], most: int = 5) -> 
 
 
 def class_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Recall and precision of each class with their 95 % intervals, and its number of images."""
+    """Recall and precision per class with 95 % intervals, and the number of images."""
     scores: dict[str, dict[str, object]] = {}
     for i, name in enumerate(class_names):
-        right, support, read = (int(v) for v in (counts[i, i], counts[i].sum(), counts[:, i].sum()))
+        correct, support, predicted = (
+            int(v) for v in (counts[i, i], counts[i].sum(), counts[:, i].sum())
+        )
         scores[name] = {
             "support": support,
-            "recall": right / support if support else None,
-            "recall_interval": wilson(right, support),
-            "precision": right / read if read else None,
-            "precision_interval": wilson(right, read),
+            "recall": correct / support if support else None,
+            "recall_interval": wilson(correct, support),
+            "precision": correct / predicted if predicted else None,
+            "precision_interval": wilson(correct, predicted),
         }
     return scores

@@ -1,4 +1,4 @@
-"""Tables of numbers as files that other programs read."""
+"""CSV files."""
 
 import csv
 import io
@@ -11,18 +11,18 @@ from explainkit.files import write_atomically
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Writes a CSV file that appears whole or not at all.
+    """Writes a CSV file atomically.
 
     Args:
         path: The file.
-        columns: Names at the head.
-        rows: Values below them.
+        columns: Column names.
+        rows: Values.
 
     Returns:
         The path.
 
     Raises:
-        StorageError: It can't be written.
+        StorageError: The file can't be written.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

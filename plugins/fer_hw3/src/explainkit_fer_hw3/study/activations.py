@@ -1,4 +1,4 @@
-"""What a layer puts out for one image, and the filters that made it."""
+"""The outputs of a layer for one image, and the filters that produced them."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ class Activations:
 
     Attributes:
         layer: Its dotted path.
-        filters_of: The convolution whose filters made the channels: the layer itself, or the last
-            one before it.
-        outputs: ``[channel, height, width]``, in the layer's own unit.
-        filters: ``[channel, height, width]``: the convolution's kernels where the image has one
-            channel; else the root of the mean square over its input channels.
-        signed: Whether the filters are the kernels themselves, or that root, which has no sign.
+        filters_of: The convolution whose filters produced the channels: the layer itself, or the
+            last convolution before it.
+        outputs: ``[channel, height, width]``, as the layer outputs them.
+        filters: ``[channel, height, width]``: the kernels of a convolution with one input channel,
+            else their root mean square over the input channels.
+        signed: Whether the filters are the kernels, or the root mean square, which has no sign.
     """
 
     layer: str
@@ -30,7 +30,7 @@ class Activations:
     signed: bool
 
     def statistics(self) -> list[dict[str, float | int | bool]]:
-        """Of each channel: mean, standard deviation, least, largest, and the share above zero."""
+        """Per channel: mean, standard deviation, minimum, maximum, and the share above zero."""
         flat = self.outputs.double().flatten(1)
         return [
             {
@@ -46,22 +46,24 @@ class Activations:
 
 
 def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
-    """Runs one image and keeps what a layer puts out.
+    """Records a layer's outputs for one image.
 
     Args:
         model: The network, in eval mode.
         image: ``[1, 48, 48]``, normalized.
-        layer: Dotted path of a layer that puts out maps, ``[batch, channel, height, width]``.
+        layer: Dotted path of a layer that outputs feature maps,
+            ``[batch, channel, height, width]``.
 
     Raises:
-        ModelError: There is no such layer, it puts out no maps, or no convolution made them.
+        ModelError: There is no such layer, it outputs no feature maps, or no convolution comes
+            before it.
     """
     get_layer(model, layer)
     maps = layers_with_maps(model, image)
     if layer not in maps:
         raise ModelError(
-            f"expected a layer with maps, got {layer!r}; "
-            f"there are {', '.join(maps) or 'none in this network: take cnn'}"
+            f"expected a layer with feature maps, got {layer!r}; "
+            f"there are {', '.join(maps) or 'none in this network: use cnn'}"
         )
     with torch.inference_mode(), capture(model, [layer]) as outputs:
         model(image[None])
@@ -76,7 +78,7 @@ def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
 
 
 def layers_with_maps(model: nn.Module, image: Tensor) -> dict[str, str]:
-    """The layers that put out maps, and the convolution that made the channels of each."""
+    """The layers that output feature maps, and the convolution that produced the channels."""
     leaves = [name for name, module in model.named_modules() if not list(module.children())]
     with torch.inference_mode(), capture(model, leaves) as outputs:
         model(image[None])

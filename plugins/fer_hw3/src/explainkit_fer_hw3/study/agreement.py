@@ -1,4 +1,4 @@
-"""Two networks on the same images: where they agree, and whether one is better."""
+"""Agreement of two networks on the same images, and whether one is more accurate."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -9,14 +9,15 @@ from explainkit_fer_hw3.study.predictions import Predictions
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test, two-sided: is one of two classifiers right more often?
+    """The p-value of McNemar's exact test, two-sided: is one of two classifiers more accurate?
 
-    Only the n images count on which one of them alone is right. If both are equally good, each
-    such image is a fair coin, so ``p = min(1, 2 · Σ_{i ≤ min(b, c)} C(n, i) / 2^n)``.
+    Only the n images count that exactly one of them classifies correctly. Under the null
+    hypothesis each such image is a fair coin flip, so
+    ``p = min(1, 2 · Σ_{i ≤ min(b, c)} C(n, i) / 2^n)``.
 
     Args:
-        only_first: b, images that the first alone reads rightly.
-        only_second: c, images that the second alone reads rightly.
+        only_first: b, the number of images that only the first classifies correctly.
+        only_second: c, the number of images that only the second classifies correctly.
 
     References:
         McNemar (1947), "Note on the sampling error of the difference between correlated
@@ -31,14 +32,14 @@ def mcnemar(only_first: int, only_second: int) -> float:
     for i in range(min(only_first, only_second)):
         term = term * (n - i) // (i + 1)
         total += term
-    p: float = 2 * total / 2**n  # integers: the quotient is rounded once
+    p: float = 2 * total / 2**n  # exact integers, rounded once by the division
     return min(1.0, p)
 
 
 def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """The 95 % interval of the difference of two accuracies on the same n images.
 
-    Wald's for matched pairs after half an image is added to each of the four cells:
+    Wald's interval for matched pairs, with half an image added to each of the four cells:
     ``(b − c)/ñ ± z √(b̃ + c̃ − (b̃ − c̃)²/ñ)/ñ`` with ``ñ = n + 2``, ``b̃ = b + ½``, ``c̃ = c + ½``.
 
     References:
@@ -57,18 +58,18 @@ def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float,
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the answers of two networks meet.
+    """How the predictions of two networks agree.
 
     Attributes:
-        both: Images that both read rightly.
-        only_first: Those that the first alone does.
-        only_second: Those that the second alone does.
-        neither: Those that none does.
-        same: Share of the images that both read as the same class, rightly or not.
-        same_mistake: Of those that neither reads rightly, how many both read as the same class.
-        p: McNemar's exact test of the two being right equally often.
-        difference: Accuracy of the first less that of the second.
-        interval: Its 95 % interval.
+        both: Number of images that both classify correctly.
+        only_first: That only the first classifies correctly.
+        only_second: That only the second classifies correctly.
+        neither: That neither classifies correctly.
+        same: Share of the images with the same prediction, correct or not.
+        same_mistake: Number of images with the same wrong prediction.
+        p: p-value of McNemar's exact test that both are equally accurate.
+        difference: Accuracy of the first minus that of the second.
+        interval: The 95 % interval of the difference.
     """
 
     both: int
@@ -83,27 +84,27 @@ class Agreement:
 
 
 def agreement(first: Predictions, second: Predictions) -> Agreement:
-    """Compares two readings of the same images.
+    """Compares the predictions of two networks for the same images.
 
     Raises:
-        DatasetError: They are of other images.
+        DatasetError: The predictions are for different images.
     """
     if len(first) != len(second) or bool((first.labels != second.labels).any()):
         raise DatasetError(
-            f"expected two readings of the same images, got {len(first)} and {len(second)} "
-            "with other labels: read the same split with both networks"
+            f"expected predictions for the same images, got {len(first)} and {len(second)} "
+            "with different labels: evaluate both networks on the same split"
         )
     n = len(first)
     same = first.predicted == second.predicted
-    only_first = int((first.right & ~second.right).sum())
-    only_second = int((second.right & ~first.right).sum())
+    only_first = int((first.correct & ~second.correct).sum())
+    only_second = int((second.correct & ~first.correct).sum())
     return Agreement(
-        both=int((first.right & second.right).sum()),
+        both=int((first.correct & second.correct).sum()),
         only_first=only_first,
         only_second=only_second,
-        neither=int((~first.right & ~second.right).sum()),
+        neither=int((~first.correct & ~second.correct).sum()),
         same=int(same.sum()) / n,
-        same_mistake=int((same & ~first.right).sum()),
+        same_mistake=int((same & ~first.correct).sum()),
         p=mcnemar(only_first, only_second),
         difference=(only_first - only_second) / n,
         interval=paired_difference(only_first, only_second, n),

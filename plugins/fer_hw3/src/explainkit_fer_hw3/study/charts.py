@@ -1,4 +1,4 @@
-"""Charts of the study's numbers: training curves, recalls, shares on parts."""
+"""Charts of the study: training curves, recalls, and attribution shares of face parts."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from explainkit_fer_hw3.study.parts import PartShares
 from explainkit_fer_hw3.study.predictions import Predictions
 
 COLORS = ("#5b4b9a", "#d9822b", "#2a7f8e", "#a33b5c")
-"""One per network or run, told apart in gray and by color-blind readers."""
+"""One per network or run; distinguishable in gray and for color-blind readers."""
 
 _GRID = "#e6e7ee"
 
 _DOTS = 40
-"""Values up to which each is a dot on its curve; more would hide which curve is dashed."""
+"""Curves with more values have no dots, which would hide the dashes."""
 
 
 @house_style()
@@ -34,7 +34,7 @@ def curves_figure(
         curves: The runs.
         what: ``accuracy``, ``loss`` or both.
         title: By default the quantities.
-        note: How to read it.
+        note: The legend.
     """
     panels = [(curve, k, one) for k, curve in enumerate(curves) for one in what]
     wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.8, 0.5
@@ -42,20 +42,20 @@ def curves_figure(
     height = head + high + foot
     figure = page(width, height)
     _headline(figure, title or f"{' and '.join(what)} over the epochs", note, height)
-    for place, (curve, k, one) in enumerate(panels):
-        x = left + place * (wide + gap)
+    for column, (curve, k, one) in enumerate(panels):
+        x = left + column * (wide + gap)
         axes = figure.add_axes((x / width, foot / height, wide / width, high / height))
         _plain(axes)
         axes.grid(axis="y", color=_GRID, linewidth=0.6)
-        for column, dashes in ((one, (0, (3, 2))), (f"validation_{one}", "solid")):
-            values = curve.values.get(column)
+        for key, dashes in ((one, (0, (3, 2))), (f"validation_{one}", "solid")):
+            values = curve.values.get(key)
             if values is None:
                 continue
             shown = np.array([np.nan if v is None else v for v in values])
             axes.plot(
                 curve.epochs, shown, color=COLORS[k % len(COLORS)], linewidth=1.5,
                 linestyle=dashes, marker="o", markersize=2.2, markevery=_dots(shown),
-                label=column.replace("_", " "),
+                label=key.replace("_", " "),
             )  # fmt: skip
         axes.set_xlim(0, 1.02 * max(*curve.epochs, 2))
         axes.set_ylim(0, 1 if one == "accuracy" else None)
@@ -67,7 +67,7 @@ def curves_figure(
 
 
 def _dots(values: np.ndarray) -> list[int]:
-    """Where a curve has dots: everywhere if it is short, else where no line reaches a value."""
+    """Indices that get a dot: all of a short curve, else isolated values that no line reaches."""
     known = np.isfinite(values)
     if known.sum() <= _DOTS:
         return [int(i) for i in np.flatnonzero(known)]
@@ -76,34 +76,32 @@ def _dots(values: np.ndarray) -> list[int]:
 
 
 @house_style()
-def recalls_figure(readings: Sequence[Predictions], models: Sequence[str]) -> Figure:
-    """Recall of each class and accuracy over all, with 95 % Wilson intervals, for each network."""
+def recalls_figure(predictions: Sequence[Predictions], models: Sequence[str]) -> Figure:
+    """Recall per class and overall accuracy of each network, with 95 % Wilson intervals."""
     from explainkit_fer_hw3.scores import wilson
 
-    names = readings[0].class_names
+    names = predictions[0].class_names
     wide, row, left, head, foot = 4.2, 0.34, 1.15, 0.5, 0.4
     high = row * (len(names) + 1)
     width, height = left + wide + 0.75, head + high + foot
     figure = page(width, height)
-    _headline(
-        figure, "recall of each class, and accuracy", "dots with 95 % Wilson intervals", height
-    )
+    _headline(figure, "recall per class, and accuracy", "bars: 95 % Wilson intervals", height)
     axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
     _plain(axes)
     axes.grid(axis="x", color=_GRID, linewidth=0.6)
-    step = 0.5 / max(len(readings), 2)
-    for k, (reading, model) in enumerate(zip(readings, models, strict=True)):
-        counts = reading.counts
-        right = [*counts.diag().tolist(), int(counts.diag().sum())]
-        of = [*counts.sum(1).tolist(), len(reading)]
-        places = np.arange(len(of)) + (k - (len(readings) - 1) / 2) * step
-        for place, r, n in zip(places, right, of, strict=True):
+    step = 0.5 / max(len(predictions), 2)
+    for k, (one, model) in enumerate(zip(predictions, models, strict=True)):
+        counts = one.counts
+        correct = [*counts.diag().tolist(), int(counts.diag().sum())]
+        of = [*counts.sum(1).tolist(), len(one)]
+        rows = np.arange(len(of)) + (k - (len(predictions) - 1) / 2) * step
+        for y, hits, n in zip(rows, correct, of, strict=True):
             if not n:
                 continue
-            low, high_end = wilson(r, n)
+            interval = wilson(hits, n)
             color = COLORS[k % len(COLORS)]
-            axes.plot([low, high_end], [place, place], color=color, linewidth=1.6, alpha=0.55)
-            axes.plot([r / n], [place], "o", color=color, markersize=4, clip_on=False)
+            axes.plot(interval, [y, y], color=color, linewidth=1.6, alpha=0.55)
+            axes.plot([hits / n], [y], "o", color=color, markersize=4, clip_on=False)
         axes.plot([], [], "o-", color=COLORS[k % len(COLORS)], markersize=4, label=model)
     axes.axhline(len(names) - 0.5, color=FAINT, linewidth=0.6)
     axes.set_yticks(
@@ -118,23 +116,23 @@ def recalls_figure(readings: Sequence[Predictions], models: Sequence[str]) -> Fi
 
 @house_style()
 def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
-    """Share of |a| on the parts that made each expression, beside its three controls."""
+    """Share of |a| on the expressive parts of each class, beside its three controls."""
     wide, row, left, head, foot = 4.2, 0.36, 1.15, 0.5, 0.4
     high = row * len(shares)
     width, height = left + wide + 1.35, head + high + foot
     figure = page(width, height)
-    _headline(figure, title, "bars with 95 % bootstrap intervals", height)
+    _headline(figure, title, "lines: 95 % bootstrap intervals", height)
     axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
     _plain(axes)
     axes.grid(axis="x", color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    places = np.arange(len(shares))
+    rows = np.arange(len(shares))
     axes.barh(
-        places, [s.share.value for s in shares], height=0.5, color=COLORS[0], alpha=0.75,
+        rows, [s.share.value for s in shares], height=0.5, color=COLORS[0], alpha=0.75,
         label="this face's map",
     )  # fmt: skip
-    for place, s in zip(places, shares, strict=True):
-        axes.plot(s.share.interval, [place, place], color=INK, linewidth=1.2)
+    for y, s in zip(rows, shares, strict=True):
+        axes.plot(s.share.interval, [y, y], color=INK, linewidth=1.2)
     marks = (
         ("area", "|", INK, [s.area for s in shares]),
         ("noise", "x", FAINT, [s.noise for s in shares]),
@@ -142,10 +140,10 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
     )
     for label, marker, color, values in marks:
         axes.plot(
-            values, places, marker, color=color, label=label, linestyle="none",
+            values, rows, marker, color=color, label=label, linestyle="none",
             markersize=9 if marker == "|" else 4, markeredgewidth=1.6 if marker == "|" else 1,
         )  # fmt: skip
-    axes.set_yticks(places, [s.class_name for s in shares])
+    axes.set_yticks(rows, [s.class_name for s in shares])
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
     axes.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=6.5, labelcolor=INK

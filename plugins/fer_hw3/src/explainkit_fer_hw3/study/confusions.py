@@ -1,4 +1,4 @@
-"""Why one class is read as another: examples of a confusion, explained for both classes."""
+"""Examples of a confusion, explained for the true and for the predicted class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from explainkit_fer_hw3.study.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images of one confusion, the surest mistakes first.
+    """Images of one confusion, most confident mistakes first.
 
     Attributes:
-        confusion: Which, and how often.
-        rows: Places of the images in the reading, int64 ``[k]``.
-        indices: Their numbers in the file, int64 ``[k]``.
-        true: Their explanation for the true class.
-        predicted: Their explanation for the class that was read.
+        confusion: The two classes, and how often they are confused.
+        rows: Row of each image in the predictions, int64 ``[k]``.
+        indices: Index of each image in the file, int64 ``[k]``.
+        true: The explanation for the true class.
+        predicted: The explanation for the predicted class.
     """
 
     confusion: Confusion
@@ -33,7 +33,7 @@ class Examples:
 
     @property
     def difference(self) -> Tensor:
-        """What spoke for the class that was read more than for the true one, ``[k, 48, 48]``."""
+        """The map for the predicted class minus the map for the true one, ``[k, 48, 48]``."""
         return self.predicted.heatmap() - self.true.heatmap()
 
 
@@ -41,32 +41,32 @@ def explain_confusion(
     confusion: Confusion,
     model: nn.Module,
     faces: FaceDataset,
-    reading: Predictions,
+    predictions: Predictions,
     *,
     most: int = 3,
     method: str = "explainkit/saliency",
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Examples:
-    """The surest mistakes of one kind, explained for the true class and for the one that was read.
+    """Explains the most confident mistakes of one kind, for both classes.
 
     Args:
-        confusion: One that occurs in the reading.
-        model: The network that read.
-        faces: The images of the reading, in its order.
-        reading: What the network read.
-        most: Images at most: those with the largest difference of the two logits.
-        method: A saliency method.
+        confusion: A confusion that occurs in the predictions.
+        model: The network.
+        faces: The images of the predictions, in the same order.
+        predictions: The network's predictions.
+        most: Maximum number of images: those with the largest difference of the two logits.
+        method: An attribution method.
         params: Its parameters.
-        seed: Of the method.
+        seed: Random seed of the method.
     """
-    true, read = map(reading.class_names.index, (confusion.true, confusion.predicted))
-    rows = ((reading.labels == true) & (reading.predicted == read)).nonzero().flatten()
-    margin = reading.logits[rows, read] - reading.logits[rows, true]
+    true, wrong = map(predictions.class_names.index, (confusion.true, confusion.predicted))
+    rows = ((predictions.labels == true) & (predictions.predicted == wrong)).nonzero().flatten()
+    margin = predictions.logits[rows, wrong] - predictions.logits[rows, true]
     rows = rows[margin.argsort(descending=True, stable=True)[:most]]
     images = faces.subset(rows).images.to(next(model.parameters()).device)
-    for_true, for_read = (
+    for_true, for_wrong = (
         ek.explain(model, images, label, method, seed=seed, **(params or {}))
-        for label in (true, read)
+        for label in (true, wrong)
     )
-    return Examples(confusion, rows, faces.indices[rows], for_true, for_read)
+    return Examples(confusion, rows, faces.indices[rows], for_true, for_wrong)

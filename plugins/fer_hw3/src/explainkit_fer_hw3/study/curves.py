@@ -1,4 +1,4 @@
-"""Training curves: what a run recorded after each epoch."""
+"""Training curves, recorded after each epoch."""
 
 import csv
 import io
@@ -18,9 +18,9 @@ class Curve:
     """One run.
 
     Attributes:
-        name: What it is called in a figure.
-        epochs: Where it was measured.
-        values: Of each column that was recorded, one number per epoch; None where there is none.
+        name: Its name in figures.
+        epochs: The epochs at which it was measured.
+        values: Per recorded column, one number per epoch; None if missing.
     """
 
     name: str
@@ -28,11 +28,11 @@ class Curve:
     values: dict[str, tuple[float | None, ...]]
 
     def has(self, what: str) -> bool:
-        """Whether the run recorded it, while training or on validation."""
+        """Whether the run recorded a quantity, in training or on validation."""
         return what in self.values or f"validation_{what}" in self.values
 
     def best(self, column: str) -> tuple[float, float] | None:
-        """Epoch and value of the largest number of a column; None if it holds none."""
+        """Epoch and value of a column's maximum; None if the column has no values."""
         known = [
             (epoch, value)
             for epoch, value in zip(self.epochs, self.values.get(column, ()), strict=False)
@@ -41,7 +41,7 @@ class Curve:
         return max(known, key=lambda pair: (pair[1], -pair[0])) if known else None
 
     def at(self, column: str, epoch: float) -> float | None:
-        """A column's number after an epoch; None if it holds none."""
+        """A column's value after an epoch; None if missing."""
         values = self.values.get(column)
         return values[self.epochs.index(epoch)] if values else None
 
@@ -50,11 +50,11 @@ def read_history(path: Path, name: str = "") -> Curve:
     """Reads the ``history.csv`` of a training run.
 
     Args:
-        path: A CSV with the column ``epoch`` and some of ``COLUMNS``; an empty cell is no number.
-        name: What it is called; by default its folder's or file's name.
+        path: A CSV with the column ``epoch`` and some of ``COLUMNS``; an empty cell is missing.
+        name: Name of the curve; by default the name of its folder or file.
 
     Raises:
-        DatasetError: It can't be read, or is no such table.
+        DatasetError: The file can't be read, or isn't such a table.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,10 +65,10 @@ def read_history(path: Path, name: str = "") -> Curve:
 
 
 def packaged_history(model: str) -> list[Curve]:
-    """The curves recorded beside packaged weights, the study's own recipe last; may be empty.
+    """The curves that ship with the weights, the study's own recipe last; may be empty.
 
     Args:
-        model: ``cnn`` or ``dnn``; other weights have no curve in the package.
+        model: ``cnn`` or ``dnn``; other weights have no packaged curve.
     """
     if model not in {"cnn", "dnn"}:
         return []
@@ -82,10 +82,10 @@ def packaged_history(model: str) -> list[Curve]:
 
 
 def curves_of(models: Sequence[str], histories: Sequence[Path]) -> list[Curve]:
-    """The curves given for models, in their order; without any, those in the package.
+    """The curves in these files, in the order of the models; without files, the packaged ones.
 
     Raises:
-        DatasetError: A file that is no history.
+        DatasetError: A file isn't a training history.
     """
     if histories:
         names = [*models, *[""] * len(histories)]
@@ -99,12 +99,12 @@ def _parse(text: str, name: str, where: str) -> Curve:
     known = [column for column in COLUMNS if column in found]
     if "epoch" not in found or not known:
         raise DatasetError(
-            f"expected in {where} the columns epoch and some of {', '.join(COLUMNS)}, "
-            f"got {', '.join(map(str, found)) or 'nothing'}"
+            f"expected the columns epoch and some of {', '.join(COLUMNS)} "
+            f"in {where}, got {', '.join(map(str, found)) or 'nothing'}"
         )
     epochs = [_number(row["epoch"], where) for row in rows]
     if any(epoch is None for epoch in epochs):
-        raise DatasetError(f"expected in {where} a number in every cell of epoch")
+        raise DatasetError(f"expected a number in every cell of epoch in {where}")
     values = {column: tuple(_number(row[column], where) for row in rows) for column in known}
     return Curve(name, tuple(epoch for epoch in epochs if epoch is not None), values)
 

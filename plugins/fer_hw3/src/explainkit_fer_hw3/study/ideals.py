@@ -1,4 +1,4 @@
-"""What an ideal face of each class is to each network, and what the other makes of it."""
+"""The image that maximizes each class score, per network, and how the others classify it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,37 +18,37 @@ from explainkit_fer_hw3.models import MEAN, STD
 
 @dataclass(frozen=True, eq=False)
 class Ideal:
-    """One network's ideal faces.
+    """One network's images.
 
     Attributes:
         name: The network.
         found: One image per class.
-        read: Network to its probabilities for these images, ``[image, class]``.
+        probabilities: Per network, its probabilities for these images, ``[image, class]``.
     """
 
     name: str
     found: Visualization
-    read: Mapping[str, Tensor]
+    probabilities: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Ideals:
-    """The ideal faces of several networks.
+    """The images of several networks.
 
     Attributes:
         classes: The classes, in order.
         by_network: One per network.
-        start: The face that all of them are made from, ``[1, 48, 48]``, or None.
-        read_start: Network to its probabilities for it, ``[class]``; empty without one.
+        start: The face that the optimization started from, ``[1, 48, 48]``; None for noise.
+        start_probabilities: Per network, its probabilities for that face, ``[class]``.
     """
 
     classes: Sequence[str]
     by_network: Sequence[Ideal]
     start: Tensor | None
-    read_start: Mapping[str, Tensor]
+    start_probabilities: Mapping[str, Tensor]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row per network and class, for a machine."""
+        """One row per network and class, for JSON."""
         return [
             {
                 "model": one.name,
@@ -58,7 +58,7 @@ class Ideals:
                 "trace": one.found.trace[:, i].tolist(),
                 "probabilities": {
                     net: dict(zip(CLASS_NAMES, values[i].tolist(), strict=True))
-                    for net, values in one.read.items()
+                    for net, values in one.probabilities.items()
                 },
             }
             for one in self.by_network
@@ -77,17 +77,17 @@ def find_ideals(
     seed: int = 0,
     **params: Any,
 ) -> Ideals:
-    """Maximizes the logit of each class in each network, and lets all networks read the images.
+    """Maximizes each class logit in each network; all networks classify the resulting images.
 
     Args:
         networks: By name.
-        classes: Which.
-        maximizer: How.
-        start: A face ``[1, 48, 48]`` to begin with instead of noise.
-        dataset: Faces ``[n, 1, 48, 48]``, for maximizers that keep their spectrum.
-        frames: Images on the way to keep.
-        seed: Of the noise.
-        **params: The maximizer's fields.
+        classes: Class names.
+        maximizer: Name of a maximizer.
+        start: A face ``[1, 48, 48]`` to start from instead of noise.
+        dataset: Faces ``[n, 1, 48, 48]``, for maximizers that use their spectrum.
+        frames: Number of intermediate images to store.
+        seed: Random seed.
+        **params: Parameters of the maximizer.
     """
     objectives: Any = [f'logit("{name}")' for name in classes]
     found = {
@@ -99,13 +99,15 @@ def find_ideals(
     }  # fmt: skip
     return Ideals(
         classes,
-        [Ideal(name, one, _read(networks, one.images)) for name, one in found.items()],
+        [Ideal(name, one, _probabilities(networks, one.images)) for name, one in found.items()],
         start,
-        {} if start is None else {n: p[0] for n, p in _read(networks, start[None]).items()},
+        {}
+        if start is None
+        else {n: p[0] for n, p in _probabilities(networks, start[None]).items()},
     )
 
 
-def _read(networks: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+def _probabilities(networks: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
     with torch.inference_mode():
         return {
             name: network(images.to(next(network.parameters()))).softmax(1).cpu()
@@ -115,7 +117,7 @@ def _read(networks: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor
 
 @house_style()
 def ideals_figure(ideals: Ideals) -> Figure:
-    """A row per network, a column per class; under each image what every network makes of it."""
+    """One row per network, one column per class; below each image, the networks' probabilities."""
     side, gap, margin, left, head = 1.15, 0.14, 0.25, 0.62, 0.86
     lines = len(ideals.by_network)
     step = side + 0.14 * lines + 0.2
@@ -124,12 +126,12 @@ def ideals_figure(ideals: Ideals) -> Figure:
     height = head + step * lines + 0.1
     figure = page(width, height)
     first = ideals.by_network[0].found
-    title = "the ideal face of each class, to each network"
+    title = "the image that maximizes each class score, per network"
     if ideals.start is not None:
-        title = "one face, made more of each class for each network"
+        title = "one face, changed to maximize each class score, per network"
     about = (
-        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; under each image how "
-        "sure each network is that it shows the class"
+        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below each image: each "
+        "network's probability of the class, and its prediction if that is another class"
     )
     _write(figure, margin, 0.22, fit(title, (width - 0.5) / 1.25, 10.5), size=10.5, weight="bold")
     _write(figure, margin, 0.4, fit(about, width - 0.5, 7), size=7, color=FAINT)
@@ -145,27 +147,27 @@ def ideals_figure(ideals: Ideals) -> Figure:
                 (x / width, 1 - (top + side) / height, side / width, side / height)
             )
             show(axes, to_pixels(image, (MEAN,), (STD,))[0])
-            place = column - (ideals.start is not None)
+            index = column - (ideals.start is not None)
             if row == 0:
-                name = "the face" if place < 0 else ideals.classes[place]
+                name = "initial image" if index < 0 else ideals.classes[index]
                 _write(figure, x, top - 0.06, name, size=7.5, weight="bold")
-            for line, (text, ink) in enumerate(_readings(ideals, one, place)):
+            for line, (text, ink) in enumerate(_lines(ideals, one, index)):
                 _write(figure, x, top + side + 0.13 * (line + 1), text, size=6.5, color=ink)
     return figure
 
 
-def _readings(ideals: Ideals, one: Ideal, place: int) -> list[tuple[str, str]]:
-    """What each network says of an image, and in which ink; the face itself has place −1."""
+def _lines(ideals: Ideals, one: Ideal, index: int) -> list[tuple[str, str]]:
+    """Each network's probability for an image, and its color; the initial image has index −1."""
     found = []
-    for name in one.read:
-        values = ideals.read_start[name] if place < 0 else one.read[name][place]
+    for name, probabilities in one.probabilities.items():
+        values = ideals.start_probabilities[name] if index < 0 else probabilities[index]
         best = CLASS_NAMES[int(values.argmax())]
-        wanted = best if place < 0 else ideals.classes[place]
+        wanted = best if index < 0 else ideals.classes[index]
         share = float(values[CLASS_NAMES.index(wanted)])
         text = f"{name}: {share:.0%}"
-        if place < 0 or best != wanted:
-            text += f" {best}" if place < 0 else f" (says {best})"
-        ink = INK if place < 0 else RIGHT if best == wanted else WRONG
+        if index < 0 or best != wanted:
+            text += f" {best}" if index < 0 else f" ({best})"
+        ink = INK if index < 0 else RIGHT if best == wanted else WRONG
         found.append((text, ink))
     return found
 

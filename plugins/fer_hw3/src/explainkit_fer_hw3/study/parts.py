@@ -1,9 +1,9 @@
-"""How much of a map falls on the parts of a face that made its expression.
+"""How much of an attribution map falls on the parts that form the expression.
 
-Synthetic faces are made from action units, so the parts that a class moves are known, and so are
-their pixels. The share of |a| on them is read beside three controls: the share of the image's
-area that they cover, a map of noise, and the map of another face with another expression, which a
-network that always looks at the same places would pass.
+Synthetic faces are made from action units, so the parts that an expression moves and their pixels
+are known. The share of |a| on these expressive parts is compared with three controls: their share
+of the image's area, a noise map, and the map of a face with another expression. The last one
+exposes a network that looks at the same positions in every face.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ RESAMPLES = 2000
 
 
 def expressive_parts(class_name: str) -> tuple[str, ...]:
-    """The parts that show an action unit of a class, in the order of ``PARTS``; none for neutral.
+    """The parts that an action unit of the class moves, in the order of ``PARTS``.
 
     Examples:
         >>> expressive_parts("happy")
@@ -41,7 +41,7 @@ class Share:
 
     Attributes:
         value: The mean.
-        interval: Its 95 % interval, from bootstrap resamples of the images.
+        interval: The 95 % bootstrap interval over images.
     """
 
     value: float
@@ -53,8 +53,8 @@ class PartShare:
     """How much of |a| falls on one part of the face.
 
     Attributes:
-        share: A mean over images.
-        area: The part's share of the images' area.
+        share: Mean over images.
+        area: The part's share of the image area.
     """
 
     share: Share
@@ -62,30 +62,30 @@ class PartShare:
 
     @property
     def density(self) -> float:
-        """Share over area: 1 for a flat map; 0 for a part that isn't there."""
+        """Share over area: 1 for a uniform map; 0 for a part that doesn't occur."""
         return self.share.value / self.area if self.area else 0.0
 
     @property
     def dense(self) -> bool:
-        """Whether the share is above the area beyond its interval."""
+        """Whether the whole interval of the share is above the area."""
         return self.share.interval[0] > self.area
 
 
 @dataclass(frozen=True)
 class PartShares:
-    """How a method's maps fall on the parts that made the expression.
+    """How much of a method's maps falls on the expressive parts.
 
     Attributes:
         method: Qualified name.
         class_name: The expression, or "all".
-        n: Images; those whose map is zero everywhere have no share and are not counted.
-        parts: The parts that made the expression; empty for "all".
-        share: Of |a| on them, a mean over images.
-        area: Of the image's pixels that they cover: what a flat map would have.
-        noise: Of a map of independent normal numbers.
-        other: Of |a| of the next face, whose expression is another one, on this face's parts.
+        n: Number of images, without those whose map is zero everywhere.
+        parts: The expressive parts; empty for "all".
+        share: Share of |a| on these parts, mean over images.
+        area: Share of the image's pixels, which is the share of a uniform map.
+        noise: Share of a map of independent normal numbers.
+        other: Share of |a| of the next face with another expression, on this face's parts.
         gain: ``share − other``, paired by image.
-        by_part: The share of |a| on every part.
+        by_part: Share of |a| on every part.
     """
 
     method: str
@@ -103,19 +103,19 @@ class PartShares:
 def part_shares(
     model: nn.Module, faces: FaceDataset, method: str = METHODS[0], *, seed: int = 0
 ) -> list[PartShares]:
-    """The shares of each expression, and of all together, last.
+    """The shares per expression; the last entry is for all expressions together.
 
     Args:
-        model: Explains each face's true class.
-        faces: Synthetic faces; neutral ones, which no part made, are left out.
-        method: A saliency method.
-        seed: Of the method, the noise and the resamples.
+        model: The network; each face is explained for its true class.
+        faces: Synthetic faces; neutral ones have no expressive parts and are skipped.
+        method: An attribution method.
+        seed: Random seed of the method, the noise and the resamples.
 
     Raises:
-        DatasetError: The faces' parts aren't known, or there are not two expressions.
+        DatasetError: The faces have no part masks, or fewer than two expressions.
     """
     if faces.parts is None:
-        raise DatasetError("expected synthetic faces, whose parts are known, got images without")
+        raise DatasetError("expected synthetic faces with part masks, got images without")
     faces = faces.subset(faces.labels != CLASS_NAMES.index("neutral"))
     names = [CLASS_NAMES[label] for label in faces.labels.tolist()]
     present = list(dict.fromkeys(names))
@@ -128,13 +128,17 @@ def part_shares(
     )  # fmt: skip
     parts = faces.parts
     assert parts is not None
-    made = torch.stack([_mask(parts[i], expressive_parts(name)) for i, name in enumerate(names)])
+    expressive = torch.stack(
+        [_mask(parts[i], expressive_parts(name)) for i, name in enumerate(names)]
+    )
     noise = torch.randn(maps.shape, generator=torch.Generator().manual_seed(seed)).abs().double()
     other = maps[[_next_other(names, i) for i in range(len(names))]]
     shares = {
-        "share": _share(maps, made), "other": _share(other, made), "noise": _share(noise, made)
+        "share": _share(maps, expressive),
+        "other": _share(other, expressive),
+        "noise": _share(noise, expressive),
     }  # fmt: skip
-    area = made.double().mean((1, 2)).numpy()
+    area = expressive.double().mean((1, 2)).numpy()
     where = one_hot(parts)
     known = np.isfinite(shares["share"]) & np.isfinite(shares["other"])
     found = []
@@ -161,7 +165,7 @@ def part_shares(
 
 
 def bootstrap(values: NDArray[np.float64], seed: int) -> Share:
-    """A mean and the 2.5th to 97.5th percentile of the means of resamples.
+    """The mean, and the 2.5th to 97.5th percentile of the means of bootstrap resamples.
 
     References:
         Efron (1979), "Bootstrap methods: another look at the jackknife", The Annals of
@@ -176,11 +180,11 @@ def bootstrap(values: NDArray[np.float64], seed: int) -> Share:
 def atlas(faces: int = 210) -> Tensor:
     """How often each pixel shows each part in synthetic faces, ``[part, 48, 48]``; sums to 1.
 
-    Synthetic faces have the framing of FER2013, so this is where parts are to be expected in a real,
-    frontal image: an average, not a measurement of that image.
+    Synthetic faces are framed like FER2013, so this estimates where the parts are in a frontal
+    photograph: an average over faces, not a measurement of one image.
     """
-    drawn = torch.from_numpy(draw(np.arange(faces) % len(CLASS_NAMES), seed=6_000_000).parts)
-    return one_hot(drawn).mean(0)
+    parts = torch.from_numpy(draw(np.arange(faces) % len(CLASS_NAMES), seed=6_000_000).parts)
+    return one_hot(parts).mean(0)
 
 
 def one_hot(parts: Tensor) -> Tensor:
@@ -189,12 +193,12 @@ def one_hot(parts: Tensor) -> Tensor:
 
 
 def by_part(maps: Tensor, where: Tensor, seed: int = 0) -> dict[str, PartShare]:
-    """How much of |a| falls on each part of the face.
+    """The share of |a| on each part of the face.
 
     Args:
         maps: ``[n, 48, 48]``, none of them zero everywhere.
-        where: The parts of each image, ``[n, part, 48, 48]``, or an `atlas` for all.
-        seed: Of the resamples.
+        where: The parts of each image, ``[n, part, 48, 48]``, or one `atlas` for all.
+        seed: Random seed of the resamples.
     """
     sizes = maps.abs().double()
     sizes = sizes / sizes.sum((1, 2), keepdim=True)
@@ -212,13 +216,13 @@ def _mask(parts: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def _share(maps: Tensor, mask: Tensor) -> NDArray[np.float64]:
-    """Of each map, NaN where it is zero everywhere."""
+    """The share of each map within the mask; NaN for a map that is zero everywhere."""
     found: NDArray[np.float64] = ((maps * mask).sum((1, 2)) / maps.sum((1, 2))).numpy()
     return found
 
 
 def _next_other(names: Sequence[str], i: int) -> int:
-    """The next image, cyclically, that shows another expression."""
+    """The next image, cyclically, with another expression."""
     order = [*range(i + 1, len(names)), *range(i)]
     found: int = next(j for j in order if names[j] != names[i])
     return found

@@ -1,4 +1,4 @@
-"""What a network reads in labeled images."""
+"""A network's predictions for labeled images."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +12,12 @@ from explainkit_fer_hw3.scores import class_scores, confusion_matrix, wilson
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """One network's answers to a set of images.
+    """The predictions of one network for a set of images.
 
     Attributes:
         labels: True classes, int64 ``[n]``.
         logits: The network's outputs, float ``[n, classes]``.
-        class_names: In the order of the logits.
+        class_names: Class names, in the order of the logits.
     """
 
     labels: Tensor
@@ -28,7 +28,7 @@ class Predictions:
         return len(self.labels)
 
     def facts(self) -> dict[str, Any]:
-        """Its numbers, as JSON takes them."""
+        """The scores, for JSON."""
         return {
             "n": len(self),
             "accuracy": self.accuracy,
@@ -39,12 +39,12 @@ class Predictions:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """The likeliest class of each image, int64 ``[n]``."""
+        """The predicted class of each image, int64 ``[n]``."""
         return self.logits.argmax(1)
 
     @cached_property
-    def right(self) -> Tensor:
-        """Which images are read rightly, bool ``[n]``."""
+    def correct(self) -> Tensor:
+        """Which images are classified correctly, bool ``[n]``."""
         return self.predicted == self.labels
 
     @cached_property
@@ -59,10 +59,10 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that are read rightly."""
-        return int(self.right.sum()) / len(self)
+        """Share of the images that are classified correctly."""
+        return int(self.correct.sum()) / len(self)
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson interval of the accuracy."""
-        return wilson(int(self.right.sum()), len(self))
+        return wilson(int(self.correct.sum()), len(self))

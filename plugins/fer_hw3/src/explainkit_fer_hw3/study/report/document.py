@@ -1,4 +1,4 @@
-"""The report as a document: sections of sentences, tables and images, in one language."""
+"""The report as a document: sections with text, tables and images, in one language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Image:
     """A figure.
 
     Attributes:
-        name: Of its file, without ending.
+        name: File name without suffix.
         data: PNG.
-        caption: What it shows; also its text for those who don't see it.
+        caption: Caption and alternative text.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column heads its rows.
+    """A table whose first column holds the row headers.
 
     Attributes:
-        head: Of the columns.
-        rows: Their cells.
-        caption: What it holds; "" where the heading above it says so.
+        head: Column headers.
+        rows: Cells.
+        caption: Caption; may be empty.
     """
 
     head: Sequence[str]
@@ -73,16 +73,16 @@ class Document:
 
 
 def compose(found: Findings, say: Language, command: str) -> Document:
-    """Puts findings into words, tables and figures.
+    """Turns findings into text, tables and figures.
 
     Args:
-        found: What the run found.
+        found: The results of the run.
         say: The language.
-        command: The command line that makes the report again.
+        command: The command line that reproduces the report.
     """
-    drawn = say.say("drawn_faces")
+    synthetic = say.say("synthetic_faces")
     lead = say.say(
-        "lead", n=len(found.cnn.reading), data=found.data or drawn, split=found.split,
+        "lead", n=len(found.cnn.predictions), data=found.data or synthetic, split=found.split,
         cnn=found.cnn.tag, dnn=found.dnn.tag, seed=found.seed,
     )  # fmt: skip
     return Document(
@@ -90,7 +90,7 @@ def compose(found: Findings, say: Language, command: str) -> Document:
         title=say.say("title"),
         lead=lead,
         sections=[
-            Section(say.say("table"), [], [_beside_the_study(found, say)]),
+            Section(say.say("table"), [], [_study_and_run(found, say)]),
             _cnn(found, say),
             _dnn(found, say),
             _confusion(found, say),
@@ -101,9 +101,9 @@ def compose(found: Findings, say: Language, command: str) -> Document:
     )
 
 
-def _beside_the_study(found: Findings, say: Language) -> Table:
+def _study_and_run(found: Findings, say: Language) -> Table:
     cnn, dnn, none = found.cnn, found.dnn, say.say("none")
-    taken, fear = sentences.fear_taken(cnn.reading)
+    taken, fear = sentences.fear_taken(cnn.predictions)
     curve = cnn.curves[0] if cnn.curves else None
     best = curve.best("validation_accuracy") if curve else None
     gaps = [one for one in map(sentences.gap, dnn.curves) if one]
@@ -111,12 +111,12 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
     angry = found.where.get("angry")
     fear_share = f"{taken / fear:.0%} ({taken:,} / {fear:,})" if fear else none
     reached = say.say("reached", epoch=gap[0], train=gap[1], validation=gap[2]) if gap else none
-    split = found.split if found.data else say.say("drawn_faces")
+    split = found.split if found.data else say.say("synthetic_faces")
     rows = [
         [
             say.say("row_cnn_accuracy", split=split),
             say.say("study_public"),
-            sentences.accuracy(say, cnn.reading),
+            sentences.accuracy(say, cnn.predictions),
         ],
         *(
             [say.say(f"row_{key}"), study or say.say(f"study_{key}"), here]
@@ -127,23 +127,25 @@ def _beside_the_study(found: Findings, say: Language) -> Table:
                 ("epochs", "", f"{curve.epochs[-1]:g}" if curve else none),
                 ("dnn_parameters", f"{STUDY_DNN_PARAMETERS:,}", f"{dnn.parameters:,}"),
                 ("gap", "", reached),
-                ("best", "", _told(say, cnn.reading, sentences.best_classes)),
-                ("worst", "", _told(say, cnn.reading, sentences.worst_classes)),
+                ("best", "", _classes_or_tie(say, cnn.predictions, sentences.best_classes)),
+                ("worst", "", _classes_or_tie(say, cnn.predictions, sentences.worst_classes)),
                 ("fear", "", fear_share),
                 ("steps", "", f"{len(found.ascent.trace)}"),
-                ("angry", "", _dense_or_none(angry[1], say) if angry else none),
+                ("angry", "", _densest_parts(angry[1], say) if angry else none),
             )
         ),
     ]
     return Table([say.say("col_what"), say.say("col_study"), say.say("col_run")], rows)
 
 
-def _told(say: Language, reading: Predictions, classes: Callable[[Predictions], list[str]]) -> str:
-    alike = sentences.all_alike(reading)
-    return say.say("all_alike") if alike else say.classes(classes(reading))
+def _classes_or_tie(
+    say: Language, predictions: Predictions, classes: Callable[[Predictions], list[str]]
+) -> str:
+    alike = sentences.all_alike(predictions)
+    return say.say("all_alike") if alike else say.classes(classes(predictions))
 
 
-def _dense_or_none(parts: Mapping[str, PartShare], say: Language) -> str:
+def _densest_parts(parts: Mapping[str, PartShare], say: Language) -> str:
     return say.parts(sentences.densest(parts)) or say.say("none")
 
 
@@ -170,18 +172,18 @@ def _dnn(found: Findings, say: Language) -> Section:
     rows = [
         [say.say("row_parameters"), *(f"{one.parameters:,}" for one in pair)],
         [say.say("row_work"), *(f"{one.multiply_adds:,}" for one in pair)],
-        [say.say("row_accuracy"), *(sentences.accuracy(say, one.reading) for one in pair)],
+        [say.say("row_accuracy"), *(sentences.accuracy(say, one.predictions) for one in pair)],
         [say.say("row_same"), *[f"{met.same:.1%}"] * 2],
         [say.say("row_right"), *(f"{met.both:,} / {own:,} / {met.neither:,}" for own in alone)],
     ]
-    readings, tags = [one.reading for one in pair], [one.tag for one in pair]
+    both, tags = [one.predictions for one in pair], [one.tag for one in pair]
     labels = found.faces.labels[: len(found.same[0])].tolist()
     return Section(
         say.say("dnn_heading"),
         sentences.about_dnn(say, cnn, dnn, met),
         [Table(head, rows, say.say("side_by_side"))],
         [
-            Image("recalls", png(recalls_figure(readings, tags)), say.say("fig_recalls")),
+            Image("recalls", png(recalls_figure(both, tags)), say.say("fig_recalls")),
             *_curves(dnn.curves, "curves-dnn", say.say("fig_curves_dnn")),
             Image(
                 "same-images", png(comparison_figure(found.same, tags, labels)),
@@ -192,10 +194,10 @@ def _dnn(found: Findings, say: Language) -> Section:
 
 
 def _confusion(found: Findings, say: Language) -> Section:
-    reading = found.cnn.reading
+    predictions = found.cnn.predictions
     keys = ("col_class", "col_images", "col_recall", "col_precision")
     rows = []
-    for name, scores in class_scores(reading.counts, reading.class_names).items():
+    for name, scores in class_scores(predictions.counts, predictions.class_names).items():
         cells = [
             say.say("none") if scores[key] is None
             else say.share(scores[key], scores[f"{key}_interval"])  # type: ignore[arg-type]
@@ -219,21 +221,22 @@ def _confusion(found: Findings, say: Language) -> Section:
         )
     return Section(
         say.say("confusion_heading"),
-        sentences.about_confusion(say, reading),
+        sentences.about_confusion(say, predictions),
         [Table([say.say(key) for key in keys], rows, say.say("class_table"))],
         images,
     )
 
 
 def _matrix(name: str, one: Network, split: str, say: Language) -> Image:
-    reading = one.reading
-    title = f"{one.tag} on {len(reading):,} images ({split}): accuracy {reading.accuracy:.3f}"
-    figure = matrix_figure(reading.counts.numpy(), reading.class_names, title)
+    predictions = one.predictions
+    on = f"{one.tag} on {len(predictions):,} images ({split})"
+    title = f"{on}: accuracy {predictions.accuracy:.3f}"
+    figure = matrix_figure(predictions.counts.numpy(), predictions.class_names, title)
     return Image(f"matrix-{name}", png(figure), say.say("fig_matrix", model=one.tag))
 
 
 def _saliency(found: Findings, say: Language) -> Section:
-    places = [
+    densities = [
         [
             say.row_name(name),
             str(n),
@@ -251,13 +254,11 @@ def _saliency(found: Findings, say: Language) -> Section:
         for one in found.shares[METHODS[0]]
     ]  # fmt: skip
     maps = study_figure(found.maps, labels=found.faces.labels.tolist())
-    shares = shares_figure(
-        found.shares[METHODS[0]], "share of |saliency| on the parts that made the expression"
-    )
+    shares = shares_figure(found.shares[METHODS[0]], "share of |saliency| on the expressive parts")
     return Section(
         say.say("saliency_heading"),
         [
-            *sentences.about_places(say, found.where, exact=found.faces.parts is not None),
+            *sentences.about_densities(say, found.where, exact=found.faces.parts is not None),
             *sentences.about_parts(say, found.shares),
         ],
         [
@@ -267,7 +268,7 @@ def _saliency(found: Findings, say: Language) -> Section:
                     say.say("col_images"),
                     *(say.parts([p]) for p in sentences.FACE),
                 ],
-                places,
+                densities,
                 say.say("densities"),
             ),
             Table([say.say(f"col_{key}") for key in keys], made, say.say("made_shares")),
@@ -295,5 +296,5 @@ def _filters(found: Findings, say: Language) -> Section:
 
 
 def _curves(curves: Sequence[Curve], name: str, caption: str) -> list[Image]:
-    drawn = [curve for curve in curves if curve.has("accuracy")]
-    return [Image(name, png(curves_figure(drawn, "accuracy")), caption)] if drawn else []
+    shown = [curve for curve in curves if curve.has("accuracy")]
+    return [Image(name, png(curves_figure(shown, "accuracy")), caption)] if shown else []

@@ -1,4 +1,4 @@
-"""Everything that a report says, as numbers: computed once, whatever the language."""
+"""The numbers of the report, computed once for every language."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,22 +29,22 @@ from explainkit_fer_hw3.study.parts import (
 from explainkit_fer_hw3.study.predictions import Predictions
 
 PAIRS, EXAMPLES = 3, 3
-"""Confusions that are explained, and images of each."""
+"""Number of confusions that are explained, and of images per confusion."""
 
 FIRST, FIRST_ACTIVE = "0", "1"
-"""The CNN's first convolution, and the ReLU behind it."""
+"""The CNN's first convolution, and the ReLU after it."""
 
 FILTERS = 16
-"""Filters on which gradient ascent is run."""
+"""Number of filters that are maximized."""
 
 STEPS = 180
-"""Of this ascent, as in the study."""
+"""Steps of gradient ascent, as in the study."""
 
 MOST_OF_A_CLASS = 40
-"""Rightly read images of a class whose maps are looked at by part."""
+"""Maximum number of correctly classified images per class in the shares by part."""
 
 SHOWN = ("angry", "happy", "surprise", "fear", "sad", "disgust", "neutral")
-"""The classes in the order in which their faces are shown."""
+"""Order of the classes in the figures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,70 +52,70 @@ class Network:
     """One of the two networks.
 
     Attributes:
-        name: As it was asked for.
+        name: Name or file, as given by the user.
         tag: A short name.
-        module: Itself.
-        layers: A row for each of its layers, as `commands.summary.layers` gives them.
-        reading: What it reads in the images.
-        drawn: What it reads in synthetic faces.
-        curves: Of its training; may be empty.
+        module: The network.
+        layers: One row per layer, from `commands.summary.layers`.
+        predictions: Its predictions for the images.
+        synthetic: Its predictions for synthetic faces.
+        curves: Its training curves; may be empty.
     """
 
     name: str
     tag: str
     module: nn.Module
     layers: list[dict[str, Any]]
-    reading: Predictions
-    drawn: Predictions
+    predictions: Predictions
+    synthetic: Predictions
     curves: list[Curve]
 
     def facts(self) -> dict[str, Any]:
-        """Its numbers, as JSON takes them."""
+        """The numbers of this network, for JSON."""
         return {
             "model": self.name,
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
             "convolutions": self.convolutions,
-            "images": self.reading.facts(),
-            "synthetic": self.drawn.facts(),
+            "images": self.predictions.facts(),
+            "synthetic": self.synthetic.facts(),
             "curves": [asdict(curve) for curve in self.curves],
         }
 
     @property
     def parameters(self) -> int:
-        """How many it has."""
+        """Number of parameters."""
         return sum(row["parameters"] for row in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image."""
+        """Multiply-adds for one image."""
         return sum(row["multiply_adds"] for row in self.layers)
 
     @property
     def convolutions(self) -> int:
-        """How many of its layers are convolutions."""
+        """Number of convolutions."""
         return sum("convolution" in row["kind"] for row in self.layers)
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
-        data: What the images are; None for synthetic faces.
-        split: Which of them.
-        seed: Of everything that is drawn at random.
+        data: Name of the data; None for synthetic faces.
+        split: Name of the split.
+        seed: Random seed.
         cnn: The first network.
-        dnn: The second.
-        met: How their answers meet.
-        mistakes: The CNN's largest confusions, explained.
-        faces: One image per class that the CNN reads rightly, in the order of `SHOWN`.
+        dnn: The second network.
+        met: Agreement of their predictions.
+        mistakes: The CNN's most frequent confusions, explained.
+        faces: One image per class, correctly classified by the CNN, in the order of `SHOWN`.
         maps: Their saliency in the CNN, for the true class.
-        same: The first of them explained in both networks, for the class that each reads.
-        where: Of each class: images looked at, and the share of their saliency by part.
-        shares: Of synthetic faces: the shares on the parts that made the expression, per method.
-        outputs: Of the CNN's first layer, for the first of ``faces``.
-        ascent: What these filters, behind their ReLU, answer to most.
+        same: The first four of them explained in both networks, for the predicted class.
+        where: Per class, the number of images and their share of saliency on each part.
+        shares: Per method, the shares on the expressive parts of synthetic faces.
+        outputs: Outputs of the CNN's first layer for the first of ``faces``.
+        ascent: The images that maximally activate the filters with the largest outputs.
     """
 
     data: str | None
@@ -134,14 +134,14 @@ class Findings:
     ascent: Visualization
 
     def facts(self) -> dict[str, Any]:
-        """Every number, as JSON takes it."""
+        """Every number, for JSON."""
         indices = self.faces.indices.tolist()
         return {
             "schema_version": 1,
             "data": self.data or "synthetic faces",
             "split": self.split,
             "seed": self.seed,
-            "n": len(self.cnn.reading),
+            "n": len(self.cnn.predictions),
             "class_names": list(self.faces.class_names),
             "cnn": self.cnn.facts(),
             "dnn": self.dnn.facts(),
@@ -162,43 +162,43 @@ class Findings:
 
 
 def find(
-    cnn: Network, dnn: Network, faces: FaceDataset, drawn: FaceDataset, *, data: str | None,
+    cnn: Network, dnn: Network, faces: FaceDataset, synthetic: FaceDataset, *, data: str | None,
     split: str, seed: int,
 ) -> Findings:  # fmt: skip
-    """Computes what the report says.
+    """Computes the numbers of the report.
 
     Args:
-        cnn: The first network, with what it reads in ``faces`` and in ``drawn``.
-        dnn: The second.
+        cnn: The first network, with its predictions for ``faces`` and ``synthetic``.
+        dnn: The second network.
         faces: The images.
-        drawn: Synthetic faces that no network saw in training.
-        data: What the images are; None for synthetic faces.
-        split: Which of them.
-        seed: Of everything that is drawn at random.
+        synthetic: Synthetic faces that no network saw in training.
+        data: Name of the data; None for synthetic faces.
+        split: Name of the split.
+        seed: Random seed.
     """
     device = next(cnn.module.parameters()).device
-    shown = faces.subset(_shown(cnn.reading))
+    shown = faces.subset(_shown(cnn.predictions))
     images = shown.images.to(device)
     outputs = activations(cnn.module, images[0], FIRST)
     peaks = outputs.outputs.amax((1, 2))
     strongest = sorted(peaks.argsort(descending=True, stable=True)[:FILTERS].tolist())
-    confusions = most_confused(cnn.reading.counts, faces.class_names, PAIRS)
+    confusions = most_confused(cnn.predictions.counts, faces.class_names, PAIRS)
     return Findings(
         data=data,
         split=split,
         seed=seed,
         cnn=cnn,
         dnn=dnn,
-        met=agreement(cnn.reading, dnn.reading),
+        met=agreement(cnn.predictions, dnn.predictions),
         mistakes=[
-            explain_confusion(one, cnn.module, faces, cnn.reading, most=EXAMPLES, seed=seed)
+            explain_confusion(one, cnn.module, faces, cnn.predictions, most=EXAMPLES, seed=seed)
             for one in confusions
         ],
         faces=shown,
         maps=ek.explain(cnn.module, images, shown.labels, seed=seed),
         same=[ek.explain(one.module, images[:4], seed=seed) for one in (cnn, dnn)],
         where=_where(cnn, faces, seed),
-        shares={name: part_shares(cnn.module, drawn, name, seed=seed) for name in METHODS},
+        shares={name: part_shares(cnn.module, synthetic, name, seed=seed) for name in METHODS},
         outputs=outputs,
         ascent=ek.maximize(
             cnn.module,
@@ -210,19 +210,20 @@ def find(
     )
 
 
-def _shown(reading: Predictions) -> list[int]:
-    """An image of each class, read rightly if there is one, with median certainty.
+def _shown(predictions: Predictions) -> list[int]:
+    """One image per class, correctly classified if possible, with median confidence.
 
-    The median: neither the easiest image of the class nor the hardest.
+    The median image is neither the easiest of its class nor the hardest.
     """
     found = []
-    sure = reading.logits.softmax(1).amax(1)
+    confidence = predictions.logits.softmax(1).amax(1)
     for name in SHOWN:
-        of_class = reading.labels == CLASS_NAMES.index(name)
-        pool = of_class & reading.right if bool((of_class & reading.right).any()) else of_class
+        of_class = predictions.labels == CLASS_NAMES.index(name)
+        correct = of_class & predictions.correct
+        pool = correct if bool(correct.any()) else of_class
         rows = pool.nonzero().flatten()
         if len(rows):
-            order = sure[rows].argsort(stable=True)
+            order = confidence[rows].argsort(stable=True)
             found.append(int(rows[order[len(rows) // 2]]))
     return found
 
@@ -230,13 +231,13 @@ def _shown(reading: Predictions) -> list[int]:
 def _where(
     cnn: Network, faces: FaceDataset, seed: int
 ) -> dict[str, tuple[int, dict[str, PartShare]]]:
-    """The share of |saliency| by part in each class's rightly read images."""
+    """Per class, the share of |saliency| by part in correctly classified images."""
     device = next(cnn.module.parameters()).device
     average = atlas() if faces.parts is None else None
     found = {}
     for name in SHOWN:
         label = CLASS_NAMES.index(name)
-        rows = (cnn.reading.right & (cnn.reading.labels == label)).nonzero().flatten()
+        rows = (cnn.predictions.correct & (cnn.predictions.labels == label)).nonzero().flatten()
         rows = rows[_spread(len(rows), MOST_OF_A_CLASS)]
         if not len(rows):
             continue
@@ -253,5 +254,5 @@ def _where(
 
 
 def _spread(n: int, most: int) -> Tensor:
-    """Up to ``most`` places, evenly spread over n."""
+    """Up to ``most`` indices, evenly spread over n."""
     return torch.arange(min(n, most)) * n // min(n, most) if n else torch.arange(0)

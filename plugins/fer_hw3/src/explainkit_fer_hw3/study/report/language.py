@@ -1,4 +1,4 @@
-"""The report's languages: a file of sentences each, filled with the run's numbers."""
+"""The report's languages: one file of sentences each, with placeholders for numbers."""
 
 import tomllib
 from collections.abc import Iterable
@@ -17,42 +17,41 @@ class Language:
     """One language.
 
     Attributes:
-        code: As HTML's ``lang`` has it.
-        words: Of its file: ``text``, ``classes``, ``parts``, and what stands
-            between words and sentences.
+        code: Language code, as in HTML's ``lang``.
+        words: Contents of its file: ``text``, ``classes``, ``parts``, and separators.
     """
 
     code: str
     words: dict[str, Any]
 
     def say(self, key: str, **values: object) -> str:
-        """A sentence with its numbers in place."""
+        """A sentence, filled with numbers."""
         text: str = self.words["text"][key]
         return text.format(**values)
 
     def paragraph(self, *sentences: str) -> str:
-        """Sentences one after the other, as the language sets them."""
+        """Sentences joined to a paragraph."""
         return str(self.words["space"]).join(sentences)
 
     def items(self, texts: Iterable[str]) -> str:
-        """Longer texts in one sentence."""
+        """Texts joined by semicolons."""
         return str(self.words["semicolon"]).join(texts)
 
     def class_name(self, name: str) -> str:
-        """A class."""
+        """The name of a class."""
         return str(self.words["classes"][name])
 
     def row_name(self, name: str) -> str:
-        """A class at the head of a row, with the name that the figures use."""
+        """The name of a class as a row header, with the name used in figures."""
         own = self.class_name(name)
         return own if own.lower() == name else f"{own} ({name})"
 
     def classes(self, names: Iterable[str]) -> str:
-        """Some classes."""
+        """A list of class names."""
         return self._list([self.class_name(name) for name in names])
 
     def parts(self, names: Iterable[str]) -> str:
-        """Some parts of a face."""
+        """A list of face parts."""
         return self._list([str(self.words["parts"][name]) for name in names])
 
     def share(self, value: float, interval: tuple[float, float]) -> str:
@@ -64,7 +63,7 @@ class Language:
         return self.share(share.value, share.interval)
 
     def difference(self, value: float, interval: tuple[float, float]) -> str:
-        """A difference with its interval, signs always shown."""
+        """A difference with its interval, always signed."""
         text = self.say("signed_interval", value=value, low=interval[0], high=interval[1])
         return text.replace("-", "−")
 

@@ -1,15 +1,15 @@
-"""The report as Markdown beside a folder of images."""
+"""The report as Markdown, with a folder of images."""
 
 import re
 
 from explainkit_fer_hw3.study.report.document import Document, Section, Table
 
 IMAGES = "images"
-"""The folder of the images, beside the file."""
+"""The folder of the images, next to the file."""
 
 
 def to_markdown(document: Document) -> str:
-    """The whole text; what came from outside can't act as markup."""
+    """The report as Markdown; all text is escaped."""
     parts = [f"# {_text(document.title)}", _text(document.lead)]
     for section in document.sections:
         parts += _section(section)

@@ -1,4 +1,4 @@
-"""What the numbers show, in sentences: which ones are said depends on the numbers."""
+"""The sentences of the report, chosen by the numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,24 +19,25 @@ STUDY_PARTS = ("forehead", "mouth", "cheeks")
 FACE = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin")
 """The parts that an expression can move."""
 
-BY_HEART = 0.9
+OVERFIT = 0.9
+"""Training accuracy that counts as overfitting."""
 
 Interval = tuple[float, float]
 
 
 def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) -> list[str]:
-    """Question 1: what the CNN is and how well it does.
+    """Question 1: the CNN and its accuracy.
 
     Args:
         say: The language.
-        cnn: The network.
-        dnn: The other, for the synthetic faces.
-        comparable: Whether the images are those on which the study measured.
+        cnn: The CNN.
+        dnn: The DNN, for comparison on synthetic faces.
+        comparable: Whether the images are the study's test set.
     """
     size = (cnn.convolutions, cnn.parameters)
     same = size == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
-    low, high = cnn.reading.interval
-    place = (
+    low, high = cnn.predictions.interval
+    verdict = (
         "cnn_elsewhere" if not comparable
         else "cnn_above" if low > STUDY_ACCURACY
         else "cnn_below" if high < STUDY_ACCURACY
@@ -53,13 +54,15 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
             say.say("cnn_size_same" if same else "cnn_size_other"),
         ),
         say.paragraph(
-            say.say("cnn_accuracy", n=len(cnn.reading), accuracy=accuracy(say, cnn.reading)),
-            say.say(place),
             say.say(
-                "cnn_drawn",
-                n=len(cnn.drawn),
-                accuracy=accuracy(say, cnn.drawn),
-                other=accuracy(say, dnn.drawn),
+                "cnn_accuracy", n=len(cnn.predictions), accuracy=accuracy(say, cnn.predictions)
+            ),
+            say.say(verdict),
+            say.say(
+                "cnn_synthetic",
+                n=len(cnn.synthetic),
+                accuracy=accuracy(say, cnn.synthetic),
+                other=accuracy(say, dnn.synthetic),
             ),
         ),
         say.paragraph(*about_curve(say, cnn.curves)),
@@ -67,7 +70,7 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
 
 
 def about_curve(say: Language, curves: Sequence[Curve]) -> list[str]:
-    """The course of the first curve's validation accuracy."""
+    """The best epoch of the first curve, by validation accuracy."""
     best = curves[0].best("validation_accuracy") if curves else None
     if not best:
         return [say.say("curve_none")]
@@ -98,19 +101,19 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
             ),
             say.say(
                 "dnn_accuracy",
-                accuracy=accuracy(say, dnn.reading),
+                accuracy=accuracy(say, dnn.predictions),
                 p=p_value(met.p),
                 difference=say.difference(met.difference, met.interval),
             ),
             say.say(verdict, first=met.only_first, second=met.only_second),
         ),
-        say.paragraph(*_classes(say, cnn.reading, dnn.reading)),
+        say.paragraph(*_classes(say, cnn.predictions, dnn.predictions)),
         *([say.paragraph(*overfit)] if overfit else []),
     ]
 
 
 def _classes(say: Language, cnn: Predictions, dnn: Predictions) -> list[str]:
-    """Which classes one network knows better, where the two intervals are apart."""
+    """The classes where one network's recall is higher and the intervals don't overlap."""
     first, second = recalls(cnn), recalls(dnn)
     cnn_higher = [name for name in first if first[name][1][0] > second[name][1][1]]
     dnn_higher = [name for name in first if second[name][1][0] > first[name][1][1]]
@@ -123,10 +126,10 @@ def _classes(say: Language, cnn: Predictions, dnn: Predictions) -> list[str]:
 
 
 def gap(curve: Curve) -> tuple[float, float, float] | None:
-    """Where a curve says most of learning by heart: epoch, training and validation accuracy.
+    """The gap of a curve at one epoch: epoch, training accuracy and validation accuracy.
 
-    The first epoch with a training accuracy above 0.9; without one, that of the highest. None if
-    the two were not both recorded.
+    The first epoch with a training accuracy above 0.9, else the epoch with the highest. None if
+    the two accuracies were not both recorded.
     """
     columns = (curve.values.get(name, ()) for name in ("accuracy", "validation_accuracy"))
     rows = [
@@ -134,29 +137,29 @@ def gap(curve: Curve) -> tuple[float, float, float] | None:
         for epoch, train, held in zip(curve.epochs, *columns, strict=False)
         if train is not None and held is not None
     ]
-    by_heart = [row for row in rows if row[1] > BY_HEART]
-    return by_heart[0] if by_heart else max(rows, key=lambda row: row[1], default=None)
+    overfit = [row for row in rows if row[1] > OVERFIT]
+    return overfit[0] if overfit else max(rows, key=lambda row: row[1], default=None)
 
 
 def about_gap(say: Language, curve: Curve) -> list[str]:
-    """Training against validation accuracy of one curve."""
+    """Training and validation accuracy of one curve."""
     found = gap(curve)
     if not found:
         return []
     epoch, train, validation = found
-    key = "dnn_overfit" if train > BY_HEART else "dnn_gap"
+    key = "dnn_overfit" if train > OVERFIT else "dnn_gap"
     return [say.say(key, name=curve.name, epoch=epoch, train=train, validation=validation)]
 
 
-def about_confusion(say: Language, reading: Predictions) -> list[str]:
-    """Question 3: which classes are told apart best and worst, and what is confused with what."""
-    ranked = ranking(reading)
-    if all_alike(reading):
+def about_confusion(say: Language, predictions: Predictions) -> list[str]:
+    """Question 3: the best and the worst class, and the most frequent confusions."""
+    ranked = ranking(predictions)
+    if all_alike(predictions):
         return [
             say.say("all_equal", recall=say.share(*ranked[0][1])),
-            say.paragraph(*_mistakes(say, reading)),
+            say.paragraph(*_mistakes(say, predictions)),
         ]
-    best = best_classes(reading)
+    best = best_classes(predictions)
     as_study = set(best) == {"happy", "surprise"}
     said = [
         say.say("best", classes=say.items(_with_recall(say, item) for item in ranked[: len(best)])),
@@ -175,11 +178,14 @@ def about_confusion(say: Language, reading: Predictions) -> list[str]:
         said.append(
             say.say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall))
         )
-    return [say.paragraph(*said), say.paragraph(*_fear(say, reading), *_mistakes(say, reading))]
+    return [
+        say.paragraph(*said),
+        say.paragraph(*_fear(say, predictions), *_mistakes(say, predictions)),
+    ]
 
 
-def _fear(say: Language, reading: Predictions) -> list[str]:
-    taken, n = fear_taken(reading)
+def _fear(say: Language, predictions: Predictions) -> list[str]:
+    taken, n = fear_taken(predictions)
     if not taken:
         return [say.say("fear_not_taken")] if n else []
     return [say.say("fear_taken", count=taken, n=n, share=say.share(taken / n, wilson(taken, n)))]
@@ -189,8 +195,8 @@ def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str
     return say.say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
 
 
-def _mistakes(say: Language, reading: Predictions) -> list[str]:
-    mistakes = most_confused(reading.counts, reading.class_names, 3)
+def _mistakes(say: Language, predictions: Predictions) -> list[str]:
+    mistakes = most_confused(predictions.counts, predictions.class_names, 3)
     if not mistakes:
         return [say.say("no_mistakes")]
     return [
@@ -206,15 +212,15 @@ def _mistakes(say: Language, reading: Predictions) -> list[str]:
     ]
 
 
-def about_places(
+def about_densities(
     say: Language, where: Mapping[str, tuple[int, dict[str, PartShare]]], *, exact: bool
 ) -> list[str]:
-    """Question 4, first half: on which parts the saliency is densest.
+    """Question 4, first half: the parts where saliency is densest.
 
     Args:
         say: The language.
-        where: Of each class: images, and the share of each part.
-        exact: Whether the parts are those of the images themselves.
+        where: Per class, the number of images and the share of each part.
+        exact: Whether the parts of these images are known.
     """
     said = [
         say.say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
@@ -234,11 +240,11 @@ def about_places(
 
 
 def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> list[str]:
-    """Question 4, second half: whether maps of synthetic faces fall on what made the expression.
+    """Question 4, second half: whether maps of synthetic faces fall on the expressive parts.
 
     Args:
         say: The language.
-        shares: Of each method, the first in full: its expressions, and all together, last.
+        shares: Per method, the first one in full: each expression, and all together last.
     """
     first, *others = shares.values()
     *classes, every = first
@@ -282,11 +288,11 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
 def about_filters(
     say: Language, rows: Sequence[Mapping[str, Any]], found: Activations
 ) -> list[str]:
-    """Question 5: what gradient ascent reached, and what the first layer makes of an image.
+    """Question 5: the result of gradient ascent, and the first layer's outputs for one image.
 
     Args:
         say: The language.
-        rows: Of `study.filters.ranked`.
+        rows: From `study.filters.ranked`.
         found: The first layer's outputs.
     """
     kernels = found.filters.flatten(1)
@@ -311,7 +317,7 @@ def about_filters(
             say.say("kernels", n=len(kernels), edges=edges),
             say.say(
                 "outputs",
-                silent=int((peaks <= 0).sum()),
+                inactive=int((peaks <= 0).sum()),
                 strongest=strongest,
                 peak=float(peaks[strongest]),
             ),
@@ -319,57 +325,57 @@ def about_filters(
     ]
 
 
-def accuracy(say: Language, reading: Predictions) -> str:
+def accuracy(say: Language, predictions: Predictions) -> str:
     """An accuracy with its interval."""
-    return say.share(reading.accuracy, reading.interval)
+    return say.share(predictions.accuracy, predictions.interval)
 
 
-def recalls(reading: Predictions) -> dict[str, tuple[float, Interval]]:
+def recalls(predictions: Predictions) -> dict[str, tuple[float, Interval]]:
     """Recall and interval of each class that has images."""
     found = {}
-    for i, name in enumerate(reading.class_names):
-        right, support = int(reading.counts[i, i]), int(reading.counts[i].sum())
+    for i, name in enumerate(predictions.class_names):
+        right, support = int(predictions.counts[i, i]), int(predictions.counts[i].sum())
         if support:
             found[name] = (right / support, wilson(right, support))
     return found
 
 
-def ranking(reading: Predictions) -> list[tuple[str, tuple[float, Interval]]]:
+def ranking(predictions: Predictions) -> list[tuple[str, tuple[float, Interval]]]:
     """The classes by recall, best first."""
-    return sorted(recalls(reading).items(), key=lambda item: -item[1][0])
+    return sorted(recalls(predictions).items(), key=lambda item: -item[1][0])
 
 
-def all_alike(reading: Predictions) -> bool:
-    """Whether the recalls of all classes are the same."""
-    return len(worst_classes(reading)) == len(ranking(reading))
+def all_alike(predictions: Predictions) -> bool:
+    """Whether all classes have the same recall."""
+    return len(worst_classes(predictions)) == len(ranking(predictions))
 
 
-def best_classes(reading: Predictions) -> list[str]:
-    """The two classes of the largest recalls, and those that share the second's; best first."""
-    ranked = ranking(reading)
+def best_classes(predictions: Predictions) -> list[str]:
+    """The two classes with the highest recall, and any that tie with the second; best first."""
+    ranked = ranking(predictions)
     second = ranked[min(1, len(ranked) - 1)][1][0]
     return [name for name, (recall, _) in ranked if recall >= second]
 
 
-def worst_classes(reading: Predictions) -> list[str]:
-    """The class of the smallest recall, and those that share it."""
-    ranked = ranking(reading)
+def worst_classes(predictions: Predictions) -> list[str]:
+    """The class with the lowest recall, and any that tie with it."""
+    ranked = ranking(predictions)
     return [name for name, (recall, _) in ranked if recall == ranked[-1][1][0]]
 
 
-def fear_taken(reading: Predictions) -> tuple[int, int]:
-    """Images of Fear that are read as Sad or Angry, and images of Fear."""
-    fear, sad, angry = map(reading.class_names.index, ("fear", "sad", "angry"))
-    row = reading.counts[fear]
+def fear_taken(predictions: Predictions) -> tuple[int, int]:
+    """Number of images of Fear that are predicted as Sad or Angry, and of all images of Fear."""
+    fear, sad, angry = map(predictions.class_names.index, ("fear", "sad", "angry"))
+    row = predictions.counts[fear]
     return int(row[sad] + row[angry]), int(row.sum())
 
 
 def densest(parts: Mapping[str, PartShare], most: int = 3) -> list[str]:
-    """The parts of the face that stand above their area beyond the interval, densest first."""
+    """The parts whose share is significantly above their area, densest first."""
     face = [name for name in FACE if parts[name].dense]
     return sorted(face, key=lambda name: -parts[name].density)[:most]
 
 
 def p_value(p: float) -> str:
-    """A p-value to three digits; one that no float holds is bounded."""
+    """A p-value with three digits; one that underflows is given as a bound."""
     return f"= {p:.3g}" if p > 0 else "< 1e-300"
