@@ -199,7 +199,7 @@ DAMAGED = {
     "more columns": (lambda g: rows(g.replace("\n", ",x\n")), "row 1: expected 3 columns, got 4"),
     "cut": (lambda g: rows(g, g[:5000]), "row 2: expected 3 columns, got 2"),
     "NUL": (lambda g: rows(g.replace("3,", "3,\0", 1)), r"row 1, pixels: .*x00"),
-    "quote": (lambda g: rows(g.replace("3,", '3,"', 1)), "row 1: a quotation mark is not closed"),
+    "quote": (lambda g: rows(g.replace("3,", '3,"', 1)), "row 1: unclosed quotation mark"),
     "utf-16": (lambda g: rows(g).decode().encode("utf-16"), "expected a header"),
 }  # fmt: skip
 

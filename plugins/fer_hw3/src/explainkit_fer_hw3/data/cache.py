@@ -1,4 +1,4 @@
-"""Read once: the images of a file as an array, kept under the file's own hash."""
+"""Cache of parsed images: one array per data file, keyed by the hash of the file."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _VERSION = "1"
 
 
 def folder() -> Path:
-    """Where it is kept: ``EXPLAINKIT_CACHE``, else the user's cache folder."""
+    """The cache folder: ``EXPLAINKIT_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("EXPLAINKIT_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -29,17 +29,17 @@ def key_of_file(path: Path) -> str:
     """The hash of a file's bytes.
 
     Raises:
-        OSError: It can't be read.
+        OSError: The file can't be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def key_of_tree(root: Path, paths: Iterable[Path]) -> str:
-    """The hash of a tree's names, sizes and times, which is quicker than that of its bytes.
+    """The hash of a tree's names, sizes and modification times, which is faster than hashing bytes.
 
     Raises:
-        OSError: A file has gone.
+        OSError: A file has disappeared.
     """
     digest = hashlib.sha256(os.fsencode(root.resolve()))
     for path in sorted(paths):
@@ -50,7 +50,7 @@ def key_of_tree(root: Path, paths: Iterable[Path]) -> str:
 
 
 def recall(key: str) -> Source | None:
-    """What was kept under a key; None if nothing was, or it is damaged."""
+    """The cached images of a key; None if there are none or the cache file is damaged."""
     try:
         data = (_path(key)).read_bytes()
         digest, body = data[:64].decode("ascii"), data[64:]
@@ -60,14 +60,14 @@ def recall(key: str) -> Source | None:
         names = tuple(json.loads(arrays["names"].tobytes()))
         source = Source(arrays["pixels"], arrays["labels"], arrays["splits"], names)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError):
-        return None  # RuntimeError: there is no home folder
+        return None  # RuntimeError: no home folder
     count = len(source.labels)
     sound = source.pixels.shape == (count, SIDE, SIDE) and len(names) == len(source.splits) == count
     return source if sound else None
 
 
 def keep(key: str, source: Source) -> None:
-    """Keeps images under a key; a folder that can't be written is no reason to fail."""
+    """Caches images under a key; a folder that can't be written is ignored."""
     body = save(
         {
             "pixels": source.pixels,

@@ -1,4 +1,4 @@
-"""Images in memory, as bytes, normalized when they are asked for."""
+"""Images in memory, stored as bytes and normalized on access."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ class FaceDataset:
 
     Attributes:
         pixels: uint8 ``[n, 1, 48, 48]``.
-        labels: int64 ``[n]``, an index into ``class_names``; -1 where the file has no label.
-        indices: Number of each image in its file, in file order, int64 ``[n]``.
-        names: What each image is called: its path in a tree, or its row.
-        parts: Of synthetic faces: the part that each pixel shows, uint8 ``[n, 48, 48]``.
+        labels: int64 ``[n]``, indices into ``class_names``; -1 if unlabeled.
+        indices: Index of each image in its file, in file order, int64 ``[n]``.
+        names: Name of each image: its path in a tree, or its row in a table.
+        parts: For synthetic faces, the part that each pixel shows, uint8 ``[n, 48, 48]``.
         class_names: In the order of the labels.
     """
 
@@ -33,7 +33,7 @@ class FaceDataset:
 
     @property
     def images(self) -> Tensor:
-        """``(pixel / 255 − mean) / std``, float32 ``[n, 1, 48, 48]``: what the networks take."""
+        """``(pixel / 255 − mean) / std``, float32 ``[n, 1, 48, 48]``: the networks' input."""
         return normalize(self.pixels)
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class FaceDataset:
         return normalize(self.pixels[index]), int(self.labels[index])
 
     def __add__(self, other: "FaceDataset") -> "FaceDataset":
-        """The images of both, one after the other; parts are kept where both have them."""
+        """Concatenates two data sets; the result has parts if both have them."""
         changes: dict[str, Any] = {
             name: torch.cat([getattr(self, name), getattr(other, name)])
             for name in ("pixels", "labels", "indices")
@@ -57,7 +57,7 @@ class FaceDataset:
         return replace(self, **changes, parts=parts, names=self.names + other.names)
 
     def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
-        """The images at these places, in this order; a bool mask keeps those where it is true."""
+        """The images with these indices, in this order; or those selected by a bool mask."""
         rows = indices if isinstance(indices, Tensor) else torch.tensor(list(indices))
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.to(torch.int64)
         changes: dict[str, Any] = {
@@ -70,5 +70,5 @@ class FaceDataset:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Bytes to what the networks take."""
+    """Converts bytes to the networks' input."""
     return (pixels.float() / 255 - MEAN) / STD

@@ -1,4 +1,4 @@
-"""FER2013, told by content and not by name: a table, a folder of images, or a zip of either."""
+"""FER2013 from a table, a folder of images, or a zip of either, recognized by content."""
 
 import os
 import zipfile
@@ -17,10 +17,10 @@ from explainkit_fer_hw3.data.table import read_table, table_columns
 from explainkit_fer_hw3.data.tree import Entry, folder_entries, is_image, printable, read_tree
 
 LARGEST_FILE = 4 << 30
-"""Bytes; FER2013 has at most 300 MB."""
+"""Maximum size in bytes; FER2013 has at most 300 MB."""
 
 _LARGEST_DIRECTORY = 32 << 20
-"""Bytes of a zip's list of members, which is read whole."""
+"""Maximum size in bytes of a zip's list of members, which is read completely."""
 
 _HEADER = 4096
 
@@ -30,23 +30,24 @@ def load_fer2013(
 ) -> FaceDataset:
     """Reads FER2013.
 
-    Understood are Kaggle's ``fer2013.csv`` (``emotion,pixels,Usage``) and ``icml_face_data.csv``
-    (other order, spaces in the header), tables with ``label,feature`` or ``id,feature``, a folder
-    tree ``train/<class>/*.jpg``, and a zip of any of these, which is never unpacked to disk.
+    Supported formats: Kaggle's ``fer2013.csv`` (``emotion,pixels,Usage``) and
+    ``icml_face_data.csv`` (other column order, spaces in the header), tables with
+    ``label,feature`` or ``id,feature``, a folder tree ``train/<class>/*.jpg``, and a zip of any of
+    these, which is never unpacked to disk.
 
-    Splits are told by the column ``Usage``, by the images' names (``PublicTest_…``), or by
-    folders. Where the file has no images for validation, a seeded tenth of every class of the
-    training images is taken. A table without labels is all ``public_test``.
+    Splits come from the column ``Usage``, from file names (``PublicTest_…``), or from folders. If
+    there are no validation images, a seeded tenth of the training images of every class is used.
+    A table without labels is all ``public_test``.
 
     Args:
         path: The file or folder.
         split: ``train``, ``validation``, ``public_test``, ``private_test``, or ``all``: every
-            image in file order (a tree: in sorted path order).
-        seed: Of the validation split, where it is drawn.
-        cache: Keep the images as an array, under the file's hash, for the next time.
+            image in file order (for a tree: in sorted path order).
+        seed: Random seed of the validation split, if it is sampled.
+        cache: Whether to cache the parsed images, keyed by the file's hash.
 
     Raises:
-        DatasetError: It can't be read; one line with file, row and reason.
+        DatasetError: The data can't be read; the message names file, row and reason.
     """
     if path is None:
         raise DatasetError("expected the path of FER2013: a CSV, a folder, or a zip of either")
@@ -66,16 +67,16 @@ def load_fer2013(
 
 
 def known_splits(path: Path) -> list[str]:
-    """The splits that a file has, without ``all``.
+    """The splits of a file, without ``all``.
 
     Raises:
-        DatasetError: It can't be read.
+        DatasetError: The file can't be read.
     """
     return splits_of(_source(path, cache=True).splits)
 
 
 def _source(path: Path, cache: bool) -> Source:
-    """All images, from the cache where it has them."""
+    """All images, from the cache if possible."""
     try:
         if path.is_dir():
             entries = folder_entries(path)
@@ -94,7 +95,7 @@ def _source(path: Path, cache: bool) -> Source:
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what is no file, or none of ours, before it is read to its end."""
+    """Refuses special files and files that are too large, before reading them."""
     if not path.exists():
         raise DatasetError(f"expected a file or folder at {path}, found nothing")
     if not path.is_file():
@@ -108,7 +109,7 @@ def _read_folder(path: Path, entries: list[Entry]) -> Source:
     if tables:
         raise DatasetError(
             f"{path}: expected images in folders <class>/*.jpg, found the table {tables[0]}: "
-            "name the table itself"
+            "pass the path of the table"
         )
     return read_tree(entries, str(path))
 
@@ -131,9 +132,9 @@ def _read_file(path: Path) -> Source:
 
 
 def _check_directory(file: IO[bytes], path: Path) -> None:
-    """Refuses a zip whose list of members alone would fill the memory.
+    """Refuses a zip whose list of members would exhaust memory.
 
-    The list's size stands in the last record, which is at most 64 KiB of comment before the end.
+    The last record has the list's size. At most a comment of 64 KiB follows it.
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 65_557, 0))
@@ -149,7 +150,7 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Source:
     members = [member for member in archive.infolist() if not member.is_dir()]
     tables = _tables(archive, members)
     if not tables and len(members) == 1 and _path(members[0]).suffix.lower() == ".csv":
-        tables = members  # what is wrong with its header is what a user must hear
+        tables = members  # read_table explains what is wrong with its header
     if tables:
         with _open(archive, tables[0], path) as file:
             return read_table(file, f"{path}, {printable(PurePosixPath(tables[0].filename))}")
@@ -163,7 +164,7 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Source:
 
 
 def _tables(archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """Tables of images, the one that tells most first: with splits, then with labels."""
+    """The tables of images: those with splits first, then those with labels."""
     found = []
     for member in members:
         if not is_image(_path(member)):
@@ -174,20 +175,20 @@ def _tables(archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> lis
 
 
 def _path(member: zipfile.ZipInfo) -> PurePosixPath:
-    """A member's name as a path; it is only a name and leads nowhere."""
+    """A member's name as a path, which is never used to access the disk."""
     return PurePosixPath(member.filename.replace("\\", "/"))
 
 
 def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> IO[bytes]:
-    """Opens a member whose decoder hands out no more than it is asked for.
+    """Opens a member; only compression methods whose decoder respects the read size are allowed.
 
     Raises:
-        DatasetError: It is encrypted, or packed in another way.
+        DatasetError: The member is encrypted, or compressed with another method.
     """
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DatasetError(
-            f"{path}, {printable(_path(member))}: expected a stored or deflated member: pack the "
-            "zip anew"
+            f"{path}, {printable(_path(member))}: expected a stored or deflated member: "
+            "recreate the zip"
         )
     if member.flag_bits & 1:
         raise DatasetError(f"{path}, {printable(_path(member))}: the member is encrypted")

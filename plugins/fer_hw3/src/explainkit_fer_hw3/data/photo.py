@@ -1,4 +1,4 @@
-"""Predictions image files: few formats, bounded size, one error."""
+"""Reading image files: few formats, bounded size, one error type."""
 
 import io
 import warnings
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
 MOST_PIXELS = 64_000_000
-"""Of a photo; an image that claims more is refused before it is decoded."""
+"""Maximum of a photo; larger images are refused before decoding."""
 
 LARGEST_FILE = 64 << 20
-"""Bytes of a photo's file."""
+"""Maximum file size of a photo, in bytes."""
 
 _GRAY = 128
 
 
 def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
-    """Decodes an image and turns it upright.
+    """Decodes an image and applies its EXIF orientation.
 
     Args:
         data: The file's bytes.
-        where: The file, for the error.
+        where: Name of the file, for errors.
         most_pixels: Larger images are refused by their header.
 
     Raises:
-        DatasetError: Not an image of the formats allowed, too large, or damaged.
+        DatasetError: The image is too large, damaged, or in another format.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes checked here
+            warnings.simplefilter("ignore")  # damaged metadata; sizes are checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
             if width * height <= most_pixels:
@@ -51,14 +51,14 @@ def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels: {error}") from error
     except Exception as error:
-        # Pillow's decoders raise nearly everything on damaged files
+        # on damaged files Pillow's decoders raise almost any exception
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DatasetError(f"{where}: the image is damaged: {reason[:120]}") from error
     raise DatasetError(f"{where}: expected at most {most_pixels:,} pixels, got {width} × {height}")
 
 
 def _eight_bits(image: "Image") -> "Image":
-    """The image itself, or a 16-bit gray one scaled to 8 bits, where Pillow would clip it."""
+    """Scales a 16-bit gray image to 8 bits, which Pillow would clip; returns others unchanged."""
     if not image.mode.startswith("I"):
         return image
     import numpy as np
@@ -68,12 +68,12 @@ def _eight_bits(image: "Image") -> "Image":
 
 
 def gray(image: "Image") -> "Image":
-    """An image in 8-bit gray; its transparent parts lie on middle gray."""
+    """Converts an image to 8-bit gray; transparent parts are composited on middle gray."""
     from PIL import Image
 
     if image.has_transparency_data:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a palette's transparency kept as bytes
+            warnings.simplefilter("ignore")  # palette transparency stored as bytes
             image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, (_GRAY, _GRAY, _GRAY, 255))
         image = Image.alpha_composite(backdrop, image)
@@ -81,17 +81,17 @@ def gray(image: "Image") -> "Image":
 
 
 def read_image(path: Path | str, size: int = SIDE) -> Tensor:
-    """Reads any photo as the networks want it: upright, gray, its central square, resized.
+    """Reads a photo for the networks: upright, gray, cropped to its central square, resized.
 
     Args:
-        path: A JPEG, PNG, BMP or WebP file. Transparent parts lie on middle gray.
-        size: Pixels per side of the result.
+        path: A JPEG, PNG, BMP or WebP file. Transparent parts become middle gray.
+        size: Height and width of the result in pixels.
 
     Returns:
         uint8 ``[1, size, size]``.
 
     Raises:
-        DatasetError: It can't be read or is no image.
+        DatasetError: The file can't be read or isn't an image.
     """
     from PIL import Image
 
@@ -108,7 +108,7 @@ def read_image(path: Path | str, size: int = SIDE) -> Tensor:
     image = decode(data, str(path))
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
-    # cropped first: a resampling box would blend in what lies outside it
+    # crop first: resampling with a box would blend in pixels outside it
     image = gray(image.crop((left, top, left + square, top + square)))
     image = image.resize((size, size), Image.Resampling.LANCZOS)
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, size, size)

@@ -1,4 +1,4 @@
-"""What every reader gives: all images of a file, as it orders them."""
+"""The result of every reader: all images of a file, in file order."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 48
-"""Pixels per side of an image."""
+"""Height and width of an image in pixels."""
 
 MOST_IMAGES = 100_000
-"""More than this is no FER2013, and its memory would have no bound."""
+"""Maximum number of images; it bounds the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +18,9 @@ class Source:
 
     Attributes:
         pixels: uint8 ``[n, 48, 48]``.
-        labels: int64 ``[n]``, -1 where there is none.
-        splits: The split that the file tells, an index into ``SPLITS``, int8 ``[n]``.
-        names: What each image is called.
+        labels: int64 ``[n]``, -1 if unlabeled.
+        splits: Split according to the file, an index into ``SPLITS``, int8 ``[n]``.
+        names: Name of each image.
     """
 
     pixels: NDArray[np.uint8]
@@ -30,6 +30,6 @@ class Source:
 
 
 def short(value: object, most: int = 40) -> str:
-    """A value for an error line: printable, and cut where it is long."""
+    """A value for an error message: printable, and truncated if long."""
     text = repr(value) if not isinstance(value, bytes) else repr(value.decode("utf-8", "replace"))
     return text if len(text) <= most else text[: most - 1] + "…"

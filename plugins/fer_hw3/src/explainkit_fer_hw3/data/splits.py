@@ -1,4 +1,4 @@
-"""Which images belong to which split."""
+"""Splits: which images belong to which."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,20 +9,20 @@ from explainkit_fer_hw3.faces import CLASS_NAMES
 SPLITS = ("train", "validation", "public_test", "private_test")
 
 HELD_OUT = 0.1
-"""Share of the training images that validate where the file has no split for it."""
+"""Share of the training images used for validation if the file has no validation split."""
 
 
 def rows_of(
     split: str, labels: NDArray[np.int64], codes: NDArray[np.int8], seed: int, where: str
 ) -> NDArray[np.int64]:
-    """Places of a split's images, in file order.
+    """Row indices of a split's images, in file order.
 
     Args:
         split: One of `SPLITS`, or ``"all"``.
-        labels: Of all images of the file.
-        codes: The split that the file tells for each image, an index into `SPLITS`.
-        seed: Of the drawn validation split.
-        where: The file, for the error.
+        labels: Labels of all images of the file.
+        codes: Split of each image according to the file, an index into `SPLITS`.
+        seed: Random seed of a sampled validation split.
+        where: Name of the file, for errors.
 
     Raises:
         DatasetError: The file has no such split.
@@ -32,21 +32,21 @@ def rows_of(
     known = splits_of(codes)
     if split not in known:
         raise DatasetError(f"{where} has no split {split!r}; it has {', '.join(known)}, all")
-    told = SPLITS.index("validation") in codes
-    drawn = split in {"train", "validation"} and not told
-    rows = np.flatnonzero(codes == SPLITS.index("train" if drawn else split))
-    if drawn:
+    given = SPLITS.index("validation") in codes
+    sampled = split in {"train", "validation"} and not given
+    rows = np.flatnonzero(codes == SPLITS.index("train" if sampled else split))
+    if sampled:
         held = _held_out(labels[rows], seed)
         rows = rows[held if split == "validation" else ~held]
     return rows
 
 
 def splits_of(codes: NDArray[np.int8]) -> list[str]:
-    """The splits that a file has, the drawn validation split among them."""
-    told = {SPLITS[code] for code in np.unique(codes)}
-    if "train" in told:
-        told.add("validation")
-    return [name for name in SPLITS if name in told]
+    """The splits of a file, including a sampled validation split."""
+    found = {SPLITS[code] for code in np.unique(codes)}
+    if "train" in found:
+        found.add("validation")
+    return [name for name in SPLITS if name in found]
 
 
 def _held_out(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:

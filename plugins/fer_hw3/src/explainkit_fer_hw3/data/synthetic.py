@@ -15,7 +15,7 @@ _POPULATIONS = {
 }  # fmt: skip
 
 _APART = 10_000_000
-"""Between the populations of one seed and the next, so that no two ever meet."""
+"""Distance between the populations of consecutive seeds, so that they never overlap."""
 
 _COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
 
@@ -23,19 +23,19 @@ _COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test":
 def load_synthetic(
     path: Path | None = None, split: str = "train", *, seed: int = 0, count: int | None = None
 ) -> FaceDataset:
-    """Draws faces, the classes in turn: image ``i`` shows class ``i`` mod 7.
+    """Generates synthetic faces; image ``i`` has class ``i`` mod 7.
 
-    Every split is a population of its own, so no split shows a face of another. There is no end of
-    faces: ``all`` is one more population, to look at.
+    Every split is a separate population, so splits share no faces. ``all`` is a population of its
+    own, not the union of the others.
 
     Args:
-        path: None: nothing is read.
+        path: Must be None; nothing is read.
         split: ``train``, ``validation``, ``public_test``, ``private_test`` or ``all``.
-        seed: Chooses other populations.
-        count: How many; by default 7,000 to train on and 700 of each other split.
+        seed: Selects the populations.
+        count: Number of faces; by default 7,000 for training and 700 for every other split.
 
     Returns:
-        A data set that also knows the part of the face that every pixel shows, ``.parts``.
+        A data set with ``parts``, the part of the face that each pixel shows.
 
     Raises:
         DatasetError: A path, an unknown split, or a count or seed out of range.
@@ -46,7 +46,7 @@ def load_synthetic(
         (14, [0, 1, 2], torch.Size([14, 48, 48]))
     """
     if path is not None:
-        raise DatasetError(f"synthetic faces are read from nowhere: leave out the path, got {path}")
+        raise DatasetError(f"synthetic faces are generated: leave out the path, got {path}")
     if split not in _POPULATIONS:
         raise DatasetError(f"split: expected {', '.join(_POPULATIONS)}, got {split!r}")
     count = _COUNTS[split] if count is None else count

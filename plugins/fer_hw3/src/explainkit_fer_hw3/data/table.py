@@ -1,7 +1,7 @@
-"""Images in a table: a row an image, its pixels as numbers in one column.
+"""Images in a CSV table: one image per row, its pixels as numbers in one column.
 
-The forms in use differ in the names, the order and the number of their columns; all are told by
-the header. The table is streamed, and a line is never longer than an image can be.
+The formats in use differ in the names, order and number of columns, and are recognized by their
+header. The table is streamed, and the length of a line is bounded.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 LONGEST_LINE = 64 * 1024
-"""Bytes; an image's row has at most 9,300."""
+"""Maximum bytes per line; an image needs at most 9,300."""
 
 _BLOCK = 1 << 20
 
@@ -31,7 +31,7 @@ _DIGITS = b"0123456789 "
 
 
 def table_columns(first: bytes) -> set[str]:
-    """What a file that begins like this has columns for; nothing if it is no table of images."""
+    """The columns of a table with these first bytes; empty if it isn't a table of images."""
     line = first.split(b"\n", 1)[0]
     columns = {_COLUMNS[name] for name in _header_names(line) if name in _COLUMNS}
     return columns if "pixels" in columns else set()
@@ -41,15 +41,15 @@ def read_table(stream: IO[bytes], where: str) -> Source:
     """Reads all rows.
 
     Args:
-        stream: The bytes, from the beginning.
-        where: The file, for errors.
+        stream: The file, at its beginning.
+        where: Name of the file, for errors.
 
     Raises:
-        DatasetError: A header or a row that isn't what it should be; names file, row and reason.
+        DatasetError: The header or a row is invalid; the message names file, row and reason.
     """
     lines = _lines(stream, where)
     columns = _columns(next(lines, b""), where)
-    pixels = bytearray()  # not a list of arrays, which would have to be copied to be joined
+    pixels = bytearray()  # a list of arrays would need a copy to be joined
     names: list[str] = []
     labels: list[int] = []
     splits: list[int] = []
@@ -76,7 +76,7 @@ def read_table(stream: IO[bytes], where: str) -> Source:
 
 
 def _lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
-    """Lines without their ends; one that is too long is refused before it is read to its end."""
+    """Lines without line ends; one that is too long is refused before it is read completely."""
     rest = b""
     count = 0
     while block := stream.read(_BLOCK):
@@ -94,7 +94,7 @@ def _check_length(line: bytes, row: int, where: str) -> None:
     if len(line) > LONGEST_LINE:
         raise DatasetError(
             f"{where}, row {row}: expected at most {LONGEST_LINE:,} bytes in a line, got more: "
-            "the file is damaged, or no table of images"
+            "the file is damaged or isn't a table of images"
         )
 
 
@@ -124,7 +124,7 @@ def _fields(line: bytes, count: int, place: str) -> list[bytes]:
     for i, field in enumerate(fields):
         if field.startswith(b'"') or field.endswith(b'"'):
             if len(field) < 2 or not (field.startswith(b'"') and field.endswith(b'"')):
-                raise DatasetError(f"{place}: a quotation mark is not closed")
+                raise DatasetError(f"{place}: unclosed quotation mark")
             fields[i] = field[1:-1].strip()
     return fields
 
@@ -152,7 +152,7 @@ def _label(field: bytes, place: str) -> int:
 
 def _split(values: dict[str, bytes], place: str) -> int:
     if "usage" not in values:
-        # a table without labels is there to be tested on
+        # a table without labels is a test set
         return SPLITS.index("train" if "label" in values else "public_test")
     name = values["usage"].decode("utf-8", errors="replace")
     split = _USAGES.get(name.casefold())

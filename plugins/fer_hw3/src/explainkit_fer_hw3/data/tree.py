@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class: on disk, or in a zip that is never unpacked."""
+"""Images in one folder per class, on disk or in a zip that is never unpacked."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 LARGEST_IMAGE = 1 << 20
-"""Bytes of one image's file."""
+"""Maximum file size of an image, in bytes."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -38,11 +38,11 @@ _FOLDERS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An image's place in the tree, and how to read its bytes.
+    """An image in the tree.
 
     Attributes:
         path: Relative to the tree.
-        read: Gives at most so many bytes.
+        read: Reads at most this many bytes of the file.
     """
 
     path: PurePosixPath
@@ -50,20 +50,20 @@ class Entry:
 
 
 def printable(path: PurePosixPath) -> str:
-    """A path as text that is safe on one line, whatever bytes it was made of."""
+    """A path as printable text on one line, for any file name."""
     text = str(path).encode("utf-8", "replace").decode()
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown if len(shown) <= 120 else f"…{shown[-119:]}"
 
 
 def is_image(path: PurePosixPath) -> bool:
-    """Whether a file of a tree counts, by its name."""
+    """Whether a file of a tree is an image, by its name."""
     hidden = any(part.startswith(("._", "__MACOSX")) for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def folder_entries(folder: Path) -> list[Entry]:
-    """Images below a folder; links are not followed.
+    """The images below a folder; links are not followed.
 
     Raises:
         DatasetError: A folder can't be read.
@@ -77,7 +77,7 @@ def folder_entries(folder: Path) -> list[Entry]:
         for file in files:
             path = Path(base) / file
             relative = PurePosixPath(path.relative_to(folder).as_posix())
-            # a link may lead anywhere, and reading a pipe may never end
+            # a link may point anywhere, and reading a pipe may block
             if is_image(relative) and stat.S_ISREG(path.lstat().st_mode):
                 entries.append(Entry(relative, _reader(path)))
     return entries
@@ -95,7 +95,7 @@ def read_tree(entries: Iterable[Entry], where: str) -> Source:
     """Reads all images, in the order of their sorted paths.
 
     Raises:
-        DatasetError: A folder that is no class, or an image that is damaged or not 48×48.
+        DatasetError: A folder isn't named after a class, or an image is damaged or not 48×48.
     """
     ordered = sorted(entries, key=lambda entry: str(entry.path))
     if not ordered:
@@ -126,7 +126,7 @@ def _pixels(entry: Entry, place: str) -> NDArray[np.uint8]:
     if image.size != (SIDE, SIDE):
         raise DatasetError(
             f"{place}: expected {SIDE} × {SIDE} pixels, got {image.width} × {image.height}; "
-            "--image takes a photo of any size"
+            "use --image for photos of other sizes"
         )
     return np.asarray(gray(image))
 
@@ -139,18 +139,18 @@ def _label(path: PurePosixPath, where: str) -> int:
     if name.isdigit() and len(name) == 1 and int(name) < len(CLASS_NAMES):
         return int(name)
     raise DatasetError(
-        f"{where}, {printable(path)}: expected a folder named by a class "
+        f"{where}, {printable(path)}: expected a folder named after a class "
         f"({', '.join(CLASS_NAMES)}), got "
         f"{short(path.parent.name)}"
     )
 
 
 def _split(path: PurePosixPath) -> int:
-    """Told by the image's name, else by the nearest folder that tells, else for training."""
+    """The split from the image's name, else from the nearest folder, else train."""
     name = path.name.casefold()
-    told = [split for prefix, split in _PREFIXES.items() if name.startswith(prefix)]
-    if told[:1] == ["train"]:
-        told = []  # a folder of validation images keeps the names that they had
+    found = [split for prefix, split in _PREFIXES.items() if name.startswith(prefix)]
+    if found[:1] == ["train"]:
+        found = []  # validation folders keep the file names of training images
     folders = [part.casefold() for part in path.parts[-3::-1]]
-    told += [_FOLDERS[part] for part in folders if part in _FOLDERS]
-    return SPLITS.index(told[0] if told else "train")
+    found += [_FOLDERS[part] for part in folders if part in _FOLDERS]
+    return SPLITS.index(found[0] if found else "train")

@@ -1,9 +1,9 @@
-"""Synthetic faces: the data set that needs no download, and whose every part is known.
+"""Synthetic faces with exact part masks; no download needed.
 
-A procedural renderer of gray 48x48 faces in the framing of FER2013, with the seven expressions
-made from facial action units. Because the geometry is known, so is the part of the face that
-every pixel shows, and the same face can be drawn again with one part relaxed or left out: the
-ground truth against which explanations of a model are scored.
+A procedural renderer of gray 48x48 faces, framed like FER2013, with the seven expressions made
+from facial action units. The geometry is known, so the part of the face that every pixel shows is
+known, too. The same face can be rendered again with one part relaxed or left out: a ground truth
+for explanations of a model.
 
     >>> from explainkit_fer_hw3.faces import CLASS_NAMES, draw
     >>> happy, surprise = CLASS_NAMES.index("happy"), CLASS_NAMES.index("surprise")
@@ -13,7 +13,7 @@ ground truth against which explanations of a model are scored.
     >>> bool(faces.mask("mouth").any(axis=(1, 2)).all())
     True
 
-    The same two people, with the mouth at rest:
+    The same two people with a neutral mouth:
 
     >>> relaxed = draw([happy, surprise], seed=0, neutral="mouth")
 """
@@ -42,7 +42,7 @@ __all__ = [
     "draw",
 ]
 
-_CHUNK = 8  # faces drawn at once: few enough for the cache, many enough to outweigh call overhead
+_CHUNK = 8  # faces per batch: small enough for the cache, large enough to outweigh call overhead
 
 _ACTIVE = np.array(
     [[unit in ACTION_UNITS[name] for unit in UNITS] for name in CLASS_NAMES], np.float32
@@ -51,12 +51,12 @@ _ACTIVE = np.array(
 
 @dataclass(frozen=True)
 class Faces:
-    """Drawn images with what is known about them.
+    """Synthetic images with their labels and parts.
 
     Attributes:
         pixels: Gray values, uint8 ``[faces, 1, 48, 48]``.
-        labels: Index into ``CLASS_NAMES``, int64 ``[faces]``.
-        parts: For each pixel the part that covers most of it, an index into ``PARTS``, uint8
+        labels: Indices into ``CLASS_NAMES``, int64 ``[faces]``.
+        parts: The part that covers most of each pixel, an index into ``PARTS``, uint8
             ``[faces, 48, 48]``.
     """
 
@@ -65,7 +65,7 @@ class Faces:
     parts: NDArray[np.uint8]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Where a part is seen, bool ``[faces, 48, 48]``; the masks of all parts add up to one.
+        """The mask of a part, bool ``[faces, 48, 48]``; the masks of all parts sum to one.
 
         Raises:
             DatasetError: ``name`` is not one of ``PARTS``.
@@ -84,28 +84,28 @@ def draw(
     without: str | None = None,
     intensity: float | None = None,
 ) -> Faces:
-    """Draw one face per label.
+    """Draws one face per label.
 
-    Face ``i`` depends on ``seed``, ``first + i`` and ``labels[i]`` alone: neither on its
-    neighbors nor on how many are drawn. The person, the pose, the light and the noise depend on
-    ``seed`` and ``first + i`` only, so another label, ``neutral`` or ``without`` gives another
-    image of the same person that differs nowhere else.
+    Face ``i`` depends only on ``seed``, ``first + i`` and ``labels[i]``, not on the other faces.
+    The person, the pose, the light and the noise depend only on ``seed`` and ``first + i``, so
+    with another label, ``neutral`` or ``without`` the same person is drawn and nothing else
+    changes.
 
     Args:
         labels: Indices into ``CLASS_NAMES``, one per face.
         seed: Chooses the population, 0 to 2**64 - 1.
-        first: Number of the first face within the population.
-        neutral: A part that shows no expression: those of its action units (``PART_UNITS``) that
-            the label calls for are 0 in this part, as they are throughout a neutral face.
-        without: A part that is not drawn, one of ``REMOVABLE``; what is behind it shows.
-        intensity: Strength of every action unit, 0 to 1. By default each has its own between
-            0.55 and 1, drawn per face.
+        first: Index of the first face within the population.
+        neutral: A part to relax, one of ``PART_UNITS``: its action units are 0 in this part, as
+            in a neutral face.
+        without: A part to leave out, one of ``REMOVABLE``; what is behind it becomes visible.
+        intensity: Strength of every action unit, 0 to 1. By default sampled per face and unit,
+            between 0.55 and 1.
 
     Returns:
-        The images, their labels and the parts they show.
+        The images, their labels and their parts.
 
     Raises:
-        DatasetError: A label, number, part or intensity out of range.
+        DatasetError: A label, number, part or intensity is out of range.
 
     Examples:
         >>> face = draw([3], seed=7)
@@ -125,7 +125,7 @@ def draw(
         _check_part("without", without, REMOVABLE)
     if intensity is not None and not 0 <= intensity <= 1:
         raise DatasetError(f"intensity: expected a number from 0 to 1, got {intensity}")
-    # Freed at once: tells the C library to recycle blocks of this size, not to map them anew.
+    # freed at once: makes the C library recycle blocks of this size instead of mapping new ones
     np.empty(1 << 22, np.uint8)
     pixels = np.empty((len(labels), 1, SIZE, SIZE), np.uint8)
     parts = np.empty((len(labels), SIZE, SIZE), np.uint8)

@@ -1,8 +1,8 @@
-"""A batch of canvases to paint on, and the few shapes that everything is made of.
+"""A batch of canvases to paint on, and the basic shapes.
 
-Shapes are signed distances in face units, negative inside. `cover` turns one into the share of
-each sub-pixel that lies inside, so that edges are antialiased twice: analytically within a
-sub-pixel, and by the area average over the ``SCALE`` x ``SCALE`` sub-pixels of a pixel.
+Shapes are signed distances in face units, negative inside. `cover` converts a distance to the
+share of each sub-pixel inside the shape. Edges are antialiased twice: analytically within a
+sub-pixel, and by averaging the ``SCALE`` x ``SCALE`` sub-pixels of a pixel.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def square(x: Array) -> Array:
 
 
 def positive(x: Array) -> Array:
-    """``max(x, 0)``; `numpy.clip` with two bounds is three times as fast as `numpy.maximum`."""
+    """``max(x, 0)``; `numpy.clip` with two bounds is three times faster than `numpy.maximum`."""
     return np.clip(x, 0, np.inf)
 
 
@@ -41,14 +41,14 @@ def crest(distance: Array, width: float | Array) -> Array:
 
 
 def disc(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
-    """Distance to an ellipse, exact for a circle and of the right sign for all."""
+    """Distance to an ellipse: exact for a circle, with the correct sign for any ellipse."""
     return (np.sqrt(square(x / rx) + square(y / ry)) - 1) * (0.5 * (rx + ry))
 
 
 def squircle(x: Array, y: Array, rx: Array, squareness: float | Array) -> Array:
     """Distance, to first order, to ``(x/rx)^2 + y^2 - squareness (x/rx)^2 y^2 = 1``.
 
-    Between an ellipse (0) and a rectangle (1); ``y`` comes in units of its own radius. Source:
+    Between an ellipse (0) and a rectangle (1); ``y`` is in units of its radius. Source:
     M. Fernandez-Guasti, "Analytic geometry of some rectilinear figures", Int. J. Math. Educ. Sci.
     Technol. 23(6), 895-901 (1992).
     """
@@ -81,10 +81,10 @@ class Window:
     """A rectangle of a `PixelGrid`, in face coordinates.
 
     Attributes:
-        at: Where it lies in an array over the grid.
-        x: To the right, turned with the head, ``[faces, rows, columns]``.
-        a: ``|x|``; what is drawn with it appears on both sides.
-        y: Downwards.
+        at: Slices of the rectangle in an array over the grid.
+        x: Horizontal coordinate, rotated with the head, ``[faces, rows, columns]``.
+        a: ``|x|``, for shapes on both sides.
+        y: Vertical coordinate, pointing down.
         sharpness: (Sub-)pixels per face unit.
     """
 
@@ -100,12 +100,12 @@ class Window:
 
 
 class PixelGrid:
-    """Face coordinates of the centers of all (sub-)pixels, the pose undone.
+    """Face coordinates of the centers of all (sub-)pixels, with the pose undone.
 
     Attributes:
-        u: To the right of the middle of the head, ``[faces, rows, columns]``.
-        v: Downwards.
-        x: ``u`` as it lies on the surface of the head, which a turn of the head shifts.
+        u: Horizontal distance from the middle of the head, ``[faces, rows, columns]``.
+        v: Vertical coordinate, pointing down.
+        x: ``u`` on the surface of the head, shifted by its yaw.
         sharpness: (Sub-)pixels per face unit, ``[faces, 1, 1]``.
     """
 
@@ -125,7 +125,7 @@ class PixelGrid:
         """The rectangle between these rows and columns of the image, in pixels."""
         k = self._scale
         at = (slice(None), slice(top * k, bottom * k), slice(left * k, right * k))
-        x = self.x[at].copy()  # arithmetic on contiguous arrays is up to four times as fast
+        x = self.x[at].copy()  # arithmetic on contiguous arrays is up to four times faster
         return Window(at, x, np.abs(x), self.v[at].copy(), self.sharpness)
 
 
@@ -139,7 +139,7 @@ class Canvas:
     def paint(
         self, at: Slices, amount: Array, tone: float | Array, part: int | None = None
     ) -> None:
-        """Lay ``tone`` over a rectangle, ``amount`` (0 to 1) thick; most of it makes the part."""
+        """Blend ``tone`` into a rectangle with opacity ``amount``; above 0.5 it sets the part."""
         tones = self.tones[at]
         change = tone - tones
         change *= amount
@@ -148,14 +148,14 @@ class Canvas:
             self.label(at, amount > 0.5, part)
 
     def darken(self, at: Slices, amount: Array) -> None:
-        """Take a share of the light away."""
+        """Multiply the tones by ``1 - amount``."""
         tones = self.tones[at]
         tones -= amount * tones
 
     def label(self, at: Slices, where: Mask, part: int | Labels) -> None:
-        """Name the part seen at some sub-pixels."""
+        """Set the part of the sub-pixels in ``where``."""
         parts = self.parts[at]
-        # Arithmetic modulo 256: a masked copy takes thirty times as long.
+        # arithmetic modulo 256; a masked copy is thirty times slower
         parts += (np.uint8(part) - parts) * where.view(np.uint8)
 
 
@@ -182,7 +182,7 @@ def shrink(values: Array) -> Array:
 
 
 def majority(labels: Labels) -> Labels:
-    """The label that most sub-pixels of a pixel have, below 16; of equals, the greatest."""
+    """The most frequent label of each pixel's sub-pixels, below 16; the largest if tied."""
     planes = [labels[:, i::SCALE, j::SCALE].copy() for i in range(SCALE) for j in range(SCALE)]
     best = np.zeros_like(planes[0])
     for plane in planes:

@@ -1,4 +1,4 @@
-"""The seven expressions as facial action units, and which part of a face shows which unit.
+"""The seven expressions as facial action units, and the units that move each part.
 
 Action units (AUs) are the observable muscle actions of the Facial Action Coding System. The
 combinations are the prototypes of its emotional edition, EMFACS.
@@ -35,7 +35,7 @@ ACTION_UNITS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 """The action units of every class, by their FACS numbers."""
 
 UNITS: tuple[int, ...] = (1, 2, 4, 5, 6, 7, 9, 12, 15, 16, 20, 23, 26)
-"""Every unit that is drawn: brow raisers 1 (inner) and 2 (outer), 4 brow lowerer, 5 upper lid
+"""Every unit that is rendered: brow raisers 1 (inner) and 2 (outer), 4 brow lowerer, 5 upper lid
 raiser, 6 cheek raiser, 7 lid tightener, 9 nose wrinkler, 12 lip corner puller, 15 lip corner
 depressor, 16 lower lip depressor, 20 lip stretcher, 23 lip tightener, 26 jaw drop."""
 
@@ -50,5 +50,5 @@ PART_UNITS: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "chin": (26,),
     }
 )
-"""The units that show in each part. A unit that moves several parts (6 lifts the cheek and
-narrows the eye) is listed with each, and ``neutral="eyes"`` relaxes it in the eyes alone."""
+"""The units that move each part. A unit that moves several parts (6 lifts the cheek and
+narrows the eye) is listed with each, and ``neutral="eyes"`` relaxes it only in the eyes."""

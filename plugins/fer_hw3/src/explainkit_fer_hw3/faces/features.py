@@ -7,7 +7,7 @@ from explainkit_fer_hw3.faces.scene import BROWS, EYES, GLASSES, Scene
 
 
 def paint_nose(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
-    """Nostrils, the outline of the wings, and the shadow below; the rest is relief."""
+    """Nostrils, the outline of the wings, and the shadow below; the rest comes from the relief."""
     who, wrinkle = scene.who, scene.units["nose"][9]
     w = grid.window(22, 38, 12, 36)
     tip, wide = who.nose_length - 0.9 * wrinkle, who.nose_width * (1 + 0.10 * wrinkle)
@@ -20,7 +20,7 @@ def paint_nose(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
 
 
 def paint_eyes(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
-    """White, iris, pupil and a spark of light behind two lids, each a parabola."""
+    """White, iris, pupil and highlight between two lids, each a parabola."""
     who, au = scene.who, scene.units["eyes"]
     inner, knit, wide, squint, tight, wrinkle = au[1], au[4], au[5], au[6], au[7], au[9]
     sad = inner * knit * (1 - wide)

@@ -8,7 +8,7 @@ from explainkit_fer_hw3.faces.scene import Scene
 
 
 def hair_tones(scene: Scene, grid: PixelGrid) -> Array:
-    """Strands, a sheen on the side of the light, and shade beside the neck."""
+    """Strands, a sheen on the lit side, and shade beside the neck."""
     who = scene.who
     bend = 0.13 * (1 + who.wave) * grid.v
     sway = np.sin(bend + who.phase)
@@ -21,7 +21,7 @@ def hair_tones(scene: Scene, grid: PixelGrid) -> Array:
 
 
 def silhouette(scene: Scene, grid: PixelGrid) -> Array:
-    """Distance to all that the hair may cover, as if the face were not there."""
+    """Distance to the outline of the hair, including the part behind the face."""
     who, style = scene.who, scene.style
     ripple = 0.55 * style.curl * np.sin(0.9 * grid.v + who.phase) * np.sin(0.31 * grid.u + 1)
     width = who.width + style.thickness + 0.6 * who.volume + ripple
@@ -31,7 +31,7 @@ def silhouette(scene: Scene, grid: PixelGrid) -> Array:
 
 
 def front(scene: Scene, grid: PixelGrid, behind: Array) -> Array:
-    """Distance to the hair over the face: what lies above the hairline, within the silhouette."""
+    """Distance to the hair in front of the face: above the hairline, within the silhouette."""
     who, style = scene.who, scene.style
     x = grid.u / who.width - 0.15 * who.parting
     x2 = square(x)

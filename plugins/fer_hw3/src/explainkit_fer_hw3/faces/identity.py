@@ -1,4 +1,4 @@
-"""Who is drawn, and how they are lit: the random numbers behind one face.
+"""The random traits of one face: person, pose, light and camera.
 
 Everything is in face units: one unit is one pixel of the 48x48 image before the pose scales it;
 x points right, y down, the origin lies between the eyes and the nose tip. Tones are 0 (black) to
@@ -13,7 +13,7 @@ import numpy as np
 from explainkit_fer_hw3.faces.expressions import UNITS
 
 Array: TypeAlias = Any
-"""float32 throughout; the type stubs of NumPy widen float32 times float to float64."""
+"""float32 arrays; NumPy's type stubs widen float32 times float to float64."""
 
 SIZE = 48
 """Height and width of an image in pixels."""
@@ -21,7 +21,7 @@ SIZE = 48
 
 @dataclass(frozen=True)
 class Identity:
-    """One uniformly drawn number per trait and face; the range stands beside the trait."""
+    """One uniform random number per trait and face, in the annotated range."""
 
     # Pose
     shift_x: Annotated[Array, -1.3, 1.3]
@@ -99,15 +99,15 @@ _TRAITS = {trait.name: get_args(trait.type)[1:] for trait in fields(Identity)}
 
 
 def sample(seed: int, first: int, count: int) -> tuple[Identity, Array, Array]:
-    """Draw ``count`` people of a seed, from number ``first`` on.
+    """Samples ``count`` people of a population, starting at index ``first``.
 
-    Each face has a generator of its own, Philox keyed by (seed, number), so that it depends on
-    neither its neighbors nor the order in which faces are drawn. The raw words are turned into
-    numbers here, so that no release of NumPy can change the faces.
+    Each face has its own generator, Philox keyed by (seed, index), so it doesn't depend on other
+    faces. The raw words are converted to numbers here, so that no release of NumPy can change the
+    faces.
 
     Returns:
-        The identities; a number per action unit, uniform on [0, 1), ``[faces, units]``; the noise
-        of the sensor, ``[faces, 48, 48]``, with mean 0, variance 1 and nearly normal (the sum of
+        The identities; one number per action unit, uniform on [0, 1), ``[faces, units]``; the
+        sensor noise, ``[faces, 48, 48]``, with mean 0, variance 1 and nearly normal (the sum of
         four uniform bytes).
     """
     numbers = len(_TRAITS) + len(UNITS)

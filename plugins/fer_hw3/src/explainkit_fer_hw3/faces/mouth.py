@@ -20,7 +20,7 @@ class Mouth:
         roundness: 0 for an opening with pointed corners, 1 for an ellipse.
         upper, lower: Thickness of the lips.
         press: Half the thickness of the dark line between closed lips.
-        teeth, lower_teeth: How much is seen of them.
+        teeth, lower_teeth: Visible height of the teeth.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -50,12 +50,12 @@ class Mouth:
         return self.y + self.low + self.lower
 
     def meeting(self, s2: Array) -> Array:
-        """The line along which the lips meet, at the square of the place across."""
+        """The line along which the lips meet, as a function of ``s^2``."""
         return self.y + s2 * (self.bend + s2 * self.hook)
 
 
 def paint_mouth(scene: Scene, grid: PixelGrid, canvas: Canvas, mouth: Mouth) -> None:
-    """Lips, the dark between them, teeth and tongue."""
+    """Lips, the dark opening between them, teeth and tongue."""
     who = scene.who
     w = grid.window(27, 48, 6, 42)
     s2 = np.clip(square(w.x / mouth.half), 0, 1)
@@ -84,7 +84,7 @@ def paint_mouth(scene: Scene, grid: PixelGrid, canvas: Canvas, mouth: Mouth) -> 
 
 
 def paint_beard(scene: Scene, grid: PixelGrid, canvas: Canvas, mouth: Mouth, head: Array) -> None:
-    """Beard along the jaw, moustache or stubble; ``head`` is the distance to the outline."""
+    """Beard along the jaw, moustache or stubble; ``head`` is the distance to the head's outline."""
     who = scene.who
     may = 1 - scene.beardless
     full = may * on(who.beard > 0.80)

@@ -1,4 +1,4 @@
-"""Painting a batch of faces, back to front, and developing the image."""
+"""Rendering a batch of faces: painting back to front, then the camera."""
 
 import numpy as np
 
@@ -25,16 +25,16 @@ _ALL = (slice(None), slice(None), slice(None))
 
 
 def render(who: Identity, units: Units, noise: Array, without: str | None) -> tuple[Labels, Labels]:
-    """Draw one batch.
+    """Renders one batch.
 
     Args:
         who: The identities.
         units: Strength of each action unit in each part.
-        noise: Noise of the sensor with variance 1, ``[faces, 48, 48]``.
+        noise: Sensor noise with variance 1, ``[faces, 48, 48]``.
         without: A part to leave out.
 
     Returns:
-        Gray values and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
+        Gray values, and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
     """
     scene = Scene(who, units, without)
     coarse, fine = PixelGrid(who, 1), PixelGrid(who, SCALE)
@@ -84,7 +84,7 @@ def _paint_body(scene: Scene, grid: PixelGrid, canvas: Canvas) -> None:
 
 
 def _paint_ears(scene: Scene, grid: PixelGrid, canvas: Canvas, skin: Array) -> None:
-    """Long hair covers them."""
+    """Ears, unless long hair covers them."""
     w = grid.window(10, 34)
     away = np.abs(grid.u[w.at]) - scene.who.width - 0.1
     ear = w.cover(disc(away, w.y + 3.2, scene.who.ears, 4.2))
@@ -94,7 +94,7 @@ def _paint_ears(scene: Scene, grid: PixelGrid, canvas: Canvas, skin: Array) -> N
 
 
 def _develop(who: Identity, tones: Array, noise: Array) -> Labels:
-    """What the camera makes of it: a slight blur, contrast, exposure, noise, 8 bits."""
+    """The camera: slight blur, contrast, exposure, noise, 8 bits."""
     for axis in (1, 2):
         ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
         back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))

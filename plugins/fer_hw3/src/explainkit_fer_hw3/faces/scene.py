@@ -1,4 +1,4 @@
-"""What a batch of faces is made of: parts, styles and tones, resolved from the identities."""
+"""Parts, hair styles and tones of a batch of faces, derived from the identities."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -21,30 +21,31 @@ PARTS: tuple[str, ...] = (
     "brows",
     "glasses",
 )
-"""Every pixel shows one. ``eyes`` reaches from the fold of the upper lid to the lower lid,
-``forehead`` takes in the temples and the skin between and below the brows, ``cheeks`` the ears,
-``chin`` the skin around the mouth, ``beard`` the moustache, ``background`` neck and clothes."""
+"""The parts of an image; every pixel shows one. ``eyes`` extends from the fold of the upper lid to
+the lower lid. ``forehead`` includes the temples and the skin between and below the brows,
+``cheeks`` the ears, ``chin`` the skin around the mouth, ``beard`` the moustache, and
+``background`` the neck and the clothes."""
 
 BACKGROUND, HAIR, FOREHEAD, NOSE, CHEEKS, CHIN, BEARD, MOUTH, EYES, BROWS, GLASSES = range(11)
 
 REMOVABLE: tuple[str, ...] = ("hair", "nose", "beard", "mouth", "eyes", "brows", "glasses")
-"""The parts that a face can be drawn without."""
+"""The parts that can be left out."""
 
 Units = Mapping[str, Mapping[int, Array]]
 
 
 class Style(NamedTuple):
-    """How the hair falls, in face units.
+    """A hair style, in face units.
 
     Attributes:
-        share: How many of a hundred people wear it.
+        share: Percentage of people with this style.
         volume: Height of the hair above the skull.
         line: Hairline above the middle of the forehead, as ``y``.
-        side, temple: How far it has come down at the side of the face: coefficients of the
-            square and the sixth power of the distance from the middle, in half widths.
-        length: How far down it hangs beside the face.
-        thickness: How far it stands off beside the face.
-        curl: Size of its waves.
+        side, temple: Drop of the hairline at the side of the face: coefficients of the square
+            and the sixth power of the distance from the middle, in half widths.
+        length: Length beside the face.
+        thickness: Thickness beside the face.
+        curl: Amplitude of the waves.
     """
 
     share: float | Array
@@ -74,14 +75,14 @@ _SHARES = np.cumsum(_TABLE[:, 0]) / _TABLE[:, 0].sum()
 
 
 class Scene:
-    """Everything that the painters of one batch share.
+    """The state shared by all painting functions of one batch.
 
     Attributes:
         who: The identities.
         units: Strength of each action unit in each part, ``[faces, 1, 1]``.
         without: The part left out, if any.
         style: The hair styles.
-        beardless: 1 for the wearers of long hair, who have no beard and longer lashes.
+        beardless: 1 for people with long hair, who have no beard and longer lashes.
         skin, hair, brow, stubble: Tones.
     """
 
@@ -96,5 +97,5 @@ class Scene:
         self.stubble = np.minimum(0.80 * self.hair, 0.36 * self.skin)
 
     def has(self, part: str) -> bool:
-        """Whether a part is drawn at all."""
+        """Whether a part is rendered."""
         return self.without != part

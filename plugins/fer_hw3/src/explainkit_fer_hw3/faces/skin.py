@@ -1,4 +1,4 @@
-"""The head: its outline, its relief under the light, its wrinkles, and the names of its regions."""
+"""The head: outline, shaded relief, wrinkles, and the labels of its regions."""
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _relief(scene: Scene, grid: PixelGrid) -> tuple[Array, Array]:
 
 
 def _wrinkles(scene: Scene, grid: PixelGrid, mouth: Mouth) -> list[tuple[Window, Array]]:
-    """Share of the light that every fold of the skin takes away, each in its own window."""
+    """Share of the light that every skin fold removes, each in its own window."""
     who, units = scene.who, scene.units
     cheeks = units["cheeks"]
     folds = []
@@ -90,7 +90,7 @@ def _wrinkles(scene: Scene, grid: PixelGrid, mouth: Mouth) -> list[tuple[Window,
     across = crest(w.a, 4 + 8 * outer + 2 * inner)
     folds.append((w, depth * across * (crest(y + 15.3, 0.9) + crest(y + 17.9, 0.9))))
 
-    if scene.has("brows"):  # the furrow between them
+    if scene.has("brows"):  # the furrow between the brows
         w = grid.window(8, 22, 14, 34)
         folds.append((w, 0.30 * units["brows"][4] * crest(w.a - 1.35, 0.9) * crest(w.y + 9.6, 3.2)))
 
@@ -125,7 +125,7 @@ def _wrinkles(scene: Scene, grid: PixelGrid, mouth: Mouth) -> list[tuple[Window,
 
 
 def label_skin(scene: Scene, grid: PixelGrid, canvas: Canvas, inside: Mask) -> None:
-    """Name the regions of the bare skin, which no edge separates."""
+    """Label the regions of bare skin, which have no visible boundary."""
     who = scene.who
     canvas.label((slice(None),), inside, CHEEKS)
     w = grid.window(0, 28)

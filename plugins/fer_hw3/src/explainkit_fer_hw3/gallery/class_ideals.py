@@ -1,19 +1,20 @@
-"""Class ideals.
+"""Class maximization.
 
-Which image would a network call the happiest face? Ascent from noise answers with what the
-network exaggerates, which need not be a face to us. Ascent from a face says what the network would
-change in it.
+Which image does a network classify as happy with the highest score? Gradient ascent from noise
+shows the features that the network relies on, exaggerated, and not necessarily a face. Gradient
+ascent from a face shows which changes raise the score.
 
 Topic: Inside the networks
 Order: 36
 Command: explainkit run fer_hw3 classes
 """
 
-# %% Two networks' ideals
-# The images that raise each class's score most, within valid gray values and in spite of small
-# shifts and turns.
+# %% The maximizing images of two networks
+# The images that maximize each class score, within valid gray values and under small random shifts
+# and rotations.
 #
-# Alt: Two rows of seven images, one for each expression: above the CNN's ideals, below the DNN's.
+# Alt: Two rows of seven images, one per expression. Top: images that maximize the CNN's class
+# scores; bottom: the DNN's.
 import torch
 
 import explainkit as ek
@@ -26,20 +27,20 @@ ideals = {name: ek.maximize(net, "classes()", steps=64) for name, net in network
 
 
 def images(found):
-    """The images of a visualization, as they look."""
+    """The images of a visualization, in [0, 1]."""
     return [to_pixels(image, found.mean, found.std)[0] for image in found.images]
 
 
 images_figure(
     [one for found in ideals.values() for one in images(found)],
     [f"{name}: {label}" for name in ideals for label in CLASS_NAMES],
-    title="What each network would call the ideal of a class",
+    title="Images that maximize each class score",
     subtitle="64 steps in the Fourier basis",
 )
 
-# %% How sure it is, and how sure the other
-# A network should be certain of its own ideals. If they showed an expression, the other network
-# would read it too.
+# %% Do they transfer to the other network?
+# A network is confident about its own images. If they showed an expression, the other network would
+# recognize it, too.
 rows = []
 for c, label in enumerate(CLASS_NAMES):
     row = {"class": label}
@@ -47,17 +48,17 @@ for c, label in enumerate(CLASS_NAMES):
         image = ideals[name].images[[c]]
         with torch.no_grad():
             own, foreign = (networks[n](image).softmax(1)[0, c] for n in (name, other))
-        row[f"{name}'s ideal, read by {name}"] = float(own)
+        row[f"{name}'s image, probability by {name}"] = float(own)
         row[f"by {other}"] = float(foreign)
     rows.append(row)
 rows
 
 # %% From a synthetic face
-# The same ascent from a neutral face: what would the network change to see another expression in
-# it? A penalty on the total variation keeps the changes smooth, at the price of the fine detail.
+# Gradient ascent from a neutral face: which changes make the network predict another expression? A
+# penalty on the total variation keeps the changes smooth, at the cost of fine detail.
 #
-# Alt: A neutral synthetic face, and what becomes of it when the CNN's score of each of the six other
-# expressions is raised.
+# Alt: A neutral synthetic face, and six variants of it that maximize the CNN's score of each other
+# expression.
 faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 neutral = CLASS_NAMES.index("neutral")
 start = faces.images[int((faces.labels == neutral).nonzero()[0])]
@@ -70,5 +71,5 @@ changed = ek.maximize(
 images_figure(
     [to_pixels(start, changed.mean, changed.std)[0], *images(changed)],
     ["neutral", *(f"more {label}" for label in CLASS_NAMES[:neutral])],
-    title="A neutral face on its way to six expressions, as the CNN sees them",
+    title="A neutral face, changed to maximize the CNN's score of six expressions",
 )

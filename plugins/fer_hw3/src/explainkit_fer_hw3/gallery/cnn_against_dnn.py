@@ -1,18 +1,18 @@
 """CNN against DNN.
 
-Two networks of one size, the same faces, the same method. What differs in the maps comes from the
-networks, and not all of it from what they know about faces.
+Two networks of the same size, the same faces, the same method. Differences between the maps come
+from the networks: from what they learned about faces, and from their architecture.
 
 Topic: Where the network looks
 Order: 32
 Command: explainkit run fer_hw3 compare
 """
 
-# %% The same faces in both
-# Integrated gradients of the class that each network reads.
+# %% The same faces in both networks
+# Integrated gradients of each network's predicted class.
 #
-# Alt: Four synthetic faces, each with its probabilities and its map in the CNN and in the DNN: red for
-# the class that the network reads, blue against it.
+# Alt: Four synthetic faces, each with its attribution map in the CNN and in the DNN, overlaid in
+# red and blue under the predicted class and its probability.
 import torch
 
 import explainkit as ek
@@ -29,18 +29,18 @@ comparison_figure(
     faces.labels[some].tolist(),
 )
 
-# %% How grainy
-# The mean difference of adjacent pixels over that of pixels in random order: a smooth map is near
-# 0, independent noise at 1. One might expect convolutions to give the smoother maps. But max
-# pooling hands the gradient to one pixel of four, and the next one over may get none, while a DNN's
-# first weights become as smooth in training as its images are.
+# %% How grainy are the maps?
+# The mean difference of adjacent pixels, divided by that of pixels in random order: near 0 for a
+# smooth map, 1 for independent noise. One might expect smoother maps from convolutions. But max
+# pooling passes the gradient to one of four pixels, so a neighbor may get none, while the first
+# weights of a DNN become as smooth in training as its images.
 maps = [
     ek.explain(net, faces.images, faces.labels, "saliency").heatmap().double() for net in networks
 ]
 
 
 def grain(one):
-    """Adjacent pixels' mean difference over that of pixels in random order."""
+    """Mean difference of adjacent pixels over that of pixels in random order."""
     order = torch.randperm(48 * 48, generator=torch.Generator().manual_seed(0))
     mixed = one.flatten(1)[:, order]
     beside = one.diff(dim=2).abs().mean()
@@ -53,26 +53,26 @@ def grain(one):
 ]
 
 # %% Where the maps lie
-# The share of the map on the parts that made the expression (for happy: mouth, cheeks, eyes),
-# beside three controls: the area of those parts, noise, and the map of another face on this
-# face's parts. A bar above area and noise says that the network looks at the face. Only where it is
-# also above the diamond does it look at what this face's expression moved.
+# The share of the map on the expressive parts (for happy: mouth, cheeks, eyes), with three
+# controls: the area of those parts, a noise map, and the map of another face on this face's parts.
+# A bar above area and noise shows that the network looks at the face. Only if it is also above the
+# diamond does the network look at what this expression moves.
 #
-# Alt: Bars with intervals for each expression in the CNN: the share of the map on the parts that
-# made the expression, with marks for their area, for noise and for another face's map.
+# Alt: Bars with intervals for each expression in the CNN: the share of the map on the expressive
+# parts, with marks for their area, for noise and for another face's map.
 from explainkit_fer_hw3.study.charts import shares_figure
 from explainkit_fer_hw3.study.parts import part_shares
 
 shares = [part_shares(net, faces, "explainkit/input_x_gradient") for net in networks]
-shares_figure(shares[0], "cnn: |input × gradient| on the parts that made it")
+shares_figure(shares[0], "cnn: |input × gradient| on the expressive parts")
 
 # %%
 # Alt: The same bars and marks for the DNN.
-shares_figure(shares[1], "dnn: |input × gradient| on the parts that made it")
+shares_figure(shares[1], "dnn: |input × gradient| on the expressive parts")
 
 # %%
-# In how many expressions is the share above each control? Above another face's map counts only if
-# the whole interval of the difference is.
+# For how many expressions is the share above each control? For another face's map, the whole
+# interval of the difference must be above zero.
 [
     {
         "network": name,
@@ -88,8 +88,8 @@ shares_figure(shares[1], "dnn: |input × gradient| on the parts that made it")
     )
 ]
 
-# %% Is one better?
-# On the same faces only those count that one network alone reads rightly (McNemar's exact test).
+# %% Is one network more accurate?
+# McNemar's exact test uses the faces that only one of the networks classifies correctly.
 from explainkit_fer_hw3.study.agreement import agreement
 from explainkit_fer_hw3.study.predictions import Predictions
 
@@ -100,8 +100,8 @@ both = agreement(first, second)
     {
         "cnn": first.accuracy,
         "dnn": second.accuracy,
-        "only the cnn is right": both.only_first,
-        "only the dnn is right": both.only_second,
+        "only the cnn is correct": both.only_first,
+        "only the dnn is correct": both.only_second,
         "p (McNemar)": both.p,
     }
 ]

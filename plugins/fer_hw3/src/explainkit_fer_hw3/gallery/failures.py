@@ -1,18 +1,19 @@
 """Confidently wrong.
 
-The mistakes that matter are those of which a network is sure. Its maps say where it looked, and the
-drawing says what was really there.
+The mistakes that matter most are confident ones. Attribution maps show which pixels drove the
+prediction, and the part masks of synthetic faces show what these pixels are.
 
 Topic: Where the network looks
 Order: 38
 Command: explainkit run fer_hw3 confusion --model dnn --method integrated_gradients
 """
 
-# %% The surest mistakes
-# Of 350 synthetic faces, the DNN's three surest mistakes, explained for the class that was read.
+# %% The most confident mistakes
+# The DNN's three most confident mistakes among 350 synthetic faces, explained for the predicted
+# class.
 #
-# Alt: Three synthetic faces that the DNN misreads, each with its true class, its probabilities and the
-# map for the class that was read, alone and over the face.
+# Alt: Three synthetic faces that the DNN misclassifies, each with its probabilities, the map for
+# the predicted class, and the face masked to its most relevant pixels.
 import torch
 
 import explainkit as ek
@@ -23,20 +24,20 @@ from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 model = ek.load_model("fer_hw3/dnn")
 faces = load_synthetic(split="public_test", count=350)
 with torch.no_grad():
-    chances = model(faces.images).softmax(1)
-confidence, read = chances.max(1)
-wrong = torch.where(read != faces.labels, confidence, -1).argsort(descending=True)[:3]
-surest = ek.explain(model, faces.images[wrong], method="integrated_gradients", steps=20)
-study_figure(surest, labels=faces.labels[wrong].tolist(), scalings=["percentile:97"])
+    probabilities = model(faces.images).softmax(1)
+confidence, predicted = probabilities.max(1)
+wrong = torch.where(predicted != faces.labels, confidence, -1).argsort(descending=True)[:3]
+mistakes = ek.explain(model, faces.images[wrong], method="integrated_gradients", steps=20)
+study_figure(mistakes, labels=faces.labels[wrong].tolist(), scalings=["percentile:97"])
 
-# %% What spoke for the wrong class
-# The map of one class against the other: the lead of the class that was read over the true one.
-# Summed over the parts of the face that each pixel shows, it names the culprit.
+# %% What contributed to the wrong class
+# The map of the margin: the logit of the predicted class minus that of the true one. Summed over
+# each part of the face, it gives the part's contribution to the mistake.
 rows = []
 for i in wrong.tolist():
-    names = CLASS_NAMES[read[i]], CLASS_NAMES[faces.labels[i]]
-    lead = f'logit("{names[0]}") - logit("{names[1]}")'
-    one = ek.explain(model, faces.images[[i]], lead, "integrated_gradients", steps=20)
+    names = CLASS_NAMES[predicted[i]], CLASS_NAMES[faces.labels[i]]
+    margin = f'logit("{names[0]}") - logit("{names[1]}")'
+    one = ek.explain(model, faces.images[[i]], margin, "integrated_gradients", steps=20)
     by_part = {
         part: float(one.heatmap()[0][faces.parts[i] == p].sum()) for p, part in enumerate(PARTS)
     }
@@ -44,46 +45,46 @@ for i in wrong.tolist():
     rows.append(
         {
             "face": i,
-            "mistake": f"{names[1]} read as {names[0]}",
-            "lead": float(one.score[0]),
-            "spoke for it most": f"{order[0]} ({by_part[order[0]]:+.2f})",
-            "and": f"{order[1]} ({by_part[order[1]]:+.2f})",
-            "spoke most against": f"{order[-1]} ({by_part[order[-1]]:+.2f})",
+            "mistake": f"{names[1]} predicted as {names[0]}",
+            "margin": float(one.score[0]),
+            "largest contribution": f"{order[0]} ({by_part[order[0]]:+.2f})",
+            "second": f"{order[1]} ({by_part[order[1]]:+.2f})",
+            "most negative": f"{order[-1]} ({by_part[order[-1]]:+.2f})",
         }
     )
 rows
 
-# %% Is it the culprit?
-# A sum over a map is a claim. It is tested by changing what it blames: the part's pixels are set to
-# the mean gray, and the lead is measured again.
+# %% Is that part really responsible?
+# A test: the pixels of the part with the largest contribution are set to the mean gray, and the
+# margin is measured again.
 for row in rows:
     i = row["face"]
-    names = row["mistake"].split(" read as ")
-    true, said = (CLASS_NAMES.index(name) for name in names)
-    blamed = row["spoke for it most"].partition(" (")[0]
-    hidden = torch.where(faces.parts[i] == PARTS.index(blamed), 0.0, faces.images[i])[None]
+    names = row["mistake"].split(" predicted as ")
+    true, wrong_class = (CLASS_NAMES.index(name) for name in names)
+    part = row["largest contribution"].partition(" (")[0]
+    hidden = torch.where(faces.parts[i] == PARTS.index(part), 0.0, faces.images[i])[None]
     with torch.no_grad():
         after = model(hidden)[0]
     row.clear()
     row |= {
         "face": i,
-        "hidden": blamed,
-        "lead before": float(chances[i].log()[said] - chances[i].log()[true]),
-        "lead after": float(after[said] - after[true]),
-        "then read as": CLASS_NAMES[int(after.argmax())],
+        "hidden": part,
+        "margin before": float(probabilities[i].log()[wrong_class] - probabilities[i].log()[true]),
+        "margin after": float(after[wrong_class] - after[true]),
+        "then predicted": CLASS_NAMES[int(after.argmax())],
     }
 rows
 
-# %% How sure is a mistake?
-# Mistakes should be less sure than right readings, and rarely sure. As far as they are not, a
-# reader who sees a single face with its probability and its map can't tell which kind it is.
-right = read == faces.labels
+# %% How confident are mistakes?
+# Mistakes should have a lower confidence than correct predictions, and rarely a high one. As far as
+# they don't, probability and map alone can't tell whether a prediction is correct.
+correct = predicted == faces.labels
 [
     {
-        "reading": name,
+        "prediction": name,
         "faces": int(of.sum()),
         "mean probability": float(confidence[of].mean()),
-        "sure by 0.9 or more": f"{int((confidence[of] >= 0.9).sum())} of {int(of.sum())}",
+        "confidence of 0.9 or more": f"{int((confidence[of] >= 0.9).sum())} of {int(of.sum())}",
     }
-    for name, of in (("right", right), ("wrong", ~right))
+    for name, of in (("correct", correct), ("wrong", ~correct))
 ]

@@ -1,21 +1,21 @@
 """One face, the methods side by side.
 
-The same network, the same angry face, the same question: which pixels speak for angry? There are
-four ways to ask it: follow the gradient, follow rules of one's own from the score back to the
-image, look at a layer, or change the image and see what happens.
+The same network, the same angry face, the same question: which pixels matter for angry? There are
+four kinds of methods: gradients, propagation rules, maps of a layer, and perturbations of the
+image.
 
 Topic: Where the network looks
 Order: 20
 Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradients
 """
 
-# %% Gradients, and means of them along paths
-# The slope of the score at the image, or gathered on the way from a gray image to it, or among
-# noisy copies. XRAI ranks whole regions by such a map. Each map has its own unit, so each is scaled
-# by itself.
+# %% Gradients, and averages of them
+# The gradient of the score at the image, averaged along a path from a gray image, or over noisy
+# copies. XRAI ranks whole regions by such a map. The units differ, so each map is normalized
+# separately.
 #
-# Alt: A drawn angry face and eight maps of it, alone and over the face: pixel-fine ones in red and
-# blue, and XRAI's in whole regions.
+# Alt: An angry synthetic face and eight maps overlaid on it in red and blue: seven are
+# fine-grained, and XRAI's has whole regions.
 import explainkit as ek
 from explainkit.methods.path.xrai import XRAI, BlackAndWhite
 
@@ -35,13 +35,13 @@ GRADIENTS = [
 gradients = ek.explain(model, face, "angry", GRADIENTS, steps=50)
 gradients.plot(labels=[0])
 
-# %% Rules in place of the gradient
-# On the way back each operator hands its relevance on by a rule: rectifiers let only what is
-# positive pass, or only what was active; layers share it out by what each input gave. One forward
-# and one backward, whatever the size of the network.
+# %% Propagation rules in place of the gradient
+# In the backward pass every operator propagates relevance by a rule: a ReLU passes only positive
+# values, or only where it was active; a layer distributes relevance by the contribution of each
+# input. The cost is one forward and one backward pass.
 #
-# Alt: The face and eight maps made by rules, those of excitation backprop and deep Taylor in red
-# alone, the others in red and blue.
+# Alt: The face and eight maps by propagation rules: excitation backprop and deep Taylor in red
+# only, the others in red and blue.
 RULES = [
     "guided_backprop",
     "deconvnet",
@@ -56,11 +56,12 @@ rules = ek.explain(model, face, "angry", RULES)
 rules.plot(labels=[0])
 
 # %% A layer as a map
-# Class-activation maps weigh the channels of the last convolution. They are as coarse as that
-# layer, here 5 × 5 places, and drawn as large as the image; they differ in the weights.
+# Class-activation maps are weighted sums of the channels of the last convolution. They are as
+# coarse as that layer, here 5 × 5 positions, and are upsampled to the image. The methods differ in
+# the weights.
 #
-# Alt: The face and eight coarse maps: soft clouds of a few places each, red for angry and blue
-# against it.
+# Alt: The face and eight coarse maps overlaid on it: soft red and blue blobs of a few positions
+# each.
 CAMS = [
     "gradcam",
     "gradcam_plus_plus",
@@ -74,12 +75,12 @@ CAMS = [
 cams = ek.explain(model, face, "angry", CAMS)
 cams.plot(labels=[0])
 
-# %% Hide and see
-# These need nothing but scores: they hide windows or cells, many at once, and ask which ones the
-# score depends on. Extremal perturbation searches for the tenth of the image that keeps it best.
+# %% Perturbations
+# These methods need only scores: they hide parts of the image and measure the change of the score.
+# Extremal perturbation searches for the tenth of the image that preserves the score best.
 #
-# Alt: The face and eight maps in squares and soft clouds: red where the score depends on what was
-# hidden; extremal perturbation keeps a few discs.
+# Alt: The face and eight maps overlaid on it, in squares and soft blobs: red where hiding the
+# pixels lowers the score. Extremal perturbation selects a few discs.
 PERTURBATIONS = [
     "occlusion",
     "feature_ablation",
@@ -93,11 +94,11 @@ PERTURBATIONS = [
 perturbations = ek.explain(model, face, "angry", PERTURBATIONS, samples=192, steps=80)
 perturbations.plot(labels=[0])
 
-# %% How far they agree
-# The rank correlation of two maps' absolute values over squares of 4 × 4 pixels of the face: 1 if
-# they order them alike, 0 if one tells nothing of the other. The background is left out: nearly
-# all methods leave it empty, which is easy to agree on. What methods of different kinds show is
-# more likely to be of the network, and what only one shows is more likely of the method.
+# %% Agreement of the methods
+# The rank correlation of the absolute values of two maps over squares of 4 × 4 pixels of the face:
+# 1 for the same order, 0 for unrelated maps. The background is excluded, because nearly all methods
+# leave it empty. What methods of different kinds share is more likely a property of the network;
+# what only one method shows is more likely a property of the method.
 import torch
 from torch.nn.functional import avg_pool2d
 
@@ -126,8 +127,8 @@ columns = {name: [i for i, one in enumerate(family) if one == name] for name in 
     for i, one in enumerate(maps)
 ]
 
-# %% To look into them
-# The report shows eight of them with one pointer: the value under it in every map at once.
+# %% An interactive report
+# The report shows eight maps side by side. Pointing at a pixel shows its value in every map.
 from explainkit.results.explanation import Explanations
 
 few = Explanations([*gradients[:1], *gradients[3:4], *rules[2:4], *cams[:1], *perturbations[:3]])

@@ -1,18 +1,18 @@
 """Where each expression is seen.
 
-One map is one face. The mean over many faces of a class tells where the network looks for that
-expression, and as every pixel's part is known, it can be said in numbers.
+One map explains one face. The mean over many faces of a class shows where the network looks for
+that expression, and exact part masks turn this into numbers.
 
 Topic: Where the network looks
 Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 8 faces per class, explained for their true class. Synthetic faces are framed
-# alike, with the eyes near one place, so that means of images and maps are not a blur.
+# Integrated gradients of 8 faces per class, for their true class. Synthetic faces are framed alike,
+# with the eyes near the same position, so mean images and mean maps are not blurred.
 #
-# Alt: Two rows of seven images. Above, the mean face of each expression; below, the mean size of
-# the map of its faces, bright where it is large.
+# Alt: Two rows of seven images. Top: the mean face of each expression; bottom: the mean absolute
+# map of its faces, bright where it is large.
 import torch
 
 import explainkit as ek
@@ -34,8 +34,8 @@ images_figure(
 )
 
 # %% In numbers
-# How much of the map lies on each part, over how much of the image that part is: 1 is what a map
-# without preference has. The three parts of the highest density in each class:
+# The density of a part: its share of the map divided by its share of the image. A uniform map has
+# 1. The three parts with the highest density in each class:
 rows = []
 for c, name in enumerate(CLASS_NAMES):
     of_class = faces.labels == c
@@ -48,13 +48,13 @@ for c, name in enumerate(CLASS_NAMES):
     best = sorted(density, key=density.get, reverse=True)[:3]
     rows.append(
         {"expression": name}
-        | {f"{place}.": f"{part} ({density[part]:.1f})" for place, part in enumerate(best, 1)}
+        | {f"{number}.": f"{part} ({density[part]:.1f})" for number, part in enumerate(best, 1)}
     )
 rows
 
-# %% Is it really used?
-# A map says where the score is sensitive. Relaxing a part and nothing else tells what it is worth:
-# the mean fall of the true class's score when the mouth, or the brows, show no expression.
+# %% Does the network use these parts?
+# A map is a claim; relaxing one part and nothing else tests it. The mean drop of the true class's
+# score when the mouth, the brows or another part show no expression:
 from explainkit_fer_hw3.faces import PART_UNITS, draw
 
 mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
@@ -62,8 +62,8 @@ mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
 
 def scores(label, **how):
     """The scores of one class for 12 faces of it."""
-    drawn = draw([label] * 12, seed=99, **how)
-    pixels = torch.from_numpy(drawn.pixels).float() / 255
+    found = draw([label] * 12, seed=99, **how)
+    pixels = torch.from_numpy(found.pixels).float() / 255
     with torch.no_grad():
         return model((pixels - mean) / std)[:, label]
 
@@ -71,7 +71,7 @@ def scores(label, **how):
 [
     {"expression": name}
     | {
-        f"{part} at rest": float((scores(c) - scores(c, neutral=part)).mean())
+        f"neutral {part}": float((scores(c) - scores(c, neutral=part)).mean())
         for part in PART_UNITS
     }
     for c, name in enumerate(CLASS_NAMES)
