@@ -41,7 +41,7 @@ type: $(VENV)/.lint ## Check the types, strictly
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
-	$(BIN)/explainkit gallery build --out docs/gallery
+	$(BIN)/explainkit gallery build --out docs/gallery --max-seconds 1200
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it

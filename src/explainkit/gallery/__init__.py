@@ -1,4 +1,4 @@
-"""The gallery: scripts of the core and the plugins, run and written as pages that can't rot."""
+"""The gallery: scripts of the core and the plugins, executed and written as pages."""
 
 from explainkit.gallery.builder import Built, build
 

@@ -1,4 +1,4 @@
-"""Building the gallery: every script in a process of its own, reused only if nothing changed."""
+"""Building the gallery: each script runs in its own process; unchanged pages are reused."""
 
 import hashlib
 import json
@@ -20,23 +20,25 @@ from explainkit.catalog import discovery
 from explainkit.errors import GalleryError
 from explainkit.files import write_atomically
 from explainkit.gallery.page import index, markdown, notebook, thumbnail
-from explainkit.gallery.script import OUTPUTS, Script, read
+from explainkit.gallery.script import OUT_OF_TIME, OUTPUTS, Script, read
 
 HOOK = "explainkit_gallery"
 MANIFEST = "manifest.json"
 WEIGHTS = {".safetensors", ".pt", ".pth", ".onnx"}
 SCHEMA_VERSION = 1
+_WAIT = 20
+"""A script may take this many times its CPU limit on the clock, in case it waits forever."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """How one page came about.
+    """The outcome of building one page.
 
     Attributes:
         page: ``plugin/name``.
-        seconds: What running its script took.
-        reused: True if nothing that it depends on had changed.
-        missing: The plugin that it needs and that isn't installed; it was left out then.
+        seconds: How long its script ran.
+        reused: True if none of its dependencies had changed.
+        missing: The required plugin that is not installed, or ""; the page was skipped then.
     """
 
     page: str
@@ -48,20 +50,20 @@ class Built:
 def build(
     out: Path, plugin: str | None = None, *, seed: int = 0, max_seconds: float = 300
 ) -> Iterator[Built]:
-    """Builds the pages one by one, then the index; each is told when it is done.
+    """Builds the pages one by one, then the index.
 
     Args:
-        out: The folder. Files that an earlier build wrote and that are of no page any more go.
-        plugin: Build this plugin's pages only, and leave the others as they are.
-        seed: Of the scripts' random generators.
-        max_seconds: What a script may take.
+        out: The output folder. Files of an earlier build that belong to no page now are removed.
+        plugin: Build only this plugin's pages and leave the others as they are.
+        seed: Seed of the scripts' random generators.
+        max_seconds: CPU time that each script may use, all its threads together.
 
     Yields:
-        How each page came about.
+        The outcome of each page, as soon as it is built.
 
     Raises:
-        GalleryError: A script fails or takes too long; nothing of its page is written.
-        UnknownNameError: No such plugin.
+        GalleryError: A script fails or exceeds its limit; nothing of its page is written.
+        UnknownNameError: There is no such plugin.
         PluginError: The plugin has no gallery, or is broken.
     """
     old = _read_manifest(out)
@@ -88,7 +90,7 @@ def build(
                 yield Built(page, known["seconds"], reused=True)
                 continue
             entries[page] = entry | _make(script, out / owner, seed, max_seconds)
-            # what is done stays done if a later script fails
+            # finished pages stay finished if a later script fails
             _write_manifest(out, old | entries)
             yield Built(page, entries[page]["seconds"])
     _remove(out, old, entries)
@@ -98,7 +100,7 @@ def build(
 
 
 def _folders(plugin: str | None) -> dict[str, Path]:
-    """The folder of scripts of each plugin that has one."""
+    """The script folder of each plugin that has one."""
     found = discovery.default()
     if plugin is not None:
         return {plugin: Path(found.offer(plugin, HOOK))}
@@ -107,10 +109,10 @@ def _folders(plugin: str | None) -> dict[str, Path]:
 
 
 class _Digests:
-    """Hashes of what pages depend on, each computed once.
+    """Hashes of the dependencies of pages, each computed once.
 
-    A page depends on its script, on the core and on its plugins: their code, with the versions of
-    what the numbers come from, and their weights.
+    A page depends on its script, on the code and the weights of the core and its plugins, and on
+    the versions of torch, NumPy and matplotlib.
     """
 
     def __init__(self, galleries: Iterable[Path]) -> None:
@@ -118,7 +120,7 @@ class _Digests:
         self._packages: dict[str, tuple[str, str]] = {}
 
     def of(self, script: Script, owner: str, seed: int) -> dict[str, Any]:
-        """The hashes that a manifest keeps."""
+        """The hashes stored in the manifest."""
         parts = [self._package(name) for name in sorted({discovery.CORE, owner, *script.needs})]
         versions = [f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib")]
         return {
@@ -141,10 +143,10 @@ class _Digests:
 
 
 def _files_of(package: str) -> Iterator[Path]:
-    """The files of an installed package, or the one of a module."""
+    """The files of an installed package, or the single file of a module."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise GalleryError(f"expected the files of {package}, found none: reinstall it")
+        raise GalleryError(f"expected the files of {package}, found none: reinstall the package")
     origin = Path(spec.origin).resolve()
     if origin.name != "__init__.py":
         yield origin
@@ -159,7 +161,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str, Any]:
-    """Runs a script and writes its page; the rest of its entry in the manifest."""
+    """Runs a script, writes its page, and returns the rest of its manifest entry."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, work = Path(temporary) / "out", Path(temporary) / "work"
         folder.mkdir()
@@ -175,7 +177,7 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
             thumbnail(folder / figures[0], folder / image)
         versions = f"explainkit {explainkit.__version__} and torch {version('torch')}"
         command = f"explainkit gallery build --plugin {out.name}"
-        foot = f"`{command}` runs it, here in {seconds:.0f} s with {versions}."
+        foot = f"Built by `{command}` in {seconds:.0f} s with {versions}."
         page = markdown(script, outputs, foot)
         (folder / f"{script.name}.md").write_text(page, encoding="utf-8")
         (folder / f"{script.name}.ipynb").write_text(notebook(script), encoding="utf-8")
@@ -192,10 +194,10 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
 
 
 def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float) -> None:
-    """Runs a script in a fresh process, in a folder of its own.
+    """Runs a script in a fresh process, in its own folder.
 
     Raises:
-        GalleryError: It fails, or takes too long.
+        GalleryError: The script fails or exceeds its limit.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the interpreter that runs us
@@ -206,6 +208,7 @@ def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float
                 script.path.resolve(),
                 folder,
                 str(seed),
+                str(max_seconds),
             ],
             cwd=work,
             env=os.environ | {"PYTHONHASHSEED": "0", "MPLBACKEND": "agg"},
@@ -213,11 +216,18 @@ def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float
             text=True,
             encoding="utf-8",
             errors="replace",
-            timeout=max_seconds,
+            timeout=_WAIT * max_seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise GalleryError(f"{script.path} took longer than {max_seconds:g} s") from error
+        raise GalleryError(
+            f"{script.path} did not end within {_WAIT * max_seconds:g} s: it seems to wait forever"
+        ) from error
+    if done.returncode == OUT_OF_TIME:
+        raise GalleryError(
+            f"{script.path} used more than {max_seconds:g} s of CPU time: "
+            "make it shorter, or allow more with --max-seconds"
+        )
     if done.returncode:
         failure = GalleryError(
             f"{script.path} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
@@ -227,7 +237,7 @@ def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float
 
 
 def _read_manifest(out: Path) -> dict[str, Any]:
-    """The pages of an earlier build; none if there was none, or one of another version."""
+    """The pages of an earlier build; empty without one, or if its schema version differs."""
     try:
         found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -244,7 +254,7 @@ def _write_manifest(out: Path, entries: Mapping[str, Any]) -> None:
 
 
 def _remove(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Removes what an earlier build wrote and no page has any more."""
+    """Removes files of an earlier build that no page has any more."""
     kept = {(entry["plugin"], file) for entry in new.values() for file in entry["files"]}
     for entry in old.values():
         for file in entry["files"]:

@@ -13,23 +13,23 @@ from explainkit.gallery.script import Script
 
 _THUMBNAIL = 640, 400
 _HEADLINE = 93
-"""Pixels of a figure's title and subtitle."""
+"""Height of a figure's title and subtitle in pixels."""
 _MARGIN = 12
 _WHITE = 250
-"""Gray values above it are paper."""
+"""Gray values above it count as background."""
 _GAP = 15
-"""Pixels of paper between images; a title is nearer to its own."""
+"""The background between two images in pixels; a title is closer to its image."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str) -> str:
-    """A page as Markdown; its files stand beside it.
+    """A page as Markdown; its files are in the same folder.
 
     Args:
         script: The script.
-        outputs: What each cell showed (`explainkit.gallery.run`).
-        foot: Said at the end: versions, seconds.
+        outputs: The outputs of each cell (`explainkit.gallery.run`).
+        foot: The last sentence: versions, seconds.
     """
     return "\n\n".join(part for part in _parts(script, outputs, foot) if part) + "\n"
 
@@ -37,7 +37,7 @@ def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foo
 def _parts(
     script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str
 ) -> Iterator[str]:
-    # figures and code are wider than what a table of contents leaves them
+    # figures and code need the width of the table of contents
     yield "---\nhide: [toc]\n---"
     yield f"# {script.title}"
     yield script.lead
@@ -49,7 +49,7 @@ def _parts(
             yield _shown(output, cell.alt)
     yield "---"
     if script.command:
-        yield "The command line makes the same image:"
+        yield "The same figure from the command line:"
         yield _fenced("sh", script.command)
     yield (
         f"Download this page [as a script]({script.name}.py) or "
@@ -60,14 +60,14 @@ def _parts(
 def _shown(output: Mapping[str, str], alt: str) -> str:
     match output["kind"]:
         case "figure":
-            words = alt.replace("[", "(").replace("]", ")")
-            return f'![{words}]({output["file"]}){{ width="{output["width"]}" }}'
+            text = alt.replace("[", "(").replace("]", ")")
+            return f'![{text}]({output["file"]}){{ width="{output["width"]}" }}'
         case "page":
             return f"[Open the report]({output['file']}){{ .md-button }}"
         case "table":
             return output["text"]
         case "html":
-            # one line: Markdown leaves a block of HTML alone
+            # on one line, so that Markdown treats it as one block of HTML
             return " ".join(output["text"].split("\n"))
     return _fenced("text", output["text"].rstrip())
 
@@ -105,9 +105,9 @@ def notebook(script: Script) -> str:
 
 
 def thumbnail(figure: Path, path: Path) -> None:
-    """The right of a figure under its headline, where its maps are, for the index.
+    """Writes a thumbnail for the index: the right part of a figure below its titles.
 
-    It is cut at gaps, so that no image is cut in two, and its white margins go.
+    The crop follows gaps, so that no image is cut in two, and white margins are removed.
     """
     with Image.open(figure) as opened:
         image = opened.convert("RGB")
@@ -117,8 +117,8 @@ def thumbnail(figure: Path, path: Path) -> None:
     high = image.height - top
     high -= _gap(np.all(blank[top:][::-1], axis=1), high - round(image.width / shape))
     left = _gap(np.all(blank[top : top + high], axis=0), image.width - round(high * shape))
-    seen = ~blank[top : top + high, left:]
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    content = ~blank[top : top + high, left:]
+    rows, columns = np.flatnonzero(content.any(1)), np.flatnonzero(content.any(0))
     if len(rows):
         ends = left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
         image = image.crop((left + int(columns[0]), top + int(rows[0]), *ends))
@@ -128,21 +128,21 @@ def thumbnail(figure: Path, path: Path) -> None:
 
 
 def _gap(blank: BoolArray, at: int) -> int:
-    """The last gap before a place, so that what lies there is kept whole; 0 if there is none."""
+    """The last gap before a position, so that the image there is kept whole; 0 without a gap."""
     wide = np.convolve(blank, np.ones(_GAP), "same") == _GAP
     gaps = np.flatnonzero(wide[: max(at, 0)])
     return int(gaps[-1]) if len(gaps) else 0
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:
-    """The index: images and titles, by plugin and topic.
+    """The index: thumbnails and titles by plugin and topic.
 
     Args:
         pages: Entries of the manifest.
     """
     lead = (
-        "Every page is a script that was run by the installed library; figures, tables and text "
-        "are what it gave. `explainkit gallery build` makes them again."
+        "Every page is a script, executed with the installed library; its figures, tables and text "
+        "are the script's output. `explainkit gallery build` rebuilds them."
     )
     lines = ["# Gallery", lead]
     groups = sorted({(page["plugin"] != "explainkit", page["plugin"]) for page in pages})

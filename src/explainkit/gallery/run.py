@@ -1,43 +1,47 @@
-"""Runs the cells of one gallery script in this process, and keeps what they show.
+"""Runs the cells of one gallery script in this process and collects their outputs.
 
-It is started by `explainkit.gallery.builder` in a process of its own:
-``python -m explainkit.gallery.run SCRIPT FOLDER SEED``.
+`explainkit.gallery.builder` starts it in a new process:
+``python -m explainkit.gallery.run SCRIPT FOLDER SEED MAX_SECONDS``.
 """
 
 import ast
 import contextlib
 import io
 import json
+import os
 import random
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from explainkit.errors import GalleryError
-from explainkit.gallery.script import OUTPUTS, Cell, read
+from explainkit.gallery.script import OUT_OF_TIME, OUTPUTS, Cell, read
 
 _INCH = 96
-"""Of a web page in its own pixels: letters are of one size in all figures, and crisp at 2×."""
+"""CSS pixels per inch of a figure: text has one size in all figures and is sharp at 2×."""
 
 
 def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
     """Runs a script's cells in one namespace.
 
-    Of each cell is kept what it printed, and the value of its last expression: a figure, a list
-    of mappings (a table), the path of an HTML file, what shows itself in notebooks, or its text.
+    The outputs of a cell are its printed text and the value of its last expression: a figure, a
+    list of mappings (shown as a table), the path of an HTML file, an object with a notebook
+    display, or anything else as text.
 
     Args:
         path: The script.
-        folder: Where images go.
-        seed: Of Python's, NumPy's and torch's generators.
+        folder: The folder for images.
+        seed: Seed of the generators of Python, NumPy and torch.
 
     Returns:
-        For each cell what it shows, each with its ``kind``.
+        The outputs of each cell, each with its ``kind``.
 
     Raises:
-        GalleryError: An image has no text for those who don't see it.
+        GalleryError: A figure has no alt text.
     """
     import numpy as np
     import torch
@@ -60,11 +64,11 @@ def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
 
 
 def _evaluate(cell: Cell, path: Path, names: dict[str, Any]) -> Any:
-    """Runs a cell; the value of its last line, if that is an expression."""
-    # blank lines before it: a traceback then names the line of the script
+    """Runs a cell and returns the value of its last statement, if that is an expression."""
+    # leading blank lines, so that a traceback has the script's line numbers
     tree = ast.parse("\n" * (cell.line - 1) + cell.code, str(path))
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, str(path), "exec"), names)  # noqa: S102 - this is what it is for
+    exec(compile(tree, str(path), "exec"), names)  # noqa: S102 - runs the script
     if not isinstance(last, ast.Expr):
         return None
     return eval(compile(ast.Expression(last.value), str(path), "eval"), names)  # noqa: S307
@@ -78,7 +82,7 @@ def _output(value: Any, cell: Cell, folder: Path, name: str) -> dict[str, str]:
     if isinstance(value, Figure):
         if not cell.alt:
             raise GalleryError(
-                f"line {cell.line}: expected a comment '# Alt: …' that says what the figure shows"
+                f"line {cell.line}: expected a comment '# Alt: …' that describes the figure"
             )
         width = str(round(_INCH * value.get_figwidth()))
         file = save_figure(value, folder / f"{name}.png").name
@@ -93,7 +97,7 @@ def _output(value: Any, cell: Cell, folder: Path, name: str) -> dict[str, str]:
 
 
 def _table(rows: list[Mapping[str, Any]]) -> str:
-    """A Markdown table; numbers stand at the right, with four digits."""
+    """A Markdown table; numbers are right-aligned, with four significant digits."""
     heads = list(rows[0])
     numeric = [isinstance(rows[0][head], int | float) for head in heads]
     columns = [_texts([row[head] for row in rows]) for head in heads]
@@ -103,9 +107,9 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
 
 
 def _texts(column: list[Any]) -> list[str]:
-    """The cells of a column; fractions without exponents have equally many decimals.
+    """The cells of a column; numbers without exponents have the same number of decimals.
 
-    The largest of them has four digits, so that small ones beside it don't widen the column.
+    The largest has four significant digits, so that small numbers do not widen the column.
     """
     texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in column]
     if all(
@@ -126,10 +130,18 @@ def _escaped(text: str) -> str:
 
 
 def main() -> None:
-    """The process's own entry."""
-    script, folder, seed = sys.argv[1:]
+    """Entry point of the process."""
+    script, folder, seed, max_seconds = sys.argv[1:]
+    threading.Thread(target=_limit, args=(float(max_seconds),), daemon=True).start()
     outputs = run(Path(script), Path(folder), int(seed))
     (Path(folder) / OUTPUTS).write_text(json.dumps(outputs), encoding="utf-8")
+
+
+def _limit(max_seconds: float) -> None:
+    """Ends the process once it has used this much CPU time, in all its threads together."""
+    while time.process_time() < max_seconds:
+        time.sleep(0.2)
+    os._exit(OUT_OF_TIME)
 
 
 if __name__ == "__main__":

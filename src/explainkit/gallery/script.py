@@ -8,7 +8,10 @@ from pathlib import Path
 from explainkit.errors import GalleryError
 
 OUTPUTS = "outputs.json"
-"""The file in which a run leaves what its cells showed."""
+"""The file in which a run stores the outputs of its cells."""
+
+OUT_OF_TIME = 75
+"""The exit code of a run that exceeds its CPU time."""
 
 _FIELD = re.compile(r"(Topic|Order|Needs|Command): (.+)")
 
@@ -18,11 +21,11 @@ class Cell:
     """One cell.
 
     Attributes:
-        title: Its heading, or "".
-        text: Markdown that stands before the code.
-        alt: What its image shows, for readers who don't see it.
-        code: Python, on the lines that it has in the script.
-        line: Number of the code's first line, from 1.
+        title: The heading, or "".
+        text: Markdown before the code.
+        alt: The alt text of its figure.
+        code: Python source.
+        line: Line number of the code in the script, from 1.
     """
 
     title: str
@@ -34,17 +37,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Script:
-    """A script as a page needs it.
+    """A parsed gallery script.
 
     Attributes:
         path: The file.
-        title: The docstring's first line.
-        lead: The rest of it, Markdown.
-        topic: The group in which the index shows it.
-        order: Its place there: small numbers first.
-        needs: Plugins without which it can't run.
-        command: The command that makes the same image, or "".
-        cells: In their order.
+        title: The first line of the docstring.
+        lead: The rest of the docstring, Markdown.
+        topic: Its group in the index.
+        order: Its position in the group, small numbers first.
+        needs: Plugins that it requires.
+        command: The command that draws the same figure, or "".
+        cells: The cells in order.
     """
 
     path: Path
@@ -63,14 +66,14 @@ class Script:
 
 
 def read(path: Path) -> Script:
-    """Reads a script.
+    """Parses a script.
 
     The docstring may end in lines ``Topic: …``, ``Order: …``, ``Needs: …`` and ``Command: …``.
-    A cell is ``# %%`` with an optional title, comments (Markdown; from ``Alt:`` on, what the
-    image shows), then code.
+    A cell is ``# %%`` with an optional title, comments (Markdown; from ``Alt:`` on, the alt text of
+    the figure), then code.
 
     Raises:
-        GalleryError: No docstring, no cell, or no Python.
+        GalleryError: The file has no docstring or no cell, or is not Python.
     """
     source = path.read_text(encoding="utf-8")
     try:
@@ -102,14 +105,14 @@ def read(path: Path) -> Script:
 
 def _cell(lines: list[str], start: int, end: int) -> Cell:
     title = lines[start].removeprefix("# %%").replace("[markdown]", "").strip()
-    place = start + 1
-    words = []
-    while place < end and lines[place].startswith("#"):
-        words.append(lines[place].removeprefix("#").removeprefix(" "))
-        place += 1
-    alt_at = next((i for i, line in enumerate(words) if line.startswith("Alt: ")), len(words))
-    alt = " ".join(words[alt_at:]).removeprefix("Alt: ")
-    while place < end and not lines[place].strip():
-        place += 1
-    code = "\n".join(lines[place:end]).strip()
-    return Cell(title, "\n".join(words[:alt_at]).strip(), alt, code, place + 1)
+    at = start + 1
+    comments = []
+    while at < end and lines[at].startswith("#"):
+        comments.append(lines[at].removeprefix("#").removeprefix(" "))
+        at += 1
+    alt_at = next((i for i, line in enumerate(comments) if line.startswith("Alt: ")), len(comments))
+    alt = " ".join(comments[alt_at:]).removeprefix("Alt: ")
+    while at < end and not lines[at].strip():
+        at += 1
+    code = "\n".join(lines[at:end]).strip()
+    return Cell(title, "\n".join(comments[:alt_at]).strip(), alt, code, at + 1)

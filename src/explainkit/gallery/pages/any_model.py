@@ -1,17 +1,17 @@
 """Any model.
 
-A network of your own needs no registration and no change: here one in RGB, and a small vision
-transformer. Both learn a small task on the spot, so that it is known what there is to find.
+Your own network needs no registration and no change: here a CNN for RGB images and a small vision
+transformer. Both are trained on a small task whose solution is known.
 
 Topic: First steps
 Order: 20
 """
 
-# %% A task whose answer is known
-# Images in RGB with a disc somewhere in the noise; the class is the disc's color. A good map
-# finds the disc, and nothing else.
+# %% A task with a known solution
+# RGB images with a disc at a random position in noise; the class is the disc's color. A good map
+# highlights the disc and nothing else.
 #
-# Alt: Six noisy color images, each with a red, green or blue disc at another place.
+# Alt: Six noisy color images, each with a red, green or blue disc at a different position.
 import torch
 from torch import nn
 
@@ -22,7 +22,7 @@ COLORS = ("red", "green", "blue")
 
 
 def discs(count, seed):
-    """Images [count, 3, 48, 48] in [0, 1], the discs' colors, and where they are."""
+    """Images [count, 3, 48, 48] in [0, 1], the colors of the discs, and their masks."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     center = 10 + 28 * torch.rand(count, 2, 1, 1, generator=generator)
@@ -37,12 +37,12 @@ images, labels, disc = discs(6, seed=1)
 images_figure([one.permute(1, 2, 0).numpy() for one in images], [COLORS[k] for k in labels])
 
 # %% Two networks
-# A convolutional one with rectifiers in place and a residual sum, and a transformer that returns a
-# dict, as libraries' models do. Neither knows of explainkit.
+# A CNN with in-place ReLUs and a residual connection, and a transformer that returns a dict, as the
+# models of many libraries do. Neither depends on explainkit.
 
 
 class SmallCNN(nn.Module):
-    """Functional and in-place rectifiers, a residual sum, global pooling."""
+    """Functional and in-place ReLUs, a residual connection, global pooling."""
 
     def __init__(self):
         super().__init__()
@@ -63,13 +63,13 @@ class SmallViT(nn.Module):
     def __init__(self):
         super().__init__()
         self.patches = nn.Conv2d(3, 32, 6, stride=6)
-        self.places = nn.Parameter(0.02 * torch.randn(1, 64, 32))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 64, 32))
         layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(32, 3)
 
     def forward(self, pixels):
-        tokens = self.patches(pixels).flatten(2).mT + self.places
+        tokens = self.patches(pixels).flatten(2).mT + self.positions
         return {"logits": self.head(self.encoder(tokens).mean(1))}
 
 
@@ -98,11 +98,11 @@ for name, network in networks.items():
     rows.append({"network": name, "parameters": size, "accuracy on new images": accuracy})
 rows
 
-# %% The convolutional one
-# No layer has to be named: class-activation maps choose the last one with places that the score
-# depends on. Red and blue are found where they are. Green is what is left when neither of them is
-# seen, so the network reads it from the whole image: a map that finds no object isn't a broken
-# map.
+# %% The CNN
+# No layer has to be named: class-activation maps use the last layer with spatial positions that
+# the score depends on. The maps highlight the red and the blue disc. The network predicts green
+# from the absence of the other two colors, so its evidence is spread over the whole image: a map
+# that highlights no object can be correct.
 #
 # Alt: Three images with discs; under each its maps by DeepLIFT, LRP, Grad-CAM and occlusion: red
 # on the red and on the blue disc, scattered over the image for the green one.
@@ -111,22 +111,22 @@ found = {"cnn": ek.explain(networks["cnn"], images[:3], labels[:3], METHODS)}
 found["cnn"].plot()
 
 # %% The transformer
-# The same methods, and those that read attention. Rules work on operators, not on modules, so
-# that attention and layer norm are covered however they are written. The transformer looks at a
-# few patches only. Grad-CAM is flat: after the last block every token knows the answer, as
-# attention has mixed them; that is a fact about the layer, and another one can be named.
+# The same methods, and methods that use attention. Rules apply to operators, not to modules, so
+# attention and layer norm are covered in any implementation. The transformer uses only a few
+# patches. Grad-CAM is flat: after the last block every token contains the class, because attention
+# has mixed them. That is a property of this layer; another one can be passed.
 #
 # Alt: The same three images; under each the maps of the transformer. DeepLIFT marks two or
-# three patches at or near the disc, attention rollout the same ones; Grad-CAM is even; LeGrad is
+# three patches at or near the disc, attention rollout the same ones; Grad-CAM is uniform; LeGrad is
 # strongest at the disc for green and blue.
 METHODS = ["deeplift", "gradcam", "legrad", "attention_rollout"]
 found["vit"] = ek.explain(networks["vit"], images[:3], labels[:3], METHODS)
 found["vit"].plot()
 
-# %% Do they find it?
-# The share of the map's size on the disc, over the share of the image that the disc covers: 1 is
-# what a map without preference has. DeepLIFT shares out the whole change of the score from its
-# baseline, so its gap should be nought up to rounding, through attention too.
+# %% Do the maps find the disc?
+# The share of the absolute map on the disc, divided by the disc's share of the image: a uniform map
+# has density 1. DeepLIFT distributes the whole change of the score from its baseline, so its
+# completeness gap should be zero up to rounding, through attention too.
 rows = []
 for name, maps in found.items():
     for one in maps:
@@ -144,17 +144,19 @@ for name, maps in found.items():
         )
 rows
 
-# %% A question of one's own, and a layer's answer
-# A target may be a function of the model's own output, or an expression: here the lead of the first
-# class over the second. With `at=` the map is of a layer's output instead of the image.
-lead = ek.explain(networks["vit"], images, lambda out: out["logits"][:, 0] - out["logits"][:, 1])
+# %% Other targets, and maps of a layer
+# A target may be a function of the model's output or an expression: here the difference of the
+# first two logits. With `at=` the map explains a layer's output instead of the image.
+difference = ek.explain(
+    networks["vit"], images, lambda out: out["logits"][:, 0] - out["logits"][:, 1]
+)
 same = ek.explain(networks["vit"], images, "logit(0) - logit(1)", "input_x_gradient", at="patches")
 [
     {
         "image": color,
-        "lead of red over green": float(lead.score[i]),
-        "the same as an expression": float(same.score[i]),
-        "map at the layer": "×".join(map(str, same.attribution.shape[1:])),
+        "logit(red) − logit(green)": float(difference.score[i]),
+        "as an expression": float(same.score[i]),
+        "shape of the layer's map": "×".join(map(str, same.attribution.shape[1:])),
     }
     for i, color in enumerate(COLORS)
 ]

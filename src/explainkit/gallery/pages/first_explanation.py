@@ -1,6 +1,6 @@
 """The first explanation, in five lines.
 
-A trained network, an image, and the pixels that speak for what the network says.
+A trained network, an image, and the pixels that contribute to the predicted class.
 
 Topic: First steps
 Order: 10
@@ -9,11 +9,11 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 """
 
 # %%
-# A model is named, or is any PyTorch module of yours; images are a float tensor
-# `[batch, channel, height, width]`, normalized as the model was trained.
+# A model is a registered name or any PyTorch module; images are a float tensor
+# `[batch, channel, height, width]`, normalized as in training.
 #
-# Alt: A drawn angry face, the network's probabilities of the seven expressions, and the integrated
-# gradients alone and over the face: red where pixels speak for the class, blue where against it.
+# Alt: A synthetic angry face, the probabilities of the seven expressions, and the integrated
+# gradients alone and over the face: red pixels speak for the class, blue pixels against it.
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
@@ -21,10 +21,10 @@ faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 explanation = ek.explain(model, faces.images[[14]], method="integrated_gradients")
 explanation.plot()
 
-# %% What it says in numbers
-# The map is signed and in the unit of the score, so that its sum can be held against what it is
-# to explain: the score of the image less the score of the baseline, here a gray image. The
-# completeness gap is the share that is missing.
+# %% The numbers
+# The map is signed and in the unit of the score, so its sum can be checked: it should equal the
+# score of the image minus the score of the baseline, here a gray image. The completeness gap is
+# the relative error of the sum.
 gray = model(0 * faces.images[[14]])[0, explanation.target[0]]
 [
     {
@@ -36,13 +36,13 @@ gray = model(0 * faces.images[[14]])[0, explanation.target[0]]
     }
 ]
 
-# %% Another question
-# The same face, but asked for another class: what speaks for fear, and what against it?
+# %% Another target
+# The same face for another class: which pixels speak for fear, and which against it?
 #
-# Alt: The same face explained for fear: its probability is marked, and the map is another one.
+# Alt: The same face explained for fear: the probability of fear is marked, and the map differs.
 ek.explain(model, faces.images[[14]], "fear", "integrated_gradients").plot()
 
-# %% To look into it
-# One file that opens from disk, with sliders, values under the pointer and everything that was
-# run. In a notebook the explanation shows itself.
+# %% Inspect it
+# The report is one file that opens offline, with sliders, values under the pointer and full
+# provenance. In a notebook the explanation displays itself.
 explanation.report("report.html", labels=[0], names=["face 14"])

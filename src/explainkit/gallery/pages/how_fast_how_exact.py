@@ -1,18 +1,17 @@
 """How fast, and how exact.
 
-Numbers instead of adjectives: what should sum up is summed up, what should be equal is compared,
-and work is counted in passes, which are the same on every machine. The tables are what this page's
-own code found when it was run.
+This page measures accuracy and work. Sums and results that should be equal are compared, and work is
+counted in passes, which do not depend on the machine. The tables are the output of this page's code.
 
 Topic: Numbers
 Order: 40
 """
 
 # %% Does the map add up?
-# Complete methods share out the change of the score from a baseline, so what is missing can be
-# measured: |sum of the map − change| / max(|change|, 0.05). The worst of four images, on nine
-# networks that are written in nine ways: rectifiers as functions, in place and reused, residual
-# sums, batch normalization, a tuple as output, attention.
+# Complete methods distribute the change of the score from a baseline, so the error can be
+# measured: |sum of the map − change| / max(|change|, 0.05). The table has the largest gap of four
+# images on nine networks: functional, in-place and reused ReLUs, residual connections, batch
+# normalization, a tuple as output, attention, and others.
 import warnings
 
 import torch
@@ -20,7 +19,7 @@ import torch
 import explainkit as ek
 from explainkit.testing import toy_models
 
-warnings.simplefilter("ignore")  # the toys' maps on purpose have what explainkit warns of
+warnings.simplefilter("ignore")  # the toy models trigger warnings on purpose
 METHODS = {
     "deeplift": {},
     "deeplift_shap": {},
@@ -32,7 +31,7 @@ toys = toy_models()
 
 
 def gap(model, images, method, **params):
-    """The worst completeness gap."""
+    """The largest completeness gap."""
     found = ek.explain(model, images, method=method, **params)
     return float(found.diagnostics["completeness_gap"].max())
 
@@ -43,9 +42,9 @@ for name, (model, images) in toys.items():
     rows.append({"network": name} | {method: f"{value:.0g}" for method, value in gaps.items()})
 rows
 
-# %% Ask for less
-# A path method's gap depends on its steps. It can be told a tolerance instead, and takes as many
-# gradients as that needs.
+# %% Choose the accuracy
+# The gap of a path method depends on its steps. With a tolerance instead, it takes as many
+# gradients as necessary.
 rows = []
 model, images = toys["vit"]
 for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
@@ -60,29 +59,27 @@ for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
 rows
 
 # %% Which operators had a rule?
-# Rules belong to operators, and each map says which ones it met. One that no rule knows is an
-# error, or a stated fallback: never a silent gradient.
+# Rules apply to operators, and each map lists the operators in its graph. An operator without a
+# rule is an error or an explicit fallback, never a silent gradient.
 rows = []
 for name in ("plain", "functional", "reused", "residual"):
-    met = ek.explain(*toys[name], method="lrp").coverage["operators"]
-    words = [
+    covered = ek.explain(*toys[name], method="lrp").coverage["operators"]
+    counts = [
         f"{count} {operator}: {rule.replace('_', '-')}"
-        for operator, rules in met.items()
+        for operator, rules in covered.items()
         for rule, count in rules.items()
         if rule != "linear"
     ]
-    rows.append(
-        {"network": name, "LRP's rules (linear operators keep their own)": ", ".join(words)}
-    )
+    rows.append({"network": name, "LRP's rules (besides linear operators)": ", ".join(counts)})
 rows
 
 # %% How many passes?
-# Methods that need the same pass share it. A hook on the first layer counts the images
-# that go through it: asked for one by one, and together.
+# Methods that need the same pass share it. A hook on the first layer counts the images that pass
+# through it, for separate calls and for one call.
 
 
 def images_run(model, images, methods, alone):
-    """How many images go through the model's first layer."""
+    """The number of images that pass through the model's first layer."""
     shown = []
     first = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d))
     hook = first.register_forward_hook(lambda _layer, _inputs, output: shown.append(len(output)))
@@ -94,23 +91,23 @@ def images_run(model, images, methods, alone):
 
 model, images = toys["residual"]
 SHARED = {
-    "4 maps of gradients": ["saliency", "input_x_gradient", "gradcam", "hirescam"],
-    "4 maps of rules": ["guided_backprop", "deconvnet", "deep_taylor", "excitation_backprop"],
-    "2 black boxes": ["lime", "hsic"],
+    "4 gradient methods": ["saliency", "input_x_gradient", "gradcam", "hirescam"],
+    "4 propagation methods": ["guided_backprop", "deconvnet", "deep_taylor", "excitation_backprop"],
+    "2 black-box methods": ["lime", "hsic"],
 }
 rows = []
 for name, methods in SHARED.items():
     alone, together = (images_run(model, images[:1], methods, one) for one in (True, False))
     rows.append(
-        {"methods": name, "images run, alone": alone, "together": together,
+        {"methods": name, "images run, separately": alone, "together": together,
          "ratio": alone / together}
     )  # fmt: skip
 rows
 
-# %% The same numbers
-# An image's map does not depend on its neighbors, and the same seed gives the same map. The
-# largest difference relative to the map's largest value, between an image alone and in a batch
-# of four:
+# %% Reproducibility
+# An image's map does not depend on the other images in the batch, and the same seed gives the same
+# map. The table has the largest difference between an image alone and in a batch of four, relative
+# to the map's largest value.
 rows = []
 model, images = toys["residual"]
 for method in ("saliency", "smoothgrad", "lrp", "occlusion", "rise", "lime"):
@@ -121,8 +118,8 @@ for method in ("saliency", "smoothgrad", "lrp", "occlusion", "rise", "lime"):
     rows.append(
         {
             "method": method,
-            "batch size chosen": f"{float((batch - alone).abs().max() / alone.abs().max()):.0g}",
-            "batch_size=2": "equal to the bit" if torch.equal(fixed_batch, fixed) else "differs",
+            "default batch size": f"{float((batch - alone).abs().max() / alone.abs().max()):.0g}",
+            "batch_size=2": "bit-identical" if torch.equal(fixed_batch, fixed) else "differs",
         }
     )
 rows

@@ -1,8 +1,7 @@
 """Writing a method.
 
-A method is a frozen dataclass that is called with a model, the images and the targets, and
-returns a map. Its fields are its parameters. The rest is the engine's: checks, chunks, the record,
-the command line.
+A method is a frozen dataclass that is called with a model, images and targets, and returns a map.
+Its fields are its parameters. The library does the rest: checks, chunks, provenance, command line.
 
 Topic: Extending
 Order: 30
@@ -10,8 +9,8 @@ Needs: fer_hw3
 """
 
 # %% Fifteen lines
-# This one hides a square of gray at every place in turn, and gives each pixel the mean fall of the
-# score over the squares that covered it.
+# This method covers one position after another with a gray square. Each pixel gets the mean drop of
+# the score over the squares that covered it.
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ import explainkit as ek
 
 @dataclass(frozen=True)
 class GraySquare:
-    """Mean fall of the score under a gray square."""
+    """Mean drop of the score under a gray square."""
 
     side: int = 8
     stride: int = 4
@@ -30,44 +29,43 @@ class GraySquare:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
             score = model(inputs).gather(1, target[:, None])[:, 0]
-            falls = torch.zeros_like(inputs[:, :1])
-            covered = torch.zeros_like(falls)
+            drops = torch.zeros_like(inputs[:, :1])
+            covered = torch.zeros_like(drops)
             for top in range(0, inputs.shape[2] - self.side + 1, self.stride):
                 for left in range(0, inputs.shape[3] - self.side + 1, self.stride):
-                    place = (..., slice(top, top + self.side), slice(left, left + self.side))
+                    square = (..., slice(top, top + self.side), slice(left, left + self.side))
                     hidden = inputs.clone()
-                    hidden[place] = 0
-                    fall = score - model(hidden).gather(1, target[:, None])[:, 0]
-                    falls[place] += fall[:, None, None, None]
-                    covered[place] += 1
-        return falls / covered.clamp(min=1)
+                    hidden[square] = 0
+                    drop = score - model(hidden).gather(1, target[:, None])[:, 0]
+                    drops[square] += drop[:, None, None, None]
+                    covered[square] += 1
+        return drops / covered.clamp(min=1)
 
 
-# %% Used like any other
-# Nothing has to be registered to use it from Python; a plugin's hook gives it a name for the
-# command line.
+# %% Use it
+# Python needs no registration; a plugin's hook gives the method a name for the command line.
 #
-# Alt: A drawn surprised face and its map by the new method, made of overlapping squares: red where
-# hiding them lowers the score, blue where it raises it.
+# Alt: A synthetic surprised face and its map by the new method, made of overlapping squares: red
+# where hiding them lowers the score, blue where it raises the score.
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/synthetic", split="all")
 explanation = ek.explain(model, faces.images[[12]], method=GraySquare())
 explanation.plot()
 
-# %% Checked like any other
-# `check_method` asks what every method must keep: the shape, no trace on the model, the same result
-# whatever the batch, no silent zeros. It raises where one is broken. In a plugin's test it goes
-# through all toy models; one is enough to see it work.
+# %% Test it
+# `check_method` checks what every method must satisfy: the shape, no side effects on the model, the
+# same result for every batch, no silent zeros. It raises an error otherwise. A plugin's test uses
+# all toy models; this page uses one.
 from explainkit.testing import check_method, toy_models
 
 check_method(GraySquare(side=6, stride=6), {"plain": toy_models()["plain"]})
-print("GraySquare keeps the contract.")
+print("GraySquare passes all checks.")
 
-# %% Beside the built-in one
-# The core's occlusion does the same with fewer passes: it runs only what a square can change.
+# %% Compare it with the built-in method
+# The built-in occlusion does the same with less work: it recomputes only what a square can change.
 #
-# Alt: The face under the new method and the built-in occlusion, both made of squares; beside them
-# the pixel-fine map of integrated gradients.
+# Alt: The maps of the new method and of the built-in occlusion, both made of squares, and the finer
+# map of integrated gradients.
 ek.explain(
     model, faces.images[[12]], method=[GraySquare(), "occlusion", "integrated_gradients"]
 ).plot()
