@@ -65,7 +65,7 @@ def trained_transformer(steps: int) -> nn.Module:
 
 
 def captum_steps(
-    model: nn.Module, image: Tensor, target: Tensor, most: int
+    model: nn.Module, image: Tensor, target: Tensor, tried: tuple[int, ...]
 ) -> tuple[int | None, float]:
     """The fewest steps that reach the tolerance, and the gap at 50 steps."""
     method = captum.IntegratedGradients(model)
@@ -73,7 +73,7 @@ def captum_steps(
         scores = model(torch.cat([image, torch.zeros_like(image)]))[:, target[0]].double()
     change = scores[0] - scores[1]
     reached, at_fifty = None, 0.0
-    for steps in STEPS[:most]:
+    for steps in tried:
         values = method.attribute(image, 0.0, target, n_steps=steps, internal_batch_size=64)
         gap = float((values.double().sum() - change).abs() / change.abs().clamp(min=0.05))
         at_fifty = gap if steps == 50 else at_fifty
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=400, help="training steps of the transformer")
     parser.add_argument("--lengths", type=int, default=len(STEPS), help="step counts tried")
     options = parse(parser, images=1, train=2, lengths=1)
+    tried = STEPS[: options.lengths]
     faces = draw(np.arange(options.images) % 7, seed=8)
     images = normalize(torch.from_numpy(faces.pixels))
     networks = {
@@ -111,17 +112,17 @@ def main() -> None:
         def count(model: nn.Module = model, target: Tensor = target, found: list = found) -> None:
             for one in range(len(images)):
                 part = slice(one, one + 1)
-                found.append(captum_steps(model, images[part], target[part], options.lengths))
+                found.append(captum_steps(model, images[part], target[part], tried))
 
         if why := attempt("captum", count):
             print(f"{ours}| {why} | |")
             continue
-        steps = [one if one is not None else STEPS[-1] + 1 for one, _ in found]
-        more = f"> {STEPS[-1]}"
+        steps = [one if one is not None else tried[-1] + 1 for one, _ in found]
+        more = f"> {tried[-1]}"
         median = statistics.median(steps)
         print(
-            f"{ours}| median {more if median > STEPS[-1] else f'{median:g}'}, "
-            f"most {more if max(steps) > STEPS[-1] else max(steps)} "
+            f"{ours}| median {more if median > tried[-1] else f'{median:g}'}, "
+            f"most {more if max(steps) > tried[-1] else max(steps)} "
             f"| median {statistics.median(gap for _, gap in found):.3f} |"
         )
 

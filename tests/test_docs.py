@@ -1,4 +1,4 @@
-"""The docs tell the truth: snippets run, signatures and help texts are those of the code."""
+"""The docs match the code: snippets run; signatures and help texts are current."""
 
 import inspect
 import re
@@ -15,6 +15,9 @@ from explainkit.catalog import discovery, hookspecs
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SNIPPETS = sorted((ROOT / "tests/docs").glob("*.py"))
+sys.path.insert(0, str(DOCS))
+
+import write_snippets
 
 
 @pytest.mark.parametrize("path", SNIPPETS, ids=lambda path: path.stem)
@@ -23,17 +26,29 @@ def test_snippets_run(path, tmp_path, monkeypatch):
     runpy.run_path(str(path))
 
 
-def test_every_snippet_that_a_page_includes_exists():
-    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
-        assert not re.search(r"--\s*8\s+<|8<--\S", page.read_text()), (
-            f"{page.name}: a broken marker"
-        )
-        for name, _, section in re.findall(r'--8<-- "([^":]+)(:(\w+))?"', page.read_text()):
-            text = (ROOT / name).read_text()
-            assert not section or f"[start:{section}]" in text, f"{page.name}: {name}:{section}"
+@pytest.mark.parametrize("page", write_snippets.pages(), ids=lambda page: page.stem)
+def test_pages_show_the_code_that_runs(page):
+    text = page.read_text()
+    assert "--8<--" not in text, "mark the block with <!-- snippet: FILE:SECTION -->"
+    assert text.count("<!-- snippet:") == len(write_snippets.BLOCK.findall(text)), "broken marker"
+    assert text == write_snippets.updated(text), "run python docs/write_snippets.py"
 
 
-def test_hooks_reference_has_every_signature():
+def test_every_snippet_is_on_a_page():
+    shown = {
+        f"{match['file']}:{match['section']}"
+        for page in write_snippets.pages()
+        for match in write_snippets.BLOCK.finditer(page.read_text())
+    }
+    sections = {
+        f"tests/docs/{path.name}:{name}"
+        for path in SNIPPETS
+        for name in re.findall(r"# --8<-- \[start:(\w+)\]", path.read_text())
+    }
+    assert not sections - shown
+
+
+def test_the_hooks_reference_has_every_signature():
     page = (DOCS / "reference/hooks.md").read_text()
     hooks = {
         name: value
@@ -75,12 +90,12 @@ def test_the_command_line_reference_is_what_help_prints():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert (DOCS / "reference/cli.md").read_text() == done.stdout, (
-        "write it anew: python docs/write_cli_reference.py > docs/reference/cli.md"
+        "run python docs/write_cli_reference.py > docs/reference/cli.md"
     )
 
 
-def test_links_between_pages_lead_somewhere():
-    # pages of the gallery are made from scripts
+def test_links_between_pages_have_targets():
+    # gallery pages are built from scripts
     gallery = {DOCS / "gallery/index.md"}
     for report in discovery.default().reports():
         if "explainkit_gallery" in report.hooks:

@@ -1,4 +1,4 @@
-"""The parity page's claims: Captum's rows run again, and the page names what was compared."""
+"""The parity page: Captum's rows are measured again, and the page has every row."""
 
 import importlib.util
 import re
@@ -48,7 +48,7 @@ PAGE = (ROOT / "docs/reference/parity.md").read_text()
 )
 def test_captum(row):
     if row.requires and importlib.util.find_spec(row.requires) is None:
-        pytest.skip(f"{row.peer} needs {row.requires}, which the test environment hasn't")
+        pytest.skip(f"{row.peer} needs {row.requires}, which is not installed")
     assert row.difference() <= row.tolerance
 
 
@@ -56,10 +56,10 @@ def test_captum(row):
 def test_where_captum_is_wrong_ours_is_the_truth(fault):
     ours, theirs = fault.answers()
     assert ours == fault.truth
-    assert theirs != fault.truth, f"{fault.peer} is right now: the page must say so"
+    assert theirs != fault.truth, f"{fault.peer} is correct now: update the page"
 
 
-def test_a_difference_that_is_too_large_fails():
+def test_a_difference_above_the_tolerance_fails():
     row = ROWS[0]
     one, other = row.compare()
     changed = type(row)(row.method, row.peer, row.network, lambda: (one * 1.01, other), 1e-3)
@@ -67,7 +67,7 @@ def test_a_difference_that_is_too_large_fails():
 
 
 def lines(table):
-    """The cells of a table's lines, by the header's first cell."""
+    """The cells of a table, identified by the first cell of its header."""
     found, inside = [], False
     for line in PAGE.splitlines():
         if line.startswith(f"| {table} |"):
@@ -90,7 +90,7 @@ def test_the_page_has_every_row_within_its_tolerance():
         assert shown.endswith("standard errors") == (row.unit != RELATIVE)
 
 
-def test_the_page_has_every_case_in_which_a_peer_is_wrong():
+def test_the_page_has_every_case_where_a_peer_is_wrong():
     on_page = lines("case")
     faults = parity.all_faults()
     assert [cells[0] for cells in on_page] == [parity.escaped(fault.case) for fault in faults]
@@ -104,5 +104,5 @@ def test_the_page_names_every_method():
     named = set(re.findall(r"`(\w+)`", PAGE))
     names = discovery.registry("methods").names()
     missing = {name.partition("/")[2] for name in names if name.startswith("explainkit/")} - named
-    others = {"gradient_shap"}  # another name of expected_gradients
+    others = {"gradient_shap"}  # an alias of expected_gradients
     assert missing <= others, "run benchmarks/parity.py again"

@@ -1,4 +1,4 @@
-"""A whole plugin: one saliency method. torch is imported when the method runs, not for its name."""
+"""A complete plugin: one saliency method. torch is imported only when the method runs."""
 
 from dataclasses import dataclass
 

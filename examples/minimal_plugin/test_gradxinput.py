@@ -1,4 +1,4 @@
-"""The minimal plugin keeps explainkit's promises and does what it says."""
+"""The minimal plugin meets the requirements of a method and computes its formula."""
 
 import torch
 from explainkit_gradxinput import GradientXInput
@@ -7,11 +7,11 @@ import explainkit as ek
 from explainkit.testing import check_method, toy_models
 
 
-def test_promises():
+def test_requirements():
     check_method(GradientXInput())
 
 
-def test_it_is_the_core_s_method_of_that_formula():
+def test_it_equals_the_method_of_the_core():
     for model, images in toy_models().values():
         model.eval()
         ours = ek.explain(model, images, 1, GradientXInput()).attribution

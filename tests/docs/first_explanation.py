@@ -11,8 +11,8 @@ explanation = ek.explain(model, image[None], "happy", method="integrated_gradien
 # --8<-- [end:explain]
 
 # --8<-- [start:read]
-explanation.score  # what was explained: the logit of "happy"
-explanation.attribution.sum()  # the part of it that the pixels account for
+explanation.score  # the explained score: the logit of "happy"
+explanation.attribution.sum()  # the part attributed to the pixels
 explanation.diagnostics["completeness_gap"]
 explanation.diagnostics["steps"]
 # --8<-- [end:read]
@@ -20,7 +20,7 @@ explanation.diagnostics["steps"]
 # --8<-- [start:keep]
 explanation.plot(scaling="percentile:99").savefig("happy.png")
 explanation.save("happy")
-again = ek.Explanation.load("happy")
+loaded = ek.Explanation.load("happy")
 # --8<-- [end:keep]
 
 # --8<-- [start:own]
@@ -36,8 +36,8 @@ mine = nn.Sequential(
 ).eval()
 
 explanation = ek.explain(mine, torch.rand(2, 3, 224, 180), target=7, method="smoothgrad", samples=5)
-explanation.diagnostics["standard_error"]  # of every pixel
+explanation.diagnostics["standard_error"]  # per pixel
 # --8<-- [end:own]
 
-assert float(again.diagnostics["completeness_gap"]) <= 0.01
+assert float(loaded.diagnostics["completeness_gap"]) <= 0.01
 assert explanation.attribution.shape == (2, 3, 224, 180)

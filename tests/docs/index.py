@@ -1,4 +1,4 @@
-"""The snippet of docs/index.md; it draws the image above it, docs/assets/methods.png."""
+"""The snippet of docs/index.md; it draws docs/assets/methods.png."""
 
 # --8<-- [start:explain]
 import explainkit as ek

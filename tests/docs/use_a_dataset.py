@@ -5,9 +5,9 @@ import explainkit as ek
 
 faces = ek.load_dataset("fer_hw3/synthetic", split="validation")
 len(faces), faces.class_names
-image, label = faces[0]  # [1, 48, 48], as the model wants it
+image, label = faces[0]  # [1, 48, 48], normalized for the model
 batch = faces.images[:8]  # [8, 1, 48, 48]
-faces.labels[:8]  # -1 where an image has no label
+faces.labels[:8]  # -1 for an image without a label
 # --8<-- [end:use]
 assert image.shape == (1, 48, 48)
 

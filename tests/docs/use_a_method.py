@@ -9,7 +9,7 @@ faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").images[:4]
 explanation = ek.explain(model, faces, method="integrated_gradients", steps=20)
 explanation.attribution.shape  # [4, 1, 48, 48]
 explanation.target  # the predicted class of each
-explanation.diagnostics["completeness_gap"]  # how far the map's sum is off
+explanation.diagnostics["completeness_gap"]  # relative error of the map's sum
 # --8<-- [end:use]
 
 # --8<-- [start:several]
@@ -27,8 +27,8 @@ ek.explain(model, faces, method=smooth)
 # --8<-- [start:draw]
 heat = explanation.heatmap(reduce="sum")  # [4, 48, 48]
 figure = explanation.plot(scaling="percentile:99")
-explanation.save("where-it-looks")
+explanation.save("explanation")
 # --8<-- [end:draw]
 
 assert heat.shape == (4, 48, 48)
-assert ek.Explanation.load("where-it-looks").method == "explainkit/integrated_gradients"
+assert ek.Explanation.load("explanation").method == "explainkit/integrated_gradients"

@@ -31,17 +31,17 @@ class Detector(nn.Module):
 net = Detector().eval()
 images = torch.rand(2, 3, 32, 32)
 explanation = ek.explain(net, images, method="gradcam")
-explanation.layer  # 'features': chosen, as nobody named one
+explanation.layer  # 'features', the default layer
 # --8<-- [end:own]
 assert explanation.layer == "features"
 
 # --8<-- [start:questions]
-ek.explain(net, images, 2)  # a class
-ek.explain(net, images, [2, 0])  # one for each image
-ek.explain(net, images, targets="all")  # several questions: a list of explanations
+ek.explain(net, images, 2)  # one class
+ek.explain(net, images, [2, 0])  # one class per image
+ek.explain(net, images, targets="all")  # every class: a list of explanations
 ek.explain(net, images, "logit(2) - logit(0)")  # one class against another
-ek.explain(net, images, 'channel("features.0", 5)')  # what drives a channel
-ek.explain(net, images, lambda out: out["features"].norm(dim=1))  # anything else
+ek.explain(net, images, 'channel("features.0", 5)')  # the mean of a channel
+ek.explain(net, images, lambda out: out["features"].norm(dim=1))  # any function of the output
 one = ek.explain(net, images, at="features")  # a layer's output instead of the image
 one.attribution.shape  # [2, 8, 28, 28]
 # --8<-- [end:questions]

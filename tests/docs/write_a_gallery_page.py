@@ -17,7 +17,7 @@ PAGE = '''
 # --8<-- [start:page]
 """A face and its map.
 
-What the page is about, in Markdown.
+An introduction in Markdown.
 
 Topic: First steps
 Order: 10
@@ -26,9 +26,9 @@ Command: explainkit run fer_hw3 saliency --index 3
 """
 
 # %% Where the network looks
-# Markdown, until the code begins.
+# Markdown up to the code.
 #
-# Alt: A drawn happy face and its saliency map: red and blue pixels on the mouth.
+# Alt: A synthetic happy face and its saliency map: red and blue pixels on the mouth.
 import explainkit as ek
 
 faces = ek.load_dataset("fer_hw3/synthetic", split="all")

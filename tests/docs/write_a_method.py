@@ -39,17 +39,17 @@ explanation = ek.explain(model, images, method=GradientTimesDeviation(gray=0.5))
 
 # --8<-- [start:attribution]
 @dataclass(frozen=True)
-class WithMoreToSay:
-    """Gradient, and how long it is."""
+class GradientWithNorm:
+    """Gradient, with its norm as a diagnostic."""
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> ek.Attribution:
         score = model(inputs).gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, inputs)
-        length = gradient.flatten(1).norm(dim=1)
+        norm = gradient.flatten(1).norm(dim=1)
         return ek.Attribution(
             gradient,
-            warnings=() if length.all() else ("no gradient reaches some image: try another layer",),
-            diagnostics={"gradient_norm": length},
+            warnings=() if norm.all() else ("the gradient of an image is zero: try another layer",),
+            diagnostics={"gradient_norm": norm},
         )
 
 
@@ -63,14 +63,14 @@ from explainkit.methods import Saliency
 
 @dataclass(frozen=True)
 class Weighted:
-    """The mean of a method's maps under noise, times a weight for each image."""
+    """A method's map of the noisy images, times a weight per image."""
 
     base: ek.Method = field(default_factory=Saliency)
     weights: Tensor | None = field(default=None, metadata={"per_image": True})
     seed: int = field(default=0, metadata={"seed": True})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-        noise = torch.Generator().manual_seed(self.seed)  # the same for every image
+        noise = torch.Generator().manual_seed(self.seed)  # the same noise for every image
         noisy = inputs.detach() + torch.randn(inputs.shape[1:], generator=noise).to(inputs) / 10
         found = ek.Attribution.of(self.base(model, noisy.requires_grad_(), target)).values
         return found if self.weights is None else found * self.weights[:, None, None, None]
@@ -92,7 +92,7 @@ def test_my_method():
 
 test_my_method()
 assert explanation.params == {"gray": 0.5}
-norm = ek.explain(model, images, 0, WithMoreToSay()).diagnostics["gradient_norm"]
+norm = ek.explain(model, images, 0, GradientWithNorm()).diagnostics["gradient_norm"]
 assert norm.shape == (4,)
 check_method(Weighted())
 weighted = ek.explain(model, images, 0, Weighted(weights=torch.arange(1.0, 5)), batch_size=3)

@@ -12,7 +12,7 @@ def build() -> nn.Module:
 
 DIGITS = ModelSpec(
     build=build,
-    weights=None,  # or a function that gives a state_dict
+    weights=None,  # or a function that returns a state_dict
     class_names=tuple("0123456789"),
     image_shape=(1, 28, 28),
     mean=(0.1307,),
@@ -29,8 +29,8 @@ app = typer.Typer(help="Commands of my plugin.")
 
 @app.command()
 def saliency(index: int = 0) -> None:
-    """Explains one image."""
-    import explainkit as ek  # inside: torch is imported only now
+    """Explain one image."""
+    import explainkit as ek  # inside the command, so that --help is fast
 
     typer.echo(f"{index}: {', '.join(ek.list_methods())}")
 
