@@ -1,6 +1,6 @@
-"""Saliency methods, each a frozen dataclass that is called with a model, images and targets.
+"""Saliency methods: frozen dataclasses, called with a model, images and targets.
 
-Every method of the core can be imported from here, and is loaded when it is:
+Every built-in method can be imported from here; its module is loaded only then.
 
 Examples:
     >>> from explainkit.methods import IntegratedGradients

@@ -1,13 +1,13 @@
-"""The few questions that the engine asks of a method; it looks at a method's fields nowhere else.
+"""What the engine asks of a method. It inspects the fields of methods nowhere else.
 
-What a field is for stands in its metadata, never in its name:
+The role of a field is declared in its metadata, never by its name:
 
 - ``field(metadata={"per_image": True})``: a tensor, tuple or list may hold one value per image.
-- ``field(metadata={"seed": True})``: where the method's random draws start.
-- ``field(metadata={"layer": True})``: the layer, or layers, that the method looks at.
+- ``field(metadata={"seed": True})``: the seed of the method's random numbers.
+- ``field(metadata={"layer": True})``: the layer, or layers, that the method uses.
 
-A field that holds another method makes a method that wraps it; whatever is asked is asked of that
-one too.
+A method that holds another method in a field wraps it. All functions here apply to the wrapped
+method as well.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,32 +23,32 @@ M = TypeVar("M", bound=Method)
 
 
 def is_method(value: object) -> bool:
-    """Whether this is a method, ready to be called."""
+    """Whether this is an instance of a method, ready to be called."""
     return is_dataclass(value) and not isinstance(value, type) and callable(value)
 
 
 def is_seed(field: "Field[Any]") -> bool:
-    """Whether a field is where random draws start."""
+    """Whether a field is a seed."""
     return bool(field.metadata.get("seed"))
 
 
 def seeded(method: M, seed: int) -> M:
-    """The method, and those inside it, with every seed set."""
+    """The method, and those it wraps, with every seed set."""
     return _changed(method, "seed", lambda _field, _value: seed)
 
 
 def seed_of(method: Method) -> int | None:
-    """The first seed of the method or of those inside it; None where nothing is random."""
+    """The first seed of the method or of those it wraps; None if nothing is random."""
     return next((value for _, value in _marked(method, "seed")), None)
 
 
 def looks_at_layers(method: Method) -> bool:
-    """Whether the method, or one inside it, has a layer of its own to look at."""
+    """Whether the method, or one that it wraps, uses a layer."""
     return any(True for _ in _marked(method, "layer"))
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:
-    """The method with its layers, and those of the methods inside it, given as paths.
+    """The method with its layers, and those of the methods it wraps, given as paths.
 
     Args:
         method: The method.
@@ -67,20 +67,20 @@ def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:
 def for_images(
     method: M, rows: Sequence[int], count: int, shapes: Sequence[tuple[int, ...]] = ()
 ) -> M:
-    """The method for a batch made of some of the images, any of them repeated.
+    """The method for a batch that consists of some of the images, possibly repeated.
 
-    What it holds per image is cut to them. Other values are for all images, and stay: anything but
-    a tensor, tuple or list, and a tensor of one of the ``shapes``, with or without a batch axis of
-    length 1.
+    Fields with one value per image are indexed accordingly. Values meant for all images stay as
+    they are: anything but a tensor, tuple or list, and a tensor of one of the ``shapes``, with or
+    without a batch axis of length 1.
 
     Args:
         method: The method.
-        rows: For each image of the new batch its place among the images before.
-        count: How many images there were.
+        rows: For each image of the new batch, its index in the original batch.
+        count: Number of images in the original batch.
         shapes: Shapes that a value for one image can have.
 
     Raises:
-        MethodError: A field that holds one value per image has another number of them.
+        MethodError: A field with one value per image has the wrong number of values.
 
     Examples:
         >>> import torch
@@ -96,7 +96,7 @@ def for_images(
             if not shape or shape in shapes or (shape[0] == 1 and shape[1:] in shapes):
                 return value
             if len(value) != count and len(shape) in map(len, shapes):
-                return value  # meant for all images: the method says what is wrong with its shape
+                return value  # meant for all images: the method itself reports the wrong shape
         elif not (isinstance(value, tuple | list) and value):
             return value
         if len(value) != count:
@@ -110,7 +110,7 @@ def for_images(
 
 
 def _marked(method: Method, mark: str) -> Iterator[tuple[str, Any]]:
-    """Names and values of the fields with a mark, of the method and of those inside it."""
+    """Names and values of the marked fields, of the method and of those it wraps."""
     for field in fields(method):
         value = getattr(method, field.name)
         if field.metadata.get(mark):
@@ -120,7 +120,7 @@ def _marked(method: Method, mark: str) -> Iterator[tuple[str, Any]]:
 
 
 def _changed(method: M, mark: str, change: Callable[[str, Any], Any]) -> M:
-    """The method, and those inside it, with every field that has a mark changed."""
+    """The method, and those it wraps, with every marked field changed."""
     changes: dict[str, Any] = {}
     for field in fields(method):
         value = getattr(method, field.name)

@@ -1,4 +1,4 @@
-"""Methods that need nothing but the gradient of a score with respect to the image."""
+"""Methods that use only the gradient of the score with respect to the image."""
 
 from dataclasses import dataclass, field, replace
 
@@ -32,7 +32,7 @@ def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
     size = chunk_size(model, inputs[0]) if len(inputs) > 1 else 1
 
     def run(part: slice) -> Tensor:
-        # the whole batch must stay the tensor it is: the scorer holds its forward ready
+        # pass the original tensor for the whole batch: its forward may be cached
         whole = part == slice(0, len(inputs))
         images, classes = (inputs, target) if whole else (inputs[part], target[part])
         return image_gradient(model, images, classes)
@@ -47,7 +47,7 @@ class Saliency:
     ``a = ∂S_c(x) / ∂x``: how much the score changes per unit of each pixel, to first order.
 
     Attributes:
-        absolute: Take ``|a|``, which hides whether a pixel speaks for or against the class.
+        absolute: Take ``|a|``, which hides whether a pixel raises or lowers the score.
 
     References:
         Simonyan, Vedaldi and Zisserman (2013), "Deep Inside Convolutional Networks: Visualising
@@ -64,7 +64,7 @@ class Saliency:
     absolute: bool = False
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """The gradient of the image, which other methods share."""
+        """The gradient with respect to the image, which methods share."""
         return Needs(image=True)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class Saliency:
 
 @dataclass(frozen=True)
 class InputXGradient:
-    """Gradient times image: the score's first-order share of each pixel, counted from zero.
+    """Gradient times image: each pixel's first-order contribution to the score.
 
-    ``a = x · ∂S_c(x) / ∂x``. For a network of rectifiers and no biases the map sums to the score.
+    ``a = x · ∂S_c(x) / ∂x``. For a ReLU network without biases the map sums to the score.
 
     References:
         Shrikumar, Greenside, Shcherbina and Kundaje (2016), "Not Just a Black Box: Learning
@@ -93,7 +93,7 @@ class InputXGradient:
     """
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """The gradient of the image, which other methods share."""
+        """The gradient with respect to the image, which methods share."""
         return Needs(image=True)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class InputXGradient:
 
 @dataclass(frozen=True)
 class _Noisy:
-    """What the three methods that explain noisy copies of an image share."""
+    """Base of the methods that average over noisy copies of an image."""
 
     base: Method = field(default_factory=Saliency)
     samples: int = 25
@@ -117,24 +117,25 @@ class _Noisy:
         if not 0 <= self.noise < float("inf"):
             raise MethodError(f"noise: expected a finite deviation of at least 0, got {self.noise}")
 
-    def _moments(
+    def _statistics(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
     ) -> tuple[Tensor, Tensor, Attribution]:
         """Mean and summed squared deviations of the maps (or of their squares) over the samples.
 
-        Beside them what the base method says of itself.
+        The third value holds the layer, coverage and warnings of the base method.
         """
         found = [
-            self._moments_of(model, inputs, target, i, squares=squares) for i in range(len(inputs))
+            self._statistics_of(model, inputs, target, i, squares=squares)
+            for i in range(len(inputs))
         ]
-        means, deviations, said = zip(*found, strict=True)
-        warnings = [text for one in said for text in one.warnings]
-        return torch.stack(means), torch.stack(deviations), said[0].saying(*warnings)
+        means, deviations, details = zip(*found, strict=True)
+        warnings = [text for one in details for text in one.warnings]
+        return torch.stack(means), torch.stack(deviations), details[0].saying(*warnings)
 
-    def _moments_of(
+    def _statistics_of(
         self, model: nn.Module, inputs: Tensor, target: Tensor, i: int, *, squares: bool
     ) -> tuple[Tensor, Tensor, Attribution]:
-        """The same of one image."""
+        """The same for one image."""
         image, label = inputs[i].detach(), target[i]
         shapes = shapes_of_one(model, inputs)
         precise = torch.promote_types(image.dtype, torch.float32)
@@ -143,18 +144,18 @@ class _Noisy:
         size = chunk_size(model, image)
         count = 0
         mean = total = torch.zeros((), dtype=precise, device=image.device)
-        said = Attribution(mean)
+        details = Attribution(mean)
         for start in range(0, self.samples, size):
             now = min(size, self.samples - start)
             noisy = torch.stack([image + deviation * _normal(image, generator) for _ in range(now)])
             base = for_images(self.base, [i] * now, len(inputs), shapes)
             found = Attribution.of(base(model, noisy.requires_grad_(), label.expand(now)))
-            said = replace(said, layer=found.layer, coverage=found.coverage)
-            said = said.saying(*found.warnings)
+            details = replace(details, layer=found.layer, coverage=found.coverage)
+            details = details.saying(*found.warnings)
             maps = found.values.detach().to(precise)
             maps = maps.square() if squares else maps
-            # merging means and deviations chunk by chunk (Chan, Golub and LeVeque, 1983) keeps
-            # the digits that E[a²] − E[a]² cancels
+            # merging chunk by chunk (Chan, Golub and LeVeque, 1983) keeps the digits that
+            # E[a²] − E[a]² would cancel
             chunk_mean = maps.mean(0)
             delta = chunk_mean - mean
             total = (
@@ -164,16 +165,16 @@ class _Noisy:
             )
             mean = mean + delta * (now / (count + now))
             count += now
-        return mean, total, said
+        return mean, total, details
 
     def _mean(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
     ) -> Attribution:
-        """The mean map (or that of the squares) with the standard error of each value."""
-        mean, deviations, said = self._moments(model, inputs, target, squares=squares)
+        """The mean map (or mean of squares) with the standard error of each value."""
+        mean, deviations, details = self._statistics(model, inputs, target, squares=squares)
         pairs = self.samples * (self.samples - 1)
         error = (deviations / pairs).sqrt().to(inputs.dtype) if pairs else None
-        return replace(said, values=mean.to(inputs.dtype), standard_error=error)
+        return replace(details, values=mean.to(inputs.dtype), standard_error=error)
 
 
 def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,23 +184,23 @@ def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothGrad(_Noisy):
-    """Mean map of noisy copies of the image.
+    """The mean of a method's maps over noisy copies of the image.
 
     ``a = 1/n Σ_i A(x + ε_i)``, ``ε_i ~ N(0, σ²)``, where A is any method.
 
-    Every image draws from a generator of its own that starts at ``seed``: its map depends neither
-    on the batch it was in nor on how the work was cut, and images that differ a little see the
-    same noise. The standard error of each value is reported.
+    Every image has its own random generator, seeded with ``seed``: its map depends neither on the
+    other images of the batch nor on the chunk size, and similar images get the same noise. The
+    standard error of each value is reported.
 
     Attributes:
-        base: The method that is averaged.
+        base: The method to average.
         samples: Noisy copies per image.
         noise: Standard deviation σ, as a share of the image's own range (max − min).
-        relative: False: ``noise`` is in units of the input instead.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        relative: If false, ``noise`` is in units of the input instead.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Smilkov, Thorat, Kim, Viégas and Wattenberg (2017), "SmoothGrad: removing noise by adding
@@ -220,7 +221,7 @@ class SmoothGrad(_Noisy):
 
 @dataclass(frozen=True)
 class SmoothGradSquared(_Noisy):
-    """Mean squared map of noisy copies of the image.
+    """The mean of squared maps over noisy copies of the image.
 
     ``a = 1/n Σ_i A(x + ε_i)²``; noise, seeds, fields and standard error as in `SmoothGrad`.
 
@@ -243,10 +244,10 @@ class SmoothGradSquared(_Noisy):
 
 @dataclass(frozen=True)
 class VarGrad(_Noisy):
-    """Variance of the maps of noisy copies of the image.
+    """The variance of maps over noisy copies of the image.
 
     ``a = 1/n Σ_i (A(x + ε_i) − mean)²``; noise, seeds and fields as in `SmoothGrad`. Computed from
-    deviations, not as E[A²] − E[A]², which loses all digits where the maps hardly vary.
+    deviations, not as E[A²] − E[A]², which loses all digits if the maps hardly vary.
 
     References:
         Adebayo, Gilmer, Goodfellow and Kim (2018), "Local Explanation Methods for Deep Neural
@@ -262,5 +263,5 @@ class VarGrad(_Noisy):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map in the squared unit of the base method, never negative."""
-        _, deviations, said = self._moments(model, inputs, target, squares=False)
-        return replace(said, values=(deviations / self.samples).to(inputs.dtype))
+        _, deviations, details = self._statistics(model, inputs, target, squares=False)
+        return replace(details, values=(deviations / self.samples).to(inputs.dtype))

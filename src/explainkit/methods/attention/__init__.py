@@ -1,1 +1,1 @@
-"""What transformers attend to, weighted by what it means for the score."""
+"""Methods for transformers: attention matrices and rules for attention."""

@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation with the rules that AttnLRP gives for transformers."""
+"""Layer-wise relevance propagation with the rules of AttnLRP for transformers."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,28 @@ from explainkit.methods.propagation.rules import RuleMethod
 
 @dataclass(frozen=True)
 class AttnLRP(RuleMethod):
-    """Layer-wise relevance propagation through attention.
+    """Layer-wise relevance propagation with rules for attention (AttnLRP).
 
-    - a product of features (``Q Kᵀ``, ``A V``, a gate) gives each factor half of its relevance;
+    - each factor of a product of features (``Q Kᵀ``, ``A V``, a gate) gets half of its relevance;
     - softmax is expanded at its input: ``R_i = x_i (R_i − s_i Σ_j R_j)``;
-    - of a normalization the scale is held, so that all relevance passes;
+    - the scale of a normalization is treated as constant, so that all relevance passes;
     - an activation passes all relevance on;
-    - convolutions and linear layers have the γ rule, which the paper takes to denoise the maps of
-      vision transformers: contributions of the output's sign count ``1 + γ`` times.
+    - convolutions and linear layers have the γ rule, which the paper uses to denoise the maps of
+      vision transformers: contributions with the sign of the output are weighted ``1 + γ`` times.
 
-    Outside of softmax and biases, which keep what their constant parts hold, relevance is
-    conserved: ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) tells what they kept. The best γ
-    differs from model to model; ``gamma=0, dense_gamma=0`` is the ε rule everywhere, as the paper
-    has it for language models.
+    Relevance is conserved except in softmax and biases, whose constant parts absorb some:
+    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much. The best γ depends on the
+    model; ``gamma=0, dense_gamma=0`` is the ε rule everywhere, as the paper uses it for language
+    models.
 
     A patent on LRP is claimed by its authors' institutions; see the explanation pages.
 
     Attributes:
-        gamma: γ of convolutions: the embedding of patches.
+        gamma: γ of convolutions, such as the patch embedding.
         dense_gamma: γ of linear layers.
         epsilon: Stabilizer of every denominator.
         unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     Raises:
         MethodError: A field is out of range, or an operator has no rule.

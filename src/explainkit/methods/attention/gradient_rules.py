@@ -1,4 +1,4 @@
-"""A model whose backward follows rules of ours, for any method that takes gradients."""
+"""A model with modified gradients, for any method that uses gradients."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,12 +20,12 @@ from explainkit.graph.tape import (
 )
 
 GradientRule = Callable[[Gradients, Gradients], Gradients]
-"""From autograd's gradients of an operator's inputs, and those that arrived at its outputs, to the
-gradients that its inputs get instead."""
+"""Maps autograd's gradients of an operator's inputs, and those of its outputs, to the gradients
+that the inputs get instead."""
 
 
 class BackwardRules(Protocol):
-    """Which operators have another gradient.
+    """Which operators have a modified gradient.
 
     Attributes:
         keep: Names of the operators whose values the rules read.
@@ -36,18 +36,18 @@ class BackwardRules(Protocol):
     def __call__(
         self, trace: RecordedForward, operator: Operator
     ) -> tuple[GradientRule | None, str]:
-        """The rule of an operator, None for its own gradient, and what to call it.
+        """The rule of an operator (None for its own gradient) and its name for the coverage.
 
-        A rule must hold neither the trace nor the operator, whose graph would hold the rule.
+        A rule must not reference the trace or the operator: their graph references the rule.
         """
         ...
 
 
 class ModifiedGradients(ScoreModel):
-    """A model with the same outputs and other gradients; made by `modified_gradients`.
+    """A model with the same outputs and modified gradients; made by `modified_gradients`.
 
     Attributes:
-        coverage: Which operators the last forward met, and by which rule each is passed.
+        coverage: Which operators the last forward contained, and the rule of each.
     """
 
     def __init__(self, model: nn.Module, rules: BackwardRules) -> None:
@@ -84,16 +84,16 @@ class ModifiedGradients(ScoreModel):
 
         def hook(own: Gradients, arriving: Gradients) -> Gradients:
             if all(gradient is None for gradient in arriving):
-                return own  # another rule lets nothing through
+                return own  # another rule blocks it
             found = rule(own, arriving)
-            # autograd refuses a gradient where it had none
+            # autograd rejects a gradient where it had none
             return tuple(None if o is None else f for o, f in zip(own, found, strict=True))
 
         node.register_hook(hook)
 
 
 def _of_slice(rule: GradientRule, record: Record) -> GradientRule:
-    """A rule for an operator that changed a part of a larger tensor in place."""
+    """A rule for an operator that changed part of a larger tensor in place."""
     slot: Any = record.slot
 
     def part(tensor: Tensor | None) -> Tensor | None:
@@ -113,11 +113,11 @@ def _of_slice(rule: GradientRule, record: Record) -> GradientRule:
 def modified_gradients(model: nn.Module, rules: BackwardRules) -> ModifiedGradients:
     """A model with the same outputs, whose gradients follow rules on operators.
 
-    Its graph is autograd's own, with the gradients of some operators replaced: whatever works on
-    gradients works on it, those of inner layers included.
+    Its graph is autograd's own, with the gradients of some operators replaced. Any gradient method
+    works on it, including those that use gradients of inner layers.
 
     Args:
-        model: Gives scores ``[batch, classes]``; left as it is.
-        rules: Which operators have another gradient.
+        model: Gives scores ``[batch, classes]``; it is not changed.
+        rules: Which operators have a modified gradient.
     """
     return ModifiedGradients(model, rules)

@@ -1,4 +1,4 @@
-"""How sensitive the score of each layer's own features is to that layer's attention."""
+"""LeGrad: the sensitivity of each layer's score to that layer's attention."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,14 +19,14 @@ from explainkit.methods.cam.base import unwrapped
 
 @dataclass(eq=False)
 class _Block:
-    """One of a numbered row of layers.
+    """One of a numbered sequence of layers.
 
     Attributes:
         path: Its dotted path.
         module: The layer.
-        began: Autograd's number when it began to run, at each call.
-        ended: The same when it was done.
-        output: What it gave last.
+        began: Autograd's sequence number at the start of each call.
+        ended: Autograd's sequence number at the end of each call.
+        output: Its last output.
     """
 
     path: str
@@ -44,18 +44,18 @@ class _Block:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether it ran once and gave tokens."""
+        """Whether it ran once and its output is tokens."""
         first = self.output[0] if isinstance(self.output, tuple) and self.output else self.output
         return len(self.ended) == 1 and isinstance(first, Tensor) and first.dim() == 3
 
     def with_tokens(self, tokens: Tensor) -> Any:
-        """What it would give with other tokens."""
+        """Its output with other tokens."""
         return (tokens, *self.output[1:]) if isinstance(self.output, tuple) else tokens
 
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[_Block]]:
-    """Notes when each numbered layer with layers inside runs, and what it gives."""
+    """Records when each numbered layer with submodules runs, and its output."""
     blocks = [
         _Block(path, module)
         for path, module in model.named_modules()
@@ -83,48 +83,48 @@ def _number() -> int:
     return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
 
 
-def _row(blocks: list[_Block], attentions: list[int]) -> list[_Block]:
-    """The longest row of blocks that attend.
+def _sequence(blocks: list[_Block], attentions: list[int]) -> list[_Block]:
+    """The longest sequence of blocks with attention.
 
     Raises:
         MethodError: There is none, or its tokens change from block to block.
     """
-    rows: dict[str, list[_Block]] = {}
+    sequences: dict[str, list[_Block]] = {}
     for block in blocks:
         if block.has_tokens and any(block.began[0] <= n < block.ended[0] for n in attentions):
-            rows.setdefault(block.path.rpartition(".")[0], []).append(block)
-    if not rows:
+            sequences.setdefault(block.path.rpartition(".")[0], []).append(block)
+    if not sequences:
         raise MethodError(
-            "legrad: expected a transformer whose blocks stand in a numbered row (blocks.0, "
-            "blocks.1, …), each with tokens [batch, token, channel] as its output, got none that "
-            "attends: use gradient_rollout, which needs no blocks"
+            "legrad: expected a transformer with numbered blocks (blocks.0, blocks.1, …) that put "
+            "out tokens [batch, token, channel], got none with attention: use gradient_rollout, "
+            "which needs no blocks"
         )
-    row = max(rows.values(), key=len)
-    shapes = {tuple(block.tokens.shape[1:]) for block in row}
+    sequence = max(sequences.values(), key=len)
+    shapes = {tuple(block.tokens.shape[1:]) for block in sequence}
     if len(shapes) > 1:
         raise MethodError(
             f"legrad: expected blocks with tokens of one shape, got {sorted(shapes)}: the head "
-            "can't read those of earlier blocks; use libragrad, another gradient method or a "
+            "cannot be applied to earlier blocks; use libragrad, another gradient method or a "
             "class-activation map"
         )
-    return row
+    return sequence
 
 
 @contextmanager
-def _short_cut(row: Sequence[_Block], tokens: Tensor) -> Iterator[None]:
-    """The model with no block run: the last one gives these tokens."""
+def _short_cut(sequence: Sequence[_Block], tokens: Tensor) -> Iterator[None]:
+    """Skips all blocks: the last one puts out these tokens."""
 
     def constant(output: Any) -> Any:
         return lambda *_args, **_kwargs: output
 
-    own = [vars(block.module).get("forward") for block in row]
+    own = [vars(block.module).get("forward") for block in sequence]
     try:
-        for block in row[:-1]:
+        for block in sequence[:-1]:
             block.module.forward = constant(block.output)
-        row[-1].module.forward = constant(row[-1].with_tokens(tokens))
+        sequence[-1].module.forward = constant(sequence[-1].with_tokens(tokens))
         yield
     finally:
-        for block, forward in zip(row, own, strict=True):
+        for block, forward in zip(sequence, own, strict=True):
             vars(block.module).pop("forward", None)
             if forward is not None:
                 block.module.forward = forward
@@ -132,22 +132,23 @@ def _short_cut(row: Sequence[_Block], tokens: Tensor) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LeGrad(TokenMap):
-    """The positive gradient of every layer's own score with respect to its attention.
+    """The positive gradient of each layer's score with respect to its attention (LeGrad).
 
-    ``a = 1/L Σ_l mean_{h,q} (∂s_l / ∂A_l)⁺``, where ``s_l`` is the target's score of the head on
-    the tokens of block l, and the mean goes over heads and querying tokens. Where the head gathers
-    tokens by attention, its own attention takes the place of ``A_l``.
+    ``a = 1/L Σ_l mean_{h,q} (∂s_l / ∂A_l)⁺``, where ``s_l`` is the target's score when the
+    classification head is applied to the tokens of block l, and the mean is over attention heads
+    and query tokens. If the head pools tokens by attention, its attention takes the place of
+    ``A_l``.
 
-    The paper's image is scaled to [0, 1], which is for the eye only.
+    The paper's figures are scaled to [0, 1]; the values here are not.
 
     Attributes:
-        upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        patch_grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
-        layers: How many of the last blocks count; None: all.
+        upsample: Interpolation from patches to the size of the image (``align_corners=False``).
+        patch_grid: Height and width of the patch grid, if it cannot be inferred from the model.
+        prefix_tokens: Number of class and register tokens before the patches, likewise.
+        layers: Use only this many of the last blocks; None: all.
 
     Raises:
-        MethodError: The model has no row of blocks that attend among all tokens.
+        MethodError: The model has no numbered blocks with attention among all tokens.
 
     References:
         Bousselham, Boggust, Chaybouti, Strobelt and Kuehne (2024), "LeGrad: An Explainability
@@ -169,7 +170,7 @@ class LeGrad(TokenMap):
             raise MethodError(f"layers: expected at least 1, got {self.layers}")
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
-        """Nothing that others have: its forward watches the blocks."""
+        """Nothing that other methods share: its forward observes the blocks."""
         return Needs()
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -180,19 +181,21 @@ class LeGrad(TokenMap):
             with _watched(unwrapped(model)) as blocks:
                 scores = model(leaf)
             whole = RecordedForward(leaf, scores, tape.records)
-            row = _row(blocks, [node._sequence_nr() for node in attention_nodes(whole, "legrad")])
-            chosen = row[-self.layers :] if self.layers else row
+            sequence = _sequence(
+                blocks, [node._sequence_nr() for node in attention_nodes(whole, "legrad")]
+            )
+            chosen = sequence[-self.layers :] if self.layers else sequence
             scored = []
             for block in chosen:
-                with _short_cut(row, block.tokens):
-                    scored.append(scores if block is row[-1] else model(leaf))
+                with _short_cut(sequence, block.tokens):
+                    scored.append(scores if block is sequence[-1] else model(leaf))
         parts = [_sensitivity(RecordedForward(leaf, s, tape.records), target) for s in scored]
         found = self.upsampled(torch.stack(parts).mean(0), model, inputs)
         return found.saying(blocks=[block.path for block in chosen])
 
 
 def _sensitivity(trace: RecordedForward, target: Tensor) -> Tensor:
-    """Of one block's score to the last attention before it, ``[batch, key]``."""
+    """Sensitivity of one block's score to the last attention before it, ``[batch, key]``."""
     node, call = list(attention_nodes(trace, "legrad").items())[-1]
     batch = len(trace.inputs)
     values = per_head(call, batch, "legrad")

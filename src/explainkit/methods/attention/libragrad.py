@@ -1,4 +1,4 @@
-"""Gradients balanced so that input times gradient adds up to the score, for any gradient method."""
+"""LibraGrad: gradients for which input times gradient adds up to the score."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ _SCALES = SHAPES | {"mul", "div", "native_dropout", "neg"}
 _NOT_ZERO = ATTENTION | {
     "sigmoid", "hardsigmoid", "softplus", "exp", "exp2", "cos", "cosh", "rsqrt", "reciprocal",
 }  # fmt: skip
-"""Functions of which zero is no zero: as a factor they are gates."""
+"""Functions that are not zero at zero: as a factor they are gates."""
 
 
 class _Balanced:
@@ -53,7 +53,7 @@ class _Balanced:
             return None, "gradient"
         match kind:
             case "unary" if operator.name not in RECTIFIERS:
-                return _secant(record), "slope from zero"
+                return _slope_from_zero(record), "slope from zero"
             case "product":
                 return _product(trace, operator)
             case "gate":
@@ -69,20 +69,20 @@ def _first_only(own: Gradients, _arriving: Gradients) -> Gradients:
     return [own[0], *[None] * (len(own) - 1)]
 
 
-def _secant(record: Record) -> GradientRule | None:
+def _slope_from_zero(record: Record) -> GradientRule | None:
     """``(f(x) − f(0)) / x`` in place of ``f'(x)``; None where ``f(0)`` is not finite."""
     function = getattr(torch.ops.aten, record.name)
     tensor, *_ = record.tensors
-    seen, arguments = False, []
+    found, arguments = False, []
     for argument in record.others(0):
-        first = isinstance(argument, Tensor) and not seen
-        seen = seen or first
+        first = isinstance(argument, Tensor) and not found
+        found = found or first
         arguments.append(tensor.new_zeros(1) if first else argument)
     zero = function(*arguments, **record.options)
     offset = zero[0] if isinstance(zero, tuple) else zero
     if not bool(torch.isfinite(offset).all()):
         return None
-    # nearer to zero, rounding takes more digits of the quotient than curvature does of the slope
+    # closer to zero, rounding costs the quotient more digits than curvature costs the slope
     info = torch.finfo(tensor.dtype)
     limit = info.eps ** (1 / 3) if bool((offset != 0).any()) else math.sqrt(info.tiny)
 
@@ -98,7 +98,7 @@ def _secant(record: Record) -> GradientRule | None:
 
 
 def _product(trace: RecordedForward, operator: Operator) -> tuple[GradientRule, str]:
-    """A factor that is a gate is held; else each factor gets half."""
+    """A factor that is a gate is held constant; otherwise each factor gets half."""
     left, right = (node for node, _ in operator.node.next_functions[-2:])
     held = [_is_gate(trace, left), _is_gate(trace, right)]
     shares = (0.0 if held[0] else 1.0, 0.0 if held[1] else 1.0) if any(held) else (0.5, 0.5)
@@ -163,29 +163,29 @@ def _norm(record: Record) -> GradientRule:
 
 @dataclass(frozen=True)
 class LibraGrad(RuleMethod):
-    """Any gradient method, with a backward that is balanced.
+    """Any gradient method, with balanced gradients (LibraGrad).
 
-    The forward stays as it is. On the way back
+    The forward pass is unchanged. In the backward pass
 
-    - an activation is a gate times its input, and the gate is held: ``g_in = g_out f(x) / x``
-      (``(f(x) − f(0)) / x`` where ``f(0)`` is not zero);
-    - attention is held: values get their gradient, queries and keys none;
-    - of a normalization the scale is held: ``y = γ (x − mean) / σ`` with constant σ;
-    - of a product of two features each gets half its gradient; a factor that is a gate (a sigmoid,
-      ``1 + erf``) is held instead, as a denominator is.
+    - an activation is its input times a gate, and the gate is constant: ``g_in = g_out f(x) / x``
+      (``(f(x) − f(0)) / x`` if ``f(0)`` is not zero);
+    - attention is constant: values get their gradient, queries and keys none;
+    - the scale of a normalization is constant: ``y = γ (x − mean) / σ`` with fixed σ;
+    - each factor of a product of two features gets half its gradient; a factor that is a gate (a
+      sigmoid, ``1 + erf``) is constant instead, and so is a denominator.
 
-    So every operator equals its gradient times its input up to a constant, as in a network of
-    rectifiers: without biases ``Σ x · g`` is the score (FullGrad-completeness), which gradients
-    of a transformer are far from.
+    So every operator equals its gradient times its input up to a constant, as in a ReLU network:
+    without biases ``Σ x · g`` is the score (FullGrad-completeness). The plain gradients of a
+    transformer are far from that.
 
     Attributes:
-        base: The method that runs on these gradients: `Saliency`, `InputXGradient`, `SmoothGrad`,
+        base: The method that uses these gradients: `Saliency`, `InputXGradient`, `SmoothGrad`,
             `IntegratedGradients`, a class-activation map.
         unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     Raises:
-        MethodError: The base method has backward rules of its own, differentiates twice, or takes
+        MethodError: The base method has backward rules of its own, differentiates twice, or uses
             no gradient; or an operator is not known.
 
     References:
@@ -215,13 +215,13 @@ class LibraGrad(RuleMethod):
         if needs.values is not None or needs.twice:
             own = "differentiates twice" if needs.twice else "has backward rules of its own"
             raise MethodError(
-                f"base: expected a method that takes gradients, got {name}, which {own}: use "
+                f"base: expected a method that uses gradients, got {name}, which {own}: use "
                 "Saliency, InputXGradient, SmoothGrad, IntegratedGradients or GradCAM"
             )
         balanced = modified_gradients(model, _Balanced(self.unsupported))
         result = self.base(balanced, inputs, target)
         if not balanced.coverage.counts:
-            raise MethodError(f"base: expected a method that takes gradients, {name} takes none")
+            raise MethodError(f"base: expected a method that uses gradients, but {name} uses none")
         found = Attribution.of(result)
-        said = report(balanced.coverage)
-        return replace(found, coverage=said["coverage"]).saying(*said["warnings"])
+        covered = report(balanced.coverage)
+        return replace(found, coverage=covered["coverage"]).saying(*covered["warnings"])

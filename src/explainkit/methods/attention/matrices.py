@@ -1,7 +1,7 @@
-"""The attention matrices of any model, and the gradients that reach them.
+"""The attention matrices of any model, and their gradients.
 
-However attention is written, while operators are recorded it is a softmax whose output is a factor
-of a later product, through reshapes, dropout and scales at most.
+However attention is implemented, in the recorded operators it is a softmax whose output is a factor
+of a later product, with at most reshapes, dropout and scaling in between.
 """
 
 import math
@@ -30,11 +30,11 @@ _PASSING = SHAPES | {"native_dropout", "mul", "div"}
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """One attention of a model.
+    """One attention matrix of a model.
 
     Attributes:
         values: ``[batch, head, query, key]``; each row sums to one.
-        gradient: ``∂ score / ∂ values``, of the same shape; None where it was not asked for.
+        gradient: ``∂ score / ∂ values``, of the same shape; None if it was not requested.
     """
 
     values: Tensor
@@ -42,7 +42,7 @@ class Matrix:
 
 
 def softmax_behind(trace: RecordedForward, node: Node | None) -> Node | None:
-    """The softmax that makes a factor of a product; None where something else does."""
+    """The softmax that computes a factor of a product; None if it has another source."""
     while node is not None:
         record = trace.record_of(node)
         if record is None or record.name in KEEP:
@@ -59,10 +59,10 @@ class Call:
     """The softmax of one attention.
 
     Attributes:
-        output: What it gave.
-        axis: The axis that it runs over: the keys.
-        rows: Rows of tokens, of all images together, that go into the layer after the product;
-            None where no layer follows.
+        output: Its output.
+        axis: The axis that it normalizes: the keys.
+        rows: Number of tokens, over all images, that enter the layer after the product; None if no
+            layer follows.
     """
 
     output: Tensor
@@ -75,11 +75,11 @@ class Call:
 
 
 def attention_nodes(trace: RecordedForward, method: str) -> dict[Node, Call]:
-    """Every attention that the scores depend on, first to last.
+    """Every attention that the scores depend on, in forward order.
 
     Args:
-        trace: A forward with the values of `KEEP`.
-        method: For errors.
+        trace: A recorded forward with the values of `KEEP`.
+        method: Name of the method, for errors.
 
     Raises:
         MethodError: There is none.
@@ -105,15 +105,15 @@ def attention_nodes(trace: RecordedForward, method: str) -> dict[Node, Call]:
                 found[source] = Call(call.output, call.argument(1), rows.get(node))
     if not found:
         raise MethodError(
-            f"{method}: expected a model with attention, a softmax whose output is multiplied with "
-            "values, got none that the score depends on: use a gradient method or a "
+            f"{method}: expected a model with attention (a softmax whose output is multiplied by "
+            "values), got none that the score depends on: use a gradient method or a "
             "class-activation map"
         )
     return dict(sorted(found.items(), key=lambda item: item[0]._sequence_nr()))
 
 
 class _Arriving:
-    """The plain gradient, noted where it reaches an attention, until it has reached them all."""
+    """The plain gradient, recorded at every attention; the pass ends once all are reached."""
 
     keep = KEEP
 
@@ -126,14 +126,14 @@ class _Arriving:
             self.missing.remove(operator.node)
             self.found[operator.node] = gradients[0]
         if not self.missing:
-            return [None] * len(operator.depends), "not walked"
+            return [None] * len(operator.depends), "skipped"
         return operator.gradient(*gradients), "gradient"
 
 
 def arriving(
     trace: RecordedForward, target: Tensor, nodes: Collection[Node]
 ) -> Mapping[Node, Tensor]:
-    """The gradient of each image's target with respect to what some operators put out."""
+    """The gradient of each image's target with respect to the outputs of some operators."""
     rules = _Arriving(nodes)
     propagate(trace, seeds_of(trace, target), rules)
     return rules.found
@@ -143,7 +143,7 @@ def per_head(call: Call, batch: int, method: str) -> Tensor:
     """An attention as ``[batch, head, query, key]``, at least float32.
 
     Raises:
-        MethodError: It belongs to windows of the image, or has other axes.
+        MethodError: It is restricted to windows of the image, or has other axes.
     """
     value = call.keys_last(call.output)
     shape = list(value.shape)
@@ -153,19 +153,19 @@ def per_head(call: Call, batch: int, method: str) -> Tensor:
         raise MethodError(
             f"{method}: expected attention among all tokens of an image, "
             f"[{batch}, head, query, key], got {shape}: windows of an image (Swin) have no common "
-            "matrix to follow; use libragrad, another gradient method or a class-activation map"
+            "matrix; use libragrad, another gradient method or a class-activation map"
         )
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def matrices(trace: RecordedForward, target: Tensor, method: str, *, every: bool) -> list[Matrix]:
-    """The attention matrices of a forward, first to last.
+    """The attention matrices of a forward pass, in order.
 
     Args:
-        trace: A forward with the values of `KEEP`.
+        trace: A recorded forward with the values of `KEEP`.
         target: int64 ``[batch]``.
-        method: For errors.
-        every: Whether all of them come with their gradient, or the last one only.
+        method: Name of the method, for errors.
+        every: Whether all matrices need their gradient, or only the last one.
 
     Raises:
         MethodError: The model has no attention, or attends within windows or between other tokens.
@@ -184,7 +184,7 @@ def matrices(trace: RecordedForward, target: Tensor, method: str, *, every: bool
 
 
 def _check_chain(values: list[Tensor], method: str) -> None:
-    """Each matrix must lead from all tokens to all tokens; the last may read them for the head."""
+    """Each matrix must map all tokens to all tokens; the last one may pool them for the head."""
     tokens = values[0].shape[3]
     shapes = [list(value.shape[2:]) for value in values]
     if any(s != [tokens, tokens] for s in shapes[:-1]) or shapes[-1][1] != tokens:
@@ -196,9 +196,9 @@ def _check_chain(values: list[Tensor], method: str) -> None:
 
 
 def readout_tokens(last: Matrix) -> Tensor:
-    """Which tokens the score reads after the last attention, ``[batch, 1, query]``, summing to one.
+    """The tokens that the head reads after the last attention, ``[batch, 1, query]``, sum 1.
 
-    The gradient tells: it reaches the rows of no other token. All zero where it reaches none.
+    Only rows of these tokens have a gradient. All zero if no row has one.
     """
     assert last.gradient is not None
     rows = (last.gradient != 0).any(3).any(1).to(last.values)

@@ -1,4 +1,4 @@
-"""Attention followed through all layers, as it is or weighted by its gradient."""
+"""Attention rollout through all layers, plain or weighted by the gradient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from explainkit.methods.cam.layout import layout_of
 
 @dataclass(frozen=True)
 class TokenMap:
-    """Fields and steps of every method that gives each token a number.
+    """Base of the methods that give each token a value.
 
     Attributes:
-        upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        patch_grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
+        upsample: Interpolation from patches to the size of the image (``align_corners=False``).
+        patch_grid: Height and width of the patch grid, if it cannot be inferred from the model.
+        prefix_tokens: Number of class and register tokens before the patches, likewise.
     """
 
     upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
@@ -41,18 +41,18 @@ class TokenMap:
         return Needs(values=KEEP)
 
     def upsampled(self, tokens: Tensor, model: nn.Module, inputs: Tensor) -> Attribution:
-        """Numbers of tokens ``[batch, token]`` as a map ``[batch, 1, height, width]``.
+        """Values of tokens ``[batch, token]`` as a map ``[batch, 1, height, width]``.
 
-        What class and register tokens hold is not in the map: its sum is ``elsewhere``.
+        The values of class and register tokens are not in the map: their sum is ``elsewhere``.
         """
         value = tokens[..., None]
         layout = layout_of(
             value, "attention", unwrapped(model), inputs, self.patch_grid, self.prefix_tokens
         )
-        places = layout.to_nchw(value)
+        positions = layout.to_nchw(value)
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
-        large = F.interpolate(places, inputs.shape[2:], mode=self.upsample, **smooth)
-        end = layout.prefix_tokens + places[0, 0].numel()
+        large = F.interpolate(positions, inputs.shape[2:], mode=self.upsample, **smooth)
+        end = layout.prefix_tokens + positions[0, 0].numel()
         elsewhere = torch.cat([tokens[:, : layout.prefix_tokens], tokens[:, end:]], 1).sum(1)
         return Attribution(
             large.to(inputs.dtype),
@@ -60,43 +60,43 @@ class TokenMap:
         )
 
 
-def rollout(reading: Tensor, layers: Sequence[Tensor], identity: float) -> Tensor:
-    """A row of the product of all layers, from the last to the first.
+def rollout(readout: Tensor, layers: Sequence[Tensor], identity: float) -> Tensor:
+    """The rows of the readout tokens in the product of all layers, averaged.
 
-    ``r_{l-1} = r_l (A_l + identity · I)``, from one token's (or several tokens' mean) row of the
-    identity; a last matrix that is not square, by which the head reads the tokens, has no ``I``.
+    ``r_{l-1} = r_l (A_l + identity · I)``, from the last layer to the first. A last matrix that is
+    not square, by which the head pools the tokens, has no ``I``.
 
     Args:
-        reading: ``[batch, 1, query]``.
-        layers: ``[batch, query, key]``, first to last.
-        identity: Share of a token itself.
+        readout: Weights of the readout tokens, ``[batch, 1, query]``.
+        layers: ``[batch, query, key]``, in forward order.
+        identity: Weight of the residual path.
 
     Returns:
         ``[batch, key]``.
     """
     for layer in reversed(layers):
-        own = identity * reading if layer.shape[1] == layer.shape[2] else 0
-        reading = reading @ layer + own
-    return reading[:, 0]
+        residual = identity * readout if layer.shape[1] == layer.shape[2] else 0
+        readout = readout @ layer + residual
+    return readout[:, 0]
 
 
 @dataclass(frozen=True)
 class AttentionRollout(TokenMap):
-    """Attention multiplied through all layers: how much each patch can have reached the output.
+    """Attention multiplied through all layers. It ignores the target.
 
-    ``R = Ã_L ⋯ Ã_1``, ``Ã_l = ½ mean_h A_l + ½ I``: the residual path counts as much as attention.
-    The map is the row of R of the token that the head reads (the class token), or the mean of
-    their rows where it reads several; which ones, the gradient of the score tells. A last attention
-    by which the head gathers the tokens counts as it is. Rows of R sum to one: the map at patch
-    level and ``elsewhere`` (class and register tokens) add up to 1.
+    ``R = Ã_L ⋯ Ã_1``, ``Ã_l = ½ mean_h A_l + ½ I``: the residual path and attention have equal
+    weight. The map is the row of R of the readout token (usually the class token), or the mean of
+    the rows if the head reads several tokens; they are found by the gradient of the score. An
+    attention by which the head pools the tokens is used as it is. Rows of R sum to one: the map at
+    patch level and ``elsewhere`` (class and register tokens) add up to 1.
 
-    It does not depend on the target, and attention is no evidence of importance by itself
-    (registers and the class token draw much of it).
+    The map shows how much of each patch can reach the output, whatever the class. Attention alone
+    is no evidence of importance; registers and the class token attract much of it.
 
     Attributes:
-        upsample: How the map of patches becomes as large as the image (``align_corners=False``).
-        patch_grid: Height and width of the map of patches, where the model doesn't show it.
-        prefix_tokens: Number of class and register tokens before the patches, where it doesn't show.
+        upsample: Interpolation from patches to the size of the image (``align_corners=False``).
+        patch_grid: Height and width of the patch grid, if it cannot be inferred from the model.
+        prefix_tokens: Number of class and register tokens before the patches, likewise.
 
     Raises:
         MethodError: The model has no attention, or attends within windows.
@@ -127,10 +127,10 @@ def _halved(mean: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GradientRollout(TokenMap):
-    """Attention weighted by its positive gradient, summed over all paths through the layers.
+    """Attention weighted by its positive gradient, accumulated through all layers.
 
     ``R ← R + Ā_l R`` from ``R = I``, ``Ā_l = mean_h (∂S_c/∂A_l ⊙ A_l)⁺``; the map is the row of R
-    that the head reads, as in `AttentionRollout`. It speaks for one class, and only for it.
+    of the readout tokens, as in `AttentionRollout`. Unlike that one, it depends on the target.
 
     Attributes:
         upsample: As in `AttentionRollout`.

@@ -1,1 +1,1 @@
-"""Class-activation maps: what a layer's channels say, where, weighted by what they mean."""
+"""Class-activation maps: weighted sums of the channels of a layer."""

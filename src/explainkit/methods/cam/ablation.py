@@ -1,4 +1,4 @@
-"""Ablation-CAM: what the score loses without each channel."""
+"""Ablation-CAM: how much the score drops without each channel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,23 +24,23 @@ AFFINE = frozenset({
     "sub", "rsub", "neg", "mul", "div", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d",
     "native_batch_norm", "convolution", "addmm", "mm",
 })  # fmt: skip
-"""Operators that are affine in one factor, and have neither mask nor index: those could depend on
-the layer's output unseen."""
+"""Operators that are affine in one factor and have no mask or index, through which they could
+depend on the layer's output unnoticed."""
 
 
 @dataclass(frozen=True)
 class AblationCAM(CAM):
-    """Channels weighted by what the score loses without them.
+    """Channels of a layer, weighted by how much the score drops without them.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = S_c − S_c(A without channel k)``, where a channel of the
-    layer's output A is taken away by setting it to 0 at all places; class and register tokens are
-    kept. In units of the score times the layer's output. The paper divides by the score,
-    ``w_k = (S_c − S_c(A without k)) / S_c`` (``relative=True``), which turns the map's sign where
-    the score is negative and has no value where it is 0. pytorch-grad-cam, which divides too, sets
-    a channel far below its minimum instead where A has negative values.
+    layer's output A is removed by setting it to 0 at all spatial positions; class and register
+    tokens are left unchanged. In units of the score times the layer's output. The paper divides by
+    the score, ``w_k = (S_c − S_c(A without k)) / S_c`` (``relative=True``), which flips the sign of
+    the map if the score is negative and is undefined if it is 0. pytorch-grad-cam divides too, and
+    sets the channel far below its minimum instead of 0 if A has negative values.
 
     Only the part of the model after the layer runs, once for each channel that is not 0 everywhere.
-    Where that part is affine (mean pooling and one linear layer, say), nothing runs: the loss is
+    If that part is affine (such as mean pooling and one linear layer), nothing runs: the drop is
     ``Σ_p ∂S_c/∂A[k, p] · A[k, p]`` exactly, and ``diagnostics["runs"]`` is 0.
 
     Attributes:
@@ -48,7 +48,7 @@ class AblationCAM(CAM):
         layer: As in `GradCAM`, like all other fields.
 
     Raises:
-        MethodError: The score that is to be divided by is 0.
+        MethodError: ``relative=True``, and a score is 0.
 
     References:
         Desai and Ramaswamy (2020), "Ablation-CAM: Visual Explanations for Deep Convolutional
@@ -68,25 +68,25 @@ class AblationCAM(CAM):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
         layers = layers_of(self.layer, unwrapped(model), inputs)
-        scale, remarks = self._scale(model, inputs, target)
+        scale, warnings = self._scale(model, inputs, target)
         maps, channels = [], 0
         runs = torch.zeros_like(target)
         for path in layers:
             after = SuffixScores(model, path, inputs)
             layout = self.layout(after.value, path, model, inputs)
             features = precise(layout.to_nchw(after.value))
-            losses = _affine_losses(after, layout, target)
-            if losses is None:
-                alive = (features != 0).flatten(2).any(2)
-                losses = _losses(after, layout, target, alive)
-                runs += alive.sum(1)
-            maps.append(weighted(losses / scale[:, None], features))
+            drops = _affine_drops(after, layout, target)
+            if drops is None:
+                active = (features != 0).flatten(2).any(2)
+                drops = _drops(after, layout, target, active)
+                runs += active.sum(1)
+            maps.append(weighted(drops / scale[:, None], features))
             channels += features.shape[1]
-        upsampled = self.upsampled(maps, layers, inputs, remarks)
+        upsampled = self.upsampled(maps, layers, inputs, warnings)
         return upsampled.saying(runs=runs, channels=channels)
 
     def _scale(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, list[str]]:
-        """What the losses are divided by, ``[batch]``, and what a reader must know of it."""
+        """The divisor of the drops, ``[batch]``, and a warning where it is negative."""
         score = precise(model(inputs).gather(1, target[:, None])[:, 0])
         if not self.relative:
             return torch.ones_like(score), []
@@ -96,18 +96,18 @@ class AblationCAM(CAM):
             )
         if (score > 0).all():
             return score, []
-        remark = (
-            "the score is negative in some image, where relative=True turns the sign of the map: "
+        warning = (
+            "the score is negative in some image, where relative=True flips the sign of the map: "
             "use relative=False"
         )
-        return score, [remark]
+        return score, [warning]
 
 
-def _affine_losses(after: SuffixScores, layout: Layout, target: Tensor) -> Tensor | None:
-    """What the score loses without each channel, ``[batch, channel]``, where it is affine in them.
+def _affine_drops(after: SuffixScores, layout: Layout, target: Tensor) -> Tensor | None:
+    """The score's drop without each channel, ``[batch, channel]``, if it is affine in them.
 
-    Autograd's record says whether it is. It doesn't see what runs detached; so the loss of half of
-    the channels, and of all, is compared with the model's.
+    Autograd's graph shows whether it is, except for parts that run detached. So the drops without
+    half of the channels, and without all, are compared with the model's.
     """
     value = after.value.detach().requires_grad_()
     every = torch.arange(len(value), device=value.device)
@@ -117,17 +117,17 @@ def _affine_losses(after: SuffixScores, layout: Layout, target: Tensor) -> Tenso
         return None
     chosen = torch.zeros_like(scores).scatter_(1, target[:, None], 1)
     (slope,) = torch.autograd.grad(scores, value, chosen)
-    losses = (precise(layout.to_nchw(slope)) * precise(layout.to_nchw(after.value))).sum((2, 3))
+    drops = (precise(layout.to_nchw(slope)) * precise(layout.to_nchw(after.value))).sum((2, 3))
     clean = scores.gather(1, target[:, None])[:, 0]
     for step in (1, 2):
         without = after.value.clone()
         layout.to_nchw(without)[:, ::step] = 0
         found = clean - after(without, every).gather(1, target[:, None])[:, 0]
-        expected = losses[:, ::step]
+        expected = drops[:, ::step]
         room = 1e3 * torch.finfo(value.dtype).eps * (clean.abs() + expected.abs().sum(1))
         if not ((found - expected.sum(1)).abs() <= room).all():
             return None
-    return losses
+    return drops
 
 
 def _affine(trace: RecordedForward) -> bool:
@@ -149,15 +149,15 @@ def _affine(trace: RecordedForward) -> bool:
     return reached
 
 
-def _losses(after: SuffixScores, layout: Layout, target: Tensor, alive: Tensor) -> Tensor:
-    """What the score loses without each channel that is alive, ``[batch, channel]``."""
-    losses = torch.zeros(alive.shape, dtype=precise(after.value).dtype, device=alive.device)
-    with progress("AblationCAM", int(alive.sum()) + len(alive)) as advance:
+def _drops(after: SuffixScores, layout: Layout, target: Tensor, active: Tensor) -> Tensor:
+    """The score's drop without each active channel, ``[batch, channel]``."""
+    drops = torch.zeros(active.shape, dtype=precise(after.value).dtype, device=active.device)
+    with progress("AblationCAM", int(active.sum()) + len(active)) as advance:
         for i, label in enumerate(target.tolist()):
-            channels = alive[i].nonzero()[:, 0]
+            channels = active[i].nonzero()[:, 0]
             scores = _without(after, layout, i, label, channels, advance)
-            losses[i, channels] = (scores[0] - scores[1:]).to(losses)
-    return losses
+            drops[i, channels] = (scores[0] - scores[1:]).to(drops)
+    return drops
 
 
 def _without(
@@ -170,8 +170,8 @@ def _without(
 ) -> Tensor:
     """An image's score as it is, and without each of the channels: float64 ``[1 + channels]``.
 
-    The chunks depend on nothing but that image, and the first run is like the others, so that the
-    rounding that they share cancels.
+    The chunks depend only on that image, and the first run is like the others, so their common
+    rounding errors cancel.
     """
     whole = after.value[index : index + 1]
     runs = torch.cat([channels.new_full((1,), -1), channels])

@@ -1,4 +1,4 @@
-"""What all class-activation maps share: which layers, how a map is drawn on the image."""
+"""The base of class-activation maps: their layers, and upsampling to the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,16 +30,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def layers_of(
     layer: str | nn.Module | Sequence[str | nn.Module] | None, model: nn.Module, inputs: Tensor
 ) -> tuple[str, ...]:
-    """The layers that are meant: those named, else the model's own choice, else the default.
+    """The layers to use: those named, else the one of the model's spec, else the default.
 
     Args:
         layer: Dotted path, or the module, or several; None: the ``layer`` of the model's
-            `ModelSpec`, or `default_layer`, which is looked for once per model.
+            `ModelSpec`, or `default_layer`, which is determined once per model.
         model: The caller's model.
         inputs: ``[batch, channel, height, width]``.
 
     Raises:
-        ModelError: No layer's output has places.
+        ModelError: No layer's output has spatial positions.
     """
     if layer is not None:
         named = (layer,) if isinstance(layer, str | nn.Module) else layer
@@ -48,7 +48,7 @@ def layers_of(
     if spec is not None and spec.layer is not None:
         return (spec.layer,)
     known = _defaults.setdefault(model, {})
-    # a model that was rebuilt since has other modules
+    # a model that was modified since has other modules
     key = (inputs.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
     if key not in known:
         found = default_layer(model, inputs)
@@ -59,16 +59,17 @@ def layers_of(
 
 @dataclass(frozen=True)
 class CAM:
-    """Fields and steps of every class-activation map.
+    """Base of all class-activation maps.
 
     Attributes:
-        layer: Dotted path of the layer, or the module itself; of several, the mean of their maps,
-            each upsampled.
-            None: the layer that the model's `ModelSpec` names, else the last one with places.
-        relu: Cut each layer's map to its positive part, before it is upsampled.
-        upsample: How a map becomes as large as the image (``align_corners=False``).
-        patch_grid: Height and width of the layer's map, where its output doesn't show it.
-        prefix_tokens: Number of class and register tokens before the places, where it doesn't show.
+        layer: Dotted path of the layer, or the module itself; several: the mean of their upsampled
+            maps. None: the layer of the model's `ModelSpec`, else the last one with spatial
+            positions.
+        relu: Keep only the positive part of each layer's map, before upsampling.
+        upsample: Interpolation to the size of the image (``align_corners=False``).
+        patch_grid: Height and width of the layer's map, if it cannot be inferred.
+        prefix_tokens: Number of class and register tokens before the patches, if it cannot be
+            inferred.
     """
 
     layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
@@ -88,11 +89,11 @@ class CAM:
             raise MethodError("layer: expected a dotted path, or several, got none")
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
-        """What the layers put out, and its gradient."""
+        """The outputs of the layers, and their gradients."""
         return Needs(layers=layers_of(self.layer, model, inputs))
 
     def layout(self, value: Tensor, path: str, model: nn.Module, inputs: Tensor) -> Layout:
-        """Where a layer's output lies on the image."""
+        """How a layer's output maps onto the image."""
         return layout_of(value, path, unwrapped(model), inputs, self.patch_grid, self.prefix_tokens)
 
     def upsampled(
@@ -100,9 +101,9 @@ class CAM:
         maps: Sequence[Tensor],
         layers: Sequence[str],
         inputs: Tensor,
-        remarks: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> Attribution:
-        """Maps ``[batch, height, width]`` of layers, as one of the size of the images."""
+        """Maps ``[batch, height, width]`` of layers, upsampled to the images and averaged."""
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
         large = [
             F.interpolate(
@@ -114,11 +115,11 @@ class CAM:
             for one in maps
         ]
         grids = [list(one.shape[1:]) for one in maps]
-        found = [*remarks]
+        found = [*warnings]
         if self.relu and any(map(_all_negative, maps)):
             found.append(
-                "the layer speaks against the target everywhere in some image, so that relu=True "
-                "leaves nothing: see the signed map with relu=False"
+                "the map is nowhere positive in some image, so relu=True sets it to zero: use "
+                "relu=False to see the signed map"
             )
         return Attribution(
             large[0] if len(large) == 1 else torch.stack(large).mean(0),
@@ -129,25 +130,25 @@ class CAM:
 
 
 def _all_negative(one: Tensor) -> bool:
-    """Whether a map ``[batch, height, width]`` has an image without a positive value."""
+    """Whether the map of some image has no positive value."""
     return bool(((one <= 0).flatten(1).all(1) & (one < 0).flatten(1).any(1)).any())
 
 
 @dataclass(frozen=True)
 class GradientCAM(CAM):
-    """A map made of a layer's output and its gradient."""
+    """A map computed from a layer's output and its gradient."""
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """The map of one layer, ``[batch, height, width]``.
 
         Args:
             activations: A, ``[batch, channel, height, width]``.
-            slopes: ``∂ score / ∂ A``, of the same shape.
+            grads: ``∂ score / ∂ A``, of the same shape.
         """
         raise NotImplementedError
 
-    def remarks(self, _activations: Tensor, _slopes: Tensor) -> list[str]:
-        """What a reader of the map must know; nothing, as a rule."""
+    def warnings(self, _activations: Tensor, _grads: Tensor) -> list[str]:
+        """Warnings about the map; none by default."""
         return []
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -158,24 +159,24 @@ class GradientCAM(CAM):
         """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
         layers = layers_of(self.layer, unwrapped(model), inputs)
         found = gradients(model, inputs, target, layers)
-        maps, remarks = [], []
+        maps, warnings = [], []
         for path in layers:
-            value, slope = found.activations[path], found.layers[path]
+            value, grad = found.activations[path], found.layers[path]
             layout = self.layout(value, path, model, inputs)
-            check_reached(slope, layout, path)
-            parts = precise(layout.to_nchw(value)), precise(layout.to_nchw(slope))
+            check_reached(grad, layout, path)
+            parts = precise(layout.to_nchw(value)), precise(layout.to_nchw(grad))
             maps.append(self.combine(*parts))
-            remarks += self.remarks(*parts)
-        return self.upsampled(maps, layers, inputs, remarks)
+            warnings += self.warnings(*parts)
+        return self.upsampled(maps, layers, inputs, warnings)
 
 
 def precise(value: Tensor) -> Tensor:
-    """At least float32: sums over places and channels overflow or lose their digits below."""
+    """At least float32: sums over positions and channels are inexact in half precision."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def as_gradient_cam(base: Method) -> GradientCAM:
-    """A method that must be a CAM made of gradients.
+    """Checks that a method is a gradient CAM.
 
     Raises:
         MethodError: It is not.
@@ -185,15 +186,15 @@ def as_gradient_cam(base: Method) -> GradientCAM:
     return base
 
 
-def check_reached(slope: Tensor, layout: Layout, path: str) -> None:
-    """Refuses a layer of whose tokens only class and register tokens reach the score.
+def check_reached(grad: Tensor, layout: Layout, path: str) -> None:
+    """Refuses a layer of which only class and register tokens affect the score.
 
     Raises:
-        ModelError: The gradient of every place is zero, and that of another token is not.
+        ModelError: The gradient is zero at all patch tokens, but not at another token.
     """
-    if layout.kind == "tokens" and bool(slope.any()) and not bool(layout.to_nchw(slope).any()):
+    if layout.kind == "tokens" and bool(grad.any()) and not bool(layout.to_nchw(grad).any()):
         raise ModelError(
             f"expected a score that depends on the patch tokens of layer {path!r}, but it reads "
-            "only the class or register tokens there, so that every map would be zero: name an "
-            "earlier block, or none for the last whose patch tokens are read"
+            "only the class or register tokens there, so every map would be zero: name an earlier "
+            "block, or none for the last block whose patch tokens the score reads"
         )

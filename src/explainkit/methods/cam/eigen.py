@@ -1,4 +1,4 @@
-"""Maps along the direction in which a layer's output varies most over the places."""
+"""Maps of the first principal component of a layer's output."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,39 +15,39 @@ Kernel = Literal["sigmoid", "rbf", "linear"]
 
 
 def _centered(values: Tensor) -> Tensor:
-    """Places ``[batch, place, channel]`` of a map, less their mean."""
-    places = values.flatten(2).transpose(1, 2)
-    return places - places.mean(1, keepdim=True)
+    """Positions ``[batch, position, channel]`` of a map, minus their mean."""
+    positions = values.flatten(2).transpose(1, 2)
+    return positions - positions.mean(1, keepdim=True)
 
 
-def _projected(places: Tensor) -> Tensor:
-    """``[batch, place, channel]`` on its first right singular vector, up to the sign.
+def _projected(positions: Tensor) -> Tensor:
+    """``[batch, position, channel]`` projected on its first right singular vector, up to the sign.
 
-    Found in the smaller of the two Gram matrices, whose eigenvectors give each other.
+    Computed from the smaller of the two Gram matrices.
     """
-    count, channels = places.shape[1:]
+    count, channels = positions.shape[1:]
     if count <= channels:
-        return _principal(places @ places.mT)
-    direction: Tensor = torch.linalg.eigh(places.mT @ places).eigenvectors[..., -1:]
-    return (places @ direction)[..., 0]
+        return _principal(positions @ positions.mT)
+    direction: Tensor = torch.linalg.eigh(positions.mT @ positions).eigenvectors[..., -1:]
+    return (positions @ direction)[..., 0]
 
 
 def _principal(gram: Tensor) -> Tensor:
-    """``√λ u`` of the largest eigenvalue λ ≥ 0 and its eigenvector, ``[batch, place]``."""
+    """``√λ u`` of the largest eigenvalue λ ≥ 0 and its eigenvector, ``[batch, position]``."""
     values, vectors = torch.linalg.eigh(gram)
     found: Tensor = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
     return found
 
 
 def _signed(projection: Tensor, reference: Tensor) -> Tensor:
-    """The projection with the sign under which it goes with a map of the same places."""
+    """The projection, with the sign that correlates it positively with a reference map."""
     agreement = (projection * (reference - reference.mean(1, keepdim=True))).sum(1, keepdim=True)
     return torch.where(agreement < 0, -projection, projection)
 
 
 @dataclass(frozen=True)
 class _ActivationCAM(CAM):
-    """A map of a layer's output alone, the same for every target."""
+    """A map computed from a layer's output alone, the same for every target."""
 
     def combine(self, values: Tensor) -> Tensor:
         """The map ``[batch, height, width]`` of an output ``[batch, channel, height, width]``."""
@@ -67,15 +67,16 @@ class _ActivationCAM(CAM):
 
 @dataclass(frozen=True)
 class EigenCAM(_ActivationCAM):
-    """A layer's output on its first principal component. It ignores the target.
+    """The first principal component of a layer's output. It ignores the target.
 
     ``L[p] = (A[:, p] − mean_q A[:, q]) · v`` with v the first right singular vector of the
-    ``[place, channel]`` matrix on the left, in units of the layer's output. The sign, which a
-    singular vector does not have, is the one under which the map goes with ``Σ_k |A[k, p]|`` over
-    the places. The paper does not subtract the mean (``centered=False``); its code and peers do.
+    ``[position, channel]`` matrix on the left, in units of the layer's output. The sign of a
+    singular vector is arbitrary; it is chosen so that the map correlates positively with
+    ``Σ_k |A[k, p]|``.
+    The paper does not subtract the mean (``centered=False``); its code and other libraries do.
 
     Attributes:
-        centered: Subtract the mean over the places.
+        centered: Subtract the mean over the spatial positions.
         layer: As in `GradCAM`, like all other fields.
 
     References:
@@ -94,22 +95,23 @@ class EigenCAM(_ActivationCAM):
 
     def combine(self, values: Tensor) -> Tensor:
         """``A v``."""
-        places = _centered(values) if self.centered else values.flatten(2).transpose(1, 2)
-        found = _signed(_projected(places), values.abs().sum(1).flatten(1))
+        positions = _centered(values) if self.centered else values.flatten(2).transpose(1, 2)
+        found = _signed(_projected(positions), values.abs().sum(1).flatten(1))
         return found.view(values[:, 0].shape)
 
 
 @dataclass(frozen=True)
 class KPCACAM(_ActivationCAM):
-    """A layer's output on its first component of a kernel PCA. It ignores the target.
+    """The first kernel principal component of a layer's output. It ignores the target.
 
     ``L[p] = √λ u[p]`` of the largest eigenvalue λ and its eigenvector u of the centered kernel
-    matrix over places, ``K[p, q] = κ(a_p, a_q)`` of outputs ``a_p = A[:, p] − mean_q A[:, q]``.
+    matrix over positions, ``K[p, q] = κ(a_p, a_q)`` of outputs ``a_p = A[:, p] − mean_q A[:, q]``.
     κ is ``tanh(γ a·b + 1)`` (sigmoid), ``exp(−γ |a − b|²)`` (rbf), or ``a·b`` (linear: EigenCAM).
-    The sign as in `EigenCAM`. Memory and time grow with the square and cube of the places.
+    The sign is chosen as in `EigenCAM`. Memory grows with the square of the number of positions,
+    time with its cube.
 
     Attributes:
-        kernel: κ.
+        kernel: κ: ``"sigmoid"``, ``"rbf"`` or ``"linear"``.
         gamma: γ; None: one over the number of channels.
         layer: As in `GradCAM`, like all other fields.
 
@@ -136,16 +138,16 @@ class KPCACAM(_ActivationCAM):
 
     def combine(self, values: Tensor) -> Tensor:
         """``√λ u``."""
-        # centring takes nearly equal numbers from each other
+        # centering subtracts nearly equal numbers
         kernel = self._kernel(_centered(values.double()))
         over_rows = kernel.mean(1, keepdim=True)
         centered = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
         found = _signed(_principal(centered), values.double().abs().sum(1).flatten(1))
         return found.to(values.dtype).view(values[:, 0].shape)
 
-    def _kernel(self, places: Tensor) -> Tensor:
-        products = places @ places.mT
-        gamma = 1 / places.shape[2] if self.gamma is None else self.gamma
+    def _kernel(self, positions: Tensor) -> Tensor:
+        products = positions @ positions.mT
+        gamma = 1 / positions.shape[2] if self.gamma is None else self.gamma
         match self.kernel:
             case "sigmoid":
                 return torch.tanh(gamma * products + 1)
@@ -158,10 +160,10 @@ class KPCACAM(_ActivationCAM):
 
 @dataclass(frozen=True)
 class EigenGradCAM(GradientCAM):
-    """Gradient times activation on its first principal component: EigenCAM of a class.
+    """The first principal component of gradient times activation: EigenCAM for a class.
 
     As `EigenCAM` with ``g[k, p] · A[k, p]`` in place of ``A[k, p]``; in units of the score. The
-    sign is the one under which the map goes with HiResCAM's, ``Σ_k g A``, over the places.
+    sign is chosen so that the map correlates positively with HiResCAM's, ``Σ_k g A``.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -177,8 +179,8 @@ class EigenGradCAM(GradientCAM):
         torch.Size([4, 1, 12, 10])
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``(g A) v``."""
-        shares = slopes * activations
+        shares = grads * activations
         found = _signed(_projected(_centered(shares)), shares.sum(1).flatten(1))
         return found.view(shares[:, 0].shape)

@@ -1,4 +1,4 @@
-"""What tells a class from those that the model takes for similar."""
+"""Finer-CAM: what distinguishes a class from similar ones."""
 
 from dataclasses import dataclass, field
 
@@ -18,12 +18,12 @@ class FinerCAM:
 
     The CAM named by ``base`` explains ``S_c − α Σ_j p_j S_j / Σ_j p_j``, where j runs over the
     classes whose scores are nearest to S_c and p is the softmax of the scores, taken as fixed
-    weights. Channels that speak for all of these classes alike cancel. Units as those of the base.
+    weights. Channels that support all of these classes equally cancel. Units as those of the base.
 
     Attributes:
-        base: A CAM made of gradients, with the layer and how its map is upsampled.
-        strength: α: 0 is the base itself, 1 compares with the full scores of the others.
-        similar: How many similar classes; of a model with fewer, all others.
+        base: A gradient CAM, which sets the layer and the upsampling.
+        strength: α: 0 is the base itself, 1 subtracts the full scores of the similar classes.
+        similar: Number of similar classes; all others if the model has fewer.
 
     References:
         Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao (2025), "Finer-CAM: Spotting the
@@ -50,7 +50,7 @@ class FinerCAM:
             raise MethodError(f"strength: expected a number of at least 0, got {self.strength}")
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
-        """What its base needs."""
+        """Those of its base."""
         return as_gradient_cam(self.base).needs(model, inputs)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
@@ -59,14 +59,14 @@ class FinerCAM:
             scores = model(inputs)
         if scores.shape[1] < 2:
             raise TargetError(
-                "expected a class among others, which finercam compares it with, got a model or a "
-                "target function with one score: explain a class, or use gradcam"
+                "expected a class among others to compare with, got a model or a target function "
+                "with one score: explain a class, or use gradcam"
             )
         own = scores.gather(1, target[:, None])
         distance = (scores - own).abs().scatter(1, target[:, None], torch.inf)
         count = min(self.similar, scores.shape[1] - 1)
         similar = distance.sort(stable=True, dim=1).indices[:, :count]
-        # of the similar ones alone: the same shares, and none that underflow
+        # a softmax over the similar classes alone: the same ratios without underflow
         shares = scores.gather(1, similar).softmax(1)
         weights = torch.zeros_like(scores).scatter(1, similar, -self.strength * shares)
         found = as_gradient_cam(self.base).of_score(

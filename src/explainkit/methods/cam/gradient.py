@@ -1,7 +1,8 @@
-"""Maps from a layer's output and the gradient there: they all cost one forward and one backward.
+"""Maps from a layer's output and its gradient: each needs one forward and one backward pass.
 
-Notation: ``A[k, p]`` is channel k of the layer's output at place p, ``g[k, p] = ∂S_c/∂A[k, p]`` its
-gradient, P the number of places. All maps are raw: signed, not normalized.
+Notation: ``A[k, p]`` is channel k of the layer's output at spatial position p,
+``g[k, p] = ∂S_c/∂A[k, p]`` its gradient, P the number of positions. All maps are signed and not
+normalized.
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from torch import Tensor
 from explainkit.methods.cam.base import GradientCAM
 
 _CANCELLED = 1e-3
-"""A sum this small beside the sum of absolute values has lost its digits."""
+"""A sum this small relative to the sum of absolute values has cancelled."""
 
 
 def weighted(weights: Tensor, activations: Tensor) -> Tensor:
-    """``Σ_k w[k] A[k, p]`` of weights ``[batch, channel]``: a map ``[batch, height, width]``."""
+    """``Σ_k w[k] A[k, p]`` with weights ``[batch, channel]``: a map ``[batch, height, width]``."""
     found = torch.bmm(weights[:, None], activations.flatten(2))
     return found.view(activations[:, 0].shape)
 
@@ -26,16 +27,17 @@ class GradCAM(GradientCAM):
     """Channels of a layer, weighted by their mean gradient.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = mean_p g[k, p]``, in units of the score. For a head of
-    mean pooling and one linear layer the map is 1/P of the class-activation map of Zhou et al.
-    (2016), and its sum the score without the bias. The paper's figures show ``relu=True``.
+    mean pooling and one linear layer, the map is 1/P of the class-activation map of Zhou et al.
+    (2016), and it sums to the score without the bias. The paper's figures use ``relu=True``.
 
     Attributes:
-        layer: Dotted path of the layer, or several: then the mean of their maps, each upsampled.
-            None: the layer that the model's `ModelSpec` names, else the last one with places.
-        relu: Cut each layer's map to its positive part, before it is upsampled.
-        upsample: How a map becomes as large as the image (``align_corners=False``).
-        patch_grid: Height and width of the layer's map, where its output doesn't show it.
-        prefix_tokens: Number of class and register tokens before the places, where it doesn't show.
+        layer: Dotted path of the layer; several: the mean of their upsampled maps. None: the layer
+            of the model's `ModelSpec`, else the last one with spatial positions.
+        relu: Keep only the positive part of each layer's map, before upsampling.
+        upsample: Interpolation to the size of the image (``align_corners=False``).
+        patch_grid: Height and width of the layer's map, if it cannot be inferred.
+        prefix_tokens: Number of class and register tokens before the patches, if it cannot be
+            inferred.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations
@@ -49,22 +51,22 @@ class GradCAM(GradientCAM):
         (torch.Size([4, 1, 12, 10]), '4')
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k mean_p(g) A``."""
-        return weighted(slopes.mean((2, 3)), activations)
+        return weighted(grads.mean((2, 3)), activations)
 
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(GradientCAM):
-    """Grad-CAM with weights that count each place of a class's evidence, however small it is.
+    """Grad-CAM with weights that count small and large regions of evidence alike.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = Σ_p α[k, p] · max(g[k, p], 0)`` and
-    ``α = g² / (2 g² + g³ Σ_q A[k, q])``, which is ``1 / (2 + g Σ_q A[k, q])`` where g ≠ 0 and
-    counts as 0 where g = 0. This is the paper's closed form for the score ``exp(S_c)``, without
-    the factor ``exp(S_c)`` that all places of an image share.
+    ``α = g² / (2 g² + g³ Σ_q A[k, q])``, which is ``1 / (2 + g Σ_q A[k, q])`` where g ≠ 0, and 0
+    where g = 0. This is the paper's closed form for the score ``exp(S_c)``, without the constant
+    factor ``exp(S_c)``.
 
-    The derivation takes rectified outputs: where the denominator is not positive for a positive
-    gradient, a warning says so.
+    The derivation assumes outputs that are not negative. A warning reports a denominator that is
+    not positive for a positive gradient.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -80,26 +82,26 @@ class GradCAMPlusPlus(GradientCAM):
         torch.Size([4, 1, 12, 10])
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k Σ_p(max(g, 0) / (2 + g ΣA)) A``."""
-        below = _denominator(activations, slopes)
-        # rectified first: where g = 0 the share is 0, whatever 0/0 is
-        shares = slopes.clamp(min=0) / torch.where(below == 0, torch.inf, below)
+        below = _denominator(activations, grads)
+        # clamp first: where g = 0 the share is 0, not 0/0
+        shares = grads.clamp(min=0) / torch.where(below == 0, torch.inf, below)
         return weighted(shares.sum((2, 3)), activations)
 
-    def remarks(self, activations: Tensor, slopes: Tensor) -> list[str]:
-        """A warning where the closed form does not hold."""
-        if not bool(((_denominator(activations, slopes) <= 0) & (slopes > 0)).any()):
+    def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
+        """A warning if the closed form does not hold."""
+        if not bool(((_denominator(activations, grads) <= 0) & (grads > 0)).any()):
             return []
-        remark = (
-            "the layer's output is negative where its gradient is not, for which Grad-CAM++ is not "
-            "derived: name the rectifier after the layer, or use hirescam"
+        warning = (
+            "the layer's output is negative where its gradient is positive, which Grad-CAM++ does "
+            "not allow: name the ReLU after the layer, or use hirescam"
         )
-        return [remark]
+        return [warning]
 
 
-def _denominator(activations: Tensor, slopes: Tensor) -> Tensor:
-    return 2 + slopes * activations.sum((2, 3), keepdim=True)
+def _denominator(activations: Tensor, grads: Tensor) -> Tensor:
+    return 2 + grads * activations.sum((2, 3), keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ class XGradCAM(GradientCAM):
     """Grad-CAM with weights that conserve the score.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = Σ_p g[k, p] A[k, p] / Σ_p A[k, p]``, 0 for a channel
-    that sums to 0. The map sums to ``Σ g A``: in a network that is piecewise linear after the layer
-    and has no biases there, the score (conservation), and what removing channel k alone takes away
-    to first order is its share (sensitivity). In units of the score.
+    that sums to 0. The map sums to ``Σ g A``, which is the score if the network is piecewise
+    linear without biases after the layer (conservation). The share of channel k is, to first order,
+    the score's drop without it (sensitivity). In units of the score.
 
-    A channel of both signs that almost cancels gets a very large weight: take a rectified layer.
+    A channel whose values almost cancel gets a very large weight: use the output of a ReLU.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -127,18 +129,18 @@ class XGradCAM(GradientCAM):
         torch.Size([4, 1, 12, 10])
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k (Σ_p gA / Σ_p A) A``."""
         total = activations.sum((2, 3))
-        shares = (slopes * activations).sum((2, 3)) / torch.where(total == 0, torch.inf, total)
+        shares = (grads * activations).sum((2, 3)) / torch.where(total == 0, torch.inf, total)
         return weighted(shares, activations)
 
 
 @dataclass(frozen=True)
 class LayerCAM(GradientCAM):
-    """Each place of each channel, weighted by its own positive gradient.
+    """Each activation of a layer, weighted by its own positive gradient.
 
-    ``L[p] = Σ_k max(g[k, p], 0) · A[k, p]``, in units of the score. Fine enough for early layers.
+    ``L[p] = Σ_k max(g[k, p], 0) · A[k, p]``, in units of the score. Also suited to early layers.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -154,20 +156,20 @@ class LayerCAM(GradientCAM):
         '1'
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k max(g, 0) A``."""
-        return (slopes.clamp(min=0) * activations).sum(1)
+        return (grads.clamp(min=0) * activations).sum(1)
 
 
 @dataclass(frozen=True)
 class HiResCAM(GradientCAM):
-    """Each place of each channel, weighted by its own gradient.
+    """Each activation of a layer, weighted by its own gradient.
 
-    ``L[p] = Σ_k g[k, p] · A[k, p]``, in units of the score: gradient times activation. Where the
+    ``L[p] = Σ_k g[k, p] · A[k, p]``, in units of the score: gradient times activation. If the
     score is linear in the layer's output, the map sums to the score without the bias.
 
-    A transformer reads its residual stream through normalizations that don't see the scale of a
-    token, so that gradient times activation cancels there: a warning then names the way out.
+    A transformer reads its residual stream through normalizations, which ignore the scale of a
+    token, so gradient times activation cancels there. A warning then suggests another layer.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -183,31 +185,31 @@ class HiResCAM(GradientCAM):
         '3'
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k g A``."""
-        return (slopes * activations).sum(1)
+        return (grads * activations).sum(1)
 
-    def remarks(self, activations: Tensor, slopes: Tensor) -> list[str]:
-        """A warning where the shares of the channels cancel to rounding."""
-        shares = slopes * activations
+    def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
+        """A warning if the contributions of the channels cancel."""
+        shares = grads * activations
         size = shares.abs().sum(1).amax((1, 2))
         cancelled = shares.sum(1).abs().amax((1, 2)) <= _CANCELLED * size
         if not bool((cancelled & (size > 0)).any()):
             return []
-        remark = (
-            "gradient times activation cancels to rounding at every place: the model reads this "
-            "layer only through a normalization; name that normalization, such as the first of the "
-            "next block"
+        warning = (
+            "gradient times activation cancels at every spatial position: the model reads this "
+            "layer only through a normalization; name that normalization, such as the first one of "
+            "the next block"
         )
-        return [remark]
+        return [warning]
 
 
 @dataclass(frozen=True)
 class ElementwiseCAM(GradientCAM):
-    """The positive shares of HiResCAM: channels that speak against the class are left out.
+    """HiResCAM restricted to positive contributions.
 
-    ``L[p] = Σ_k max(g[k, p] · A[k, p], 0)``, in units of the score, never negative. For a rectified
-    layer it equals LayerCAM.
+    ``L[p] = Σ_k max(g[k, p] · A[k, p], 0)``, in units of the score, never negative. For the
+    output of a ReLU it equals LayerCAM.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -224,6 +226,6 @@ class ElementwiseCAM(GradientCAM):
         True
     """
 
-    def combine(self, activations: Tensor, slopes: Tensor) -> Tensor:
+    def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k max(g A, 0)``."""
-        return (slopes * activations).clamp(min=0).sum(1)
+        return (grads * activations).clamp(min=0).sum(1)

@@ -1,4 +1,4 @@
-"""Guided backpropagation, kept where a class-activation map is positive."""
+"""Guided Grad-CAM: guided backpropagation masked by a class-activation map."""
 
 from dataclasses import dataclass, field, replace
 
@@ -14,14 +14,14 @@ from explainkit.methods.propagation.rules import RuleMethod
 
 @dataclass(frozen=True)
 class GuidedGradCAM(RuleMethod):
-    """Guided backpropagation times Grad-CAM: fine detail, where the class is.
+    """Guided backpropagation times Grad-CAM: fine detail in the region of the class.
 
     ``a = G ⊙ L``, with G the guided gradient of the image and L the positive part of Grad-CAM,
-    upsampled: score per unit of input, times score. Both from one forward. Guided backpropagation
-    hardly depends on the class (see `GuidedBackprop`); only L makes the map speak for one.
+    upsampled: score per unit of input, times score. Both share one forward pass. Guided
+    backpropagation hardly depends on the class (see `GuidedBackprop`); only L does.
 
     Attributes:
-        base: The CAM, rectified as in the paper, with the layer and how its map is upsampled.
+        base: The CAM, with ``relu=True`` as in the paper; it sets the layer and the upsampling.
         unsupported: As in `GuidedBackprop`.
 
     References:
@@ -43,7 +43,7 @@ class GuidedGradCAM(RuleMethod):
         as_gradient_cam(self.base)
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
-        """What both factors need."""
+        """Those of both factors."""
         return super().needs(model, inputs) | as_gradient_cam(self.base).needs(model, inputs)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -1,4 +1,4 @@
-"""Where on the image the numbers of a layer's output lie: maps, channels-last maps, tokens."""
+"""How the output of a layer maps onto the image: maps, channels-last maps, tokens."""
 
 import math
 from contextlib import ExitStack, suppress
@@ -21,9 +21,9 @@ class Layout:
 
     Attributes:
         kind: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``, or
-            ``[batch, token, channel]`` with the places row by row.
+            ``[batch, token, channel]`` with the patches row by row.
         patch_grid: Height and width of the map.
-        prefix_tokens: Class and register tokens before the places.
+        prefix_tokens: Number of class and register tokens before the patches.
     """
 
     kind: AxisOrder
@@ -36,13 +36,13 @@ class Layout:
             return value
         if self.kind == "channels last":
             return value.permute(0, 3, 1, 2)
-        places = value[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid)]
-        return places.transpose(1, 2).reshape(len(value), -1, *self.patch_grid)
+        patches = value[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid)]
+        return patches.transpose(1, 2).reshape(len(value), -1, *self.patch_grid)
 
     def over(self, masks: Tensor, value: Tensor) -> Tensor:
-        """Masks ``[n, height, width]``, shaped to be multiplied with the layer's output.
+        """Masks ``[n, height, width]``, shaped to multiply the layer's output.
 
-        Class and register tokens are left as they are.
+        Class and register tokens are not masked.
         """
         if self.kind == "channels first":
             return masks[:, None]
@@ -63,23 +63,23 @@ def layout_of(
     patch_grid: PatchGrid | None = None,
     prefix_tokens: int | None = None,
 ) -> Layout:
-    """Finds how a layer's output covers the image.
+    """Infers how a layer's output covers the image.
 
-    A map has its channels first, unless only height and width before the channels fit the grid of
-    patches that the model's first convolution makes, or that grid halved, as in Swin. Tokens lie
-    on such a grid too; which of them are places and which are class or register tokens is seen
-    where they are made: only places change with the image there.
+    A map is channels first, unless only the height and width of the channels-last reading match the
+    patch grid of the model's first convolution, or that grid halved, as in Swin. Tokens lie on such
+    a grid too. Patch tokens are told from class and register tokens where the tokens are first
+    concatenated: only patch tokens depend on the image there.
 
     Args:
-        value: What the layer put out.
-        path: Of the layer, for errors.
+        value: Output of the layer.
+        path: Path of the layer, for errors.
         model: The caller's model.
         images: ``[batch, channel, height, width]``.
-        patch_grid: Height and width of the map, where the caller knows it.
-        prefix_tokens: Number of tokens before the places, where the caller knows it.
+        patch_grid: Height and width of the map, if the caller knows it.
+        prefix_tokens: Number of tokens before the patches, if the caller knows it.
 
     Raises:
-        ModelError: The output has no places, or where they lie can't be told.
+        ModelError: The output has no spatial positions, or their layout cannot be inferred.
     """
     shape = list(value.shape)
     if len(value) != len(images) or value.dim() not in (3, 4):
@@ -97,11 +97,11 @@ def layout_of(
         return Layout("channels last", last)
     height, width = images.shape[2:]
     proportions = [abs(a * width - b * height) for a, b in (first, last)]
-    # rounding leaves a map's sides off the image's proportions by up to half a place
+    # rounding changes the aspect ratio of a map by up to half a position
     if not known and proportions[1] == 0 and 2 * proportions[0] > max(height, width):
         raise ModelError(
-            f"expected to know whether layer {path!r} with output {shape} has its channels first "
-            f"or last, but the model has no convolution that tells: pass patch_grid={last} or "
+            f"cannot tell whether layer {path!r} with output {shape} is channels first or channels "
+            f"last: the model has no convolution to compare with: pass patch_grid={last} or "
             f"patch_grid={first}"
         )
     return Layout("channels first", first)
@@ -118,26 +118,26 @@ def _of_tokens(
     fitting = [g for g in patch_grids(model, images) if math.prod(g) <= count]
     chosen = patch_grid or (fitting[0] if fitting else None)
     if chosen is None or math.prod(chosen) > count:
-        what = f"{chosen[0]} × {chosen[1]}" if chosen else "no patch_grid that the model tells of"
+        got = f"got {chosen[0]} × {chosen[1]}" if chosen else "the model declares no patch grid"
         raise ModelError(
-            f"expected to know where the {count} tokens of layer {path!r} lie on the image, got "
-            f"{what}: pass patch_grid=(height, width), and prefix_tokens= for class and register tokens"
+            f"cannot tell where the {count} tokens of layer {path!r} lie on the image, {got}: pass "
+            "patch_grid=(height, width), and prefix_tokens= for class and register tokens"
         )
     extra = count - math.prod(chosen)
     if prefix_tokens is None:
         prefix_tokens = _leading(count, math.prod(chosen), model, images) if extra else 0
     if prefix_tokens is None or not 0 <= prefix_tokens <= extra:
-        got = "it does not show" if prefix_tokens is None else f"prefix_tokens={prefix_tokens}"
+        got = "" if prefix_tokens is None else f", got prefix_tokens={prefix_tokens}"
         raise ModelError(
-            f"expected to know which of the {count} tokens of layer {path!r} are the "
-            f"{chosen[0]} × {chosen[1]} places, {got}: pass prefix_tokens= from 0 to {extra}, the "
+            f"cannot tell which of the {count} tokens of layer {path!r} are the "
+            f"{chosen[0]} × {chosen[1]} patches{got}: pass prefix_tokens= from 0 to {extra}, the "
             "number of class and register tokens before them, or another patch_grid=(height, width)"
         )
     return Layout("tokens", chosen, prefix_tokens)
 
 
 def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
-    """The grid of the patches that the model cuts, and what merging them two by two leaves."""
+    """The patch grid of the model, and the grids that result from merging patches two by two."""
     channels, height, width = images.shape[1:]
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
@@ -159,7 +159,7 @@ def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
 
 
 def _declared(module: nn.Module) -> PatchGrid | None:
-    """The patch size that a module or its configuration names."""
+    """The patch size that a module or its configuration declares."""
     for holder in (module, getattr(module, "config", None)):
         size = getattr(holder, "patch_size", None)
         if isinstance(size, int):
@@ -169,17 +169,17 @@ def _declared(module: nn.Module) -> PatchGrid | None:
     return None
 
 
-class _SeenError(Exception):
-    """Ends a forward when what was looked for has come."""
+class _FoundError(Exception):
+    """Ends a forward once the tokens are found."""
 
 
-def _leading(count: int, places: int, model: nn.Module, images: Tensor) -> int | None:
-    """How many tokens come before the places; None where that does not show.
+def _leading(count: int, patches: int, model: nn.Module, images: Tensor) -> int | None:
+    """Number of tokens before the patches; None if it cannot be inferred.
 
-    Where tokens are first put together, those of the places change with the image, and class and
-    register tokens do not.
+    Where tokens are first concatenated, patch tokens depend on the image, and class and register
+    tokens do not.
     """
-    model = getattr(model, "_orig_mod", model)  # a compiled model doesn't stop midway
+    model = getattr(model, "_orig_mod", model)  # a compiled model cannot be stopped midway
     found: list[Tensor] = []
     noise = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0))
     pair = torch.cat([images[:1].detach(), images[:1].detach() + 1 + noise.to(images)])
@@ -188,15 +188,15 @@ def _leading(count: int, places: int, model: nn.Module, images: Tensor) -> int |
         for value in (*inputs, output):
             if isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == (2, count):
                 found.append(value)
-                raise _SeenError
+                raise _FoundError
 
     with ExitStack() as hooks, torch.no_grad():
         for module in model.modules():
             hooks.callback(module.register_forward_hook(look).remove)
-        with suppress(_SeenError):
+        with suppress(_FoundError):
             model(pair)
     if not found:
         return None
     changed = (found[0][0] != found[0][1]).any(1).nonzero().flatten().tolist()
-    in_a_row = changed and changed == list(range(changed[0], changed[0] + places))
-    return changed[0] if in_a_row else None
+    consecutive = changed and changed == list(range(changed[0], changed[0] + patches))
+    return changed[0] if consecutive else None

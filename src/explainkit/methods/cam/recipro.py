@@ -1,4 +1,4 @@
-"""A map without gradients: what the model says of one place of a layer at a time."""
+"""Recipro-CAM: the score with one spatial position of a layer at a time."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,18 @@ from explainkit.methods.cam.suffix_scores import SuffixScores
 
 @dataclass(frozen=True)
 class ReciproCAM(CAM):
-    """The score when only one place of a layer's output is left, for every place.
+    """The score when all but one spatial position of a layer are masked.
 
-    ``L[p] = S_c(A ⊙ M_p) − S_c(A ⊙ 0)``, in units of the score, where the mask M_p keeps place p of
-    all channels: with ``gaussian`` the 3 × 3 binomial window around it, ``¼, ⅛, 1/16``, else p
-    alone. Class and register tokens are kept. Only the part of the model after the layer runs, once
-    per place, without a backward; where that part can't be told, the whole model runs.
+    ``L[p] = S_c(A ⊙ M_p) − S_c(A ⊙ 0)``, in units of the score, where the mask M_p keeps position p
+    of all channels: with ``gaussian`` the 3 × 3 binomial window around it, ``¼, ⅛, 1/16``, else p
+    alone. Class and register tokens are not masked. Only the part of the model after the layer
+    runs, once per position, without a backward pass; if that part cannot be isolated, the whole
+    model runs.
 
-    The paper normalizes each map to [0, 1], which the difference to nothing kept does not change.
+    The paper normalizes each map to [0, 1], which subtracting ``S_c(A ⊙ 0)`` does not affect.
 
     Attributes:
-        gaussian: Keep the 3 × 3 window instead of one place.
+        gaussian: Keep the 3 × 3 window instead of one position.
         layer: As in `GradCAM`, like all other fields.
 
     References:
@@ -59,19 +60,19 @@ class ReciproCAM(CAM):
         return upsampled.saying(runs=runs)
 
     def _masks(self, patch_grid: tuple[int, int], value: Tensor) -> Tensor:
-        """Nothing kept, then each place in turn, ``[1 + place, height, width]``."""
+        """All masked, then each position in turn, ``[1 + position, height, width]``."""
         count = patch_grid[0] * patch_grid[1]
-        places = torch.eye(count, dtype=value.dtype, device=value.device).view(
+        positions = torch.eye(count, dtype=value.dtype, device=value.device).view(
             count, 1, *patch_grid
         )
         if self.gaussian:
             line = torch.tensor([0.25, 0.5, 0.25], dtype=value.dtype, device=value.device)
-            places = F.conv2d(places, (line[:, None] * line)[None, None], padding=1)
-        return torch.cat([torch.zeros_like(places[:1]), places])[:, 0]
+            positions = F.conv2d(positions, (line[:, None] * line)[None, None], padding=1)
+        return torch.cat([torch.zeros_like(positions[:1]), positions])[:, 0]
 
 
 def _scores(after: SuffixScores, masks: Tensor, index: int, label: int) -> Tensor:
-    """Scores of one image under each mask, in chunks that depend on nothing but that image."""
+    """Scores of one image under each mask, in chunks that depend only on that image."""
     size = min(after.chunk, len(masks))
     found = []
     for start in range(0, len(masks), size):

@@ -1,4 +1,4 @@
-"""Score-CAM: what the model says of the image under each channel's own map."""
+"""Score-CAM: the score of the image masked by each channel's map."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from explainkit.methods.perturbation.mask_scores import Masks, evaluate_masks
 
 @dataclass(frozen=True, eq=False)
 class ChannelMasks(Masks):
-    """Maps of channels, enlarged to the image and stretched to [0, 1]: a row is one map.
+    """Maps of channels, upsampled to the image and scaled to [0, 1]: a sample is one map.
 
     Attributes:
         patch_grid: Height and width of a map.
@@ -28,15 +28,15 @@ class ChannelMasks(Masks):
 
     def pixels(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
         """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
-        large = self._enlarged(rows)
+        large = self._upsampled(rows)
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         return (large - low) / (high - low + 1e-8)
 
     def upsample(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
-        """A map ``[1, height, width]`` of values of the layer's places."""
-        return self._enlarged(values)[0]
+        """A map ``[1, height, width]`` of values at the layer's spatial positions."""
+        return self._upsampled(values)[0]
 
-    def _enlarged(self, rows: Tensor) -> Tensor:
+    def _upsampled(self, rows: Tensor) -> Tensor:
         return F.interpolate(
             rows.view(-1, 1, *self.patch_grid),
             self.baseline.shape[2:],
@@ -55,22 +55,22 @@ class ChannelMasks(Masks):
 
 @dataclass(frozen=True)
 class ScoreCAM(CAM):
-    """Channels weighted by the score of the image that each lets through.
+    """Channels of a layer, weighted by the score of the image masked by each channel.
 
     ``L[p] = Σ_k α_k A[k, p]`` with ``α = softmax_k S_c(x ⊙ H_k)``, where H_k is channel k of the
-    layer's output A, enlarged bilinearly to the image and stretched to [0, 1],
-    ``(U − min U) / (max U − min U + 10⁻⁸)``, and x is the image as the model gets it. In units of
+    layer's output A, upsampled bilinearly to the image and scaled to [0, 1],
+    ``(U − min U) / (max U − min U + 10⁻⁸)``, and x is the image in model-input space. In units of
     the layer's output. No gradient is used.
 
-    Only distinct masks run, which changes nothing: a channel that is the same everywhere, such as a
-    dead one, lets nothing through, so that all of those share one run, and channels with equal maps
-    share theirs: ``diagnostics["runs"]`` of ``diagnostics["channels"]``. So do all targets.
+    Equal masks run only once, with the same result: constant channels, such as dead ones, share one
+    run, and so do channels with equal maps (``diagnostics["runs"]`` of
+    ``diagnostics["channels"]``). All targets share the runs.
 
     Attributes:
-        align_corners: Enlarge with the corners of the map on those of the image, as
-            pytorch-grad-cam does; else a place's value lies in the middle of its cell.
-        top: Use only so many channels, those that vary most over the places (Faster-Score-CAM); the
-            weights of those keep their ratios. None: all.
+        align_corners: Align the corners of the map with those of the image, as pytorch-grad-cam
+            does; if false, each value is at the center of its cell.
+        top: Use only this many channels, those with the largest variance over the spatial positions
+            (Faster-Score-CAM); the ratios of their weights do not change. None: all.
         layer: As in `GradCAM`, like all other fields.
 
     Raises:
@@ -107,9 +107,11 @@ class ScoreCAM(CAM):
             layout = self.layout(values[path], path, model, inputs)
             features = precise(layout.to_nchw(values[path]))
             flat = features.flatten(2)
-            kept = _most_varied(flat, self.top)
-            # which row each channel is, of the distinct ones
-            found = [torch.unique(_silenced(one), dim=0, return_inverse=True) for one in kept]
+            chosen = _most_varied(flat, self.top)
+            # for each channel, its index among the distinct masks
+            found = [
+                torch.unique(_constants_zeroed(one), dim=0, return_inverse=True) for one in chosen
+            ]
             masks = ChannelMasks(
                 tuple(rows for rows, _ in found),
                 torch.zeros_like(inputs),
@@ -117,17 +119,17 @@ class ScoreCAM(CAM):
                 self.align_corners,
             )
             counts = [len(rows) for rows in masks.rows]
-            table = evaluate_masks(model, inputs, masks, least=counts, title="ScoreCAM")
+            evaluations = evaluate_masks(model, inputs, masks, least=counts, title="ScoreCAM")
             scores = torch.stack(
                 [
-                    table.scores[i][which, label]
-                    for i, (label, (_, which)) in enumerate(
+                    evaluations.scores[i][index, label]
+                    for i, (label, (_, index)) in enumerate(
                         zip(target.tolist(), found, strict=True)
                     )
                 ]
             )
-            weights = scores.softmax(1).to(kept)
-            maps.append(weighted(weights, kept.view(*kept.shape[:2], *layout.patch_grid)))
+            weights = scores.softmax(1).to(chosen)
+            maps.append(weighted(weights, chosen.view(*chosen.shape[:2], *layout.patch_grid)))
             runs += torch.tensor(counts, device=runs.device)
             channels += flat.shape[1]
         upsampled = self.upsampled(maps, layers, inputs)
@@ -135,14 +137,14 @@ class ScoreCAM(CAM):
 
 
 def _most_varied(maps: Tensor, top: int | None) -> Tensor:
-    """Of channels ``[batch, channel, place]`` those that vary most over the places, in order."""
+    """The channels of ``[batch, channel, position]`` with the largest variance, in order."""
     if top is None or top >= maps.shape[1]:
         return maps
     chosen = maps.var(2, correction=0).topk(top, dim=1).indices.sort(1).values
     return maps.gather(1, chosen[..., None].expand(-1, -1, maps.shape[2]))
 
 
-def _silenced(maps: Tensor) -> Tensor:
-    """Channels ``[channel, place]`` with those that are constant set to zero: equal masks."""
+def _constants_zeroed(maps: Tensor) -> Tensor:
+    """Channels ``[channel, position]``, constant ones set to zero: their masks are equal."""
     constant = maps.amax(1, keepdim=True) == maps.amin(1, keepdim=True)
     return maps.masked_fill(constant, 0)

@@ -1,4 +1,4 @@
-"""Grad-CAM with weights to second order."""
+"""Shapley-CAM: Grad-CAM with second-order weights."""
 
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ from explainkit.methods.cam.gradient import weighted
 
 @dataclass(frozen=True)
 class ShapleyCAM(CAM):
-    """Grad-CAM with a second-order term: channels as players whose Shapley values are sought.
+    """Grad-CAM with second-order weights that approximate Shapley values of channels.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = mean_p(g[k, p] − (H A)[k, p] / 2)``, where H is the
-    Hessian of the score with respect to the layer's output: a Hessian-vector product, no matrix. In
-    units of the score. Where the score is piecewise linear in the layer's output H is 0 and the map
-    is Grad-CAM's.
+    Hessian of the score with respect to the layer's output; only a Hessian-vector product is
+    computed. In units of the score. If the score is piecewise linear in the layer's output, H is 0
+    and the map equals Grad-CAM.
 
     Attributes:
         layer: As in `GradCAM`, like all fields.
@@ -43,7 +43,7 @@ class ShapleyCAM(CAM):
     """
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
-        """What the layers put out, in a graph that can be differentiated twice."""
+        """The outputs of the layers, in a graph that can be differentiated twice."""
         return Needs(layers=layers_of(self.layer, model, inputs), twice=True)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -1,4 +1,4 @@
-"""Scores of variants of a layer's output."""
+"""Scores of modified outputs of a layer."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from explainkit.scores import as_scores
 
 
 class SuffixScores(nn.Module):
-    """What a model says where a layer puts out something else.
+    """The scores of a model when the output of a layer is replaced.
 
-    Only what comes after the layer runs; the whole model, with the layer's output replaced, where
-    the score also reads other layers or the image.
+    Only the part after the layer runs, or the whole model with the layer's output replaced if the
+    score also reads other layers or the image.
 
     Attributes:
-        value: What the layer puts out for the images, ``[batch, …]``.
+        value: Output of the layer for the images, ``[batch, …]``.
 
     Args:
         model: Gives scores ``[batch, classes]``.
@@ -42,8 +42,8 @@ class SuffixScores(nn.Module):
         """Scores ``[n, classes]``.
 
         Args:
-            values: Variants of the layer's output, ``[n, …]``.
-            of: The image that each is a variant of, int64 ``[n]``; None: the first.
+            values: Modified outputs of the layer, ``[n, …]``.
+            of: The image to which each belongs, int64 ``[n]``; None: the first.
         """
         if of is None:
             of = torch.zeros(len(values), dtype=torch.int64, device=values.device)
@@ -67,7 +67,7 @@ class SuffixScores(nn.Module):
 
     @property
     def chunk(self) -> int:
-        """How many variants to run at once."""
+        """How many modified outputs to run at once."""
         if isinstance(self.model, ScoreModel) and self.model.batch_size is not None:
             return self.model.batch_size
         return chunk_size(self, self.value[0])

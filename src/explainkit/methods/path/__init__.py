@@ -1,1 +1,1 @@
-"""Methods that add up gradients along a path from where nothing is seen to the image."""
+"""Methods that integrate gradients along a path from a baseline to the image."""

@@ -1,4 +1,4 @@
-"""Blur integrated gradients: the path of ever less blurred images."""
+"""Blur integrated gradients: a path of decreasingly blurred images."""
 
 import math
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from explainkit.methods.path.straight_line import Visit, line_integral, visit
 
 
 def scale_space(images: Tensor, sigma: float) -> Tensor:
-    """Blurs images exactly, as heat spreads on the grid of pixels in time σ²/2.
+    """Blurs images exactly, by heat diffusion on the pixel grid for time σ²/2.
 
     Along each axis ``L(σ) = exp(σ²/2 · Δ) x``, where Δ is the second difference with reflecting
-    ends: a cosine transform whose frequency k is damped by ``exp(−σ² (1 − cos(πk / n)))``. It is
-    the Gaussian of scale-space theory on pixels, for any σ: blurring twice adds up (σ₁² + σ₂²), no
-    value leaves the range of the image, the mean stays, and σ → ∞ is the mean. From σ = 1 on it
+    ends: a cosine transform whose frequency k is damped by ``exp(−σ² (1 − cos(πk / n)))``. This is
+    the discrete Gaussian of scale-space theory. For any σ, variances add up (σ₁² + σ₂²), values
+    stay in the range of the image, and the mean is preserved; σ → ∞ gives the mean. For σ ≥ 1 it
     hardly differs from a sampled Gaussian kernel.
 
     Args:
@@ -41,33 +41,31 @@ def scale_space(images: Tensor, sigma: float) -> Tensor:
 
 def _kernel(size: int, sigma: float) -> Tensor:
     """The blur of one axis as a matrix, float64 ``[size, size]``."""
-    place = torch.arange(size, dtype=torch.float64)
-    waves = torch.cos(math.pi / size * place[:, None] * (place + 0.5))
+    index = torch.arange(size, dtype=torch.float64)
+    waves = torch.cos(math.pi / size * index[:, None] * (index + 0.5))
     waves /= waves.norm(dim=1, keepdim=True)
-    damping = torch.exp(-(sigma**2) * (1 - torch.cos(math.pi / size * place)))
+    damping = torch.exp(-(sigma**2) * (1 - torch.cos(math.pi / size * index)))
     return waves.T @ (damping[:, None] * waves)
 
 
 @dataclass(frozen=True)
 class BlurIG:
-    """Gradients integrated along the path from a blurred image to the image itself.
+    """Gradients integrated along the path from a blurred version of the image to the image.
 
     ``a = −∫₀^σmax ∂S_c(L(σ)) / ∂x · ∂L(σ) / ∂σ dσ``, where L(σ) is the image blurred with standard
-    deviation σ (`scale_space`). No baseline color is needed: detail appears along the path and
-    nothing else. The integral is taken over the chords between neighboring blurs,
-    ``Σ_k (L_{k+1} − L_k) · (∇S(L_k) + ∇S(L_{k+1})) / 2``, so that no step size of a derivative
-    enters. The exact map sums to ``S_c(x) − S_c(L(σmax))``; how far it is off is reported as
-    ``completeness_gap``, relative to that difference (at least 0.05).
+    deviation σ (`scale_space`). No baseline color is needed: along the path only detail
+    appears. The integral uses the chords between neighboring blurs,
+    ``Σ_k (L_{k+1} − L_k) · (∇S(L_k) + ∇S(L_{k+1})) / 2``, so no derivative of the path is needed.
+    The exact map sums to ``S_c(x) − S_c(L(σmax))``; ``completeness_gap`` reports the deviation,
+    relative to that difference (at least 0.05).
 
     Attributes:
-        max_sigma: The strongest blur, in pixels. None: a third of the shorter side, at which
-            hardly more than the mean colors are left (the paper's 50 pixels are for 224 × 224
-            images).
-        steps: Chords per image; they are short where the blur is small, since
-            ``σ_k = σmax · (1 − k / steps)²``.
+        max_sigma: The strongest blur, in pixels. None: a third of the shorter side, which leaves
+            little more than the mean colors (the paper's 50 pixels are for 224 × 224 images).
+        steps: Chords per image, ``σ_k = σmax · (1 − k / steps)²``: shorter where the blur is small.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Xu, Venugopalan and Sundararajan (2020), "Attribution in Scale and Space",
@@ -98,7 +96,7 @@ class BlurIG:
         return line_integral(self.walk(model, inputs, target), inputs.dtype)
 
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
-        """The path from the most blurred image, for another method that walks it."""
+        """The path from the most blurred image, for methods that use the path."""
         precise = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
         largest = self.max_sigma or min(inputs.shape[-2:]) / 3
         fractions = (k / self.steps for k in range(self.steps, -1, -1))

@@ -1,4 +1,4 @@
-"""What a layer's units contribute while the image appears: path integrals through a layer."""
+"""Path integrals at an inner layer: conductance and internal influence."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 
 @dataclass(frozen=True)
 class _Through:
-    """The straight path from a baseline to each image, seen at a layer."""
+    """The straight path from a baseline to each image, observed at a layer."""
 
     layer: str | nn.Module = field(metadata={"layer": True})
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
@@ -33,7 +33,7 @@ class _Through:
     def _along(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, nodes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outputs of the layer and their gradients at nodes of one image's path, both [n, …]."""
+        """Outputs of a layer and their gradients at nodes of one image's path, both ``[n, …]``."""
         layer = self._path(model)
         size = chunk_size(model, image)
         outputs, slopes = [], []
@@ -48,22 +48,22 @@ class _Through:
 
 @dataclass(frozen=True)
 class Conductance(_Through):
-    """Each unit's share of the score's change, of all that flows from the image through a layer.
+    """The contribution of each unit of a layer to the change of the score from a baseline.
 
     ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal
-    rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. Where
-    all of the score passes the layer, ``Σc = S(x) − S(b)``; ``completeness_gap`` tells how far it
-    is off.
+    rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. If
+    the score depends on the image only through the layer, ``Σc = S(x) − S(b)``;
+    ``completeness_gap`` reports the deviation.
 
     Attributes:
         layer: Dotted path of the layer, or the module itself.
-        baseline: Where the path starts, in model-input space: one value, or a tensor
+        baseline: Start of the path, in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image.
-        steps: Intervals of the path.
+        steps: Number of intervals of the path.
 
     Raises:
-        MethodError: A field is out of its range, or the baseline does not fit the images.
-        ModelError: No such layer, or it does not run exactly once.
+        MethodError: A field is out of range, or the baseline does not fit the images.
+        ModelError: There is no such layer, or it does not run exactly once.
 
     References:
         Dhamdhere, Sundararajan and Yan (2018), "How Important Is a Neuron?", arXiv:1805.12233.
@@ -100,9 +100,9 @@ class Conductance(_Through):
 
 @dataclass(frozen=True)
 class InternalInfluence(_Through):
-    """The mean gradient of the score with respect to a layer, while the image appears.
+    """The mean gradient of the score with respect to a layer, along the straight path.
 
-    ``v_j = ∫₀¹ ∂S/∂y_j (b + α (x − b)) dα``: how much each unit of the layer would move the score,
+    ``v_j = ∫₀¹ ∂S/∂y_j (b + α (x − b)) dα``: how sensitive the score is to each unit of the layer,
     on average along the path.
 
     Attributes:
@@ -112,8 +112,8 @@ class InternalInfluence(_Through):
         rule: Quadrature over the path, as in `IntegratedGradients`.
 
     Raises:
-        MethodError: A field is out of its range, or the baseline does not fit the images.
-        ModelError: No such layer, or it does not run exactly once.
+        MethodError: A field is out of range, or the baseline does not fit the images.
+        ModelError: There is no such layer, or it does not run exactly once.
 
     References:
         Leino, Sen, Datta, Fredrikson and Li (2018), "Influence-Directed Explanations for Deep

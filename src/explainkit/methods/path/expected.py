@@ -18,31 +18,32 @@ from explainkit.methods.path.straight_line import completeness_gap
 class ExpectedGradients:
     """Integrated gradients averaged over baselines, estimated with one gradient per path.
 
-    ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines,
-    ``α ~ U(0, 1)`` and ``ε ~ N(0, σ²)``. This is GradientSHAP, and registered under that name too.
+    ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines, ``α ~
+    U(0, 1)`` and ``ε ~ N(0, σ²)``. This is GradientSHAP, and is also registered as
+    ``gradient_shap``.
 
-    Without noise the expectation sums to ``S_c(x) − mean_b S_c(b)``. How far the estimate's sum is
-    off is reported as ``completeness_gap``, relative to that difference (at least 0.05), beside
-    ``sum_error``, the standard error of the sum; and every value has its ``standard_error``.
+    Without noise the expectation sums to ``S_c(x) − mean_b S_c(b)``. ``completeness_gap`` reports
+    the deviation of the estimate, relative to that difference (at least 0.05), ``sum_error`` is the
+    standard error of the sum, and ``standard_error`` that of every value.
 
-    Every image draws from a generator of its own that starts at ``seed``, so that its map does not
-    depend on the batch. Stratified, the n samples have one α from each of n equal parts of [0, 1]:
-    the mean is the same, the error never larger, and with one baseline smaller by up to the factor
-    n. The standard errors come from second differences of neighboring samples,
-    ``s² = Σ (a_{k−1} − 2 a_k + a_{k+1})² / (6 (n − 2) n)``, which do not take the trend along the
-    path for noise.
+    Every image has its own random generator, seeded with ``seed``, so its map does not depend on
+    the batch. With stratification the n samples have one α from each of n equal parts of [0, 1]:
+    the mean is the same, the error is never larger, and with one baseline it is smaller by up to
+    the factor n. The standard errors are computed from second differences of neighboring samples,
+    ``s² = Σ (a_{k−1} − 2 a_k + a_{k+1})² / (6 (n − 2) n)``, which the trend along the path does not
+    inflate.
 
     Attributes:
-        baselines: Images of "nothing" in model-input space, for instance some of the training
-            data, ``[n, channel, height, width]``; or one value.
+        baselines: Reference images in model-input space, such as images of the training data,
+            ``[n, channel, height, width]``; or one value.
         samples: Gradients per image.
         noise: Standard deviation σ of noise on the image, as a share of the image's own range.
-        relative: False: ``noise`` is in units of the input instead.
-        stratified: False: every α is drawn from all of [0, 1], as Captum does.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        relative: If false, ``noise`` is in units of the input instead.
+        stratified: If false, every α is drawn from all of [0, 1], as in Captum.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range, or the baselines do not fit the images.
+        MethodError: A field is out of range, or the baselines do not fit the images.
 
     References:
         Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
@@ -77,11 +78,11 @@ class ExpectedGradients:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
-        bag = self._bag(model, inputs)
-        change = scores - self._mean_scores(model, bag)[target]
+        references = self._baselines(model, inputs)
+        change = scores - self._mean_scores(model, references)[target]
         means, errors = [], []
         for image, label in zip(inputs.detach(), target, strict=True):
-            mean, error = self._moments(model, image, label, bag)
+            mean, error = self._statistics(model, image, label, references)
             means.append(mean)
             errors.append(error)
         mean, error = torch.stack(means), torch.stack(errors)
@@ -92,7 +93,7 @@ class ExpectedGradients:
         standard_error = error[:, :-1].reshape(inputs.shape).to(inputs.dtype)
         return Attribution(values, standard_error, diagnostics=gap | {"sum_error": error[:, -1]})
 
-    def _bag(self, model: nn.Module, inputs: Tensor) -> Tensor:
+    def _baselines(self, model: nn.Module, inputs: Tensor) -> Tensor:
         baselines = as_input(model, self.baselines, "baselines")
         if not isinstance(baselines, Tensor):
             return torch.full_like(inputs[:1], baselines).detach()
@@ -105,30 +106,34 @@ class ExpectedGradients:
         return baselines.to(inputs)
 
     @staticmethod
-    def _mean_scores(model: nn.Module, bag: Tensor) -> Tensor:
+    def _mean_scores(model: nn.Module, references: Tensor) -> Tensor:
         with torch.no_grad():
-            scores = in_chunks(lambda part: model(bag[part]), len(bag), chunk_size(model, bag[0]))
+            scores = in_chunks(
+                lambda part: model(references[part]),
+                len(references),
+                chunk_size(model, references[0]),
+            )
         return scores.double().mean(0)
 
-    def _moments(
-        self, model: nn.Module, image: Tensor, label: Tensor, bag: Tensor
+    def _statistics(
+        self, model: nn.Module, image: Tensor, label: Tensor, references: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard error of the flattened samples, whose last column is their sum."""
         count = self.samples
         squares = total = before = None
-        for samples in self._samples(model, image, label, bag):
-            rows = torch.cat([samples, samples.sum(1, keepdim=True)], 1)
-            total = rows.sum(0) if total is None else total + rows.sum(0)
-            rows = rows if before is None else torch.cat([before, rows])
-            bends = rows.diff(n=2, dim=0).square().sum(0)
-            squares = bends if squares is None else squares + bends
-            before = rows[-2:]
+        for samples in self._samples(model, image, label, references):
+            vectors = torch.cat([samples, samples.sum(1, keepdim=True)], 1)
+            total = vectors.sum(0) if total is None else total + vectors.sum(0)
+            vectors = vectors if before is None else torch.cat([before, vectors])
+            differences = vectors.diff(n=2, dim=0).square().sum(0)
+            squares = differences if squares is None else squares + differences
+            before = vectors[-2:]
         assert total is not None
         assert squares is not None
         return total / count, (squares / (6 * max(count - 2, 1) * count)).sqrt()
 
     def _samples(
-        self, model: nn.Module, image: Tensor, label: Tensor, bag: Tensor
+        self, model: nn.Module, image: Tensor, label: Tensor, references: Tensor
     ) -> Iterator[Tensor]:
         """Single estimates ``[chunk, channel · height · width]``, in the order of their draws."""
         precise = torch.promote_types(image.dtype, torch.float32)
@@ -137,11 +142,11 @@ class ExpectedGradients:
         alpha = torch.rand(count, generator=generator, dtype=torch.float64)
         if self.stratified:
             alpha = (torch.arange(count) + alpha) / count
-        chosen = torch.randint(len(bag), (count,), generator=generator)
+        chosen = torch.randint(len(references), (count,), generator=generator)
         deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
         size = chunk_size(model, image)
         for start in range(0, count, size):
-            baseline = bag[chosen[start : start + size].to(bag.device)]
+            baseline = references[chosen[start : start + size].to(references.device)]
             along = alpha[start : start + len(baseline), None, None, None].to(image)
             away = image - baseline
             if self.noise:

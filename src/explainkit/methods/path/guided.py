@@ -1,4 +1,4 @@
-"""Guided integrated gradients: a path that moves the least sensitive pixels first."""
+"""Guided integrated gradients: a path that changes the least sensitive pixels first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,30 +13,28 @@ from explainkit.methods.path.straight_line import Visit, as_baselines, line_inte
 
 @dataclass(frozen=True)
 class GuidedIG:
-    """Gradients integrated along a path that keeps off where the score is sensitive.
+    """Gradients integrated along a path that avoids regions where the score is sensitive.
 
-    From the baseline b to the image x, each step moves the ``fraction`` of the values whose
-    ``|∂S_c / ∂x|`` is smallest, and the next ones if that is not enough, until the path has come
-    as far as a straight one would have, counted in ``Σ |x − b|``. No value may be further than
-    ``max_dist`` ahead of the straight path or behind it: 0 is the straight path, 1 leaves it free.
-    So the map has less of the noise that a straight path picks up where gradients are large but
-    cancel out.
+    From the baseline b to the image x, each step changes the ``fraction`` of the values whose
+    ``|∂S_c / ∂x|`` is smallest, and further ones if needed, until the path has advanced as far as
+    the straight path, measured by ``Σ |x − b|``. No value may be more than ``max_dist`` ahead of
+    the straight path or behind it: 0 is the straight path, 1 is no constraint. This reduces the
+    noise that a straight path collects where gradients are large but cancel out.
 
     The map is ``Σ_k (p_{k+1} − p_k) · (∇S(p_k) + ∇S(p_{k+1})) / 2`` over the path's points p_k; the
-    authors' code takes the gradient at the start of each step instead, which leaves a larger gap.
-    The exact map sums to ``S_c(x) − S_c(b)``; how far it is off is reported as
-    ``completeness_gap``, relative to that difference (at least 0.05). The images of a batch walk
-    side by side, each its own path.
+    authors' code uses the gradient at the start of each step instead, which leaves a larger gap.
+    The exact map sums to ``S_c(x) − S_c(b)``; ``completeness_gap`` reports the deviation, relative
+    to that difference (at least 0.05). The images of a batch run together, each on its own path.
 
     Attributes:
-        baseline: The image that counts as "nothing", in model-input space: one value, or a tensor
+        baseline: The reference image in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
-        steps: Steps per image; one gradient each, one after the other.
-        fraction: Share of the values that are moved together, in (0, 1].
-        max_dist: How far a value may be off the straight path, as a share of ``x − b``, in [0, 1].
+        steps: Sequential steps per image, with one gradient each.
+        fraction: Fraction of the values that change together, in (0, 1].
+        max_dist: Largest deviation from the straight path, as a fraction of ``x − b``, in [0, 1].
 
     Raises:
-        MethodError: A field is out of its range, or the baseline does not fit the images.
+        MethodError: A field is out of range, or the baseline does not fit the images.
 
     References:
         Kapishnikov, Venugopalan, Avci, Wedin, Terry and Bolukbasi (2021), "Guided Integrated
@@ -69,7 +67,7 @@ class GuidedIG:
         return line_integral(self.walk(model, inputs, target), inputs.dtype)
 
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
-        """The path from the baseline, for another method that walks it."""
+        """The path from the baseline, for methods that use the path."""
         precise = torch.promote_types(inputs.dtype, torch.float32)
         images = inputs.detach().to(precise)
         start = as_baselines(model, self.baseline, inputs).detach().to(precise)
@@ -88,14 +86,14 @@ class GuidedIG:
     def _advanced(
         self, progress: Tensor, weight: Tensor, sensitivity: Tensor, along: float
     ) -> Tensor:
-        """Each value's share of its way, ``[batch, value]``, when the path has come ``along``."""
+        """Each value's progress from 0 to 1, ``[batch, value]``, when the path's is ``along``."""
         furthest = min(along + self.max_dist, 1.0)
         progress = progress.clamp(min=max(along - self.max_dist, 0.0))
         missing = (along * weight.sum(1) - (weight * progress).sum(1)).clamp(min=0)
         order = sensitivity.masked_fill((progress >= furthest) | (weight == 0), torch.inf)
         together = int(self.fraction * (order.shape[1] - 1)) + 1
         while bool((missing > 0).any()):
-            # equal values move together, so that their order in memory does not matter
+            # equal values change together, so their order in memory does not matter
             chosen = (order <= order.kthvalue(together, 1, keepdim=True).values) & order.isfinite()
             room = torch.where(chosen, weight * (furthest - progress), 0.0).sum(1)
             share = torch.where(room > missing, missing / room, 1.0) * (missing > 0)

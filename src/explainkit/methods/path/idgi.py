@@ -1,4 +1,4 @@
-"""Important direction gradient integration: a path's steps, shared out by squared gradients."""
+"""Important direction gradient integration: a path's steps, weighted by squared gradients."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,19 +14,20 @@ from explainkit.methods.path.straight_line import PathMethod, completeness_gap
 
 @dataclass(frozen=True)
 class IDGI:
-    """What the score changes by in each step of a path, shared out by squared gradients.
+    """The score's change in each step of a path, distributed by squared gradients.
 
     ``a = Σ_k g_k² / Σ g_k² · (S_c(p_{k+1}) − S_c(p_k))``, where p_k are the points of the path and
-    g_k the gradient at p_k. Only the part of a step along the gradient changes the score; the rest,
-    which integrated gradients counts too, is noise. Within one step all values have the same sign.
+    g_k the gradient at p_k. Only the component of a step along the gradient changes the score; the
+    rest, which integrated gradients includes, is noise. Within one step all values have the same
+    sign.
 
-    The map sums to ``S_c(x) − S_c(p_0)`` whatever the number of steps, up to rounding:
-    ``completeness_gap`` reports it, relative to that difference (at least 0.05). Where the gradient
-    at p_k is zero, the change is shared out by the next gradient of the path that is not.
+    The map sums to ``S_c(x) − S_c(p_0)`` for any number of steps, up to rounding;
+    ``completeness_gap`` reports the deviation, relative to that difference (at least 0.05). If the
+    gradient at p_k is zero, the change is distributed by the next nonzero gradient of the path.
 
     Attributes:
-        path: The method whose path is walked: ``integrated_gradients`` (the straight one, in its
-            ``steps`` equal steps), ``blur_ig`` or ``guided_ig``.
+        path: The method that defines the path: ``integrated_gradients`` (straight, in ``steps``
+            equal steps), ``blur_ig`` or ``guided_ig``.
 
     Raises:
         MethodError: The method has no path.
@@ -62,9 +63,9 @@ class IDGI:
         for before, now in pairwise(self.path.walk(model, inputs, target)):
             step = now.scores - before.scores
             change, waiting = change + step, waiting + step
-            shares, alive = _shares(before.gradients)
-            total += shares * (waiting * alive).to(total)[:, None, None, None]
-            waiting = waiting * ~alive
+            shares, nonzero = _shares(before.gradients)
+            total += shares * (waiting * nonzero).to(total)[:, None, None, None]
+            waiting = waiting * ~nonzero
             last = now.gradients
         total += _shares(last)[0] * waiting.to(total)[:, None, None, None]
         values = total.to(inputs.dtype)
@@ -73,9 +74,11 @@ class IDGI:
 
 
 def _shares(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """``g² / Σ g²`` of each image, and whether it has a gradient at all, bool ``[batch]``."""
+    """``g² / Σ g²`` of each image, and whether its gradient is nonzero, bool ``[batch]``."""
     largest = gradients.abs().amax((1, 2, 3), keepdim=True)
-    # squares of small gradients would vanish
+    # squares of small gradients would underflow
     squares = (gradients / torch.where(largest > 0, largest, 1.0)).square()
-    alive = largest > 0
-    return squares / torch.where(alive, squares.sum((1, 2, 3), keepdim=True), 1.0), alive.flatten()
+    nonzero = largest > 0
+    return squares / torch.where(
+        nonzero, squares.sum((1, 2, 3), keepdim=True), 1.0
+    ), nonzero.flatten()

@@ -1,4 +1,4 @@
-"""Integrated gradients: the straight path."""
+"""Integrated gradients: the straight path from a baseline."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,9 +31,9 @@ QuadratureRule = Literal[
 def quadrature(rule: QuadratureRule, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes in [0, 1] and weights of a rule that integrates over the straight path.
 
-    The rules and their nodes are those that Captum uses, so that maps can be compared. Its
-    trapezoid has ``steps`` nodes of weight 1 / steps with the ends halved: the weights sum to
-    (steps − 1) / steps, not to one, and the map is too small by that share.
+    The rules and their nodes are those of Captum, so that maps can be compared. Its trapezoid has
+    ``steps`` nodes of weight 1 / steps with the ends halved: the weights sum to
+    (steps − 1) / steps instead of one, and the map is too small by that factor.
 
     Returns:
         Two float64 tensors ``[steps]``.
@@ -62,33 +62,32 @@ def quadrature(rule: QuadratureRule, steps: int) -> tuple[Tensor, Tensor]:
 
 
 _FIRST = 4
-"""Intervals that a path is cut into before it is refined."""
+"""Number of intervals of a path before refinement."""
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
     """Gradients integrated along the straight path from a baseline to the image.
 
-    ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα``, which is approximated by
-    ``(x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``.
-    The exact map sums to ``S_c(x) − S_c(b)``. How far the sum is off is always reported as
-    ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05), one number per image.
+    ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα``, approximated by
+    ``(x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``. The exact map sums to ``S_c(x) − S_c(b)``.
+    ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05) reports the deviation for each image.
 
-    Each image's path is a batch of its own, so that a map does not depend on its neighbors.
+    Each image's path is its own batch, so a map does not depend on the other images.
 
     Attributes:
-        baseline: The image that counts as "nothing", in model-input space: one value, or a tensor
+        baseline: The reference image in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
-        steps: Gradients per image, where no tolerance is given.
-        rule: Quadrature over the path, where no tolerance is given.
-        tolerance: Refine each image's path until its gap is at most this. The path is cut where
-            it must be: on every interval the score's own change says what the gradient's
-            trapezoid should have given, and the intervals that miss it most are halved, so that
-            few gradients suffice where a rule of equal steps needs hundreds.
-        max_steps: Where the refinement ends. One gradient per step is kept.
+        steps: Gradients per image, if no tolerance is given.
+        rule: Quadrature over the path, if no tolerance is given.
+        tolerance: Refine each image's path until its gap is at most this. On every interval the
+            trapezoid of the gradients is compared with the actual change of the score, and the
+            intervals with the largest deviation are halved. Few gradients suffice where a rule of
+            equal steps needs hundreds.
+        max_steps: Largest number of gradients per image with a tolerance; all are held in memory.
 
     Raises:
-        MethodError: A field is out of its range, or the baseline does not fit the images.
+        MethodError: A field is out of range, or the baseline does not fit the images.
 
     References:
         Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks",
@@ -127,7 +126,7 @@ class IntegratedGradients:
     def between(
         self, baselines: Tensor, model: nn.Module, inputs: Tensor, target: Tensor
     ) -> Attribution:
-        """The map for baselines that are like the inputs; a batch stride of 0 shares one."""
+        """The map for baselines shaped like the inputs; a batch stride of 0 means a shared one."""
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
         shared = baselines[:1] if baselines.stride(0) == 0 else None
@@ -153,7 +152,7 @@ class IntegratedGradients:
         )
 
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
-        """The path in ``steps`` equal steps, for another method that walks it."""
+        """The path in ``steps`` equal steps, for methods that use the path."""
         inputs = inputs.detach()
         baselines = as_baselines(model, self.baseline, inputs)
         path = (baselines + k / self.steps * (inputs - baselines) for k in range(self.steps))

@@ -1,4 +1,4 @@
-"""The line integral of a score's gradient along a path of images, and what a path is."""
+"""Paths of images, and line integrals of the score's gradient along them."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,9 +18,9 @@ class Visit(NamedTuple):
     """One point on the path of each image.
 
     Attributes:
-        points: ``[batch, channel, height, width]``, as the model saw them, at least float32.
+        points: ``[batch, channel, height, width]``, as passed to the model, at least float32.
         scores: ``[batch]``, float64.
-        gradients: Of the scores with respect to the points, at least float32.
+        gradients: Gradients of the scores with respect to the points, at least float32.
     """
 
     points: Tensor
@@ -30,7 +30,7 @@ class Visit(NamedTuple):
 
 @runtime_checkable
 class PathMethod(Protocol):
-    """A method that lets another one walk its path."""
+    """A method whose path other methods can use."""
 
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
         """Yields the points from the start of the path to the images, both included."""
@@ -40,7 +40,7 @@ class PathMethod(Protocol):
 def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Each image's own score ``[batch]`` and its gradient with respect to the image.
 
-    Both come from one forward, in chunks that fit the memory budget.
+    Both come from one forward pass, in chunks that fit the memory budget.
 
     Raises:
         ModelError: The score does not depend on the images.
@@ -68,14 +68,14 @@ def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tupl
 def visit(
     model: nn.Module, path: Iterable[Tensor], inputs: Tensor, target: Tensor
 ) -> Iterator[Visit]:
-    """Scores and gradients at the points of paths that are known beforehand.
+    """Scores and gradients at the points of paths that are known in advance.
 
-    As many points as fit the memory budget are run at once.
+    As many points as fit the memory budget run at once.
 
     Args:
         model: Gives scores ``[batch, classes]``.
         path: Points ``[batch, channel, height, width]``, one tensor per step.
-        inputs: The images, whose dtype the model takes.
+        inputs: The images; the points are converted to their dtype.
         target: int64 ``[batch]``.
     """
     precise = torch.promote_types(inputs.dtype, torch.float32)
@@ -98,11 +98,11 @@ def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
     """The integral of the gradient along a path, by the trapezoidal rule.
 
     ``a = Σ_k (x_{k+1} − x_k) · (∇S(x_k) + ∇S(x_{k+1})) / 2``: exact for every score that is
-    quadratic between neighboring points, and no derivative of the path is needed.
+    quadratic between neighboring points, without a derivative of the path.
 
     Args:
         visits: The path from its start to the image.
-        dtype: Of the map.
+        dtype: Dtype of the map.
 
     Returns:
         The map with its ``completeness_gap`` against the score at the start.
@@ -119,11 +119,11 @@ def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
 
 
 def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
-    """``|Σa − ΔS| / max(|ΔS|, 0.05)``: how far each map's sum misses the change of the score.
+    """``|Σa − ΔS| / max(|ΔS|, 0.05)``: the deviation of each map's sum from the score's change.
 
     Args:
         values: Maps ``[batch, channel, height, width]``.
-        change: The score less that of the baseline, float64 ``[batch]``.
+        change: The score minus that of the baseline, float64 ``[batch]``.
 
     Examples:
         >>> completeness_gap(torch.ones(1, 1, 2, 2), torch.tensor([5.0]).double())
@@ -133,11 +133,11 @@ def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
 
 
 def as_baselines(model: nn.Module, baseline: float | Tensor, inputs: Tensor) -> Tensor:
-    """A baseline for each image; where all share one, its batch stride is 0.
+    """A baseline for each image; the batch stride of a shared one is 0.
 
     Args:
-        model: What the method is called with; where it begins at a layer, a baseline image stands
-            for what the layer puts out on it.
+        model: The model that the method is called with. If it starts at a layer, a baseline image
+            is replaced by the layer's output on it.
         baseline: A number, a tensor ``[channel, height, width]``, or one per image.
         inputs: Images ``[batch, channel, height, width]``.
 

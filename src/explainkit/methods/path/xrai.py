@@ -1,4 +1,4 @@
-"""XRAI: attributions gathered into regions, the densest first."""
+"""XRAI: attributions aggregated over regions, in order of their density."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,18 +12,18 @@ from explainkit.methods.path.integrated import IntegratedGradients
 from explainkit.methods.perturbation.segments import segment
 
 SCALES = (50, 100, 150, 250, 500, 1200)
-"""Felzenszwalb's scale parameter: the larger, the larger the segments."""
+"""Felzenszwalb's scale parameter; larger values give larger segments."""
 
 SIGMA, MIN_SIZE, SIDE, RADIUS = 0.8, 150, 224, 5
-"""Blur, smallest segment and dilation in pixels of the SIDE × SIDE image that is segmented."""
+"""Blur, smallest segment and dilation, in pixels of the SIDE × SIDE image that is segmented."""
 
 
 @dataclass(frozen=True)
 class BlackAndWhite:
-    """Mean of integrated gradients from the image's own darkest and its own brightest value.
+    """Mean of integrated gradients from the image's darkest and brightest value.
 
-    ``a = (IG(x; b = min x) + IG(x; b = max x)) / 2``: from a single baseline, parts of the
-    baseline's color get nothing.
+    ``a = (IG(x; b = min x) + IG(x; b = max x)) / 2``: with a single baseline, pixels of the
+    baseline's color would get no attribution.
 
     Attributes:
         steps: Gradients per image and baseline.
@@ -44,29 +44,29 @@ class BlackAndWhite:
 
 @dataclass(frozen=True)
 class XRAI:
-    """Regions by the density of a base method's attribution, one channel.
+    """Regions of the image, ranked by the mean attribution of a base method.
 
-    The image is cut into overlapping segments at six scales. Region by region, the segment s is
-    added whose new pixels have the largest mean attribution ``mean_{p ∈ s − done} Σ_c A_{c,p}``,
-    and this mean is the map there. Pixels in no segment get the mean of theirs. So the map has the
-    same sum as the base map A, is constant on regions, and ranks them.
+    The image is divided into overlapping segments at six scales. Repeatedly, the segment s is added
+    whose new pixels have the largest mean attribution ``mean_{p ∈ s − done} Σ_c A_{c,p}``, and this
+    mean is the value of the map there. Pixels outside all segments get their mean. The map has the
+    same sum as the base map A, is constant on each region, and ranks the regions.
 
     Segments come from Felzenszwalb and Huttenlocher's method (scikit-image, the extra
     ``superpixels``) with the authors' parameters: the image, scaled to [−1, 1] and to
     224 × 224 pixels, scale 50, 100, 150, 250, 500 and 1200, σ = 0.8, no segment smaller than 150
-    pixels, each grown by 5. They are then brought back to the image's own size. The authors take
-    the largest channel of A; the sum is taken here, which keeps completeness.
+    pixels, each dilated by 5. They are then resized to the image. The authors take the largest
+    channel of A; here the channels are summed, which preserves completeness.
 
     Attributes:
-        base: The method whose map is gathered.
-        segments: None: found as above. Or your own, which need no extra: integers
-            ``[height, width]``, or one per image ``[batch, height, width]``, where pixels of one
-            number are one segment; a number n, a grid of n × n; or ``"slic:80"``, superpixels.
-        min_area: A segment that would add a smaller share of the image is left out; at least
-            one pixel.
+        base: The method whose map is aggregated.
+        segments: None: found as above. Otherwise integers ``[height, width]``, or one tensor per
+            image ``[batch, height, width]``, where pixels with the same number form a segment; a
+            number n for a grid of n × n; or ``"slic:80"`` for superpixels.
+        min_area: A segment that would add a smaller fraction of the image is skipped; at least one
+            pixel.
 
     Raises:
-        MethodError: A field is out of its range, segments do not fit the images, or scikit-image
+        MethodError: A field is out of range, segments do not fit the images, or scikit-image
             is missing.
 
     References:
@@ -113,7 +113,7 @@ def _densities(values: Tensor, masks: Tensor, least: int) -> Tensor:
     Args:
         values: ``[height, width]``.
         masks: Segments that may overlap, bool ``[segment, height, width]``.
-        least: New pixels that a segment must bring.
+        least: Smallest number of new pixels of a segment.
     """
     flat = values.flatten()
     members = masks.flatten(1).to(flat.dtype)
@@ -141,13 +141,13 @@ def _masks(labels: Tensor) -> Tensor:
 
 
 def _felzenszwalb(image: Tensor) -> Tensor:
-    """Segments at all scales, grown, at the image's own size, bool ``[segment, height, width]``."""
+    """Segments at all scales, dilated, in the size of the image, ``[segment, height, width]``."""
     try:
         from skimage.segmentation import felzenszwalb
     except ImportError as error:
         raise MethodError(
             "expected scikit-image to find segments: pip install "
-            "'explainkit-vision[superpixels]', or pass segments= of your own"
+            "'explainkit-vision[superpixels]', or pass your own segments="
         ) from error
     pixels = image.float().cpu()
     low, high = pixels.amin(), pixels.amax()
@@ -164,5 +164,5 @@ def _felzenszwalb(image: Tensor) -> Tensor:
     )
     away = torch.arange(-RADIUS, RADIUS + 1)
     disk = (away[:, None] ** 2 + away**2 <= RADIUS**2).float()
-    grown = F.conv2d(masks[:, None].float(), disk[None, None], padding=RADIUS) > 0.5
-    return F.interpolate(grown.float(), image.shape[1:], mode="nearest-exact")[:, 0] > 0.5
+    dilated = F.conv2d(masks[:, None].float(), disk[None, None], padding=RADIUS) > 0.5
+    return F.interpolate(dilated.float(), image.shape[1:], mode="nearest-exact")[:, 0] > 0.5

@@ -1,8 +1,8 @@
 """One table of masks and scores, from which many methods are read.
 
 A method says which masks it wants (`Masks`), the table holds what the model made of them
-(`MaskEvaluations`), and the method turns a table into maps. In one call of ``explain``, tables stay with
-the engine's forward: methods whose masks agree, and all targets of one method, share their
+(`MaskEvaluations`), and the method turns a table into maps. In one call of ``explain``, tables stay
+with the engine's forward: methods whose masks agree, and all targets of one method, share their
 forwards.
 """
 

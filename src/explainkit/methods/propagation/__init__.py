@@ -1,1 +1,1 @@
-"""Methods that put a rule in place of operators' gradients on the way back."""
+"""Methods that replace the gradients of operators by propagation rules."""

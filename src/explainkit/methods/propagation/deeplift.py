@@ -1,4 +1,4 @@
-"""Contributions counted from a baseline: every operator's finite change, none of it lost."""
+"""Contributions to the change of the score from a baseline, through exact finite differences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ WITH_LAYERS = KEEP | LAYERS
 
 
 class _Rescale:
-    """The rule of each operator, given its call on the image and its call on the baseline."""
+    """The rule of each operator, given its calls on the image and on the baseline."""
 
     keep = KEEP
 
@@ -98,7 +98,7 @@ class _Rescale:
         return found, "rescale"
 
     def _cancelling(self, operator: Operator, record: Record, gradient: Tensor) -> Gradients | None:
-        """RevealCancel at an activation right behind a layer, and at that layer; else None."""
+        """RevealCancel at an activation directly after a layer, and at that layer; else None."""
         if (parts := self._parts.pop(operator.node, None)) is not None:
             return self._by_sign(operator, record, parts)
         below = _layer_below(operator) if operator.name in ACTIVATIONS else None
@@ -125,7 +125,7 @@ class _Rescale:
     def _by_sign(
         self, operator: Operator, record: Record, parts: tuple[Tensor, Tensor]
     ) -> Gradients:
-        """Each input gets the multiplier of the sign of what it contributed."""
+        """Each input gets the multiplier for the sign of its contribution."""
         step = plain_layer(record)
         change = step.inputs - plain_layer(self.base[id(record)]).inputs
         plus, minus = step.weight.clamp(min=0), step.weight.clamp(max=0)
@@ -133,8 +133,8 @@ class _Rescale:
         raising = step.backward(up, plus) + step.backward(down, minus)
         lowering = step.backward(down, plus) + step.backward(up, minus)
         found = torch.where(change >= 0, raising, lowering)
-        place = 1 if operator.name == "addmm" else 0
-        return [found if i == place else None for i in range(len(operator.depends))]
+        data = 1 if operator.name == "addmm" else 0
+        return [found if i == data else None for i in range(len(operator.depends))]
 
     def _fall_back(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         how = fall_back(operator, self.unsupported, "deeplift")
@@ -142,7 +142,7 @@ class _Rescale:
 
 
 def _layer_below(operator: Operator) -> Node | None:
-    """The layer that feeds an activation and nothing else, if there is one."""
+    """The layer whose output goes to this activation and nowhere else, if there is one."""
     node = operator.node.next_functions[0][0]
     while node is not None and operator.users[node] == 1:
         if node.name() in FOLDABLE:
@@ -154,7 +154,7 @@ def _layer_below(operator: Operator) -> Node | None:
 
 
 def _activated(record: Record, x: Tensor) -> Tensor:
-    """An activation of other inputs."""
+    """An activation applied to other inputs."""
     operator = getattr(torch.ops.aten, record.name)
     others = record.others(1)
     found: Tensor = operator(x, *others, **record.options)
@@ -162,8 +162,8 @@ def _activated(record: Record, x: Tensor) -> Tensor:
 
 
 def _ratio(change: Tensor, of: Tensor) -> Tensor:
-    still = of.abs() < multipliers.SMALL
-    return torch.where(still, 0, change / torch.where(still, 1.0, of))
+    unchanged = of.abs() < multipliers.SMALL
+    return torch.where(unchanged, 0, change / torch.where(unchanged, 1.0, of))
 
 
 def _mask(record: Record) -> Tensor:
@@ -175,19 +175,19 @@ def _paired(trace: RecordedForward, base: RecordedForward) -> Mapping[int, Recor
     """Each operator's call on the baseline, by the identity of its call on the image.
 
     Raises:
-        MethodError: The model ran other operators on the baseline.
+        MethodError: The model ran different operators on the baseline.
     """
     calls, base_calls = trace.calls(WITH_LAYERS), base.calls(WITH_LAYERS)
     if [call.name for call in calls] != [call.name for call in base_calls]:
         raise MethodError(
             "expected the model to run the same operators on the image and on the baseline, but "
-            "its control flow depends on the values: try another baseline"
+            "its control flow depends on the values: use another baseline"
         )
     return {id(call): other for call, other in zip(calls, base_calls, strict=True)}
 
 
 def _fits(trace: RecordedForward, base: RecordedForward) -> bool:
-    """Whether every value of a single baseline can stand beside those of all images."""
+    """Whether the values of a single baseline broadcast against those of all images."""
     pairs = zip(trace.calls(KEEP), base.calls(KEEP), strict=False)
     return all(
         a.shape == b.shape or (b.dim() == a.dim() and len(b) == 1 and a.shape[1:] == b.shape[1:])
@@ -207,18 +207,18 @@ def contributions(
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Contributions of each image's pixels to the change of its score from a baseline.
 
-    A baseline that all images share is run once, not once per image.
+    A baseline shared by all images runs once.
 
     Args:
         model: Gives scores ``[batch, classes]``.
-        trace: The images' recorded forward.
+        trace: The recorded forward of the images.
         baselines: ``[1 or batch, channel, height, width]``.
         target: int64 ``[batch]``.
         unsupported: What happens at an operator without a rule.
-        cancel: RevealCancel instead of rescale, where it applies.
+        cancel: Use RevealCancel instead of rescale where it applies.
 
     Returns:
-        The map, the change of the score (float64 ``[batch]``), and the coverage.
+        The map, the change of the score (float64 ``[batch]``), and the `report` of the coverage.
     """
     images = trace.inputs.detach()
     keep = WITH_LAYERS if cancel else KEEP
@@ -235,28 +235,28 @@ def contributions(
 
 @dataclass(frozen=True)
 class DeepLift(RuleMethod):
-    """Each pixel's share of the score's change from a baseline (DeepLIFT, rescale rule).
+    """Each pixel's contribution to the change of the score from a baseline (DeepLIFT).
 
     ``a = m · (x − x₀)``, where the multipliers m follow the chain rule with ``Δy / Δx`` in place of
     every derivative: linear operators keep their weights, an activation has
-    ``m = (f(x) − f(x₀)) / (x − x₀)``, a maximum gives all of its change to the element that is the
-    larger of the two maxima, a product of two features gives each the average of the other, and
-    softmax and normalizations are composed of these. So the map is complete on every
-    architecture whose operators are known, attention and gates included:
+    ``m = (f(x) − f(x₀)) / (x − x₀)`` (the rescale rule), a maximum passes its change to the element
+    that is the larger of the two maxima, each factor of a product is multiplied by the average of
+    the other, and softmax and normalizations are composed of these. The map is complete on every
+    architecture with supported operators, attention and gates included:
     ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which ``completeness_gap`` reports.
 
     Attributes:
-        baseline: The image that counts as "nothing", in model-input space: one value, or a tensor
+        baseline: The reference image in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
-        rule: ``"reveal_cancel"`` separates, at each activation behind a convolution or linear
-            layer, what raised its input from what lowered it, and gives each its average effect
-            over both orders; an input's change counts by its sign. Elsewhere rescale applies, and
-            the coverage says where. Complete as well.
+        rule: ``"rescale"``, or ``"reveal_cancel"``, which separates positive from negative
+            contributions to each activation that follows a convolution or linear layer, and
+            averages the effect of each over both orders. Elsewhere rescale applies; the coverage
+            reports where. Both rules are complete.
         unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     Raises:
-        MethodError: An operator without a rule, or a baseline that does not fit the images.
+        MethodError: An operator has no rule, or the baseline does not fit the images.
 
     References:
         Shrikumar, Greenside and Kundaje (2017), "Learning Important Features Through Propagating
@@ -293,27 +293,27 @@ class DeepLift(RuleMethod):
         baselines = as_baselines(model, self.baseline, inputs.detach())
         if baselines.stride(0) == 0:
             baselines = baselines[:1]
-        values, change, said = contributions(
+        values, change, coverage = contributions(
             model, trace, baselines, target, self.unsupported, cancel=self.rule == "reveal_cancel"
         )
         gap = completeness_gap(values, change)
-        return Attribution(values, **said, diagnostics={"completeness_gap": gap})
+        return Attribution(values, **coverage, diagnostics={"completeness_gap": gap})
 
 
 @dataclass(frozen=True)
 class DeepLiftShap(RuleMethod):
     """DeepLIFT averaged over a set of baselines: approximate Shapley values.
 
-    ``a = 1/m Σ_j DeepLIFT(x; x₀ⱼ)``, which sums to the score less its mean over the baselines. The
-    images are run once, and every baseline once, however many images there are.
+    ``a = 1/m Σ_j DeepLIFT(x; x₀ⱼ)``, which sums to the score minus its mean over the baselines. The
+    images run once, and each baseline runs once for all images.
 
     Attributes:
-        baselines: ``[m, channel, height, width]`` in model-input space, images of the training
-            data for instance; every image has all of them.
+        baselines: ``[m, channel, height, width]`` in model-input space, such as images of the
+            training data; all of them are used for every image.
         unsupported: As in `DeepLift`.
 
     Raises:
-        MethodError: An operator without a rule, or baselines that do not fit the images.
+        MethodError: An operator has no rule, or the baselines do not fit the images.
 
     References:
         Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
@@ -338,9 +338,9 @@ class DeepLiftShap(RuleMethod):
         trace = recorded_forward(model, inputs, KEEP)
         total = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         squares, changes = total.clone(), torch.zeros(len(inputs), dtype=torch.float64)
-        said: dict[str, Any] = {}
+        coverage: dict[str, Any] = {}
         for count, baseline in enumerate(baselines, 1):
-            values, change, said = contributions(
+            values, change, coverage = contributions(
                 model, trace, baseline[None], target, self.unsupported
             )
             delta = values - total
@@ -350,7 +350,7 @@ class DeepLiftShap(RuleMethod):
         mean, m = total.to(inputs.dtype), len(baselines)
         error = (squares / (m * (m - 1))).sqrt().to(inputs.dtype) if m > 1 else None
         gap = completeness_gap(mean, changes.to(mean.device))
-        return Attribution(mean, error, **said, diagnostics={"completeness_gap": gap})
+        return Attribution(mean, error, **coverage, diagnostics={"completeness_gap": gap})
 
     def _of(self, model: nn.Module, inputs: Tensor) -> Tensor:
         baselines = as_input(model, self.baselines, "baselines")

@@ -1,4 +1,4 @@
-"""The gradient of the image together with those of every bias, which complete it."""
+"""Input times gradient together with the contributions of all biases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ _SPATIAL = 4  # axes of a feature map
 
 
 class _WithBiases:
-    """The gradient everywhere, and what each operator adds that its inputs don't account for."""
+    """The plain gradient, and at each operator the part its inputs do not account for."""
 
     keep = KEEP
 
@@ -71,7 +71,7 @@ class _WithBiases:
         kind, record, gradient = kind_of(operator), operator.record, gradients[0]
         if not kind:
             return found, fall_back(operator, self.unsupported, "full_gradient")
-        # what a softmax compares lies on no image, however many axes it has
+        # inputs of a softmax have no spatial layout, however many axes they have
         between = operator.node in self._scores and kind not in {"product", "layer"}
         if kind == "softmax" or between:
             self._scores.update(n for n, _ in operator.node.next_functions if n is not None)
@@ -80,13 +80,13 @@ class _WithBiases:
         bias = self._bias(operator, record, gradient, found)
         if bias is None:
             return found, "gradient"
-        self._add(bias, placed=kind != "softmax" and operator.node not in self._scores)
+        self._add(bias, spatial=kind != "softmax" and operator.node not in self._scores)
         return found, "gradient and bias"
 
     def _bias(
         self, operator: Operator, record: Record, gradient: Tensor, found: Gradients
     ) -> Tensor | None:
-        """What an operator's output holds beyond ``Σ input · gradient``, in units of the score."""
+        """An operator's output minus ``Σ input · gradient``, in units of the score."""
         if operator.name in LAYERS and sum(operator.depends) == 1:
             place = {"convolution": 2, "addmm": 0, "baddbmm": 0}.get(operator.name)
             bias: Tensor | None = None if place is None else record.argument(place)
@@ -109,9 +109,9 @@ class _WithBiases:
             flat = flat - _per_image(_product(g, value), len(flat))
         return flat
 
-    def _add(self, bias: Tensor, *, placed: bool) -> None:
+    def _add(self, bias: Tensor, *, spatial: bool) -> None:
         count = len(self.elsewhere)
-        if not placed or bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
+        if not spatial or bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
             self.elsewhere += _per_image(bias, count).double()
             return
         if tuple(bias.shape[1:3]) in self._grids and tuple(bias.shape[2:]) not in self._grids:
@@ -120,37 +120,37 @@ class _WithBiases:
         grown = F.interpolate(here, self.size, mode="bilinear", align_corners=False)
         pixels = self.size[0] * self.size[1]
         grown = grown * (here[0, 0].numel() / pixels)
-        # at borders bilinear weights don't sum to one: what is missing goes to every pixel alike
+        # at borders bilinear weights do not sum to one: spread the rest over all pixels
         missing = here.sum((2, 3), keepdim=True) - grown.sum((2, 3), keepdim=True)
         self.maps += grown + missing / pixels
 
 
 def _product(gradient: Tensor, values: Tensor) -> Tensor:
-    """``gradient · values``, where what no gradient reaches counts for nothing, infinite or not."""
+    """``gradient · values``; zero where the gradient is zero, even if the value is infinite."""
     return torch.where(gradient == 0, 0, gradient * values)
 
 
 def _per_image(values: Tensor, count: int) -> Tensor:
-    """Sums over everything but the images; windows and heads of an image lie side by side."""
+    """Sums over all axes but the images; windows and heads of one image are contiguous."""
     return values.reshape(count, -1).sum(1)
 
 
 @dataclass(frozen=True)
 class FullGradient(RuleMethod):
-    """Input × gradient plus the gradients of all biases, where they are in the image.
+    """Input times gradient plus the contributions of all biases at their spatial positions.
 
-    ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every network of rectifiers, and for
-    any network when the part of an activation, normalization or softmax that is not proportional to
-    its input counts as its bias, as it does here. Each bias's map is enlarged to the image with
-    its sum kept. Biases that have no place (linear layers, tokens) are not in the map: their total
-    is ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
+    ``S(x) = Σ x · ∂S/∂x + Σ_b b · ∂S/∂b`` holds exactly for every ReLU network, and for any network
+    if the part of an activation, normalization or softmax that is not proportional to its input
+    counts as its bias, as it does here. Each bias's map is upsampled to the image with its sum
+    preserved. Biases without a spatial position (linear layers, tokens) are not in the map: their
+    total is ``bias_elsewhere``, and ``completeness_gap`` = |Σa + elsewhere − S| / max(|S|, 0.05).
 
-    The paper's image takes ``|·|`` of every part, rescaled per channel, which is for the eye
-    only; the values here are signed and add up.
+    The paper's figures show ``|·|`` of every part, rescaled per channel. The values here are signed
+    and add up to the score.
 
     Attributes:
         unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     References:
         Srinivas and Fleuret (2019), "Full-Gradient Representation for Neural Network

@@ -1,4 +1,4 @@
-"""Gradients that let only positive evidence through activations."""
+"""Gradients of which only the positive part passes activations."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from explainkit.methods.propagation.rules import RuleMethod, Unsupported, fall_b
 
 @dataclass(frozen=True)
 class _Rectified:
-    """Both methods' rule: what comes to an activation is cut to its positive part."""
+    """The rule of both methods: gradients that arrive at an activation are clipped at zero."""
 
     method: str
     through: bool
@@ -32,26 +32,28 @@ class _Rectified:
         return found, "gradient"
 
 
-def _walked(model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified) -> Attribution:
-    values, said, _ = walk(model, inputs, target, rules)
-    return Attribution(values, **said)
+def _attribution(
+    model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified
+) -> Attribution:
+    values, coverage, _ = walk(model, inputs, target, rules)
+    return Attribution(values, **coverage)
 
 
 @dataclass(frozen=True)
 class GuidedBackprop(RuleMethod):
-    """The gradient, cut to its positive part at every activation on the way back.
+    """The gradient, clipped at zero at every activation of the backward pass.
 
-    ``g_in = f'(x) · max(g_out, 0)`` at each activation f, which for a rectifier is
-    ``1[x > 0] · max(g_out, 0)``; the plain gradient everywhere else. The rule sits on operators:
-    functional, reused and in-place rectifiers, and those inside any block, all have it. Smooth
-    activations (GELU, SiLU, …) pass the positive part through their own slope.
+    ``g_in = f'(x) · max(g_out, 0)`` at each activation f, which for a ReLU is
+    ``1[x > 0] · max(g_out, 0)``; the plain gradient everywhere else. The rule applies to operators,
+    so functional, reused and in-place ReLUs are all covered, inside any block. Smooth activations
+    (GELU, SiLU, …) multiply the positive part by their own derivative.
 
-    The map shows edges that speak for *some* class: it hardly depends on the target and on the
-    weights of late layers (Adebayo et al., 2018, arXiv:1810.03292).
+    The map shows edges that raise the score of *some* class: it hardly depends on the target or on
+    the weights of late layers (Adebayo et al., 2018, arXiv:1810.03292).
 
     Attributes:
         unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     References:
         Springenberg, Dosovitskiy, Brox and Riedmiller (2015), "Striving for Simplicity: The All
@@ -68,15 +70,15 @@ class GuidedBackprop(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("guided_backprop", through=True, unsupported=self.unsupported)
-        return _walked(model, inputs, target, rules)
+        return _attribution(model, inputs, target, rules)
 
 
 @dataclass(frozen=True)
 class Deconvnet(RuleMethod):
-    """A network run backwards, its activations applied to what comes back.
+    """The signal propagated back to the image, with a ReLU applied at every activation.
 
-    ``g_in = max(g_out, 0)`` at each activation, whatever its input was; the plain gradient
-    everywhere else, through the switches of max pooling.
+    ``g_in = max(g_out, 0)`` at each activation, whatever its input; the plain gradient everywhere
+    else, so max pooling routes through its switches.
 
     Attributes:
         unsupported: As in `GuidedBackprop`.
@@ -96,4 +98,4 @@ class Deconvnet(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("deconvnet", through=False, unsupported=self.unsupported)
-        return _walked(model, inputs, target, rules)
+        return _attribution(model, inputs, target, rules)

@@ -1,10 +1,10 @@
 """The rules of layer-wise relevance propagation, as modified gradients.
 
-Relevance is carried as a ratio: an operator's output ``y`` with ratio ``g`` holds the relevance
-``R = y · g``. Where a rule shares ``R`` out in proportion to ``x_i · v_ij``, the ratio of an input
-is ``g_i = Σ_j v_ij · R_j / Σ_i x_i v_ij``, and a layer that has no rule of its own keeps its
-gradient, which is the same with ``v`` = its weights. So sums, pooling and reshapes conserve
-relevance by themselves, and nothing is divided before the last product with the image.
+Relevance is propagated as a ratio: an operator's output ``y`` with ratio ``g`` has the relevance
+``R = y · g``. If a rule distributes ``R`` in proportion to ``x_i · v_ij``, the ratio of an input is
+``g_i = Σ_j v_ij · R_j / Σ_i x_i v_ij``. A layer without a rule of its own keeps its gradient, which
+is the same with ``v`` = its weights. So sums, pooling and reshapes conserve relevance without
+further work, and nothing is divided before the final product with the image.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ RuleKind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A convolution or matrix product with weights, its normalization folded in.
+    """A convolution or matrix product with weights, with its normalization folded in.
 
     Attributes:
-        record: Its call.
-        weight: Its factor, ``v`` in the rules.
-        bias: Of its output, ready to be added; None if it has none.
-        output: What it gave, ``z``.
+        record: Its recorded call.
+        weight: Its weights, ``v`` in the rules.
+        bias: Its bias, shaped to be added to the output; None if it has none.
+        output: Its output, ``z``.
     """
 
     record: Record
@@ -37,13 +37,13 @@ class Linear:
 
     @property
     def inputs(self) -> Tensor:
-        """What came in from the image."""
-        place = 0 if self.record.name in {"convolution", "mm", "bmm"} else 1
-        found: Tensor = self.record.argument(place)
+        """The input that depends on the image."""
+        index = 0 if self.record.name in {"convolution", "mm", "bmm"} else 1
+        found: Tensor = self.record.argument(index)
         return found
 
     def forward(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The layer with another input, other weights and another bias, or none."""
+        """The layer's output for other inputs and weights, with a bias or none."""
         if self.record.name == "convolution":
             flat = None if bias is None else bias.flatten()
             found: Tensor = torch.ops.aten.convolution(inputs, weight, flat, *self._geometry())
@@ -51,7 +51,7 @@ class Linear:
         return inputs @ weight if bias is None else inputs @ weight + bias
 
     def backward(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """The transpose of `forward`, like the inputs."""
+        """The transpose of `forward`, shaped like the inputs."""
         if self.record.name == "convolution":
             found: Tensor = torch.ops.aten.convolution_backward(
                 gradient, self.inputs, weight, None, *self._geometry(), [True, False, False]
@@ -60,15 +60,15 @@ class Linear:
         return gradient @ weight.transpose(-1, -2)
 
     def _geometry(self) -> tuple[object, ...]:
-        return tuple(self.record.argument(place) for place in range(3, 9))
+        return tuple(self.record.argument(i) for i in range(3, 9))
 
 
 FOLDABLE = frozenset({"ConvolutionBackward0", "AddmmBackward0", "MmBackward0"})
-"""Autograd's nodes of layers that stand alone: their output is features, their factor weights."""
+"""Autograd's nodes of layers with weights, into which a normalization can be folded."""
 
 
 def plain_layer(record: Record) -> Linear:
-    """A layer as it was called."""
+    """A layer as it was called, without normalization."""
     match record.name:
         case "convolution":
             weight, bias, rank = record.argument(1), record.argument(2), record.output.dim() - 2
@@ -82,12 +82,12 @@ def plain_layer(record: Record) -> Linear:
 
 
 def stabilized(z: Tensor, epsilon: float) -> Tensor:
-    """``z + ε · sign(z)``, where zero has a sign too: never zero."""
+    """``z + ε · sign(z)``, where signed zeros count too: never zero."""
     return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
 
 def _by_sign(x: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """An input's positive and negative part, and whether it has the latter: if not, it is both."""
+    """Positive and negative part of an input, and whether it has negative values at all."""
     mixed = bool(x.amin() < 0)
     return (x.clamp(min=0), x.clamp(max=0), mixed) if mixed else (x, x, mixed)
 
@@ -135,7 +135,7 @@ def alpha_beta_rule(
 
 
 def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) -> Tensor:
-    """Contributions of the sign of the output count ``1 + γ`` times.
+    """Contributions with the sign of the output are weighted ``1 + γ`` times.
 
     ``R_i = Σ_j (x_i w_ij + γ (x_i w_ij)^s) / Σ_i (…) · R_j`` where ``s`` is the sign of ``z_j``:
     the rule of Montavon et al. (2019) for inputs and outputs that are not negative, extended to
@@ -163,12 +163,12 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
 
 
 def flat_rule(layer: Linear, gradient: Tensor) -> Tensor:
-    """Relevance, not a ratio: each output's is shared evenly among the inputs that it sees."""
+    """Relevance, not a ratio: distributed evenly over the receptive field."""
     return _shared(layer, gradient, torch.ones_like(layer.weight))
 
 
 def squared_rule(layer: Linear, gradient: Tensor) -> Tensor:
-    """Relevance, not a ratio: shared in proportion to ``w²`` (Montavon et al., 2017)."""
+    """Relevance, not a ratio: distributed in proportion to ``w²`` (Montavon et al., 2017)."""
     return _shared(layer, gradient, layer.weight.square())
 
 
@@ -183,7 +183,7 @@ def box_rule(layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high:
     ``R_i = Σ_j (x_i w_ij − l_i w_ij⁺ − h_i w_ij⁻) / Σ_i (…) · R_j``.
 
     Raises:
-        MethodError: The bounds don't fit the inputs.
+        MethodError: The shape of the bounds does not fit the inputs.
     """
     x, w = layer.inputs, layer.weight
     plus, minus = w.clamp(min=0), w.clamp(max=0)

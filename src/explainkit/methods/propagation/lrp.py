@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation: the score shared out layer by layer, by a rule for each."""
+"""Layer-wise relevance propagation: the score, redistributed layer by layer."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,39 +36,38 @@ _PRESETS: dict[str, tuple[LayerRule, LayerRule, FirstRule]] = {
 
 @dataclass(frozen=True)
 class LRP(RuleMethod):
-    """Layer-wise relevance propagation.
+    """Layer-wise relevance propagation: the score, redistributed from layer to layer to the pixels.
 
-    The target's score is shared out from layer to layer until it reaches the pixels, each
-    layer's outputs passing their relevance to its inputs in proportion to what those
-    contributed:
+    The relevance of a layer's outputs is passed to its inputs in proportion to their
+    contributions, by one of these rules:
 
     - ``epsilon``: ``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``;
     - ``z_plus``: positive contributions only;
-    - ``gamma``: contributions of the output's sign count ``1 + γ`` times;
-    - ``alpha_beta``: ``α`` times the positive ones' shares less ``β`` times the negative ones';
-    - for layers that see the image: ``flat``, ``w_square``, or ``box`` for bounded pixels.
+    - ``gamma``: contributions with the sign of the output are weighted ``1 + γ`` times;
+    - ``alpha_beta``: ``α`` times the positive contributions minus ``β`` times the negative ones;
+    - for the first layer: ``flat``, ``w_square``, or ``box`` for bounded pixels.
 
-    Activations pass all relevance on, maxima give it to the winner, sums and pooling share it in
-    proportion, batch normalization is merged into the layer before it. In attention the two
-    factors of a product take half each, softmax takes its first-order terms, and the scale of a
-    normalization counts as a constant (AttnLRP). Biases keep their share, so ``Σa`` falls short of
-    the score by what they hold: ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) tells by how much.
+    Activations pass all relevance on, maxima pass it to the winner, sums and average pooling split
+    it proportionally, and batch normalization is merged into the preceding layer. In attention the
+    two factors of a product get half each, softmax is expanded to first order, and the scale of a
+    normalization counts as a constant (AttnLRP). Biases absorb their share of the relevance;
+    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much.
 
     A patent on LRP is claimed by its authors' institutions; see the explanation pages.
 
     Attributes:
-        composite: Which rule each kind of layer has: ``epsilon``, ``gamma``, ``alpha_beta`` (that
+        composite: The rule of each type of layer: ``epsilon``, ``gamma``, ``alpha_beta`` (that
             rule everywhere), ``epsilon_plus`` (z⁺ on convolutions, ε on linear layers; with
             ``_flat`` on the first layer), ``epsilon_gamma_box``, ``epsilon_alpha2_beta1`` (and
             ``_flat``).
         epsilon: Stabilizer of every denominator.
-        gamma: Of the γ rule.
-        alpha: Of the αβ rule; β is α − 1.
+        gamma: γ of the γ rule.
+        alpha: α of the αβ rule; β is α − 1.
         low: Lower bound of pixels in model-input space for ``box``: a number or a tensor that
-            broadcasts to the image. None: of the model's spec, else the image's own minimum.
+            broadcasts to the image. None: from the model's spec, else the minimum of the image.
         high: Upper bound, likewise.
         unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
-            its plain gradient, and a warning.
+            its plain gradient is used, with a warning.
 
     Raises:
         MethodError: A field is out of range, or an operator has no rule.
@@ -125,13 +124,12 @@ def _bound(value: float | Tensor | None) -> Tensor | None:
 
 @dataclass(frozen=True)
 class ExcitationBackprop(RuleMethod):
-    """The probability that a winner-take-all walk from the class ends at a pixel.
+    """The probability that a random walk from the class to excitatory inputs ends at a pixel.
 
     ``P_i = Σ_j x_i w_ij⁺ / Σ_i x_i w_ij⁺ · P_j``: from each unit to its excitatory inputs only, in
-    proportion to what they contribute, biases left out. It starts with 1 at the target, so the
-    map is not negative and sums to 1 (to what ``conservation_gap`` tells, where a unit has no
-    excitatory input). Where a layer's input is negative, its product with a negative weight
-    excites too.
+    proportion to their contributions, without biases. It starts from 1 at the target, so the map is
+    not negative and sums to 1 (``conservation_gap`` reports what is lost where a unit has no
+    excitatory input). A negative input with a negative weight is excitatory too.
 
     Attributes:
         unsupported: As in `LRP`.
@@ -151,7 +149,7 @@ class ExcitationBackprop(RuleMethod):
     keep = KEEP
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
-        """Returns ``[batch, channel, height, width]``, a share of 1."""
+        """Returns ``[batch, channel, height, width]``, probabilities that sum to 1."""
         settings = Settings(
             "z_plus", "z_plus", bias=False, unsupported=self.unsupported, epsilon=1e-9,
             method="excitation_backprop",
@@ -161,15 +159,15 @@ class ExcitationBackprop(RuleMethod):
 
 @dataclass(frozen=True)
 class DeepTaylor(RuleMethod):
-    """Deep Taylor decomposition: each layer expanded at a root of its own.
+    """Deep Taylor decomposition: each layer expanded around its own root point.
 
-    z⁺ without biases on hidden layers, whose inputs are rectified; on the layer that sees the image
+    The z⁺ rule without biases on hidden layers, whose inputs are not negative; on the first layer
     the ``box`` rule for pixels between two bounds, or ``w²`` for pixels without bounds. For a
-    positive score the map is not negative, and it sums to the score as far as biases hold none of
-    it (``conservation_gap``).
+    positive score the map is not negative. It sums to the score up to what biases absorb
+    (``conservation_gap``).
 
     Attributes:
-        first: ``box`` or ``w_square``.
+        first: Rule of the first layer: ``box`` or ``w_square``.
         low: As in `LRP`.
         high: As in `LRP`.
         unsupported: As in `LRP`.

@@ -1,9 +1,9 @@
-"""Multipliers over a finite change: what carries Δscore back to Δimage without losing any of it.
+"""Multipliers: the exact counterpart of gradients for a finite change from a baseline.
 
-For an operator with inputs ``x`` and, on a baseline, ``x₀``, a multiplier ``m`` satisfies
-``Δy = m · Δx`` exactly. Linear operators have their gradient; a function of one number has
-``Δy / Δx``; a product gives each factor the average of the other, since
-``Δ(ab) = Δa · (b + b₀)/2 + Δb · (a + a₀)/2``; everything else is made of these.
+For an operator with input ``x``, and ``x₀`` on the baseline, a multiplier ``m`` satisfies
+``Δy = m · Δx`` exactly. For linear operators it is the gradient; for a scalar function it is
+``Δy / Δx``; for a product each factor is multiplied by the average of the other, since
+``Δ(ab) = Δa · (b + b₀)/2 + Δb · (a + a₀)/2``; everything else is composed of these.
 """
 
 import torch
@@ -14,27 +14,27 @@ from explainkit.graph.names import BATCH_NORMS
 from explainkit.graph.tape import Record
 
 SMALL = 1e-10
-"""Changes below this take the gradient instead of a quotient of two roundings."""
+"""Below this change the gradient is used: the quotient would be rounding noise."""
 
 
 def unary(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Tensor:
-    """``g · Δy / Δx``; the gradient where ``x`` hardly changes."""
+    """``g · Δy / Δx``, or the gradient where ``x`` hardly changes."""
     if record.name == "relu":
         return _relu(record.tensors[0], base.tensors[0], gradient)
     change = record.tensors[0] - base.tensors[0]
-    still = change.abs() < SMALL
-    found = (record.output - base.output).div_(change.masked_fill_(still, 1.0)).mul_(gradient)
-    if not still.any():
+    unchanged = change.abs() < SMALL
+    found = (record.output - base.output).div_(change.masked_fill_(unchanged, 1.0)).mul_(gradient)
+    if not unchanged.any():
         return found
     own = next(g for g in operator.gradient(gradient) if g is not None)
-    return torch.where(still, own, found)
+    return torch.where(unchanged, own, found)
 
 
 def _relu(x: Tensor, x_base: Tensor, gradient: Tensor) -> Tensor:
     """``Δy / Δx`` of a ReLU is ``max(x, x₀) / |x − x₀|`` between 0 and 1.
 
-    Where nothing changes, the quotient is ±∞, which the bounds make the gradient: 0 or 1. It runs
-    half as often over memory as the general form, on the largest maps of a network.
+    Where nothing changes, the quotient is ±∞, which the bounds turn into the gradient: 0 or 1. This
+    needs half the passes over memory of the general form, on the largest maps of a network.
     """
     change = (x - x_base).abs_()
     found = torch.maximum(x, x_base).div_(change).clamp_(0, 1)
@@ -42,7 +42,7 @@ def _relu(x: Tensor, x_base: Tensor, gradient: Tensor) -> Tensor:
 
 
 def product(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
-    """Each factor gets the gradient with the other at its average."""
+    """The gradient of each factor, with the other factor at its average."""
     *offset, left, right = record.tensors
     *_, left_base, right_base = base.tensors
     left_mean, right_mean = (left + left_base) / 2, (right + right_base) / 2
@@ -60,14 +60,14 @@ def product(operator: Operator, record: Record, base: Record, gradient: Tensor) 
 
 
 def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
-    """``a · σ(b)`` of the two halves of a tensor: a product, and the secant of the sigmoid."""
+    """``a · σ(b)`` of the two halves of a tensor: a product, and the multiplier of the sigmoid."""
     axis = record.argument(1, -1)
     (a, b), (a_base, b_base) = (r.tensors[0].chunk(2, axis) for r in (record, base))
     open_, open_base = b.sigmoid(), b_base.sigmoid()
     change = b - b_base
-    still = change.abs() < SMALL
+    unchanged = change.abs() < SMALL
     slope = torch.where(
-        still, open_ * (1 - open_), (open_ - open_base) / torch.where(still, 1.0, change)
+        unchanged, open_ * (1 - open_), (open_ - open_base) / torch.where(unchanged, 1.0, change)
     )
     halves = (gradient * (open_ + open_base) / 2, gradient * (a + a_base) / 2 * slope)
     return torch.cat(halves, axis)
@@ -76,7 +76,7 @@ def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
 def quotient(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
     """``q = a / b`` from ``Δa = Δq · (b + b₀)/2 + Δb · (q + q₀)/2``.
 
-    Where b changes its sign, as the product of ``a`` and ``1 / b``: its secant is ``−1 / (b b₀)``.
+    If b changes its sign, as a product of ``a`` and ``1 / b``, whose multiplier is ``−1 / (b b₀)``.
     """
     top, bottom = _pair(record)
     top_base, bottom_base = _pair(base)
@@ -99,10 +99,10 @@ def _pair(record: Record) -> tuple[Tensor, Tensor]:
 
 
 def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients | None:
-    """All of the change goes to the element that is the larger of the two maxima.
+    """The change is passed to the element that is the larger of the two maxima.
 
-    That element's own change has the sign of the maximum's and at least its size, so that the
-    multiplier lies between 0 and 1. None for a form that is not known.
+    That element's own change has the sign of the maximum's and at least its size, so the
+    multiplier lies between 0 and 1. None for an unknown variant.
     """
     if record.name in {"maximum", "minimum"} or len(record.tensors) == 2:
         return _pairwise(operator, record, base, gradient)
@@ -111,11 +111,11 @@ def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) 
     if "pool" in record.name:
         dims = next(d for d in (1, 2, 3) if f"pool{d}d" in record.name)
         flat, flat_base = x.flatten(-dims), x_base.flatten(-dims)
-        places = record.outputs[1].flatten(-dims)
-        places_base = base.outputs[1].flatten(-dims)
+        indices = record.outputs[1].flatten(-dims)
+        indices_base = base.outputs[1].flatten(-dims)
         out, out_base = record.output.flatten(-dims), base.output.flatten(-dims)
         g = gradient.flatten(-dims)
-        found = _to_winner(flat, flat_base, out, out_base, places, places_base, g, smallest=False)
+        found = _to_winner(flat, flat_base, out, out_base, indices, indices_base, g, smallest=False)
         return (found.reshape(x.shape),)
     axes = record.argument(1, [])
     axes = [axes] if isinstance(axes, int) else list(axes or [])
@@ -126,14 +126,14 @@ def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) 
     order = kept + axes
     moved, moved_base = (t.permute(order).flatten(len(kept)) for t in (x, x_base))
     pick = torch.argmin if smallest else torch.argmax
-    places, places_base = (pick(t, -1, keepdim=True) for t in (moved, moved_base))
-    out, out_base = moved.gather(-1, places), moved_base.gather(-1, places_base)
+    indices, indices_base = (pick(t, -1, keepdim=True) for t in (moved, moved_base))
+    out, out_base = moved.gather(-1, indices), moved_base.gather(-1, indices_base)
     keepdim = bool(record.argument(2, False))
     g = gradient
     if keepdim:
         g = g.permute(order).flatten(len(kept)).squeeze(-1)
     found = _to_winner(
-        moved, moved_base, out, out_base, places, places_base, g[..., None], smallest=smallest
+        moved, moved_base, out, out_base, indices, indices_base, g[..., None], smallest=smallest
     )
     shape = [x.shape[axis] for axis in order]
     back = sorted(range(len(order)), key=order.__getitem__)
@@ -145,23 +145,23 @@ def _to_winner(
     x_base: Tensor,
     out: Tensor,
     out_base: Tensor,
-    places: Tensor,
-    places_base: Tensor,
+    indices: Tensor,
+    indices_base: Tensor,
     gradient: Tensor,
     *,
     smallest: bool,
 ) -> Tensor:
-    """Scatters the multipliers along the last axis."""
+    """Scatters the multipliers along the last axis, to the element that attains the maximum."""
     first = out <= out_base if smallest else out >= out_base
-    chosen = torch.where(first, places, places_base.expand_as(places))
+    chosen = torch.where(first, indices, indices_base.expand_as(indices))
     change = x.gather(-1, chosen) - x_base.expand_as(x).gather(-1, chosen)
-    still = change.abs() < SMALL
-    multiplier = torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, change))
+    unchanged = change.abs() < SMALL
+    multiplier = torch.where(unchanged, 1.0, (out - out_base) / torch.where(unchanged, 1.0, change))
     return torch.zeros_like(x).scatter_add_(-1, chosen, gradient * multiplier)
 
 
 def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
-    """The larger (or smaller) of two tensors, element by element."""
+    """The elementwise maximum (or minimum) of two tensors."""
     (a, b), (a_base, b_base) = _pair(record), _pair(base)
     out, out_base = record.output, base.output
     smallest = "min" in record.name
@@ -169,24 +169,26 @@ def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor
         out <= out_base if smallest else out >= out_base, a == out, a_base == out_base
     )
     changes = torch.where(from_a, a - a_base, b - b_base)
-    still = changes.abs() < SMALL
-    share = gradient * torch.where(still, 1.0, (out - out_base) / torch.where(still, 1.0, changes))
+    unchanged = changes.abs() < SMALL
+    share = gradient * torch.where(
+        unchanged, 1.0, (out - out_base) / torch.where(unchanged, 1.0, changes)
+    )
     found = (_fit(share * from_a, a.shape), _fit(share * ~from_a, b.shape))
     return tuple(g if wanted else None for g, wanted in zip(found, operator.depends, strict=True))
 
 
 def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
-    """``e / Σe`` and its relatives, as exponential, sum and quotient (or logarithm)."""
+    """Softmax, log-softmax and logsumexp, as exponential, sum and quotient (or logarithm)."""
     x, x_base = record.tensors[0], base.tensors[0]
     axes = record.argument(1)
     axes = [axes] if isinstance(axes, int) else list(axes)
     top = torch.maximum(x.amax(axes, keepdim=True), x_base.amax(axes, keepdim=True))
-    top = torch.where(torch.isfinite(top), top, 0)  # a row that is masked away
+    top = torch.where(torch.isfinite(top), top, 0)  # a fully masked row
     e, e_base = (x - top).exp(), (x_base - top).exp()
     total, total_base = e.sum(axes, keepdim=True), e_base.sum(axes, keepdim=True)
     change = x - x_base
-    still = ~(change.abs() >= SMALL)  # also where both are −inf
-    slope = torch.where(still, e, (e - e_base) / torch.where(still, 1.0, change))
+    unchanged = ~(change.abs() >= SMALL)  # also where both are −inf
+    slope = torch.where(unchanged, e, (e - e_base) / torch.where(unchanged, 1.0, change))
     if record.name in {"_log_softmax", "logsumexp"}:
         small = (total / total_base - 1).abs() < SMALL
         change = (x - top).logsumexp(axes, keepdim=True) - (x_base - top).logsumexp(
@@ -201,8 +203,8 @@ def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
                     gradient = gradient.unsqueeze(axis)
             return gradient * log_slope * slope
         return gradient - gradient.sum(axes, keepdim=True) * log_slope * slope
-    # from e = p · Σe: Δe = Δp · mean Σe + mean p · ΔΣe; one Σe may be next to nothing, not both,
-    # save in a row that is masked away
+    # from e = p · Σe: Δe = Δp · mean Σe + mean p · ΔΣe; one Σe may be close to zero, but not both,
+    # except in a fully masked row
     shared = (gradient * (record.output + base.output)).sum(axes, keepdim=True)
     return (2 * gradient - shared) / (total + total_base).clamp(min=1) * slope
 
@@ -210,18 +212,18 @@ def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
 def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     """Normalizations, as difference from the mean, square, mean, reciprocal root and product.
 
-    None for a form that is not known.
+    None for an unknown variant.
     """
     x, x_base = record.tensors[0], base.tensors[0]
     name = record.name
     if name == "linalg_vector_norm":
         if record.argument(1, 2) != 2:
             return None
-        gradient, total = (_spread(t, record, 2, x.dim()) for t in (gradient, record.output))
-        total_base = _spread(base.output, base, 2, x.dim())
+        gradient, total = (_unreduced(t, record, 2, x.dim()) for t in (gradient, record.output))
+        total_base = _unreduced(base.output, base, 2, x.dim())
         return gradient * (x + x_base) / (total + total_base).clamp(min=SMALL)
     if name in {"var", "std"}:
-        return _spread_of(record, base, gradient)
+        return _variance(record, base, gradient)
     if name == "native_group_norm":
         groups, eps = record.argument(6), record.argument(7)
         weight = record.argument(1)
@@ -232,7 +234,7 @@ def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
         return _normalized(x_in, base_in, g, axes, eps, centered=True).reshape(x.shape)
     if name in BATCH_NORMS:
         if x.shape[0] != 1:
-            return None  # statistics of the batch mix the images
+            return None  # batch statistics mix the images
         weight = record.argument(1)
         scale = 1.0 if weight is None else weight.reshape(1, -1, *[1] * (x.dim() - 2))
         axes = [0, *range(2, x.dim())]
@@ -254,7 +256,7 @@ def _normalized(
     root = (x.square().mean(axes, keepdim=True) + eps).sqrt()
     root_base = (x_base.square().mean(axes, keepdim=True) + eps).sqrt()
     # from x = y·root: Δx = Δy · mean root + mean y · Δroot, which has no large terms that cancel
-    # where one root is next to nothing, as on a constant baseline
+    # if one root is close to zero, as on a constant baseline
     total = root + root_base
     count = x.numel() // root.numel()
     middle = gradient * (x / root + x_base / root_base)
@@ -263,7 +265,7 @@ def _normalized(
     return found - found.mean(axes, keepdim=True) if centered else found
 
 
-def _spread_of(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
+def _variance(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     """Variance and standard deviation."""
     x, x_base = record.tensors[0], base.tensors[0]
     axes = record.argument(1)
@@ -271,7 +273,7 @@ def _spread_of(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
         return None
     axes = [axes] if isinstance(axes, int) else list(axes)
     correction = record.options.get("correction", 1)
-    gradient = _spread(gradient, record, 1, x.dim())
+    gradient = _unreduced(gradient, record, 1, x.dim())
     count = 1
     for axis in axes:
         count *= x.shape[axis]
@@ -279,15 +281,17 @@ def _spread_of(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     middle = middle - middle.mean(axes, keepdim=True)
     found = gradient * 2 * middle / max(count - (1 if correction is None else correction), 1)
     if record.name == "std":
-        total = _spread(record.output, record, 1, x.dim()) + _spread(base.output, base, 1, x.dim())
+        total = _unreduced(record.output, record, 1, x.dim()) + _unreduced(
+            base.output, base, 1, x.dim()
+        )
         found = found / total.clamp(min=SMALL)
     return found
 
 
-def _spread(tensor: Tensor, record: Record, place: int, dim: int) -> Tensor:
-    """Puts back the axes that a reduction took away."""
-    axes = record.argument(place)
-    keepdim = bool(record.options.get("keepdim", record.argument(place + 1, False)))
+def _unreduced(tensor: Tensor, record: Record, index: int, dim: int) -> Tensor:
+    """Restores the axes that a reduction removed."""
+    axes = record.argument(index)
+    keepdim = bool(record.options.get("keepdim", record.argument(index + 1, False)))
     if keepdim or axes is None:
         return tensor
     axes = [axes] if isinstance(axes, int) else list(axes)
@@ -297,5 +301,5 @@ def _spread(tensor: Tensor, record: Record, place: int, dim: int) -> Tensor:
 
 
 def _fit(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Sums over what was broadcast."""
+    """Sums over broadcast axes."""
     return gradient.sum_to_size(shape) if gradient.shape != shape else gradient

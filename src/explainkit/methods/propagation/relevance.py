@@ -1,4 +1,4 @@
-"""How relevance passes every operator: the walk that the LRP family shares."""
+"""How relevance passes every operator: the backward pass of the LRP family."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -49,22 +49,22 @@ _PADS = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Which rule each kind of layer has, and the rules' numbers.
+    """The rule of each type of layer, and the parameters of the rules.
 
     Attributes:
         convolution: Rule of convolutions.
         dense: Rule of linear layers.
-        first: Rule of layers that see the image itself; ``"same"``: that of their kind.
+        first: Rule of layers whose input is the image; ``"same"``: that of their type.
         epsilon: Added to every denominator, with its sign.
-        gamma: Of the γ rule.
-        alpha: Of the αβ rule.
-        beta: Of the αβ rule, α − β = 1.
-        bias: Whether biases take their share.
+        gamma: γ of the γ rule.
+        alpha: α of the αβ rule.
+        beta: β of the αβ rule, α − β = 1.
+        bias: Whether biases absorb their share.
         low: Lower bound of the image for the box rule.
         high: Upper bound.
         unsupported: What happens at an operator without a rule.
-        method: For errors.
-        dense_gamma: Of the γ rule on linear layers; None: as elsewhere.
+        method: Name of the method, for errors.
+        dense_gamma: γ on linear layers; None: ``gamma``.
     """
 
     convolution: LayerRule
@@ -83,20 +83,20 @@ class Settings:
 
 
 class Relevance:
-    """The rule of every operator; see `layerwise` for what is carried."""
+    """The rule of every operator; see `layerwise` for the quantity that is propagated."""
 
     keep = KEEP
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.complete: set[Node] = set()
-        """Nodes between the image and a first layer, where relevance itself is carried."""
+        """Nodes between the image and a first layer, where relevance itself is propagated."""
         self._arrived: dict[Node, set[Node]] = defaultdict(set)
         self._folded: dict[Node, Record] = {}
         self._biases: dict[Node, Tensor] = {}
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
-        """What each input gets, and by which rule."""
+        """The result for each input, and the name of the rule."""
         if operator.node in self.complete:
             return self._carry(operator, gradients), "relevance"
         gradient, record = gradients[0], operator.record
@@ -137,7 +137,7 @@ class Relevance:
     def _unary(
         self, operator: Operator, record: Record, gradients: Gradients
     ) -> tuple[Gradients, str]:
-        """All relevance passes: ``y · g_out = x · g_in``."""
+        """All relevance is passed on: ``y · g_out = x · g_in``."""
         found = operator.gradient(*gradients)
         if operator.name in RECTIFIERS:
             return found, "passed"
@@ -151,7 +151,7 @@ class Relevance:
     def _batch_norm(
         self, operator: Operator, record: Record, gradients: Gradients
     ) -> tuple[Gradients, str]:
-        """Merges with the layer before, where nothing else sees that layer's output."""
+        """Merges with the preceding layer, if nothing else reads that layer's output."""
         below = operator.node.next_functions[0][0]
         if below is not None and below.name() in FOLDABLE and operator.users[below] == 1:
             self._folded[below] = record
@@ -159,13 +159,13 @@ class Relevance:
         return operator.gradient(*gradients), "linear"
 
     def _note_bias(self, operator: Operator, record: Record) -> None:
-        """A vector added to what a product alone gave is its bias, as ``F.linear`` may write it."""
+        """A vector added to the output of a product is its bias, as ``F.linear`` may write it."""
         tensors, depends = record.tensors, operator.depends
         factor = record.options.get("alpha", 1)
         if sum(depends) != 1 or not len(tensors) == len(depends) == 2 or factor != 1:
             return
-        place = depends.index(True)
-        bias, node = tensors[1 - place], operator.node.next_functions[place][0]
+        index = depends.index(True)
+        bias, node = tensors[1 - index], operator.node.next_functions[index][0]
         while node is not None and node.name() in _VIEWS and operator.users[node] == 1:
             node = node.next_functions[0][0]
         product = node is not None and node.name() in {"MmBackward0", "BmmBackward0"}
@@ -176,9 +176,9 @@ class Relevance:
         data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
         settings, depends = self.settings, operator.depends
         transposed = operator.name == "convolution" and record.argument(6)
-        if data and depends[0]:  # a sum with something else from the image
+        if data and depends[0]:  # the sum also depends on the image
             return operator.gradient(gradient), "linear"
-        if not depends[data]:  # weights times features: the ε rule needs no other form
+        if not depends[data]:  # weights times features: the ε rule applies as it is
             z = record.output
             ratio = gradient * (z / layerwise.stabilized(z, settings.epsilon))
             return operator.gradient(ratio), "epsilon"
@@ -195,7 +195,7 @@ class Relevance:
         else:
             rule = settings.convolution if operator.name == "convolution" else settings.dense
             found = self._share(rule, layer, gradient)
-        return [found if place == data else None for place in range(len(depends))], rule
+        return [found if i == data else None for i in range(len(depends))], rule
 
     def _share(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
         s = self.settings
@@ -227,11 +227,11 @@ class Relevance:
         return layerwise.box_rule(layer, gradient, self.settings.epsilon, low, high)
 
     def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
-        """Relevance on its way from a first layer to the image: it moves, and is not scaled."""
+        """Relevance between a first layer and the image: it is moved, but not scaled."""
         if len(self._arrived[operator.node]) != operator.users[operator.node]:
             raise MethodError(
-                f"{self.settings.method}: expected that only first layers see the image, but it "
-                "also goes around them: use a composite without a rule for the first layer"
+                f"{self.settings.method}: expected that only first layers read the image, but it "
+                "also bypasses them: use a composite without a rule for the first layer"
             )
         if operator.name in _AFFINE:
             return [gradients[0] if wanted else None for wanted in operator.depends]
@@ -239,7 +239,7 @@ class Relevance:
 
 
 def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
-    """The nodes between a layer and the image, where those only move or shift pixels."""
+    """The nodes between a layer and the image, if they only move or shift pixels."""
     chain: list[Node] = []
     node = operator.node.next_functions[data][0]
     while node is not None:
@@ -256,12 +256,12 @@ def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
 
 
 def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
-    """A layer with the normalization behind it merged in."""
+    """A layer merged with the normalization that follows it."""
     plain = plain_layer(record)
     if norm is None:
         return plain
     weight, rank = plain.weight, record.output.dim() - 2 if record.name == "convolution" else 0
-    scale, shift, mean, variance = (norm.argument(place) for place in range(1, 5))
+    scale, shift, mean, variance = (norm.argument(i) for i in range(1, 5))
     eps = norm.argument(6 if norm.name.endswith("no_training") else 7)
     gain = (variance + eps).rsqrt() * (1.0 if scale is None else scale)
     offset = (0.0 if shift is None else shift) - mean * gain
@@ -288,7 +288,7 @@ def _gate(record: Record, gradient: Tensor) -> Tensor:
 
 
 def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients:
-    """The numerator takes all; a denominator alone passes what it holds."""
+    """The numerator gets all relevance; a denominator only if the numerator is constant."""
     first, *rest = operator.gradient(gradient)
     if first is not None:
         return (first, *[None] * len(rest))
@@ -297,7 +297,7 @@ def _quotient(operator: Operator, record: Record, gradient: Tensor) -> Gradients
 
 
 def held_norm(record: Record, gradient: Tensor) -> Tensor | None:
-    """A normalization whose scale counts as a constant (Achtibat et al., 2024); None: no such."""
+    """A normalization with a constant scale (Achtibat et al., 2024); None if it is another kind."""
     x, name = record.tensors[0], record.name
     if name == "native_layer_norm":
         weight, axes = record.argument(2), [-1 - i for i in range(len(record.argument(1)))]
@@ -354,7 +354,7 @@ def relevance(
 
 
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
-    """The valid range of pixels as bounds, where the model's spec tells it."""
+    """The valid range of pixels as bounds, if the model's spec declares it."""
     module = model.owner if isinstance(model, ScoreModel) else model
     spec = getattr(module, "explainkit_spec", None)
     if settings.first != "box" or settings.low is not None or spec is None:

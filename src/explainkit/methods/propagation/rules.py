@@ -1,4 +1,4 @@
-"""What the propagation methods share: the walk from a score, and what happens without a rule."""
+"""The base of propagation methods: the backward pass, and operators without a rule."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -14,16 +14,16 @@ from explainkit.graph.tape import RecordedForward
 Unsupported = Literal["error", "gradient"]
 
 FALLBACK = "gradient (no rule)"
-"""How coverage names an operator that was passed by its gradient for want of a rule."""
+"""How coverage reports an operator that has no rule, where its gradient was used."""
 
 
 def fall_back(operator: Operator, unsupported: Unsupported, what: str) -> str:
-    """What to call the use of a plain gradient, or an error that says there is no rule.
+    """The name under which coverage reports a plain gradient, or an error.
 
     Args:
         operator: The operator without a rule.
-        unsupported: What the caller asked for.
-        what: The method, for the error.
+        unsupported: What the caller chose.
+        what: Name of the method, for the error.
 
     Raises:
         MethodError: ``unsupported`` is ``"error"``.
@@ -31,9 +31,9 @@ def fall_back(operator: Operator, unsupported: Unsupported, what: str) -> str:
     if unsupported == "gradient":
         return FALLBACK
     raise MethodError(
-        f"{what} has no rule for the operator {operator.name!r} of this model: write that step "
-        "with operators that it knows, or pass unsupported='gradient' to let its plain gradient "
-        "stand in (the coverage of the result then says so)"
+        f"{what} has no rule for the operator {operator.name!r} of this model: rewrite that step "
+        "with supported operators, or pass unsupported='gradient' to use its plain gradient "
+        "(the coverage of the result then reports it)"
     )
 
 
@@ -62,7 +62,7 @@ class RuleMethod:
 
 
 def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
-    """One at each image's target, zero elsewhere: like the scores."""
+    """One at each image's target, zero elsewhere; shaped like the scores."""
     seeds = torch.zeros_like(trace.scores)
     return seeds.scatter_(1, target[:, None], 1.0)
 
@@ -70,15 +70,15 @@ def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
 def walk(
     model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules
 ) -> tuple[Tensor, dict[str, Any], RecordedForward]:
-    """What reaches the image from the target's score, its `report`, and the forward behind both."""
+    """Propagates the target's score to the image: the map, its `report` and the forward pass."""
     trace = recorded_forward(model, inputs, rules.keep)
     reached, coverage = propagate(trace, seeds_of(trace, target), rules)
     return reached, report(coverage), trace
 
 
 def report(coverage: Coverage) -> dict[str, Any]:
-    """The fields of an `Attribution` that say what was covered, and what fell back."""
+    """The fields of an `Attribution` that report coverage and fallbacks."""
     found = coverage.as_dict(frozenset({FALLBACK}))
     names = ", ".join(found["fallbacks"])
-    warning = f"no rule for {names}: the plain gradient stood in, as asked for"
+    warning = f"no rule for {names}: the plain gradient was used, as requested"
     return {"coverage": found, "warnings": (warning,) if names else ()}
