@@ -179,7 +179,7 @@ def test_the_legend_fits_the_method():
     assert "Brighter here raises (red) or lowers (blue) the score" in flat(plot(explanation()))
     share = explanation(method="explainkit/lrp", params={})
     assert "Speaks for (red) or against (blue) the explained class" in flat(study_figure(share))
-    assert not [text for text in flat(plot(share, scaling="max:absolute")) if "red" in text]
+    assert not [text for text in flat(plot(share, scaling="max:absolute")) if "(red)" in text]
 
 
 def test_parameters_of_nested_methods_are_told():

@@ -1,1 +1,1 @@
-"""Drawing: the only place where maps are reduced, clipped and colored."""
+"""Figures and reports: the only place where maps are reduced, clipped and colored."""

@@ -1,4 +1,4 @@
-"""A network as a drawing: its layers as blocks, with shapes and parameters."""
+"""Diagram of a network: layers as blocks, with output shapes and parameter counts."""
 
 from collections.abc import Sequence
 from math import log2, prod
@@ -11,7 +11,7 @@ from explainkit.errors import RenderError
 from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 
 Row = tuple[str, str, tuple[int, ...], int]
-"""A layer's name, kind, output shape without the batch, and number of parameters."""
+"""A layer's name, kind, output shape without the batch axis, and number of parameters."""
 
 _COLORS = {
     "convolution": "#3f6fb5", "linear": "#7a4fa3", "pooling": "#c77d2e", "dropout": "#c9ccd8",
@@ -23,13 +23,13 @@ _UNIT, _ROW, _PER_LINE = 1.02, 2.55, 9
 
 @house_style()
 def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
-    """Draws layers as blocks, from left to right; height tells the outputs' size, by its logarithm.
+    """Draws layers as blocks from left to right; height grows with the log of the output's size.
 
-    Layers of the kind "ReLU" without parameters are not drawn: they don't change the shape.
+    Layers of the kind "ReLU" are omitted, because they do not change the shape.
 
     Args:
-        rows: One per layer, in the order in which they run.
-        title: What the network is.
+        rows: One per layer, in execution order.
+        title: The headline.
 
     Raises:
         RenderError: There is no layer to draw.
@@ -55,12 +55,12 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
         va="center",
     )
     largest = max(_size(shape) for _, _, shape, _ in drawn) or 1.0
-    for place, row in enumerate(drawn):
-        line, column = divmod(place, per_line)
+    for number, row in enumerate(drawn):
+        line, column = divmod(number, per_line)
         x = 0.25 + (column + 0.5) * _UNIT
         y = height - 0.55 - line * _ROW - 0.95
         _draw_block(axes, x, y, row, largest)
-        if place + 1 == len(drawn):
+        if number + 1 == len(drawn):
             break
         if column + 1 < per_line:
             axes.annotate(

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
-_OPACITY = 0.85
+_OPACITY, _APART = 0.85, 0.35
 
 
 @house_style()
@@ -136,7 +136,8 @@ def plot(
     if columns < 1:
         raise RenderError(f"columns: expected at least 1, got {columns}")
     columns = min(columns, len(explanation))
-    block = [rows.cell, _BARS, rows.cell + _SCALE, rows.cell]
+    apart = _APART if columns > 1 else 0
+    block = [rows.cell, _BARS, rows.cell + _SCALE, rows.cell + apart]
     lines = -(-len(explanation) // columns)
     sheet = rows.sheet(lines, block * columns, [scaled], rule.sign == "signed", cmap)
     for i, image in enumerate(rows.images):

@@ -1,4 +1,4 @@
-"""The page that figures are drawn on: one style, text that fits, cells measured in inches."""
+"""Layout of figures: one style, text that fits its space, cells measured in inches."""
 
 import textwrap
 import threading
@@ -25,30 +25,30 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Matplotlib's own defaults, whatever the caller has set; used as a decorator.
+    """Draws with matplotlib's default settings and restores the caller's; used as a decorator.
 
-    The caller's settings are back afterwards. Names are text, never mathematics.
+    Dollar signs in names are plain text, not math.
     """
-    # settings belong to the process: two threads would give back each other's
+    # settings are global: without the lock, two threads would restore each other's
     with _LOCK, style.context(["default", {"text.parse_math": False}]):
         yield
 
 
 def page(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, without pyplot."""
+    """An empty figure of this size in inches, without pyplot."""
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
-    """Printable text in at most so many lines of that width; what is too long ends in an ellipsis.
+    """Wraps printable text; text that does not fit ends in an ellipsis.
 
     Args:
         text: Any text.
         inches: Width of a line.
-        size: Of the font, in points.
-        lines: How many there may be.
+        size: Font size in points.
+        lines: Maximum number of lines.
     """
     most = _letters(inches, size)
     found = textwrap.wrap(_printable(text), most, break_on_hyphens=False)
@@ -58,7 +58,7 @@ def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
 
 
 def fit_name(name: str, inches: float, size: float) -> str:
-    """A name on one line; one that is too long keeps its start and its end, which tell it apart."""
+    """A name on one line; a name that is too long is shortened in its middle."""
     most, name = _letters(inches, size), _printable(name)
     if len(name) <= most:
         return name
@@ -67,7 +67,7 @@ def fit_name(name: str, inches: float, size: float) -> str:
 
 
 def _letters(inches: float, size: float) -> int:
-    """How many letters of common width stand in a line."""
+    """The number of characters of average width that fit in a line."""
     return max(4, int(inches * 72 / (0.58 * size)))
 
 
@@ -76,23 +76,23 @@ def _printable(text: str) -> str:
 
 
 def show(axes: Axes, image: NDArray[Any]) -> None:
-    """An image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
+    """Shows an image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
     axes.set_anchor("NW")
     axes.set(xticks=[], yticks=[])
-    # a white image ends somewhere, too
+    # a white image needs an edge on a white page
     axes.spines[:].set(visible=True, color=FAINT, linewidth=0.25)
 
 
 class Sheet:
-    """A figure of rows and columns, placed in inches, so that everything lines up.
+    """A figure of rows and columns, positioned in inches so that everything is aligned.
 
     Args:
-        rows: How many.
-        widths: Of each column in inches.
+        rows: Number of rows.
+        widths: Width of each column in inches.
         title: The first line, bold.
-        subtitle: Under it, in up to three lines.
-        notes: Remarks at the foot, in up to four lines.
+        subtitle: Below the title, up to three lines.
+        notes: At the bottom, up to four lines.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Sheet:
         height: float = TALL,
         shift: float = 0,
     ) -> Axes:
-        """Axes at the top of a cell, as wide as its column or as said."""
+        """Axes at the top of a cell, as wide as its column unless a width is given."""
         left = _MARGIN + sum(self.widths[:column]) + _GAP * column + shift
         top = self.head + row * self.step + 0.26
         wide = self.widths[column] if width is None else width
@@ -137,8 +137,8 @@ class Sheet:
         )
 
     def title(self, axes: Axes, column: int, text: str, ink: str = FAINT) -> None:
-        """A title over axes at the left of a column, in up to two lines."""
+        """A title above axes, at the left of a column, in up to two lines."""
         axes.set_title(
-            fit(text, self.widths[column], 7, 2), size=7, color=ink, loc="left", pad=4,
+            fit(text, self.widths[column] + _GAP / 2, 7, 2), size=7, color=ink, loc="left", pad=4,
             linespacing=1.1,
         )  # fmt: skip

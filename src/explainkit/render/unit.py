@@ -1,4 +1,4 @@
-"""A page for one unit: its image, how it came, how far to trust it, and the real ones."""
+"""A card for one unit: its synthetic image, optimization trace, quality and real images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from explainkit.render.figure import parameters
+from explainkit.render.captions import MEASURES, doubts, headline, measured, unit_name
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
 
@@ -26,12 +26,12 @@ _BAR = 0.17
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A real image and what a unit says of it.
+    """A real image and a unit's activation on it.
 
     Attributes:
         image: ``[channel, height, width]`` in model-input space.
-        box: Top, left, bottom, right of what the unit sees there, the ends not included.
-        text: Under it.
+        box: Receptive field at the extreme activation: top, left, bottom, right (exclusive).
+        text: Caption below the image.
     """
 
     image: Tensor
@@ -44,10 +44,10 @@ class Bar:
     """One row of a bar chart.
 
     Attributes:
-        label: Left of it.
-        value: Its length.
-        interval: An error bar.
-        control: What it has to exceed, drawn as a tick.
+        label: Label at the left.
+        value: Length of the bar.
+        interval: Ends of the error bar.
+        control: A value that the bar should exceed, drawn as a tick.
     """
 
     label: str
@@ -58,13 +58,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar chart on a page.
+    """A bar chart on a unit card.
 
     Attributes:
-        title: Above it.
-        rows: From the top down.
-        note: Under the title.
-        mark: A value to compare with, drawn as a line.
+        title: Headline of the chart.
+        rows: From top to bottom.
+        note: The line below the title.
+        mark: A reference value, drawn as a dashed line.
     """
 
     title: str
@@ -76,13 +76,16 @@ class Bars:
 def examples(
     found: "Exemplars", row: int, images: Tensor, fields: "ReceptiveFields"
 ) -> tuple[list[Example], list[Example]]:
-    """The real images that a unit answers to most, and least.
+    """The real images with a unit's highest and lowest activations.
 
     Args:
-        found: Of `find_exemplars` on ``images``.
-        row: Number of the unit in its layer.
+        found: Result of `find_exemplars` on ``images``.
+        row: Index of the unit in its layer.
         images: ``[n, channel, height, width]``.
-        fields: Of the same layer.
+        fields: Receptive fields of the same layer.
+
+    Returns:
+        The images with the highest activations, and those with the lowest.
     """
     sides = (
         (found.top, found.top_value, found.top_place),
@@ -90,18 +93,18 @@ def examples(
     )
     most, least = (
         [
-            Example(images[number], _box(fields, place), f"{value:.3g}")
-            for number, value, place in zip(
-                numbers[row].tolist(), values[row].tolist(), places[row].tolist(), strict=True
+            Example(images[number], _box(fields, position), f"{value:.3g}")
+            for number, value, position in zip(
+                numbers[row].tolist(), values[row].tolist(), positions[row].tolist(), strict=True
             )
         ]
-        for numbers, values, places in sides
+        for numbers, values, positions in sides
     )
     return most, least
 
 
-def _box(fields: "ReceptiveFields", place: Sequence[int]) -> tuple[int, int, int, int]:
-    box = fields.at(*place)
+def _box(fields: "ReceptiveFields", position: Sequence[int]) -> tuple[int, int, int, int]:
+    box = fields.at(*position)
     return box.top, box.left, box.bottom, box.right
 
 
@@ -113,16 +116,16 @@ def unit_card(
     least: Sequence[Example] = (),
     bars: Bars | None = None,
 ) -> Figure:
-    """One unit's synthetic image, trace and measures; under it real images, and a bar chart.
+    """One unit's synthetic image, trace and quality; below them real images and a bar chart.
 
-    On each real image a box shows what the unit sees of it; these crops stand below.
+    A box on each real image marks the receptive field; the crops are shown below it.
 
     Args:
-        visualization: Where the unit is.
-        index: Which it is.
-        most: Real images that it answers to most; nine fit.
-        least: Those that it answers to least.
-        bars: Drawn last.
+        visualization: Contains the unit.
+        index: Index of the unit.
+        most: Real images with its highest activations; nine fit.
+        least: Real images with its lowest activations.
+        bars: Chart at the bottom.
     """
     most, least = most[:9], least[:9]
     rows = _rows(most, least)
@@ -133,18 +136,17 @@ def unit_card(
     height += (0.54 + _BAR * len(bars.rows) + 0.12 if bars else 0) + 0.1
     figure = page(_WIDE, height)
     inner = _WIDE - 2 * _MARGIN
-    title = visualization.objective[index]
-    about = f"{visualization.maximizer} of {visualization.model}: "
-    about += parameters(visualization.params)
+    name = unit_name(visualization, index)
+    title, about = f"unit {name}" if name.isdecimal() else name, headline(visualization)
     _write(figure, _MARGIN, 0.22, fit(title, inner / 1.25, 11), size=11, weight="bold")
-    _write(figure, _MARGIN, 0.36, fit(about, inner, 6.5, 2), size=6.5, color=FAINT, va="top")
+    _write(figure, _MARGIN, 0.36, fit(about, inner, 7.5), size=7.5, color=FAINT, va="top")
     _image(figure, visualization, index)
     _trace(figure, visualization, index)
     _measures(figure, visualization, index)
     for heading, images, crop, under in rows:
         _write(figure, _MARGIN, top + 0.18, heading, size=7.5, weight="bold")
-        for place, example in enumerate(images):
-            axes = _axes(figure, _MARGIN + place * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
+        for column, example in enumerate(images):
+            axes = _axes(figure, _MARGIN + column * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
             _thumbnail(axes, example, visualization, crop=crop)
             if under:
                 axes.set_title(example.text, y=-0.02, va="top", size=6, color=FAINT, pad=0)
@@ -157,15 +159,17 @@ def unit_card(
 def _rows(
     most: Sequence[Example], least: Sequence[Example]
 ) -> list[tuple[str, Sequence[Example], bool, bool]]:
-    """Heading, images, whether they are cropped, whether their text stands under them."""
+    """For each row: heading, images, whether to crop them, whether to show their captions."""
     found: list[tuple[str, Sequence[Example], bool, bool]] = []
     if most:
-        found.append(("real images it answers to most, and where", most, False, True))
+        found.append(
+            ("real images with the highest activation, and where it occurs", most, False, True)
+        )
         if any(_is_part(example) for example in most):
-            found.append(("what it sees there", most, True, False))
-    # behind a rectifier all of them may be zero: which come first says nothing then
+            found.append(("receptive field crops", most, True, False))
+    # after a rectifier all of them may be zero, and their order means nothing
     if len({example.text for example in least}) > 1:
-        found.append(("real images it answers to least", least, False, True))
+        found.append(("real images with the lowest activation", least, False, True))
     return found
 
 
@@ -206,15 +210,13 @@ def _trace(figure: Figure, visualization: "Visualization", index: int) -> None:
 
 
 def _measures(figure: Figure, visualization: "Visualization", index: int) -> None:
-    from explainkit.render.captions import MEASURES, doubts, measured
-
     left = _MARGIN + _SIDE + _GAP + _TRACE + 0.3
     width, top = _WIDE - _MARGIN - left, _HEAD + 0.1
-    _write(figure, left, top, "how far to trust it", size=7.5, weight="bold")
+    _write(figure, left, top, "quality", size=7.5, weight="bold")
     if bool(visualization.dead[index]):
-        _write(figure, left, top + 0.2, "it answers to no image", size=6.5, color=WRONG)
+        _write(figure, left, top + 0.2, "dead: no image activates it", size=6.5, color=WRONG)
         return
-    lines = [("score", f"{float(visualization.score[index]):.3g}", "of the image itself", INK)]
+    lines = [("score", f"{float(visualization.score[index]):.3g}", "objective at this image", INK)]
     for name, value in measured(visualization, index).items():
         one = MEASURES[name]
         ink = INK if one.fine is None else RIGHT if one.fine(value) else WRONG
@@ -239,7 +241,7 @@ def _thumbnail(axes: Axes, example: Example, shown: "Visualization", *, crop: bo
         axes.set_axis_off()
         return
     show(axes, image)
-    # a white image would have no end on a white page
+    # a white image needs an edge on a white page
     edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BAR, lw=0.6)
     axes.add_patch(edge)
     if crop or not _is_part(example):
@@ -257,18 +259,18 @@ def _bars(figure: Figure, bars: Bars, top: float) -> None:
     label = 0.85
     high = _BAR * len(bars.rows)
     axes = _axes(figure, _MARGIN + label, top + 0.34, _WIDE - 2 * _MARGIN - label - 0.4, high)
-    places = range(len(bars.rows))
-    axes.barh(places, [row.value for row in bars.rows], height=0.62, color="#b9b2d8")
-    for place, row in zip(places, bars.rows, strict=True):
-        axes.plot(row.interval, [place, place], color=INK, lw=0.9)
-        axes.plot([row.control], [place], "|", color="#d9822b", markersize=8, markeredgewidth=1.6)
+    positions = range(len(bars.rows))
+    axes.barh(positions, [row.value for row in bars.rows], height=0.62, color="#b9b2d8")
+    for y, row in zip(positions, bars.rows, strict=True):
+        axes.plot(row.interval, [y, y], color=INK, lw=0.9)
+        axes.plot([row.control], [y], "|", color="#d9822b", markersize=8, markeredgewidth=1.6)
         axes.annotate(
-            f"{row.value:.2f}", (max(row.interval[1], row.value), place), (4, 0),
+            f"{row.value:.2f}", (max(row.interval[1], row.value), y), (4, 0),
             textcoords="offset points", size=6, color=FAINT, va="center",
             bbox={"fc": "white", "ec": "none", "pad": 0.6},
         )  # fmt: skip
     axes.axvline(bars.mark, color=FAINT, lw=0.8, ls=(0, (3, 2)))
-    axes.set_yticks(places, [row.label for row in bars.rows])
+    axes.set_yticks(positions, [row.label for row in bars.rows])
     axes.set_ylim(len(bars.rows) - 0.5, -0.5)
     axes.set_xlim(0, None)
     axes.set_xticks([])
