@@ -1,19 +1,18 @@
-"""Training and evaluation of the plugin's CNN beside a bare PyTorch loop of the same network.
+"""Training and evaluation of the plugin's CNN, compared with a bare PyTorch loop.
 
-Images per second, medians of interleaved rounds; a warm-up round is dropped. The bare loop does
-what can't be left out (forward, loss, backward, step, in the same layout and precision) on batches
-that lie in memory ready to use. Random pixels: speed does not depend on what they show.
+Images per second, medians of interleaved rounds; a warm-up round is dropped. The bare loop does the
+necessary minimum (forward, loss, backward, step, in the same memory format and precision) on
+batches prepared in memory. Pixels are random: speed does not depend on them.
 """
 
 import argparse
 import dataclasses
 import json
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from timing import interleaved, parse
 from torch import Tensor, nn
 
 from explainkit_fer_hw3.commands.train import recycle_memory
@@ -26,12 +25,12 @@ from explainkit_fer_hw3.training.run import EVALUATED, Training
 FAST = {"memory_format": torch.channels_last}
 PLAIN = dataclasses.replace(
     CNN_RECIPE,
-    drawn=0, augment=0.0, cutout=0.0, mix=0.0, sam_rho=0.0, repeat=(), first_block_every=1,
+    synthetic=0, augment=0.0, cutout=0.0, mix=0.0, sam_rho=0.0, repeat=(), first_block_every=1,
 )  # fmt: skip
 EVERYTHING = dataclasses.replace(CNN_RECIPE, first_block_every=1)
 
 
-def synthetic_faces(count: int) -> FaceDataset:
+def random_faces(count: int) -> FaceDataset:
     generator = torch.Generator().manual_seed(0)
     return FaceDataset(
         pixels=torch.randint(256, (count, 1, 48, 48), generator=generator).to(torch.uint8),
@@ -66,57 +65,53 @@ def bare_forward(network: nn.Module, images: Tensor) -> None:
             network(images[start : start + EVALUATED])
 
 
-def rates(calls: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
-    """Images per second of each call, which handles so many images."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, (call, _) in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: count / statistics.median(seconds[name]) for name, (_, count) in calls.items()}
+def speeds(calls: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
+    """Images per second of each call, given with the number of images that it processes."""
+    seconds, _ = interleaved({name: call for name, (call, _) in calls.items()}, rounds)
+    return {name: count / seconds[name] for name, (_, count) in calls.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=CNN_RECIPE.batch)
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(2)
-    recycle_memory()  # as the command does, for all alike
-    data = synthetic_faces(20 * PLAIN.batch)
-    plain = Training("cnn", data, PLAIN, epochs=100)
-    everything = Training("cnn", data, EVERYTHING, epochs=100)
-    default = Training("cnn", data, CNN_RECIPE, epochs=100)
-    larger = CNN_RECIPE.batch + CNN_RECIPE.drawn
+    options = parse(parser, rounds=0, batch=8)
+    recycle_memory()  # as the command does, for all candidates
+    batch = options.batch
+    data = random_faces(20 * batch)
+    plain, everything, default = (
+        Training("cnn", data, dataclasses.replace(recipe, batch=batch), epochs=100)
+        for recipe in (PLAIN, EVERYTHING, CNN_RECIPE)
+    )
+    larger = batch + CNN_RECIPE.synthetic
     calls: dict[str, tuple[Callable[[], object], int]] = {
-        "bare loop, 96": (BareTraining(96, plain.dtype).advance, 96),
-        "Training.advance, 96, nothing on": (plain.advance, 96),
+        f"bare loop, {batch}": (BareTraining(batch, plain.dtype).advance, batch),
+        f"Training.advance, {batch}, all options off": (plain.advance, batch),
         f"bare loop, {larger}": (BareTraining(larger, plain.dtype).advance, larger),
-        f"Training.advance, {larger}, everything on": (everything.advance, larger),
-        f"Training.advance, {larger}, the default recipe": (default.advance, larger),
+        f"Training.advance, {larger}, all options on": (everything.advance, larger),
+        f"Training.advance, {larger}, default recipe": (default.advance, larger),
     }
-    steps = rates(calls, options.rounds)
-    held = synthetic_faces(10 * EVALUATED)
+    steps = speeds(calls, options.rounds)
+    held = random_faces(EVALUATED if options.smoke else 10 * EVALUATED)
     network = plain.export().to(**FAST)
     images = held.images
-    evaluation = rates(
+    evaluation = speeds(
         {
             "bare forward": (lambda: bare_forward(network, images), len(held)),
             "Training.measure": (lambda: plain.measure(held), len(held)),
         },
-        max(options.rounds // 3, 3),
+        0 if options.smoke else max(options.rounds // 3, 3),
     )
     found = steps | evaluation
-    beside = {name: name for name in found}
+    baselines = {name: name for name in found}
     for name in found:
         if name.startswith("Training.advance"):
-            beside[name] = "bare loop, 96" if ", 96," in name else f"bare loop, {larger}"
-    beside["Training.measure"] = "bare forward"
+            baselines[name] = f"bare loop, {name.split(', ')[1]}"
+    baselines["Training.measure"] = "bare forward"
     rows = [
-        {"what": name, "per_second": rate, "ratio_to_bare": rate / found[beside[name]]}
-        for name, rate in found.items()
+        {"what": name, "per_second": speed, "ratio_to_bare": speed / found[baselines[name]]}
+        for name, speed in found.items()
     ]
     if options.json:
         print(json.dumps(rows, indent=2))

@@ -1,7 +1,6 @@
-"""Training: what a step sees, what normalization does to the function, how a run goes on."""
+"""Training: batches, augmentation, folded normalization, recipes, and resuming."""
 
 import dataclasses
-import operator
 
 import pytest
 import torch
@@ -23,7 +22,6 @@ from explainkit_fer_hw3.training.batchnorm import (
     frozen_statistics,
     normalized,
 )
-from explainkit_fer_hw3.training.convolution import PatchConvolution, with_patches
 from explainkit_fer_hw3.training.recipe import (
     CNN_RECIPE,
     DNN_RECIPE,
@@ -47,7 +45,7 @@ def generator(seed=0):
 
 
 def small_chain():
-    """Two convolutions and a pooling, as the study's network has them, with few channels."""
+    """Two convolutions and a pooling, as in the study's network, with few channels."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.MaxPool2d(2),
@@ -55,29 +53,29 @@ def small_chain():
     )  # fmt: skip
 
 
-class TestNormalisation:
-    def test_it_keeps_the_function_on_the_images_it_was_measured_on(self, faces):
+class TestNormalization:
+    def test_it_preserves_the_function_on_the_measured_images(self, faces):
         model = small_chain().eval()
         with torch.inference_mode():
             expected = model(faces.images)
             found = normalized(model, faces.images)(faces.images)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
-    def test_in_train_mode_too_for_it_has_their_statistics(self, faces):
+    def test_it_preserves_the_function_in_train_mode(self, faces):
         model = small_chain()
         model[5] = nn.Identity()
         with torch.inference_mode():
             found = normalized(model.train(), faces.images)(faces.images)
             torch.testing.assert_close(found, model(faces.images), rtol=1e-4, atol=1e-4)
 
-    def test_every_kernel_gets_one_length(self, faces):
+    def test_every_kernel_gets_the_same_norm(self, faces):
         for layer in normalized(small_chain(), faces.images):
             if isinstance(layer, nn.Conv2d):
-                lengths = layer.weight.flatten(1).norm(dim=1)
-                torch.testing.assert_close(lengths, torch.full_like(lengths, KERNEL_NORM))
+                norms = layer.weight.flatten(1).norm(dim=1)
+                torch.testing.assert_close(norms, torch.full_like(norms, KERNEL_NORM))
                 assert layer.bias is None
 
-    def test_the_callers_network_stays_as_it_is(self, faces):
+    def test_the_callers_network_is_not_modified(self, faces):
         model = small_chain().train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         network = normalized(model, faces.images)
@@ -92,7 +90,7 @@ class TestNormalisation:
     @pytest.mark.parametrize("build", [small_chain, build_cnn])
     def test_folding_is_the_normalized_network(self, build, faces):
         network = normalized(build())
-        with torch.no_grad():  # statistics and gains as a training leaves them, signs included
+        with torch.no_grad():  # statistics and gains as after training, negative ones included
             for layer in network:
                 if isinstance(layer, nn.BatchNorm2d):
                     layer.running_mean.normal_(0, 0.3, generator=generator(1))
@@ -108,13 +106,13 @@ class TestNormalisation:
         for name, value in build().state_dict().items():
             assert plain.state_dict()[name].shape == value.shape
 
-    def test_folding_what_was_measured_gives_the_network_back(self, faces):
+    def test_folding_undoes_normalizing(self, faces):
         model = small_chain()
         found = folded(normalized(model, faces.images)).state_dict()
         for name, value in model.state_dict().items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
-    def test_frozen_statistics_stay_and_the_batchs_own_are_used(self, faces):
+    def test_frozen_statistics_are_unchanged_and_batch_statistics_used(self, faces):
         network = normalized(small_chain()).train()
         network[-2] = network[-3] = nn.Identity()
         before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -127,64 +125,12 @@ class TestNormalisation:
         assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
 
 
-class TestPatchConvolution:
-    @settings(max_examples=25, deadline=None)
-    @given(
-        sizes=st.tuples(
-            st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(3, 8),
-            st.integers(3, 8), st.integers(1, 3), st.integers(1, 3),
-        ),
-        channels_last=st.booleans(), bias=st.booleans(),
-    )  # fmt: skip
-    def test_it_is_the_convolution_and_so_are_its_gradients(self, sizes, channels_last, bias):
-        n, inputs, outputs, height, width, *kernel = sizes
-        plain = nn.Conv2d(inputs, outputs, tuple(kernel), bias=bias).double()
-        images = torch.randn(n, inputs, height, width, dtype=torch.float64, generator=generator())
-        if channels_last:
-            plain = plain.to(memory_format=torch.channels_last)
-            images = images.to(memory_format=torch.channels_last)
-        patches = PatchConvolution.of(plain)
-        assert all(map(operator.is_, patches.parameters(), plain.parameters()))
-        found = []
-        for layer in (plain, patches):
-            leaf = images.clone().requires_grad_()
-            output = layer(leaf)
-            score = (output * torch.linspace(-1, 2, output.numel()).view_as(output)).sum()
-            slopes = torch.autograd.grad(score, [leaf, *layer.parameters()])
-            found.append((output, *slopes))
-        for one, other in zip(*found, strict=True):
-            torch.testing.assert_close(one, other)
-
-    def test_its_gradients_are_those_of_its_values(self):
-        layer = PatchConvolution(2, 3, 2, bias=False).double()
-        images = torch.randn(2, 2, 4, 3, dtype=torch.float64, generator=generator())
-        assert torch.autograd.gradcheck(layer, images.requires_grad_())
-
-    def test_it_computes_in_autocasts_precision(self):
-        layer = PatchConvolution(4, 3, 3, bias=False)
-        images = torch.randn(2, 4, 5, 5, generator=generator()).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            output = layer(images)
-        output.float().sum().backward()
-        assert output.dtype == torch.bfloat16
-        assert images.grad.dtype == layer.weight.grad.dtype == torch.float32
-
-    @pytest.mark.parametrize("build", [build_cnn, lambda: normalized(build_cnn())])
-    def test_only_the_last_convolutions_are_replaced(self, build):
-        chain = build()
-        found = with_patches(chain)
-        kinds = [type(layer) for layer in found if isinstance(layer, nn.Conv2d)]
-        assert kinds == [nn.Conv2d] * 4 + [PatchConvolution] * 2
-        assert found.state_dict().keys() == chain.state_dict().keys()
-        assert all(a is b for a, b in zip(found.parameters(), chain.parameters(), strict=True))
-
-
 class TestAugmentation:
-    def test_nothing_to_do_is_the_identity(self, faces):
+    def test_strength_zero_is_the_identity(self, faces):
         images = faces.images
         assert torch.equal(augmented(images, torch.zeros(49), 0.0, generator()), images)
 
-    def test_a_image_of_strength_zero_among_others_is_as_good_as_itself(self, faces):
+    def test_images_of_strength_zero_among_others_are_preserved(self, faces):
         images = faces.images
         strength = torch.ones(49)
         strength[::2] = 0
@@ -225,21 +171,20 @@ class TestAugmentation:
         assert 0.3 * 200 < hit.sum() < 0.5 * 200
         assert lost.flatten(1).float().mean(1).max() < 0.5
         assert 0.1 < lost[hit].float().mean() < 0.2  # half of "up to 30 %", where there is any
-        # on one grid: what is lost changes at the same rows, 8 apart
+        # cells lie on one lattice: their edges are at the same rows, 8 apart
         rows = (lost[:, 1:] != lost[:, :-1]).any((0, 2)).nonzero().flatten() + 1
         assert len({int(row) % CELL for row in rows}) == 1
 
-    def test_a_mirrored_image_is_half_of_them(self):
-        """An image brighter on its left stays so, or is turned round."""
+    def test_half_of_the_images_are_mirrored(self):
         ramp = torch.linspace(2, -2, 48).expand(300, 1, 48, 48)
         found = augmented(ramp, torch.full((300,), 0.3), 0.0, generator())
-        turned = found[..., :24].mean((1, 2, 3)) < found[..., 24:].mean((1, 2, 3))
-        assert 0.4 < turned.float().mean() < 0.6
+        mirrored = found[..., :24].mean((1, 2, 3)) < found[..., 24:].mean((1, 2, 3))
+        assert 0.4 < mirrored.float().mean() < 0.6
 
 
 class TestMixing:
     def test_images_and_targets_are_mixed_in_the_same_shares(self):
-        """Images whose only pixel is their number tell who was mixed with whom, and how much."""
+        """Each image's only pixel is its index, so the result shows the partner and the share."""
         n = 500
         images = torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
         targets = torch.eye(n, dtype=torch.float64)
@@ -252,14 +197,14 @@ class TestMixing:
 
     @pytest.mark.parametrize("shape", [0.2, 1.0, 5.0])
     def test_the_shares_are_beta_distributed(self, shape):
-        """E λ(1 − λ) = a / (4a + 2), whichever of the two parts is an image's own."""
+        """E λ(1 − λ) = a / (4a + 2), whichever share is the image's own."""
         n = 20_000
-        place = torch.arange(n, dtype=torch.float64)
-        _, mix = mixed(place.view(n, 1, 1, 1), place[:, None], shape, generator())
-        own = (mix[:, 0] - place.flip(0)) / (place - place.flip(0))
-        spread = own * (1 - own)
-        error = float(spread.std()) / n**0.5
-        assert abs(float(spread.mean()) - shape / (4 * shape + 2)) < 4 * error
+        index = torch.arange(n, dtype=torch.float64)
+        _, mix = mixed(index.view(n, 1, 1, 1), index[:, None], shape, generator())
+        own = (mix[:, 0] - index.flip(0)) / (index - index.flip(0))
+        product = own * (1 - own)
+        error = float(product.std()) / n**0.5
+        assert abs(float(product.mean()) - shape / (4 * shape + 2)) < 4 * error
 
     def test_only_photographs_are_mixed(self, faces):
         recipe = dataclasses.replace(PLAIN, synthetic=7)
@@ -292,7 +237,7 @@ class TestBatches:
 
     @settings(max_examples=30, deadline=None)
     @given(batch=st.integers(1, 60), epoch=st.integers(0, 5), times=st.integers(1, 4))
-    def test_an_epoch_shows_each_image_as_often_as_said(self, batch, epoch, times):
+    def test_an_epoch_shows_each_image_as_often_as_the_recipe_says(self, batch, epoch, times):
         faces = load_synthetic(split="train", count=21)
         recipe = dataclasses.replace(PLAIN, batch=batch, repeat=(("disgust", times),))
         batches = Batches(faces, recipe, 0)
@@ -303,14 +248,14 @@ class TestBatches:
         counts = torch.bincount(rows[:shown], minlength=21)
         assert torch.equal(counts, torch.where(faces.labels == 1, times, 1))
 
-    def test_plain_batches_are_the_images_themselves(self, faces):
+    def test_plain_batches_are_unmodified_images(self, faces):
         batches = Batches(faces, PLAIN, 0)
         images, targets = batches[2]
         rows = batches.rows(2)
         assert torch.equal(images, faces.images[rows])
         assert torch.equal(targets, torch.eye(7)[faces.labels[rows]])
 
-    def test_another_network_has_its_say_in_the_targets_of_photographs(self, faces):
+    def test_teacher_probabilities_are_mixed_into_the_targets_of_photographs(self, faces):
         recipe = dataclasses.replace(PLAIN, synthetic=7, self_distillation=0.25)
         taught = torch.rand(len(faces), 7, generator=generator()).softmax(1)
         batches = Batches(faces, recipe, 0, taught)
@@ -322,11 +267,11 @@ class TestBatches:
         torch.testing.assert_close(targets[: len(rows)], own)
         assert torch.equal(targets[len(rows) :], labels[len(rows) :])
 
-    def test_epochs_have_orders_of_their_own(self, faces):
+    def test_epochs_have_different_orders(self, faces):
         batches = Batches(faces, PLAIN, 0)
         assert not torch.equal(batches.rows(0), batches.rows(batches.per_epoch))
 
-    def test_drawn_faces_are_new_in_every_step_and_of_the_training_population(self, faces):
+    def test_synthetic_faces_are_new_in_every_step_and_from_the_training_population(self, faces):
         batches = Batches(faces, dataclasses.replace(PLAIN, synthetic=7), 0)
         train = load_synthetic(split="train", count=14)
         for step in range(2):
@@ -337,14 +282,14 @@ class TestBatches:
     def test_images_without_labels_are_refused(self, faces):
         labels = faces.labels.clone()
         labels[3] = -1
-        with pytest.raises(DatasetError, match="a label for each of 49 images, 1 have none"):
+        with pytest.raises(DatasetError, match="a label for each of 49 images, but 1 have none"):
             Batches(dataclasses.replace(faces, labels=labels), PLAIN, 0)
 
 
 class TestRecipes:
-    def test_the_rate_warms_up_stays_and_falls_to_zero(self):
+    def test_the_learning_rate_warms_up_stays_and_falls_to_zero(self):
         recipe = Recipe(lr=0.2, warmup=20, decay=0.25)
-        rates = [recipe.rate_at(step, 400) for step in range(401)]
+        rates = [recipe.lr_at(step, 400) for step in range(401)]
         assert rates[:20] == pytest.approx([0.2 * (i + 1) / 20 for i in range(20)])
         assert rates[20:300] == [0.2] * 280
         assert rates[300:] == pytest.approx([0.2 * (400 - i) / 100 for i in range(300, 401)])
@@ -353,7 +298,7 @@ class TestRecipes:
     def test_the_studys_is_plain_adam(self, faces):
         assert recipe_for("cnn", "study") == recipe_for("dnn", "study") == STUDY
         assert EPOCHS["study"] == 200
-        assert {STUDY.rate_at(step, 1000) for step in (0, 500, 999)} == {0.001}
+        assert {STUDY.lr_at(step, 1000) for step in (0, 500, 999)} == {0.001}
         assert not STUDY.batch_norm
         training = Training("dnn", faces, STUDY, epochs=1)
         assert type(training.optimizer) is torch.optim.Adam
@@ -364,7 +309,7 @@ class TestRecipes:
         assert torch.equal(images, faces.images[rows])
 
     def test_one_step_of_the_studys_is_one_step_of_adam(self, faces):
-        """Written out: after the first step every weight has moved by the rate, up to ε."""
+        """Closed form: after the first step every weight has moved by the learning rate, up to ε."""
         recipe = dataclasses.replace(STUDY, batch=16)
         training = Training("dnn", faces, recipe, epochs=1, seed=2)
         training.dtype = None
@@ -398,23 +343,23 @@ def state(training, folder):
 
 class TestTraining:
     @pytest.mark.parametrize("kind", ["cnn", "dnn", "study"])
-    def test_it_goes_on_to_the_bit(self, kind, faces, tmp_path):
+    def test_resuming_is_bit_identical(self, kind, faces, tmp_path):
         whole = made(kind, faces, seed=5)
         whole.advance()
         whole.save(tmp_path)
         rest = [whole.advance(), whole.advance()]
-        gone_on = made(kind, faces, seed=5)
-        gone_on.resume(tmp_path)
-        assert gone_on.step == 1
-        assert [gone_on.advance(), gone_on.advance()] == rest
+        resumed = made(kind, faces, seed=5)
+        resumed.resume(tmp_path)
+        assert resumed.step == 1
+        assert [resumed.advance(), resumed.advance()] == rest
         tensors, facts = state(whole, tmp_path)
-        others, same = state(gone_on, tmp_path)
+        others, same = state(resumed, tmp_path)
         assert facts == same
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
-    def test_the_network_that_it_starts_from_teaches_it(self, faces, tmp_path, monkeypatch):
-        """What it says of an image and its mirror image; a resumed run remembers it."""
+    def test_self_distillation(self, faces, tmp_path, monkeypatch):
+        """Targets are the initial network's, averaged over mirror images; a checkpoint has them."""
         monkeypatch.setattr(run, "_fast_dtype", lambda _: None)  # single precision
         recipe = dataclasses.replace(TINY["dnn"], self_distillation=0.5)
         with preserve_process(3):
@@ -425,23 +370,26 @@ class TestTraining:
         torch.testing.assert_close(whole.batches.taught, (views[0] + views[1]) / 2)
         whole.advance()
         whole.save(tmp_path)
-        gone_on = Training("dnn", faces, recipe, epochs=1)
-        gone_on.resume(tmp_path)
-        assert gone_on.advance() == whole.advance()
+        resumed = Training("dnn", faces, recipe, epochs=1)
+        resumed.resume(tmp_path)
+        assert resumed.advance() == whole.advance()
         tensors, _ = state(whole, tmp_path)
-        others, _ = state(gone_on, tmp_path)
+        others, _ = state(resumed, tmp_path)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
-    def test_what_it_keeps_of_the_start_is_saved(self, faces, tmp_path):
-        """Beside a run that keeps nothing: the share of the start, exactly; resumed, too."""
+    def test_saved_weights_are_interpolated_with_the_initial_ones(self, faces, tmp_path):
+        """Compared with a run without interpolation; after resuming, too."""
         few = faces.subset(range(10))
         with preserve_process(3):
             start = build_cnn().eval()
         plain = dataclasses.replace(TINY["cnn"], weight_interpolation=0.0, first_block_every=0)
+        recipes = {
+            share: dataclasses.replace(plain, weight_interpolation=share) for share in (0.0, 0.25)
+        }
         runs = {
-            keep: Training("cnn", few, dataclasses.replace(plain, weight_interpolation=keep), epochs=1, start=start)
-            for keep in (0.0, 0.25)
+            share: Training("cnn", few, recipe, epochs=1, start=start)
+            for share, recipe in recipes.items()
         }
         for training in runs.values():
             training.advance()
@@ -450,12 +398,12 @@ class TestTraining:
             torch.testing.assert_close(found[name], torch.lerp(moved[name], value, 0.25))
         assert not torch.allclose(moved["14.weight"], start.state_dict()["14.weight"], atol=1e-6)
         runs[0.25].save(tmp_path)
-        gone_on = Training("cnn", few, runs[0.25].recipe, epochs=1)
-        gone_on.resume(tmp_path)
-        for name, value in gone_on.export().state_dict().items():
+        resumed = Training("cnn", few, runs[0.25].recipe, epochs=1)
+        resumed.resume(tmp_path)
+        for name, value in resumed.export().state_dict().items():
             assert torch.equal(value, found[name])
 
-    def test_a_first_block_at_rest_never_learns(self, faces):
+    def test_a_frozen_first_block_never_changes(self, faces):
         recipe = dataclasses.replace(TINY["cnn"], first_block_every=0)
         training = Training("cnn", faces.subset(range(10)), recipe, epochs=1)
         before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
@@ -465,7 +413,7 @@ class TestTraining:
         assert still == {n for n in before if int(n.split(".")[0]) < block}
 
     @pytest.mark.parametrize(("model", "count"), [("cnn", 4_845_063), ("dnn", 4_991_495)])
-    def test_what_it_saves_is_the_studys_network(self, model, count, faces, tmp_path):
+    def test_saved_weights_fit_the_studys_network(self, model, count, faces, tmp_path):
         training = made(model, faces)
         training.advance()
         training.save_weights(tmp_path / "mine.safetensors")
@@ -480,7 +428,7 @@ class TestTraining:
         torch.testing.assert_close(expected, averaged, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("kind", ["cnn", "dnn"])
-    def test_a_start_is_what_the_network_does(self, kind, faces):
+    def test_starting_from_weights_preserves_the_function(self, kind, faces):
         start = ek.load_model(f"fer_hw3/{kind}")
         before = {name: value.clone() for name, value in start.state_dict().items()}
         training = made(kind, faces, start=start)
@@ -492,19 +440,19 @@ class TestTraining:
         training.advance()
         assert all(torch.equal(before[name], v) for name, v in start.state_dict().items())
 
-    def test_the_first_block_rests(self, faces):
+    def test_the_first_block_is_trained_in_every_second_step(self, faces):
         training = made("cnn", faces)
         first, last = training.network[0].weight, training.network[-1].weight
-        for rests in (False, True, False):
+        for frozen in (False, True, False):
             before = first.detach().clone(), last.detach().clone()
             training.advance()
-            assert torch.equal(first, before[0]) == rests
+            assert torch.equal(first, before[0]) == frozen
             assert not torch.equal(last, before[1])
 
-    def test_the_gradient_is_taken_uphill(self, faces):
-        """Written out: the gradient of all images at ``w + ρ g / |g|``, g that of some."""
+    def test_sharpness_aware_minimization(self, faces):
+        """Closed form: the gradient of all images at ``w + ρ g / |g|``, g that of a quarter."""
         recipe = dataclasses.replace(
-            TINY["dnn"], sam_rho=0.3, sam_share=0.5, batch=8, smoothing=0.0, augment=0.0, cutout=0.0
+            TINY["dnn"], sam_rho=0.3, batch=16, smoothing=0.0, augment=0.0, cutout=0.0
         )
         training = Training("dnn", faces, recipe, epochs=1, seed=2)
         training.dtype = None
@@ -513,16 +461,16 @@ class TestTraining:
         network.load_state_dict(training.network.state_dict())
         weights = list(network.parameters())
 
-        def slopes(count):
+        def gradients(count):
             loss = nn.functional.cross_entropy(network(images[:count]), targets[:count])
             return torch.autograd.grad(loss, weights)
 
-        few = slopes(4)
-        length = torch.cat([g.flatten() for g in few]).norm()
+        few = gradients(4)
+        norm = torch.cat([g.flatten() for g in few]).norm()
         with torch.no_grad():
             for weight, gradient in zip(weights, few, strict=True):
-                weight += 0.3 * gradient / length
-        expected = slopes(None)
+                weight += 0.3 * gradient / norm
+        expected = gradients(None)
         before = [p.detach().clone() for p in training.network.parameters()]
         training.optimizer.step = lambda: None
         training.advance()
@@ -531,22 +479,22 @@ class TestTraining:
         for parameter, value in zip(training.network.parameters(), before, strict=True):
             assert torch.equal(parameter, value)
 
-    def test_one_image_a_step_is_enough_to_climb(self, faces):
+    def test_one_image_a_step_is_enough_for_sharpness_aware_minimization(self, faces):
         recipe = dataclasses.replace(TINY["dnn"], batch=1, sam_rho=0.1)
         training = Training("dnn", faces, recipe, epochs=1)
         assert training.advance()["loss"] > 0
 
-    def test_the_average_runs_behind(self, faces):
-        """Written out for three steps: ``a ← k a + (1 − k) w`` with ``k = t / (t + 9)``."""
+    def test_the_weights_are_averaged(self, faces):
+        """Closed form for three steps: ``a ← k a + (1 − k) w`` with ``k = t / (t + 9)``."""
         training = made("dnn", faces, epochs=2)
         expected = training.network[1].weight.detach().clone()
         for step in (1, 2, 3):
             training.advance()
-            keep = step / (step + 9)
-            expected = keep * expected + (1 - keep) * training.network[1].weight.detach()
+            decay = step / (step + 9)
+            expected = decay * expected + (1 - decay) * training.network[1].weight.detach()
             torch.testing.assert_close(training.average["1.weight"], expected)
 
-    def test_it_leaves_the_generators_alone(self, faces):
+    def test_it_leaves_the_global_generator_alone(self, faces):
         torch.manual_seed(1)
         state = torch.get_rng_state()
         training = made("dnn", faces)
@@ -554,7 +502,7 @@ class TestTraining:
         training.close_epoch(faces)
         assert torch.equal(state, torch.get_rng_state())
 
-    def test_dropout_is_on_and_of_the_step(self, faces):
+    def test_dropout_depends_on_the_step_alone(self, faces):
         training = made("dnn", faces)
         assert any(isinstance(m, nn.Dropout) and m.training for m in training.network)
         other = made("dnn", faces)
@@ -577,12 +525,12 @@ class TestTraining:
             logits = training.export()(faces.images)
         loss = nn.functional.cross_entropy(logits, faces.labels)
         assert row["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
-        right = (logits.argmax(1) == faces.labels).double().mean()
-        assert row["validation_accuracy"] == pytest.approx(float(right))
+        correct = (logits.argmax(1) == faces.labels).double().mean()
+        assert row["validation_accuracy"] == pytest.approx(float(correct))
 
-    @pytest.mark.parametrize("rate", [1e10, 1e30])
-    def test_divergence_is_told(self, rate, faces):
-        recipe = dataclasses.replace(TINY["study"], lr=rate)
+    @pytest.mark.parametrize("lr", [1e10, 1e30])
+    def test_divergence_is_an_error(self, lr, faces):
+        recipe = dataclasses.replace(TINY["study"], lr=lr)
         training = Training("dnn", faces, recipe, epochs=9)
         training.advance()
         with pytest.raises(ModelError, match="expected a finite loss .* lower --lr"):
@@ -596,12 +544,10 @@ class TestTraining:
         training.advance()
         training.save(tmp_path)
         others = {
-            "its seed is 0, not 1": made("dnn", faces, seed=1),
-            "its recipe optimizer is sgd, not adam.*its recipe lr is 0.05, not 0.001": made(
-                "study", faces
-            ),
-            "its model is dnn, not cnn": made("cnn", faces),
-            "its images is [0-9a-f]+, not [0-9a-f]+; resume with": made(
+            "seed 0, not 1": made("dnn", faces, seed=1),
+            "recipe optimizer sgd, not adam; recipe lr 0.05, not 0.001": made("study", faces),
+            "model dnn, not cnn": made("cnn", faces),
+            r"\(images [0-9a-f]+, not [0-9a-f]+\): resume with": made(
                 "dnn", faces.subset(range(48))
             ),
         }
@@ -614,7 +560,7 @@ class TestTraining:
         while training.step < training.batches.per_epoch + 1:
             training.advance()
         training.save(tmp_path)
-        with pytest.raises(StorageError, match="a run of at least 2 epochs.* got --epochs 1"):
+        with pytest.raises(StorageError, match="at least 2 epochs.* got --epochs 1"):
             made("dnn", faces, epochs=1).resume(tmp_path)
 
     def test_damaged_checkpoints_are_refused(self, faces, tmp_path):

@@ -1,4 +1,4 @@
-"""``train``: teaches one of the study's networks, safe against interruption."""
+"""``train``: trains one of the study's networks; interrupted runs can be resumed."""
 
 import datetime as dt
 import json
@@ -32,59 +32,57 @@ def train(
         typer.Option(
             "--epochs",
             min=1,
-            help="How often every image is seen; by default 60, with the study's recipe 200, to "
-            "finish 5. With `--resume`: as it was, or longer.",
+            help="Number of epochs. By default: 60; 200 for the study recipe; 5 for finish. With "
+            "`--resume`: the previous number, or a larger one.",
         ),
     ] = None,
     recipe: Annotated[
         Literal["default", "study", "finish"],
         typer.Option(
             "--recipe",
-            help="default: the one worth copying; study: plain Adam, as the study did; finish: "
-            "plainer images at the end of a CNN's training, from `--start`.",
+            help="default: the recommended recipe. study: plain Adam, as in the study. finish: "
+            "weaker augmentation for the end of a CNN's training; needs `--start`.",
         ),
     ] = "default",
     start: Annotated[
         str | None,
         typer.Option(
             "--start",
-            help="Weights to start from: cnn, dnn, or a .safetensors file; else random. A resumed "
-            "run has its own.",
+            help="Initial weights: cnn, dnn, or a .safetensors file. By default: random. Ignored "
+            "with `--resume`.",
         ),
     ] = None,
     refit: Annotated[
         bool,
         typer.Option(
             "--refit",
-            help="Learn the validation images too, once every choice is made; accuracy on them "
-            "is no longer that on unseen images.",
+            help="Also train on the validation images, for a final run. Validation accuracy then "
+            "no longer measures unseen images.",
         ),
     ] = False,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Learning lr; by default the recipe's.")
+        float | None, typer.Option("--lr", help="Learning rate. By default: the recipe's.")
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Images in a step; by default the recipe's."),
+        typer.Option("--batch", min=1, help="Images per step. By default: the recipe's."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="The folder to write into; by default `explainkit-out/train-MODEL`."
-        ),
+        typer.Option("--out", help="The output folder. By default: `explainkit-out/train-MODEL`."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training in that folder.")
+        bool, typer.Option("--resume", help="Continue the run in the output folder.")
     ] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Train a network; it goes on to the bit where it was stopped or killed.
+    """Train a network. `--resume` continues an interrupted run with bit-identical results.
 
-    It learns the training images and is measured on the validation images of the file, or on
-    a seeded tenth where it tells none. The folder gets the weights (for `--model`), history.csv,
-    curves.png, and a checkpoint after each epoch and every three minutes. Ctrl-C saves.
+    Validation uses the data's own split, or else a random tenth of each class. The output folder
+    gets the weights (for `--model`), history.csv, curves.png, and a checkpoint after each epoch
+    and every three minutes. Ctrl-C saves a checkpoint and stops.
 
     For example:
 
@@ -108,25 +106,28 @@ def train(
     if lr is not None and not 0 < lr <= 1000:
         raise typer.BadParameter(f"--lr {lr}: expected a number above 0, at most 1000")
     if recipe == "finish" and start is None and not resume:
-        raise typer.BadParameter("--recipe finish: expected --start, the weights to go on from")
+        raise typer.BadParameter("--recipe finish: expected --start with the initial weights")
     place = out or options.OUT / f"train-{model}"
-    how = _changed(recipe_for(model, recipe), lr, batch)
-    on = options.find_device(device)
+    settings = _overridden(recipe_for(model, recipe), lr, batch)
+    where = options.find_device(device)
     with folder.claimed(place, resume=resume):
-        was = checkpoint.facts(place / checkpoint.FILE).get("epochs") if resume else None
-        length = epochs or was or EPOCHS[recipe]
-        learnt, held = (_labeled(data, split, seed) for split in ("train", "validation"))
+        before = checkpoint.facts(place / checkpoint.FILE)["epochs"] if resume else None
+        length = epochs or before or EPOCHS[recipe]
+        faces, held = (_labeled(data, split, seed) for split in ("train", "validation"))
         if refit:
-            learnt = learnt + held
-            options.notes.print("note: --refit: validation measures images that are learnt")
+            faces = faces + held
+            options.notes.print("note: --refit: the validation images are also trained on")
         # a checkpoint holds its own weights
         weights = None if start is None or resume else _start(start, model)
-        training = Training(model, learnt, how, epochs=length, seed=seed, device=on, start=weights)
+        training = Training(
+            model, faces, settings, epochs=length, seed=seed, device=where, start=weights
+        )
         if resume:
             training.resume(place)
-            if was not in {None, length}:
+            if before != length:
                 options.notes.print(
-                    f"note: the run was of {was} epochs; from here on its learning rate is that of {length}"
+                    f"note: the run was started with {before} epochs; from here on its learning "
+                    f"rate follows the schedule for {length}"
                 )
         with _stopping() as stopped, _display(training) as (on_step, on_epoch):
             done = folder.fit(
@@ -136,13 +137,13 @@ def train(
     if not done:
         options.notes.print(
             f"stopped after step {training.step:,} of {training.steps:,} and saved in {place}: "
-            "the same command with --resume goes on"
+            "run the same command with --resume to continue"
         )
         raise typer.Exit(_INTERRUPTED)
-    _report(training, place, options.describe_data(data), (len(learnt), len(held)), refit, as_json)
+    _report(training, place, options.describe_data(data), (len(faces), len(held)), refit, as_json)
 
 
-def _changed(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
+def _overridden(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
     return replace(
         recipe,
         lr=recipe.lr if lr is None else lr,
@@ -151,10 +152,10 @@ def _changed(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
 
 
 def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """The images of a split that have a label.
+    """The labeled images of a split.
 
     Raises:
-        DatasetError: The data can't be read, or has none.
+        DatasetError: The data can't be read, or no image has a label.
     """
     from explainkit.errors import DatasetError
 
@@ -162,8 +163,8 @@ def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
     known = faces.labels >= 0
     if not known.any():
         raise DatasetError(
-            f"expected images with labels in split {split!r}, "
-            f"{options.describe_data(path)} has none"
+            f"expected labeled images in split {split!r}, but {options.describe_data(path)} has "
+            "none"
         )
     return faces.subset(known)
 
@@ -172,23 +173,23 @@ def _start(name: str, model: str) -> Any:
     """The network to start from.
 
     Raises:
-        ModelError: It is another network than the one to train.
+        ModelError: The weights belong to another network than the one to train.
     """
     from explainkit.errors import ModelError
 
     module: Any = options.load_model(name, "cpu")
     if module.explainkit_name != f"fer_hw3/{model}":
         raise ModelError(
-            f"--start: expected weights of fer_hw3/{model}, got {name} with those of "
+            f"--start: expected weights of fer_hw3/{model}, got {name} with weights of "
             f"{module.explainkit_name}"
         )
     return module
 
 
 def recycle_memory() -> None:
-    """Lets glibc keep large blocks: mapping them anew in each step costs a quarter of the speed.
+    """Tells glibc to reuse large blocks: mapping them anew in each step costs a quarter of speed.
 
-    It holds for the process, so it is the command's to do and not the library's.
+    The setting holds for the whole process, so only a command may make it, not the library.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -203,18 +204,18 @@ def recycle_memory() -> None:
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; a second one acts as ever."""
-    came: list[int] = []
+    """Gives a function that tells whether Ctrl-C or SIGTERM came; a second one acts as usual."""
+    received: list[int] = []
     before: dict[int, Any] = {}
 
     def note(number: int, _frame: object) -> None:
-        came.append(number)
+        received.append(number)
         signal.signal(number, before[number])
 
     for number in map(int, (signal.SIGINT, signal.SIGTERM)):
         before[number] = signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -222,7 +223,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _display(training: "Training") -> Iterator[tuple[Callable[[Row], None], Callable[[Row], None]]]:
-    """A progress bar on a terminal, and one line per epoch, on stderr."""
+    """Shows a progress bar on a terminal, and prints one line per epoch to stderr."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     bar = Progress(
@@ -302,10 +303,10 @@ def _report(
     typer.echo(
         f"{training.model}, {training.epochs} epoch{plural} of {counts[0]:,} images of {data} in "
         f"{dt.timedelta(seconds=round(seconds))}"
-        + (f", {memory:,.0f} MB of memory at most" if memory else "")
+        + (f", peak memory {memory:,.0f} MB" if memory else "")
     )
     typer.echo(
-        f"validation ({counts[1]:,} images{', learnt too' * refit}): accuracy "
+        f"validation ({counts[1]:,} images{', also trained on' * refit}): accuracy "
         f"{last['validation_accuracy']:.4f}, loss {last['validation_loss']:.4f}; best accuracy "
         f"{best['validation_accuracy']:.4f} after epoch {best['epoch']}"
     )
@@ -314,9 +315,9 @@ def _report(
 
 
 def _peak_mb() -> float | None:
-    """The most memory that this process has held, in megabytes; None where Linux doesn't tell.
+    """Peak memory of this process in megabytes; None on systems other than Linux.
 
-    Not ``getrusage``: there a child begins with the mark of the process that started it.
+    Not from ``getrusage``, where a child process starts with the peak of its parent.
     """
     status = Path("/proc/self/status")
     if not status.exists():

@@ -1,1 +1,1 @@
-"""Training the study's networks: what is done (`recipe`), and how it is kept safe (`run`)."""
+"""Training the study's networks: the recipe, one run, and its checkpoints."""

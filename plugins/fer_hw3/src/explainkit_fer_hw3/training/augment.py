@@ -1,4 +1,4 @@
-"""Random changes of images that leave their class as it is."""
+"""Random changes of images that preserve their class."""
 
 import math
 
@@ -8,49 +8,49 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CELL = 8
-"""Side of a deleted square, in pixels."""
+"""Side of a cutout cell, in pixels."""
 
 
 def augmented(
     images: Tensor, strength: Tensor, cutout: float, generator: torch.Generator
 ) -> Tensor:
-    """Flips, turns, scales and shifts images, changes their light, and deletes cutout.
+    """Flips, rotates, scales and shifts images, changes their contrast and brightness, cuts out.
 
-    At strength 1: mirrored half of the time, up to ±12°, ±10 % of size, ±4 pixels, ±20 % of
-    contrast, ±0.4 (a tenth of the pixels' range) of brightness. A deleted cell is 0, the mean.
+    At strength 1: mirrored with probability 0.5, rotation up to ±12°, scale ±10 %, shift ±4 pixels,
+    contrast ±20 %, brightness ±0.4 (a tenth of the pixel range). A cut-out cell is 0, the mean.
 
     Args:
         images: Normalized, ``[n, 1, height, width]``: 0 is the mean of the data set.
-        strength: Of each image, ``[n]``; at 0 an image is only resampled onto its own grid,
-            and where it is 0 for all of them they stay what they are.
-        cutout: Share of the images that lose up to 30 % of their 8×8 cutout, whose grid begins
-            anywhere.
-        generator: Every random number comes from it; on the CPU.
+        strength: Strength for each image, ``[n]``. At 0 an image is only resampled onto its own
+            pixels; if all are 0, the images are returned unchanged.
+        cutout: Share of the images that lose up to 30 % of their 8×8 cells. The origin of the
+            cells is random.
+        generator: Source of all random numbers, on the CPU.
 
     Returns:
         Images of the same shape.
     """
     draws = torch.rand(8, len(images), generator=generator)
     if strength.any():
-        images = _lit(_moved(images, strength, draws), strength, draws)
+        images = _relit(_transformed(images, strength, draws), strength, draws)
     if cutout:
-        images = images.masked_fill(_lost(images, draws[7] < cutout, generator), 0.0)
+        images = images.masked_fill(_cut_out(images, draws[7] < cutout, generator), 0.0)
     return images
 
 
 def mixed(
     images: Tensor, targets: Tensor, shape: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mixes each image of a shuffled batch with the one opposite, and their targets alike.
+    """Mixes each image of a batch, and its target, with the one at the mirrored position (mixup).
 
-    ``λ x + (1 - λ) x'`` and ``λ y + (1 - λ) y'`` with λ from Beta(shape, shape), turned round where
-    it is below a half: an image stays the greater part of itself.
+    ``λ x + (1 - λ) x'`` and ``λ y + (1 - λ) y'`` with λ from Beta(shape, shape), replaced by 1 - λ
+    where it is below 0.5, so that each image keeps the larger share.
 
     Args:
-        images: ``[n, 1, height, width]``, in an order that tells nothing.
-        targets: Probability of each class, ``[n, classes]``.
-        shape: Of the distribution: the greater, the more even the mixtures; above 0.
-        generator: Every random number comes from it; on the CPU.
+        images: ``[n, 1, height, width]``, in random order.
+        targets: Class probabilities, ``[n, classes]``.
+        shape: Parameter of the Beta distribution, above 0; the larger, the more even the mixtures.
+        generator: Source of all random numbers, on the CPU.
 
     Returns:
         Images and targets of the same shapes.
@@ -67,7 +67,7 @@ def mixed(
     )
 
 
-def _moved(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
+def _transformed(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     one = 2 * draws - 1
     angle = one[0] * strength * math.radians(12)
@@ -78,23 +78,23 @@ def _moved(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
     rows = torch.stack([mirror * cosine, sine, shift[0], -mirror * sine, cosine, shift[1]], 1)
     grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     grid = grid.to(images.device)
-    moved: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return moved
+    found: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return found
 
 
-def _lit(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
+def _relit(images: Tensor, strength: Tensor, draws: Tensor) -> Tensor:
     one = 2 * draws - 1
     light = torch.stack([1 + 0.2 * one[5] * strength, 0.4 * one[6] * strength])
     light = light.to(images.device)[:, :, None, None, None]
     return images * light[0] + light[1]
 
 
-def _lost(images: Tensor, losing: Tensor, generator: torch.Generator) -> Tensor:
-    """Where pixels are deleted, bool, in the shape of the images; ``losing`` tells in which."""
+def _cut_out(images: Tensor, selected: Tensor, generator: torch.Generator) -> Tensor:
+    """Mask of the cut-out pixels, bool, like the images; ``selected``: images that lose cells."""
     n, _, height, width = images.shape
-    share = 0.3 * torch.rand(n, generator=generator) * losing
-    places = (n, 1, -(-height // CELL) + 1, -(-width // CELL) + 1)
-    lost = torch.rand(*places, generator=generator) < share.view(n, 1, 1, 1)
+    share = 0.3 * torch.rand(n, generator=generator) * selected
+    cells = (n, 1, -(-height // CELL) + 1, -(-width // CELL) + 1)
+    lost = torch.rand(*cells, generator=generator) < share.view(n, 1, 1, 1)
     mask = lost.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
     top, left = torch.randint(CELL, (2,), generator=generator).tolist()
     return mask[:, :, top : top + height, left : left + width].to(images.device)

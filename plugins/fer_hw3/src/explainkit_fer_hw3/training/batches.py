@@ -1,4 +1,4 @@
-"""What a step sees: a function of seed and step alone, so that any step can be made again."""
+"""Training batches, each a function of the seed and the step alone, so that runs can resume."""
 
 import numpy as np
 import torch
@@ -13,26 +13,26 @@ from explainkit_fer_hw3.training.augment import augmented, mixed
 from explainkit_fer_hw3.training.recipe import Recipe
 
 POPULATION, APART = 1_000_000, 10_000_000
-"""Of the synthetic faces that train, and between those of one seed and the next: the population of
-`load_synthetic`'s training split, so no face of another split is ever trained on."""
+"""Population of the synthetic training faces, and its distance from one seed to the next. It is the
+population of `load_synthetic`'s training split, so no face of another split is trained on."""
 
 SYNTHETIC_STRENGTH = 0.6
-"""Of augmentation, relative to photographs: synthetic faces come turned and lit already."""
+"""Augmentation strength relative to photographs: synthetic faces already vary in pose and light."""
 
 
 class Batches:
-    """The batches of a training run, by the number of the step.
+    """The batches of a training run, indexed by step.
 
     Attributes:
-        per_epoch: Steps in an epoch; the last is filled up from the start of the next order.
-        taught: What another network says of each image, or None.
+        per_epoch: Steps per epoch. The last batch is filled up from the next epoch's order.
+        taught: Teacher probabilities for each image, or None.
 
     Args:
-        data: The images to learn.
-        recipe: How they are mixed and changed.
-        seed: Of all random choices.
-        taught: What another network says of each image, ``[n, 7]`` probabilities, to be part of
-            the targets; None: labels alone.
+        data: The training images.
+        recipe: How they are mixed and augmented.
+        seed: Seed of all random choices.
+        taught: Class probabilities from another network (the teacher), ``[n, 7]``, that are mixed
+            into the targets. None: labels only.
 
     Raises:
         DatasetError: An image has no label.
@@ -43,7 +43,7 @@ class Batches:
     ) -> None:
         if bool((data.labels < 0).any()):
             raise DatasetError(
-                f"expected a label for each of {len(data)} images, "
+                f"expected a label for each of {len(data)} images, but "
                 f"{int((data.labels < 0).sum())} have none: leave them out"
             )
         self._data = data
@@ -57,18 +57,17 @@ class Batches:
         self.per_epoch = -(-len(self._rows) // recipe.batch)
 
     def rows(self, step: int) -> Tensor:
-        """Places in the data set of the images of a step, int64 ``[batch]``."""
+        """Indices in the data set of the images of a step, int64 ``[batch]``."""
         batch = self._recipe.batch
-        epoch, place = divmod(step, self.per_epoch)
-        rows = self._order(epoch)[place * batch : (place + 1) * batch]
+        epoch, position = divmod(step, self.per_epoch)
+        rows = self._order(epoch)[position * batch : (position + 1) * batch]
         missing = batch - len(rows)
         return torch.cat([rows, self._order(epoch + 1)[:missing]]) if missing else rows
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalized images ``[n, 1, 48, 48]`` and targets of a step, on the CPU.
+        """Normalized images ``[n, 1, 48, 48]`` and targets ``[n, 7]`` of a step, on the CPU.
 
-        Targets are the probability of each class, ``[n, 7]``: 0 or 1 unless images are mixed or
-        another network has its say.
+        Targets are class probabilities: 0 or 1 unless images are mixed or a teacher contributes.
         """
         recipe, rows = self._recipe, self.rows(step)
         images, labels = normalize(self._data.pixels[rows]), self._data.labels[rows]
@@ -100,6 +99,6 @@ class Batches:
 
 
 def _seed_of(seed: int, number: int) -> int:
-    """One seed out of two numbers; neighbors share nothing."""
+    """One seed derived from two numbers; seeds of neighboring steps are unrelated."""
     words = np.random.SeedSequence([seed, number % 2**64]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

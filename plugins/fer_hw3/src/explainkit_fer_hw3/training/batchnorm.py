@@ -1,4 +1,4 @@
-"""Batch normalization that is there while a network trains and gone when it is saved."""
+"""Batch normalization that is added for training and folded away before saving."""
 
 import copy
 from collections.abc import Iterator
@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from explainkit.layers import capture
 
 KERNEL_NORM = 0.45
-"""Length that every kernel gets: with normalization behind it only its direction counts, and its
-length sets how fast that turns. Near where weight decay holds it at the default rate."""
+"""Norm that every kernel is scaled to. With normalization behind a kernel only its direction
+matters, and its norm sets how fast the direction changes. The value is close to where weight decay
+keeps the norm at the default learning rate."""
 
 
 def normalized(model: nn.Sequential, images: Tensor | None = None) -> nn.Sequential:
-    """A copy of a network with a normalization after every convolution.
+    """A copy of a network with batch normalization after every convolution.
 
-    The convolutions lose their bias, which the normalization has. With ``images`` the function
-    (in eval mode) stays what it was: each normalization gets the mean and variance that its
-    convolution has on them, and the scale and shift that undo it. Without, it starts fresh.
+    The convolutions lose their bias; the normalization has one. With ``images``, the function (in
+    eval mode) does not change: each normalization gets the mean and variance of its convolution's
+    output on these images, and the scale and shift that undo them. Without, it starts fresh.
 
     Args:
-        model: A chain of layers; it stays as it is.
-        images: Images ``[n, 1, 48, 48]`` to measure on.
+        model: A chain of layers; it is not modified.
+        images: Images ``[n, 1, 48, 48]`` for the statistics.
 
     Examples:
         >>> chain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
@@ -49,7 +50,7 @@ def normalized(model: nn.Sequential, images: Tensor | None = None) -> nn.Sequent
 
 
 def _undo(layer: nn.Conv2d, norm: nn.BatchNorm2d, output: Tensor) -> None:
-    """Makes ``norm(layer(x))``, with no bias, what ``layer(x)`` was, for those statistics."""
+    """Makes ``norm(layer(x))``, without bias, equal to the previous ``layer(x)``."""
     assert layer.bias is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -67,10 +68,10 @@ def folded(network: nn.Sequential) -> nn.Sequential:
     """A copy of a normalized chain without normalization: the same function in eval mode.
 
     ``γ (w·x − μ) / √(σ² + ε) + β`` is a convolution with the kernel ``w γ / √(σ² + ε)`` and the
-    bias ``β − μ γ / √(σ² + ε)``: exact, up to rounding.
+    bias ``β − μ γ / √(σ² + ε)``. This is exact up to rounding.
 
     Args:
-        network: A chain in which a normalization stands right behind a convolution, without bias.
+        network: A chain in which each normalization directly follows a convolution without bias.
     """
     layers: list[nn.Module] = []
     for layer in copy.deepcopy(network):
@@ -90,7 +91,7 @@ def folded(network: nn.Sequential) -> nn.Sequential:
 
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Normalization by the batch's own statistics that leaves the running ones as they are."""
+    """Normalizes by batch statistics without updating the running statistics."""
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False

@@ -1,4 +1,4 @@
-"""The state of a run on disk: one file, replaced whole or not at all."""
+"""Checkpoints: the state of a run in one file that is replaced atomically."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,21 +15,25 @@ from explainkit.files import write_atomically
 
 FILE = "checkpoint.safetensors"
 
+FORMAT = 2
+"""Raised whenever training changes so that a run saved before can't continue identically."""
+
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors, and facts as JSON; after a kill the old file or the new one is there.
+    """Writes tensors, and metadata as JSON; a kill leaves either the old file or the new one.
 
     Raises:
-        StorageError: It can't be written.
+        StorageError: The file can't be written.
     """
-    write(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    facts = {"format": FORMAT, **metadata}
+    write(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file that appears whole or not at all.
+    """Writes a safetensors file atomically.
 
     Raises:
-        StorageError: It can't be written.
+        StorageError: The file can't be written.
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
@@ -39,39 +43,40 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save` wrote.
+    """Reads the tensors and metadata of a checkpoint.
 
     Raises:
-        StorageError: No such file, or a damaged one.
+        StorageError: There is no checkpoint, it is damaged, or an earlier version saved it.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _facts(file)  # noqa: SIM118
+        metadata = _metadata(file, path)
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """The facts alone, without the tensors.
+    """Reads the metadata only.
 
     Raises:
-        StorageError: No such file, or a damaged one.
+        StorageError: There is no checkpoint, it is damaged, or an earlier version saved it.
     """
     with _opened(path) as file:
-        return _facts(file)
+        return _metadata(file, path)
 
 
 def differing(facts: Mapping[str, Any], saved: Mapping[str, Any], of: str = "") -> list[str]:
-    """What a saved run was started with that this one was not, in words."""
+    """Describes each setting in which a saved run differs from this one."""
     found = []
     for key, value in facts.items():
         mine, other = json.loads(json.dumps(value)), saved.get(key)
         if isinstance(mine, dict) and isinstance(other, dict):
             found += differing(mine, other, f"{key} ")
         elif mine != other:
-            found.append(f"its {of}{key} is {other}, not {mine}")
+            found.append(f"{of}{key} {other}, not {mine}")
     return found
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+    """The tensors whose names start with a prefix, which is removed."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
@@ -82,11 +87,17 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise StorageError(
-            f"expected a checkpoint at {path}, found none: leave out --resume to start a run"
+            f"expected a checkpoint at {path}, found none: omit --resume to start a new run"
         ) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise StorageError(f"expected a checkpoint, got {path}: {error}") from error
 
 
-def _facts(file: Any) -> dict[str, Any]:
-    return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+def _metadata(file: Any, path: Path) -> dict[str, Any]:
+    found = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+    if found.get("format") != FORMAT:
+        raise StorageError(
+            f"expected a checkpoint of this version, got {path}, which another version saved and "
+            "this one can't continue: choose another --out and start a new run"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""A run and its folder: what is written when, so that a kill costs minutes at most."""
+"""A run and its output folder: results and checkpoints, so that a kill costs minutes at most."""
 
 import sys
 import time
@@ -25,18 +25,19 @@ HISTORY, CURVES = "history.csv", "curves.png"
 COLUMNS = (
     "epoch", "step", "lr", "loss", "accuracy", "validation_loss", "validation_accuracy",
 )  # fmt: skip
-"""Of the history file: what is the same in every run of the same seed, so no times."""
+"""Columns of the history file. Times are left out: runs of one seed write identical files."""
 
 
 @contextmanager
 def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
-    """Keeps every other run out of a folder, which is made if need be, while the block runs.
+    """Creates a folder if needed and locks it against other runs while the block runs.
 
-    The system lets go of it when the process ends, however it does; Windows has no such lock.
+    The system releases the lock when the process ends, even after a kill. There is no lock on
+    Windows.
 
     Raises:
-        StorageError: Another run is in it, it can't be made, or it holds a checkpoint and the run
-            doesn't resume it.
+        StorageError: Another run uses the folder, it can't be created, or it holds a checkpoint
+            that the run doesn't resume.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,14 +52,15 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StorageError(
-                    f"{folder} is in use by another training: wait for it, or choose another --out"
+                    f"{folder} is in use by another training run: wait for it to end, or choose "
+                    "another --out"
                 ) from None
         if not resume and (folder / checkpoint.FILE).exists():
             raise StorageError(
-                f"{folder} holds a training already: --resume goes on with it; "
-                "choose another --out for a new one"
+                f"{folder} already holds a training run: continue it with --resume, or choose "
+                "another --out for a new one"
             )
-        for draft in folder.glob(".*-" + 16 * "[0-9a-f]"):  # half-written when a kill came
+        for draft in folder.glob(".*-" + 16 * "[0-9a-f]"):  # left half-written by a kill
             draft.unlink(missing_ok=True)
         yield
 
@@ -73,26 +75,26 @@ def fit(
     on_epoch: Callable[[Mapping[str, float]], None],
     stopped: Callable[[], bool],
 ) -> bool:
-    """Trains to the end, or until it is told to stop; either way the state is saved.
+    """Trains to the end or until stopped, and saves the state in both cases.
 
     Args:
-        training: Fresh or resumed.
-        validation: The images to measure on after each epoch.
-        folder: A claimed one.
-        held_out: Whether those are none of the images that are learnt.
-        on_step: Called after each step with what `Training.advance` gave.
+        training: A new or resumed run.
+        validation: Images to evaluate after each epoch.
+        folder: A claimed folder.
+        held_out: Whether the validation images are not trained on.
+        on_step: Called after each step with the result of `Training.advance`.
         on_epoch: Called with each new row of the history.
-        stopped: Asked before each step.
+        stopped: Called before each step; True stops the run.
 
     Returns:
-        Whether it came to the end.
+        Whether the run is complete.
 
     Raises:
-        ModelError: The run diverged; the last checkpoint stays.
+        ModelError: The run diverged; the last checkpoint is left unchanged.
         StorageError: The folder can't be written.
     """
     if training.history:
-        # a kill may have come between them and the checkpoint
+        # a kill may have come between the checkpoint and the results
         _write_results(training, folder, held_out=held_out)
     saved = time.monotonic()
     while True:
@@ -114,7 +116,7 @@ def fit(
 
 
 def _write_results(training: Training, folder: Path, *, held_out: bool) -> None:
-    """What a reader wants of a run: its history, curves, and the plain network's weights."""
+    """Writes the history, the curves, and the weights of the plain network."""
     rows = ([row.get(name, "") for name in COLUMNS] for row in training.history)
     curve = read_history(write_table(folder / HISTORY, COLUMNS, rows), training.model)
     save_figure(_curves(training, curve, held_out=held_out), folder / CURVES)
@@ -125,15 +127,15 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
     recipe, last = training.recipe, training.history[-1]
     done = f"{last['epoch']} epochs" if last["epoch"] > 1 else "one epoch"
     title = f"{training.model}: validation accuracy {last['validation_accuracy']:.4f} after {done}"
-    note = "dashed: training, while it learns, with dropout"
+    note = "dashed: training, during the epoch, with dropout"
     if recipe.augment or recipe.cutout:
-        note += ", on changed images"
+        note += ", on augmented images"
     if recipe.mix:
-        note += ", mixed with others"
+        note += ", with mixup"
     if recipe.smoothing:
         note += ", against smoothed labels"
-    note += "; solid: validation" + ("" if held_out else ", whose images are learnt too")
+    note += "; solid: validation" + ("" if held_out else " (images also trained on)")
     if recipe.average:
-        share = " with their share of the start's" if recipe.weight_interpolation else ""
-        note += f", the averaged weights{share} on plain images"
+        share = ", interpolated with the initial weights," if recipe.weight_interpolation else ""
+        note += f", averaged weights{share} on plain images"
     return curves_figure([curve], "accuracy", "loss", title=title, note=note)

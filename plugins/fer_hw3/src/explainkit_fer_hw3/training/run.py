@@ -1,4 +1,4 @@
-"""A training run: steps, a running average, and a state from which it goes on to the bit."""
+"""One training run: its steps, averaged weights, and state for bit-identical resumption."""
 
 import copy
 import hashlib
@@ -22,40 +22,42 @@ from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint
 from explainkit_fer_hw3.training.batches import Batches
 from explainkit_fer_hw3.training.batchnorm import folded, frozen_statistics, normalized
-from explainkit_fer_hw3.training.convolution import with_patches
 from explainkit_fer_hw3.training.recipe import Recipe
 
-MEASURED_ON = 1024
-"""Images whose statistics fill the normalization of a network that starts from weights."""
+STATISTICS_ON = 1024
+"""Images on which batch-normalization statistics are measured when training starts from weights."""
 
 EVALUATED = 96
-"""Images at once when a data set is measured."""
+"""Batch size of evaluation."""
+
+SAM_SHARE = 0.25
+"""Share of the photographs of a batch that sets the direction of sharpness-aware minimization."""
 
 _BUILDERS = {"cnn": build_cnn, "dnn": build_dnn}
 
 
 class Training:
-    """One run, from its first step or from where it stopped.
+    """One training run, new or resumed.
 
-    The state after a step is a function of the arguments alone: batches, augmentation and dropout
-    are drawn from the seed and the number of the step. So a run that was stopped, or killed, and
-    resumed ends in the same bits as one that was not (on the same machine and thread count).
+    The state after a step depends on the arguments alone: batches, augmentation and dropout are
+    drawn from the seed and the step number. A run that was interrupted and resumed is therefore
+    bit-identical to an uninterrupted one (on the same machine, torch and number of threads).
 
     Attributes:
-        step: Steps done.
+        step: Steps completed.
         steps: Steps of the whole run.
-        history: One row per finished epoch.
+        history: One row per completed epoch.
 
     Args:
         model: ``cnn`` or ``dnn``.
-        data: The images to learn, all with labels.
-        recipe: How.
-        epochs: Length of the run; the rate falls towards its end.
-        seed: Of weights, order, augmentation and dropout.
+        data: The training images, all labeled.
+        recipe: The hyper-parameters.
+        epochs: Length of the run; it also sets when the learning rate falls.
+        seed: Seed of weights, order, augmentation and dropout.
         device: Where to train; by default the CPU.
-        start: A network of that kind whose weights to start from, instead of random ones, and
-            whose predictions are part of the targets and whose weights are part of what is saved,
-            as the recipe says.
+        start: A network of that kind whose weights to start from, instead of random ones. With
+            `Recipe.self_distillation` its predictions are part of the targets, and with
+            `Recipe.weight_interpolation` its weights are part of the saved ones.
 
     Examples:
         >>> from explainkit_fer_hw3.data import load_synthetic
@@ -86,24 +88,22 @@ class Training:
         self.dtype = _fast_dtype(self.device)
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self._sums = torch.zeros(3, dtype=torch.float64)  # loss, right, images of this epoch
+        self._sums = torch.zeros(3, dtype=torch.float64)  # loss, correct, images of this epoch
         self._seconds = 0.0
         with preserve_process(seed):
             plain = _BUILDERS[model]()
             images = taught = None
-            self._kept: dict[str, Tensor] = {}
+            self._initial: dict[str, Tensor] = {}
             if start is not None:
                 plain.load_state_dict(start.state_dict())
-                images = data.subset(range(min(MEASURED_ON, len(data)))).images
+                images = data.subset(range(min(STATISTICS_ON, len(data)))).images
                 if recipe.self_distillation:
                     taught = self._predicted(plain, data)
                 if recipe.weight_interpolation:
-                    self._kept = {k: v.detach().clone() for k, v in plain.state_dict().items()}
+                    self._initial = {k: v.detach().clone() for k, v in plain.state_dict().items()}
             network = normalized(plain, images) if recipe.batch_norm else plain
         self.batches = Batches(data, recipe, seed, taught)
         self.steps = epochs * self.batches.per_epoch
-        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
-            network = with_patches(network)
         self.network = _fast(network.to(self.device)).train()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(self.network, recipe)
@@ -116,89 +116,89 @@ class Training:
 
     @property
     def at_epoch_end(self) -> bool:
-        """Whether an epoch's last step is done and `close_epoch` is due."""
+        """Whether the last step of an epoch is done, so that `close_epoch` is due."""
         return self.step == (len(self.history) + 1) * self.batches.per_epoch
 
     @property
     def running(self) -> dict[str, float]:
-        """Loss, accuracy and images per second of this epoch's steps so far."""
-        loss, right, count = self._sums.tolist()
+        """Loss, accuracy and images per second over the steps of this epoch so far."""
+        loss, correct, count = self._sums.tolist()
         return {
             "loss": loss / count,
-            "accuracy": right / count,
+            "accuracy": correct / count,
             "images_per_second": count / self._seconds,
         }
 
     def advance(self) -> dict[str, float]:
-        """Makes one step.
+        """Runs one optimization step.
 
         Returns:
-            Loss and accuracy of its batch, the learning rate, and the images it held.
+            Loss and accuracy on the batch, the learning rate, and the number of images.
 
         Raises:
-            ModelError: Loss or gradient is no longer finite: nothing was learnt from it, but the
-                state is not to be saved any more.
+            ModelError: The loss or gradient is not finite. The step is not taken, and the state
+                must not be saved.
         """
         began = time.perf_counter()
         images, targets = self.batches[self.step]
-        images = self._seen(images).to(self.device, memory_format=torch.channels_last)
+        images = self._cropped(images).to(self.device, memory_format=torch.channels_last)
         targets = targets.to(self.device)
-        rate = self.recipe.rate_at(self.step, self.steps)
+        lr = self.recipe.lr_at(self.step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         dropout = preserve_process((self.seed * 1_000_003 + self.step) % 2**63)
-        with dropout, self._climbed(images, targets) if self.recipe.sam_rho else nullcontext():
+        with dropout, self._perturbed(images, targets) if self.recipe.sam_rho else nullcontext():
             loss, logits = self._backward(images, targets)
-        length = nn.utils.get_total_norm(self._gradients().values())
-        if not math.isfinite(float(loss + length)):
+        norm = nn.utils.get_total_norm(self._gradients().values())
+        if not math.isfinite(float(loss + norm)):
             raise ModelError(
                 f"expected a finite loss and gradient in step {self.step}, got loss "
-                f"{float(loss):g} and a gradient of length {float(length):g} at rate {rate:g}: "
-                "the run diverged; its last checkpoint stays; start a new one with a lower --lr"
+                f"{float(loss):g} and gradient norm {float(norm):g} at learning rate {lr:g}: the "
+                "run diverged (its last checkpoint is unchanged); start a new run with a lower --lr"
             )
         self.optimizer.step()
         self.step += 1
         self._update_average()
         count = len(targets)
-        right = int((logits.argmax(1) == targets.argmax(1)).sum())
-        self._sums += torch.tensor([float(loss * count), right, count], dtype=torch.float64)
+        correct = int((logits.argmax(1) == targets.argmax(1)).sum())
+        self._sums += torch.tensor([float(loss * count), correct, count], dtype=torch.float64)
         self._seconds += time.perf_counter() - began
         return {
             "loss": float(loss),
-            "accuracy": right / count,
-            "lr": rate,
+            "accuracy": correct / count,
+            "lr": lr,
             "images": count,
         }
 
     def _predicted(self, plain: nn.Sequential, data: FaceDataset) -> Tensor:
-        """Probabilities ``[n, 7]``, the mean of those for an image and for its mirror image."""
+        """Class probabilities ``[n, 7]``, averaged over each image and its mirror image."""
         network = _fast(copy.deepcopy(plain).to(self.device)).eval()
         found = []
         with torch.no_grad(), self._autocast(), progress("targets", len(data)) as advance:
             for start in range(0, len(data), EVALUATED):
                 images = data.subset(range(start, min(start + EVALUATED, len(data)))).images
-                views = [self._seen(view).to(self.device) for view in (images, images.flip(3))]
-                said = torch.stack([network(view).float().softmax(1) for view in views])
-                found.append(said.mean(0).cpu())
+                views = [self._cropped(view).to(self.device) for view in (images, images.flip(3))]
+                predicted = torch.stack([network(view).float().softmax(1) for view in views])
+                found.append(predicted.mean(0).cpu())
                 advance(len(images), "")
         return torch.cat(found)
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """What the output depends on of the images: the rest costs a quarter of a step."""
+    def _cropped(self, images: Tensor) -> Tensor:
+        """The part of the images that the output depends on; the rest would only cost time."""
         return images[..., : REACH[self.model], : REACH[self.model]]
 
     @contextmanager
-    def _climbed(self, images: Tensor, targets: Tensor) -> Iterator[None]:
-        """Moves the weights up the loss of some of the photographs, and back on leaving."""
-        few = slice(max(1, round(self.recipe.sam_share * self.recipe.batch)))
+    def _perturbed(self, images: Tensor, targets: Tensor) -> Iterator[None]:
+        """Moves the weights up the loss on some photographs (SAM) and restores them on exit."""
+        few = slice(max(1, round(SAM_SHARE * self.recipe.batch)))
         with frozen_statistics(self.network):
             self._backward(images[few], targets[few])
         gradients = self._gradients()
-        length = nn.utils.get_total_norm(gradients.values())
+        norm = nn.utils.get_total_norm(gradients.values())
         before = {parameter: parameter.detach().clone() for parameter in gradients}
         with torch.no_grad():
             for parameter, gradient in gradients.items():
-                parameter.add_(gradient * (self.recipe.sam_rho / (length + 1e-12)))
+                parameter.add_(gradient * (self.recipe.sam_rho / (norm + 1e-12)))
         try:
             yield
         finally:
@@ -207,7 +207,7 @@ class Training:
                     parameter.copy_(value)
 
     def _backward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and logits; the parameters hold the gradient of this loss alone."""
+        """Loss and logits; afterwards the parameters hold the gradient of this loss only."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, logits = self._loss(images, targets)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -218,8 +218,8 @@ class Training:
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         every = self.recipe.first_block_every
-        resting = not every or self.step % every
-        block = _first_block(self.network) if resting else 0
+        frozen = not every or self.step % every
+        block = _first_block(self.network) if frozen else 0
         with self._autocast():
             with torch.no_grad():
                 inner = self.network[:block](images)
@@ -230,32 +230,33 @@ class Training:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _update_average(self) -> None:
-        keep = min(self.recipe.average, self.step / (self.step + 9))
+        decay = min(self.recipe.average, self.step / (self.step + 9))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
-                if keep and value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - keep)
+                if decay and value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
                 else:
                     self.average[name].copy_(value)
 
     def close_epoch(self, validation: FaceDataset) -> dict[str, float]:
-        """Measures the averaged network and adds the epoch's row to the history.
+        """Evaluates the averaged network and adds the epoch's row to the history.
 
         Raises:
-            ModelError: The averaged network's loss is not finite.
+            ModelError: The validation loss is not finite.
         """
         held_loss, held_accuracy = self.measure(validation)
         if not math.isfinite(held_loss):
             raise ModelError(
                 f"expected a finite validation loss after step {self.step}, got {held_loss:g}: "
-                "the run diverged; its last checkpoint stays; start a new one with a lower --lr"
+                "the run diverged (its last checkpoint is unchanged); start a new run with a lower "
+                "--lr"
             )
         running = self.running
         self.history.append(
             {
                 "epoch": self.step // self.batches.per_epoch,
                 "step": self.step,
-                "lr": self.recipe.rate_at(self.step - 1, self.steps),
+                "lr": self.recipe.lr_at(self.step - 1, self.steps),
                 "loss": running["loss"],
                 "accuracy": running["accuracy"],
                 "validation_loss": held_loss,
@@ -271,19 +272,19 @@ class Training:
     def measure(self, data: FaceDataset) -> tuple[float, float]:
         """Cross-entropy and accuracy of the averaged network, in single precision."""
         network = _fast(self.export().to(self.device))
-        loss = right = 0.0
+        loss = correct = 0.0
         with torch.inference_mode():
             for start in range(0, len(data), EVALUATED):
                 part = data.subset(range(start, min(start + EVALUATED, len(data))))
-                logits = network(self._seen(part.images).to(self.device)).cpu()
+                logits = network(self._cropped(part.images).to(self.device)).cpu()
                 loss += float(F.cross_entropy(logits, part.labels, reduction="sum"))
-                right += int((logits.argmax(1) == part.labels).sum())
-        return loss / len(data), right / len(data)
+                correct += int((logits.argmax(1) == part.labels).sum())
+        return loss / len(data), correct / len(data)
 
     def export(self) -> nn.Sequential:
-        """The averaged network without normalization, exactly the study's, in eval mode.
+        """The averaged network in the study's architecture (normalization folded), in eval mode.
 
-        Part of its weights are those of the start, as the recipe says.
+        With `Recipe.weight_interpolation` it is interpolated with the initial weights.
         """
         with preserve_process(0):
             chain = _BUILDERS[self.model]()
@@ -291,24 +292,24 @@ class Training:
                 chain = normalized(chain)
         chain.load_state_dict({name: value.cpu() for name, value in self.average.items()})
         plain = folded(chain).eval()
-        for name, kept in self._kept.items():
-            plain.state_dict()[name].lerp_(kept, self.recipe.weight_interpolation)
+        for name, value in self._initial.items():
+            plain.state_dict()[name].lerp_(value, self.recipe.weight_interpolation)
         return plain
 
     def save_weights(self, path: Path) -> None:
-        """Writes the averaged network as weights that ``--model`` and `load_model` take.
+        """Writes the averaged network as weights for ``--model`` and `load_model`.
 
         Raises:
-            StorageError: They can't be written.
+            StorageError: The file can't be written.
         """
         metadata = {ARCHITECTURE: f"fer_hw3/{self.model}"}
         checkpoint.write(path, self.export().state_dict(), metadata)
 
     def save(self, folder: Path) -> None:
-        """Writes the state into a folder, atomically.
+        """Writes a checkpoint into a folder, atomically.
 
         Raises:
-            StorageError: It can't be written.
+            StorageError: The file can't be written.
         """
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
@@ -319,7 +320,7 @@ class Training:
         tensors["sums"] = self._sums
         if self.batches.taught is not None:
             tensors["taught"] = self.batches.taught
-        tensors |= {f"kept.{k}": v for k, v in self._kept.items()}
+        tensors |= {f"initial.{k}": v for k, v in self._initial.items()}
         progress = {
             "epochs": self.epochs,
             "step": self.step,
@@ -329,23 +330,24 @@ class Training:
         checkpoint.save(folder / checkpoint.FILE, tensors, self._facts | progress)
 
     def resume(self, folder: Path) -> None:
-        """Goes on from a folder's state.
+        """Continues from the checkpoint in a folder.
 
         Raises:
-            StorageError: There is none, it is of another run, or that has gone further.
+            StorageError: There is no checkpoint, it is damaged, it belongs to a different run or
+                another version, or it is beyond the end of this run.
         """
         path = folder / checkpoint.FILE
         tensors, saved = checkpoint.load(path)
         differing = checkpoint.differing(self._facts, saved)
         if differing:
             raise StorageError(
-                f"{path} is of another run: {'; '.join(differing)}; resume with the options it "
-                "was started with, or choose another --out"
+                f"{path} belongs to a different run ({'; '.join(differing)}): resume with the "
+                "options it was started with, or choose another --out"
             )
         if saved["step"] > self.steps:
             raise StorageError(
-                f"expected a run of at least {-(-saved['step'] // self.batches.per_epoch)} epochs, "
-                f"which {path} has begun, got --epochs {self.epochs}"
+                f"expected at least {-(-saved['step'] // self.batches.per_epoch)} epochs, which "
+                f"{path} has already begun, got --epochs {self.epochs}"
             )
         self.network.load_state_dict(checkpoint.under(tensors, "network."))
         for name, value in checkpoint.under(tensors, "average.").items():
@@ -360,25 +362,25 @@ class Training:
                     for key, value in values.items()
                 }
         self.batches.taught = tensors.get("taught")
-        self._kept = checkpoint.under(tensors, "kept.")
+        self._initial = checkpoint.under(tensors, "initial.")
         self._sums.copy_(tensors["sums"])
         self.step, self.history, self._seconds = saved["step"], saved["history"], saved["seconds"]
 
 
 def _first_block(network: nn.Sequential) -> int:
-    """Number of layers up to the first pooling, which is the end of the first block."""
+    """Number of layers in the first block, which ends with the first pooling."""
     kinds = [isinstance(layer, nn.MaxPool2d) for layer in network]
     return kinds.index(True) + 1 if True in kinds else 0
 
 
 def _fast(network: nn.Sequential) -> nn.Sequential:
-    """The same network in the layout in which convolutions run fastest."""
+    """Converts a network to channels-last memory format, in which convolutions run fastest."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware multiplies it, else None: single precision."""
+    """bfloat16 where the hardware supports it, else None (single precision)."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
