@@ -25,7 +25,6 @@ from explainkit.methods.perturbation.sensitivity import Hsic, Sobol
 from explainkit.methods.perturbation.shapley import KernelShap, ShapleySampling
 from explainkit_fer_hw3.models import build_cnn
 
-CELLS = 7
 TUNED = 16
 """The batch size at which bare loops and Captum are fastest."""
 
@@ -42,10 +41,13 @@ def bare(model: nn.Module, images: Tensor, forwards: int) -> Tensor:
     return scores
 
 
-def candidates(model: nn.Module, images: Tensor, target: Tensor, samples: int) -> dict[str, Calls]:
+def candidates(
+    model: nn.Module, images: Tensor, target: Tensor, samples: int, cells: int
+) -> dict[str, Calls]:
     height, width = images.shape[2:]
-    labels = grid(CELLS, height, width)
-    window, stride = min(height, width) // 6, min(height, width) // 12
+    labels = grid(cells, height, width)
+    window = min(height, width) // (cells - 1)
+    stride = window // 2
 
     def ours(method: str, **params: object) -> Callable[[], Tensor]:
         return lambda: ek.explain(model, images, target, method, **params).attribution
@@ -69,6 +71,8 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor, samples: int) -
     }
     mask = {"feature_mask": labels[None, None]}
     per_eval = max(TUNED // len(images), 1)
+    sampled = {name: {"segments": cells} for name in ("lime", "kernel_shap", "hsic")}
+    sampled |= {"rise": {"cells": cells}, "partition_shap": {"segments": cells}}
     return {
         "occlusion": {
             "bare": lambda: bare(model, images, positions(height) * positions(width)),
@@ -77,14 +81,14 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor, samples: int) -
             "captum tuned": theirs("Occlusion", perturbations_per_eval=per_eval, **slide),
         },
         "feature_ablation": {
-            "bare": lambda: bare(model, images, CELLS**2),
-            "explainkit": ours("feature_ablation"),
+            "bare": lambda: bare(model, images, cells**2),
+            "explainkit": ours("feature_ablation", segments=cells),
             "captum": theirs("FeatureAblation", **mask),
             "captum tuned": theirs("FeatureAblation", perturbations_per_eval=per_eval, **mask),
         },
         "shapley_sampling": {
-            "bare": lambda: bare(model, images, 4 * (CELLS**2 - 1) + 2),
-            "explainkit": ours("shapley_sampling", samples=4),
+            "bare": lambda: bare(model, images, 4 * (cells**2 - 1) + 2),
+            "explainkit": ours("shapley_sampling", samples=4, segments=cells),
             "captum tuned": theirs(
                 "ShapleyValueSampling", n_samples=4, perturbations_per_eval=per_eval, **mask
             ),
@@ -92,34 +96,36 @@ def candidates(model: nn.Module, images: Tensor, target: Tensor, samples: int) -
         **{
             name: {
                 "bare": lambda: bare(model, images, samples),
-                "explainkit": ours(name, samples=samples),
+                "explainkit": ours(name, samples=samples, **parts),
             }
-            for name in ("rise", "lime", "kernel_shap", "hsic", "partition_shap")
+            for name, parts in sampled.items()
         },
         "five together": {
             "bare": lambda: bare(model, images, samples),
             "explainkit": lambda: ek.explain(
-                model, images, target, five(samples)
+                model, images, target, five(samples, cells)
             )[0].attribution,
         },
         "kernel_shap, all classes": {
             "bare": lambda: bare(model, images, samples),
             "explainkit": lambda: ek.explain(
-                model, images, targets="all", method="kernel_shap", samples=samples
+                model, images, targets="all", method="kernel_shap", samples=samples,
+                segments=cells,
             )[0].attribution,
         },
     }  # fmt: skip
 
 
-def five(samples: int) -> list[object]:
+def five(samples: int, cells: int) -> list[object]:
     """Five black-box methods, which use the same masks where their designs agree."""
     return [
-        Rise(samples=samples, smooth=False), Lime(samples=samples), Hsic(samples=samples),
-        KernelShap(samples=samples), Sobol(samples=8),
+        Rise(samples=samples, cells=cells, smooth=False), Lime(samples=samples, segments=cells),
+        Hsic(samples=samples, segments=cells), KernelShap(samples=samples, segments=cells),
+        Sobol(samples=8, segments=cells),
     ]  # fmt: skip
 
 
-def sharing(model: nn.Module, image: Tensor, samples: int) -> None:
+def sharing(model: nn.Module, image: Tensor, samples: int, cells: int) -> None:
     """Forwards of five methods, and how far the coalitions of one could serve the others."""
     count = 0
 
@@ -135,13 +141,13 @@ def sharing(model: nn.Module, image: Tensor, samples: int) -> None:
 
     chunk_size(model, image[0])  # measured once per model, with a forward
     hook = model.register_forward_hook(add)
-    alone = {type(method).__name__: forwards([method]) for method in five(samples)}
-    together = forwards(five(samples))
+    alone = {type(method).__name__: forwards([method]) for method in five(samples, cells)}
+    together = forwards(five(samples, cells))
     hook.remove()
     most = max(alone.values())
     print(f"forwards alone: {alone}, {sum(alone.values())} in all")
     print(f"together: {together}, {together / most:.2f} x the largest")
-    features = CELLS**2
+    features = cells**2
     sizes = KernelShap(samples=samples).rows(features)[1:].sum(1).long()
     size = torch.arange(features + 1, dtype=torch.float64)
     coin = torch.distributions.Binomial(features, torch.tensor(0.5, dtype=torch.float64))
@@ -297,11 +303,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512, help="mask evaluations")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--reference", type=int, default=10_001)
-    parser.add_argument("--cells", type=int, default=CELLS, help="per side, for --error")
+    parser.add_argument("--cells", type=int, default=7, help="segments per side")
     parser.add_argument("--budgets", type=int, nargs="+", default=[257, 513, 1025, 2049])
     parser.add_argument("--json", action="store_true")
     options = parse(
-        parser, batch=1, rounds=0, samples=66, seeds=1, reference=257, cells=4, budgets=[65, 129]
+        parser, batch=1, rounds=0, samples=32, seeds=1, reference=129, cells=3, budgets=[33, 65]
     )
     torch.manual_seed(0)
     small = options.network == "cnn"
@@ -318,11 +324,11 @@ def main() -> None:
         print(json.dumps(rows, indent=2)) if options.json else print_errors(rows)
         return
     if options.sharing:
-        sharing(model, images[:1], options.samples)
+        sharing(model, images[:1], options.samples, options.cells)
         return
     target = torch.arange(options.batch) % 7
     table: list[dict[str, object]] = []
-    for method, calls in candidates(model, images, target, options.samples).items():
+    for method, calls in candidates(model, images, target, options.samples, options.cells).items():
         if options.only in (None, method):
             table += [{"method": method, **row} for row in compare(calls, options.rounds)]
     if options.json:

@@ -1,7 +1,7 @@
 """How fast, and how exact.
 
-This page measures accuracy and work. Sums and results that should be equal are compared, and work is
-counted in passes, which do not depend on the machine. The tables are the output of this page's code.
+This page measures accuracy and work. Sums and results that should be equal are compared, and work
+is counted in passes, which do not depend on the machine. The tables are the output of its code.
 
 Topic: Numbers
 Order: 40
