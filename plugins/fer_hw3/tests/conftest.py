@@ -1,4 +1,4 @@
-"""A small FER2013, and the real one where there is one."""
+"""A small FER2013, and the real one if available."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from explainkit_fer_hw3.faces import draw
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
-    """Nothing is kept in the user's own folder."""
+    """Nothing is cached in the user's own folder."""
     monkeypatch.setenv("EXPLAINKIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

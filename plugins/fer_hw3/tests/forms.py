@@ -1,4 +1,4 @@
-"""A small FER2013 as bytes, in every form in which it is found."""
+"""A small FER2013 as bytes, in every format in use."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ def text(pixels):
 
 
 def table(images, form):
-    """The bytes of a table in one of the forms in use."""
+    """The bytes of a table in one of the formats."""
     pixels, labels = images
     rows = list(zip(range(COUNT), labels.tolist(), map(text, pixels), USAGES, strict=True))
     lines = {

@@ -1,4 +1,4 @@
-"""The commands: what they print, what they write, what they refuse."""
+"""The commands: their output, their files, and their errors."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 import explainkit_fer_hw3
 from explainkit.errors import DatasetError, ExplainkitError, MethodError, ModelError, TargetError
-from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.commands import app, options
 from explainkit_fer_hw3.commands.summary import layers
 from explainkit_fer_hw3.models import build_cnn
 from explainkit_fer_hw3.scores import wilson
@@ -47,7 +47,7 @@ def run(*arguments):
 
 
 def run_json(*arguments):
-    """The one object on stdout; nothing else may be there."""
+    """The single object on stdout; anything else fails."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -83,24 +83,24 @@ def test_multiply_adds_are_those_of_torchs_counter():
     assert 2 * sum(row["multiply_adds"] for row in layers(model)) == counter.get_total_flops()
 
 
-def test_evaluate_counts_rightly(csv):
+def test_evaluate_counts_correct_predictions(csv):
     found = run_json("evaluate", "--data", csv, "--split", "all", "--model", "dnn")
     data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
     with torch.inference_mode():
-        read = ek.load_model("fer_hw3/dnn")(data.images).argmax(1)
-    right = int((read == data.labels).sum())
+        predicted = ek.load_model("fer_hw3/dnn")(data.images).argmax(1)
+    correct = int((predicted == data.labels).sum())
     assert (found["n"], found["split"], found["model"]) == (COUNT, "all", "dnn")
-    assert found["accuracy"] == pytest.approx(right / COUNT)
-    assert found["interval"] == pytest.approx(wilson(right, COUNT))
+    assert found["accuracy"] == pytest.approx(correct / COUNT)
+    assert found["interval"] == pytest.approx(wilson(correct, COUNT))
     happy = found["classes"]["happy"]
     assert happy["support"] == 4
-    assert happy["recall"] == float((read[data.labels == 3] == 3).float().mean())
+    assert happy["recall"] == float((predicted[data.labels == 3] == 3).float().mean())
     assert run_json("evaluate", "--data", csv)["split"] == "public_test"
     assert "not a test score" in run("evaluate", "--data", csv, "--split", "train").stderr
     assert run("evaluate", "--data", csv).stderr == ""
 
 
-def test_evaluate_in_words(csv):
+def test_evaluate_as_text(csv):
     text = run("evaluate", "--data", csv, "--split", "all").stdout
     assert "28 images" in text
     assert "disgust" in text
@@ -225,7 +225,7 @@ def test_refusals(arguments, error, message):
 
 @pytest.mark.parametrize("field", ["image_shape", "class_names", "mean"])
 def test_other_networks_are_refused(field, monkeypatch):
-    """Their numbers would be wrong and look right."""
+    """Their numbers would be plausible but wrong."""
     other = {"image_shape": (3, 48, 48), "class_names": ("a", "b"), "mean": (0.0,)}
     model = ek.load_model("fer_hw3/dnn")
     spec = dataclasses.replace(model.explainkit_spec, **{field: other[field]})
@@ -237,7 +237,7 @@ def test_other_networks_are_refused(field, monkeypatch):
 
 
 def test_results_of_other_questions_stay(csv, here):
-    """A file name tells the weights, the split and the target that it is about."""
+    """A file name has the weights, the data, the split and the target."""
     weights = here / "mine"
     weights.mkdir()
     shutil.copy(WEIGHTS / "dnn.safetensors", weights / "cnn.safetensors")
@@ -251,11 +251,48 @@ def test_results_of_other_questions_stay(csv, here):
     assert len({row["figure"] for row in rows}) == 4
     assert all(is_png(row["figure"]) for row in rows)
     models = ("--model", weights / "cnn.safetensors", "--model", "cnn")
-    drawn = [found["figure"] for found in run_json("summary", *models)["models"]]
-    assert len(set(drawn)) == 2
+    figures = [found["figure"] for found in run_json("summary", *models)["models"]]
+    assert len(set(figures)) == 2
 
 
-def test_drawn_faces_that_were_trained_on_are_no_test(monkeypatch):
+def test_equal_names_never_share_a_file(here):
+    for path in (here / "face.png", here / "face.jpg", here / "other" / "face.png"):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (48, 48), 90).save(path)
+    alone = [
+        run_json("saliency", "--image", here / name, "--model", "dnn")["images"][0]
+        for name in ("face.png", "face.jpg")
+    ]
+    assert len({row["figure"] for row in alone}) == 2
+    assert len({row["explanation"] for row in alone}) == 2
+    arguments = ("--image", here / "face.png", "--image", here / "other" / "face.png")
+    text = run("saliency", *arguments, "--model", "dnn").stdout
+    assert "image face_png: predicted" in text
+    assert "image face_png_2: predicted" in text
+
+
+def test_no_method_is_dropped_from_file_names(here):
+    names = ["saliency", "input_x_gradient", "gradcam", "lrp", "deeplift"]
+    found = [
+        run_json("saliency", "--index", 3, "--method", ",".join(methods))["images"]
+        for methods in (names[:4], names)
+    ]
+    assert found[0][0]["figure"] != found[1][0]["figure"]
+    assert all(name in Path(found[1][0]["figure"]).name for name in names)
+    assert len({row["explanation"] for row in found[1]}) == 5
+
+
+def test_cut_and_sanitized_names_stay_different():
+    many = [str(i) for i in range(100)]
+    assert len(options.joined(many)) == len(options.joined(many[:-1])) == 80
+    assert options.joined(many) != options.joined(many[:-1])
+    assert options.file_name('logit("a") - logit("b")') != options.file_name(
+        'logit("a") + logit("b")'
+    )
+    assert options.model_tags(["cnn", "cnn", "dnn"]) == ["cnn", "cnn_2", "dnn"]
+
+
+def test_synthetic_training_faces_are_not_a_test_set(monkeypatch):
     few = ek.load_dataset("fer_hw3/synthetic", split="train").subset(range(7))
     monkeypatch.setattr("explainkit_fer_hw3.data.load_synthetic", lambda *_, **__: few)
     run = CliRunner().invoke(app, ["evaluate", "--model", "dnn", "--split", "train"])
@@ -285,7 +322,7 @@ def test_convolutions_run_in_the_fast_layout(csv, monkeypatch):
 
 
 def test_help_is_wrapped_as_prose():
-    """Line ends of the source are not line ends of the text."""
+    """Line ends of the source are not line ends of the help."""
     done = subprocess.run(
         [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--help"],
         capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "100"},
@@ -332,7 +369,7 @@ def test_the_real_file(fer2013):
     assert 0.35 < found["accuracy"] < 0.6
 
 
-def test_several_methods_are_drawn_together_and_saved_apart(here):
+def test_several_methods_share_a_figure_and_are_saved_separately(here):
     found = run_json(
         "saliency", "--method", "saliency,lrp,gradcam", "--param", "composite=epsilon", "--json"
     )

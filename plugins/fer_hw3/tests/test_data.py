@@ -1,4 +1,4 @@
-"""FER2013 is told by content in all its forms; what is damaged is one line, never a crash."""
+"""FER2013 in all its formats; damaged data gives one-line errors and never a crash."""
 
 import contextlib
 import io
@@ -54,7 +54,7 @@ def test_trees(images, tmp_path, root, packed):
     assert list(found.names) == [root + name for name in order]
 
 
-def test_folders_tell_what_names_do_not(images, tmp_path):
+def test_folders_decide_where_names_do_not(images, tmp_path):
     names = [f"{part}/{label}/{i}.png" for part, label, i in [
         ("train/test", "happy", 4),
         ("train", "Anger", 0), ("validation", "3", 1), ("test", "Surprised", 2), ("val", "sad", 3),
@@ -66,7 +66,7 @@ def test_folders_tell_what_names_do_not(images, tmp_path):
     assert load_fer2013(path, "public_test").labels.tolist() == [5, 3]
 
 
-def test_splits_told_by_the_file(images, tmp_path):
+def test_splits_given_by_the_file(images, tmp_path):
     path = tmp_path / "f.csv"
     path.write_bytes(table(images, "fer2013"))
     assert load_fer2013(path, "public_test").indices.tolist() == [21, 22, 23, 24]
@@ -83,7 +83,7 @@ def test_splits_told_by_the_file(images, tmp_path):
 
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 6), min_size=1, max_size=300))
 @settings(deadline=None, max_examples=50)
-def test_the_drawn_validation_split(seed, labels):
+def test_the_sampled_validation_split(seed, labels):
     from explainkit_fer_hw3.data.splits import rows_of
 
     labels, codes = np.array(labels), np.zeros(len(labels), dtype=np.int8)
@@ -149,7 +149,7 @@ class TestCache:
         assert len(load_fer2013(path, "public_test")) == 25
 
     @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "noise"])
-    def test_a_damaged_cache_is_written_anew(self, path, cache_folder, damage):
+    def test_a_damaged_cache_is_rewritten(self, path, cache_folder, damage):
         first = load_fer2013(path, "all")
         (kept,) = cache_folder.iterdir()
         whole = kept.read_bytes()
@@ -222,7 +222,7 @@ def test_damaged_tables(images, tmp_path, make, message, packed):
 
 def test_an_endless_line_is_refused_before_it_is_read():
     class Endless(io.RawIOBase):
-        """A hundred megabytes without a line's end."""
+        """A hundred megabytes without a line end."""
 
         given = 0
 
@@ -244,7 +244,7 @@ class TestPaths:
         with pytest.raises(DatasetError, match="expected the path"):
             load_fer2013(None)
 
-    def test_a_folder_that_is_no_class(self, images, tmp_path):
+    def test_a_folder_that_is_not_a_class(self, images, tmp_path):
         data = next(iter(tree(images).values()))
         path = unpack({"train/bored/1.png": data}, tmp_path / "t")
         with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named by"):
@@ -262,7 +262,7 @@ class TestPaths:
         [(b"", "expected an image"), (b"GIF89a" + bytes(50), "expected an image"),
          (b"x" * (1 << 20) + b"xx", "at most 1,048,576 bytes")],
     )  # fmt: skip
-    def test_files_that_are_no_images(self, tmp_path, data, message):
+    def test_files_that_are_not_images(self, tmp_path, data, message):
         path = unpack({"train/happy/1.jpg": data}, tmp_path / "t")
         with pytest.raises(DatasetError, match=message):
             load_fer2013(path)
@@ -301,7 +301,7 @@ class TestPaths:
         with pytest.raises(DatasetError, match="at most 65,536 bytes"):
             load_fer2013(path)
 
-    def test_of_two_tables_in_a_zip_the_one_that_tells_more(self, images, tmp_path):
+    def test_of_two_tables_in_a_zip_the_one_with_more_columns(self, images, tmp_path):
         path = tmp_path / "two.zip"
         tables = {f"{n}.csv": table(images, n) for n in ("test", "train")}
         path.write_bytes(zipped(tables | {"figure.png": b"x"}))
@@ -352,7 +352,7 @@ class TestPaths:
         os.rename(folder / "train/happy/1.png", os.fsencode(folder) + b"/train/happy/\xff.png")
         assert len(load_fer2013(folder, "all")) == 1
 
-    def test_pipes_do_not_hold_it_up(self, images, tmp_path):
+    def test_pipes_do_not_block(self, images, tmp_path):
         folder = unpack({"train/happy/1.png": next(iter(tree(images).values()))}, tmp_path / "t")
         os.mkfifo(folder / "train/happy/2.png")
         assert len(load_fer2013(folder, "all")) == 1
@@ -468,7 +468,7 @@ def test_two_thousand_damaged_files(images, tmp_path, form):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
 def test_damaged_images(images, tmp_path, form):
-    """In a folder no checksum of a zip keeps the damage from the decoder."""
+    """In a folder, no zip checksum protects the decoder from the damage."""
     buffer = io.BytesIO()
     Image.fromarray(images[0][0]).save(buffer, form)
     path = unpack({"train/happy/1.png": b""}, tmp_path / "t")
@@ -497,7 +497,7 @@ class TestPhotos:
         assert found.dtype == torch.uint8
         assert set(found.flatten().tolist()) == {29}  # Rec. 601 luma of blue; the red is cut off
 
-    def test_it_is_turned_upright(self, tmp_path):
+    def test_orientation_is_applied(self, tmp_path):
         image = Image.new("L", (60, 60), 0)
         image.paste(255, (0, 0, 60, 30))
         exif = Image.Exif()
@@ -540,15 +540,15 @@ class TestPhotos:
         with pytest.raises(DatasetError, match="expected a regular file"):
             read_image(tmp_path)
 
-    def test_a_image_that_claims_too_much(self, tmp_path):
+    def test_an_image_that_claims_too_much(self, tmp_path):
         path = self.photo(tmp_path, Image.new("1", (10_000, 10_000)))
         assert path.stat().st_size < 100_000
         with pytest.raises(DatasetError, match="expected at most 64,000,000 pixels"):
             read_image(path)
 
 
-class TestDrawn:
-    def test_splits_never_meet(self):
+class TestSynthetic:
+    def test_splits_do_not_overlap(self):
         populations = [load_synthetic(None, split, count=50) for split in
                        ("train", "validation", "public_test", "private_test", "all")]  # fmt: skip
         seen = {p.pixels[i].numpy().tobytes() for p in populations for i in range(50)}

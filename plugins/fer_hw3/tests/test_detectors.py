@@ -1,4 +1,4 @@
-"""Which part a unit detects, on units that are made to detect one."""
+"""The part that a unit detects, on units built to detect one."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from explainkit_fer_hw3.study.detectors import detect_parts
 
 
 class Planted(nn.Module):
-    """Its maps are: one part's masks, a fixed place, a constant, and zero."""
+    """Its maps are: one part's masks, a fixed position, a constant, and zero."""
 
     def __init__(self, faces, part):
         super().__init__()
@@ -27,10 +27,10 @@ class Planted(nn.Module):
             self.known.get(key, torch.zeros(48, 48)) for key in images.flatten(1).sum(1).tolist()
         ]
         mask = torch.stack([m.float() for m in masks])
-        place = torch.zeros(len(images), 48, 48)
-        place[:, 20:24, 22:26] = 1
+        position = torch.zeros(len(images), 48, 48)
+        position[:, 20:24, 22:26] = 1
         nan = 0 * images[:, 0]  # so that receptive fields are seen
-        maps = torch.stack([mask, place, torch.ones_like(mask), 0 * mask], 1) + nan[:, None]
+        maps = torch.stack([mask, position, torch.ones_like(mask), 0 * mask], 1) + nan[:, None]
         return self.maps(maps).mean((2, 3))
 
 
@@ -39,7 +39,7 @@ def faces():
     return load_synthetic(None, "validation", count=35)
 
 
-def test_a_planted_part_is_found_and_a_place_is_not(faces):
+def test_a_planted_part_is_found_and_a_position_is_not(faces):
     area = float((faces.parts == PARTS.index("mouth")).double().mean())
     found = detect_parts(Planted(faces, "mouth"), "maps", faces, quantile=0.2)
     code = PARTS.index("mouth")
@@ -47,10 +47,10 @@ def test_a_planted_part_is_found_and_a_place_is_not(faces):
     assert found.iou[0, code] == pytest.approx(1)
     assert found.enrichment[0, code] == pytest.approx(1 / area)
     assert found.iou[0].sum() == pytest.approx(1)
-    # a fixed place overlaps with another face's parts just as much
-    torch.testing.assert_close(found.enrichment[1], found.place[1])
+    # a fixed position overlaps with another face's parts just as much
+    torch.testing.assert_close(found.enrichment[1], found.control[1])
     assert found.part(1) is None
-    # everywhere is chance, and nowhere is nothing
+    # active everywhere is chance; active nowhere is undefined
     assert found.enrichment[3].isnan().all()
     assert found.iou[3].isnan().all()
     assert found.part(3) is None
@@ -63,7 +63,7 @@ def test_intervals_hold_the_value_and_come_from_the_seed(faces):
     assert (one.enrichment <= one.high + 1e-9).all()
     assert torch.equal(one.low, two.low)
     assert not torch.equal(one.low, other.low)
-    # a mean of 1 over all pixels
+    # the mean over all pixels is 1
     areas = torch.stack([(faces.parts == c).double().mean() for c in range(len(PARTS))])
     torch.testing.assert_close((one.enrichment * areas).sum(1), torch.ones(3).double())
 

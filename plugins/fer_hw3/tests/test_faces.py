@@ -94,8 +94,8 @@ def test_the_same_seed_draws_the_same_faces_and_another_seed_others():
 
 @settings(max_examples=25, deadline=None)
 @given(start=st.integers(0, 40), count=st.integers(1, 40), label=st.integers(0, 6))
-def test_a_face_depends_on_its_number_and_label_alone(start, count, label):
-    """Bit for bit the same in a batch of any size, beside any neighbors."""
+def test_a_face_depends_only_on_its_index_and_label(start, count, label):
+    """Bit-identical in a batch of any size, with any neighbors."""
     labels = np.arange(start, start + count) % 7
     batch = draw(labels, seed=11, first=start)
     alone = draw(labels[-1:], seed=11, first=start + count - 1)
@@ -153,7 +153,7 @@ def test_parts_lie_where_a_face_has_them(people):
 
 
 def test_areas_of_the_parts(people):
-    """Every feature is large enough to be scored, none swallows the face."""
+    """Every feature is large enough to be scored, and none covers the face."""
     faces = people[NEUTRAL]
     low_high = {"brows": (14, 60), "eyes": (60, 160), "nose": (50, 160), "mouth": (20, 110)}
     for name, (low, high) in low_high.items():
@@ -276,7 +276,7 @@ def test_unit_9_darkens_the_bridge_and_unit_4_the_skin_between_the_brows():
     assert (knit[furrow].mean((1, 2)) < rest[furrow].mean((1, 2))).all()
 
 
-def test_classes_are_made_of_their_action_units(people):
+def test_classes_consist_of_their_action_units(people):
     assert set(ACTION_UNITS) == set(CLASS_NAMES)
     shown = {unit for listed in PART_UNITS.values() for unit in listed}
     assert shown == {unit for listed in ACTION_UNITS.values() for unit in listed} == set(UNITS)
@@ -351,7 +351,7 @@ def test_all_parts_neutral_make_a_neutral_face(people):
     ("part", "radius"),
     [("brows", 7), ("eyes", 2), ("nose", 7), ("mouth", 5), ("glasses", 5)],
 )
-def test_without_a_part_only_its_place_changes(part, radius):
+def test_without_a_part_only_its_pixels_change(part, radius):
     who, _, noise = upright(style=0.0)  # bald: hair would hide where a part ends
     smile = units(24, au6=1.0, au12=1.0)
     before, parts = render(who, smile, noise, None)
@@ -365,7 +365,7 @@ def test_without_a_part_only_its_place_changes(part, radius):
 
 
 def test_without_beard_the_upper_face_stays(people):
-    """Stubble is too thin to own a pixel, but it is drawn, and goes with the beard."""
+    """Stubble is too thin to own a pixel, but it is rendered, and removed with the beard."""
     before, after = people[HAPPY], draw([HAPPY] * COUNT, seed=5, without="beard", intensity=1.0)
     assert before.mask("beard").any()
     assert not after.mask("beard").any()
@@ -385,7 +385,7 @@ def test_without_hair_the_face_below_stays(people):
 
 
 def test_another_label_is_the_same_person(people):
-    """What no muscle moves is the same to the last bit: hair, walls, clothes, noise."""
+    """What no muscle moves is bit-identical: hair, walls, clothes, noise."""
     for label in (ANGRY, HAPPY, SURPRISE):
         a, b = people[label], people[NEUTRAL]
         still = {"hair", "background"}
@@ -413,7 +413,7 @@ def test_tones_and_contrast_are_those_of_photographs():
     "EXPLAINKIT_FER2013" not in os.environ,
     reason="EXPLAINKIT_FER2013 does not name a zip of FER2013",
 )
-def test_drawn_faces_lie_in_the_range_of_fer2013():
+def test_synthetic_faces_lie_in_the_range_of_fer2013():
     photographs = []
     with zipfile.ZipFile(os.environ["EXPLAINKIT_FER2013"]) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")]
@@ -421,15 +421,15 @@ def test_drawn_faces_lie_in_the_range_of_fer2013():
             with Image.open(io.BytesIO(archive.read(name))) as image:
                 photographs.append(np.asarray(image.convert("L"), float))
     real = np.stack(photographs)
-    drawn = draw(np.arange(700) % 7, seed=29).pixels[:, 0].astype(float)
-    assert abs(real.mean() - drawn.mean()) < 15
-    assert 0.8 < np.median(drawn.std((1, 2))) / np.median(real.std((1, 2))) < 1.2
-    # The mean faces agree: features lie in the same places.
-    average = [p.mean(0) - p.mean() for p in (real, drawn)]
+    synthetic = draw(np.arange(700) % 7, seed=29).pixels[:, 0].astype(float)
+    assert abs(real.mean() - synthetic.mean()) < 15
+    assert 0.8 < np.median(synthetic.std((1, 2))) / np.median(real.std((1, 2))) < 1.2
+    # The mean faces agree: features lie at the same positions.
+    average = [p.mean(0) - p.mean() for p in (real, synthetic)]
     assert np.corrcoef(average[0].ravel(), average[1].ravel())[0, 1] > 0.6
 
 
-def test_a_linear_classifier_tells_the_expressions_apart():
+def test_a_linear_classifier_separates_the_expressions():
     """Ridge regression on half-size images of people that it has not seen."""
 
     def half_size(count, seed):
@@ -448,8 +448,8 @@ def test_a_linear_classifier_tells_the_expressions_apart():
     assert accuracy > 0.75  # chance is 0.14
 
 
-def test_the_drawing_is_the_one_that_the_weights_were_trained_on():
-    """Means of 12 x 12 pixels, to half a gray level: platforms differ in the last bits only."""
+def test_the_renderer_is_the_one_that_the_weights_were_trained_on():
+    """Means of 12 x 12 pixels, to half a gray level: platforms differ only in the last bits."""
     expected = [
         [
             180.2,

@@ -1,4 +1,4 @@
-"""The two networks are the study's, and their weights are the ones that were measured."""
+"""The networks are those of the study, and the weights are those that were measured."""
 
 import csv
 import json
@@ -81,14 +81,14 @@ def test_the_card_shows_the_measured_confusions():
     assert f"| FER2013 PublicTest | {total:,} | {right / total:.4f} |" in card
 
 
-def test_the_networks_read_drawn_faces():
+def test_the_networks_classify_synthetic_faces():
     faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(210))
     with torch.inference_mode():
         read = ek.load_model("fer_hw3/cnn")(faces.images).argmax(1)
     assert float((read == faces.labels).float().mean()) > 0.9
 
 
-def test_a_changed_file_is_refused(monkeypatch, tmp_path):
+def test_a_modified_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/hashes.json").write_text('{"cnn.safetensors": "0123"}')
     monkeypatch.setattr("explainkit_fer_hw3.models.files", lambda _: tmp_path)

@@ -1,4 +1,4 @@
-"""The page of measured quality is the one that its script prints."""
+"""The quality page is the output of its script."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ import maximize_quality
 PAGE = (ROOT / "docs/reference/maximization-quality.md").read_text()
 
 
-def test_the_page_says_what_printed_it_and_is_in_the_navigation():
+def test_the_page_names_its_script_and_is_in_the_navigation():
     assert "This page is generated" in PAGE
     assert "`benchmarks/maximize_quality.py`" in PAGE
     assert "reference/maximization-quality.md" in (ROOT / "mkdocs.yml").read_text()

@@ -1,4 +1,4 @@
-"""The study's report: its numbers, its words, and that it is safe and complete."""
+"""The study's report: its numbers, its text, and that it is safe and complete."""
 
 import json
 import re
@@ -42,8 +42,8 @@ def predictions(counts):
     return Predictions(torch.tensor(labels), logits)
 
 
-def all_right(n=100, **wrong):
-    """Every class read rightly n times, but for these: ``fear=("sad", 40)``."""
+def all_correct(n=100, **wrong):
+    """Every class predicted correctly n times, except: ``fear=("sad", 40)``."""
     counts = {name: {name: n} for name in CLASS_NAMES}
     for true, (name, k) in wrong.items():
         counts[true][true] -= k
@@ -59,16 +59,16 @@ def network(module, name, faces, curves=()):
 
 @pytest.fixture(scope="module")
 def found():
-    """What a run on few images finds, with hostile names."""
+    """The findings of a run on few images, with hostile names."""
     patch = pytest.MonkeyPatch()
     patch.setattr(findings, "FILTERS", 2)
     patch.setattr(findings, "STEPS", 3)
-    drawn = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(21))
+    faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(21))
     nets = [
-        network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, drawn, packaged_history(name))
+        network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, faces, packaged_history(name))
         for name in ("cnn", "dnn")
     ]
-    yield findings.find(*nets, replace(drawn, parts=None), drawn, data=HOSTILE, split="x", seed=0)
+    yield findings.find(*nets, replace(faces, parts=None), faces, data=HOSTILE, split="x", seed=0)
     patch.undo()
 
 
@@ -78,7 +78,7 @@ def document(request, found):
 
 
 class Page(HTMLParser):
-    """What a page holds, and what it would load."""
+    """The contents of a page, and the addresses that it loads."""
 
     def __init__(self, text):
         super().__init__()
@@ -99,7 +99,7 @@ class Page(HTMLParser):
 
 
 class TestPage:
-    def test_loads_nothing_and_runs_nothing(self, document):
+    def test_loads_and_runs_nothing(self, document):
         page = Page(to_html(document))
         assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
         assert page.addresses
@@ -119,7 +119,7 @@ class TestPage:
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         assert f"style-src 'sha256-{digest}'" in text
 
-    def test_all_images_have_a_text(self, document):
+    def test_all_images_have_an_alternative_text(self, document):
         images = Page(to_html(document)).images
         assert len(images) == sum(len(s.images) for s in document.sections)
         assert len(images) >= 12
@@ -159,7 +159,7 @@ class TestLanguages:
         for key, text in one["text"].items():
             assert fields(text) == fields(two["text"][key]), key
 
-    def test_hold_no_sentence_that_is_never_said(self):
+    def test_have_no_unused_sentence(self):
         from pathlib import Path
 
         folder = Path(sentences.__file__).parent
@@ -169,7 +169,7 @@ class TestLanguages:
         assert EN.words["text"].keys() == said | rows
 
     def test_the_chinese_report_has_no_english_sentence(self, found):
-        """Names of networks, files, classes in figures and of methods aside."""
+        """Except names of networks, files and methods, and of classes in figures."""
         document = compose(found, ZH, "command")
         texts = [document.title, document.lead, document.foot]
         for section in document.sections:
@@ -183,9 +183,9 @@ class TestLanguages:
             assert not [w for w in words if w not in {"public test"}], text
 
 
-class TestWords:
+class TestSentences:
     def test_fear_is_worst(self):
-        text = " ".join(sentences.about_confusion(EN, all_right(fear=("sad", 50))))
+        text = " ".join(sentences.about_confusion(EN, all_correct(fear=("sad", 50))))
         low, high = wilson(50, 100)
         assert (
             f"The worst class is Fear, as in the study: recall 0.500 ({low:.3f} to {high:.3f})"
@@ -197,18 +197,18 @@ class TestWords:
 
     def test_another_class_is_worst(self):
         text = " ".join(
-            sentences.about_confusion(EN, all_right(sad=("neutral", 60), fear=("happy", 9)))
+            sentences.about_confusion(EN, all_correct(sad=("neutral", 60), fear=("happy", 9)))
         )
         assert "The worst class is Sad, recall 0.400" in text
         assert "in the study it was Fear, whose recall here is 0.910" in text
         assert "No image of Fear is predicted as Sad or Angry" in text
         assert "The worst class is Fear" not in text
-        chinese = "".join(sentences.about_confusion(ZH, all_right(sad=("neutral", 60))))
+        chinese = "".join(sentences.about_confusion(ZH, all_correct(sad=("neutral", 60))))
         assert "分得最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
 
     def test_an_order_within_the_intervals_is_called_uncertain(self):
         text = " ".join(
-            sentences.about_confusion(EN, all_right(fear=("sad", 20), sad=("fear", 18)))
+            sentences.about_confusion(EN, all_correct(fear=("sad", 20), sad=("fear", 18)))
         )
         assert "overlaps that of Sad, 0.820" in text
 
@@ -218,17 +218,17 @@ class TestWords:
     def test_the_best_two(self, best, said):
         wrong = {name: ("neutral", 30) for name in CLASS_NAMES if name not in best}
         wrong["neutral"] = ("fear", 30)
-        text = " ".join(sentences.about_confusion(EN, all_right(**wrong)))
+        text = " ".join(sentences.about_confusion(EN, all_correct(**wrong)))
         assert ("They are the best two in the study, too." in text) == said
         assert all(f"{name.capitalize()}, recall 1.000" in text for name in best)
 
-    def test_nothing_to_tell(self):
-        text = " ".join(sentences.about_confusion(EN, all_right()))
+    def test_no_mistakes(self):
+        text = " ".join(sentences.about_confusion(EN, all_correct()))
         assert text.startswith("All classes have the same recall in the CNN: 1.000")
         assert "makes no mistake" in text
 
-    def test_classes_that_tie_are_in_words(self, found):
-        alike = replace(found, cnn=replace(found.cnn, predictions=all_right()))
+    def test_ties_are_named(self, found):
+        alike = replace(found, cnn=replace(found.cnn, predictions=all_correct()))
         for say, words in ((EN, "all classes tie"), (ZH, "各類別都一樣")):
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
             assert rows[say.say("row_best")] == rows[say.say("row_worst")] == words
@@ -237,7 +237,7 @@ class TestWords:
         counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}
         text = " ".join(sentences.about_confusion(EN, predictions(counts)))
         assert "The worst class is Sad" in text
-        assert "there is no image of Fear" in text
+        assert "There is no image of Fear" in text
 
     @pytest.mark.parametrize(
         ("accuracy", "comparable", "said"),
@@ -315,7 +315,7 @@ class TestWords:
 
 
 def test_the_command(tmp_path, monkeypatch):
-    """One run: its files, and the numbers in them."""
+    """One run: its files and their numbers."""
     monkeypatch.setattr(findings, "FILTERS", 2)
     monkeypatch.setattr(findings, "STEPS", 2)
     monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "SYNTHETIC", 14)

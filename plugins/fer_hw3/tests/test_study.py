@@ -1,4 +1,4 @@
-"""What the study measures, against closed forms and counts made another way."""
+"""The study's measurements against closed forms and independent counts."""
 
 from fractions import Fraction
 from math import comb
@@ -36,7 +36,7 @@ def cnn():
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def faces():
     return ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(14))
 
 
@@ -57,8 +57,8 @@ class TestMcNemar:
         assert 0 < mcnemar(1000, 1200) < 1e-4
         assert mcnemar(2000, 2001) == pytest.approx(1, abs=0.02)
 
-    def test_the_interval_covers_as_often_as_it_says(self):
-        """Pairs drawn from known shares: the interval holds the true difference 95 times in 100."""
+    def test_the_interval_has_its_nominal_coverage(self):
+        """Pairs sampled from known shares: the interval holds the true difference 95 times in 100."""
         rng = np.random.default_rng(0)
         shares = (0.4, 0.25, 0.1, 0.25)
         held = [
@@ -90,8 +90,8 @@ class TestAgreement:
 
 
 class TestParts:
-    def test_expressive_parts_are_those_that_a_drawn_face_moves(self):
-        """Drawn again with a part at rest, the face changes for exactly these parts."""
+    def test_expressive_parts_are_those_that_a_face_moves(self):
+        """Relaxing a part changes the face for exactly these parts."""
         from explainkit_fer_hw3.faces import draw
 
         for name in ("angry", "happy", "surprise"):
@@ -102,17 +102,17 @@ class TestParts:
                 for part in PART_UNITS
                 if (draw(label, seed=3, neutral=part).pixels != face.pixels).any()
             }
-            # a unit may be too small to change a pixel of one face: never the other way round
+            # a unit may be too small to change a pixel of one face, but never the reverse
             assert moved <= set(expressive_parts(name))
             assert moved
         assert expressive_parts("neutral") == ()
 
-    def test_shares_recomputed(self, cnn, drawn):
-        shares = part_shares(cnn, drawn, METHODS[1])
+    def test_shares_recomputed(self, cnn, faces):
+        shares = part_shares(cnn, faces, METHODS[1])
         assert [s.class_name for s in shares] == [*CLASS_NAMES[:6], "all"]
-        maps = ek.explain(cnn, drawn.images, drawn.labels, METHODS[1]).attribution.abs()[:, 0]
+        maps = ek.explain(cnn, faces.images, faces.labels, METHODS[1]).attribution.abs()[:, 0]
         expected = []
-        for i, label in enumerate(drawn.labels.tolist()):
+        for i, label in enumerate(faces.labels.tolist()):
             name = CLASS_NAMES[label]
             if name == "neutral":
                 continue
@@ -121,7 +121,7 @@ class TestParts:
                 for part, units in PART_UNITS.items()
                 if set(units) & set(ACTION_UNITS[name])
             ]
-            inside = np.isin(drawn.parts[i].numpy(), codes)
+            inside = np.isin(faces.parts[i].numpy(), codes)
             values = maps[i].double().numpy()
             expected.append((name, values[inside].sum() / values.sum(), inside.mean()))
         every = shares[-1]
@@ -135,16 +135,16 @@ class TestParts:
         assert sum(part.area for part in happy.by_part.values()) == pytest.approx(1)
         assert every.gain.value == pytest.approx(every.share.value - every.other.value)
 
-    def test_a_map_on_the_parts_alone_has_a_share_of_one(self, drawn):
+    def test_a_map_on_the_parts_alone_has_a_share_of_one(self, faces):
         """A network whose score is the sum over the mouth: the mouth's share is 1, others' 0."""
-        maps = (drawn.parts == PARTS.index("mouth")).float()
-        shares = by_part(maps, one_hot(drawn.parts))
+        maps = (faces.parts == PARTS.index("mouth")).float()
+        shares = by_part(maps, one_hot(faces.parts))
         assert shares["mouth"].share.interval == pytest.approx((1, 1))
         assert shares["mouth"].dense
         assert shares["cheeks"].share.value == 0
 
-    def test_a_flat_map_has_the_area(self, drawn):
-        shares = by_part(torch.ones(14, 48, 48), one_hot(drawn.parts))
+    def test_a_flat_map_has_the_area(self, faces):
+        shares = by_part(torch.ones(14, 48, 48), one_hot(faces.parts))
         assert all(s.density == pytest.approx(1) for s in shares.values() if s.area)
 
     def test_the_atlas_is_a_distribution_over_parts(self):
@@ -161,43 +161,43 @@ class TestParts:
         low, high = one.interval
         assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
-    def test_faces_without_parts_are_refused(self, cnn, drawn):
+    def test_faces_without_parts_are_refused(self, cnn, faces):
         from dataclasses import replace
 
         with pytest.raises(DatasetError, match="synthetic faces with part masks"):
-            part_shares(cnn, replace(drawn, parts=None))
+            part_shares(cnn, replace(faces, parts=None))
         with pytest.raises(DatasetError, match="two expressions"):
-            part_shares(cnn, drawn.subset([6, 3]))
+            part_shares(cnn, faces.subset([6, 3]))
 
 
-def test_a_confusion_is_explained_for_both_classes(drawn):
+def test_a_confusion_is_explained_for_both_classes(faces):
     """For a gradient the difference of the maps is the gradient of the difference."""
     dnn = ek.load_model("fer_hw3/dnn")
     labels = torch.tensor([2] * 14)
     with torch.inference_mode():
-        predictions = Predictions(labels, dnn(drawn.images))
+        predictions = Predictions(labels, dnn(faces.images))
     (worst,) = most_confused(predictions.counts, CLASS_NAMES, 1)
-    found = explain_confusion(worst, dnn, drawn, predictions, most=2)
+    found = explain_confusion(worst, dnn, faces, predictions, most=2)
     read = CLASS_NAMES.index(worst.predicted)
     assert (predictions.predicted[found.rows] == read).all()
-    assert torch.equal(found.indices, drawn.indices[found.rows])
+    assert torch.equal(found.indices, faces.indices[found.rows])
     margins = (predictions.logits[:, read] - predictions.logits[:, 2])[
         predictions.predicted == read
     ]
     top = predictions.logits[found.rows, read] - predictions.logits[found.rows, 2]
     torch.testing.assert_close(top, margins.sort(descending=True).values[:2])
     pair = ek.explain(
-        dnn, drawn.subset(found.rows).images, lambda logits: logits[:, read] - logits[:, 2]
+        dnn, faces.subset(found.rows).images, lambda logits: logits[:, read] - logits[:, 2]
     )
     torch.testing.assert_close(found.difference, pair.heatmap(), atol=1e-6, rtol=1e-4)
 
 
 class TestActivations:
-    def test_are_the_layers_outputs(self, cnn, drawn):
-        found = activations(cnn, drawn.images[3], "0")
+    def test_are_the_layers_outputs(self, cnn, faces):
+        found = activations(cnn, faces.images[3], "0")
         kernels = cnn[0].weight.detach()
         by_hand = torch.nn.functional.conv2d(
-            drawn.images[3:4], kernels, cnn[0].bias.detach(), padding=1
+            faces.images[3:4], kernels, cnn[0].bias.detach(), padding=1
         )
         torch.testing.assert_close(found.outputs, by_hand[0])
         torch.testing.assert_close(found.filters, kernels[:, 0])
@@ -205,19 +205,19 @@ class TestActivations:
         assert row["max"] == pytest.approx(float(by_hand[0, 7].max()))
         assert row["active"] == pytest.approx(float((by_hand[0, 7] > 0).float().mean()))
 
-    def test_deeper_layers_name_their_convolution(self, cnn, drawn):
-        found = activations(cnn, drawn.images[3], "4")
+    def test_deeper_layers_name_their_convolution(self, cnn, faces):
+        found = activations(cnn, faces.images[3], "4")
         assert (found.filters_of, found.signed) == ("2", False)
         assert found.outputs.shape == (128, 23, 23)
         assert (found.filters >= 0).all()
 
-    def test_layers_without_maps_are_refused(self, cnn, drawn):
+    def test_layers_without_maps_are_refused(self, cnn, faces):
         with pytest.raises(
             ModelError, match="expected a layer with feature maps, got '19'; there are 0, 1"
         ):
-            activations(cnn, drawn.images[0], "19")
+            activations(cnn, faces.images[0], "19")
         with pytest.raises(ModelError, match="none in this network"):
-            activations(ek.load_model("fer_hw3/dnn"), drawn.images[0], "1")
+            activations(ek.load_model("fer_hw3/dnn"), faces.images[0], "1")
 
 
 class TestCurves:
@@ -275,9 +275,9 @@ class TestCurves:
         rows = "\n".join(f"{i},{2 / i},{0.1 * i},{3 / i},{0.05 * i}" for i in range(1, 5))
         path.write_text(f"epoch,loss,accuracy,validation_loss,validation_accuracy\n{rows}\n")
         curve = read_history(path)
-        drawn = curves_figure([curve], "accuracy", "loss").axes
-        assert [axes.get_title(loc="left") for axes in drawn] == ["mine: accuracy", "mine: loss"]
-        for axes, name in zip(drawn, ("accuracy", "loss"), strict=True):
+        panels = curves_figure([curve], "accuracy", "loss").axes
+        assert [axes.get_title(loc="left") for axes in panels] == ["mine: accuracy", "mine: loss"]
+        for axes, name in zip(panels, ("accuracy", "loss"), strict=True):
             training, validation = axes.lines
             assert list(training.get_xdata()) == [1, 2, 3, 4]
             assert tuple(training.get_ydata()) == curve.values[name]
@@ -286,7 +286,7 @@ class TestCurves:
             assert axes.get_ylim()[0] == 0
 
     def test_weights_come_with_their_curves(self):
-        """The study's point: by heart in training, below one half in validation."""
+        """The study's point: above 0.9 in training, below one half in validation."""
         plain = packaged_history("dnn")[-1]
         assert plain.best("accuracy")[1] > 0.9
         assert plain.best("validation_accuracy")[1] < 0.5

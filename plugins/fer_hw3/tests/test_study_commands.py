@@ -1,4 +1,4 @@
-"""``compare``, ``confusion``, ``activations``, ``filters``: what they print and write."""
+"""The study's commands: their output and files."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def csv(images, tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(csv):
-    """What both networks read in the small file, and its data."""
+    """The small file's data, and the predictions of both networks."""
     data = ek.load_dataset("fer_hw3/fer2013", csv, split="all")
     with torch.inference_mode():
         return data, [ek.load_model(f"fer_hw3/{n}")(data.images).argmax(1) for n in ("cnn", "dnn")]
@@ -75,7 +75,7 @@ def test_compare(csv, read):
     assert {"recalls", "maps", "accuracy_curves"} == set(found["figures"])
 
 
-def test_compare_in_words_and_with_own_curves(csv, tmp_path):
+def test_compare_as_text_with_given_curves(csv, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         rows = (
@@ -164,7 +164,7 @@ def test_filters(csv):
     assert Path(found["figure"]).name == "filters-plain-cnn-1-3-26.png"
 
 
-def test_filters_with_all_that_can_be_said(csv, monkeypatch):
+def test_filters_with_every_option(csv, monkeypatch):
     monkeypatch.setattr("explainkit_fer_hw3.study.filters.DISSECTED", 70)
     arguments = ("--data", csv, "--split", "all", "--units", "26", "--param", "steps=3")
     found = run_json("filters", *arguments, "--exemplars", "--quality", "--animate")
@@ -176,7 +176,7 @@ def test_filters_with_all_that_can_be_said(csv, monkeypatch):
     top = row["exemplars"][0]
     assert top["index"] == int(data.indices[best.argmax()])
     assert top["value"] == pytest.approx(float(best.max()), rel=1e-5)
-    y, x = top["place"]
+    y, x = top["position"]
     assert top["box"] == [max(y - 1, 0), max(x - 1, 0), min(y + 2, 48), min(x + 2, 48)]
     assert row["part"] in PARTS
     assert row["parts"][row["part"]]["low"] > 1
@@ -186,6 +186,18 @@ def test_filters_with_all_that_can_be_said(csv, monkeypatch):
     assert is_png(row["card"])
     with Image.open(found["animation"]) as animation:
         assert animation.n_frames > 1
+
+
+def test_filters_defaults_are_quick_and_full_is_complete(csv):
+    found = run_json("filters", "--param", "steps=1")
+    assert sorted(row["channel"] for row in found["units"]) == list(range(32))
+    full = run_json("filters", "--param", "steps=1", "--full")
+    assert sorted(row["channel"] for row in full["units"]) == list(range(128))
+    assert {"figure", "figure_2", "curves"} <= set(full)
+    assert found["figure"] != full["figure"]
+    few = ("--objective", 'channel("1", 2)')
+    assert len(run_json("filters", *few)["units"][0]["trace"]) == 64
+    assert len(run_json("filters", *few, "--full")["units"][0]["trace"]) == 180
 
 
 def test_filters_of_an_objective_and_of_the_dnn(csv):
@@ -213,7 +225,7 @@ def test_filters_refuses(csv, arguments, words):
         run("filters", *arguments)
 
 
-def test_filters_wants_one_way_of_naming_units(csv):
+def test_filters_takes_units_or_an_objective(csv):
     objective = ("--objective", 'channel("1", 2)')
     for other in (("--units", "3"), ("--exemplars",)):
         assert run("filters", *objective, *other).exit_code == 2

@@ -109,7 +109,7 @@ def classes(
             files[f"animation_{one.name}"] = str(moving)
     if as_json:
         facts = {
-            "schema_version": 1,
+            "schema_version": 2,
             "maximizer": found.by_network[0].found.maximizer,
             "params": dict(found.by_network[0].found.params),
             "images": found.rows(),

@@ -76,10 +76,10 @@ def compare(
         ),
     }  # fmt: skip
     for what in ("accuracy", "loss"):
-        drawn = [curve for curve in curves if curve.has(what)]
-        if drawn:
+        shown = [curve for curve in curves if curve.has(what)]
+        if shown:
             path = out / f"{stem}-{what}-curves.png"
-            figures[f"{what}_curves"] = save_figure(curves_figure(drawn, what), path)
+            figures[f"{what}_curves"] = save_figure(curves_figure(shown, what), path)
     found = {
         "schema_version": 1,
         "data": options.describe_data(data),

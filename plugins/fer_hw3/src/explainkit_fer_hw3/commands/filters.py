@@ -149,7 +149,8 @@ def filters(
     if units:
         chosen.append(options.joined("".join(units.split()).replace("-", "to").split(",")))
     name = maximizer.rpartition("/")[2]
-    stem = "-".join(["filters", name, options.model_tag(model), what, *chosen])
+    tags = [options.model_tag(model), what, *options.data_tags(data, split), *chosen]
+    stem = "-".join(["filters", name, *tags])
     files = {}
     for start in range(0, len(found), SHEET):
         number = f"_{start // SHEET + 1}" if start else ""
@@ -166,7 +167,7 @@ def filters(
         _cards(found, rows, evidence, out / f"{stem}-unit", len(rows) if units else CARDS)
     if as_json:
         facts = {
-            "schema_version": 1,
+            "schema_version": 2,
             "model": model,
             "layer": found.layer,
             "objective": text,

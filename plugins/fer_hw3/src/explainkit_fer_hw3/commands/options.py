@@ -128,7 +128,7 @@ def file_name(text: str) -> str:
 
     Examples:
         >>> file_name("sad"), file_name("sad - fear"), file_name("sad + fear")
-        ('sad', 'sad_fear_514c9f38', 'sad_fear_2f4e4379')
+        ('sad', 'sad_-_fear_514c9f38', 'sad_fear_2f4e4379')
     """
     words = "".join(c if c.isalnum() or c in "_-" else " " for c in text).split()
     name = "_".join(words)[:40]

@@ -66,13 +66,7 @@ def saliency(
     images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     start = time.perf_counter()
-    explanations = ek.explain(
-        network,
-        images.images,
-        _target(target),
-        methods,
-        seed=seed,
-    )
+    explanations = ek.explain(network, images.images, _target(target), methods, seed=seed)
     seconds = time.perf_counter() - start
     chosen = [
         options.model_tag(model),
@@ -82,12 +76,12 @@ def saliency(
     ]
     tags = options.distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
     stem = "-".join([options.joined(tags), *chosen])
-    drawn = (
+    panels = (
         study_figure(explanations[0], labels=images.labels)
         if len(explanations) == 1
         else explanations.plot(labels=images.labels)
     )
-    figure = save_figure(drawn, out / f"{stem}.png")
+    figure = save_figure(panels, out / f"{stem}.png")
     saved = [
         one.save(out / "-".join([tag, *chosen]))
         for tag, one in zip(tags, explanations, strict=True)

@@ -43,7 +43,7 @@ class Detectors:
         low: 2.5th percentile of the enrichment over resamples of the faces; a resample without
             active pixels counts as 0.
         high: 97.5th percentile.
-        place: The enrichment of the same active pixels on another face: what their position alone
+        control: The enrichment of the same active pixels on another face: what their position alone
             explains.
         count: Number of faces.
     """
@@ -54,14 +54,14 @@ class Detectors:
     enrichment: Tensor
     low: Tensor
     high: Tensor
-    place: Tensor
+    control: Tensor
     count: int
 
     def part(self, unit: int) -> str | None:
         """The part with the largest enrichment that is significantly above chance and control."""
-        least = self.place[unit].clamp_min(1)
-        sure = self.enrichment[unit].where(self.low[unit] > least, 0).nan_to_num()
-        return PARTS[int(sure.argmax())] if bool(sure.any()) else None
+        least = self.control[unit].clamp_min(1)
+        significant = self.enrichment[unit].where(self.low[unit] > least, 0).nan_to_num()
+        return PARTS[int(significant.argmax())] if bool(significant.any()) else None
 
 
 def detect_parts(
@@ -135,7 +135,7 @@ def detect_parts(
     united = total.sum(0)[:, None] + areas.sum(0) - both.sum(0)
     iou = np.where(total.sum(0)[:, None] > 0, both.sum(0) / united, np.nan)
     enrichment = _enrichment(total, both, areas, once)[0]
-    place = _enrichment(total, away, areas, once)[0]
+    control = _enrichment(total, away, areas, once)[0]
     return Detectors(
         layer=layer,
         threshold=torch.stack(thresholds),
@@ -143,7 +143,7 @@ def detect_parts(
         enrichment=torch.from_numpy(enrichment),
         low=torch.from_numpy(low),
         high=torch.from_numpy(high),
-        place=torch.from_numpy(place),
+        control=torch.from_numpy(control),
         count=len(faces),
     )
 

@@ -118,15 +118,15 @@ class Evidence:
                 {
                     "index": int(self.faces.indices[number]),
                     "value": float(value),
-                    "place": place.tolist(),
-                    "box": list(vars(self.fields.at(*place.tolist())).values()),
+                    "position": position.tolist(),
+                    "box": list(vars(self.fields.at(*position.tolist())).values()),
                 }
-                for number, value, place in tops
+                for number, value, position in tops
             ]
         }
         if self.detectors is None:
             return facts | {"part": None, "parts": None}
-        columns = ("iou", "enrichment", "low", "high", "place")
+        columns = ("iou", "enrichment", "low", "high", "control")
         values = {name: getattr(self.detectors, name)[unit].tolist() for name in columns}
         parts = {
             part: {name: _number(values[name][code]) for name in columns}
@@ -154,7 +154,7 @@ class Evidence:
                     PARTS[code],
                     float(one.enrichment[unit, code]),
                     (float(one.low[unit, code]), float(one.high[unit, code])),
-                    float(one.place[unit, code]),
+                    float(one.control[unit, code]),
                 )
                 for code in order[:6]
             ],

@@ -58,9 +58,9 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
     for k, channel in enumerate(shown):
         x = left + (k % columns) * _WIDE
         y = head + (k // columns) * _TALL + 0.14
-        axes.text(x, y - 0.03, str(channel), size=5.5, color=INK)
+        axes.text(x, y - 0.03, str(channel), size=6.5, color=INK)
         limit = f"{'±' if signed else ''}{maps.limits[k]:.2g}"
-        axes.text(x + _FILTER + _MAP, y - 0.03, limit, size=4.5, color=FAINT, ha="right")
+        axes.text(x + _FILTER + _MAP, y - 0.03, limit, size=5.5, color=FAINT, ha="right")
         kernel = color(kernels.values[k], *([] if found.signed else ["gray"]))
         _show(axes, kernel, x, y, _FILTER - 0.03)
         rgb = color(maps.values[k], *([] if signed else [SEQUENTIAL]))
