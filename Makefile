@@ -53,7 +53,7 @@ BENCHMARKS := bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py 
 comma := ,
 run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)
 
-bench: peers ## Measure speed and memory beside bare loops and the other libraries
+bench: peers ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
 bench-smoke: $(VENV)/.test ## Run every benchmark once on tiny inputs

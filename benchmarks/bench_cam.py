@@ -1,4 +1,4 @@
-"""Class-activation maps beside the passes they need, Captum, and pytorch-grad-cam.
+"""Class-activation maps compared with the passes they need, Captum and pytorch-grad-cam.
 
 pytorch-grad-cam is measured where it is installed (`make peers`).
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from memory import peak_mb
-from peer_rows.gradcam_rows import CAMS, beside, peer_map
+from peer_rows.gradcam_rows import CAMS, compared, peer_map
 from peer_rows.rows import faces, predicted
 from timing import Calls, Lazy, interleaved, parse
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ def prepare(batch: int, *, trainable: bool = False) -> tuple[nn.Module, Tensor, 
 def difference(name: str, batch: int) -> float:
     """Largest difference to pytorch-grad-cam's map."""
     model, images, target = prepare(batch)
-    ours, theirs = beside(name, model, LAYER, images, target)
+    ours, theirs = compared(name, model, LAYER, images, target)
     return float((ours - theirs).abs().max())
 
 

@@ -1,4 +1,4 @@
-"""Gradient and propagation methods beside the bare passes they need and beside Captum.
+"""Gradient and propagation methods compared with the bare passes they need and Captum.
 
 Captum runs as documented and, where it has settings for that, tuned. The bare passes are one
 forward and input gradient per gradient of the formula; LRP with z⁺ needs one more forward, for the

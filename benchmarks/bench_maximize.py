@@ -1,4 +1,4 @@
-"""Activation maximization beside the bare forwards and gradients it needs, and beside Lucent.
+"""Activation maximization compared with its bare forwards and gradients, and with Lucent.
 
 Run ``python benchmarks/bench_maximize.py``. One process on two threads: rounds are interleaved,
 a warm-up round is dropped and the median is reported. The network is the plugin's CNN with random

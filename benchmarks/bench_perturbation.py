@@ -1,4 +1,4 @@
-"""Black-box methods beside the bare forwards they need and beside Captum, as documented and tuned.
+"""Black-box methods compared with their bare forwards and Captum, as documented and tuned.
 
 Run `make bench`. One process, two threads: rounds are interleaved (bare forwards, ours, Captum, …),
 a warm-up round is dropped and the median is reported. The last column is the largest difference to
@@ -72,7 +72,7 @@ def candidates(
     mask = {"feature_mask": labels[None, None]}
     per_eval = max(TUNED // len(images), 1)
     sampled = {name: {"segments": cells} for name in ("lime", "kernel_shap", "hsic")}
-    sampled |= {"rise": {"cells": cells}, "partition_shap": {"segments": cells}}
+    sampled |= {"rise": {"cells": cells}, "partition_shap": {}}
     return {
         "occlusion": {
             "bare": lambda: bare(model, images, positions(height) * positions(width)),

@@ -1,4 +1,4 @@
-"""Incremental recomputation: occlusion on boxes and CAMs on suffixes, beside full runs and peers.
+"""Incremental recomputation: occlusion on boxes and CAMs on suffixes, against full runs.
 
 Rounds are interleaved, a warm-up round is dropped and the median is reported; ours is the whole
 public call, tracing included. The floor counts the multiply-adds inside the box that each window

@@ -1,4 +1,4 @@
-"""The parity table: our maps beside those of Captum, pytorch-grad-cam and zennit, in one run.
+"""The parity table: our maps compared with Captum, pytorch-grad-cam and zennit, in one run.
 
     make peers
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/parity.py
@@ -32,8 +32,8 @@ MODULES = {"pytorch-grad-cam": "pytorch_grad_cam", "Captum": "captum", "zennit":
 INTRODUCTION = """\
 # Parity with other libraries
 
-Our maps beside those of Captum, pytorch-grad-cam and zennit, for every method that one of them also
-computes. All numbers on this page were printed by one run of
+Our maps compared with those of Captum, pytorch-grad-cam and zennit, for every method that one of
+them also computes. All numbers on this page were printed by one run of
 
 ```sh
 OMP_NUM_THREADS=1 python benchmarks/parity.py
@@ -47,8 +47,8 @@ The largest difference over all pixels and images, as a share of the peer's larg
 sampled methods, in standard errors of the difference. "CNN" is a small seeded network of
 convolutions, ReLUs, max pooling and linear layers in float64. "transformer" has two attention
 blocks in float64. "fer_hw3/cnn" is the plugin's trained network in float32, on synthetic faces. The
-predicted class is explained. The last column says how the maps were made comparable, and where ours
-differs on purpose.
+predicted class is explained. The last column says how the maps were made comparable, and where
+ours differs on purpose.
 """
 
 WRONG = """\
@@ -188,7 +188,7 @@ def main() -> None:
             absent.append(f"| {escaped(fault.case)} | {fault.peer}: not installed |")
             print(absent[-1])
             continue
-        ours, theirs = fault.answers()
+        ours, theirs = fault.results()
         fault_lines.append(fault_line(fault, ours, theirs))
         print(fault_lines[-1])
         if ours != fault.truth or theirs == fault.truth:

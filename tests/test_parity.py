@@ -54,7 +54,7 @@ def test_captum(row):
 
 @pytest.mark.parametrize("fault", wrong.captum_faults(), ids=lambda fault: fault.case[:30])
 def test_where_captum_is_wrong_ours_is_the_truth(fault):
-    ours, theirs = fault.answers()
+    ours, theirs = fault.results()
     assert ours == fault.truth
     assert theirs != fault.truth, f"{fault.peer} is correct now: update the page"
 

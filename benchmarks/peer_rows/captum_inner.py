@@ -1,4 +1,4 @@
-"""Captum 0.9.0 beside ours: inner layers and neurons, and methods that change the image."""
+"""Parity with Captum 0.9.0: inner layers, neurons, and methods that perturb the image."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Captum 0.9.0 beside ours: gradients, paths and propagation on the image."""
+"""Parity with Captum 0.9.0: gradients, paths and propagation on the image."""
 
 import functools
 from collections.abc import Callable

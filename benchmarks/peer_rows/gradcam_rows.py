@@ -1,4 +1,4 @@
-"""pytorch-grad-cam 1.5.7 beside ours: class-activation maps.
+"""Parity with pytorch-grad-cam 1.5.7: class-activation maps.
 
 It returns each image's map clipped to its positive part, scaled to [0, 1] and upsampled to the
 image, in float32. Ours are raw, and are processed in the same way before they are compared.
@@ -93,10 +93,10 @@ def peer_map(
 
 def _cam(name: str, *, trained: bool = False) -> tuple[Tensor, Tensor]:
     model, x = faces() if trained else (cnn(curved=name == "shapleycam"), images())
-    return beside(name, model, "15" if trained else LAST, x, predicted(model, x))
+    return compared(name, model, "15" if trained else LAST, x, predicted(model, x))
 
 
-def beside(name: str, model: Any, layer: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def compared(name: str, model: Any, layer: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Our map, made comparable, and the peer's."""
     theirs = peer_map(CAMS[name], model, layer, x, target)
     signed = "eigen" in name or "kpca" in name

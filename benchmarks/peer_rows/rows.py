@@ -15,7 +15,7 @@ SAME = "same formula"
 
 @dataclass(frozen=True)
 class Row:
-    """One method of ours beside one of a peer.
+    """One of our methods compared with one of a peer.
 
     Attributes:
         method: Our registered name.

@@ -45,7 +45,7 @@ class Fault:
     peer: str
     theirs: Numbers
 
-    def answers(self) -> tuple[str, str]:
+    def results(self) -> tuple[str, str]:
         """Our result and the peer's; if the peer raises, the name of its exception."""
         try:
             theirs = self.theirs()

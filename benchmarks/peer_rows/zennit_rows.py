@@ -1,4 +1,4 @@
-"""zennit 1.0.0 beside ours: its composites and attributors."""
+"""Parity with zennit 1.0.0: its composites and attributors."""
 
 import functools
 import importlib
