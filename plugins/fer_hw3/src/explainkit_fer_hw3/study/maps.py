@@ -30,8 +30,8 @@ def confusion_figure(found: Examples) -> Figure:
         len(one),
         [TALL] * 5,
         f"{confusion.true} predicted as {confusion.predicted}: {confusion.count} of {confusion.of}",
-        f"{_name(one)} of {one.model}; the maps of a row share one scale ({SCALING.title}); ± is "
-        "the value at full color",
+        f"{_name(one)} of {one.model}. The maps of a row share one scale ({SCALING.limit}); ± is "
+        "the value at full color.",
         f"{legend([one])}; difference: red favors {confusion.predicted} over {confusion.true}",
     )
     for row in range(len(one)):
@@ -70,8 +70,8 @@ def comparison_figure(
         len(one),
         [TALL] * (1 + len(models)),
         f"{_name(one)} in {' and '.join(models)}",
-        f"each map explains the network's prediction, normalized separately ({SCALING.title}); "
-        "± is the value at full color",
+        "Each map explains the network's prediction and is normalized separately "
+        f"({SCALING.limit}); ± is the value at full color.",
         legend(explanations),
     )
     for row in range(len(one)):
