@@ -25,7 +25,7 @@ _UNIT, _ROW, _PER_LINE = 1.02, 2.55, 9
 def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
     """Draws layers as blocks from left to right; height grows with the log of the output's size.
 
-    Layers of the kind "ReLU" are omitted, because they do not change the shape.
+    Layers of the kind "ReLU" without parameters are omitted: they do not change the shape.
 
     Args:
         rows: One per layer, in execution order.

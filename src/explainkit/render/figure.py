@@ -132,7 +132,7 @@ def plot(
         show(ax, overlay(rows.images[0], maps[0], rule, cmap=cmap, alpha=alpha))
         limit = f"±{scaled.limits[0]:.2g}" if scaled.limits[0] else "zero everywhere"
         ax.set_title(f"{rows.headline()}, {limit}", size=8, color=INK, loc="left")
-        return ax.get_figure(root=True)
+        return ax.figure.figure  # of a subfigure, too
     if columns < 1:
         raise RenderError(f"columns: expected at least 1, got {columns}")
     columns = min(columns, len(explanation))
@@ -403,7 +403,7 @@ def _draw_map(
     limit = float(scaled.limits[i])
     bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)
     low = -1 if signed else 0
-    # drawn from -1 to 1 and labeled in the map's unit: a range of 2e308 overflows a float
+    # the extent is -1 to 1, labeled in the map's unit: a range of 2e308 overflows a float
     ramp = np.linspace(1, low, 256) if limit else np.zeros(256)
     bar.imshow(
         color(ramp[:, None], colors, signed=signed),
