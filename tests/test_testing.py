@@ -35,14 +35,14 @@ def draws_by_position(model, x, target):
 
 
 FAULTS = {
-    "another map": (remembers(), "the same seed gives another map|the other images"),
+    "a different map": (remembers(), "the same seed gives a different map|the other images"),
     "a zero map": (lambda model, x, target: x * 0, "the map is zero everywhere"),
     "neighbors": (
         looks_at_neighbors,
-        "the rest of the batch matters|depends on the other images",
+        "depends on the rest of the batch|depends on the other images",
     ),
-    "the position": (depends_on_the_position, "the order of the batch matters"),
-    "draws": (draws_by_position, "the order of the batch matters"),
+    "the position": (depends_on_the_position, "depends on the order of the batch"),
+    "draws": (draws_by_position, "depends on the order of the batch"),
     "float32 only": (
         lambda model, x, target: input_gradient(model, x, target).float().double().log().exp(),
         "finite|expected a finite map",

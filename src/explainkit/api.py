@@ -240,7 +240,7 @@ def maximize(
         restarts: Random starts per unit, of which the one with the highest final score is returned.
         negative: Also minimize each unit.
         dataset: Real images ``[n, channel, height, width]`` in model-input space. ``maco`` keeps
-            their spectrum, and their colors decorrelate RGB images.
+            their spectrum, and RGB images are optimized in their decorrelated color space.
         frames: Number of intermediate images to record, for `Visualization.animate`.
         batch_size: Images optimized at once; the last chunk is padded to this size. None: chosen.
         keep_mode: Leave the model in its current mode.

@@ -32,7 +32,9 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
         return modules[path]
     near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
     hint = ", ".join(map(repr, near or layer_names(model)[:8])) or "none: it has no layers"
-    raise ModelError(f"expected a layer of {type(model).__name__}, got {path!r}; similar: {hint}")
+    raise ModelError(
+        f"expected a layer of {type(model).__name__}, got {path!r}; names near it: {hint}"
+    )
 
 
 def path_of(model: nn.Module, layer: str | nn.Module) -> str:

@@ -278,34 +278,38 @@ class _Check:
         self.expect(bool(torch.isfinite(found).all()), "the map is not finite")
         self.expect(bool((found != 0).any()), "the map is zero everywhere")
         torch.manual_seed(1)
-        self.expect(torch.equal(found, self.map(self.images)), "the same seed gives another map")
+        self.expect(
+            torch.equal(found, self.map(self.images)), "the same seed gives a different map"
+        )
         same = torch.full((batch,), 1)
         self.expect(
             torch.equal(found, self.map(self.images, same)),
-            "a tensor of equal targets gives another map than their number",
+            "a tensor of equal targets gives a different map than their number",
         )
 
     def neighbors(self) -> None:
         images = self.images
         found = self.map(images)
         order = torch.arange(len(images)).flip(0)
-        self.close(self.map(images[order]), found[order], "the order of the batch matters")
-        self.close(self.map(images[:1]), found[:1], "the rest of the batch matters")
+        self.close(
+            self.map(images[order]), found[order], "the map depends on the order of the batch"
+        )
+        self.close(self.map(images[:1]), found[:1], "the map depends on the rest of the batch")
         fixed = self.map(images, batch_size=len(images))
         padded = self.map(images[:-1], batch_size=len(images))
         self.expect(
             torch.equal(padded, fixed[:-1]),
             "with chunks of one size, an image's map depends on the other images",
         )
-        self.close(self.map(images, batch_size=1), found, "the chunk size matters")
+        self.close(self.map(images, batch_size=1), found, "the map depends on the chunk size")
 
     def layouts(self) -> None:
         images = self.images
         found = self.map(images)
         last = images.to(memory_format=torch.channels_last)
-        self.close(self.map(last), found, "channels_last gives another map")
+        self.close(self.map(last), found, "channels_last gives a different map")
         strided = images.repeat_interleave(2, 3)[..., ::2]
-        self.close(self.map(strided), found, "a non-contiguous tensor gives another map")
+        self.close(self.map(strided), found, "a non-contiguous tensor gives a different map")
 
     def precision(self) -> None:
         for dtype in (torch.float64, torch.bfloat16):

@@ -26,7 +26,7 @@ def test_ambiguity_lists_the_candidates(methods):
         methods.qualify("sal")
 
 
-@pytest.mark.parametrize(("name", "hint"), [("othr", "'other'"), ("zzz", "none like it")])
+@pytest.mark.parametrize(("name", "hint"), [("othr", "'other'"), ("zzz", "no similar name")])
 def test_unknown(methods, name, hint):
     with pytest.raises(
         UnknownNameError, match=f"no method is named '{name}'.*{hint}.*list methods"

@@ -61,7 +61,7 @@ def test_describe_shows_formula_fields_and_source():
             "grad_x_input",
             "nothing is named 'grad_x_input': here it is called input_x_gradient; 'expl",
         ),
-        ("zzzz", "nothing is named 'zzzz': there is none like it; 'explainkit list' shows all"),
+        ("zzzz", "nothing is named 'zzzz': there is no similar name; 'explainkit list' shows all"),
     ],
 )
 def test_describe_hints(name, message):

@@ -118,7 +118,9 @@ class Registry:
             return f"here it is called {ours};"
         bare = [full.partition("/")[2] for full in self.names()]
         near = difflib.get_close_matches(name, [*self.names(), *bare], n=3)
-        return f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none like it;"
+        return (
+            f"did you mean {' or '.join(map(repr, near))}?" if near else "there is no similar name;"
+        )
 
     def get(self, name: str) -> object:
         """The object that a name stands for; a string is resolved on first use.

@@ -53,8 +53,8 @@ def load_file(path: Path) -> nn.Module:
     """
     if path.suffix in {".pt", ".pth", ".bin", ".pkl", ".ckpt"}:
         raise ModelError(
-            f"expected a .safetensors file, got {path}: pickled checkpoints can execute code "
-            "when loaded; save the state_dict with safetensors.torch.save_file"
+            f"expected a .safetensors file, got {path}: pickled checkpoints can run code "
+            "when they are loaded; save the state_dict with safetensors.torch.save_file"
         )
     try:
         with safe_open(path, framework="pt") as file:

@@ -289,19 +289,19 @@ def gallery_root() -> None:
 
 @gallery.command("build")
 def build_gallery(
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("docs/gallery"),
+    out: Annotated[Path, typer.Option("--out", help="The output folder.")] = Path("docs/gallery"),
     plugin: Annotated[
         str | None, typer.Option("--plugin", help="Build only this plugin's pages.")
     ] = None,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=1, help="Time limit for each script.")
+        float, typer.Option("--max-seconds", min=1, help="CPU time limit of a script.")
     ] = 300,
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
 ) -> None:
     """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
 
-    A page is reused if its script, the library, the plugin and the weights are unchanged. The
-    build stops at the first script that fails and shows its traceback.
+    A page is reused if its script, the library, the plugin and the weights are unchanged.
+    The build stops at the first script that fails and shows its traceback.
     """
     from explainkit.errors import GalleryError
     from explainkit.gallery import build

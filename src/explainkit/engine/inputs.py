@@ -26,7 +26,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
     if not isinstance(inputs, Tensor):
         raise InputError(
             f"expected a torch.Tensor [batch, channel, height, width], got "
-            f"{type(inputs).__name__}: torch.as_tensor makes one"
+            f"{type(inputs).__name__}: use torch.as_tensor"
         )
     shape = list(inputs.shape)
     if inputs.dim() != 4:
@@ -36,8 +36,8 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
         raise InputError(f"expected at least one image with at least one pixel, got {shape}")
     if not inputs.is_floating_point():
         raise InputError(
-            f"expected floating images, got {str(inputs.dtype).removeprefix('torch.')}: convert "
-            "and normalize them as in training, e.g. (inputs.float() / 255 - mean) / std"
+            f"expected floating-point images, got {str(inputs.dtype).removeprefix('torch.')}: "
+            "convert and normalize them as in training, e.g. (inputs.float() / 255 - mean) / std"
         )
     if spec and tuple(shape[1:]) != spec.image_shape:
         raise InputError(
