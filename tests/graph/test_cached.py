@@ -1,4 +1,4 @@
-"""What is kept about a model is never used for another one, nor keeps it alive."""
+"""Cached results are never used for a changed model, and don't keep a model alive."""
 
 import gc
 import types
@@ -21,10 +21,11 @@ SCALE = 1.0
 
 
 class Net(nn.Module):
-    """Reads a plain attribute and a global variable, and has a branch past its body."""
+    """Uses plain attributes and a global variable, and has a skip connection."""
 
     def __init__(self):
         super().__init__()
+        self.limit = 1e6
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
         self.head = nn.Linear(4, 5)
@@ -35,7 +36,7 @@ class Net(nn.Module):
         x = self.stem(x)
         y = self.body(x)
         y = SCALE * (x + y if self.skip else y) * self.options["gains"][0]
-        return self.head(F.relu(y).square().mean((2, 3)))
+        return self.head(F.relu(y).square().clamp(max=self.limit).mean((2, 3)))
 
 
 def net():
@@ -68,7 +69,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_model_is_looked_at_anew(change):
+def test_a_changed_model_is_traced_again(change):
     model, x = net(), images()
     before = agrees(model, x)
     CHANGES[change](model)
@@ -78,7 +79,7 @@ def test_a_changed_model_is_looked_at_anew(change):
 
 @torch.no_grad()
 def agrees(model, x):
-    """What the model puts out, which its tail and its incremental run put out too."""
+    """The model's output, after checking that its suffix and its incremental run agree."""
     expected = model(x)
     after = suffix(model, "stem", x)
     torch.testing.assert_close(after.run(after.value(x)), expected)
@@ -87,8 +88,35 @@ def agrees(model, x):
     return expected
 
 
+@torch.no_grad()
+def test_a_change_without_effect_on_the_example_is_detected():
+    """The trace has the old limit as a constant; on the example both give the same output."""
+    model, x = net(), images()
+    before = agrees(model, x)
+    model.limit = 100.0
+    torch.testing.assert_close(agrees(model, x), before)
+    after = suffix(model, "stem", x)
+    values = 50 * after.value(x)
+    torch.testing.assert_close(after.run(values), replaced(model, x, values))
+    bright = x[:1].clone()
+    bright[:, :, :3, :3] = 500.0
+    corner = Variants(model, x[0]).run(torch.zeros(1, 2, dtype=torch.int64), bright[:, :, :3, :3])
+    torch.testing.assert_close(corner, model(bright))
+    model.limit = 1e6
+    assert not torch.allclose(corner, model(bright), rtol=0.1)
+
+
+def replaced(model, x, values):
+    """A full run with the stem's output replaced."""
+    handle = model.stem.register_forward_hook(lambda *_: values.clone())
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
 def full(model, x, layer, channels):
-    """Weights of Ablation-CAM for class 0 by full runs."""
+    """Weights of Ablation-CAM for class 0 from full runs."""
 
     def without(k):
         def zeroed(_module, _inputs, output):
@@ -121,7 +149,7 @@ def test_ablation_cam_after_a_change(change):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_what_the_build_does_not_show_is_seen_in_the_numbers(monkeypatch):
+def test_a_change_outside_the_modules_is_detected(monkeypatch):
     model, x = net(), images()
     suffix(model, "body", x)
     monkeypatch.setitem(globals(), "SCALE", 3.0)
@@ -132,18 +160,18 @@ def test_what_the_build_does_not_show_is_seen_in_the_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize("model", [net(), Shifting().eval()])
-def test_a_model_is_searched_once(model, monkeypatch):
+def test_a_model_is_traced_once(model, monkeypatch):
     first = trace(model, images())
-    searches = []
+    traced = []
     for name in ("_symbolic", "_exported"):
-        monkeypatch.setattr(tracing, name, lambda *_, name=name: searches.append(name))
+        monkeypatch.setattr(tracing, name, lambda *_, name=name: traced.append(name))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(-2)
         again = trace(model, images(), keep=True)
         torch.testing.assert_close(again.values[again.output][0], model(images()))
     assert (again.how, again.reasons) == (first.how, first.reasons)
-    assert searches == []
+    assert traced == []
 
 
 @pytest.mark.parametrize("build", [net, lambda: Shifting().eval()])
@@ -159,16 +187,16 @@ def test_nothing_keeps_a_model_alive(build):
     assert alive() is None
 
 
-class TestKept:
-    def test_values_of_parameters_may_change(self):
-        model, kept = net(), Cached()
-        kept.put(model, 1, "one")
+class TestCached:
+    def test_parameter_values_may_change(self):
+        model, cache = net(), Cached()
+        cache.put(model, 1, "one")
         with torch.no_grad():
             model.head.weight.mul_(2)
         model.requires_grad_(False)
-        assert kept.get(model, 1) == "one"
-        assert kept.get(model, 2) is None
-        assert kept.get(net(), 1) is None
+        assert cache.get(model, 1) == "one"
+        assert cache.get(model, 2) is None
+        assert cache.get(net(), 1) is None
 
     @pytest.mark.parametrize(
         "change",
@@ -183,41 +211,41 @@ class TestKept:
             lambda m: m.stem.register_full_backward_hook(lambda *_: None),
         ],
     )
-    def test_all_else_may_not(self, change):
-        model, kept = net(), Cached()
-        kept.put(model, 1, "one")
+    def test_structure_may_not_change(self, change):
+        model, cache = net(), Cached()
+        cache.put(model, 1, "one")
         change(model)
-        assert kept.get(model, 1) is None
-        kept.put(model, 2, "two")
-        assert kept.get(model, 1) is None
-        assert kept.get(model, 2) == "two"
+        assert cache.get(model, 1) is None
+        cache.put(model, 2, "two")
+        assert cache.get(model, 1) is None
+        assert cache.get(model, 2) == "two"
 
-    def test_a_class_is_patched(self, monkeypatch):
-        model, kept = net(), Cached()
-        kept.put(model, 1, "one")
+    def test_a_patched_class_is_detected(self, monkeypatch):
+        model, cache = net(), Cached()
+        cache.put(model, 1, "one")
         monkeypatch.setattr(Net, "forward", lambda self, x: x)
-        assert kept.get(model, 1) is None
+        assert cache.get(model, 1) is None
 
-    def test_a_hook_is_exchanged(self):
-        model, kept = net(), Cached()
+    def test_an_exchanged_hook_is_detected(self):
+        model, cache = net(), Cached()
         handle = model.stem.register_forward_hook(doubled)
-        kept.put(model, 1, "one")
+        cache.put(model, 1, "one")
         handle.remove()
-        assert kept.get(model, 1) is None
+        assert cache.get(model, 1) is None
         model.stem.register_forward_hook(doubled)
-        assert kept.get(model, 1) is None
+        assert cache.get(model, 1) is None
 
-    def test_hooks_of_all_modules(self):
-        model, kept = net(), Cached()
-        kept.put(model, 1, "one")
+    def test_global_hooks_are_detected(self):
+        model, cache = net(), Cached()
+        cache.put(model, 1, "one")
         handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
         try:
-            assert kept.get(model, 1) is None
+            assert cache.get(model, 1) is None
         finally:
             handle.remove()
 
-    def test_an_attribute_that_holds_itself(self):
-        model, kept = net(), Cached()
+    def test_an_attribute_that_contains_itself(self):
+        model, cache = net(), Cached()
         model.options["me"] = model.options
-        kept.put(model, 1, "one")
-        kept.get(model, 1)
+        cache.put(model, 1, "one")
+        cache.get(model, 1)

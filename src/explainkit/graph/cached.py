@@ -1,4 +1,11 @@
-"""What was found out about a model, kept for as long as the model lives and is built as it was."""
+"""Results about a model, cached while the model is alive and its structure is unchanged.
+
+A cached trace is checked twice before it is used: by the model's structure (here), and by comparing
+its output with the model's own on the example (`explainkit.graph.trace`). Both are needed. Only the
+comparison detects changes outside the modules, such as of a global variable. Only the structure
+detects changes without effect on the example: if a model clamps at ``self.limit`` and the limit is
+lowered, a trace made before still clamps at the old one, and is wrong for images that exceed it.
+"""
 
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -9,7 +16,7 @@ from torch.nn.modules import module as torch_module
 V = TypeVar("V")
 
 _OWN = frozenset(vars(nn.Module())) - {"training"}
-"""What every module has: its children, parameters and hooks are looked at by themselves."""
+"""Attributes of every module; children, parameters and hooks are compared separately."""
 
 _HOOKS = (
     "_forward_pre_hooks",
@@ -20,50 +27,50 @@ _HOOKS = (
 
 
 class Cached(Generic[V]):
-    """Findings about models, by a key of the caller's.
+    """A cache of values per model and key.
 
-    A finding is forgotten with its model, and when the model is built otherwise than when it was
-    kept: another submodule, mode, hook, patched method, plain attribute, or shape or type of a
-    parameter. The values of parameters may change. What a model reads from elsewhere, such as a
-    global variable, is not seen: who takes a finding checks it against the model.
+    A value is dropped with its model, or when the model's structure has changed: a submodule, mode,
+    hook, patched method, plain attribute, or a parameter's shape or dtype. Parameter values may
+    change. Changes outside the model, such as of a global variable, are not detected: users of the
+    cache must check for them.
 
-    A finding must not refer to the model, which would then live for ever.
+    A value must not refer to the model, which would otherwise never be freed.
 
     Examples:
-        >>> net, kept = nn.Sequential(nn.Linear(2, 2)), Cached[str]()
-        >>> kept.put(net, "name", "small")
-        >>> kept.get(net, "name")
+        >>> net, cache = nn.Sequential(nn.Linear(2, 2)), Cached[str]()
+        >>> cache.put(net, "name", "small")
+        >>> cache.get(net, "name")
         'small'
         >>> net[0] = nn.Linear(2, 2)
-        >>> kept.get(net, "name") is None
+        >>> cache.get(net, "name") is None
         True
     """
 
     def __init__(self) -> None:
-        self._found: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
+        self._values: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
 
     def get(self, model: nn.Module, key: Any) -> V | None:
-        """What was kept under the key; None: nothing, or the model is another now."""
-        built, found = self._found.get(model, (None, {}))
-        return found.get(key) if found and built == _build(model) else None
+        """The cached value, or None if there is none or the model has changed."""
+        cached, values = self._values.get(model, (None, {}))
+        return values.get(key) if values and cached == _fingerprint(model) else None
 
-    def put(self, model: nn.Module, key: Any, finding: V) -> None:
-        """Keeps a finding about the model as it is now."""
-        build = _build(model)
-        built, found = self._found.get(model, (None, {}))
-        if built != build:
-            self._found[model] = build, found = build, {}
-        found[key] = finding
+    def put(self, model: nn.Module, key: Any, value: V) -> None:
+        """Caches a value for the model's current structure."""
+        fingerprint = _fingerprint(model)
+        cached, values = self._values.get(model, (None, {}))
+        if cached != fingerprint:
+            self._values[model] = fingerprint, values = fingerprint, {}
+        values[key] = value
 
 
-def _build(model: nn.Module) -> Any:
-    """Equal for one model if it runs the same operators, whatever its parameters' values are."""
+def _fingerprint(model: nn.Module) -> Any:
+    """The structure of a model: equal if it runs the same operators, for any parameter values."""
     return (
         tuple(tuple(getattr(torch_module, f"_global{name}", ())) for name in _HOOKS),
         *(
             (
                 path,
-                # not an id, which a later module may get
+                # not an id, which a later module may reuse
                 ref(module),
                 _plain(type(module).forward),
                 tuple(tuple(getattr(module, name)) for name in _HOOKS),
@@ -80,7 +87,7 @@ def _states(module: nn.Module) -> list[tuple[str, Tensor | None]]:
 
 
 def _plain(value: Any, depth: int = 4) -> Any:
-    """A value to compare by: of a tensor its form, of an object which one it is."""
+    """A comparable stand-in for a value: a tensor's shape and dtype, an object's identity."""
     match value:
         case Tensor():
             return value.shape, value.dtype, value.device, value.layout
