@@ -1,4 +1,4 @@
-"""Variants of an image, run where they differ only, give what full runs give."""
+"""Incremental runs of image variants agree with full runs."""
 
 import hypothesis.strategies as st
 import pytest
@@ -22,10 +22,10 @@ from explainkit.testing import _state, toy_models
 TOYS = sorted(toy_models())
 
 
-def pasted(image, places, patches):
-    out = image.expand(len(places), -1, -1, -1).clone()
+def pasted(image, corners, patches):
+    out = image.expand(len(corners), -1, -1, -1).clone()
     height, width = patches.shape[2:]
-    for row, (top, left), patch in zip(out, places.tolist(), patches, strict=True):
+    for row, (top, left), patch in zip(out, corners.tolist(), patches, strict=True):
         row[:, top : top + height, left : left + width] = patch
     return out
 
@@ -33,31 +33,34 @@ def pasted(image, places, patches):
 def same(found, expected):
     for one, other in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
         assert one.shape == other.shape
-        assert other.isfinite().all(), "a comparison with NaN says nothing"
+        assert other.isfinite().all(), "a comparison with NaN proves nothing"
         rounding = 1e-10 if other.dtype == torch.float64 else 1e-5
         assert (one - other).abs().max() <= rounding * other.abs().max()
 
 
 def check(model, image, window, count=5, splits=True):
-    """Compares each way of splitting the work with the full run; gives the longest local part."""
+    """Compares every split between boxes and whole maps with the full run.
+
+    Returns the variants and the largest number of steps on boxes.
+    """
     height, width = image.shape[1:]
     generator = torch.Generator().manual_seed(1)
     tops = torch.randint(0, height - window[0] + 1, (count,), generator=generator)
     lefts = torch.randint(0, width - window[1] + 1, (count,), generator=generator)
-    places = torch.stack([tops, lefts], 1)
-    places[0] = 0
-    places[-1] = torch.tensor([height - window[0], width - window[1]])
+    corners = torch.stack([tops, lefts], 1)
+    corners[0] = 0
+    corners[-1] = torch.tensor([height - window[0], width - window[1]])
     patches = torch.randn(count, len(image), *window, generator=generator).to(image)
-    kept = patches.clone()
+    unchanged = patches.clone()
     before = _state(model, image)
     variants = Variants(model, image)
     with torch.no_grad():
-        expected = model(pasted(image, places, patches))
-    same(variants.run(places, patches), expected)
+        expected = model(pasted(image, corners, patches))
+    same(variants.run(corners, patches), expected)
     longest = 0
     if variants.how != "hooks" and splits:
         network = variants._network
-        boxes = Boxes(Span(places[:, 0], window[0]), Span(places[:, 1], window[1]))
+        boxes = Boxes(Span(corners[:, 0], window[0]), Span(corners[:, 1], window[1]))
         plan, longest = make_plan(network, boxes), reachable(network, boxes)
         for local in range(longest + 1):
             forced = BoxPlan(plan.boxes, local, 0.0, 0.0, chunk=2)
@@ -67,7 +70,7 @@ def check(model, image, window, count=5, splits=True):
                     for part in running._parts(count, 2)
                 ]
             same(pytree.tree_map(running._joined, *parts), expected)
-    assert torch.equal(patches, kept), "the caller's patches were changed"
+    assert torch.equal(patches, unchanged), "the caller's patches were changed"
     for what, value in _state(model, image).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, before[what]), what
@@ -87,7 +90,7 @@ def reachable(network, boxes):
 
 @st.composite
 def stacks(draw):
-    """Any stack of the operators that have rules."""
+    """Any sequence of operators that have rules."""
     integer = lambda low, high: draw(st.integers(low, high))  # noqa: E731
     pair = lambda low, high: (integer(low, high), integer(low, high))  # noqa: E731
     size = pair(9, 17)
@@ -123,7 +126,7 @@ def stacks(draw):
         elif kind == "pad":
             layer = nn.ConstantPad2d((*pair(0, 2), *pair(0, 2)), 0.5)
         elif kind == "adaptive":
-            # whole ratios; down to one place it is a mean, which ends what runs on boxes
+            # integer ratios; pooling to one position is a mean, which ends the steps on boxes
             ratios = [d for d in (1, 2, 3) if not any(n % d or n // d < 2 for n in shape.shape[2:])]
             ratio = draw(st.sampled_from(ratios or [0]))
             if not ratio:
@@ -147,11 +150,11 @@ def stacks(draw):
             layers.append(layer)
             shape, channels = after, after.shape[1]
     head = draw(st.sampled_from(["flat", "mean"]))
-    tail = [nn.Flatten(), nn.Linear(shape[0].numel(), 3)]
+    last = [nn.Flatten(), nn.Linear(shape[0].numel(), 3)]
     if head == "mean":
-        tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)]
+        last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)]
     window = integer(1, size[0]), integer(1, size[1])
-    return nn.Sequential(*layers, *tail).eval(), (start, *size), window, integer(0, 10**6)
+    return nn.Sequential(*layers, *last).eval(), (start, *size), window, integer(0, 10**6)
 
 
 def randomize(model, seed):
@@ -184,7 +187,7 @@ def test_toy_models(name):
 
 
 class Networks:
-    """Residual sums, shortcuts with a stride, branches that are joined, gates, odd padding."""
+    """Residual sums, strided shortcuts, concatenated branches, gates, unusual padding."""
 
     class Residual(nn.Module):
         def __init__(self):
@@ -208,14 +211,14 @@ class Networks:
             super().__init__()
             self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 5, padding=2)
             self.c = nn.Conv2d(11, 5, 3)
-            self.place = nn.Parameter(torch.randn(1, 5, 10, 8))
+            self.position = nn.Parameter(torch.randn(1, 5, 10, 8))
             self.head = nn.Linear(5, 3)
 
         def forward(self, x):
             batch = x.size(0)
             pooled = F.max_pool2d(x, 3, 1, 1)
             x = torch.cat([self.a(x), self.b(x), pooled], dim=1)
-            x = self.c(x) + self.place
+            x = self.c(x) + self.position
             return {"logits": self.head(x.mean((2, 3)).view(batch, -1)), "map": x}
 
     class Gated(nn.Module):
@@ -243,7 +246,7 @@ class Networks:
             self.norm, self.wide = nn.LayerNorm(6), nn.Linear(6, 8)
             self.narrow = nn.Linear(8, 6, bias=False)
             self.scale = nn.Parameter(torch.rand(6))
-            self.place = nn.Parameter(torch.rand(6, 5, 6))
+            self.position = nn.Parameter(torch.rand(6, 5, 6))
             self.head = nn.Linear(6, 3)
 
         def forward(self, x):
@@ -252,7 +255,7 @@ class Networks:
                 y = self.norm(self.deep(x).permute(0, 2, 3, 1))
                 y = self.scale * self.narrow(F.gelu(self.wide(y))) + y
                 x = x + y.permute(0, -1, 1, 2)
-            x = x.permute(0, 2, 3, 1) + self.place
+            x = x.permute(0, 2, 3, 1) + self.position
             return self.head(x.mean((1, 2)))
 
 
@@ -273,7 +276,7 @@ def test_networks(kind, window):
 
 
 class Choosing(nn.Module):
-    """Looks at the data."""
+    """Has data-dependent control flow."""
 
     def __init__(self):
         super().__init__()
@@ -285,7 +288,7 @@ class Choosing(nn.Module):
 
 
 def wide():
-    """Large enough to gain from being traced."""
+    """A network large enough for tracing to pay off."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 40, 3, padding=1), nn.BatchNorm2d(40), nn.ReLU(), nn.Conv2d(40, 40, 3, 2),
@@ -298,12 +301,12 @@ def test_scores_of_any_target(score):
     model, image = wide(), torch.randn(3, 40, 40)
     scorer = ScoreModel(model, score)
     boxes = box_scores(scorer, image, 1000)
-    places, patches = torch.tensor([[0, 3], [36, 35]]), torch.zeros(2, 3, 4, 5)
+    corners, patches = torch.tensor([[0, 3], [36, 35]]), torch.zeros(2, 3, 4, 5)
     with torch.no_grad():
-        same(boxes(places, patches), scorer(pasted(image, places, patches)))
+        same(boxes(corners, patches), scorer(pasted(image, corners, patches)))
 
 
-def test_full_runs_are_said_to_be_the_way():
+def test_when_full_runs_are_used():
     image = torch.randn(3, 40, 40)
     assert box_scores(wide(), image, 1000) is not None
     assert box_scores(wide(), image, 1) is None
@@ -315,7 +318,7 @@ def test_full_runs_are_said_to_be_the_way():
     assert check(Choosing().eval(), image, (3, 4))[0].how == "hooks"
 
 
-def test_windows_over_the_border(monkeypatch):
+def test_windows_across_the_border(monkeypatch):
     model, image = wide(), torch.randn(3, 42, 38)
     windows = Windows((42, 38), (9, 7), (4, 5))
     patches = windows.cut(torch.randn(3, 42, 38))
@@ -323,22 +326,22 @@ def test_windows_over_the_border(monkeypatch):
     monkeypatch.setattr("explainkit.methods.perturbation.windows.box_scores", lambda *_: None)
     expected = score_windows(model, image, windows, patches)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert not torch.equal(found, expected), "nothing was run on boxes"
+    assert not torch.equal(found, expected), "nothing ran on boxes"
 
 
-def test_only_what_a_box_reaches_is_run():
+def test_only_the_affected_boxes_are_run():
     model, image = wide(), torch.randn(3, 64, 64)
-    places = torch.cartesian_prod(torch.arange(0, 60, 6), torch.arange(0, 60, 6))
+    corners = torch.cartesian_prod(torch.arange(0, 60, 6), torch.arange(0, 60, 6))
     variants = Variants(model, image)
-    variants.run(places, torch.zeros(100, 3, 4, 4))
+    variants.run(corners, torch.zeros(100, 3, 4, 4))
     plan = variants.plan
     assert plan.boxes[0].area == 16
-    # the mean is the last that runs on boxes
+    # the mean is the last step on boxes
     assert plan.local == 6
     assert plan.seconds < 0.2 * plan.dense
 
 
-def test_whole_maps_where_boxes_are_dearer():
+def test_whole_maps_are_used_where_boxes_cost_more():
     model, image = wide(), torch.randn(3, 64, 64)
     variants = Variants(model, image)
     same(
@@ -349,7 +352,7 @@ def test_whole_maps_where_boxes_are_dearer():
 
 
 class Sized(nn.Module):
-    """Reads the size of what a convolution gives before that is normalized."""
+    """Reads the size of a convolution's output before normalizing it."""
 
     def __init__(self):
         super().__init__()
@@ -364,7 +367,7 @@ class Sized(nn.Module):
 
 
 @pytest.mark.parametrize("used_twice", [False, True])
-def test_normalization_is_folded_where_nothing_else_reads_the_convolution(used_twice):
+def test_normalization_is_folded_if_nothing_else_uses_the_convolution(used_twice):
     model = Sized()
     if used_twice:
         model.norm.forward = lambda x, norm=model.norm: nn.BatchNorm2d.forward(norm, x) + x
@@ -381,7 +384,7 @@ def test_normalization_is_folded_where_nothing_else_reads_the_convolution(used_t
 
 
 def test_a_model_whose_weights_are_used_at_few_pixels_is_not_traced_for_few_runs():
-    """The bound says that it might be worth it; the work of one run, counted once, that it isn't."""
+    """The upper bound does not decide; the work of one run, counted once, does."""
     layers = [nn.Conv2d(3, 64, 16, 16), *(nn.Conv2d(64, 64, 1) for _ in range(200))]
     model = nn.Sequential(*layers).eval()
     runs = 0
@@ -398,10 +401,15 @@ def test_a_model_whose_weights_are_used_at_few_pixels_is_not_traced_for_few_runs
     assert runs == 1
 
 
-def test_the_same_plan_every_time():
+def test_tracing_is_worth_it_on_a_cpu_only():
+    assert worth_tracing(wide(), torch.rand(3, 40, 40), 1000)
+    assert not worth_tracing(wide().to("meta"), torch.rand(3, 40, 40, device="meta"), 1000)
+
+
+def test_plans_are_deterministic():
     image = torch.randn(3, 40, 40)
-    places, patches = torch.randint(0, 30, (50, 2)), torch.randn(50, 3, 6, 6)
-    one, other = (Variants(wide(), image).run(places, patches) for _ in range(2))
+    corners, patches = torch.randint(0, 30, (50, 2)), torch.randn(50, 3, 6, 6)
+    one, other = (Variants(wide(), image).run(corners, patches) for _ in range(2))
     assert torch.equal(one, other)
 
 
@@ -418,4 +426,4 @@ def test_feature_ablation_of_segments(segments, monkeypatch):
     expected = method(model, image, torch.tensor([1]))
     score = model(image)[0, 1].abs()
     assert (found - expected).abs().max() <= 1e-5 * score
-    assert not torch.equal(found, expected), "nothing was run on boxes"
+    assert not torch.equal(found, expected), "nothing ran on boxes"

@@ -1,4 +1,4 @@
-"""What a tail gives is what the whole model gives."""
+"""Suffixes of a model agree with the whole model."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def same(one, other):
 
 
 def replaced(model, layer, images, values, call=0):
-    """The slow truth: a full run with the layer's output replaced."""
+    """The reference: a full run with the layer's output replaced."""
     calls = []
 
     def hook(_module, _inputs, output):
@@ -50,9 +50,9 @@ def check(model, layer, images, how, call=None):
         same(values, outputs[layer][call or 0])
         of = torch.tensor([2, 0, 0, 1, 3])
         variants = values[of] * torch.linspace(0, 2, 5).reshape(-1, *[1] * (values.dim() - 1))
-        kept = variants.clone()
+        unchanged = variants.clone()
         found = after.run(variants, of)
-        assert torch.equal(variants, kept), "the caller's values were changed"
+        assert torch.equal(variants, unchanged), "the caller's values were changed"
         same(found, replaced(model, layer, images[of], variants, call or 0))
         same(after.run(values), model(images.clone()))
     now = _state(model, images)
@@ -76,7 +76,7 @@ def test_toy_models(name):
 
 
 class Branches(nn.Module):
-    """Branches that cross, a dict of outputs, sizes taken early and used late."""
+    """Concatenated branches, a dict of outputs, a size read early and used late."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ class Branches(nn.Module):
 
 
 class Windowed(nn.Module):
-    """Windows in the batch axis, as in windowed attention, beside the layer."""
+    """Windows in the batch axis, as in windowed attention, parallel to the layer."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ class Windowed(nn.Module):
 
 
 class Choosing(nn.Module):
-    """Looks at the data."""
+    """Has data-dependent control flow."""
 
     def __init__(self):
         super().__init__()
@@ -126,7 +126,7 @@ class Choosing(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Keeps what it saw, and counts."""
+    """Stores its last activation, and counts its calls."""
 
     def __init__(self):
         super().__init__()
@@ -162,18 +162,18 @@ def test_windows_in_the_batch_axis(layer):
 
 
 @pytest.mark.parametrize("layer", ["first", "second"])
-def test_what_only_export_traces(layer):
+def test_models_that_only_export_traces(layer):
     after = check(*insert(made(Shifting), layer), "export")
     assert after.reasons[0].startswith("fx: ")
 
 
 @pytest.mark.parametrize("layer", ["first", "head"])
-def test_data_dependent_control_flow_runs_whole(layer):
+def test_data_dependent_control_flow_needs_full_runs(layer):
     after = check(*insert(made(Choosing), layer), "hooks")
     assert [reason.split(":")[0] for reason in after.reasons] == ["fx", "export"]
 
 
-def test_a_model_that_keeps_its_state_has_it_back():
+def test_the_state_of_a_model_is_restored():
     model, images = made(Remembering)
     suffix(model, "first", images)
     assert model.last is None
@@ -190,7 +190,7 @@ def test_each_call_of_a_reused_layer():
         suffix(model, "relu", images, call=3)
 
 
-def test_a_block_inside_an_operator_needs_another_way():
+def test_a_layer_inside_an_operator_is_not_traced_by_fx():
     torch.manual_seed(0)
     encoder = nn.TransformerEncoderLayer(6, 2, 12, batch_first=True, norm_first=True)
     model = nn.Sequential(nn.Flatten(2), nn.Linear(120, 6), encoder, nn.Flatten(), nn.Linear(18, 5))
@@ -199,7 +199,7 @@ def test_a_block_inside_an_operator_needs_another_way():
     assert suffix(model, "2.norm2", images).how != "fx"
 
 
-def test_only_what_follows_is_run():
+def test_only_the_following_layers_run():
     model, images = toy_models()["plain"]
     after = suffix(model.eval(), "3", images)
     values = after.value(images)
@@ -224,21 +224,21 @@ def test_gradients_flow():
     torch.testing.assert_close(found, expected)
 
 
-def test_a_compiled_model_is_run_as_it_was():
+def test_a_compiled_model_is_run_uncompiled():
     model, images = toy_models()["residual"]
     compiled = torch.compile(model, backend="eager")
     after = suffix(compiled, "_orig_mod.stem", images)
     same(after.run(after.value(images)), model(images))
 
 
-def test_train_mode_is_run_whole():
+def test_train_mode_needs_full_runs():
     model, images = toy_models()["batch_norm"]
     after = suffix(model, "2", images)
     assert after.how == "hooks"
     assert "train mode" in after.reasons[0]
 
 
-def test_wrong_layers_are_named():
+def test_errors():
     model, images = toy_models()["plain"]
     with pytest.raises(ModelError, match="expected a layer of Sequential, got '9'"):
         suffix(model, "9", images)
@@ -279,8 +279,8 @@ def test_default_layer_of_a_transformer_that_averages_its_tokens():
     assert default_layer(Averaging(), torch.rand(1, 3, 12, 10)) == "blocks.1"
 
 
-def test_default_layer_passes_over_maps_that_nothing_reads():
-    """As in PiT: the last stage hands on a map and a class vector, and only the vector is read."""
+def test_default_layer_skips_unused_maps():
+    """As in PiT: the last stage returns a map and a class vector, and only the vector is used."""
 
     class Stage(nn.Module):
         def __init__(self):
@@ -302,7 +302,7 @@ def test_default_layer_passes_over_maps_that_nothing_reads():
     assert default_layer(Staged().eval(), torch.rand(1, 3, 8, 8)) == "first"
 
 
-def test_default_layer_needs_places():
+def test_default_layer_needs_spatial_positions():
     model, images = toy_models()["mlp"]
     with pytest.raises(ModelError, match="more than one place"):
         default_layer(model, images)

@@ -1,1 +1,1 @@
-"""What a model does, as operators: recorded, walked backwards, run in part."""
+"""Models as operator graphs: recorded, traversed backwards, and run in part."""

@@ -1,4 +1,4 @@
-"""Walking a recorded forward backwards, with a rule in place of any operator's gradient."""
+"""Traverses a recorded forward pass backwards, with rules in place of operators' gradients."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ Gradients = Sequence[Tensor | None]
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One operator on the way back.
+    """One operator of the backward traversal.
 
     Attributes:
-        name: ``relu``, ``convolution``, …; the class of a Python function.
+        name: ``relu``, ``convolution``, …; for a Python function its class.
         node: Its autograd node.
-        record: Its call; None for a Python function, and for a view that never ran.
-        users: Of every node of the forward how many use what it gave.
+        record: Its call; None for a Python function or a view that never ran.
+        users: For every node of the forward pass, the number of nodes that use its output.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Operator:
 
     @property
     def depends(self) -> tuple[bool, ...]:
-        """For each differentiable input whether it comes from the image."""
+        """For each differentiable input, whether it depends on the image."""
         return tuple(below is not None for below, _ in self.node.next_functions)
 
     def gradient(self, *gradients: Tensor | None) -> Gradients:
-        """What autograd itself gives for the inputs."""
-        # the node of a Python function can't be called, but applied
+        """Autograd's own gradients for the inputs."""
+        # the node of a Python function is not callable but has `apply`
         call = self.node if callable(self.node) else getattr(self.node, "apply")  # noqa: B009
         found = call(*gradients)
         several = found if isinstance(found, tuple) else (found,)
@@ -50,7 +50,7 @@ class Operator:
 
 
 def _fit(gradient: Tensor, node: Node, slot: int) -> Tensor:
-    """Sums over what was broadcast, which autograd's engine does between its nodes."""
+    """Sums over broadcast dimensions, as autograd's engine does between nodes."""
     leaf = getattr(node, "variable", None)
     shape = leaf.shape if leaf is not None else torch.Size(node._input_metadata[slot].shape)
     return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
@@ -58,7 +58,7 @@ def _fit(gradient: Tensor, node: Node, slot: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _SliceOperator(Operator):
-    """An operator that changed a part of a larger tensor in place, seen as if it stood alone."""
+    """An operator that changed a part of a larger tensor in place, treated as if on its own."""
 
     whole: Tensor
 
@@ -70,7 +70,7 @@ class _SliceOperator(Operator):
         return tensor.as_strided(size, stride, offset)
 
     def gradient(self, *gradients: Tensor | None) -> Gradients:
-        """What autograd gives for the part, and for what was mixed into it."""
+        """Autograd's gradients for the part, and for the operator's other inputs."""
         whole = self.whole.clone()
         if gradients[0] is not None:
             self.slice_of(whole).copy_(gradients[0])
@@ -79,35 +79,38 @@ class _SliceOperator(Operator):
 
 
 class Rules(Protocol):
-    """How each operator is passed on the way back."""
+    """Propagation rules for operators."""
 
     @property
     def keep(self) -> frozenset[str]:
-        """Names of the operators whose values the rules read."""
+        """Names of the operators whose inputs and outputs the rules read."""
         ...
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
-        """What each input gets, and by which rule, in a word.
+        """Propagates through one operator.
 
         Args:
-            operator: What is passed.
-            gradients: What each of its outputs got.
+            operator: The operator.
+            gradients: The values propagated to each of its outputs.
+
+        Returns:
+            The values for each input, and the name of the rule.
         """
         ...
 
 
 @dataclass
 class Coverage:
-    """Which operators were met on the way, and by which rule each was passed.
+    """The operators of a backward traversal, and the rules that were applied to them.
 
     Attributes:
-        counts: ``(operator, rule)`` to how often.
+        counts: Number of times by ``(operator, rule)``.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def as_dict(self, fallbacks: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """The record of an explanation: operators, rules, and what fell back."""
+        """The coverage as recorded in an explanation: operators, rules and fallbacks."""
         operators: dict[str, dict[str, int]] = {}
         for (name, rule), count in sorted(self.counts.items()):
             operators.setdefault(name, {})[rule] = count
@@ -123,26 +126,26 @@ class Coverage:
 
 
 def propagate(trace: RecordedForward, seeds: Tensor, rules: Rules) -> tuple[Tensor, Coverage]:
-    """Carries ``seeds`` from the scores back to the image.
+    """Propagates ``seeds`` from the scores back to the image.
 
-    With the gradient as the only rule this is the gradient.
+    If every rule returns the gradient, so does this function.
 
     Args:
-        trace: A recorded forward.
-        seeds: Like the scores, ``[batch, classes]``: what each score starts with.
-        rules: What happens at each operator.
+        trace: A recorded forward pass.
+        seeds: Initial values of the scores, ``[batch, classes]``.
+        rules: The rule for each operator.
 
     Returns:
-        What reached the image, ``[batch, channel, height, width]``, and the coverage.
+        The values propagated to the image, ``[batch, channel, height, width]``, and the coverage.
 
     Raises:
-        MethodError: The scores don't depend on the image, or a rule refuses an operator.
+        MethodError: The scores don't depend on the image, or a rule rejects an operator.
     """
     root = trace.scores.grad_fn
     if root is None:
         raise MethodError(
-            "expected a score that depends on the images, but no gradient reaches them: look for "
-            "detach(), no_grad(), argmax or rounding in the model or the target"
+            "expected a score that depends on the images, but no gradient reaches them: check the "
+            "model and the target for detach(), no_grad(), argmax or rounding"
         )
     coverage = Coverage()
     pending: dict[Node, dict[int, Tensor]] = {root: {trace.scores.output_nr: seeds}}
@@ -176,7 +179,7 @@ def _pass(
     gradients: Gradients,
     rules: Rules,
 ) -> tuple[Operator, Gradients, str]:
-    """One operator under the rules; a change in place reaches only the part that it changed."""
+    """Applies the rules to one operator; an in-place change affects only the changed part."""
     record = trace.record_of(node)
     if record is None:
         operator = Operator(name_of(node, None), node, None, users)
@@ -195,6 +198,6 @@ def _pass(
 
 
 def _outputs(node: Node, given: dict[int, Tensor]) -> Gradients:
-    """Gradients of all outputs in order; None for those that nothing uses."""
+    """Gradients of all outputs in order; None for unused ones."""
     count = max(*given, len(node._input_metadata) - 1) + 1
     return [given.get(i) for i in range(count)]

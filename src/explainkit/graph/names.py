@@ -1,4 +1,4 @@
-"""The dispatcher's operators by what they are: linear, elementwise, a maximum and so on."""
+"""Sets of dispatcher operators by kind: linear, elementwise, maxima and so on."""
 
 
 def _set(text: str) -> frozenset[str]:
@@ -6,7 +6,7 @@ def _set(text: str) -> frozenset[str]:
 
 
 LAYERS = frozenset({"convolution", "addmm", "mm", "bmm", "baddbmm", "mv", "addmv", "dot"})
-"""Products of the image's features with weights, where only one factor depends on the image."""
+"""Products with weights, provided that only one factor depends on the image."""
 
 ACTIVATIONS = _set(
     """
@@ -33,7 +33,7 @@ MAXIMA = _set(
 )
 
 GATES = frozenset({"glu"})
-"""Halves of one tensor multiplied with each other, one through an activation."""
+"""Gated linear units: two halves of one tensor multiplied, one after an activation."""
 
 SOFTMAXES = frozenset({"_softmax", "_safe_softmax", "_log_softmax", "logsumexp"})
 
@@ -51,7 +51,7 @@ NORMS = BATCH_NORMS | _set(
 )
 
 WARPS = frozenset({"grid_sampler_2d", "grid_sampler_3d"})
-"""Linear in what they sample, not in where."""
+"""Linear in the sampled values, not in the sampling coordinates."""
 
 SHAPES = _set(
     """
@@ -63,7 +63,7 @@ SHAPES = _set(
     im2col col2im
     """
 )
-"""Operators that only move values."""
+"""Operators that only rearrange values."""
 
 LINEAR = SHAPES | _set(
     """
@@ -78,7 +78,7 @@ LINEAR = SHAPES | _set(
     scatter scatter_add fill zero where masked_scatter native_dropout trace
     """
 )
-"""Affine in what comes from the image, so that their gradient is exact for any change."""
+"""Affine in the inputs that depend on the image, so their gradient is exact for any change."""
 
 RECTIFIERS = _set(
     """

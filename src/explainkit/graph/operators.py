@@ -1,4 +1,4 @@
-"""What an operator is to a rule, given which of its inputs come from the image."""
+"""Classifies operators by which of their inputs depend on the image."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ OperatorKind = Literal[
 
 
 def kind_of(operator: Operator) -> OperatorKind:
-    """What an operator is, given which of its inputs come from the image; "" if none knows it."""
+    """The kind of an operator, given which inputs depend on the image; "" if it is unknown."""
     name, depends = operator.name, operator.depends
     if operator.record is None:
         return "linear" if name == "as_strided" else ""
@@ -36,11 +36,11 @@ def kind_of(operator: Operator) -> OperatorKind:
     if name == "addcmul":
         return "product" if all(depends[1:]) else "linear"
     if name in {"addcdiv", "lerp"} and any(depends[2:]):
-        return ""  # in what they divide or mix by they are not linear
+        return ""  # not linear in the divisor or the mixing weight
     if name == "div":
         return "quotient" if len(depends) > 1 and depends[1] else "linear"
     if name in NORMS | WARPS and any(depends[1:]):
-        return ""  # weights or places that themselves come from the image
+        return ""  # weights or coordinates that depend on the image
     if name in BATCH_NORMS and not trains(operator):
         return "linear"
     sets: tuple[tuple[frozenset[str], OperatorKind], ...] = (
@@ -55,9 +55,9 @@ def kind_of(operator: Operator) -> OperatorKind:
 
 
 def trains(operator: Operator) -> bool:
-    """Whether a batch normalization uses the statistics of the batch at hand."""
+    """Whether a batch normalization uses batch statistics."""
     record = operator.record
     if record is None or record.name == "_native_batch_norm_legit_no_training":
         return False
-    flags = [value for place in range(6) if isinstance(value := record.argument(place), bool)]
+    flags = [value for index in range(6) if isinstance(value := record.argument(index), bool)]
     return flags[0] if flags else True

@@ -1,4 +1,4 @@
-"""What torch's dispatcher runs for a piece of a model, and what operators in place overwrite."""
+"""Records torch's dispatcher calls of a part of a model, and what in-place operators overwrite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @dataclass(eq=False)
 class OperatorCall:
-    """One operator of torch's dispatcher, as a node ran it.
+    """One call of an operator of torch's dispatcher.
 
     Attributes:
         operator: The overload, such as ``aten.relu.default``.
-        arguments: As given, tensors included.
+        arguments: Positional arguments, including tensors.
         options: Keyword arguments.
-        result: What it gave.
+        result: The result.
     """
 
     operator: Any
@@ -32,11 +32,12 @@ def is_write(operator: Any) -> bool:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operators run, and keeps what they would overwrite.
+    """Records operator calls, and copies tensors before they are overwritten.
 
     Attributes:
-        calls: Of the node that is running.
-        overwritten: What that node wrote to, what stood there, and whether it had made it itself.
+        calls: Calls of the running node.
+        overwritten: For each tensor that this node overwrote: the tensor, its previous value, and
+            whether the node had created it itself.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # True would import torch's compiler, which takes seconds
 
     def begin(self) -> None:
-        """A new node runs."""
+        """Starts recording a new node."""
         self.calls, self.overwritten = [], []
 
     def __torch_dispatch__(
@@ -62,7 +63,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             written = [a.name for a in func._schema.arguments if a.is_write]
             named = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
             before = {
-                id(tensor): (tensor, self._keep(tensor))
+                id(tensor): (tensor, self._copied(tensor))
                 for name, tensor in (named | kwargs).items()
                 if name in written and isinstance(tensor, Tensor)
             }
@@ -80,7 +81,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._makers.setdefault(id(tensor), []).append(call)
         return result
 
-    def _keep(self, tensor: Tensor) -> Tensor:
+    def _copied(self, tensor: Tensor) -> Tensor:
         before = tensor.detach().clone()
         makers = self._makers.pop(id(tensor), [])
         own = any(maker is call for maker in makers for call in self.calls)

@@ -1,4 +1,4 @@
-"""Running only what comes after a layer, for many variants of its output at once."""
+"""Runs only the part of a model after a layer, for many variants of the layer's output at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,13 @@ from explainkit.layers import get_layer
 
 
 class Suffix:
-    """What a model does after a layer; made by `tail`.
+    """The part of a model after a layer, made by `suffix`.
 
     Attributes:
         layer: Dotted path of the layer.
-        how: How the model was traced, ``"fx"`` or ``"export"``; ``"hooks"`` where each run is a
-            full one with the layer's output replaced, which is right for every model but saves
-            nothing.
-        reasons: Why each way before it was refused.
+        how: How the model was traced, ``"fx"`` or ``"export"``; ``"hooks"`` if each run is a full
+            one with the layer's output replaced, which works for every model but saves nothing.
+        reasons: Why other ways of tracing failed.
     """
 
     def __init__(self, traced: TracedModel, layer: str) -> None:
@@ -30,34 +29,34 @@ class Suffix:
         self.reasons = traced.reasons
 
     def value(self, images: Tensor, known: Tensor | None = None) -> Tensor:
-        """The layer's output for images, and what `run` uses of them from elsewhere.
+        """Computes the layer's output for images, and stores whatever else of them `run` needs.
 
         Args:
             images: ``[batch, channel, height, width]``.
-            known: The layer's output, where it has been computed already: nothing runs, unless
-                more than that is used.
+            known: The layer's output, if it is already known: the model then only runs if `run`
+                needs more than that.
 
         Returns:
-            ``[batch, …]``; of a layer that puts out a tuple its first tensor.
+            The layer's output, ``[batch, …]``; if it is a tuple, its first tensor.
         """
         raise NotImplementedError
 
     def output(self, images: Tensor) -> Tensor:
-        """The layer's output for other images; what `run` uses stays that of the last `value`."""
+        """The layer's output for other images, without affecting `run`."""
         raise NotImplementedError
 
     @property
     def self_contained(self) -> bool:
-        """Whether `run` uses nothing of the images but the layer's output, whoever's it is."""
+        """Whether `run` needs nothing but the layer's output, for any images."""
         return False
 
     def run(self, values: Tensor, of: Tensor | None = None) -> Any:
-        """The model's output where the layer puts out other values.
+        """The model's output if the layer's output is replaced.
 
         Args:
             values: Variants of the layer's output, ``[n, …]``; gradients flow through them.
-            of: For each variant the image that it is a variant of, int64 ``[n]``, an index into
-                the images of the last `value`. None: the images as they are.
+            of: For each variant the index of its image among the images of the last `value`, int64
+                ``[n]``. None: one variant per image, in order.
 
         Returns:
             The model's own output structure, for ``n`` images.
@@ -66,7 +65,7 @@ class Suffix:
 
 
 class _Partial(Suffix):
-    """Only the operators that depend on the layer run."""
+    """Runs only the operators that depend on the layer."""
 
     def __init__(self, traced: TracedModel, layer: str, call: int) -> None:
         super().__init__(traced, layer)
@@ -74,39 +73,39 @@ class _Partial(Suffix):
         self._start = start = traced.layers[layer][call]
         changed = traced.dependent([start])
         per_image = traced.dependent([traced.image])
-        run, kept = {traced.output}, set()
+        run, stored = {traced.output}, set()
         for node in reversed(traced.nodes):
             if node in run and node is not start:
                 for source in node.all_input_nodes:
-                    # sizes are counted anew: there may be more variants than images
+                    # sizes are computed again: there may be more variants than images
                     new = source in changed or source not in per_image
                     if new or source not in traced.tensors:
                         run.add(source)
                     else:
-                        kept.add(source)
+                        stored.add(source)
         run.discard(start)
         self._suffix = [node for node in traced.nodes if node in run]
-        self._kept = [node for node in traced.nodes if node in kept]
-        clean = {start, *kept}
+        self._stored = [node for node in traced.nodes if node in stored]
+        clean = {start, *stored}
         for node in reversed(traced.nodes):
             if node in clean:
                 clean.update(node.all_input_nodes)
         self._prefix = [node for node in traced.nodes if node in clean]
         known = traced.values
-        self._values = {node: known[node] for node in (start, *kept) if node in known}
+        self._values = {node: known[node] for node in (start, *stored) if node in known}
         self._count = len(known[traced.image]) if known else 0
 
     def value(self, images: Tensor, known: Tensor | None = None) -> Tensor:
-        if known is not None and not self._kept and isinstance(self._values[self._start], Tensor):
+        if known is not None and not self._stored and isinstance(self._values[self._start], Tensor):
             self._values, self._count = {self._start: known}, len(images)
             return known
         values: dict[fx.Node, Any] = {self._traced.image: images}
-        wanted = {self._start, *self._kept}
+        wanted = {self._start, *self._stored}
         self._values = {}
         for node in self._prefix:
             self._traced.run([node], values)
             if node in wanted:
-                # an operator in place may come for it later
+                # a later in-place operator may overwrite it
                 self._values[node] = _copied(values[node]) if self._traced.writes else values[node]
         self._count = len(images)
         return self._first()
@@ -120,15 +119,15 @@ class _Partial(Suffix):
 
     @property
     def self_contained(self) -> bool:
-        return not self._kept and isinstance(self._values.get(self._start), Tensor)
+        return not self._stored and isinstance(self._values.get(self._start), Tensor)
 
     def _first(self) -> Tensor:
         found = pytree.tree_leaves(self._values[self._start])[0]
         if not isinstance(found, Tensor) or not found.dim() or len(found) != self._count:
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
-                f"expected layer {self.layer!r} to put out [batch, …] = [{self._count}, …], got "
-                f"{shape}: name another layer"
+                f"expected the output of layer {self.layer!r} to be [batch, …] = [{self._count}, …]"
+                f", got {shape}: choose another layer"
             )
         return found
 
@@ -137,7 +136,7 @@ class _Partial(Suffix):
             raise _miscounted(values, self._count)
         whole = self._values[self._start]
         known: dict[fx.Node, Any] = {
-            node: _expanded(self._values[node], of, self._count) for node in self._kept
+            node: _expanded(self._values[node], of, self._count) for node in self._stored
         }
         start = values.clone() if self._traced.writes else values
         if not isinstance(whole, Tensor):
@@ -155,7 +154,7 @@ class _Partial(Suffix):
 
 
 class _Whole(Suffix):
-    """The whole model runs, with the layer's output replaced by a hook."""
+    """Runs the whole model with the layer's output replaced by a hook."""
 
     def __init__(self, traced: TracedModel, layer: str, call: int, images: Tensor) -> None:
         super().__init__(traced, layer)
@@ -210,8 +209,8 @@ class _Whole(Suffix):
 
 def _miscounted(values: Tensor, count: int) -> ModelError:
     return ModelError(
-        f"expected {count} values, one for each image, got {len(values)}: `of` says which image "
-        "each is a variant of"
+        f"expected {count} values, one for each image, got {len(values)}: pass the index of each "
+        "value's image as `of`"
     )
 
 
@@ -220,14 +219,14 @@ def _copied(value: Any) -> Any:
 
 
 def _expanded(value: Any, of: Tensor | None, count: int) -> Any:
-    """What belongs to each variant, of values that belong to the images."""
+    """Expands values of the images to values of the variants."""
 
     def expand(tensor: Tensor) -> Tensor:
         if of is None:
             return tensor.clone()
         if len(tensor) == count:
             return tensor[of]
-        # several rows for each image, such as the windows of an attention
+        # several rows per image, such as attention windows
         return tensor.reshape(count, -1, *tensor.shape[1:])[of].flatten(0, 1)
 
     return pytree.tree_map_only(Tensor, expand, value)
@@ -236,22 +235,22 @@ def _expanded(value: Any, of: Tensor | None, count: int) -> Any:
 def suffix(model: nn.Module, layer: str, example: Tensor, *, call: int | None = None) -> Suffix:
     """The part of a model after a layer, to be run on many variants of the layer's output.
 
-    What it computes is compared with the model on the example; where no partial run is right, each
-    run is a full one with the layer's output replaced.
+    Its output is compared with the model's on the example. If no partial run agrees, each run is a
+    full one with the layer's output replaced.
 
     Args:
-        model: Any module, in eval mode; a compiled one is run as it was before compilation.
+        model: Any module, in eval mode; a compiled one is run uncompiled.
         layer: Dotted path of the layer.
         example: Images ``[batch, channel, height, width]``; two are enough.
-        call: Which call of a layer that runs several times, from 0.
+        call: The call of a layer that runs several times, from 0.
 
     Returns:
-        The tail; what it needs of the images beside the layer's output is taken from the last
+        The suffix. What it needs of the images besides the layer's output comes from the last
         `Suffix.value`.
 
     Raises:
-        ModelError: There is no such layer, it does not run, it runs several times and ``call``
-            doesn't say which, or its output has no batch axis.
+        ModelError: There is no such layer, it does not run, it runs several times and ``call`` is
+            not given, or its output has no batch axis.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
@@ -279,10 +278,10 @@ def suffix(model: nn.Module, layer: str, example: Tensor, *, call: int | None = 
 
 
 def _partial(traced: TracedModel, layer: str, call: int | None, images: Tensor) -> Suffix:
-    """The tail of a traced model, if it gives the model's own numbers."""
+    """The suffix of a traced model; runs the whole model if a partial run doesn't agree with it."""
     model = traced.model
-    place = _which(len(traced.layers[layer]), layer, call)
-    partial = _Partial(traced, layer, place)
+    index = _which(len(traced.layers[layer]), layer, call)
+    partial = _Partial(traced, layer, index)
     of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
     with preserve_model(model, keep_mode=True), torch.no_grad():
         if traced.values:
@@ -293,22 +292,22 @@ def _partial(traced: TracedModel, layer: str, call: int | None, images: Tensor) 
         try:
             found = pytree.tree_leaves(partial.run(values[of], of))
             traced.compare(found, _expanded(expected, of, len(images)))
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the full run is right
+        except Exception as error:  # noqa: BLE001 - whatever fails, full runs are correct
             traced.refuse(error)
-            return _Whole(traced, layer, place, images)
+            return _Whole(traced, layer, index, images)
     return partial
 
 
 def _which(count: int, layer: str, call: int | None) -> int:
-    """The call that is meant, of a layer that ran so often."""
+    """The index of the requested call of a layer that ran ``count`` times."""
     if call is None and count == 1:
         return 0
     if call is not None and 0 <= call < count:
         return call
-    what = f"ran {count} times" if count else "was not run"
+    what = f"ran {count} times" if count else "did not run"
     raise ModelError(
         f"expected one call of layer {layer!r}, but it {what}"
-        + (": call=0 names the first" if count and call is None else f", got call={call}")
+        + (": call=0 selects the first" if count and call is None else f", got call={call}")
     )
 
 

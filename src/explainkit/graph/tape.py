@@ -1,9 +1,9 @@
-"""What a model really did: every differentiable operator of one forward, as it ran.
+"""Records every differentiable operator of one forward pass.
 
-Autograd already records each operator as a node, however it was spelled: ``torch.relu``,
-``F.relu``, ``nn.ReLU``, in place, reused, or inside somebody's block. What autograd does not keep
-is what a rule needs, so a tape keeps the operator's name, inputs and output beside its node. The
-two are linked by the number that autograd gives to a node when it makes it, right before the
+Autograd records each operator as a node, in whatever form it was called: ``torch.relu``,
+``F.relu``, ``nn.ReLU``, in place, reused, or inside another module. It does not keep what a
+propagation rule needs, so a tape records the operator's name, inputs and outputs as well. Records
+and nodes are linked by the sequence number that autograd assigns to each node right before its
 operator runs.
 """
 
@@ -22,14 +22,14 @@ from explainkit.errors import ModelError
 from explainkit.isolation import uncompiled
 
 COPY_SLICES = "torch::autograd::CopySlices"
-"""The node of a change in place of a part of a tensor."""
+"""The node of an in-place change of a part of a tensor."""
 
 _AS_STRIDED = "AsStridedBackward0"
-"""Also the node that autograd makes for a view when the memory under it has changed."""
+"""Also the node that autograd creates for a view whose memory has changed."""
 
 
 class _Value:
-    """A tensor as it was when an operator saw it, also after a later change in place."""
+    """A tensor as an operator saw it, even after a later in-place change."""
 
     __slots__ = ("tensor",)
 
@@ -42,9 +42,9 @@ class Record:
     """One operator call.
 
     Attributes:
-        name: As torch's dispatcher knows it, without overload and trailing underscore: ``relu``.
-        options: Keyword arguments that are no tensors.
-        slot: Size, stride and offset of what the call wrote to, where it wrote in place.
+        name: Name in torch's dispatcher, without overload and trailing underscore: ``relu``.
+        options: Keyword arguments that are not tensors.
+        slot: Size, stride and offset of the tensor that an in-place call wrote to, else None.
     """
 
     name: str
@@ -53,19 +53,19 @@ class Record:
     _arguments: tuple[Any, ...] = ()
     _outputs: tuple[_Value, ...] = ()
 
-    def argument(self, place: int, default: Any = None) -> Any:
-        """A positional argument; a tensor as it was, None where it was not kept."""
-        if place >= len(self._arguments):
+    def argument(self, index: int, default: Any = None) -> Any:
+        """The positional argument at an index; tensors as they were, None if not recorded."""
+        if index >= len(self._arguments):
             return default
-        return _read(self._arguments[place])
+        return _read(self._arguments[index])
 
     def others(self, start: int) -> list[Any]:
-        """The positional arguments from a place on."""
+        """The positional arguments from an index on."""
         return [_read(argument) for argument in self._arguments[start:]]
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors among the arguments, in order, as they were; empty where not kept."""
+        """The tensors among the arguments, in order, as they were; empty if not recorded."""
         found = []
         for argument in self._arguments:
             values = argument if isinstance(argument, tuple) else (argument,)
@@ -87,11 +87,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operators that run while it is active.
 
     Attributes:
-        records: By the sequence number of the autograd node that was made last: the first is the
-            node's own operator, save for a copy that autograd may take first; the others helped.
+        records: Calls by the sequence number of the autograd node that was created last. The first
+            call is the node's own operator (unless autograd made a copy before it); the others are
+            auxiliary.
 
     Args:
-        keep: Names of the operators whose inputs and outputs are wanted.
+        keep: Names of the operators whose inputs and outputs are recorded.
     """
 
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
@@ -102,19 +103,18 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing compiled runs under a tape, and to skip it torch would import its compiler."""
-        return False
+        return False  # True would import torch's compiler, which takes seconds
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs one operator and notes it."""
+        """Runs and records one operator."""
         kwargs = kwargs or {}
         number = torch._C._autograd._get_sequence_nr() - 1
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        kept = name in self._keep
+        keep = name in self._keep
         record = Record(name, {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)})
-        record._arguments = tuple(self._argument(a, kept) for a in args)
+        record._arguments = tuple(self._argument(a, keep) for a in args)
         self.records.setdefault(number, []).append(record)
         if func._schema.is_mutable and args and isinstance(args[0], Tensor):
             written = args[0]
@@ -122,16 +122,16 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             offset = int(written.storage_offset())
             record.slot = (written.size(), written.stride(), offset)
         result = func(*args, **kwargs)
-        if kept:
+        if keep:
             results = result if isinstance(result, tuple | list) else (result,)
             record._outputs = tuple(self._hold(r) for r in results if isinstance(r, Tensor))
         return result
 
-    def _argument(self, argument: Any, kept: bool) -> Any:
+    def _argument(self, argument: Any, keep: bool) -> Any:
         if isinstance(argument, Tensor):
-            return self._hold(argument) if kept else None
+            return self._hold(argument) if keep else None
         if isinstance(argument, list | tuple) and any(isinstance(a, Tensor) for a in argument):
-            return tuple(self._argument(a, kept) for a in argument)
+            return tuple(self._argument(a, keep) for a in argument)
         return argument
 
     def _hold(self, tensor: Tensor) -> _Value:
@@ -140,7 +140,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
     def _detach(self, tensor: Tensor) -> None:
-        """Copies what was kept of memory that is about to change."""
+        """Copies recorded tensors whose memory is about to change."""
         for value in self._held.pop(tensor.untyped_storage().data_ptr(), []):
             value.tensor = value.tensor.clone()
 
@@ -151,12 +151,12 @@ def _read(argument: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class RecordedForward:
-    """One forward of a model, ready to be walked backwards.
+    """A recorded forward pass that can be traversed backwards.
 
     Attributes:
-        inputs: What was run, a leaf that requires grad.
+        inputs: The input images, a leaf that requires grad.
         scores: ``[batch, classes]``, with its graph.
-        records: By sequence number.
+        records: Calls by sequence number.
     """
 
     inputs: Tensor
@@ -164,16 +164,16 @@ class RecordedForward:
     records: Mapping[int, list[Record]]
 
     def record_of(self, node: Node) -> Record | None:
-        """The operator call behind an autograd node, or None: a Python function, a leaf."""
+        """The call behind an autograd node; None for a Python function or a leaf."""
         if issubclass(type(node), torch.autograd.function.BackwardCFunction):
             return None
-        if node.name() == COPY_SLICES:  # the node of the change itself was made right before
+        if node.name() == COPY_SLICES:  # the change itself was recorded at the previous number
             calls = self.records.get(node._sequence_nr() - 1, [])
             return next((call for call in calls if call.slot is not None), None)
         number = node._sequence_nr()
         own = _plain(node.name().partition("Backward")[0])
-        # before it ran, autograd may have made nodes for views of memory that has changed, or
-        # copied what a change in place needs later
+        # before the call, autograd may have created nodes for views of changed memory, or copied
+        # what the backward pass of an in-place operator needs
         for later in range(1 + len(node.next_functions)):
             calls = self.records.get(number + later, [])
             named = next((call for call in calls if _plain(call.name) == own), None)
@@ -184,7 +184,7 @@ class RecordedForward:
         return None
 
     def calls(self, names: frozenset[str]) -> list[Record]:
-        """All calls of some operators, in the order in which they ran."""
+        """All calls of the named operators, in execution order."""
         return [
             call
             for _, calls in sorted(self.records.items())
@@ -194,7 +194,7 @@ class RecordedForward:
 
 
 def name_of(node: Node, record: Record | None) -> str:
-    """What an operator is called, also one that never ran: a view that autograd made anew."""
+    """The name of an operator, even of a view that autograd created and that never ran."""
     if record is not None:
         return record.name
     if node.name() == _AS_STRIDED:
@@ -208,7 +208,7 @@ def _plain(name: str) -> str:
 
 @contextmanager
 def recording(keep: frozenset[str] = frozenset()) -> Iterator[Tape]:
-    """Records what runs in the block, compiled models and fused attention taken apart."""
+    """Records the operators in the block; compiled models and fused attention run unfused."""
     with (
         uncompiled(),
         sdpa_kernel(SDPBackend.MATH),
@@ -221,13 +221,13 @@ def record(model: nn.Module, inputs: Tensor, keep: frozenset[str] = frozenset())
     """Runs a model that returns ``[batch, classes]`` once and records it.
 
     Args:
-        model: As a method sees it.
-        inputs: ``[batch, channel, height, width]``; used as it is where it is a leaf that
-            requires grad, else a detached copy of it is.
-        keep: Names of the operators whose values are kept.
+        model: The model as methods receive it.
+        inputs: ``[batch, channel, height, width]``. A leaf that requires grad is used itself,
+            anything else detached.
+        keep: Names of the operators whose inputs and outputs are recorded.
 
     Raises:
-        ModelError: A scripted model, whose operators can't be told apart.
+        ModelError: The model is scripted, so its operators can't be recorded.
     """
     refuse_scripted(model)
     if not (inputs.is_leaf and inputs.requires_grad):
@@ -238,17 +238,17 @@ def record(model: nn.Module, inputs: Tensor, keep: frozenset[str] = frozenset())
 
 
 def refuse_scripted(model: nn.Module) -> None:
-    """Raises where a model hides its operators."""
+    """Raises `ModelError` if the model contains a ScriptModule, which hides its operators."""
     hidden = next((m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)), None)
     if hidden is not None:
         raise ModelError(
-            "expected a model in Python, got a ScriptModule, whose operators can't be seen: use "
+            "expected a Python module, got a ScriptModule, whose operators can't be recorded: use "
             "the module that was scripted or traced"
         )
 
 
 def nodes_from(root: Node) -> dict[Node, int]:
-    """All nodes below one, each after every node that uses it, with the number of its users."""
+    """All nodes reachable from one, users first, with the number of users of each."""
     users: dict[Node, int] = {root: 0}
     stack = [root]
     while stack:

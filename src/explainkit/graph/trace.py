@@ -1,8 +1,8 @@
-"""A model as a list of operators that can be run in part, with every layer's output named.
+"""Traces a model into a list of operators that can run in part, with every layer's output named.
 
-Three ways, tried in this order: symbolic tracing (torch.fx), which keeps the model's own modules;
-torch.export, which sees through what symbolic tracing can't; and none, where control flow depends
-on the data: then only full runs with a layer's output replaced are possible.
+Symbolic tracing (torch.fx) is tried first: it keeps the model's own modules. torch.export follows:
+it handles models that symbolic tracing can't. If both fail, because control flow depends on the
+data, only full runs with a layer's output replaced are possible.
 """
 
 import builtins
@@ -25,17 +25,17 @@ How = Literal["fx", "export", "hooks"]
 
 @dataclass(eq=False)
 class TracedModel:
-    """A model that was traced, or why it was not.
+    """A traced model, or the reasons why tracing failed.
 
     Attributes:
-        model: The caller's model; its parameters and modules are used live.
-        how: ``"fx"``, ``"export"``, or ``"hooks"`` where neither sees the model right.
-        reasons: Why each way before it was refused.
-        nodes: The operators in the order in which they run; empty under ``"hooks"``.
-        layers: For each dotted layer path the node of each of its calls.
-        calls: What torch's dispatcher ran for each node.
-        values: What each node gave for the example, as it was then; only what `trace` keeps.
-        tensors: The nodes that give tensors.
+        model: The caller's model; its current parameters and modules are used.
+        how: ``"fx"``, ``"export"``, or ``"hooks"`` if neither traces the model correctly.
+        reasons: Why other ways of tracing failed.
+        nodes: The operators in execution order; empty with ``"hooks"``.
+        layers: For each dotted layer path the nodes of its calls.
+        calls: The dispatcher calls of each node.
+        values: Each node's value for the example, before any overwriting; only with ``keep``.
+        tensors: The nodes whose values contain tensors.
         writes: Whether an operator works in place.
     """
 
@@ -54,20 +54,20 @@ class TracedModel:
 
     @property
     def image(self) -> fx.Node:
-        """The node that stands for the images."""
+        """The node of the input images."""
         return next(n for n in self.nodes if n.op == "placeholder" and n.name not in self._states)
 
     @property
     def output(self) -> fx.Node:
-        """The node that gives the model's output, flattened."""
+        """The node of the model's flattened output."""
         return self.nodes[-1]
 
     def structured(self, leaves: Sequence[Any]) -> Any:
-        """The model's own output structure, from the value of `output`."""
+        """Restores the model's own output structure from the value of `output`."""
         return pytree.tree_unflatten(list(leaves), self._structure)
 
     def run(self, nodes: Iterable[fx.Node], values: dict[fx.Node, Any]) -> None:
-        """Runs nodes in order, reading and adding to ``values``."""
+        """Runs nodes in order; reads from ``values`` and adds to it."""
         for node in nodes:
             if node not in values:
                 values[node] = self.execute(node, values)
@@ -93,7 +93,7 @@ class TracedModel:
         return self._constants[path] if path in self._constants else _attribute(self.model, path)
 
     def dependent(self, sources: Iterable[fx.Node]) -> set[fx.Node]:
-        """The nodes that use what the sources give, the sources included."""
+        """The nodes that depend on the sources, including the sources."""
         found = set(sources)
         for node in self.nodes:
             if any(source in found for source in node.all_input_nodes):
@@ -101,7 +101,7 @@ class TracedModel:
         return found
 
     def compare(self, found: Sequence[Any], expected: Sequence[Any]) -> None:
-        """Checks flat outputs against the model's own.
+        """Compares flattened outputs with the model's own.
 
         Raises:
             ValueError: They differ by more than rounding.
@@ -115,51 +115,51 @@ class TracedModel:
                     one, other, rtol=0, atol=_rounding(other) * scale, equal_nan=True
                 )
             if not same:
-                raise ValueError("it gives other numbers than the model itself")
+                raise ValueError("its output differs from the model's own")
 
     def check(self, expected: Sequence[Any], layer: str | None) -> None:
-        """Checks the recorded run against the model, and that a layer is named.
+        """Compares the recorded run with the model, and checks that a layer is named.
 
         Raises:
-            ValueError: The outputs differ, or there is no such layer.
+            ValueError: The outputs differ, or the layer is not named.
         """
         if layer is not None and layer not in self.layers:
-            raise ValueError(f"layer {layer!r} is not run, or inside an operator")
+            raise ValueError(f"layer {layer!r} does not run, or is inside an operator")
         self.compare(self.values[self.output], expected)
 
     def refuse(self, error: Exception) -> None:
-        """Notes why the way that was taken won't do."""
+        """Records why this way of tracing failed."""
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         self.reasons = (*self.reasons, f"{self.how}: {line}")
         self.how = "hooks"
 
 
 def holds_tensor(value: Any) -> bool:
-    """Whether any part of a value is a tensor; sizes are not."""
+    """Whether any part of a value is a tensor; sizes don't count."""
     return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def _rounding(tensor: Tensor) -> float:
-    """Relative difference that summing in another order may make."""
+    """Relative difference that another order of summation may cause."""
     return 1e3 * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
 
 
 def trace(
     model: nn.Module, example: Tensor, *, layer: str | None = None, keep: bool = False
 ) -> TracedModel:
-    """Names every layer's output and every operator of a model.
+    """Traces a model's operators and names every layer's output.
 
-    What was found is run once on the example and compared with the model itself; a way of tracing
-    that gives other numbers is not used. The model is as before afterwards, exceptions included.
+    The trace is run once on the example and compared with the model; it is discarded if the outputs
+    differ. The model is left unchanged, even if an exception occurs.
 
     Args:
-        model: Any module; a compiled one is traced as it was before compilation.
+        model: Any module; a compiled one is traced uncompiled.
         example: Images ``[batch, channel, height, width]``.
-        layer: A layer that must be among those named; some ways don't see into every block.
-        keep: Keep what each node gave for the example in ``values`` and ``calls``.
+        layer: A layer that must be named; some ways of tracing don't see inside every block.
+        keep: Keep each node's value and calls for the example in ``values`` and ``calls``.
 
     Returns:
-        The traced model; its ``how`` says which way was taken, ``reasons`` why not an earlier one.
+        The traced model. ``how`` names the way of tracing, ``reasons`` why others failed.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
@@ -169,7 +169,7 @@ def trace(
     """
     model = getattr(model, "_orig_mod", model)
     if any(module.training for module in model.modules()):
-        return TracedModel(model, "hooks", ("the model is in train mode, where runs differ",))
+        return TracedModel(model, "hooks", ("the model is in train mode, so its runs may differ",))
     known = recall(model, example, layer)
     if known is not None and known.how == "hooks":
         return known
@@ -178,16 +178,17 @@ def trace(
         again = known is not None and _runs(known, example, expected, layer)
         found = known if known and again else _found(model, example, expected, layer)
     if not again:
-        # what refers to the model, or is large, is not for later
+        # nothing that refers to the model, or is large, is cached
         bare = replace(found, model=_NOBODY, values={}, calls={})
         _known.put(model, _key(example, layer), bare)
     return found if keep else replace(found, values={}, calls={})
 
 
 def recall(model: nn.Module, example: Tensor, layer: str | None) -> TracedModel | None:
-    """What `trace` found the last time, unless the model is built otherwise now.
+    """The cached result of `trace`, or None if the model's structure has changed.
 
-    It has no values; who uses it checks it, as it may depend on more than how the model is built.
+    It has no values. The caller must compare its output with the model's: it may depend on more
+    than the structure.
     """
     found = _known.get(model, _key(example, layer))
     return found and replace(found, model=model)
@@ -204,7 +205,7 @@ def _key(example: Tensor, layer: str | None) -> Any:
 def _found(
     model: nn.Module, example: Tensor, expected: Sequence[Any], layer: str | None
 ) -> TracedModel:
-    """The first way that gives the model's own numbers; ``"hooks"`` where none does."""
+    """The first way of tracing whose output equals the model's; ``"hooks"`` if there is none."""
     refused = TracedModel(model, "hooks", ())
     ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
     for how, way in ways:
@@ -212,7 +213,7 @@ def _found(
             traced: TracedModel = way(model, example)
             _record(traced, example)
             traced.check(expected, layer)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next way may do
+        except Exception as error:  # noqa: BLE001 - whatever fails, the next way may work
             refused.how = how
             refused.refuse(error)
             continue
@@ -222,17 +223,17 @@ def _found(
 
 
 def _runs(traced: TracedModel, example: Tensor, expected: Sequence[Any], layer: str | None) -> bool:
-    """Whether a graph that was found earlier still gives the model's own numbers."""
+    """Whether the output of a cached trace still equals the model's."""
     try:
         _record(traced, example)
         traced.check(expected, layer)
-    except Exception:  # noqa: BLE001 - it is looked for again then
+    except Exception:  # noqa: BLE001 - the model is then traced again
         return False
     return True
 
 
 class _Root(nn.Module):
-    """Gives the caller's model one input and a flat output."""
+    """Wraps the caller's model with one input and a flattened output."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -240,19 +241,19 @@ class _Root(nn.Module):
         self.structure: Any = None
 
     def forward(self, images: Tensor) -> list[Any]:
-        # not by calling it: its own hooks are the caller's, and run when the caller runs it
+        # forward only: hooks on the model itself are left to the caller
         with _length_traced(self.module):
             leaves, self.structure = pytree.tree_flatten(self.module.forward(images))
         return leaves
 
 
 def passed(value: Any) -> Any:
-    """What it is given: marks where a layer made of others ends."""
+    """Returns its argument; marks the output of a layer that consists of others."""
     return value
 
 
 class _Tracer(fx.Tracer):
-    """Symbolic tracing that notes the output of every layer and knows ``len``."""
+    """Symbolic tracing that records every layer's output and supports ``len``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,7 +266,7 @@ class _Tracer(fx.Tracer):
         first = output[0] if isinstance(output, tuple) and output else output
         if isinstance(first, fx.Proxy):
             if not self.is_leaf_module(m, path):
-                # a layer that hands its input on must not share the input's node
+                # a layer that returns its input must not share the input's node
                 first = self.create_proxy("call_function", passed, (first,), {})
                 output = (first, *output[1:]) if isinstance(output, tuple) else first
             self.outputs.append((path, first.node))
@@ -274,7 +275,7 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _length_traced(module: nn.Module) -> Iterator[None]:
-    """``len`` of a traced value inside a module's forward becomes an operator."""
+    """Makes ``len`` of a traced value inside a module's forward an operator."""
     names = getattr(type(module).forward, "__globals__", {})
     if "len" in names:
         yield
@@ -295,7 +296,7 @@ def _length(value: Any) -> Any:
 def _symbolic(model: nn.Module, _example: Tensor) -> TracedModel:
     root, tracer = _Root(model), _Tracer()
     graph = tracer.trace(root)
-    # tensors that are no parameters were put on the root
+    # fx puts tensors that are not parameters on the root
     constants = {name: value for name, value in vars(root).items() if isinstance(value, Tensor)}
     traced = TracedModel(
         model, "fx", (), list(graph.nodes), _constants=constants, _structure=root.structure
@@ -307,7 +308,7 @@ def _symbolic(model: nn.Module, _example: Tensor) -> TracedModel:
 
 
 def _below(path: str) -> str:
-    """A path in the caller's model, from one in `_Root`."""
+    """Converts a path in `_Root` to one in the caller's model."""
     return path.removeprefix("module").removeprefix(".")
 
 
@@ -328,7 +329,7 @@ def _exported(model: nn.Module, example: Tensor) -> TracedModel:
             names.extend(path for path, _ in outputs)
             return leaves, [tensor for _, tensor in outputs]
 
-    # a batch of one would be taken for a constant
+    # export would treat a batch of one as a constant
     several = example if len(example) > 1 else torch.cat([example, example.flip(-1)])
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
@@ -337,7 +338,7 @@ def _exported(model: nn.Module, example: Tensor) -> TracedModel:
             Probe(), (several,), dynamic_shapes=({0: batch},), strict=False
         )
         if any(is_write(node.target) for node in program.graph.nodes):
-            program = program.run_decompositions({})  # makes every operator a function
+            program = program.run_decompositions({})  # removes in-place operators
     signature = program.graph_signature
     state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     states = {name: _below(path) for name, path in state.items()}
@@ -361,7 +362,7 @@ def _exported(model: nn.Module, example: Tensor) -> TracedModel:
 
 @contextmanager
 def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Gathers a copy of every layer's output, which goes on into the model, in order of calls."""
+    """Collects a copy of every layer's output, on which the model continues, in order of calls."""
     found: list[tuple[str, Tensor]] = []
 
     def keeper(path: str) -> Any:
@@ -383,7 +384,7 @@ def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 def _storages(value: Any) -> set[int]:
-    """Addresses of the memory that the tensors in a value lie in."""
+    """Addresses of the storages of the tensors in a value."""
     leaves = (value,) if isinstance(value, Tensor) else pytree.tree_leaves(value)
     return {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
 
@@ -396,16 +397,16 @@ def _attribute(root: nn.Module, path: str) -> Any:
 
 
 def _record(traced: TracedModel, example: Tensor) -> None:
-    """Runs the example, notes what each node does, and makes in-place nodes plain ones.
+    """Runs the example, records each node's calls and values, and rewires in-place operators.
 
-    After an operator that works in place, the nodes that follow use its own value.
+    The nodes after an in-place operator use its result instead of the tensor that it overwrote.
 
     Raises:
-        NotImplementedError: An operator writes into something that other nodes see otherwise.
+        NotImplementedError: An operator writes into a view or a state of the model.
     """
     values: dict[fx.Node, Any] = {}
     holders: dict[int, list[fx.Node]] = {}
-    places = {node: place for place, node in enumerate(traced.nodes)}
+    order = {node: index for index, node in enumerate(traced.nodes)}
 
     def keep(node: fx.Node, value: Any) -> None:
         values[node] = value
@@ -430,7 +431,7 @@ def _record(traced: TracedModel, example: Tensor) -> None:
                 raise NotImplementedError(f"{node} writes into a view or a state of the model")
             for other in aliases:
                 values[other] = before
-                for later in [n for n in other.users if places.get(n, -1) > places[node]]:
+                for later in [n for n in other.users if order.get(n, -1) > order[node]]:
                     later.replace_input_with(other, node)
             holders[tensor.untyped_storage().data_ptr()] = []
             holders.setdefault(before.untyped_storage().data_ptr(), []).extend(aliases)

@@ -1,1 +1,1 @@
-"""Recomputing only what a local change of an image touches."""
+"""Incremental inference: recomputing only what a local change of an image affects."""

@@ -1,4 +1,4 @@
-"""Maps whose channels come last, as networks of normalized and linear layers write them."""
+"""Feature maps with the channels last, as in networks of LayerNorm and linear layers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -11,34 +11,45 @@ from explainkit.graph.incremental.rules import arguments_of
 from explainkit.graph.recorder import OperatorCall
 
 Layout = Literal["first", "last", "rows"]
-"""``[n, channel, height, width]``, ``[n, height, width, channel]``, or a row for each place."""
+"""``[n, channel, height, width]``, ``[n, height, width, channel]``, or one row per position."""
 
 _VIEWS = {"aten::view", "aten::_unsafe_view", "aten::reshape"}
 _COPIES = {"aten::clone", "aten::detach", "aten::alias", "aten::lift_fresh"}
 
 
-def shown(maps: Tensor, layout: Layout) -> Tensor:
-    """Maps ``[n, channel, height, width]`` in a layout."""
+def to_layout(maps: Tensor, layout: Layout) -> Tensor:
+    """Converts maps ``[n, channel, height, width]`` to a layout."""
     if layout == "first":
         return maps
     last = maps.permute(0, 2, 3, 1)
     return last if layout == "last" else last.reshape(-1, last.shape[3])
 
 
-def taken(values: Tensor, layout: Layout, places: Sequence[int]) -> Tensor:
-    """The maps ``[n, channel, height, width]`` that a layout shows, n and the map's size given."""
+def from_layout(values: Tensor, layout: Layout, shape: Sequence[int]) -> Tensor:
+    """Converts values in a layout to maps ``[n, channel, height, width]``.
+
+    Args:
+        values: In the layout.
+        layout: Their layout.
+        shape: ``(n, height, width)``.
+    """
     if layout == "first":
         return values
-    return values.reshape(*places, -1).permute(0, 3, 1, 2)
+    return values.reshape(*shape, -1).permute(0, 3, 1, 2)
 
 
-def passed_on(call: OperatorCall, layout: Layout, shape: torch.Size) -> Layout | None:
-    """The layout in which an operator only shows its source, of that shape, again; None: it works.
+def changed_layout(call: OperatorCall, layout: Layout, shape: torch.Size) -> Layout | None:
+    """The new layout if an operator only rearranges its source, else None.
+
+    Args:
+        call: The operator.
+        layout: The layout of its source.
+        shape: The source's shape as maps, ``[1, channel, height, width]``.
 
     Examples:
         >>> image = torch.rand(1, 3, 8, 8)
         >>> call = OperatorCall(torch.ops.aten.permute.default, (image, [0, 2, 3, 1]), {}, image)
-        >>> passed_on(call, "first", image.shape)
+        >>> changed_layout(call, "first", image.shape)
         'last'
     """
     name = call.operator._schema.name
@@ -57,10 +68,10 @@ def passed_on(call: OperatorCall, layout: Layout, shape: torch.Size) -> Layout |
     return None
 
 
-def place_by_place(
+def positionwise(
     call: OperatorCall, changing: Sequence[Tensor], layout: Layout
 ) -> Elementwise | None:
-    """An operator on maps whose channels come last, if it takes each place for itself."""
+    """An operator on channels-last maps, if it treats every position separately; else None."""
     name = call.operator._schema.name.removeprefix("aten::")
     a = arguments_of(call)
     result: Tensor = call.result[0] if isinstance(call.result, tuple) else call.result
@@ -81,19 +92,19 @@ def place_by_place(
     else:
         return None
     tensors = {i: v for i, v in enumerate(call.arguments) if isinstance(v, Tensor)}
-    spots = [i for i, value in tensors.items() if any(value is t for t in changing)]
-    fixed = [value for i, value in tensors.items() if i not in spots]
-    # what is the same for all places has one number for each channel
+    indices = [i for i, value in tensors.items() if any(value is t for t in changing)]
+    fixed = [value for i, value in tensors.items() if i not in indices]
+    # an argument that is the same for all positions has one number per channel
     same = all(value.numel() == value.shape[-1:].numel() for value in fixed)
-    if len(spots) != len(changing) or not (same or operations):
+    if len(indices) != len(changing) or not (same or operations):
         return None
 
     def apply(*maps: Tensor) -> Tensor:
         given = list(call.arguments)
-        for spot, value in zip(spots, maps, strict=True):
-            given[spot] = shown(value, layout)
+        for i, value in zip(indices, maps, strict=True):
+            given[i] = to_layout(value, layout)
         found = function(*given, **call.options)
         found = found[0] if isinstance(found, tuple) else found
-        return taken(found, layout, (len(maps[0]), *maps[0].shape[2:]))
+        return from_layout(found, layout, (len(maps[0]), *maps[0].shape[2:]))
 
     return Elementwise(apply, result.shape[-1], operations=operations)

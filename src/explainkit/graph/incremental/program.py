@@ -1,4 +1,4 @@
-"""A traced model as steps, each with what it needs to run on boxes where it can."""
+"""A traced model as a sequence of steps that can run on boxes where rules exist."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx
 
 from explainkit.graph.incremental.cost import Work
-from explainkit.graph.incremental.layouts import Layout, passed_on, place_by_place, taken
+from explainkit.graph.incremental.layouts import (
+    Layout,
+    changed_layout,
+    from_layout,
+    positionwise,
+)
 from explainkit.graph.incremental.operators import BoxOperator, Convolution, Mean, Slide
 from explainkit.graph.incremental.regions import Clean
 from explainkit.graph.incremental.rules import arguments_of, dense_work, operator, scale_and_shift
@@ -20,10 +25,10 @@ class Action:
     """One operator of a step.
 
     Attributes:
-        operator: Runs it on boxes; None: it has no rule.
-        sources: Keys of the values that change among its arguments.
-        result: Key of what it gives.
-        call: As it ran on the image as it was.
+        operator: Runs it on boxes; None: there is no rule.
+        sources: Keys of those arguments that change.
+        result: Key of its result.
+        call: The call as recorded on the unchanged image.
     """
 
     operator: BoxOperator | Mean | None
@@ -38,12 +43,12 @@ class Step:
 
     Attributes:
         node: The node.
-        actions: What it does, one operator after the other; empty where it passes a value on.
-        work: What it costs to run it on the whole map of one variant.
-        source: The first node it reads of those that depend on the image.
-        key: Of its value; None: the value is no tensor that steps can follow.
-        layout: Of its value.
-        dense: Runs the node on its one whole map, faster than the node itself would.
+        source: The first of its inputs that depends on the image.
+        actions: Its operators in order; empty if it only passes a value on.
+        work: The work to run it on the whole map of one variant.
+        key: Key of its value; None: the value is not a tensor that steps can follow.
+        layout: Layout of its value.
+        dense: Runs the node on a whole map, faster than the node itself.
     """
 
     node: fx.Node
@@ -62,7 +67,7 @@ class Step:
 
 
 class _Seen(NamedTuple):
-    """What a tensor of the clean run is."""
+    """The key and layout of a tensor of the clean run."""
 
     key: int
     layout: Layout
@@ -73,9 +78,10 @@ class Program:
     """The steps of a model between an image and its output.
 
     Attributes:
-        traced: The model, with the values that the image as it is gives.
-        steps: In the order in which they run.
-        clean: For each key the value that the image as it is gives; maps have channels first.
+        traced: The model, with the values of the unchanged image.
+        steps: The steps in execution order.
+        clean: The values of the unchanged image by key; maps have the channels first.
+        maps: Those of them that have been prepared for reading boxes.
         image: Key of the image.
     """
 
@@ -86,21 +92,25 @@ class Program:
     image: int = 0
 
     def map(self, key: int) -> Clean:
-        """A value ``[1, channel, height, width]``, ready to be looked up."""
+        """A value ``[1, channel, height, width]``, prepared for reading boxes."""
         if key not in self.maps:
             self.maps[key] = Clean(self.clean[key])
         return self.maps[key]
 
 
 def program(traced: TracedModel) -> Program:
-    """Reads the operators that a traced model ran on one image; normalizations are folded."""
+    """Builds a program from the recorded operators of a model; folds normalizations.
+
+    Args:
+        traced: A model traced on one image, with its values kept.
+    """
     found = Program(traced)
-    # a value is known by its tensor: operators in place keep what they overwrote
+    # tensors identify values: the recorder copies what in-place operators overwrite
     seen = {id(traced.values[traced.image]): _Seen(0, "first")}
     found.clean[0] = traced.values[traced.image]
     per_image = traced.dependent([traced.image])
     for node in traced.nodes:
-        # sizes are counted when they are needed
+        # sizes are computed when they are needed
         inner = node in per_image and node not in (traced.image, traced.output)
         if inner and holds_tensor(traced.values[node]):
             source = next(n for n in node.all_input_nodes if n in per_image)
@@ -123,9 +133,9 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
             actions.append(Action(None, sources, -1, call))
             continue
         before = found.clean[sources[0]]
-        again = passed_on(call, layout, before.shape) if before.dim() == 4 else None
-        if again is not None:
-            seen[id(result)] = _Seen(sources[0], again)
+        rearranged = changed_layout(call, layout, before.shape) if before.dim() == 4 else None
+        if rearranged is not None:
+            seen[id(result)] = _Seen(sources[0], rearranged)
             continue
         work = work + dense_work(call, changing, result)
         made = len(found.clean)
@@ -133,9 +143,9 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
         if layout == "first":
             rule = operator(call, changing)
         elif all(seen[id(t)].layout == layout for t in changing):
-            rule = place_by_place(call, changing, layout)
+            rule = positionwise(call, changing, layout)
         layout = layout if rule is not None else "first"
-        found.clean[made] = taken(result, layout, (1, *before.shape[2:]))
+        found.clean[made] = from_layout(result, layout, (1, *before.shape[2:]))
         seen[id(result)] = _Seen(made, layout)
         actions.append(Action(rule, sources, made, call))
     value = found.traced.values[node]
@@ -148,7 +158,7 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: dict[int, _Seen]
 
 
 def _tensors(call: OperatorCall) -> list[Tensor]:
-    """The tensors among a call's arguments, those in lists included."""
+    """The tensors among a call's arguments, including those in lists."""
     found: list[Tensor] = []
     for value in (*call.arguments, *call.options.values()):
         several = value if isinstance(value, tuple | list) else (value,)
@@ -157,7 +167,7 @@ def _tensors(call: OperatorCall) -> list[Tensor]:
 
 
 def _convolution_of(step: Step) -> OperatorCall | None:
-    """The call of a step that is one convolution and nothing else."""
+    """The call of a step that consists of one convolution, else None."""
     if not step.is_local or len(step.actions) != 1 or len(step.actions[0].sources) != 1:
         return None
     call = step.actions[0].call
@@ -169,7 +179,7 @@ def _result(call: OperatorCall) -> Any:
 
 
 def _whole(step: Step) -> Callable[[Tensor], Tensor]:
-    """A step that is a convolution, on whole maps, from the same weights."""
+    """Runs a step that is a convolution on whole maps, with the same weights."""
     rule = step.actions[0].operator
     assert isinstance(rule, Slide)
     assert isinstance(rule.apply, Convolution)
@@ -177,11 +187,11 @@ def _whole(step: Step) -> Callable[[Tensor], Tensor]:
 
 
 def _fold(found: Program) -> None:
-    """Takes a normalization by fixed statistics into the convolution before it."""
+    """Folds normalizations with fixed statistics into the preceding convolutions."""
     by_node = {step.node: step for step in found.steps}
     for step in found.steps:
         call = _convolution_of(step)
-        # what else uses it and is no step reads its size, which stays
+        # users that are not steps only read its size, which doesn't change
         readers = [by_node.get(n) for n in step.node.users if n in by_node or n.op == "output"]
         after = readers[0] if len(readers) == 1 else None
         if call is None or after is None:
@@ -196,14 +206,14 @@ def _fold(found: Program) -> None:
         (convolved,), (normalized,) = step.actions, after.actions
         convolved.operator = operator(OperatorCall(call.operator, (), a, call.result), [a["input"]])
         step.dense = _whole(step)
-        # what the normalization gave is now what the convolution gives
+        # the normalization's result is now the convolution's
         found.clean[convolved.result] = found.clean[normalized.result]
         _rename(found, normalized.result, convolved.result)
         after.actions, after.work, after.dense = [], Work(), _same
 
 
 def _normalization(step: Step, source: int | None) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift of a step that normalizes this value by fixed statistics."""
+    """Scale and shift of a step that normalizes this value with fixed statistics, else None."""
     if len(step.actions) != 1 or step.actions[0].sources != [source]:
         return None
     call = step.actions[0].call

@@ -1,4 +1,4 @@
-"""Boxes that stand in feature maps, one for each variant of an image, and what lies in them."""
+"""Boxes in feature maps, one for each variant of an image, and the values within them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Intervals of one length along an axis of a map.
+    """Intervals of equal length along one axis of a map.
 
     Attributes:
-        start: First place of each, int64 ``[n]``; may lie outside the map.
-        length: Places that each covers.
+        start: First position of each interval, int64 ``[n]``; may lie outside the map.
+        length: Positions per interval.
     """
 
     start: Tensor
@@ -24,7 +24,7 @@ class Span:
         return Span(self.start[part], self.length)
 
     def within(self, size: int) -> "Span":
-        """Moved inwards where an interval stands over the end of an axis, and cut to its size."""
+        """The intervals moved inwards where they exceed an axis, and cut to its size."""
         length = min(self.length, size)
         return Span(self.start.clamp(0, size - length), length)
 
@@ -34,10 +34,10 @@ class Sliding:
     """How a sliding window reads one axis: output ``o`` reads ``o·stride − padding + j·dilation``.
 
     Attributes:
-        kernel: How many places it reads, ``0 ≤ j < kernel``.
-        stride: How far it moves from output to output.
-        padding: Places in front of the axis.
-        dilation: Distance of the places that it reads.
+        kernel: Positions that it reads, ``0 ≤ j < kernel``.
+        stride: Step from output to output.
+        padding: Padded positions before the axis.
+        dilation: Step between the positions that it reads.
     """
 
     kernel: int
@@ -46,7 +46,7 @@ class Sliding:
     dilation: int = 1
 
     def touched(self, span: Span, size: int) -> Span:
-        """The outputs, of ``size`` in all, that read any place of the spans."""
+        """The outputs, out of ``size``, that read any position of the spans."""
         reach = self.dilation * (self.kernel - 1)
         first = -((reach - self.padding - span.start) // self.stride)
         last = (span.start + (span.length - 1 + self.padding)) // self.stride
@@ -54,18 +54,18 @@ class Sliding:
         return Span(first, max(int((last - first).max()) + 1, 1)).within(size)
 
     def read(self, span: Span) -> Span:
-        """The places that outputs read; some may lie outside the axis."""
+        """The positions that outputs read; some may lie outside the axis."""
         length = (span.length - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
         return Span(span.start * self.stride - self.padding, length)
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes of one size in a map, one for each variant.
+    """Boxes of equal size in a map, one for each variant.
 
     Attributes:
-        rows: What they cover down.
-        columns: What they cover across.
+        rows: Their vertical intervals.
+        columns: Their horizontal intervals.
     """
 
     rows: Span
@@ -79,7 +79,7 @@ class Boxes:
 
     @property
     def area(self) -> int:
-        """Places in a box."""
+        """Positions per box."""
         return self.rows.length * self.columns.length
 
     def same(self, other: "Boxes") -> bool:
@@ -93,7 +93,7 @@ class Boxes:
 
 
 def union(several: Iterable[Boxes], size: tuple[int, int]) -> Boxes:
-    """Boxes of one size that hold all boxes of a variant, in a map of that size."""
+    """For each variant the box that contains all its boxes, in a map of that size."""
 
     def both(one: Span, other: Span) -> Span:
         first = torch.minimum(one.start, other.start)
@@ -108,7 +108,7 @@ def union(several: Iterable[Boxes], size: tuple[int, int]) -> Boxes:
 
 
 class Clean:
-    """A map of the image as it was, and how to look things up in it.
+    """A feature map of the unchanged image, from which boxes can be read.
 
     Attributes:
         value: ``[1, channel, height, width]``.
@@ -121,7 +121,7 @@ class Clean:
         self._tables: dict[float, Tensor] = {}
 
     def table(self, outside: float) -> Tensor:
-        """A row of channels for each place, and one for all places outside the map."""
+        """One row of channels per position, and a last one for all positions outside the map."""
         if outside not in self._tables:
             rows = self.value[0].permute(1, 2, 0).reshape(-1, self.value.shape[1])
             border = rows.new_full((1, rows.shape[1]), outside)
@@ -129,15 +129,15 @@ class Clean:
         return self._tables[outside]
 
     def read(self, boxes: Boxes, outside: float = 0.0) -> Tensor:
-        """What the map holds in boxes, ``[n, channel, *box]``, channels last in memory."""
+        """The map's values within boxes, ``[n, channel, *box]``, channels last in memory."""
         height, width = self.size
-        y, x = _places(boxes.rows), _places(boxes.columns)
-        places = y[:, :, None] * width + x[:, None, :]
-        if _sticks_out(y, height) or _sticks_out(x, width):
+        y, x = _positions(boxes.rows), _positions(boxes.columns)
+        positions = y[:, :, None] * width + x[:, None, :]
+        if _exceeds(y, height) or _exceeds(x, width):
             beyond = ((y < 0) | (y >= height))[:, :, None] | ((x < 0) | (x >= width))[:, None, :]
-            places = places.masked_fill_(beyond, height * width)
-        found = self.table(outside).index_select(0, places.flatten())
-        return found.view(*places.shape, -1).permute(0, 3, 1, 2)
+            positions = positions.masked_fill_(beyond, height * width)
+        found = self.table(outside).index_select(0, positions.flatten())
+        return found.view(*positions.shape, -1).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +145,9 @@ class Local:
     """Variants of a map that differ from the clean one only in their boxes.
 
     Attributes:
-        clean: The map without change.
+        clean: The unchanged map.
         boxes: Where each variant may differ.
-        data: What it holds there, ``[n, channel, *box]``.
+        data: The values there, ``[n, channel, *box]``.
     """
 
     clean: Clean
@@ -155,7 +155,7 @@ class Local:
     data: Tensor
 
     def read(self, boxes: Boxes, outside: float = 0.0) -> Tensor:
-        """What the variants hold in other boxes, ``[n, channel, *box]``."""
+        """The variants' values within other boxes, ``[n, channel, *box]``."""
         if self.boxes.same(boxes):
             return self.data
         return self._paste(self.clean.read(boxes, outside), boxes)
@@ -172,27 +172,27 @@ class Local:
         return self._paste(found.permute(0, 3, 1, 2), boxes)
 
     def _paste(self, found: Tensor, boxes: Boxes) -> Tensor:
-        """Writes the data into what the clean map holds in other boxes."""
+        """Writes the variants' data over the clean map's values within other boxes."""
         own = self.boxes
-        y = _places(own.rows) - boxes.rows.start[:, None]
-        x = _places(own.columns) - boxes.columns.start[:, None]
+        y = _positions(own.rows) - boxes.rows.start[:, None]
+        x = _positions(own.columns) - boxes.columns.start[:, None]
         height, width = boxes.rows.length, boxes.columns.length
         variant = torch.arange(len(own), device=y.device)[:, None, None]
-        places = ((variant * height + y[:, :, None]) * width + x[:, None, :]).flatten()
-        rows = self.data.permute(0, 2, 3, 1).reshape(len(places), -1)
-        if _sticks_out(y, height) or _sticks_out(x, width):
-            kept = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-            (index,) = kept.flatten().nonzero(as_tuple=True)
-            places, rows = places[index], rows[index]
-        # the memory of `found` is a row for each place
-        found.permute(0, 2, 3, 1).view(-1, found.shape[1]).index_copy_(0, places, rows)
+        positions = ((variant * height + y[:, :, None]) * width + x[:, None, :]).flatten()
+        rows = self.data.permute(0, 2, 3, 1).reshape(len(positions), -1)
+        if _exceeds(y, height) or _exceeds(x, width):
+            inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+            (index,) = inside.flatten().nonzero(as_tuple=True)
+            positions, rows = positions[index], rows[index]
+        # in memory, `found` is one row per position
+        found.permute(0, 2, 3, 1).view(-1, found.shape[1]).index_copy_(0, positions, rows)
         return found
 
 
-def _places(span: Span) -> Tensor:
-    """Every place of each interval, ``[n, length]``."""
+def _positions(span: Span) -> Tensor:
+    """Every position of each interval, ``[n, length]``."""
     return span.start[:, None] + torch.arange(span.length, device=span.start.device)
 
 
-def _sticks_out(places: Tensor, size: int) -> bool:
-    return bool((places[:, 0] < 0).any()) or bool((places[:, -1] >= size).any())
+def _exceeds(positions: Tensor, size: int) -> bool:
+    return bool((positions[:, 0] < 0).any()) or bool((positions[:, -1] >= size).any())

@@ -1,4 +1,4 @@
-"""Which operator of torch's dispatcher is carried on how."""
+"""Rules that run operators of torch's dispatcher on boxes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
@@ -25,11 +25,11 @@ aten = torch.ops.aten
 
 
 def operator(call: OperatorCall, changing: Sequence[Tensor]) -> "BoxOperator | Mean | None":
-    """How an operator carries a local change on, or None if it spreads it over the whole map.
+    """The operator on boxes, or None if it has no rule, as where it spreads a change everywhere.
 
     Args:
-        call: As it ran on the image as it was.
-        changing: Those of its arguments that depend on the image, in order.
+        call: The call as recorded on the unchanged image.
+        changing: The arguments that depend on the image, in order.
     """
     result = call.result[0] if isinstance(call.result, tuple) else call.result
     if not all(t.dim() == 4 and t.is_floating_point() for t in changing):
@@ -48,7 +48,7 @@ def operator(call: OperatorCall, changing: Sequence[Tensor]) -> "BoxOperator | M
 
 
 def dense_work(call: OperatorCall, changing: Sequence[Tensor], result: Tensor) -> Work:
-    """What an operator costs on the whole map of one image."""
+    """The work of an operator on the whole map of one image."""
     name = call.operator._schema.name
     numbers = sum(t.numel() for t in changing) + result.numel()
     operations = 0.0
@@ -112,7 +112,7 @@ def _maximum(rows: Sliding, columns: Sliding, channels: int) -> BoxOperator:
         return reduce(torch.maximum, parts)
 
     def apply(images: Tensor) -> Tensor:
-        # one axis after the other, and without the places of the maxima that max_pool2d notes
+        # one axis after the other, and without the indices that max_pool2d also computes
         return along(along(images, 2, rows), 3, columns)
 
     operations = 8.0 * channels * (rows.kernel + columns.kernel)
@@ -142,7 +142,7 @@ def _average(rows: Sliding, columns: Sliding, share: Tensor, channels: int) -> B
 
 
 def _adaptive(a: dict[str, Any], result: Tensor) -> tuple[Sliding, Sliding] | None:
-    """Adaptive pooling whose windows are all of one size."""
+    """The windows of adaptive pooling if they all have the same size, else None."""
     image: Tensor = a["self"]
     sizes = [(image.shape[i], result.shape[i]) for i in (2, 3)]
     if any(before % after for before, after in sizes):
@@ -165,7 +165,7 @@ def _adaptive_maximum(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
 
 
 def scale_and_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Normalization by fixed statistics as ``x · scale + shift``, both ``[channel]``."""
+    """Normalization with fixed statistics as ``x · scale + shift``, both ``[channel]``."""
     if a.get("training", False):
         return None
     mean: Tensor = a["running_mean"]
@@ -176,8 +176,8 @@ def scale_and_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
 
 
 def _mean(a: dict[str, Any], result: Tensor) -> Mean | None:
-    places = sorted(axis % 4 for axis in a["dim"] or ()) == [2, 3]
-    return Mean(tuple(result.shape[1:])) if places and a["dtype"] is None else None
+    spatial = sorted(axis % 4 for axis in a["dim"] or ()) == [2, 3]
+    return Mean(tuple(result.shape[1:])) if spatial and a["dtype"] is None else None
 
 
 def _batch_norm(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
@@ -207,39 +207,39 @@ def _pad(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
 def _pointwise(
     call: OperatorCall, changing: Sequence[Tensor], result: Tensor
 ) -> BoxOperator | None:
-    """Any operator that torch says works place by place, as a function of what changes."""
+    """Any elementwise operator, as a function of the arguments that change."""
     base = call.operator._schema.name.removeprefix("aten::").removesuffix("_")
     function = getattr(getattr(aten, base), call.operator._overloadname)
     arguments: list[Any] = list(call.arguments)
-    spots: list[int] = []
+    indices: list[int] = []
     for i, value in enumerate(arguments):
         if any(value is tensor for tensor in changing):
             if value.shape != result.shape:
                 return None
-            spots.append(i)
-    if len(spots) != len(changing):
+            indices.append(i)
+    if len(indices) != len(changing):
         return None
     fixed = []
     for i, value in enumerate(arguments):
-        if isinstance(value, Tensor) and i not in spots and value.shape[-2:].numel() > 1:
-            spots.append(i)
+        if isinstance(value, Tensor) and i not in indices and value.shape[-2:].numel() > 1:
+            indices.append(i)
             fixed.append(Clean(value.expand_as(result)))
 
     def apply(*maps: Tensor, function: Any = function) -> Tensor:
         given = list(arguments)
-        for spot, value in zip(spots, maps, strict=True):
-            given[spot] = value
+        for i, value in zip(indices, maps, strict=True):
+            given[i] = value
         found: Tensor = function(*given, **call.options)
         return found
 
     writing = getattr(getattr(aten, f"{base}_", None), call.operator._overloadname, None)
-    fits = spots[0] == 0 and changing[0].dtype == result.dtype
+    fits = indices[0] == 0 and changing[0].dtype == result.dtype
     in_place = partial(apply, function=writing) if writing is not None and fits else None
     return Elementwise(apply, result.shape[1], tuple(fixed), in_place)
 
 
 _UNTAGGED = {"hardswish", "_prelu_kernel"}
-"""Operators that work place by place although torch does not say so."""
+"""Elementwise operators that torch does not tag as such."""
 
 _RULES: dict[str, Callable[[dict[str, Any], Tensor], BoxOperator | None]] = {
     "convolution": _convolution,

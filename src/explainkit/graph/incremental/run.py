@@ -1,4 +1,4 @@
-"""Running a model on many variants of an image that differ from it only in a box each."""
+"""Runs a model on many variants of an image that each differ from it in one box."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,28 +10,28 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from explainkit.graph.incremental.cost import Work
-from explainkit.graph.incremental.layouts import shown
+from explainkit.graph.incremental.layouts import to_layout
 from explainkit.graph.incremental.operators import Elementwise, Mean
 from explainkit.graph.incremental.program import Action, Program, program
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Span
 from explainkit.graph.trace import holds_tensor, trace
 
 CHUNK = 20 * 2**20
-"""Bytes that the largest map of a chunk of variants may take: near the cache it is faster."""
+"""Largest size in bytes of a map of a chunk of variants, so that it stays close to the cache."""
 
 MOST = 256
-"""Variants that are run at once at most."""
+"""Largest number of variants per chunk."""
 
 
 @dataclass(frozen=True, eq=False)
 class BoxPlan:
-    """How far variants are run on boxes.
+    """How many steps run on boxes before whole maps take over.
 
     Attributes:
-        boxes: For each value that is followed, where it changes.
-        local: How many steps run on boxes; the rest run on whole maps.
-        seconds: What one variant is expected to take.
-        dense: What it would take on whole maps from the start.
+        boxes: Where each value changes, by key.
+        local: Number of steps that run on boxes; the rest run on whole maps.
+        seconds: Estimated time per variant.
+        dense: Estimated time per variant if all steps ran on whole maps.
         chunk: Variants run at once.
     """
 
@@ -43,7 +43,7 @@ class BoxPlan:
 
 
 def make_plan(network: Program, boxes: Boxes) -> BoxPlan:
-    """Follows boxes through a network, and finds where whole maps become the cheaper way."""
+    """Follows boxes through a network and finds the step from which whole maps are cheaper."""
     count = len(boxes)
     found = {network.image: boxes}
     whole: set[int] = set()
@@ -75,7 +75,7 @@ def make_plan(network: Program, boxes: Boxes) -> BoxPlan:
 
 
 def _frontier(network: Program, local: int) -> set[int]:
-    """Keys of the values made by the first steps that later ones, or the output, use."""
+    """Keys of the values of the first steps that later steps, or the output, use."""
     made = {network.image} | {a.result for s in network.steps[:local] for a in s.actions}
     used = {source for s in network.steps[local:] for a in s.actions for source in a.sources}
     ends = network.traced.output.all_input_nodes
@@ -84,7 +84,7 @@ def _frontier(network: Program, local: int) -> set[int]:
 
 
 def _opening(network: Program, boxes: dict[int, Boxes], key: int) -> Work:
-    """What it costs to write a variant out in full."""
+    """The work to convert a variant from its box to a whole map."""
     if key not in boxes:
         return Work()
     value = network.clean[key]
@@ -93,7 +93,7 @@ def _opening(network: Program, boxes: dict[int, Boxes], key: int) -> Work:
 
 
 def _chunk(network: Program, boxes: dict[int, Boxes], local: int, count: int) -> int:
-    """As many variants at once as keep the largest map in bounds, in chunks of nearly one size."""
+    """The chunk size that keeps the largest map within `CHUNK`, for chunks of nearly equal size."""
     followed = {a.result for s in network.steps[:local] for a in s.actions} | {network.image}
     sizes = [network.clean[key].shape[1] * boxes[key].area for key in followed if key in boxes]
     sizes += [
@@ -107,10 +107,11 @@ def _chunk(network: Program, boxes: dict[int, Boxes], local: int, count: int) ->
 
 
 class Variants:
-    """An image, ready to be run with any of its boxes replaced.
+    """Runs a model on variants of an image in which a box is replaced.
 
-    The clean run is kept; a variant is run on the boxes that its change reaches, and on whole maps
-    from where a cost model says that it is cheaper. The results differ from full runs by rounding.
+    The run of the unchanged image is stored. A variant is run on the boxes that its change affects,
+    and on whole maps from the step at which a cost model estimates that they are cheaper. Results
+    differ from full runs by rounding only.
 
     Args:
         model: Any module, in eval mode.
@@ -118,8 +119,8 @@ class Variants:
 
     Attributes:
         how: How the model was traced; ``"hooks"``: it can't be, and every run is a full one.
-        reasons: Why each way of tracing before that was refused.
-        plan: Of the last `run`.
+        reasons: Why other ways of tracing failed.
+        plan: The plan of the last `run`.
 
     References:
         Nakandala, Kumar and Papakonstantinou (2019), "Incremental and Approximate Inference for
@@ -128,8 +129,8 @@ class Variants:
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
         >>> variants = Variants(net.eval(), torch.rand(1, 8, 8))
-        >>> places = torch.tensor([[0, 0], [3, 5]])
-        >>> variants.run(places, torch.zeros(2, 1, 2, 3)).shape
+        >>> corners = torch.tensor([[0, 0], [3, 5]])
+        >>> variants.run(corners, torch.zeros(2, 1, 2, 3)).shape
         torch.Size([2, 2])
     """
 
@@ -142,19 +143,19 @@ class Variants:
         with torch.no_grad():
             self._network = program(traced) if traced.how != "hooks" else None
 
-    def run(self, places: Tensor, patches: Tensor) -> Any:
-        """The model's output for the image with one patch pasted in, for each patch.
+    def run(self, corners: Tensor, patches: Tensor) -> Any:
+        """The model's output for each variant: the image with one patch pasted in.
 
         Args:
-            places: Top and left of each patch, int64 ``[n, 2]``; the patches lie in the image.
+            corners: Top and left of each patch, int64 ``[n, 2]``; patches lie within the image.
             patches: ``[n, channel, height, width]``.
 
         Returns:
-            The model's own output structure, for ``n`` images, without a graph.
+            The model's own output structure, for ``n`` images, without gradients.
         """
         height, width = patches.shape[2:]
-        places = places.to(self.image.device)
-        boxes = Boxes(Span(places[:, 0], height), Span(places[:, 1], width))
+        corners = corners.to(self.image.device)
+        boxes = Boxes(Span(corners[:, 0], height), Span(corners[:, 1], width))
         with torch.no_grad():
             if self._network is None:
                 parts = [
@@ -176,17 +177,17 @@ class Variants:
         values: dict[int, Local | Tensor] = {
             network.image: Local(self._clean(), plan.boxes[network.image][part], patches)
         }
-        kept = _frontier(network, plan.local)
+        needed = _frontier(network, plan.local)
         actions = [action for step in network.steps[: plan.local] for action in step.actions]
         last = {source: i for i, action in enumerate(actions) for source in action.sources}
         for i, action in enumerate(actions):
-            ended = {s for s in action.sources if last[s] == i and s not in kept}
+            finished = {s for s in action.sources if last[s] == i and s not in needed}
             sources = [values[source] for source in action.sources]
-            for source in ended:
+            for source in finished:
                 del values[source]
             first = action.sources[0]
-            # the patches are the caller's
-            overwrite = first in ended and first != network.image
+            # the patches belong to the caller
+            overwrite = first in finished and first != network.image
             values[action.result] = _applied(network, plan, part, action, sources, overwrite)
         return _finished(network, plan, values, len(patches))
 
@@ -214,7 +215,7 @@ def _applied(
 def _finished(
     network: Program, plan: BoxPlan, values: dict[int, Local | Tensor], count: int
 ) -> Any:
-    """Runs what is left on whole maps, for so many variants."""
+    """Runs the remaining steps on whole maps, for ``count`` variants."""
     traced = network.traced
     keys: dict[fx.Node, int | None] = {step.node: step.key for step in network.steps[: plan.local]}
     keys[traced.image] = network.image
@@ -230,11 +231,11 @@ def _finished(
         elif node in run and key is not None:
             value = values[key]
             whole = value.whole() if isinstance(value, Local) else value
-            known[node] = shown(whole, layouts.get(node, "first"))
+            known[node] = to_layout(whole, layouts.get(node, "first"))
         elif node in sizes and key is not None:
-            # only its shape is asked for
+            # only its shape is needed
             whole = network.clean[key].expand(count, *network.clean[key].shape[1:])
-            known[node] = shown(whole, layouts.get(node, "first"))
+            known[node] = to_layout(whole, layouts.get(node, "first"))
     if traced.writes and traced.image in known:
         known[traced.image] = known[traced.image].clone()
     dense = {step.node: step.dense for step in network.steps[plan.local :] if step.dense}
