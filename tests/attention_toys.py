@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches of 4 × 4, ``prefix`` extra tokens of which the first is read, or the mean of all."""
+    """Patches of 4 × 4, ``prefix`` extra tokens; the head reads the first token, or the mean of all."""
 
     def __init__(self, spelling="module", prefix=1, bias=True, depth=2, width=16, channels=3,
                  image=(16, 12), classes=5, mean=False):  # fmt: skip
@@ -60,8 +60,8 @@ class ViT(nn.Module):
         self.mean = mean
         self.patches = nn.Conv2d(channels, width, 4, stride=4, bias=bias)
         self.tokens = nn.Parameter(torch.randn(1, prefix, width) / 5)
-        places = prefix + (image[0] // 4) * (image[1] // 4)
-        self.position = nn.Parameter(torch.randn(1, places, width) / 5)
+        tokens = prefix + (image[0] // 4) * (image[1] // 4)
+        self.position = nn.Parameter(torch.randn(1, tokens, width) / 5)
         self.blocks = nn.ModuleList(Block(width, spelling, bias) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=bias)
         self.head = nn.Linear(width, classes, bias=bias)

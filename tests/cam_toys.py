@@ -1,4 +1,4 @@
-"""Networks on which the right map is known, or of a layout that the toy models don't have."""
+"""Networks with a known map, or with a layout that the toy models do not have."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from explainkit.testing import toy_models
 
 
 def pooled(bias=True, channels=6, classes=4):
-    """Rectified features, mean pooling, one linear layer."""
+    """ReLU features, mean pooling, one linear layer."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),

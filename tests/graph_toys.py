@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Shifting(nn.Module):
-    """Writes into a slice: only export sees it."""
+    """Writes into a slice, which only export captures."""
 
     def __init__(self):
         super().__init__()

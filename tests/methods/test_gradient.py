@@ -134,11 +134,6 @@ def test_noise_wraps_any_method(kind, base):
 class TestLinear:
     """On a linear model every one of these methods has a closed form."""
 
-    @pytest.fixture
-    def linear(self):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(4 * 5 * 7, 3)).eval()
-        return model, torch.randn(2, 4, 5, 7), model[1].weight.detach().reshape(3, 4, 5, 7)
-
     def test_gradient_is_the_weight(self, linear):
         model, x, weight = linear
         assert torch.equal(ek.explain(model, x, 2).attribution, weight[2].expand(2, -1, -1, -1))

@@ -142,7 +142,7 @@ def test_the_gradients_of_layers_are_balanced_too():
         plain = ek.explain(model, x.detach(), 1, base).attribution
         assert found.shape == plain.shape
         assert (found - plain).abs().max() > 0.01 * plain.abs().max()
-    # Σ of HiResCAM over places is Σ activation · gradient: the score, where nothing is a bias
+    # Σ of HiResCAM over positions is Σ activation · gradient: the score, where nothing is a bias
     bare = unbiased()
     e = ek.explain(bare, x.detach(), 1, LibraGrad(HiResCAM("patches", upsample="nearest")))
     total = e.attribution.sum((1, 2, 3)) / 16
@@ -159,9 +159,9 @@ def test_probabilities_and_dead_ends():
 
 @pytest.mark.parametrize(
     ("base", "reason"),
-    [(FullGradient(), "rules of its own"), (Occlusion(), "takes none")],
+    [(FullGradient(), "rules of its own"), (Occlusion(), "uses none")],
 )
-def test_methods_that_take_no_gradient_are_refused(base, reason):
+def test_methods_that_use_no_gradient_are_refused(base, reason):
     with pytest.raises(MethodError, match=reason):
         ek.explain(vit(), images(), 1, LibraGrad(base))
 

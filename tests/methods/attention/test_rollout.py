@@ -41,14 +41,14 @@ def by_hand(model, x, target, own_head=False):
     ]
 
 
-def enlarged(tokens, prefix):
+def upsampled(tokens, prefix):
     grid = tokens[:, prefix : prefix + 12].reshape(len(tokens), 1, 4, 3)
     return F.interpolate(grid, (16, 12), mode="bilinear", align_corners=False)
 
 
 def rows(full, model, prefix):
     """The class token's row, or the mean of all."""
-    return enlarged(full.mean(1) if model.mean else full[:, 0], prefix)
+    return upsampled(full.mean(1) if model.mean else full[:, 0], prefix)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_legrad_is_that_of_plain_autograd(options):
     _, gradients = by_hand(model, x, 2, own_head=True)
     parts = [g.clamp(min=0).mean((1, 2)) for g in gradients]
     e = ek.explain(model, x, 2, "legrad")
-    torch.testing.assert_close(e.attribution, enlarged(torch.stack(parts).mean(0), prefix))
+    torch.testing.assert_close(e.attribution, upsampled(torch.stack(parts).mean(0), prefix))
     last = ek.explain(model, x, 2, "legrad", layers=1)
-    torch.testing.assert_close(last.attribution, enlarged(parts[-1], prefix))
+    torch.testing.assert_close(last.attribution, upsampled(parts[-1], prefix))
     assert last.diagnostics["blocks"] == ["blocks.2"]
 
 
@@ -124,7 +124,7 @@ class Loose(nn.Module):
 
 
 def test_legrad_refuses_attention_outside_of_numbered_blocks():
-    with pytest.raises(MethodError, match="numbered row"):
+    with pytest.raises(MethodError, match="numbered blocks"):
         ek.explain(Loose().eval(), images(), 1, "legrad")
     with pytest.raises(MethodError, match="layers"):
         ek.explain(vit(), images(), 1, "legrad", layers=0)
@@ -166,7 +166,7 @@ def test_a_probe_that_gathers_the_tokens_counts_as_it_is():
     for a in reversed(attentions):
         row = row @ (a.mean(1) / 2) + row / 2
     found = ek.explain(model, x, 1, "attention_rollout").attribution
-    torch.testing.assert_close(found, enlarged(row[:, 0], 0).detach())
+    torch.testing.assert_close(found, upsampled(row[:, 0], 0).detach())
     assert ek.explain(model, x, 1, "legrad").attribution.max() > 0
 
 

@@ -105,7 +105,7 @@ def test_libragrad_is_complete_without_biases(name):
     assert ((plain - e.score).abs() > 0.05 * e.score.abs()).all()
 
 
-def enlarged(rows, prefix):
+def upsampled(rows, prefix):
     grid = rows[:, prefix:].reshape(2, 1, 4, 4)
     return F.interpolate(grid, (16, 16), mode="bilinear", align_corners=False)
 
@@ -125,7 +125,7 @@ def test_rollouts_are_those_of_the_matrices_that_the_model_gives(name):
     for method, wanted in (("attention_rollout", rollout), ("gradient_rollout", relevance)):
         found = ek.explain(build(name), x, 1, method).attribution
         # of two heads on two tokens, the mean of both tokens' rows
-        wanted = enlarged(wanted[:, :prefix].mean(1), prefix).detach()
+        wanted = upsampled(wanted[:, :prefix].mean(1), prefix).detach()
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 

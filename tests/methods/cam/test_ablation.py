@@ -27,18 +27,18 @@ def run(model, x, target, layer, change):
     return out.gather(1, target[:, None])[:, 0]
 
 
-def by_formula(model, x, target, layer, spread=lambda out: out, relative=False):
-    """The paper's map, small; ``spread`` gives a view [batch, channel, height, width]."""
+def by_formula(model, x, target, layer, to_nchw=lambda out: out, relative=False):
+    """The paper's map, small; ``to_nchw`` gives a view [batch, channel, height, width]."""
     with torch.no_grad(), capture(model, [layer]) as found:
         model(x)
-    maps = spread(found[layer][0])
+    maps = to_nchw(found[layer][0])
     clean = run(model, x, target, layer, lambda out: out)
     weights = []
     for k in range(maps.shape[1]):
 
         def without(out, k=k):
             out = out.clone()
-            spread(out)[:, k] = 0
+            to_nchw(out)[:, k] = 0
             return out
 
         weights.append(clean - run(model, x, target, layer, without))
@@ -102,10 +102,10 @@ def test_class_tokens_stay():
     model, x = Registers(2, 1), images()
     found = ablated(model, x, TARGET, layer="first")
 
-    def spread(out):
+    def to_nchw(out):
         return out[:, 2:32].transpose(1, 2).view(len(out), 8, 6, 5)
 
-    close(found, by_formula(model, x, TARGET, "first", spread))
+    close(found, by_formula(model, x, TARGET, "first", to_nchw))
 
 
 def test_channels_last():
@@ -154,7 +154,7 @@ def test_pooled_linear_head_in_closed_form():
 
 
 class Spelled(nn.Module):
-    """A mean and a linear layer after rectified features, each in its own words."""
+    """A mean and a linear layer after ReLU features, each written differently."""
 
     def __init__(self, head):
         super().__init__()
@@ -268,12 +268,12 @@ def test_scores_that_read_other_layers():
 
 
 class Unit(nn.Module):
-    def __init__(self, place):
+    def __init__(self, index):
         super().__init__()
-        self.place = place
+        self.index = index
 
     def forward(self, x):
-        return x[:, self.place : self.place + 1]
+        return x[:, self.index : self.index + 1]
 
 
 @pytest.mark.filterwarnings("ignore::explainkit.errors.ExplainkitWarning")

@@ -33,11 +33,11 @@ def same_up_to_sign(ours, theirs):
 @pytest.mark.parametrize("channels", [4, 200])
 @pytest.mark.parametrize("centered", [True, False])
 def test_eigencam_is_the_first_component(channels, centered):
-    """With fewer and with more channels than places."""
+    """With fewer and with more channels than positions."""
     values = torch.rand(4, channels, 7, 5, dtype=torch.float64).relu()
-    places = values.flatten(2).transpose(1, 2)
-    places = places - places.mean(1, keepdim=True) if centered else places
-    expected = torch.stack([svd(one) for one in places])
+    positions = values.flatten(2).transpose(1, 2)
+    positions = positions - positions.mean(1, keepdim=True) if centered else positions
+    expected = torch.stack([svd(one) for one in positions])
     ours = EigenCAM(centered=centered).combine(values)
     same_up_to_sign(ours, expected)
     if not centered:
@@ -81,7 +81,7 @@ def test_the_sign_follows_the_strength_of_activation(seed, turn, scale):
     assert float((one * strength).sum()) >= 0
 
 
-def test_bright_places_are_positive():
+def test_bright_positions_are_positive():
     values = torch.rand(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
     values[:, :, 2:4, 2:4] += 3
     for method in (EigenCAM(), KPCACAM(), KPCACAM(kernel="rbf", gamma=0.01)):
@@ -99,7 +99,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("kernel", ["sigmoid", "rbf"])
     def test_definition(self, kernel):
-        """κ for every pair of places, centered in feature space, its largest component."""
+        """κ for every pair of positions, centered in feature space, its largest component."""
         values, gamma = torch.rand(2, 6, 4, 3, dtype=torch.float64), 0.3
         for image, ours in zip(
             values, KPCACAM(kernel=kernel, gamma=gamma).combine(values), strict=True

@@ -145,7 +145,7 @@ class TestClosedForms:
         torch.testing.assert_close(ours, score.detach())
 
     def test_plus_plus_counts_places_whatever_their_size(self):
-        """On max(score) features of one place the weight is g / (2 + g a)."""
+        """On max(score) features of one position the weight is g / (2 + g a)."""
         model = nn.Sequential(
             nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2)
         )
@@ -153,7 +153,7 @@ class TestClosedForms:
         model[3].weight.data = torch.tensor([[0.0, 3.0], [0.0, -1.0]])
         x = torch.tensor([[[[5.0, 0.5]]]])
         ours = ek.explain(model.eval(), x, 0, "gradcam_plus_plus", layer="1").attribution
-        # only the second place has a gradient: α = 1 / (2 + 3 · 5.5)
+        # only the second position has a gradient: α = 1 / (2 + 3 · 5.5)
         torch.testing.assert_close(ours, 3 / (2 + 3 * 5.5) * x)
 
     def test_dead_units_give_zero_not_nan(self):
@@ -255,7 +255,7 @@ class TestOptions:
 
     def test_plus_plus_says_where_it_is_not_derived(self):
         model, x = unbiased(), images()
-        with pytest.warns(ExplainkitWarning, match="name the rectifier"):
+        with pytest.warns(ExplainkitWarning, match="name the ReLU"):
             ek.explain(model, x * 9, 0, "gradcam_plus_plus", layer="0")
 
 

@@ -31,11 +31,11 @@ def slopes(model, layer, x, target=1):
 
 @pytest.mark.parametrize(("before", "after"), [(1, 0), (5, 0), (1, 4), (2, 1)])
 @pytest.mark.parametrize("mean", [False, True])
-def test_class_and_register_tokens_are_told_from_places(before, after, mean):
+def test_class_and_register_tokens_are_told_from_patches(before, after, mean):
     model, x = Registers(before, after, mean=mean), images()
     a, g = slopes(model, "first", x)
-    places = [v[:, before : before + 30].transpose(1, 2).reshape(3, 8, 6, 5) for v in (a, g)]
-    small = (places[0] * places[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
+    patches = [v[:, before : before + 30].transpose(1, 2).reshape(3, 8, 6, 5) for v in (a, g)]
+    small = (patches[0] * patches[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
     ours = ek.explain(model, x, 1, "gradcam", layer="first")
     expected = F.interpolate(small, (12, 10), mode="bilinear", align_corners=False)
     torch.testing.assert_close(ours.attribution, expected)
@@ -60,12 +60,12 @@ class TestRefusals:
             ek.explain(model, x, 0, name, layer="blocks.1")
         assert ek.explain(model, x, 0, name, layer="blocks.1.norm").attribution.any()
 
-    def test_the_default_is_the_last_layer_whose_places_are_read(self):
+    def test_the_default_is_the_last_layer_whose_patches_are_read(self):
         model, x = toy_models()["vit"]
         assert ek.explain(model, x, 0, "gradcam").layer == "blocks.0"
         assert ek.explain(Registers(mean=True), images(), 0, "gradcam").layer == "norm"
 
-    def test_places_that_the_model_does_not_tell(self):
+    def test_patches_that_the_model_does_not_tell(self):
         model, x = Registers(2, 1, linear=True), images()
         with pytest.raises(ModelError, match=r"33 tokens.*patch_grid=\(height, width\)"):
             ek.explain(model, x, 0, "gradcam", layer="first")
@@ -101,7 +101,7 @@ class TestRefusals:
                 )
 
         value = torch.zeros(3, 32, 8)
-        with pytest.raises(ModelError, match="does not show: pass prefix"):
+        with pytest.raises(ModelError, match="4 × 4 patches: pass prefix_tokens= from 0 to"):
             layout_of(value, "first", Mixed(), images())
 
     def test_not_a_batch(self):
@@ -151,7 +151,9 @@ def test_grid_and_prefix_as_text():
     assert parse_params("gradcam", ["patch_grid=6,5", "prefix_tokens=2", "layer=a.b"]) == {
         "patch_grid": (6, 5), "prefix_tokens": 2, "layer": "a.b",
     }  # fmt: skip
-    with pytest.raises(MethodError, match="grid: expected a whole number, a whole number or none"):
+    with pytest.raises(
+        MethodError, match="patch_grid: expected a whole number, a whole number or none"
+    ):
         parse_params("gradcam", ["patch_grid=6"])
 
 

@@ -1,4 +1,4 @@
-"""Recipro-CAM: scores of one place at a time."""
+"""Recipro-CAM: scores of one spatial position at a time."""
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def test_scores_that_read_other_layers_run_whole():
         gaussian=False,
         upsample="nearest",
     )
-    # the unit at (2, 2) of the second convolution sees three by three places of the first
+    # the unit at (2, 2) of the second convolution reads three by three positions of the first
     lit = found.attribution[:, 0].abs().amax(0) > 0
     assert lit.any()
     assert not lit[7:].any()

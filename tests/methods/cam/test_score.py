@@ -102,7 +102,7 @@ class Counting(nn.Module):
         return self.model(x)
 
 
-def with_silent_and_equal_channels():
+def with_dead_and_equal_channels():
     """Of eight channels one is dead, one constant, and three are alike: five runs."""
     model = pooled(channels=8)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def with_silent_and_equal_channels():
 
 
 def test_only_distinct_channels_run():
-    model, x = with_silent_and_equal_channels(), images()
+    model, x = with_dead_and_equal_channels(), images()
     found = ek.explain(model, x, TARGET, "score_cam", layer="1", upsample="nearest")
     maps = output(model, "1", x)
     # a constant map, such as the second's, has no stretch: its mask lets nothing through
@@ -127,7 +127,7 @@ def test_only_distinct_channels_run():
 
 def test_forwards():
     x, batches = images(), []
-    model = Counting(with_silent_and_equal_channels(), batches).eval()
+    model = Counting(with_dead_and_equal_channels(), batches).eval()
     ek.explain(model, x, TARGET, "score_cam", layer="model.1")  # the memory budget is measured once
     for targets in ([TARGET], "all"):
         batches.clear()
@@ -147,7 +147,7 @@ def test_all_targets_are_each_targets_map():
 
 @pytest.mark.filterwarnings("ignore::explainkit.errors.ExplainkitWarning")
 def test_neighbors_with_fewer_channels_change_no_bit():
-    model, x = with_silent_and_equal_channels(), images()
+    model, x = with_dead_and_equal_channels(), images()
     x[0] = 0  # every map of it is constant
     together = ek.explain(model, x, 1, "score_cam", layer="1", batch_size=2)
     assert together.diagnostics["runs"].tolist() == [1, 5, 5]

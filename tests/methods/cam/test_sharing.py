@@ -60,7 +60,7 @@ def test_a_cam_alone_goes_back_no_further_than_its_layer(name):
 
 
 @pytest.mark.parametrize("name", ["eigencam", "kpca_cam"])
-def test_what_needs_no_gradient_takes_none(name):
+def test_methods_without_gradients_compute_none(name):
     passes, _, _, _ = counted(name)
     assert passes == {"forward": 1, "last": 0, "first": 0}
 

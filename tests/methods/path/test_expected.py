@@ -100,13 +100,13 @@ class TestStatistics:
         options = {"method": "expected_gradients", "samples": n}
         found = [ek.explain(model, self.x, seed=seed, **options) for seed in range(30)]
         maps = torch.stack([e.attribution for e in found])
-        said = torch.stack([e.diagnostics["standard_error"] for e in found]).square().mean(0)
-        scale = (2 * model.weight * self.x.square()).expand_as(said)
+        reported = torch.stack([e.diagnostics["standard_error"] for e in found]).square().mean(0)
+        scale = (2 * model.weight * self.x.square()).expand_as(reported)
         expected = scale.square() / (12 * n**3)
-        torch.testing.assert_close(said, expected, rtol=0.35, atol=1e-10)
+        torch.testing.assert_close(reported, expected, rtol=0.35, atol=1e-10)
         assert float((maps.var(0) / expected).mean()) == pytest.approx(1, rel=0.6)
         plain = ek.explain(model, self.x, stratified=False, **options)
-        ratio = plain.diagnostics["standard_error"] / said.sqrt()
+        ratio = plain.diagnostics["standard_error"] / reported.sqrt()
         assert float(ratio.median()) > n / 2
 
     def test_every_image_has_its_own_draws(self):

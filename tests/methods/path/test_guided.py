@@ -102,7 +102,7 @@ def test_closed_forms(quadratic, steps):
 
 
 def test_values_of_no_use_yet_go_first():
-    """S = x₀ (x₁ − x₀) + 3 x₁: the straight path gives to x₀ and takes back what sums to 0."""
+    """S = x₀ (x₁ − x₀) + 3 x₁: on the straight path the gradients of x₀ cancel."""
 
     class Saddle(nn.Module):
         def forward(self, x):

@@ -3,7 +3,6 @@
 import captum.attr
 import pytest
 import torch
-from torch import nn
 
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, MethodError
@@ -41,11 +40,6 @@ def test_captum_parity(toy, rule):
 
 class TestLinear:
     """On a linear model the integral has a closed form."""
-
-    @pytest.fixture
-    def linear(self):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(4 * 5 * 7, 3)).eval()
-        return model, torch.randn(2, 4, 5, 7), model[1].weight.detach().reshape(3, 4, 5, 7)
 
     @pytest.mark.parametrize("rule", RULES[:4])
     def test_integral_is_exact_with_one_step(self, linear, rule):
@@ -98,7 +92,7 @@ class TestSteps:
         assert "raise max_steps" in e.diagnostics["warnings"][0]
 
     def test_refinement_needs_fewer_gradients_than_equal_steps(self):
-        """On rectifiers that switch in one narrow stretch of the path."""
+        """With ReLUs that switch within a narrow interval of the path."""
         layer = torch.nn.Linear(8, 64)
         with torch.no_grad():
             layer.weight.copy_(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)))
@@ -135,7 +129,7 @@ class TestSteps:
 
 
 def test_the_walked_path_is_the_same_integral():
-    """Another method that walks the path sees the points between baseline and image."""
+    """Methods that use the path get the points between baseline and image."""
     model, x = toy_models()["mlp"]
     method = IntegratedGradients(baseline=0.3, steps=60)
     visits = list(method.walk(model, x, TARGET))

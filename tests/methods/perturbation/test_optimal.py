@@ -16,7 +16,7 @@ from explainkit.testing import check_method, toy_models
 
 
 class _Patches(nn.Module):
-    """One patch speaks for class 0, another against it."""
+    """One patch raises the score of class 0, another lowers it."""
 
     def forward(self, x):
         spoken = x[:, 0, 10:14, 15:19].mean((1, 2)) * 4 - x[:, 0, 2:5, 2:5].mean((1, 2))
@@ -27,7 +27,7 @@ X = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(1)) + 0.5
 
 
 @pytest.mark.parametrize("method", ["meaningful_perturbation", "extremal_perturbation"])
-def test_the_patch_that_speaks_for_the_class(method):
+def test_the_patch_that_raises_the_score(method):
     e = ek.explain(_Patches().eval(), X, 0, method, steps=150, baseline=0.0)
     found = e.attribution[0, 0]
     assert float(found[10:14, 15:19].mean()) > 0.9
@@ -59,7 +59,7 @@ def test_a_model_without_gradients_is_refused():
         def forward(self, x):
             return x.detach().flatten(1)
 
-    with pytest.raises(ModelError, match="take a method that needs none, such as rise"):
+    with pytest.raises(ModelError, match="use a method that needs none, such as rise"):
         ek.explain(Cut().eval(), torch.rand(1, 1, 8, 8), 0, "meaningful_perturbation")
 
 

@@ -61,16 +61,16 @@ class TestFeatureAblation:
 class TestRise:
     def test_masks_keep_every_pixel_alike(self):
         masks = Rise(samples=4000, probability=0.3).masks(torch.zeros(1, 1, 13, 17))
-        pixels = masks.pixels(0, masks.rows[0])
+        pixels = masks.pixels(0, masks.samples[0])
         assert pixels.shape == (4000, 1, 13, 17)
         deviation = (pixels.mean((0, 1)) - 0.3) / (pixels.std((0, 1)) / 4000**0.5)
         assert float(deviation.abs().max()) < 4.5
         assert 0 <= float(pixels.min()) < float(pixels.max()) <= 1
 
-    def test_masks_are_crops_of_the_enlarged_grid(self):
+    def test_masks_are_crops_of_the_upsampled_grid(self):
         masks = Rise(samples=5, cells=4).masks(torch.zeros(1, 1, 12, 10))
-        pixels = masks.pixels(0, masks.rows[0])
-        for row, found in zip(masks.rows[0], pixels, strict=True):
+        pixels = masks.pixels(0, masks.samples[0])
+        for row, found in zip(masks.samples[0], pixels, strict=True):
             large = F.interpolate(
                 row[:-2].reshape(1, 1, 4, 4), size=(15, 15), mode="bilinear", align_corners=False
             )
@@ -84,7 +84,7 @@ class TestRise:
         method = Rise(samples=80, probability=0.4, smooth=smooth, centered=centered, baseline=0.5)
         e = ek.explain(model, x, 2, method, seed=3)
         masks = Rise(**{**vars(method), "seed": 3}).masks(x)
-        m = masks.pixels(0, masks.rows[0]).double()
+        m = masks.pixels(0, masks.samples[0]).double()
         for i in range(4):
             scores = model((m * x[i] + (1 - m) * 0.5).float()).detach()[:, 2].double()
             scores = scores[:, None, None, None]
@@ -279,7 +279,7 @@ class TestBudget:
             assert alone.diagnostics["samples"][0] == e.diagnostics["samples"][i]
             torch.testing.assert_close(alone.attribution[0], e.attribution[i], atol=1e-5, rtol=1e-4)
 
-    def test_a_tolerance_out_of_reach_is_said(self):
+    def test_a_tolerance_out_of_reach_is_a_warning(self):
         model, x = toy_models()["plain"]
         with pytest.warns(ExplainkitWarning, match="after 300 samples, above the tolerance 0.001"):
             ek.explain(model, x, 0, Rise(samples=300, tolerance=0.001))

@@ -78,7 +78,7 @@ class TestKernelShap:
         from captum.attr import LimeBase
 
         method = KernelShap(segments=LABELS, samples=101, surrogate=False)
-        rows = method.rows(8)
+        rows = method.draw(8)
         weights = method._plan(8).weights(rows[1::2]).repeat_interleave(2)
         weights = torch.cat([torch.tensor([1e6]), weights, torch.tensor([1e6])])
         coalitions = torch.cat([rows, torch.ones(1, 8)])

@@ -40,9 +40,9 @@ def test_a_surrogate_has_no_shapley_values(features):
     generator = torch.Generator().manual_seed(1)
     seen = rows[torch.randint(len(rows), (20,), generator=generator)] * 2 - 1
     values, weights = torch.rand(2, 20, generator=generator, dtype=torch.float64)
-    said = surrogate._fitted(seen, values, weights + 0.5, 2 * rows - 1)
-    assert float(said.abs().max()) > 0.01
-    found = shapley(values_by_set(rows, said))
+    predictions = surrogate._fitted(seen, values, weights + 0.5, 2 * rows - 1)
+    assert float(predictions.abs().max()) > 0.01
+    found = shapley(values_by_set(rows, predictions))
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-10, rtol=0)
 
 
@@ -70,12 +70,12 @@ def test_it_learns_what_segments_do_together():
     signs = 2 * kept - 1
     together = signs[:, 0] * signs[:, 1] * signs[:, 2]
     left = together - signs[:, :3].sum(1) / 3  # less its own Shapley values
-    said = predicted(kept, together, weights, 0)
-    assert float((left - said).square().mean()) < 0.2 * float(left.square().mean())
+    predictions = predicted(kept, together, weights, 0)
+    assert float((left - predictions).square().mean()) < 0.2 * float(left.square().mean())
 
 
 @pytest.mark.parametrize("scores", ["additive", "zero", "few"])
-def test_nothing_is_said_where_nothing_is_known(scores):
+def test_nothing_is_predictions_where_nothing_is_known(scores):
     kept, weights = drawn(surrogate.LEAST - (scores == "few"), 8)
     half = {
         "additive": (kept - 0.5) @ torch.arange(8.0, dtype=torch.float64),

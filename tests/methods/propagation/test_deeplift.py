@@ -34,7 +34,7 @@ def test_linear_models_have_weight_times_change():
     torch.testing.assert_close(e.attribution, wanted)
 
 
-def test_two_rectifiers_by_hand():
+def test_two_relus_by_hand():
     """x = (2, 1): relu(x₁ − x₂) = 1, relu(x₂ − x₁) = 0; from the baseline (0, 1): 0 and 1."""
 
     class Net(nn.Module):
@@ -115,7 +115,7 @@ def test_functional_and_module_spellings_agree_where_captum_does_not():
     "method", ["deeplift", "guided_backprop", "deconvnet", "lrp", "full_gradient"]
 )
 def test_spellings_give_the_same_bits(method):
-    """Modules, functions, in place, one rectifier reused: one network."""
+    """Modules, functions, in place, one reused ReLU: one network."""
     torch.manual_seed(0)
     a, b, head = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4 * 16, 3)
     shared = nn.ReLU()

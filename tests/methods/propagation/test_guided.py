@@ -21,7 +21,7 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["plain", "in_place", "batch_norm", "reused", "tuple"])
-def test_parity_with_captum_where_rectifiers_are_modules(method, name):
+def test_parity_with_captum_where_relus_are_modules(method, name):
     model, x = toy_models()[name]
     model.eval()
     wrapped = nn.Sequential(*model.features, model.head).eval() if name == "tuple" else model

@@ -11,7 +11,7 @@ from explainkit.testing import check_method, toy_models
 
 
 def network(*, bias=True, norm=False, positive=False):
-    """Two convolutions and a head in float64, rectified."""
+    """Two convolutions with ReLUs and a head, in float64."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 4, 3, bias=bias)]
     if norm:
@@ -255,7 +255,7 @@ def test_deep_taylor_conserves_and_is_positive(first):
     assert e.diagnostics["conservation_gap"].max() < 1e-5
 
 
-def test_an_image_that_goes_around_its_first_layer_is_refused():
+def test_an_image_that_bypasses_its_first_layer_is_refused():
     class Around(nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,7 +264,7 @@ def test_an_image_that_goes_around_its_first_layer_is_refused():
         def forward(self, x):
             return (self.conv(x).relu() + x).flatten(1)[:, :3]
 
-    with pytest.raises(MethodError, match="goes around them"):
+    with pytest.raises(MethodError, match="bypasses them"):
         ek.explain(Around().eval(), images().float(), 1, "lrp", composite="epsilon_plus_flat")
 
 

@@ -54,7 +54,7 @@ class Peaked(nn.Module):
         torch.manual_seed(0)
         self.function = function
         self.first, self.head = nn.Linear(48, 16, bias=False), nn.Linear(16, 3)
-        # as attention does with what it must not see
+        # as attention masks do
         self.register_buffer("mask", torch.arange(16) < 5 if masked else torch.zeros(16).bool())
 
     def forward(self, x):

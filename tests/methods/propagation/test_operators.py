@@ -1,4 +1,4 @@
-"""Every operator the issue of hooks left behind: seen as what it is, however it is spelled."""
+"""Operators that module hooks miss are recognized, however they are written."""
 
 import pytest
 import torch

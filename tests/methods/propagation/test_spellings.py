@@ -36,7 +36,7 @@ def test_a_bias_added_apart_is_the_layers_own(composite):
 
 
 class Attending(nn.Module):
-    """Attention over places, whose scores have as many axes as an image."""
+    """Attention over positions, whose scores have as many axes as an image."""
 
     def __init__(self):
         super().__init__()
@@ -59,22 +59,22 @@ def test_what_a_softmax_compares_is_not_drawn():
 
 
 class Last(nn.Module):
-    """A bias at one place of the image, channels first or last."""
+    """A bias at one position of the image, channels first or last."""
 
     def __init__(self, last):
         super().__init__()
         torch.manual_seed(0)
         self.last = last
         self.patches = nn.Conv2d(3, 5, 2, stride=2, bias=False)
-        self.place = nn.Parameter(torch.zeros(1, 5, 4, 4))
-        self.place.data[0, :, 1, 2] = 1.0
+        self.bias = nn.Parameter(torch.zeros(1, 5, 4, 4))
+        self.bias.data[0, :, 1, 2] = 1.0
 
     def forward(self, x):
         y = self.patches(x)
         if self.last:
-            y = y.permute(0, 2, 3, 1) + self.place.permute(0, 2, 3, 1)
+            y = y.permute(0, 2, 3, 1) + self.bias.permute(0, 2, 3, 1)
             return y.sum((1, 2))
-        return (y + self.place).sum((2, 3))
+        return (y + self.bias).sum((2, 3))
 
 
 def test_channels_last_maps_are_drawn_where_they_lie():

@@ -26,9 +26,9 @@ class ChannelMasks(Masks):
     patch_grid: tuple[int, int]
     align_corners: bool
 
-    def pixels(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
-        """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
-        large = self._upsampled(rows)
+    def pixels(self, image: int, samples: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+        """The share of each pixel that is kept, ``[len(samples), 1, height, width]``."""
+        large = self._upsampled(samples)
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         return (large - low) / (high - low + 1e-8)
 
@@ -36,16 +36,16 @@ class ChannelMasks(Masks):
         """A map ``[1, height, width]`` of values at the layer's spatial positions."""
         return self._upsampled(values)[0]
 
-    def _upsampled(self, rows: Tensor) -> Tensor:
+    def _upsampled(self, samples: Tensor) -> Tensor:
         return F.interpolate(
-            rows.view(-1, 1, *self.patch_grid),
+            samples.view(-1, 1, *self.patch_grid),
             self.baseline.shape[2:],
             mode="bilinear",
             align_corners=self.align_corners,
         )
 
     def alike(self, other: Masks) -> bool:
-        """Whether equal rows of both look the same."""
+        """Whether equal samples give the same masks."""
         return (
             isinstance(other, ChannelMasks)
             and self.patch_grid == other.patch_grid
@@ -113,12 +113,12 @@ class ScoreCAM(CAM):
                 torch.unique(_constants_zeroed(one), dim=0, return_inverse=True) for one in chosen
             ]
             masks = ChannelMasks(
-                tuple(rows for rows, _ in found),
+                tuple(samples for samples, _ in found),
                 torch.zeros_like(inputs),
                 layout.patch_grid,
                 self.align_corners,
             )
-            counts = [len(rows) for rows in masks.rows]
+            counts = [len(samples) for samples in masks.samples]
             evaluations = evaluate_masks(model, inputs, masks, least=counts, title="ScoreCAM")
             scores = torch.stack(
                 [

@@ -18,8 +18,8 @@ from explainkit.methods.path.straight_line import completeness_gap
 class ExpectedGradients:
     """Integrated gradients averaged over baselines, estimated with one gradient per path.
 
-    ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines, ``α ~
-    U(0, 1)`` and ``ε ~ N(0, σ²)``. This is GradientSHAP, and is also registered as
+    ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines,
+    ``α ~ U(0, 1)`` and ``ε ~ N(0, σ²)``. This is GradientSHAP, also registered as
     ``gradient_shap``.
 
     Without noise the expectation sums to ``S_c(x) − mean_b S_c(b)``. ``completeness_gap`` reports

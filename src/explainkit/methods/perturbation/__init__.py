@@ -1,1 +1,1 @@
-"""Black-box methods: what the score does when parts of the image are taken away."""
+"""Black-box methods: how the score changes when parts of the image are hidden."""

@@ -1,4 +1,4 @@
-"""Feature ablation: one segment at a time is taken away."""
+"""Feature ablation: one segment at a time is replaced by the baseline."""
 
 from dataclasses import dataclass, field
 
@@ -14,18 +14,19 @@ from explainkit.methods.perturbation.windows import BLOCK
 
 @dataclass(frozen=True)
 class FeatureAblation:
-    """How much the score falls when one segment of the image is taken away.
+    """How much the score drops when one segment of the image is hidden.
 
     ``a(u) = S_c(x) − S_c(x with the segment of pixel u replaced by the baseline)``.
 
     Attributes:
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers
             ``[height, width]`` or one per image.
-        baseline: What takes its place: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; ``explain(seed=…)`` sets it.
+        baseline: Recorners_of the segment: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        seed: Random seed of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: The segments or the baseline don't fit the images.
+        MethodError: The segments or the baseline do not fit the images.
 
     References:
         Zeiler and Fergus (2013), arXiv:1311.2901; Kokhlikyan et al. (2020), "Captum: A unified and
@@ -50,11 +51,11 @@ class FeatureAblation:
             clean = model(inputs).gather(1, target[:, None]).double()
         images = inputs.detach()
         labels = segment(self.segments, images)
-        rows = [1 - torch.eye(int(one.max()) + 1, device=images.device) for one in labels]
-        masks = SegmentMasks(tuple(rows), fill_images(self.baseline, images, self.seed), labels)
+        samples = [1 - torch.eye(int(one.max()) + 1, device=images.device) for one in labels]
+        masks = SegmentMasks(tuple(samples), fill_images(self.baseline, images, self.seed), labels)
         maps = []
         for i, (image, label) in enumerate(zip(images, target.tolist(), strict=True)):
-            score = box_scores(model, image, len(rows[i]))
+            score = box_scores(model, image, len(samples[i]))
             if score is not None:
                 scores = _score_segments(score, image, masks.baseline[i], labels[i])
             else:
@@ -64,19 +65,19 @@ class FeatureAblation:
 
 
 def _score_segments(score: BoxScores, image: Tensor, fill: Tensor, labels: Tensor) -> Tensor:
-    """Scores of an image with one segment after the other filled, each in a box that holds it.
+    """Scores of an image with one segment at a time filled, each within its bounding box.
 
     Args:
         score: Scores the image with boxes replaced.
         image: ``[channel, height, width]``.
-        fill: What fills a segment, of the same shape.
+        fill: Replacement values, of the same shape.
         labels: Segment of each pixel, int64 ``[height, width]``, numbered from 0.
 
     Returns:
         float64 ``[segments, classes]``.
     """
     count = int(labels.max()) + 1
-    places, sizes = [], []
+    corners_of, sizes = [], []
     for axis, length in enumerate(labels.shape):
         where = torch.arange(length, device=labels.device)
         where = where.expand_as(labels) if axis else where[:, None].expand_as(labels)
@@ -87,10 +88,10 @@ def _score_segments(score: BoxScores, image: Tensor, fill: Tensor, labels: Tenso
             for reduce in ("amin", "amax")
         ]
         sizes.append(int((ends[1] - ends[0]).max()) + 1)
-        places.append(ends[0].clamp(max=length - sizes[-1]))
+        corners_of.append(ends[0].clamp(max=length - sizes[-1]))
     found = []
     for begin in range(0, count, BLOCK):
-        corners = torch.stack([start[begin : begin + BLOCK] for start in places], 1)
+        corners = torch.stack([start[begin : begin + BLOCK] for start in corners_of], 1)
         patches = image.new_empty(len(corners), len(image), *sizes)
         for number, (patch, (top, left)) in enumerate(
             zip(patches, corners.tolist(), strict=True), begin

@@ -1,4 +1,4 @@
-"""What takes the place of the parts of an image that are taken away."""
+"""The values that replace hidden parts of an image."""
 
 from typing import Literal, get_args
 
@@ -12,14 +12,14 @@ Filling = Literal["mean", "blur", "noise"]
 
 
 def fill_images(baseline: "float | Tensor | str", images: Tensor, seed: int) -> Tensor:
-    """The image that shows through where another one is masked.
+    """The image that replaces masked parts of another one.
 
     Args:
         baseline: One value; a tensor ``[channel, height, width]`` or one per image; ``"mean"``: the
-            image's mean per channel; ``"blur"``: the image under a Gaussian of a tenth of its
-            shorter side; ``"noise"``: normal noise with the mean and deviation of each channel.
+            image's mean per channel; ``"blur"``: the image blurred by a Gaussian with σ a tenth of
+            its shorter side; ``"noise"``: normal noise with the mean and deviation of each channel.
         images: ``[batch, channel, height, width]``.
-        seed: Of the noise; every image draws from a generator of its own.
+        seed: Random seed of the noise, which is the same for every image.
 
     Returns:
         A tensor like ``images``.
@@ -57,7 +57,7 @@ def fill_images(baseline: "float | Tensor | str", images: Tensor, seed: int) -> 
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images under a Gaussian of ``sigma`` pixels, cut at 3 σ, the border's pixels repeated."""
+    """Images blurred by a Gaussian of ``sigma`` pixels, truncated at 3 σ, with edge padding."""
     radius = round(3 * sigma)
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float64)
     kernel = (-offsets.square() / (2 * max(sigma, 1e-9) ** 2)).exp()

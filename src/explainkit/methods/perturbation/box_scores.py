@@ -1,4 +1,4 @@
-"""Scores of an image with boxes replaced, for methods that see a model as scores."""
+"""Scores of an image with boxes replaced, computed incrementally where possible."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ BoxScores = Callable[[Tensor, Tensor], Tensor]
 
 
 def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
-    """A function that scores an image with boxes replaced, running only what they reach.
+    """A function that scores an image with boxes replaced, running only the affected parts.
 
     Args:
-        model: What a method is called with, or any model that puts out scores.
+        model: The model that the method is called with, or any model that puts out scores.
         image: ``[channel, height, width]``.
-        count: How many variants will be scored.
+        count: Number of variants to score.
 
     Returns:
-        A function of places, int64 ``[n, 2]`` (top and left), and patches ``[n, channel, height,
-        width]`` that lie in the image, which gives scores ``[n, classes]`` that differ from full
-        runs by rounding. None where full runs are the way: the model can't be traced or is too
-        small to gain from it, or the target reads more than the model's output.
+        A function of corners, int64 ``[n, 2]`` (top and left), and patches ``[n, channel, height,
+        width]`` inside the image. It returns scores ``[n, classes]``, which differ from full runs
+        by rounding only. None if full runs are needed: the model cannot be traced or is too small
+        to benefit, or the target reads more than the model's output.
 
     Examples:
         >>> import torch
@@ -42,8 +42,8 @@ def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
     if variants.how == "hooks":
         return None
 
-    def score(places: Tensor, patches: Tensor) -> Tensor:
-        output, batch = variants.run(places, patches), len(patches)
+    def score(corners: Tensor, patches: Tensor) -> Tensor:
+        output, batch = variants.run(corners, patches), len(patches)
         if isinstance(model, ScoreModel):
             return model.scores_of(output, batch)
         return as_scores(output, batch)

@@ -1,4 +1,4 @@
-"""LIME: a linear model of the score, fitted to masked images near the image."""
+"""LIME: a linear model of the score, fitted to masked versions of the image."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,28 +17,29 @@ Distance = Literal["segments", "image"]
 
 @dataclass(frozen=True)
 class Lime(SegmentSampled):
-    """Coefficients of a linear model of the score, fitted near the image.
+    """Coefficients of a linear model of the score, fitted to masked images (LIME).
 
     Segments are kept or hidden with probability ½ each, ``z``; β minimizes
     ``Σ_i π(z_i) (S_c(x_i) − β₀ − z_iᵀ β)² + ridge · |β|²`` with ``π = exp(−d² / (2 width²))``,
-    where d is one minus the cosine between ``z`` and the mask that keeps all. Each pixel has its
-    segment's coefficient; standard errors are HC3.
+    where d is one minus the cosine between ``z`` and the mask that keeps everything. Each pixel has
+    the coefficient of its segment. Standard errors are HC3.
 
     Attributes:
         samples: Masks per image.
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        distance: ``"image"``: d is one minus the cosine between the masked image and the image, as
-            in Captum.
-        width: Of the kernel; None: 0.25 for segments, 1 for images.
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        distance: ``"segments"`` as above, or ``"image"``: d is one minus the cosine between the
+            masked image and the image, as in Captum.
+        width: Width of the kernel; None: 0.25 for segments, 1 for images.
         ridge: Penalty on the coefficients.
-        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
             ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range, or there are too few samples for the segments.
+        MethodError: A field is out of range, or there are too few samples for the segments.
 
     References:
         Ribeiro, Singh and Guestrin (2016), "'Why Should I Trust You?': Explaining the Predictions
@@ -68,8 +69,8 @@ class Lime(SegmentSampled):
         if not self.ridge >= 0:
             raise MethodError(f"ridge: expected a number of at least 0, got {self.ridge}")
 
-    def rows(self, features: int) -> Tensor:
-        """The rows ``[samples, features]`` of images with so many segments."""
+    def draw(self, features: int) -> Tensor:
+        """Samples ``[samples, features]`` for images with this many segments."""
         if self.samples < features + 2:
             raise MethodError(
                 f"samples: expected at least {features + 2} for {features} segments, got "
@@ -77,35 +78,40 @@ class Lime(SegmentSampled):
             )
         return bernoulli(self.samples, features, 0.5, self.seed)
 
-    def least(self, rows: Tensor) -> int:
-        """How many of an image's rows make a map and its standard error."""
-        return min(len(rows), 2 * rows.shape[1] + 2)
+    def least(self, samples: Tensor) -> int:
+        """How many of an image's samples suffice for a map and its standard error."""
+        return min(len(samples), 2 * samples.shape[1] + 2)
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        # counted from the image's own score: only the intercept changes
-        scores = table.scores[image][:, label] - table.clean[image, label]
-        kept = table.masks.rows[image][: len(scores)].double()
+        # relative to the score of the image: only the intercept changes
+        scores = evaluations.scores[image][:, label] - evaluations.clean[image, label]
+        kept = evaluations.masks.samples[image][: len(scores)].double()
         ones = torch.ones_like(kept[:, :1])
         ridge = torch.full_like(kept[0], self.ridge)
         solution, influence = least_squares(
-            torch.cat([kept, ones], 1), scores, self._weights(table, image, kept),
+            torch.cat([kept, ones], 1), scores, self._weights(evaluations, image, kept),
             torch.cat([ridge, ridge.new_zeros(1)]),
         )  # fmt: skip
         return solution[:-1], influence[:, :-1].square().sum(0).sqrt()
 
-    def _weights(self, table: MaskEvaluations, image: int, kept: Tensor) -> Tensor:
+    def _weights(self, evaluations: MaskEvaluations, image: int, kept: Tensor) -> Tensor:
         if self.distance == "segments":
-            apart = 1 - kept.mean(1).sqrt()
+            distance = 1 - kept.mean(1).sqrt()
         else:
-            whole = table.images[image].double().flatten()
-            rows = table.masks.rows[image][: len(kept)]
+            whole = evaluations.images[image].double().flatten()
+            samples = evaluations.masks.samples[image][: len(kept)]
             similar = [
                 F.cosine_similarity(
-                    table.masks.apply(image, table.images[image], part).flatten(1).double(), whole
+                    evaluations.masks.apply(image, evaluations.images[image], part)
+                    .flatten(1)
+                    .double(),
+                    whole,
                 )
-                for part in torch.split(rows, 64)
+                for part in torch.split(samples, 64)
             ]
-            apart = 1 - torch.cat(similar)
+            distance = 1 - torch.cat(similar)
         width = self.width or (0.25 if self.distance == "segments" else 1.0)
-        return (-apart.square() / (2 * width**2)).exp()
+        return (-distance.square() / (2 * width**2)).exp()

@@ -1,9 +1,8 @@
-"""One table of masks and scores, from which many methods are read.
+"""Masks, and the scores of masked images, which methods share.
 
-A method says which masks it wants (`Masks`), the table holds what the model made of them
-(`MaskEvaluations`), and the method turns a table into maps. In one call of ``explain``, tables stay
-with the engine's forward: methods whose masks agree, and all targets of one method, share their
-forwards.
+A method defines its masks (`Masks`), the model evaluates them (`MaskEvaluations`), and the method
+computes its map from the evaluations. Within one call of ``explain``, the evaluations are cached
+with the engine's forward: methods with equal masks, and all targets of one method, share them.
 """
 
 import time
@@ -19,24 +18,24 @@ from explainkit.engine.model import ScoreModel
 from explainkit.progress import progress
 
 CHECK = 256
-"""Rows between two looks at the error: it must not depend on how many images run at once."""
+"""Samples between two checks of the error; it must not depend on the chunk size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Masks of some images: rows of features in [0, 1], where 1 keeps the image.
+    """Masks of images: samples of features in [0, 1], where 1 keeps the image.
 
     Attributes:
-        rows: One ``[samples, features]`` per image; images that are cut alike share theirs.
-        baseline: What shows through, ``[batch, channel, height, width]``.
+        samples: One ``[samples, features]`` per image; images with equal segments share theirs.
+        baseline: Replaces hidden pixels, ``[batch, channel, height, width]``.
     """
 
-    rows: tuple[Tensor, ...]
+    samples: tuple[Tensor, ...]
     baseline: Tensor
 
     @abstractmethod
-    def pixels(self, image: int, rows: Tensor) -> Tensor:
-        """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
+    def pixels(self, image: int, samples: Tensor) -> Tensor:
+        """The share of each pixel that is kept, ``[len(samples), 1, height, width]``."""
 
     @abstractmethod
     def upsample(self, image: int, values: Tensor) -> Tensor:
@@ -44,25 +43,25 @@ class Masks:
 
     @abstractmethod
     def alike(self, other: "Masks") -> bool:
-        """Whether equal rows of both look the same."""
+        """Whether equal samples give the same masks."""
 
-    def apply(self, which: int, image: Tensor, rows: Tensor) -> Tensor:
-        """The image under each of the rows, ``[len(rows), channel, height, width]``."""
-        # lerp gives both ends exactly, unlike b + m · (x − b)
-        return torch.lerp(self.baseline[which], image, self.pixels(which, rows).to(image))
+    def apply(self, which: int, image: Tensor, samples: Tensor) -> Tensor:
+        """The image under each of the masks, ``[len(samples), channel, height, width]``."""
+        # lerp is exact at both ends, unlike b + m · (x − b)
+        return torch.lerp(self.baseline[which], image, self.pixels(which, samples).to(image))
 
-    def features(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - others need the image
-        """What an estimator correlates with the scores, ``[len(rows), features]``."""
-        return rows
+    def features(self, image: int, samples: Tensor) -> Tensor:  # noqa: ARG002 - others need the image
+        """The features that an estimator relates to the scores, ``[len(samples), features]``."""
+        return samples
 
     def agrees(self, other: "Masks") -> bool:
-        """Whether all rows that both have are the same masks."""
+        """Whether all masks that both contain are equal."""
         return (
             self.alike(other)
             and torch.equal(self.baseline, other.baseline)
             and all(
                 torch.equal(mine[: len(its)], its[: len(mine)])
-                for mine, its in zip(self.rows, other.rows, strict=True)
+                for mine, its in zip(self.samples, other.samples, strict=True)
             )
         )
 
@@ -77,30 +76,30 @@ class SegmentMasks(Masks):
 
     labels: Tensor
 
-    def pixels(self, image: int, rows: Tensor) -> Tensor:
-        """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
-        return rows[:, None, self.labels[image]]
+    def pixels(self, image: int, samples: Tensor) -> Tensor:
+        """The share of each pixel that is kept, ``[len(samples), 1, height, width]``."""
+        return samples[:, None, self.labels[image]]
 
     def upsample(self, image: int, values: Tensor) -> Tensor:
-        """A map ``[1, height, width]`` in which every pixel of a segment has its value."""
+        """A map ``[1, height, width]`` in which every pixel has the value of its segment."""
         return values[self.labels[image]][None]
 
     def alike(self, other: Masks) -> bool:
-        """Whether both cut the images alike."""
+        """Whether both have the same segments."""
         return isinstance(other, SegmentMasks) and torch.equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True, eq=False)
 class MaskEvaluations:
-    """What a model made of masked images.
+    """The scores of masked images.
 
     Attributes:
-        masks: The masks that were to be scored.
+        masks: The masks to evaluate.
         images: ``[batch, channel, height, width]``.
-        scores: One float64 ``[samples, classes]`` per image, shorter than its rows where the work
-            was stopped.
-        clean: Scores of the images as they are, float64 ``[batch, classes]``.
-        partial: Whether a deadline or an interrupt stopped the work.
+        scores: One float64 ``[samples, classes]`` per image; shorter than its samples if the
+            evaluation was stopped.
+        clean: Scores of the unmasked images, float64 ``[batch, classes]``.
+        partial: Whether a time limit or an interrupt stopped the evaluation.
     """
 
     masks: Masks
@@ -112,14 +111,14 @@ class MaskEvaluations:
 
 def score_masks(model: nn.Module, image: Tensor, masks: Masks, which: int, part: slice) -> Tensor:
     """Scores of one image under some of its masks, float64 ``[len, classes]``."""
-    rows = masks.rows[which][part]
+    samples = masks.samples[which][part]
 
     def run(chunk: slice) -> Tensor:
-        scores: Tensor = model(masks.apply(which, image, rows[chunk]))
+        scores: Tensor = model(masks.apply(which, image, samples[chunk]))
         return scores.double()
 
     with torch.no_grad():
-        return in_chunks(run, len(rows), chunk_size(model, image))
+        return in_chunks(run, len(samples), chunk_size(model, image))
 
 
 def evaluate_masks(
@@ -132,21 +131,21 @@ def evaluate_masks(
     max_seconds: float | None = None,
     title: str = "masks",
 ) -> MaskEvaluations:
-    """Scores masked images, all of them by turns, until the masks, the time or the patience end.
+    """Scores masked images, alternating between them, until done, out of time or interrupted.
 
     Args:
         model: Gives scores ``[batch, classes]``.
         inputs: Images ``[batch, channel, height, width]``.
         masks: Their masks.
-        least: Rows of each image that a table must hold to be of use: before, neither the time nor
-            an interrupt ends the work with a result.
-        done: Looks at a table every `CHECK` rows and says for each image, bool ``[batch]``, whether
-            its error is small enough, and what to show beside the progress bar.
-        max_seconds: When to stop.
-        title: The name of the work, for the progress bar.
+        least: Number of samples per image that a result needs: with fewer, neither the time limit
+            nor an interrupt ends the evaluation with a result.
+        done: Called every `CHECK` samples; returns whether the error of each image is small enough,
+            bool ``[batch]``, and a text for the progress bar.
+        max_seconds: Time limit.
+        title: Title of the progress bar.
 
     Raises:
-        KeyboardInterrupt: The user stopped the work before it was of use, or a second time.
+        KeyboardInterrupt: The user interrupted before there was a result, or a second time.
     """
     begin = time.monotonic()
     images = inputs.detach()
@@ -158,9 +157,9 @@ def evaluate_masks(
     with torch.no_grad():
         clean = model(inputs).detach().double()
     nothing = clean.new_empty(0, clean.shape[1])
-    table = MaskEvaluations(masks, images, (nothing,) * len(images), clean)
+    evaluations = MaskEvaluations(masks, images, (nothing,) * len(images), clean)
     active = list(range(len(images)))
-    totals = [len(rows) for rows in masks.rows]
+    totals = [len(samples) for samples in masks.samples]
     parts: list[list[Tensor]] = [[] for _ in images]
     counts = [0] * len(images)
 
@@ -173,9 +172,9 @@ def evaluate_masks(
 
     def filled(*, partial: bool) -> MaskEvaluations:
         scores = [torch.cat([nothing, *part]) for part in parts]
-        return replace(table, scores=tuple(scores), partial=partial)
+        return replace(evaluations, scores=tuple(scores), partial=partial)
 
-    remark = ""
+    note = ""
     try:
         with progress(title, sum(totals)) as advance:
             start = 0
@@ -183,22 +182,22 @@ def evaluate_masks(
                 stop = min(start + size, start - start % CHECK + CHECK)
                 for i in active:
                     part = slice(start, min(stop, totals[i]))
-                    # only whole chunks, so that sharing doesn't change a bit
+                    # only whole chunks, so that sharing does not change any bit
                     found = [scores[i][part] for scores in known if len(scores[i]) >= part.stop]
                     scores = found[0] if found else score_masks(model, images[i], masks, i, part)
                     parts[i].append(scores)
                     counts[i] = part.stop
-                    advance(part.stop - part.start, remark)
+                    advance(part.stop - part.start, note)
                 start = stop
                 active = [i for i in active if totals[i] > start]
                 if done and active and start % CHECK == 0 and start >= max(least):
-                    enough, remark = done(filled(partial=False))
+                    enough, note = done(filled(partial=False))
                     active = [i for i in active if not enough[i]]
-            table = filled(partial=bool(active) and stopped)
+            evaluations = filled(partial=bool(active) and stopped)
     except KeyboardInterrupt:
         if scorer.interrupted or not useful():
             raise
         scorer.interrupted = True
-        table = filled(partial=True)
-    shared.append(table)
-    return table
+        evaluations = filled(partial=True)
+    shared.append(evaluations)
+    return evaluations

@@ -1,4 +1,4 @@
-"""Occlusion: a window slides over the image, and what the score loses is noted where it stood."""
+"""Occlusion: a window slides over the image, and the drop of the score is recorded there."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,24 +12,24 @@ from explainkit.methods.perturbation.windows import Windows, inpainted, score_wi
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How much the score falls when a window hides a part of the image.
+    """How much the score drops when a window hides part of the image.
 
     ``a(u) = mean over the windows W that cover pixel u of S_c(x) − S_c(x with W filled)``.
-    The last window of a row or column may stand over the border, where it is cut.
+    The last window of a row or column is cropped at the border.
 
     Attributes:
         window: Side of the window in pixels, or height and width; None: a sixth of the shorter
             side of the image.
-        stride: How far it moves; None: half of the window.
-        baseline: What fills it, in model-input space: one value; a tensor ``[channel, height,
-            width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image under a
-            Gaussian of a tenth of its shorter side; ``"noise"`` with each channel's mean and
+        stride: Step of the window in pixels; None: half of the window.
+        baseline: Fills the window, in model-input space: one value; a tensor ``[channel, height,
+            width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image blurred by
+            a Gaussian with σ a tenth of its shorter side; ``"noise"`` with each channel's mean and
             deviation; ``"inpaint"``: the harmonic continuation of the pixels around the window.
-        seed: Of the noise; ``explain(seed=…)`` sets it.
+        seed: Random seed of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: The window doesn't fit the image, the stride leaves pixels out, or the
-            baseline doesn't fit.
+        MethodError: The window does not fit the image, the stride leaves pixels uncovered, or the
+            baseline does not fit.
 
     References:
         Zeiler and Fergus (2013), "Visualizing and Understanding Convolutional Networks",
@@ -62,11 +62,11 @@ class Occlusion:
         windows = Windows((height, width), window, stride)
         harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
         filling = images if harmonic else fill_images(self.baseline, images, self.seed)
-        falls = []
+        drops = []
         for image, fill, label, score in zip(images, filling, target, clean, strict=True):
             patches = inpainted(image, windows) if harmonic else windows.cut(fill)
-            falls.append(score - score_windows(model, image, windows, patches)[:, label])
-        return windows.average(torch.stack(falls)).to(images.dtype)
+            drops.append(score - score_windows(model, image, windows, patches)[:, label])
+        return windows.average(torch.stack(drops)).to(images.dtype)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Masks that are optimized: the small part whose loss, or whose sight, decides."""
+"""Optimized masks: the smallest deletion, or the best region to keep."""
 
 import math
 from abc import abstractmethod
@@ -16,10 +16,10 @@ from explainkit.progress import progress
 
 @dataclass(frozen=True)
 class _Optimized:
-    """What methods share that optimize a coarse mask per image with Adam, kept in [0, 1].
+    """Base of the methods that optimize a coarse mask in [0, 1] per image with Adam.
 
-    The score is counted from the filling to the image, ``share = (S_c(m) − S_c(fill)) / |S_c(x) −
-    S_c(fill)|``, so that the weights of a loss mean the same for every model.
+    The score is normalized, ``share = (S_c(m) − S_c(fill)) / |S_c(x) − S_c(fill)|``, so that the
+    weights of a loss have the same meaning for every model.
     """
 
     steps: int = 300
@@ -38,18 +38,18 @@ class _Optimized:
         """Pixels between two values of the coarse mask."""
 
     @abstractmethod
-    def _enlarge(self, coarse: Tensor, height: int, width: int) -> Tensor:
-        """The mask ``[batch, 1, height, width]`` of a coarse one."""
+    def _upsample(self, coarse: Tensor, height: int, width: int) -> Tensor:
+        """The mask ``[batch, 1, height, width]``, upsampled from a coarse one."""
 
     @abstractmethod
     def _loss(self, share: Tensor, coarse: Tensor, mask: Tensor, time: float) -> Tensor:
-        """What is minimized, a scalar; ``time`` goes from 0 to 1."""
+        """The scalar to minimize; ``time`` goes from 0 to 1."""
 
     def _optimize(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """The optimal masks ``[batch, 1, height, width]``.
 
-        Each image is a batch of its own: hundreds of steps would enlarge the last bit by which a
-        forward differs in another batch.
+        Each image is its own batch: hundreds of steps would amplify the rounding differences
+        between batches.
         """
         images = inputs.detach()
         fills = fill_images(self.baseline, images, self.seed)
@@ -77,12 +77,12 @@ class _Optimized:
             coarse = torch.full(shape, 0.5, device=image.device, requires_grad=True)
             adam = torch.optim.Adam([coarse], lr=self.lr)
             for turn in range(self.steps):
-                mask = self._enlarge(coarse, height, width)
+                mask = self._upsample(coarse, height, width)
                 score = model(torch.lerp(fill, image, mask.to(image.dtype)))[0, label].float()
                 if not score.requires_grad:
                     raise ModelError(
                         "expected a score that depends on the images, but no gradient reaches "
-                        "them: take a method that needs none, such as rise"
+                        "them: use a method that needs none, such as rise"
                     )
                 share = (score - empty) / scale
                 loss = self._loss(share, coarse, mask, turn / self.steps)
@@ -91,30 +91,31 @@ class _Optimized:
                 with torch.no_grad():
                     coarse.clamp_(0, 1)
                 advance(1, "")
-            return self._enlarge(coarse.detach(), height, width)
+            return self._upsample(coarse.detach(), height, width)
 
 
 @dataclass(frozen=True)
 class MeaningfulPerturbation(_Optimized):
-    """The smallest, smoothest deletion that takes the class away.
+    """The smallest, smoothest deletion that lowers the score.
 
     ``a = 1 − m`` with ``m = argmin share(m ⊙ x + (1 − m) ⊙ fill) + sparsity · mean(1 − m) +
-    smoothness · mean(|∇m|^β)``, where ``share = (S_c − S_c(fill)) / |S_c(x) − S_c(fill)|`` stands
-    for the published method's probability. The mask is coarse and enlarged bilinearly; it starts at
-    ½ and stays in [0, 1]. Each value is the share of the pixel that is deleted.
+    smoothness · mean(|∇m|^β)``, where ``share = (S_c − S_c(fill)) / |S_c(x) − S_c(fill)|`` replaces
+    the probability of the published method. The mask is coarse and upsampled bilinearly; it starts
+    at ½ and stays in [0, 1]. Each value is the share of the pixel that is deleted.
 
     Attributes:
         steps: Gradients per image.
-        lr: Of Adam.
-        baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; ``explain(seed=…)`` sets it.
+        lr: Learning rate of Adam.
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        seed: Random seed of the noise; ``explain(seed=…)`` sets it.
         step: Pixels per value of the mask; None: a 28th of the shorter side.
-        sparsity: Price of deleting the whole image, in shares of the score.
-        smoothness: Price of edges in the mask.
+        sparsity: Penalty for deleting the whole image, as a share of the score.
+        smoothness: Penalty for edges in the mask.
         power: β, the exponent of the mask's slope.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
         ModelError: The score does not depend on the images.
 
     References:
@@ -142,7 +143,7 @@ class MeaningfulPerturbation(_Optimized):
     def _step(self, height: int, width: int) -> int:
         return self.step or max(round(min(height, width) / 28), 1)
 
-    def _enlarge(self, coarse: Tensor, height: int, width: int) -> Tensor:
+    def _upsample(self, coarse: Tensor, height: int, width: int) -> Tensor:
         return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
 
     def _loss(self, share: Tensor, coarse: Tensor, mask: Tensor, time: float) -> Tensor:  # noqa: ARG002
@@ -153,24 +154,25 @@ class MeaningfulPerturbation(_Optimized):
 
 @dataclass(frozen=True)
 class ExtremalPerturbation(_Optimized):
-    """The smooth mask of a given area that keeps most of the class.
+    """The smooth mask of a given area that preserves the score best.
 
     ``a = m = argmax share(m ⊙ x + (1 − m) ⊙ fill) − λ ‖sorted(m) − r‖² / pixels``, where r has as
-    many ones as the area asks for, λ grows twentyfold on the way, and
+    many ones as the area requires, λ grows by a factor of 20 during the optimization, and
     ``share = (S_c − S_c(fill)) / |S_c(x) − S_c(fill)|``. The mask is the smooth maximum of bumps
-    ``exp(−2 max(0, |u| / σ − ½)²)`` around the values of a coarse one, and so has no small parts.
+    ``exp(−2 max(0, |u| / σ − ½)²)`` around the values of a coarse one, so it has no small parts.
 
     Attributes:
         steps: Gradients per image.
-        lr: Of Adam.
-        baseline: The filling: one value, a tensor, ``"mean"``, ``"blur"`` or ``"noise"``.
-        seed: Of the noise; ``explain(seed=…)`` sets it.
-        area: Share of the image that is kept.
+        lr: Learning rate of Adam.
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        seed: Random seed of the noise; ``explain(seed=…)`` sets it.
+        area: Fraction of the image to keep.
         sigma: Size of a bump in pixels; None: an eleventh of the shorter side (21 of 224).
-        area_weight: λ at the beginning.
+        area_weight: Initial λ.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
         ModelError: The score does not depend on the images.
 
     References:
@@ -208,7 +210,7 @@ class ExtremalPerturbation(_Optimized):
     def _step(self, height: int, width: int) -> int:
         return max(round(self._sigma(height, width) / 3), 1)
 
-    def _enlarge(self, coarse: Tensor, height: int, width: int) -> Tensor:
+    def _upsample(self, coarse: Tensor, height: int, width: int) -> Tensor:
         sigma, step = self._sigma(height, width), self._step(height, width)
         return smooth_maximum(coarse, sigma, step)[..., :height, :width]
 
@@ -221,13 +223,13 @@ class ExtremalPerturbation(_Optimized):
 
 
 def smooth_maximum(coarse: Tensor, sigma: float, step: int, sharpness: float = 20.0) -> Tensor:
-    """Puts a bump on every coarse value and takes the softmax-weighted maximum of them.
+    """Places a bump at every coarse value and takes their softmax-weighted maximum.
 
     Args:
         coarse: ``[batch, 1, rows, columns]`` in [0, 1].
         sigma: Size of a bump, in pixels.
         step: Pixels between two coarse values.
-        sharpness: Of the maximum.
+        sharpness: Sharpness of the maximum.
 
     Returns:
         ``[batch, 1, rows · step, columns · step]``.
@@ -240,7 +242,7 @@ def smooth_maximum(coarse: Tensor, sigma: float, step: int, sharpness: float = 2
     radius = math.ceil(2 * sigma / step)
     side = 2 * radius + 1
     around = F.unfold(F.pad(coarse, (radius,) * 4, "replicate"), side)
-    # distance of each pixel of a cell from the cells around it
+    # distance of each pixel of a cell from the surrounding cells
     cell = (torch.arange(step, device=coarse.device) - (step - 1) / 2)[:, None]
     apart = cell - step * (torch.arange(side, device=coarse.device) - radius)
     distance = (apart.square()[:, None, :, None] + apart.square()[None, :, None]).sqrt() / sigma

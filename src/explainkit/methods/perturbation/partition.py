@@ -1,4 +1,4 @@
-"""Owen values: Shapley values over a tree of ever smaller parts of the image."""
+"""Owen values: Shapley values over a hierarchy of image regions."""
 
 import heapq
 import time
@@ -16,17 +16,17 @@ from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.progress import progress
 
 SPLITS = 16
-"""Parts split at once: a constant, so that the order of the search never depends on memory."""
+"""Regions split at once; a constant, so that the search does not depend on memory."""
 
 LEAST = 33
-"""Forwards of an image before the time or an interrupt ends its search with a result."""
+"""Forwards per image before the time limit or an interrupt can end with a result."""
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, order=True)
 class _Part:
-    """A rectangle in one context of other rectangles, the most weighty first."""
+    """A rectangle in the context of other rectangles, ordered by its weight in the map."""
 
     rank: float = field(init=False)
     number: int
@@ -37,7 +37,7 @@ class _Part:
     on: float = field(compare=False)
 
     def __post_init__(self) -> None:
-        # three digits, so that rounding in the model doesn't decide between equals
+        # three digits, so that rounding in the model does not break ties
         object.__setattr__(self, "rank", -float(f"{abs(self.value):.3g}"))
 
     @property
@@ -50,7 +50,7 @@ class _Part:
         return (bottom - top) * (right - left)
 
     def with_box(self, box: Box) -> Tensor:
-        """The context and a box."""
+        """The context with a box added."""
         kept = self.context.clone()
         kept[box[0] : box[2], box[1] : box[3]] = True
         return kept
@@ -58,7 +58,7 @@ class _Part:
 
 @dataclass(eq=False)
 class _Search:
-    """The parts of one image, split best first."""
+    """Best-first search over the regions of one image."""
 
     image: Tensor
     baseline: Tensor
@@ -69,7 +69,7 @@ class _Search:
     used: int = 0
 
     def step(self, model: nn.Module, most: int) -> int:
-        """Splits the weightiest parts, at most so many; returns the forwards that it took."""
+        """Splits up to ``most`` regions of the largest weight; returns the number of forwards."""
         parts: list[_Part] = []
         while self.open and len(parts) < min(SPLITS, most):
             part = heapq.heappop(self.open)
@@ -102,7 +102,7 @@ class _Search:
             return in_chunks(run, len(masks), chunk_size(model, self.image))
 
     def map(self) -> Tensor:
-        """The value of every part, spread over its pixels, float64 ``[1, height, width]``."""
+        """The value of every region, spread over its pixels, float64 ``[1, height, width]``."""
         values = torch.zeros(self.image.shape[1:], dtype=torch.float64)
         for part in (*self.open, *self.closed):
             top, left, bottom, right = part.box
@@ -111,7 +111,7 @@ class _Search:
 
 
 def halved(box: Box) -> tuple[Box, Box]:
-    """A box cut across its longer side, in the middle.
+    """A box halved across its longer side.
 
     Examples:
         >>> halved((0, 0, 2, 5))
@@ -127,23 +127,24 @@ def halved(box: Box) -> tuple[Box, Box]:
 
 @dataclass(frozen=True)
 class PartitionShap:
-    """Owen values of the pixels under a tree that halves the image again and again.
+    """Owen values of pixels, over a hierarchy of halved image regions.
 
-    The image is cut across its longer side, each half again, down to pixels. A part's value is its
-    mean gain over the orders in which the halves of every larger part stand together; this needs
-    the score of each half with and without the other. Parts are split best first, by what they
-    weigh in the map, until ``samples`` forwards are used; what is not split is spread evenly over
-    its pixels. The map always sums to ``S_c(x) − S_c(baseline)``. Nothing is drawn at random.
+    The image is halved across its longer side, recursively down to pixels. The value of a region is
+    its mean marginal contribution over the orders in which the halves of every larger region stay
+    together; this needs the score of each half with and without the other. Regions with the largest
+    weight in the map are split first, until ``samples`` forwards are used; the value of a region
+    that is not split is spread evenly over its pixels. The map always sums to
+    ``S_c(x) − S_c(baseline)``. The method is deterministic.
 
     Attributes:
         samples: Forwards per image.
-        baseline: What stands for a part that is away: one value, a tensor, ``"mean"``, ``"blur"``
-            or ``"noise"``.
-        max_seconds: Stop then, with what is there.
-        seed: Of the noise; ``explain(seed=…)`` sets it.
+        baseline: Replaces hidden regions: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        max_seconds: Time limit; the result is then partial.
+        seed: Random seed of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Owen (1977), "Values of Games with a Priori Unions", doi:10.1007/978-3-642-45494-3_7.
@@ -201,8 +202,8 @@ class PartitionShap:
         if not partial:
             return found
         return found.saying(
-            f"stopped after {min(used)} of {self.samples} samples: what was not split is spread "
-            "evenly"
+            f"stopped after {min(used)} of {self.samples} samples: the values of regions that were "
+            "not split are spread evenly over their pixels"
         )
 
     def _begin(self, model: nn.Module, inputs: Tensor, target: Tensor) -> list[_Search]:

@@ -12,9 +12,9 @@ def least_squares(
     """Minimizes ``Σ_i w_i (y_i − x_iᵀ β)² + Σ_j r_j β_j²``.
 
     The influence of an observation is ``G⁻¹ x_i w_i e_i / (1 − h_i)`` with the Gram matrix
-    ``G = Xᵀ W X + R``, the residual ``e_i`` and the leverage ``h_i``: about what β would change by
-    without it. The sum of its squares is the variance HC3 of β, which holds whatever the residuals'
-    distribution is (MacKinnon and White, 1985, doi:10.1016/0304-4076(85)90158-7).
+    ``G = Xᵀ W X + R``, the residual ``e_i`` and the leverage ``h_i``: approximately the change of β
+    without it. The sum of its squares is the HC3 variance of β, which is valid for any distribution
+    of the residuals (MacKinnon and White, 1985, doi:10.1016/0304-4076(85)90158-7).
 
     Args:
         features: X, float64 ``[observations, unknowns]``.
@@ -26,7 +26,7 @@ def least_squares(
         β ``[unknowns]`` and the influences ``[observations, unknowns]``.
 
     Raises:
-        MethodError: The observations don't determine β.
+        MethodError: The observations do not determine β.
 
     Examples:
         >>> x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
@@ -41,7 +41,7 @@ def least_squares(
     if rank < len(gram):
         raise MethodError(
             f"samples: expected masks that determine {len(gram)} unknowns, got {len(features)} "
-            f"that determine {rank}: raise samples or take fewer segments"
+            f"that determine {rank}: raise samples or use fewer segments"
         )
     pull = torch.linalg.solve(gram, weighted.T).T
     solution = pull.T @ values

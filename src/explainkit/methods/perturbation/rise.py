@@ -15,70 +15,72 @@ from explainkit.methods.perturbation.segments import grid
 
 @dataclass(frozen=True, eq=False)
 class ShiftedMasks(Masks):
-    """Coarse grids, enlarged bilinearly by one cell more than the image and cut at a random place.
+    """Coarse grids, upsampled bilinearly to one cell more than the image and cropped at random.
 
-    A row holds the cells of its grid and two shifts as shares of a cell. Every pixel's weights sum
-    to one, so that its expectation is exactly that of a cell.
+    A sample holds the cells of its grid and two shifts as fractions of a cell. The weights of every
+    pixel sum to one, so its expectation is exactly that of a cell.
 
     Attributes:
-        cells: Cells on a side of the grid.
+        cells: Cells per side of the grid.
     """
 
     cells: int
 
-    def pixels(self, image: int, rows: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
-        """The share of each pixel that rows keep, ``[len(rows), 1, height, width]``."""
+    def pixels(self, image: int, samples: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
+        """The share of each pixel that is kept, ``[len(samples), 1, height, width]``."""
         height, width = self.baseline.shape[2:]
         cell = (-(-height // self.cells), -(-width // self.cells))
-        coarse = rows[:, :-2].reshape(-1, 1, self.cells, self.cells)
+        coarse = samples[:, :-2].reshape(-1, 1, self.cells, self.cells)
         size = tuple(side * (self.cells + 1) for side in cell)
         large = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-        shift = (rows[:, -2:] * rows.new_tensor(cell)).long()
-        down = shift[:, 0, None] + torch.arange(height, device=rows.device)
-        across = shift[:, 1, None] + torch.arange(width, device=rows.device)
-        which = torch.arange(len(rows), device=rows.device)
+        shift = (samples[:, -2:] * samples.new_tensor(cell)).long()
+        down = shift[:, 0, None] + torch.arange(height, device=samples.device)
+        across = shift[:, 1, None] + torch.arange(width, device=samples.device)
+        which = torch.arange(len(samples), device=samples.device)
         return large[which[:, None, None], 0, down[:, :, None], across[:, None, :]][:, None]
 
-    def features(self, image: int, rows: Tensor) -> Tensor:
-        """The pixels, ``[len(rows), height · width]``."""
-        return self.pixels(image, rows).flatten(1)
+    def features(self, image: int, samples: Tensor) -> Tensor:
+        """The pixels, ``[len(samples), height · width]``."""
+        return self.pixels(image, samples).flatten(1)
 
     def upsample(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
         """A map ``[1, height, width]``."""
         return values.reshape(1, *self.baseline.shape[2:])
 
     def alike(self, other: Masks) -> bool:
-        """Whether both enlarge the same grid."""
+        """Whether both have the same grid."""
         return isinstance(other, ShiftedMasks) and self.cells == other.cells
 
 
 @dataclass(frozen=True)
 class Rise(Sampled):
-    """How much higher the score is, on average, under the random masks that keep a pixel.
+    """The mean score under random masks that keep a pixel, minus the mean over all masks (RISE).
 
     ``a(u) = E[S_c | M(u) = 1] − E[S_c] = Cov(S_c, M(u)) / E[M(u)]``, where
     ``S_c = S_c(M ⊙ x + (1 − M) ⊙ baseline)``, estimated by
     ``1 / (p (N − 1)) Σ_i (S_i − mean S) M_i(u)``. The published map is
-    ``1 / (p N) Σ_i S_i M_i(u)``; it differs by the mean score, which says nothing of u but makes
-    up most of its noise (``centered=False`` gives it). ``E[M(u)] = p`` holds exactly.
+    ``1 / (p N) Σ_i S_i M_i(u)``; it differs by the mean score, which carries no
+    information about u but most of the noise (``centered=False`` gives it). ``E[M(u)] = p`` holds
+    exactly.
 
     The standard error of each value is reported.
 
     Attributes:
         samples: Masks per image.
-        cells: Cells on a side of the coarse grid.
-        probability: That a cell is kept, p.
+        cells: Cells per side of the coarse grid.
+        probability: Probability p that a cell is kept.
         centered: Subtract the mean score.
-        smooth: Enlarge the grid bilinearly and shift it at random; False: plain cells, which other
-            methods can share.
-        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+        smooth: Upsample the grid bilinearly and shift it at random. If false, the cells are plain
+            segments, whose evaluations other methods can share.
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
             ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Petsiuk, Das and Saenko (2018), "RISE: Randomized Input Sampling for Explanation of
@@ -106,37 +108,39 @@ class Rise(Sampled):
                 f"probability: expected a number between 0 and 1, got {self.probability}"
             )
         if self.cells < 2:
-            raise MethodError(f"cells: expected at least 2 on a side, got {self.cells}")
+            raise MethodError(f"cells: expected at least 2 per side, got {self.cells}")
 
     def masks(self, inputs: Tensor) -> Masks:
-        """The masks that the method wants of images ``[batch, channel, height, width]``."""
+        """The masks for images ``[batch, channel, height, width]``."""
         baseline = fill_images(self.baseline, inputs, self.seed)
         batch, _, height, width = inputs.shape
         cells = bernoulli(self.samples, self.cells**2, self.probability, self.seed)
         if not self.smooth:
             labels = grid(self.cells, height, width).to(inputs.device)
-            rows = cells.to(inputs.device)
-            return SegmentMasks((rows,) * batch, baseline, labels.expand(batch, height, width))
+            samples = cells.to(inputs.device)
+            return SegmentMasks((samples,) * batch, baseline, labels.expand(batch, height, width))
         generator = torch.Generator().manual_seed(self.seed + 1)
         shifts = torch.rand(self.samples, 2, generator=generator)
-        rows = torch.cat([cells, shifts], 1).to(inputs.device)
-        return ShiftedMasks((rows,) * batch, baseline, self.cells)
+        samples = torch.cat([cells, shifts], 1).to(inputs.device)
+        return ShiftedMasks((samples,) * batch, baseline, self.cells)
 
-    def least(self, rows: Tensor) -> int:
-        """How many of an image's rows make a map and its standard error."""
-        return min(len(rows), 32)
+    def least(self, samples: Tensor) -> int:
+        """How many of an image's samples suffice for a map and its standard error."""
+        return min(len(samples), 32)
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        scores = table.scores[image][:, label]
+        scores = evaluations.scores[image][:, label]
         count = len(scores)
         if self.centered:
             scores = scores - scores.mean()
         total = square = torch.zeros((), dtype=torch.float64, device=scores.device)
         offset = self.probability if self.centered else 0.0
-        rows = table.masks.rows[image][:count]
-        for part, score in zip(torch.split(rows, 256), torch.split(scores, 256), strict=True):
-            features = table.masks.features(image, part).double() - offset
+        samples = evaluations.masks.samples[image][:count]
+        for part, score in zip(torch.split(samples, 256), torch.split(scores, 256), strict=True):
+            features = evaluations.masks.features(image, part).double() - offset
             total = total + score @ features
             square = square + score.square() @ features.square()
         mean = total / count

@@ -1,4 +1,4 @@
-"""The parts into which an image is cut before some of them are taken away."""
+"""Segments of an image: grids, superpixels or given labels."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from explainkit.errors import MethodError
 
 
 def segment(segments: "int | str | Tensor", images: Tensor) -> Tensor:
-    """Cuts images into numbered segments.
+    """Divides images into numbered segments.
 
     Args:
         segments: A number n: a grid of n × n cells. ``"slic"`` or ``"slic:80"``: about 50 or 80
             superpixels (needs scikit-image). A tensor of integers ``[height, width]``, or one per
-            image ``[batch, height, width]``: pixels of one number are one segment.
+            image ``[batch, height, width]``: pixels with the same number form a segment.
         images: ``[batch, channel, height, width]``.
 
     Returns:
-        int64 ``[batch, height, width]``; those of an image count from 0 without gaps.
+        int64 ``[batch, height, width]``, numbered from 0 without gaps in each image.
 
     Raises:
         MethodError: Segments of the wrong shape or type, or fewer than two.
@@ -43,14 +43,14 @@ def segment(segments: "int | str | Tensor", images: Tensor) -> Tensor:
 
 
 def grid(cells: int, height: int, width: int) -> Tensor:
-    """A grid of ``cells`` × ``cells`` as equal as pixels allow, int64 ``[height, width]``.
+    """A grid of ``cells`` × ``cells`` of nearly equal size, int64 ``[height, width]``.
 
     Raises:
-        MethodError: More cells than pixels on a side.
+        MethodError: There are more cells than pixels per side.
     """
     if not 1 <= cells <= min(height, width):
         raise MethodError(
-            f"segments: expected a grid of 1 to {min(height, width)} cells a side for images of "
+            f"segments: expected a grid of 1 to {min(height, width)} cells per side for images of "
             f"{height} × {width}, got {cells}"
         )
     row = torch.arange(height) * cells // height
@@ -81,7 +81,7 @@ def _slic(image: Tensor, text: str) -> Tensor:
     except ImportError as error:
         raise MethodError(
             "segments: expected scikit-image for superpixels: pip install "
-            "'explainkit-vision[superpixels]', or take a grid"
+            "'explainkit-vision[superpixels]', or use a grid"
         ) from error
     pixels = image.float().permute(1, 2, 0).cpu()
     low, high = pixels.amin(), pixels.amax()
@@ -101,6 +101,6 @@ def _renumbered(labels: Tensor) -> Tensor:
 
 def _refusal(segments: object) -> MethodError:
     return MethodError(
-        "segments: expected a number of cells a side, 'slic', 'slic:80' or a tensor of integers, "
+        "segments: expected a number of cells per side, 'slic', 'slic:80' or a tensor of integers, "
         f"got {segments!r}"
     )

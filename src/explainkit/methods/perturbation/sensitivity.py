@@ -1,4 +1,4 @@
-"""Sensitivity analysis: how much of the score's variation each segment's presence accounts for."""
+"""Sensitivity analysis: how much the score depends on each segment."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from explainkit.methods.perturbation.mask_scores import MaskEvaluations
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
 
 BLOCKS = 16
-"""Blocks that are left out in turn for the jackknife."""
+"""Number of blocks of the jackknife, left out in turn."""
 
 PAIRED = 1024
-"""Scores whose distances give the width of the kernel."""
+"""Number of scores whose pairwise distances determine the width of the kernel."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,22 @@ class Hsic(SegmentSampled):
     Segments are kept with probability ½ each. With n masks, ``K`` the kernel ½ − (z − z')² of one
     segment, ``L`` the Gaussian kernel of the scores, whose width is their median distance, and
     ``H = I − 1/n``: ``a_j = tr(K_j H L H) / (n − 1)²``. As ``K_j`` is ½ s sᵀ with ``s = 2 z − 1``,
-    that is the quadratic form ``sᵀ H L H s / (2 (n − 1)²)``, for all segments at once. Never
-    negative, for dependence has no sign; each pixel has its segment's value. The standard error is
-    that of a jackknife over 16 blocks of masks.
+    this is the quadratic form ``sᵀ H L H s / (2 (n − 1)²)``, for all segments at once. Never
+    negative: dependence has no sign. Each pixel has the value of its segment. The standard error is
+    a jackknife estimate over 16 blocks of masks.
 
     Attributes:
         samples: Masks per image.
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
             ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Novello, Fel and Vigouroux (2022), "Making Sense of Dependence: Efficient Black-box
@@ -58,26 +59,28 @@ class Hsic(SegmentSampled):
         if self.samples < 2 * BLOCKS:
             raise MethodError(f"samples: expected at least {2 * BLOCKS}, got {self.samples}")
 
-    def rows(self, features: int) -> Tensor:
-        """The rows ``[samples, features]`` of images with so many segments."""
+    def draw(self, features: int) -> Tensor:
+        """Samples ``[samples, features]`` for images with this many segments."""
         return bernoulli(self.samples, features, 0.5, self.seed)
 
-    def least(self, rows: Tensor) -> int:  # noqa: ARG002 - the same for all
-        """How many of an image's rows make a map and its standard error."""
+    def least(self, samples: Tensor) -> int:  # noqa: ARG002 - the same for all
+        """How many of an image's samples suffice for a map and its standard error."""
         return 2 * BLOCKS
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        scores = table.scores[image][:, label]
-        sign = 2 * table.masks.rows[image][: len(scores)].double() - 1
+        scores = evaluations.scores[image][:, label]
+        sign = 2 * evaluations.masks.samples[image][: len(scores)].double() - 1
         width = torch.pdist(scores[:PAIRED, None]).median().clamp(min=1e-150)
         with_ones = torch.cat([sign, torch.ones_like(sign[:, :1])], 1)
         block = torch.arange(len(scores), device=scores.device) % BLOCKS
-        # sums over the kernel of pairs of masks: with one mask in the block, and with both
+        # kernel sums over pairs of masks, with one mask in the block and with both
         one, both, ends = [], [], []
         for b in range(BLOCKS):
             mine = with_ones[block == b]
-            # less one: centring takes constants away, and nothing is left of a constant score
+            # minus one: centering removes constants, and a constant score gives exactly zero
             apart = (scores[block == b, None] - scores).square()
             kernel = torch.expm1(-apart / (2 * width.square()))
             one.append(_products(mine, kernel @ with_ones))
@@ -92,11 +95,11 @@ class Hsic(SegmentSampled):
         return values, (without.var(0, correction=0) * (BLOCKS - 1)).sqrt()
 
 
-def _products(mine: Tensor, seen: Tensor) -> Tensor:
-    """``[3, features]``: s K s, ½ (1 K s + s K 1) and 1 K 1, summed over the rows."""
-    signs, ones = mine[:, :-1], seen[:, -1:]
-    mixed = (seen[:, :-1] + signs * ones) / 2
-    return torch.stack([signs * seen[:, :-1], mixed, ones.expand_as(signs)]).sum(1)
+def _products(mine: Tensor, others: Tensor) -> Tensor:
+    """``[3, features]``: s K s, ½ (1 K s + s K 1) and 1 K 1, summed over the samples."""
+    signs, ones = mine[:, :-1], others[:, -1:]
+    mixed = (others[:, :-1] + signs * ones) / 2
+    return torch.stack([signs * others[:, :-1], mixed, ones.expand_as(signs)]).sum(1)
 
 
 def _criterion(products: Tensor, sums: Tensor, count: int) -> Tensor:
@@ -108,25 +111,26 @@ def _criterion(products: Tensor, sums: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Sobol(SegmentSampled):
-    """Share of the score's variance that a segment takes part in (total Sobol index).
+    """Fraction of the score's variance that involves a segment (total Sobol index).
 
     Masks hold one value in [0, 1] per segment, ``m``; the image is ``m ⊙ x + (1 − m) ⊙ baseline``.
     ``a_j = E[Var(S_c | all but m_j)] / Var(S_c)``, by Jansen's estimator
     ``1 / (2 N V) Σ_n (S_c(A_n) − S_c(A_n with m_j of B_n))²``, where the rows of A and B are a
-    scrambled Sobol sequence and V is the variance over both. Each pixel has its segment's value.
-    The standard error takes the rows for independent, which is cautious.
+    scrambled Sobol sequence and V is the variance over both. Each pixel has the value of its
+    segment. The standard error assumes independent rows, which is conservative.
 
     Attributes:
         samples: Rows of A; each costs ``segments + 2`` forwards.
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: What shows through a mask: one value, a tensor, ``"mean"``, ``"blur"`` or
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
             ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Of the scrambling; ``explain(seed=…)`` sets it.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed of the scrambling; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Fel, Cadène, Chalvidal, Cord, Vigouroux and Serre (2021), "Look at the Variance! Efficient
@@ -149,8 +153,8 @@ class Sobol(SegmentSampled):
         if self.samples < 4:
             raise MethodError(f"samples: expected at least 4, got {self.samples}")
 
-    def rows(self, features: int) -> Tensor:
-        """The rows of images with so many segments: of A, of B, and of A with each one of B."""
+    def draw(self, features: int) -> Tensor:
+        """The rows of A, of B, and of A with one column of B each, for this many segments."""
         engine = SobolEngine(2 * features, scramble=True, seed=self.seed)  # type: ignore[no-untyped-call]
         first, second = torch.split(engine.draw(self.samples), features, 1)
         swapped = first[:, None].repeat(1, features, 1)
@@ -158,24 +162,26 @@ class Sobol(SegmentSampled):
         swapped[:, diagonal, diagonal] = second
         return torch.cat([first[:, None], second[:, None], swapped], 1).flatten(0, 1)
 
-    def least(self, rows: Tensor) -> int:
-        """How many of an image's rows make a map and its standard error."""
-        return 4 * (rows.shape[1] + 2)
+    def least(self, samples: Tensor) -> int:
+        """How many of an image's samples suffice for a map and its standard error."""
+        return 4 * (samples.shape[1] + 2)
 
-    def used(self, rows: int, features: int) -> int:
-        """The rows of A that so many rows make."""
-        return rows // (features + 2)
+    def used(self, count: int, features: int) -> int:
+        """The rows of A that this many mask evaluations amount to."""
+        return count // (features + 2)
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        scores = table.scores[image][:, label]
-        features = table.masks.rows[image].shape[1]
+        scores = evaluations.scores[image][:, label]
+        features = evaluations.masks.samples[image].shape[1]
         count = self.used(len(scores), features)
         groups = scores[: count * (features + 2)].reshape(count, features + 2)
         apart = (groups[:, :1] - groups[:, 2:]).square() / 2
-        spread = (groups[:, :2] - groups[:, :2].mean()).square().mean(1, keepdim=True)
-        variance = spread.mean().clamp(min=1e-300)
+        deviation = (groups[:, :2] - groups[:, :2].mean()).square().mean(1, keepdim=True)
+        variance = deviation.mean().clamp(min=1e-300)
         index = apart.mean(0) / variance
         # a ratio of means: to first order its error is that of numerator − index · denominator
-        error = ((apart - index * spread).var(0) / count).sqrt() / variance
+        error = ((apart - index * deviation).var(0) / count).sqrt() / variance
         return index, error

@@ -1,4 +1,4 @@
-"""Shapley values of segments: by regression on coalitions, and by permutations."""
+"""Shapley values of segments: KernelSHAP and permutation sampling."""
 
 import math
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class CoalitionPlan:
-    """Which coalitions are scored: pairs of a coalition and its complement, by size.
+    """Which coalitions to evaluate: pairs of a coalition and its complement, by size.
 
-    A size k and its complement carry ``2 (M − 1) / (k (M − k))`` of the Shapley kernel. From the
-    smallest on, sizes whose share of the budget pays for all their coalitions are enumerated. The
-    pairs left are drawn from the sizes left, as many of each: this is in proportion to their
-    leverage on the regression, which loses less than drawing in proportion to the kernel does.
+    A size k and its complement carry ``2 (M − 1) / (k (M − k))`` of the Shapley kernel. Starting
+    from the smallest, sizes are enumerated if their share of the budget covers all their
+    coalitions. The remaining pairs are sampled from the remaining sizes, equally many of each. This
+    is in proportion to their leverage, which is more efficient than sampling by the kernel.
 
     Attributes:
         features: Number of segments, M.
-        pairs: The budget.
+        pairs: Number of pairs to evaluate.
     """
 
     features: int
@@ -35,22 +35,22 @@ class CoalitionPlan:
 
     @property
     def exact(self) -> bool:
-        """Whether the budget pays for all coalitions."""
+        """Whether the budget covers all coalitions."""
         return self.features <= 60 and 2 ** (self.features - 1) - 1 <= self.pairs
 
     def shares(self) -> Tensor:
-        """Share of the kernel of sizes 1, 2, … up to half of the features, float64."""
+        """The kernel's share of sizes 1, 2, … up to half of the features, float64."""
         size = torch.arange(1, self.features // 2 + 1, dtype=torch.float64)
         share = 1 / (size * (self.features - size))
         share[2 * size == self.features] /= 2  # its own complement
         return share / share.sum()
 
     def count(self, size: int) -> int:
-        """Pairs of a size."""
+        """Number of pairs of a size."""
         return math.comb(self.features, size) // (2 if 2 * size == self.features else 1)
 
     def enumerated(self) -> int:
-        """Up to which size all coalitions are scored."""
+        """The size up to which all coalitions are enumerated."""
         if self.exact:
             return self.features // 2
         shares = self.shares().tolist()
@@ -62,7 +62,7 @@ class CoalitionPlan:
         return len(shares)
 
     def fixed(self) -> int:
-        """Pairs that are enumerated."""
+        """Number of enumerated pairs."""
         return sum(self.count(size) for size in range(1, self.enumerated() + 1))
 
     def coalitions(self, seed: int) -> Tensor:
@@ -81,57 +81,58 @@ class CoalitionPlan:
         if not drawn:
             return rows
         generator = torch.Generator().manual_seed(seed)
-        # the golden ratio's multiples spread evenly, however many are used: sizes are stratified
+        # multiples of the golden ratio are evenly distributed for any count: sizes are stratified
         begin = torch.rand((), generator=generator, dtype=torch.float64)
-        spread = (begin + GOLDEN * torch.arange(drawn, dtype=torch.float64)) % 1
+        fraction = (begin + GOLDEN * torch.arange(drawn, dtype=torch.float64)) % 1
         sizes = self.features // 2 - upto
-        size = upto + 1 + (spread * sizes).long().clamp(max=sizes - 1)
+        size = upto + 1 + (fraction * sizes).long().clamp(max=sizes - 1)
         order = torch.rand(drawn, self.features, generator=generator).argsort(1).argsort(1)
         return torch.cat([rows, (order < size[:, None]).float()])
 
     def weights(self, coalitions: Tensor) -> Tensor:
-        """Share of the kernel that each of the plan's first coalitions stands for, float64."""
+        """The kernel's share that each of the first coalitions of the plan represents, float64."""
         size = coalitions.sum(1).long()
         size = torch.minimum(size, self.features - size).cpu()
         upto, drawn = self.enumerated(), len(coalitions) - self.fixed()
-        stand_ins = [
+        represented = [
             self.count(k) if k <= upto else drawn / (self.features // 2 - upto)
             for k in range(1, self.features // 2 + 1)
         ]
-        each = self.shares() / torch.tensor(stand_ins, dtype=torch.float64)
+        each = self.shares() / torch.tensor(represented, dtype=torch.float64)
         return each[size - 1].to(coalitions.device)
 
 
 @dataclass(frozen=True)
 class KernelShap(SegmentSampled):
-    """Shapley values of segments, by least squares on paired coalitions.
+    """Shapley values of segments, by regression on paired coalitions (KernelSHAP).
 
     ``φ = argmin Σ_z k(z) (v(z) − v(∅) − zᵀ φ)²`` subject to ``Σ_j φ_j = v(all) − v(∅)``, with
     ``v(z) = S_c(x on the segments of z, the baseline elsewhere)`` and the Shapley kernel
-    ``k(z) = (M − 1) / (C(M, |z|) |z| (M − |z|))``. Coalitions come in pairs with their complement,
-    small and large sizes are enumerated as far as the budget pays, the others drawn by
-    leverage; where all ``2^M`` fit the budget the values are exact. The constraint
-    is eliminated, so that it holds to rounding. Each pixel has its segment's value.
+    ``k(z) = (M − 1) / (C(M, |z|) |z| (M − |z|))``. Each coalition is paired with its complement.
+    Small and large sizes are enumerated as far as the budget allows, the others are sampled by
+    leverage; if all ``2^M`` coalitions fit the budget, the values are exact. The constraint is
+    eliminated, so it holds up to rounding. Each pixel has the value of its segment.
 
-    What segments do together is noise to this regression. Surrogates that predict it from the
-    other coalitions, and have no Shapley values themselves, are taken from the scores first
-    (`explainkit.methods.perturbation.surrogate.predicted`): the values are the same in
-    expectation, with less error from as many forwards.
+    Interactions between segments are noise in this regression. They are predicted by surrogates
+    whose Shapley values are zero, each fitted to other coalitions, and subtracted from the scores
+    first (`explainkit.methods.perturbation.surrogate.predicted`): the values are the same in
+    expectation, with less error for the same number of forwards.
 
-    The standard errors are HC3 over the pairs that were drawn; enumerated ones have none.
+    The standard errors are HC3 over the sampled pairs; enumerated pairs have none.
 
     Attributes:
-        samples: Coalitions per image, the empty one included.
-        surrogate: Take surrogates from the scores; False: the plain regression.
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: What stands for a segment that is away: one value, a tensor, ``"mean"``,
-            ``"blur"`` or ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        samples: Coalitions per image, including the empty one.
+        surrogate: Subtract surrogates from the scores; if false, use the plain regression.
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: Replaces absent segments: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range, or there are too few samples for the segments.
+        MethodError: A field is out of range, or there are too few samples for the segments.
 
     References:
         Lundberg and Lee (2017), "A Unified Approach to Interpreting Model Predictions",
@@ -157,33 +158,35 @@ class KernelShap(SegmentSampled):
     def _plan(self, features: int) -> CoalitionPlan:
         return CoalitionPlan(features, (self.samples - 1) // 2)
 
-    def rows(self, features: int) -> Tensor:
-        """The rows ``[samples, features]`` of images with so many segments."""
+    def draw(self, features: int) -> Tensor:
+        """Samples ``[samples, features]`` for images with this many segments."""
         plan = self._plan(features)
         if not plan.exact and plan.pairs < features + 1:
             raise MethodError(
                 f"samples: expected at least {min(2 * features + 3, 2**features - 1)} to determine "
-                f"the values of {features} segments, got {self.samples}: raise samples or take "
+                f"the values of {features} segments, got {self.samples}: raise samples or use "
                 "fewer segments"
             )
         pairs = plan.coalitions(self.seed)
-        rows = torch.stack([pairs, 1 - pairs], 1).flatten(0, 1)
-        return torch.cat([torch.zeros(1, features), rows])
+        paired = torch.stack([pairs, 1 - pairs], 1).flatten(0, 1)
+        return torch.cat([torch.zeros(1, features), paired])
 
-    def least(self, rows: Tensor) -> int:
-        """How many of an image's rows make a map and its standard error."""
-        plan = self._plan(rows.shape[1])
-        return min(1 + 2 * (max(plan.fixed(), plan.features) + 8), len(rows))
+    def least(self, samples: Tensor) -> int:
+        """How many of an image's samples suffice for a map and its standard error."""
+        plan = self._plan(samples.shape[1])
+        return min(1 + 2 * (max(plan.fixed(), plan.features) + 8), len(samples))
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        scores = table.scores[image][:, label]
+        scores = evaluations.scores[image][:, label]
         pairs = (len(scores) - 1) // 2
-        kept = table.masks.rows[image][1 : 1 + 2 * pairs : 2].double()
+        kept = evaluations.masks.samples[image][1 : 1 + 2 * pairs : 2].double()
         features = kept.shape[1]
         plan = self._plan(features)
-        change = table.clean[image, label] - scores[0]
-        # of a pair only the difference bears on φ: half of v(z) − v(¬z) = (z − ½)ᵀ φ
+        change = evaluations.clean[image, label] - scores[0]
+        # only the difference of a pair depends on φ: half of v(z) − v(¬z) is (z − ½)ᵀ φ
         half = (scores[1 : 1 + 2 * pairs : 2] - scores[2 : 1 + 2 * pairs : 2]) / 2
         centered = kept - 0.5
         basis, weights, fixed = _sums_to_zero(features).to(kept), plan.weights(kept), plan.fixed()
@@ -204,7 +207,7 @@ def _sums_to_zero(features: int) -> Tensor:
     """Orthonormal basis ``[features, features − 1]`` of the vectors that sum to zero."""
     mirror = torch.full((features,), features**-0.5, dtype=torch.float64)
     mirror[0] -= 1
-    # a Householder reflection that takes the first axis to the diagonal
+    # a Householder reflection that maps the first axis to the diagonal
     reflection = torch.eye(features, dtype=torch.float64)
     reflection -= 2 * torch.outer(mirror, mirror) / mirror.square().sum()
     return reflection[:, 1:]
@@ -212,25 +215,25 @@ def _sums_to_zero(features: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ShapleySampling(SegmentSampled):
-    """Shapley values of segments, by adding them in random orders.
+    """Shapley values of segments, by permutation sampling.
 
     ``φ_j = mean over permutations of v(those before j, and j) − v(those before j)``, with v as in
-    `KernelShap`. Every permutation is also walked backwards, which needs the complements of its
-    coalitions and cancels what is odd in the order. The values always sum to
-    ``v(all) − v(∅)``. Each pixel has its segment's value; the standard error is that of the pairs
-    of permutations.
+    `KernelShap`. Every permutation is paired with its reverse (antithetic sampling), which uses the
+    complements of its coalitions. The values always sum to ``v(all) − v(∅)``. Each pixel has the
+    value of its segment. The standard error is computed over the pairs of permutations.
 
     Attributes:
         samples: Permutations per image, an even number; each costs ``segments − 1`` forwards.
-        segments: Cells on a side of a grid, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: What stands for a segment that is away: one value, a tensor, ``"mean"``,
-            ``"blur"`` or ``"noise"``.
-        tolerance: Stop an image when its largest standard error is this share of its largest value.
-        max_seconds: Stop all then, with what is there.
-        seed: Where the generators start; ``explain(seed=…)`` sets it.
+        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
+        baseline: Replaces absent segments: one value, a tensor, ``"mean"``, ``"blur"`` or
+            ``"noise"``.
+        tolerance: Stop when an image's largest standard error is at most this fraction of its
+            largest value.
+        max_seconds: Time limit for all images; the result is then partial.
+        seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
-        MethodError: A field is out of its range.
+        MethodError: A field is out of range.
 
     References:
         Castro, Gómez and Tejada (2009), "Polynomial calculation of the Shapley value based on
@@ -255,33 +258,35 @@ class ShapleySampling(SegmentSampled):
                 f"samples: expected an even number of at least 4 permutations, got {self.samples}"
             )
 
-    def rows(self, features: int) -> Tensor:
-        """The rows of images with so many segments: the empty one, then those of each pair."""
+    def draw(self, features: int) -> Tensor:
+        """The samples for this many segments: the empty coalition, then those of each pair."""
         generator = torch.Generator().manual_seed(self.seed)
         rank = torch.rand(self.samples // 2, features, generator=generator).argsort(1).argsort(1)
         kept = (rank[:, None] < torch.arange(1, features)[None, :, None]).float()
         pairs = torch.stack([kept, 1 - kept], 2)
         return torch.cat([torch.zeros(1, features), pairs.reshape(-1, features)])
 
-    def least(self, rows: Tensor) -> int:
-        """How many of an image's rows make a map and its standard error."""
-        return 1 + 4 * (rows.shape[1] - 1)
+    def least(self, samples: Tensor) -> int:
+        """How many of an image's samples suffice for a map and its standard error."""
+        return 1 + 4 * (samples.shape[1] - 1)
 
-    def used(self, rows: int, features: int) -> int:
-        """The permutations that so many rows make."""
-        return 2 * ((rows - 1) // (2 * (features - 1)))
+    def used(self, count: int, features: int) -> int:
+        """The permutations that this many mask evaluations amount to."""
+        return 2 * ((count - 1) // (2 * (features - 1)))
 
-    def estimate(self, table: MaskEvaluations, image: int, label: int) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, evaluations: MaskEvaluations, image: int, label: int
+    ) -> tuple[Tensor, Tensor]:
         """Values of one image's features and their standard errors, float64 ``[features]``."""
-        rows, scores = table.masks.rows[image], table.scores[image][:, label]
-        features = rows.shape[1]
+        samples, scores = evaluations.masks.samples[image], evaluations.scores[image][:, label]
+        features = samples.shape[1]
         pairs = self.used(len(scores), features) // 2
         end = 1 + pairs * 2 * (features - 1)
-        kept = rows[1:end:2].reshape(pairs, features - 1, features).double()
+        kept = samples[1:end:2].reshape(pairs, features - 1, features).double()
         values = scores[1:end].reshape(pairs, features - 1, 2)
-        first, last = scores[0].expand(pairs, 1), table.clean[image, label].expand(pairs, 1)
+        first, last = scores[0].expand(pairs, 1), evaluations.clean[image, label].expand(pairs, 1)
         ahead = torch.cat([first, values[:, :, 0], last], 1).diff(dim=1)
-        # the complements lose the features in the same order
+        # the complements remove the features in the same order
         back = -torch.cat([last, values[:, :, 1], first], 1).diff(dim=1)
         ends = kept.new_zeros(pairs, 1, features), kept.new_ones(pairs, 1, features)
         joined = torch.cat([ends[0], kept, ends[1]], 1).diff(dim=1)

@@ -1,44 +1,44 @@
-"""A model of the scores of coalitions whose Shapley values are zero: a control variate."""
+"""Surrogates of the scores of coalitions with zero Shapley values: a control variate."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 FOLDS = 5
-"""Parts of the drawn coalitions; each is predicted from the others."""
+"""Folds of the sampled coalitions; each is predicted from the others."""
 
 LEAST = 64
-"""Drawn coalitions: what predictions leave of fewer does not say how sure it is."""
+"""Smallest number of sampled coalitions: with fewer, the standard errors are unreliable."""
 
 MOST = 1024
-"""Coalitions that a surrogate is fitted to at most."""
+"""Largest number of coalitions to which a surrogate is fitted."""
 
 REACH = 2.0
-"""γ: at 0 the surrogate is additive, larger values let more segments act together."""
+"""γ: at 0 the surrogate is additive; larger values allow interactions of more segments."""
 
 RIDGE = 0.03
-"""Of the kernel ridge regression, as a share of the kernel's diagonal."""
+"""Penalty of the kernel ridge regression, relative to the kernel's diagonal."""
 
 
 def predicted(kept: Tensor, half: Tensor, weights: Tensor, fixed: int) -> Tensor:
-    """What surrogates that have no Shapley values say of pairs of coalitions.
+    """Predictions of pairs of coalitions, by surrogates with zero Shapley values.
 
     A surrogate is an odd function of the signs ``s = 2 z − 1``,
-    ``f(s) = Σ_i α_i sinh(γ Σ_j a_j s_j s_ij)``, fitted by kernel ridge regression to what an
-    additive game leaves of the scores; ``a_j`` is the share of segment j in that game. Each term is
-    a difference of products over the segments, so that its Shapley values follow exactly from the
+    ``f(s) = Σ_i α_i sinh(γ Σ_j a_j s_j s_ij)``, fitted by kernel ridge regression to the
+    residuals of an additive game; ``a_j`` is the share of segment j in that game. Each term is a
+    difference of products over the segments, so its Shapley values follow exactly from the
     multilinear extension (Owen, 1972): ``φ_j = α_i s_ij sinh(γ a_j) ∫_{−1}^{1} Π_{l≠j}
     (cosh γ a_l + t s_il sinh γ a_l) dt``, a polynomial of degree M − 1 that Gauss–Legendre
-    quadrature integrates without error. The additive game with these values is taken off.
+    quadrature integrates exactly. The additive game with these values is subtracted.
 
-    What is predicted for a coalition that was drawn comes from others, so that taking it from the
-    scores changes no Shapley value in expectation, however bad the surrogate is.
+    The prediction for a sampled coalition comes from other coalitions, so subtracting it from the
+    scores changes no Shapley value in expectation, however poor the surrogate is.
 
     Args:
         kept: One coalition of each pair, float64 ``[pairs, features]``.
-        half: Half of what its score is above that of its complement, ``[pairs]``.
-        weights: Of the regression, ``[pairs]``.
-        fixed: How many of the pairs, the first, were not drawn.
+        half: Half the difference between its score and that of its complement, ``[pairs]``.
+        weights: Weights of the regression, ``[pairs]``.
+        fixed: Number of pairs, at the beginning, that were enumerated rather than sampled.
 
     Returns:
         Predictions of ``half``, ``[pairs]``.
@@ -58,33 +58,33 @@ def predicted(kept: Tensor, half: Tensor, weights: Tensor, fixed: int) -> Tensor
         mine = torch.cat([fold.new_full((fixed,), -1), fold]) == k
         others = (~mine).nonzero()[:, 0]
         others = others[:: -(-len(others) // MOST)]
-        # those that were not drawn see all surrogates, each as much as its fold weighs
-        ask = mine.clone()
-        ask[:fixed] = True
-        said = _fitted(signs[others], half[others], weights[others], signs[ask])
+        # enumerated pairs use all surrogates, weighted by the size of their fold
+        queried = mine.clone()
+        queried[:fixed] = True
+        predictions = _fitted(signs[others], half[others], weights[others], signs[queried])
         share = (fold == k).double().mean()
-        found[:fixed] += share * said[:fixed]
-        found[mine] = said[fixed:]
+        found[:fixed] += share * predictions[:fixed]
+        found[mine] = predictions[fixed:]
     return found
 
 
-def _fitted(signs: Tensor, values: Tensor, weights: Tensor, asked: Tensor) -> Tensor:
-    """What a surrogate of these values, without Shapley values, says of other coalitions."""
+def _fitted(signs: Tensor, values: Tensor, weights: Tensor, queried: Tensor) -> Tensor:
+    """Fits a surrogate with zero Shapley values, and predicts other coalitions."""
     gram = signs.T @ (signs * weights[:, None])
-    # so little that an additive game leaves nothing
+    # so small that an additive game leaves no residual
     gram.diagonal().add_(1e-9 * gram.diagonal().mean())
     additive = torch.linalg.solve(gram, signs.T @ (weights * values))
     size = additive.abs()
     if not size.any():
-        return asked.new_zeros(len(asked))
+        return queried.new_zeros(len(queried))
     reach = REACH * size / size.sum()
     kernel = torch.sinh((signs * reach) @ signs.T)
     top = float(np.sinh(REACH))
     kernel.diagonal().add_(RIDGE * top / weights)
     factors = torch.linalg.solve(kernel, values - signs @ additive)
     shapley = factors @ _shapley(signs, reach)
-    said: Tensor = torch.sinh((asked * reach) @ signs.T) @ factors - asked @ shapley / 2
-    return said
+    found: Tensor = torch.sinh((queried * reach) @ signs.T) @ factors - queried @ shapley / 2
+    return found
 
 
 def _shapley(signs: Tensor, reach: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A window that slides over an image: where it stands, what fills it, how the model scores it."""
+"""Sliding windows: their positions, the patches that fill them, and the resulting scores."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,24 +12,24 @@ from explainkit.errors import MethodError
 from explainkit.methods.perturbation.box_scores import BoxScores, box_scores
 
 BLOCK = 1024
-"""Windows whose patches are held at once."""
+"""Number of windows whose patches are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The places of a window that slides over an image, row by row.
+    """The positions of a window that slides over an image, row by row.
 
-    It starts in the upper left corner and moves by the stride until the image is covered, so that
-    an axis has ``ceil((size − window) / stride) + 1`` places. The last one may stand over the
-    border, where it is cut.
+    It starts in the upper left corner and moves by the stride until the image is covered, so an
+    axis has ``ceil((size − window) / stride) + 1`` positions. The last one may extend beyond the
+    border, where it is cropped.
 
     Attributes:
         image: Height and width of the image.
         window: Height and width of the window.
-        stride: How far it moves, down and across.
+        stride: Vertical and horizontal step of the window.
 
     Raises:
-        MethodError: The window doesn't fit, or the stride leaves pixels unsupported.
+        MethodError: The window does not fit, or the stride leaves pixels uncovered.
 
     Examples:
         >>> windows = Windows((5, 4), (2, 2), (2, 2))
@@ -49,13 +49,13 @@ class Windows:
                 )
             if not 1 <= stride <= window:
                 raise MethodError(
-                    f"stride: expected from 1 pixel to the window's {window}, so that no pixel is "
-                    f"left out, got {stride}"
+                    f"stride: expected from 1 pixel to the window's {window}, so that every pixel "
+                    f"is covered, got {stride}"
                 )
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Places down and across."""
+        """Number of vertical and horizontal positions."""
         down, across = (
             -(-(size - window) // stride) + 1
             for size, window, stride in zip(self.image, self.window, self.stride, strict=True)
@@ -66,7 +66,7 @@ class Windows:
         return self.grid[0] * self.grid[1]
 
     def boxes(self) -> list[tuple[int, int, int, int]]:
-        """Top, left, bottom, right of each place, the last two exclusive."""
+        """Top, left, bottom, right of each window, the last two exclusive."""
         height, width = self.image
         down, across = self.grid
         return [
@@ -76,7 +76,7 @@ class Windows:
         ]
 
     def cut(self, image: Tensor) -> Tensor:
-        """What an image ``[channel, height, width]`` shows in each place.
+        """The patch of an image ``[channel, height, width]`` at each position.
 
         Returns:
             ``[*grid, channel, *window]``, zero beyond the border: a view, since windows overlap.
@@ -90,10 +90,10 @@ class Windows:
         return cut.permute(1, 2, 0, 3, 4)
 
     def average(self, values: Tensor) -> Tensor:
-        """For each pixel the mean of the values of the places that cover it.
+        """For each pixel the mean of the values of the windows that cover it.
 
         Args:
-            values: ``[batch, places]``.
+            values: ``[batch, windows]``.
 
         Returns:
             ``[batch, 1, height, width]``.
@@ -106,31 +106,31 @@ class Windows:
 
 
 def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
-    """Scores an image once for each place of a window, with a patch pasted there.
+    """Scores an image once for each window, with its patch pasted in.
 
-    Only what a window reaches is run where the model can be traced, else all of it.
+    Only the part of the model affected by the window runs, if the model can be traced.
 
     Args:
         model: Gives scores ``[batch, classes]``.
         image: ``[channel, height, width]``.
-        windows: The places.
-        patches: ``[*grid, channel, *window]``; what lies over the border is not used.
+        windows: The windows.
+        patches: ``[*grid, channel, *window]``; values beyond the border are not used.
 
     Returns:
-        float64 ``[places, classes]``.
+        float64 ``[windows, classes]``.
     """
     score = box_scores(model, image, len(windows))
     if score is not None:
         return _score_boxes(score, image, windows, patches)
     size = min(chunk_size(model, image), len(windows))
-    canvas = image.new_empty(size, *image.shape)
+    copies = image.new_empty(size, *image.shape)
     boxes, across = windows.boxes(), windows.grid[1]
 
     def run(part: slice) -> Tensor:
-        images = canvas[: part.stop - part.start].copy_(image)
-        for row, place in enumerate(range(part.start, part.stop)):
-            top, left, bottom, right = boxes[place]
-            patch = patches[place // across, place % across, :, : bottom - top, : right - left]
+        images = copies[: part.stop - part.start].copy_(image)
+        for row, number in enumerate(range(part.start, part.stop)):
+            top, left, bottom, right = boxes[number]
+            patch = patches[number // across, number % across, :, : bottom - top, : right - left]
             images[row, :, top:bottom, left:right] = patch
         scores: Tensor = model(images)
         return scores.double()
@@ -140,44 +140,44 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
 
 
 def _score_boxes(score: BoxScores, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
-    """The same from variants whose boxes lie inside the image."""
+    """The same, with boxes shifted to lie inside the image."""
     (height, width), across = windows.window, windows.grid[1]
     boxes = torch.tensor(windows.boxes())
     limits = torch.tensor(windows.image) - torch.tensor(windows.window)
-    # a window over the border becomes one inside it that shows a part of the image as it is
-    places = torch.minimum(boxes[:, :2], limits)
+    # a window beyond the border is moved inside; the extra part keeps the original image
+    corners = torch.minimum(boxes[:, :2], limits)
     found = []
     for start in range(0, len(windows), BLOCK):
         rows = torch.arange(start, min(start + BLOCK, len(windows)))
         contents = patches[rows // across, rows % across]
-        for content, place in zip(contents, rows.tolist(), strict=True):
-            top, left, bottom, right = boxes[place].tolist()
-            above, before = places[place].tolist()
+        for content, number in zip(contents, rows.tolist(), strict=True):
+            top, left, bottom, right = boxes[number].tolist()
+            above, before = corners[number].tolist()
             if (above, before) != (top, left):
                 patch = content[:, : bottom - top, : right - left].clone()
                 content.copy_(image[:, above : above + height, before : before + width])
                 content[:, top - above :, left - before :] = patch
-        found.append(score(places[rows], contents).double())
+        found.append(score(corners[rows], contents).double())
     return torch.cat(found)
 
 
 def inpainted(image: Tensor, windows: Windows) -> Tensor:
-    """Each place filled smoothly from the pixels around it.
+    """Each window filled smoothly from the surrounding pixels.
 
     The filling is the harmonic function that continues the pixels next to the window (its discrete
-    Laplacian is zero inside); where the window touches the border of the image, its slope across
-    that border is zero. The system is the Kronecker sum of two tridiagonal matrices, so it is
-    solved exactly in their eigenvectors.
+    Laplacian is zero inside); where the window touches the border of the image, its normal
+    derivative there is zero. The system is a Kronecker sum of two tridiagonal matrices, so it is
+    solved exactly with their eigenvectors.
 
     Args:
         image: ``[channel, height, width]``.
-        windows: The places.
+        windows: The windows.
 
     Returns:
         ``[*grid, channel, *window]``, zero beyond the border.
 
     Raises:
-        MethodError: The window covers the image, so that nothing is left to continue.
+        MethodError: The window covers the whole image.
     """
     height, width = windows.image
     if (height, width) == windows.window:
@@ -205,7 +205,7 @@ def inpainted(image: Tensor, windows: Windows) -> Tensor:
 
 @lru_cache(64)
 def _second_difference(size: int, before: bool, after: bool) -> tuple[Tensor, Tensor]:
-    """Eigenvectors and eigenvalues of −d², with given values or zero slope at either end."""
+    """Eigenvectors and eigenvalues of −d², with Dirichlet or Neumann conditions at each end."""
     matrix = 2 * torch.eye(size, dtype=torch.float64)
     off = -torch.ones(size - 1, dtype=torch.float64)
     matrix += torch.diag(off, 1) + torch.diag(off, -1)

@@ -88,9 +88,9 @@ class _WithBiases:
     ) -> Tensor | None:
         """An operator's output minus ``Σ input · gradient``, in units of the score."""
         if operator.name in LAYERS and sum(operator.depends) == 1:
-            place = {"convolution": 2, "addmm": 0, "baddbmm": 0}.get(operator.name)
-            bias: Tensor | None = None if place is None else record.argument(place)
-            if bias is None or (place == 0 and operator.depends[0]):
+            index = {"convolution": 2, "addmm": 0, "baddbmm": 0}.get(operator.name)
+            bias: Tensor | None = None if index is None else record.argument(index)
+            if bias is None or (index == 0 and operator.depends[0]):
                 return None
             if operator.name == "convolution":
                 bias = bias.view(1, -1, *[1] * (gradient.dim() - 2))

@@ -124,7 +124,7 @@ def _bound(value: float | Tensor | None) -> Tensor | None:
 
 @dataclass(frozen=True)
 class ExcitationBackprop(RuleMethod):
-    """The probability that a random walk from the class to excitatory inputs ends at a pixel.
+    """The probability that a winner-take-all random walk from the class ends at a pixel.
 
     ``P_i = Σ_j x_i w_ij⁺ / Σ_i x_i w_ij⁺ · P_j``: from each unit to its excitatory inputs only, in
     proportion to their contributions, without biases. It starts from 1 at the target, so the map is
