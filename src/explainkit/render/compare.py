@@ -14,7 +14,7 @@ from explainkit.render.figure import overlay, prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import Content, gather
-from explainkit.render.sheet import FAINT, INK, Sheet, fit, house_style, page, show
+from explainkit.render.sheet import FAINT, INK, Sheet, balanced, fit, house_style, page, show
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -94,11 +94,11 @@ def _cells(
     """Row and column of every image (None) and of its maps."""
     cells: dict[tuple[int, int | None], tuple[int, int]] = {}
     if images == 1:
-        across = columns or _balanced(maps, _BESIDE)
+        across = columns or balanced(maps, _BESIDE)
         for m in range(maps):
             cells[0, m] = m // across, m % across + 1
         return cells | {(0, None): (0, 0)}
-    across = columns or _balanced(images, _ACROSS)
+    across = columns or balanced(images, _ACROSS)
     for i in range(images):
         block, column = divmod(i, across)
         first = block * (maps + 1)
@@ -106,12 +106,6 @@ def _cells(
         for m in range(maps):
             cells[i, m] = first + 1 + m, column
     return cells
-
-
-def _balanced(count: int, most: int) -> int:
-    """The width of as few rows as possible that are about equally full."""
-    rows = -(-count // most)
-    return -(-count // rows)
 
 
 def _short(name: str) -> str:

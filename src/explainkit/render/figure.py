@@ -136,10 +136,10 @@ def plot(
     if columns < 1:
         raise RenderError(f"columns: expected at least 1, got {columns}")
     columns = min(columns, len(explanation))
-    apart = _APART if columns > 1 else 0
-    block = [rows.cell, _BARS, rows.cell + _SCALE, rows.cell + apart]
+    block = [rows.cell, _BARS, rows.cell + _SCALE, rows.cell]
+    apart = [*block[:-1], rows.cell + _APART] * (columns - 1)
     lines = -(-len(explanation) // columns)
-    sheet = rows.sheet(lines, block * columns, [scaled], rule.sign == "signed", cmap)
+    sheet = rows.sheet(lines, [*apart, *block], [scaled], rule.sign == "signed", cmap)
     for i, image in enumerate(rows.images):
         row, column = i // columns, 4 * (i % columns)
         rows.draw(sheet, i, row, column)

@@ -75,6 +75,21 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def balanced(count: int, most: int) -> int:
+    """Cells per row: as few rows as possible, about equally full.
+
+    Args:
+        count: Number of cells.
+        most: Maximum number of cells in a row.
+
+    Examples:
+        >>> balanced(5, 4), balanced(8, 6)
+        (3, 4)
+    """
+    rows = -(-count // most)
+    return -(-count // rows)
+
+
 def show(axes: Axes, image: NDArray[Any]) -> None:
     """Shows an image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
