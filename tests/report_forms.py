@@ -1,11 +1,11 @@
-"""Explanations made by hand, and texts that try to come alive."""
+"""Explanations made by hand, and hostile texts."""
 
 import torch
 
 from explainkit.results.explanation import Explanation
 
 DESKTOP, PHONE = (1280, 900, 1.0, False), (390, 844, 2.0, True)
-"""Width, height, pixels per unit, and whether it is a phone."""
+"""Width, height, device pixels per CSS pixel, and whether it is a phone."""
 
 HOSTILE = [
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "]]>", "<!--", "-->",

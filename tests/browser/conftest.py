@@ -1,4 +1,4 @@
-"""A headless Chromium that records what pages log and ask for."""
+"""A headless Chromium that records console messages and network requests."""
 
 import base64
 import json
@@ -13,13 +13,13 @@ from report_forms import DESKTOP
 
 
 class Browser:
-    """One page at a time, with the console and the network under watch."""
+    """One page at a time, with its console and network recorded."""
 
     def __init__(self, driver):
         self.driver = driver
 
     def open(self, path, *, screen=DESKTOP, dark=False, scripts=True):
-        """Opens a file from disk and waits until its own script is done."""
+        """Opens a file from disk or a URL and waits until the page's script is done."""
         width, height, scale, mobile = screen
         run = self.driver.execute_cdp_cmd
         run(
@@ -36,7 +36,7 @@ class Browser:
             self.wait("document.documentElement.dataset.ready || !document.getElementById('data')")
 
     def wait(self, condition, seconds=20):
-        """Until a JavaScript expression is true."""
+        """Waits until a JavaScript expression is true."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         WebDriverWait(self.driver, seconds, 0.02).until(lambda _: self.js(f"return {condition}"))
@@ -45,24 +45,24 @@ class Browser:
         return self.driver.execute_script(code, *arguments)
 
     def console(self):
-        """What was logged since the last call."""
+        """Messages logged since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self):
-        """Addresses asked for since the last call, but for those within the file."""
+        """URLs requested since the last call, except those inside the file."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
         ]
-        asked = [
+        urls = [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if not url.startswith(("data:", "blob:", "about:"))]
+        return [url for url in urls if not url.startswith(("data:", "blob:", "about:"))]
 
     @contextmanager
     def clock(self):
-        """A function that gives the seconds that the page's thread has computed in the block."""
+        """Yields a function that returns the CPU seconds of the page's thread within the block."""
         run = self.driver.execute_cdp_cmd
         run("Performance.enable", {"timeDomain": "threadTicks"})
 
@@ -79,8 +79,8 @@ class Browser:
     def find(self, selector):
         return self.driver.find_element("css selector", selector)
 
-    def to_pixels(self, path):
-        """The whole page as PNG."""
+    def screenshot(self, path):
+        """Writes a screenshot of the whole page as PNG."""
         data = self.driver.execute_cdp_cmd(
             "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}
         )["data"]
@@ -107,7 +107,7 @@ def browser():
 
 @pytest.fixture
 def axe(browser):
-    """A function that gives what axe-core finds wrong with the page that is open."""
+    """A function that returns axe-core's violations on the open page."""
     source = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
 
     def found():
@@ -124,7 +124,7 @@ def axe(browser):
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory):
-    """The folder for screenshots: what EXPLAINKIT_SHOTS names, else a temporary one."""
+    """The folder for screenshots: EXPLAINKIT_SHOTS, or a temporary one."""
     named = os.environ.get("EXPLAINKIT_SHOTS")
     folder = Path(named) if named else tmp_path_factory.mktemp("shots")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The report in a real browser: it moves, it tells the truth, it is silent and it is fit for all."""
+"""The report in a real browser: interactive, correct, without network, accessible."""
 
 import re
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """A report on three faces by two methods, and what it should show."""
+    """A report of two methods on three faces, and the explanations in it."""
     folder = tmp_path_factory.mktemp("faces")
     data = ek.load_dataset("fer_hw3/synthetic", split="all")
     images, labels = data.images[[14, 10, 12]], data.labels[[14, 10, 12]].tolist()
@@ -26,7 +26,7 @@ def faces(tmp_path_factory):
     return report(maps, folder / "faces.html", labels=labels), maps
 
 
-def is_calm(browser, path):
+def assert_silent(browser, path):
     assert browser.console() == []
     assert browser.requests() == [path.as_uri()]
 
@@ -69,7 +69,7 @@ def hover(browser, panel, x, y):
     return [float(text.replace("−", "-")) for text in rows]
 
 
-def test_values_under_the_pointer_are_the_true_ones(browser, faces):
+def test_values_at_the_pointer_are_correct(browser, faces):
     path, maps = faces
     browser.open(path)
     for image in range(3):
@@ -78,17 +78,17 @@ def test_values_under_the_pointer_are_the_true_ones(browser, faces):
         for panel, x, y in ((0, 0, 0), (1, 47, 47), (2, 24, 17), (1, 30, 11)):
             wanted = [float(f"{float(one.heatmap()[image, y, x]):.4g}") for one in maps]
             assert hover(browser, panel, x, y) == wanted
-    is_calm(browser, path)
+    assert_silent(browser, path)
 
 
-def test_the_overlay_is_that_of_the_figures(browser, faces):
+def test_the_overlay_matches_the_figures(browser, faces):
     path, maps = faces
     browser.open(path)
     seen = torch.tensor([int(n) for n in pixels(browser, 2).split(",")]).reshape(48, 48, 4)[..., :3]
     one = maps[1]
     image = one.inputs[0, 0] * one.std[0] + one.mean[0]
     wanted = overlay(image.clip(0, 1).numpy(), one.heatmap()[0])
-    # colors stand in 256 steps, here as there
+    # both color maps have 256 steps
     assert (seen - torch.from_numpy(255 * wanted)).abs().max() < 6
 
 
@@ -115,7 +115,7 @@ def test_sliders_and_switches_change_the_pixels(browser, faces):
     move(browser, "scaling", "max")
     most = browser.js("return document.querySelector('#map-0 .bar div').lastChild.textContent")
     assert float(most) == float(f"{float(maps[0].heatmap()[0].abs().max()):.4g}") > float(full)
-    is_calm(browser, path)
+    assert_silent(browser, path)
 
 
 def test_the_keyboard_reaches_everything(browser, faces):
@@ -131,13 +131,13 @@ def test_the_keyboard_reaches_everything(browser, faces):
         reached.add(
             browser.js("const e = document.activeElement; return e.id || e.name || e.tagName")
         )
-    assert {"sort", "right", "cards", "next", "view", "sign", "opacity", "threshold"} <= reached
+    assert {"sort", "outcome", "cards", "next", "view", "sign", "opacity", "threshold"} <= reached
     assert "CANVAS" in reached
     browser.js("document.querySelectorAll('.stage canvas')[1].focus()")
     browser.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
-    said = browser.find("#spoken").get_attribute("textContent")
+    spoken = browser.find("#spoken").get_attribute("textContent")
     value = f"{float(maps[0].heatmap()[0, 25, 24]):.4g}".replace("-", "−")
-    assert said.startswith(f"row 25, column 24: saliency {value}")
+    assert spoken.startswith(f"row 25, column 24: saliency {value}")
 
 
 def test_filters_and_sorting(browser, faces):
@@ -153,7 +153,7 @@ def test_filters_and_sorting(browser, faces):
     browser.js("document.getElementById('sort').value = 'unsure'")
     browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
     assert listed() == [f"image {i}" for i in sure.argsort().tolist()]
-    browser.js("document.getElementById('right').value = 'wrong'")
+    browser.js("document.getElementById('outcome').value = 'wrong'")
     browser.js("document.querySelector('.filters').dispatchEvent(new Event('input'))")
     assert listed() == []
     assert browser.find("#found").text == "0 of 3"
@@ -187,7 +187,7 @@ def test_hostile_texts_run_nothing(browser, tmp_path):
         for i in range(1, 10):
             browser.js(f"location.hash = 'image-{i + 1}'")
         browser.wait("location.hash === '#image-10'")
-        is_calm(browser, path)
+        assert_silent(browser, path)
         assert browser.js("return document.querySelectorAll('script').length") == 3
         assert (
             browser.js("return document.querySelectorAll('[onerror],[onload],iframe').length") == 0
@@ -200,15 +200,15 @@ def test_it_is_accessible_and_fits(browser, faces, axe, shots, screen, dark):
     path, _ = faces
     for page in (path, path.parent / "one.html"):
         browser.open(page, screen=screen, dark=dark)
-        is_calm(browser, page)
+        assert_silent(browser, page)
         assert browser.js("return document.documentElement.scrollWidth") <= screen[0]
         assert axe() == []
         name = f"{page.stem}-{screen[0]}-{'dark' if dark else 'light'}.png"
-        browser.to_pixels(shots / name)
+        browser.screenshot(shots / name)
 
 
 def test_two_thousand_images_stay_quick(browser, tmp_path):
-    """In the page's own computing time, which other work on the machine doesn't lengthen."""
+    """Measured in the page's own CPU time, which does not depend on other processes."""
     one = explained(count=2000, side=48, classes=7, class_names=tuple("abcdefg"))
     labels = torch.arange(2000).remainder(7).tolist()
     path = report(one, tmp_path / "many.html", labels=labels)
@@ -224,7 +224,7 @@ def test_two_thousand_images_stay_quick(browser, tmp_path):
     )
     shown = [float(re.search(r"0\.\d\d", card)[0]) for card in cards]
     assert shown == sorted(shown, reverse=True)
-    print(f"2,000 images: ready after {ready:.2f} s, sorted in {sorting:.2f} s of computing")
+    print(f"2,000 images: ready after {ready:.2f} s, sorted in {sorting:.2f} s of CPU time")
     assert 0 < ready < 2
     assert 0 < sorting < 2
-    is_calm(browser, path)
+    assert_silent(browser, path)

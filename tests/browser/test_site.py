@@ -1,4 +1,4 @@
-"""The built site in a real browser: pages load from their own host alone and log nothing."""
+"""The built site in a real browser: pages load from their own host only and log nothing."""
 
 import functools
 import http.server
@@ -23,7 +23,7 @@ PAGES = [
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def port():
 
 @pytest.fixture
 def host(port, request):
-    """A name of its own for each test: the site remembers a choice of light or dark by name."""
+    """A host name of its own for each test: the site stores light or dark per host."""
     number = request.node.session.items.index(request.node)
     return f"http://test-{number}.localhost:{port}/"
 
@@ -61,7 +61,7 @@ def test_pages_are_silent_local_and_fit(browser, host, shots, page, screen, dark
     )
     assert all(alt and width for alt, width in images)
     name = page.strip("/").replace("/", "-") or "home"
-    browser.to_pixels(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")
+    browser.screenshot(shots / f"site-{name}-{screen[0]}-{'dark' if dark else 'light'}.png")
 
 
 def test_no_page_is_wider_than_a_phone(browser, host):

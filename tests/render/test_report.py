@@ -1,4 +1,4 @@
-"""The one-file report: what it says is what was computed, and no text in it comes alive."""
+"""The one-file report: it shows what was computed, and no text in it becomes markup."""
 
 import base64
 import io
@@ -55,12 +55,12 @@ def unpacked(text, one, image, shape):
     return (numbers * step).reshape(shape)
 
 
-# next to the smallest number that a double holds, no step of a scale is exact
+# near the smallest double, dividing and multiplying by a scale is not exact
 finite = st.floats(-1e300, 1e300, allow_nan=False).map(lambda v: v if abs(v) > 1e-290 else 0.0)
 
 
 @given(hnp.arrays(np.float64, st.tuples(*[st.integers(1, 5)] * 3), elements=finite))
-def test_packed_values_are_the_true_ones(maps):
+def test_packed_values_are_exact_to_their_precision(maps):
     for kind, error in (("f4", 2**-23), ("i2", 1 / 65534)):
         packed = pack(maps, kind)
         one = {"length": packed.length, "kind": kind, "units": packed.units}
@@ -70,13 +70,13 @@ def test_packed_values_are_the_true_ones(maps):
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40))
-def test_every_image_stands_in_its_cell(count, width, height):
+def test_every_image_is_in_its_cell(count, width, height):
     grid = SheetGrid.of(count, width, height)
     images = [np.full((height, width), i % 251, np.uint8) for i in range(count)]
     sheets = [np.asarray(sheet) for sheet in grid.sheets(images)]
     for i, image in enumerate(images):
-        sheet, place = divmod(i, grid.columns * grid.rows)
-        top, left = place // grid.columns * height, place % grid.columns * width
+        sheet, cell = divmod(i, grid.columns * grid.rows)
+        top, left = cell // grid.columns * height, cell % grid.columns * width
         assert (sheets[sheet][top : top + height, left : left + width] == image).all()
 
 
@@ -95,7 +95,7 @@ def test_images_bars_and_values_are_in_the_file(tmp_path):
     values = re.search(r'id="values-0">(.*?)<', text).group(1)
     found = unpacked(values, data["maps"][0], 0, (5, 5))
     assert found == pytest.approx(one.heatmap()[0].numpy(), rel=1e-6)
-    top = dict(map(tuple, data["readings"][0]["top"][0]))
+    top = dict(map(tuple, data["predictions"][0]["top"][0]))
     assert {0, 4} <= set(top)
     assert len(top) == 7
     assert top == pytest.approx({c: float(one.logits[0].softmax(0)[c]) for c in top}, abs=1e-6)
@@ -104,20 +104,20 @@ def test_images_bars_and_values_are_in_the_file(tmp_path):
     assert (pixels == np.rint(255 * np.moveaxis(one.inputs[0].numpy(), 0, -1))).all()
 
 
-def test_models_that_differ_are_read_apart_and_equal_ones_once(tmp_path):
+def test_different_models_have_their_own_predictions(tmp_path):
     first = explained()
     other = explained(logits=first.logits + torch.eye(2, 3), model="some.Other")
     data, text = data_of(report([first, first, other], tmp_path / "r.html"))
-    assert len(data["readings"]) == 2
+    assert len(data["predictions"]) == 2
     assert "Prediction of some.Other" in text
 
 
-def test_a_layers_map_is_laid_over_the_image(tmp_path):
+def test_a_layers_map_is_enlarged_to_the_image(tmp_path):
     one = explained(count=1, side=6, attribution=torch.arange(4.0).reshape(1, 1, 2, 2), at="3")
     data, text = data_of(report(one, tmp_path / "r.html"))
     values = unpacked(re.search(r'id="values-0">(.*?)<', text).group(1), data["maps"][0], 0, (6, 6))
     assert values == pytest.approx(np.kron([[0, 1], [2, 3]], np.ones((3, 3))), rel=1e-6)
-    with pytest.raises(RenderError, match="without places"):
+    with pytest.raises(RenderError, match="can't be shown over images"):
         report(explained(count=1, attribution=torch.rand(1, 4), at="5"), tmp_path / "s.html")
 
 
@@ -138,10 +138,10 @@ def test_hostile_text_stays_text(text, tmp_path):
     wanted = explained(diagnostics={"warnings": ["x"], "remark": "a"}, layer="a")
     path = report(one, tmp_path / "r.html", labels=[0, 1], names=[text, "b"], command=text)
     page = Reader(path.read_text(encoding="utf-8"))
-    calm = Reader(
+    harmless = Reader(
         report(wanted, tmp_path / "c.html", labels=[0, 1], command="x").read_text(encoding="utf-8")
     )
-    assert [tag for tag, _ in page.elements] == [tag for tag, _ in calm.elements]
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
     allowed = {name for _, attributes in plain.elements for name in attributes} | {"aria-label"}
     assert {name for _, attributes in page.elements for name in attributes} <= allowed
     scripts = [value for tag, value in page.texts if tag == "script"]
@@ -162,7 +162,7 @@ def test_the_same_report_is_the_same_file(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
+def test_inconsistent_arguments_raise_one_line(tmp_path):
     one = explained()
     for wrong, match in (
         (lambda: report([], tmp_path / "r.html"), "at least one"),
@@ -181,11 +181,11 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
 def test_one_output_needs_no_bars(tmp_path):
     one = explained(classes=1)
     data, text = data_of(report(one, tmp_path / "r.html", labels=[0, 0]))
-    assert data["readings"][0]["confidence"] == [None, None]
+    assert data["predictions"][0]["confidence"] == [None, None]
     assert "one output" in text
 
 
-def test_the_python_call_makes_the_same_map(tmp_path):
+def test_the_python_call_reproduces_the_map(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     images = torch.rand(2, 1, 4, 4)
     one = ek.explain(model, images, torch.tensor([2, 0]), "smoothgrad", samples=3, seed=7)

@@ -1,4 +1,4 @@
-"""The one-file report: a page to look into an explanation, with no network and no framework."""
+"""The one-file report: an interactive HTML page without network access or a framework."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,27 +23,27 @@ def report(
     command: str | None = None,
     reduce: Reduce = "sum",
 ) -> Path:
-    """Writes one HTML file in which explanations can be looked into.
+    """Writes explanations as one self-contained, interactive HTML file.
 
-    It opens from disk, loads nothing, and shows its images without scripts too. With scripts:
-    opacity, threshold, sign and scaling, the values under the pointer, and for many images an
+    The file opens from disk, loads nothing, and shows its images without scripts too. Scripts add
+    opacity, threshold, sign and scaling, the values at the pointer and, for several images, an
     index with sorting and filters.
 
     Args:
-        explanations: One, or several of the same images, which then stand side by side: other
-            methods, other targets, or other models of the same classes.
-        path: The file; it appears whole or not at all.
-        labels: True class of each image; None or −1 where it isn't known.
-        names: Of the images.
-        command: The command line that makes the report again; the Python call is always there.
-        reduce: How channels become one.
+        explanations: One, or several of the same images to show side by side: different methods,
+            targets, or models with the same classes.
+        path: The file; it is written atomically.
+        labels: True class of each image; None or −1 if unknown.
+        names: Names of the images.
+        command: The command line that reproduces the report; the Python call is always included.
+        reduce: How channels are reduced to one.
 
     Returns:
         The path.
 
     Raises:
-        RenderError: Explanations of different images or classes, labels or names that aren't
-            one per image, or a file that can't be written.
+        RenderError: The images or classes of the explanations differ, the number of labels or
+            names is not the number of images, or the file can't be written.
 
     Examples:
         >>> import tempfile, torch, explainkit as ek

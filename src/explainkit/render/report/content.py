@@ -1,4 +1,4 @@
-"""What a report says: the numbers and words of explanations, ready for a page."""
+"""What a report shows: the numbers and texts of explanations of the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from explainkit.errors import RenderError
 from explainkit.render.figure import parameters
-from explainkit.render.heatmap import Reduce, Scaling, over_images, scale, to_pixels
+from explainkit.render.heatmap import Reduce, over_images, scale, to_pixels
+from explainkit.render.templates import clean
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -24,15 +25,14 @@ _MOST_BARS = 7
 
 @dataclass(frozen=True, eq=False)
 class ModelPrediction:
-    """What one model makes of the images.
+    """The predictions of one model.
 
     Attributes:
         model: Its name.
-        top: For each image its likeliest classes with their probabilities, in the order of the
-            classes; explained and true ones are always among them. Empty if the model has one
-            output only.
-        read: The likeliest class of each image.
-        confidence: Its probability; None if the model has one output only.
+        top: For each image, the most probable classes with their probabilities, in class order.
+            Target and true classes are always included. Empty if the model has a single output.
+        read: The predicted class of each image.
+        confidence: Its probability; None if the model has a single output.
     """
 
     model: str
@@ -43,22 +43,22 @@ class ModelPrediction:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Explanations of the same images, as a page needs them.
+    """Explanations of the same images, ready to be shown side by side.
 
     Attributes:
         explanations: One per map.
-        images: Each image as it looks, gray or RGB, uint8.
-        remark: How the images were drawn if that took a guess, or "".
-        maps: Each explanation's ``[batch, height, width]``.
-        readings: One per model.
-        reading: The number of its reading for each explanation.
-        labels: True class of each image, None where it isn't known.
-        names: Of the images.
+        images: Displayable images, gray or RGB, uint8.
+        note: How the images were made displayable if that took a guess, or "".
+        maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit.
+        readings: The predictions, one entry per model.
+        reading: For each explanation, the index of its model's predictions in ``readings``.
+        labels: True class of each image; None if unknown.
+        names: Names of the images.
     """
 
     explanations: "Sequence[Explanation]"
     images: list[NDArray[np.uint8]]
-    remark: str
+    note: str
     maps: list[NDArray[np.float64]]
     readings: list[ModelPrediction]
     reading: list[int]
@@ -66,15 +66,9 @@ class Content:
     names: list[str]
 
     def class_name(self, label: int) -> str:
-        """Name of a class, or its number in words."""
+        """Name of a class, or "class" and its number."""
         known = self.explanations[0].class_names
         return clean(known[label]) if known else f"class {label}"
-
-
-def clean(text: str) -> str:
-    """Text in which what can't be seen or encoded, or turns the reading order, is replaced."""
-    # the two joiners are letters' business in Persian, Hindi and emoji
-    return "".join(c if c.isprintable() or c in "\n\u200c\u200d" else "�" for c in text)
 
 
 def gather(
@@ -83,21 +77,27 @@ def gather(
     names: Sequence[str] | None,
     reduce: Reduce,
 ) -> Content:
-    """Puts explanations side by side.
+    """Collects what explanations of the same images show.
+
+    Args:
+        explanations: One per map.
+        labels: True class of each image; None or −1 if unknown.
+        names: Names of the images; None: numbers.
+        reduce: How channels are reduced to one.
 
     Raises:
-        RenderError: None were given, they are of different images or classes, or labels or
-            names aren't one per image.
+        RenderError: There are no explanations, their images or classes differ, or the number of
+            labels or names is not the number of images.
     """
     if not explanations or not len(explanations[0]):
-        raise RenderError("expected at least one explained image to report on, got none")
+        raise RenderError("expected at least one explained image to show, got none")
     first = explanations[0]
     for other in explanations[1:]:
         if other.inputs.shape != first.inputs.shape or not torch.equal(
             other.inputs.cpu(), first.inputs.cpu()
         ):
             raise RenderError(
-                f"expected explanations of the same images, got others from {other.method}: "
+                f"expected explanations of the same images, got other images from {other.method}: "
                 "write a report for each"
             )
         if other.class_names != first.class_names:
@@ -113,12 +113,12 @@ def gather(
     known = known or [None] * count
     if beyond := [label for label in known if label is not None and label >= classes]:
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-    drawn = [to_pixels(one, first.mean, first.std) for one in first.inputs]
+    pixels = [to_pixels(one, first.mean, first.std) for one in first.inputs]
     readings, reading = _readings(explanations, known)
     return Content(
         explanations=explanations,
-        images=[np.rint(image * 255).astype(np.uint8) for image, _ in drawn],
-        remark="; ".join(dict.fromkeys(remark for _, remark in drawn if remark)),
+        images=[np.rint(image * 255).astype(np.uint8) for image, _ in pixels],
+        note="; ".join(dict.fromkeys(note for _, note in pixels if note)),
         maps=[over_images(one, reduce).cpu().double().numpy() for one in explanations],
         readings=readings,
         reading=reading,
@@ -130,14 +130,14 @@ def gather(
 
 
 def explained_class(one: "Explanation", row: int) -> int | None:
-    """The class that was explained; None where it was an expression."""
+    """The target class of an image; None if the target is an expression."""
     return None if one.expression is not None else int(one.target[row])
 
 
 def _readings(
     explanations: "Sequence[Explanation]", labels: Sequence[int | None]
 ) -> tuple[list[ModelPrediction], list[int]]:
-    """What each model says, once, and which explanation has which."""
+    """The predictions of each distinct model, and their index for each explanation."""
     distinct: list[Explanation] = []
     numbers = []
     for one in explanations:
@@ -160,21 +160,23 @@ def _readings(
 
 def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> ModelPrediction:
     logits = one.logits.detach().cpu().double()
-    read = logits.argmax(1).tolist()
+    predicted = logits.argmax(1).tolist()
     if logits.shape[1] == 1:
-        return ModelPrediction(one.model, [[] for _ in read], read, [None] * len(read))
+        return ModelPrediction(
+            one.model, [[] for _ in predicted], predicted, [None] * len(predicted)
+        )
     probabilities = logits.softmax(1)
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_MOST_BARS].tolist()
     top = []
-    for row, likeliest in enumerate(order):
+    for row, most_probable in enumerate(order):
         first = sorted(c for c in wanted[row] if c is not None and c < logits.shape[1])
-        shown = list(dict.fromkeys([*first, *likeliest]))[: max(_MOST_BARS, len(first))]
+        shown = list(dict.fromkeys([*first, *most_probable]))[: max(_MOST_BARS, len(first))]
         top.append([(c, float(probabilities[row, c])) for c in sorted(shown)])
-    return ModelPrediction(one.model, top, read, probabilities.amax(1).tolist())
+    return ModelPrediction(one.model, top, predicted, probabilities.amax(1).tolist())
 
 
 def limits(maps: NDArray[np.float64]) -> dict[str, dict[str, list[float]]]:
-    """What full color stands for under each scaling and sign, for each map."""
+    """Each map's value at full color, by scaling and sign."""
     tensor = torch.from_numpy(maps)
     return {
         rule: {
@@ -185,20 +187,15 @@ def limits(maps: NDArray[np.float64]) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def scaling_titles() -> dict[str, str]:
-    """Each scaling in words."""
-    return {rule: Scaling.parse(rule).title for rule in SCALINGS}
-
-
 def facts(one: "Explanation") -> dict[str, str]:
-    """What is the same for all images of an explanation."""
+    """What all images of an explanation share: method, parameters, model, versions."""
     found = {
         "method": one.method,
         "parameters": parameters(one.params) or "none",
         "model": one.model,
         "layer": one.layer or "",
         "at": one.at or "",
-        "explained": one.expression or "",
+        "target": one.expression or "",
         "seed": str(one.seed),
         "coverage": parameters(one.coverage) if one.coverage else "",
         **{
@@ -212,12 +209,12 @@ def facts(one: "Explanation") -> dict[str, str]:
 
 
 def number(value: float) -> str:
-    """Four digits, with a true minus sign."""
+    """Four significant digits, with a typographic minus sign."""
     return f"{value:.4g}".replace("-", "−")
 
 
 def per_image(one: "Explanation") -> dict[str, list[str]]:
-    """Numbers that each image has of its own: the score, and diagnostics ``[batch]``."""
+    """Numbers per image: the score, and diagnostics of shape ``[batch]``."""
     found = {"score": one.score} | {
         name.replace("_", " "): value
         for name, value in one.diagnostics.items()

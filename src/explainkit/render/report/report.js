@@ -13,7 +13,7 @@ function element(tag, text = "", attributes = {}) {
 }
 function name(text) { return element("bdi", text); }
 function number(value) {
-  // as Python's .4g: four digits, an exponent where the number is far from one
+  // like Python's .4g: four significant digits, an exponent for very large and very small numbers
   if (value === 0) return "0";
   const power = Number(value.toExponential(3).split("e")[1]);
   const text = power < -4 || power > 3
@@ -28,28 +28,28 @@ const ramp = () => (state.sign === "signed" ? colors.signed : colors.sequential)
 // Numbers ---------------------------------------------------------------------------------------
 function values(m) {
   const map = report.maps[m];
-  if (map.held === state.image) return map.values;
+  if (map.cached === state.image) return map.values;
   const start = state.image * map.length;
   const raw = bytes(packed[m].slice(start, start + map.length)).buffer;
   const unit = map.units[state.image];
   const numbers = map.kind === "f4" ? new Float32Array(raw, 0, width * height) : new Int16Array(raw, 0, width * height);
   map.values = Float64Array.from(numbers, map.kind === "f4" ? (n) => n * unit : (n) => (n / 32767) * unit);
-  map.held = state.image;
+  map.cached = state.image;
   return map.values;
 }
 const limit = (m) => report.maps[m].limits[state.scaling][state.sign][state.image];
 function share(value, full) {
-  // of full color, −1 to 1
-  const seen = state.sign === "absolute" ? Math.abs(value) : state.sign === "positive" ? Math.max(value, 0) : value;
-  return full > 0 ? Math.max(-1, Math.min(1, seen / full)) : 0;
+  // as a fraction of full color, −1 to 1
+  const mapped = state.sign === "absolute" ? Math.abs(value) : state.sign === "positive" ? Math.max(value, 0) : value;
+  return full > 0 ? Math.max(-1, Math.min(1, mapped / full)) : 0;
 }
-const slot = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed" ? (s + 1) / 2 : s)));
+const entry = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed" ? (s + 1) / 2 : s)));
 
 // Images --------------------------------------------------------------------------------------
 function cell(figure, image) {
   const sheets = figure.querySelectorAll(".sheet");
-  const place = image % (columns * rows);
-  return [sheets[Math.floor(image / (columns * rows))], (place % columns) * width, Math.floor(place / columns) * height];
+  const index = image % (columns * rows);
+  return [sheets[Math.floor(image / (columns * rows))], (index % columns) * width, Math.floor(index / columns) * height];
 }
 function copy(context, figure, image) {
   context.drawImage(...cell(figure, image), width, height, 0, 0, width, height);
@@ -78,6 +78,12 @@ const panels = [...document.querySelectorAll("figure")].map((figure, p) => {
   return { figure, context, view, cross, bar, scale };
 });
 
+const legend = byId("legend").querySelector("span");
+const legends = {
+  signed: legend.textContent,
+  positive: "The brighter the color, the larger the value. Negative values count as 0.",
+  absolute: "The brighter the color, the larger the absolute value.",
+};
 function draw() {
   const base = panels[0].context;
   copy(base, panels[0].figure, state.image);
@@ -87,7 +93,7 @@ function draw() {
     const full = limit(m), numbers = values(m), table = ramp();
     const image = context.createImageData(width, height);
     for (let i = 0, o = 0; i < numbers.length; i += 1, o += 4) {
-      const s = share(numbers[i], full), size = Math.abs(s), at = slot(s);
+      const s = share(numbers[i], full), size = Math.abs(s), at = entry(s);
       const gray = (pixels[o] + pixels[o + 1] + pixels[o + 2]) / 3;
       const shown = size >= state.threshold;
       let cover = shown ? state.opacity * size ** 0.7 : 0;
@@ -97,17 +103,18 @@ function draw() {
       image.data[o + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-    view.setAttribute("aria-label", `${map.name}, ${report.names[state.image]}; explains ${explained(m)}; full color stands for ${number(full)}`);
+    view.setAttribute("aria-label", `${map.name}, ${report.names[state.image]}; target: ${target(m)}; full color at ${number(full)}`);
     drawBar(m, full);
   });
   panels[0].view.setAttribute("aria-label", report.names[state.image]);
+  legend.textContent = legends[state.sign];
   tell();
 }
 function drawBar(m, full) {
   const { bar, scale } = panels[m + 1];
   const low = state.sign === "signed" ? -1 : 0, table = ramp(), image = scale.createImageData(256, 1);
   for (let x = 0; x < 256; x += 1) {
-    const s = low + ((1 - low) * x) / 255, at = slot(s), hidden = Math.abs(s) < state.threshold;
+    const s = low + ((1 - low) * x) / 255, at = entry(s), hidden = Math.abs(s) < state.threshold;
     image.data.set(hidden ? [128, 128, 128, 255] : [table[at], table[at + 1], table[at + 2], 255], 4 * x);
   }
   scale.putImageData(image, 0, 0);
@@ -132,55 +139,58 @@ function step(event) {
   const [x, y] = state.at ?? [Math.floor(width / 2), Math.floor(height / 2)];
   state.at = [Math.max(0, Math.min(width - 1, x + far * move[0])), Math.max(0, Math.min(height - 1, y + far * move[1]))];
   tell();
-  const said = report.maps.map((map, m) => `${map.name} ${number(values(m)[state.at[1] * width + state.at[0]])}`);
-  byId("spoken").textContent = `row ${state.at[1]}, column ${state.at[0]}: ${said.join(", ")}`;
+  const texts = report.maps.map((map, m) => `${map.name} ${number(values(m)[state.at[1] * width + state.at[0]])}`);
+  byId("spoken").textContent = `row ${state.at[1]}, column ${state.at[0]}: ${texts.join(", ")}`;
 }
 function tell() {
-  const table = byId("pointer"), place = state.at;
+  const table = byId("pointer"), point = state.at;
   const head = element("tr");
-  head.append(element("th", place ? `row ${place[1]}, column ${place[0]}` : "nowhere yet", { scope: "col" }), element("th", "value", { scope: "col" }), element("th", "% of full", { scope: "col" }));
+  head.append(element("th", point ? `row ${point[1]}, column ${point[0]}` : "no pixel selected", { scope: "col" }), element("th", "value", { scope: "col" }), element("th", "% of full color", { scope: "col" }));
   const body = element("tbody");
   report.maps.forEach((map, m) => {
     const line = element("tr");
-    const value = place ? values(m)[place[1] * width + place[0]] : null;
-    line.append(element("th", caption(m), { scope: "row" }), element("td", place ? number(value) : "–"), element("td", place ? `${Math.round(100 * share(value, limit(m)))}`.replace("-", "−") : "–"));
+    const value = point ? values(m)[point[1] * width + point[0]] : null;
+    line.append(element("th", caption(m), { scope: "row" }), element("td", point ? number(value) : "–"), element("td", point ? `${Math.round(100 * share(value, limit(m)))}`.replace("-", "−") : "–"));
     body.append(line);
   });
   const top = element("thead");
   top.append(head);
   table.replaceChildren(top, body);
   for (const { cross } of panels) {
-    cross.hidden = !place;
-    if (!place) continue;
+    cross.hidden = !point;
+    if (!point) continue;
     Object.assign(cross.style, {
-      left: `${(100 * place[0]) / width}%`, top: `${(100 * place[1]) / height}%`,
+      left: `${(100 * point[0]) / width}%`, top: `${(100 * point[1]) / height}%`,
       width: `max(8px, ${100 / width}%)`, height: `max(8px, ${100 / height}%)`,
     });
   }
 }
 
-// Words -----------------------------------------------------------------------------------------
+// Texts -----------------------------------------------------------------------------------------
 const caption = (m) => panels[m + 1].figure.querySelector("figcaption b").textContent;
-function explained(m) {
+function target(m) {
   const map = report.maps[m];
   if (map.expression !== null) return map.expression;
   return map.one ? "the output" : report.classes[map.target[state.image]];
 }
+function outcome(i) {
+  const label = report.labels[i], prediction = report.predictions[0];
+  if (label === null || prediction.confidence[i] === null) return "unknown";
+  return label === prediction.predicted[i] ? "correct" : "wrong";
+}
 function describe() {
-  const i = state.image, label = report.labels[i], reading = report.readings[0];
+  const i = state.image, prediction = report.predictions[0], verdict = byId("verdict");
   byId("name").replaceChildren(name(report.names[i]));
-  const known = label !== null && reading.confidence[i] !== null;
-  const verdict = byId("verdict");
-  if (reading.confidence[i] === null) verdict.replaceChildren("");
-  else if (!known) verdict.replaceChildren("read as ", name(report.classes[reading.read[i]]));
-  else if (label === reading.read[i]) verdict.replaceChildren(name(report.classes[label]), ", read rightly");
-  else verdict.replaceChildren(name(report.classes[label]), ", read as ", name(report.classes[reading.read[i]]));
-  verdict.className = !known ? "unknown" : label === reading.read[i] ? "right" : "wrong";
-  report.maps.forEach((_, m) => panels[m + 1].figure.querySelector(".note").replaceChildren("explains ", name(explained(m))));
-  report.readings.forEach((one, r) => bars(byId(`bars-${r}`), one));
+  verdict.className = outcome(i);
+  verdict.replaceChildren();
+  if (prediction.confidence[i] !== null) verdict.append("predicted: ", name(report.classes[prediction.predicted[i]]));
+  if (outcome(i) === "correct") verdict.append(" (correct)");
+  if (outcome(i) === "wrong") verdict.append(" (true class: ", name(report.classes[report.labels[i]]), ")");
+  report.maps.forEach((_, m) => panels[m + 1].figure.querySelector(".note").replaceChildren("target: ", name(target(m))));
+  report.predictions.forEach((one, r) => bars(byId(`bars-${r}`), one));
   const found = new Map();
   report.maps.forEach((map, m) => Object.entries(map.numbers).forEach(([what, all]) => {
-    // a number that all maps share is said once
+    // a number that all maps share is listed once
     const shared = report.maps.every((other) => other.numbers[what]?.[i] === all[i]);
     found.set(shared ? what : `${caption(m)}: ${what}`, all[i]);
   }));
@@ -190,10 +200,10 @@ function describe() {
     return line;
   }));
 }
-function bars(table, reading) {
+function bars(table, prediction) {
   const i = state.image, targets = new Set(report.maps.map((map) => map.target[i]));
-  if (!reading.top[i].length) return;
-  const lines = reading.top[i].map(([label, probability]) => {
+  if (!prediction.top[i].length) return;
+  const lines = prediction.top[i].map(([label, probability]) => {
     const line = element("tr", "", { class: `${targets.has(label) ? "explained " : ""}${label === report.labels[i] ? "true" : ""}` });
     const head = element("th", "", { scope: "row" }), middle = element("td");
     head.append(name(report.classes[label]));
@@ -217,18 +227,17 @@ const cards = byId("cards");
 const items = cards ? [...cards.children] : [];
 function visible() {
   const of = (id) => byId(id)?.value ?? "";
-  const reading = report.readings[0], right = of("right");
+  const prediction = report.predictions[0], wanted = of("outcome");
   const chosen = items.map((_, i) => i).filter((i) => {
-    const label = report.labels[i], sure = reading.confidence[i] ?? 1;
-    const kind = label === null ? "unknown" : label === reading.read[i] ? "right" : "wrong";
-    return (!right || right === kind)
-      && (!of("true") || Number(of("true")) === label)
-      && (!of("read") || Number(of("read")) === reading.read[i])
-      && sure >= Number(of("least")) && sure <= Number(of("most") || 1);
+    const confidence = prediction.confidence[i] ?? 1;
+    return (!wanted || wanted === outcome(i))
+      && (!of("true") || Number(of("true")) === report.labels[i])
+      && (!of("predicted") || Number(of("predicted")) === prediction.predicted[i])
+      && confidence >= Number(of("least")) && confidence <= Number(of("most") || 1);
   });
   const keys = {
-    sure: (i) => -(reading.confidence[i] ?? 0), unsure: (i) => reading.confidence[i] ?? 0,
-    read: (i) => reading.read[i], true: (i) => report.labels[i] ?? Infinity,
+    sure: (i) => -(prediction.confidence[i] ?? 0), unsure: (i) => prediction.confidence[i] ?? 0,
+    predicted: (i) => prediction.predicted[i], true: (i) => report.labels[i] ?? Infinity,
   };
   const key = keys[of("sort")];
   return key ? chosen.sort((a, b) => key(a) - key(b) || a - b) : chosen;
@@ -237,15 +246,15 @@ let order = report.names.map((_, i) => i);
 function list() {
   const before = order;
   order = visible();
-  // the first time the cards stand as they should
-  if (order.length !== before.length || order.some((i, place) => i !== before[place])) cards.replaceChildren(...order.map((i) => items[i]));
+  // on the first call the cards are in order already
+  if (order.length !== before.length || order.some((i, position) => i !== before[position])) cards.replaceChildren(...order.map((i) => items[i]));
   byId("found").textContent = `${order.length.toLocaleString("en")} of ${report.count.toLocaleString("en")}`;
   turnable();
 }
 function turnable() {
-  const place = order.indexOf(state.image);
-  byId("back").disabled = place <= 0;
-  byId("next").disabled = place < 0 ? !order.length : place >= order.length - 1;
+  const position = order.indexOf(state.image);
+  byId("back").disabled = position <= 0;
+  byId("next").disabled = position < 0 ? !order.length : position >= order.length - 1;
 }
 function turn(by) {
   const next = order[order.indexOf(state.image) + by];
@@ -274,7 +283,7 @@ function thumbnails() {
   items.forEach((item) => seen.observe(item));
 }
 
-// Begin -----------------------------------------------------------------------------------------
+// Start -----------------------------------------------------------------------------------------
 function listen() {
   for (const radio of document.querySelectorAll(".switch input")) {
     radio.addEventListener("change", () => { state[radio.name] = radio.value; draw(); });
@@ -285,7 +294,7 @@ function listen() {
   for (const what of ["opacity", "threshold"]) {
     byId(what).addEventListener("input", (event) => {
       state[what] = event.target.value / 100;
-      byId(`${what}-value`).textContent = `${event.target.value} %`;
+      byId(`${what}-value`).textContent = `${event.target.value}%`;
       draw();
     });
   }
@@ -296,7 +305,7 @@ function listen() {
   byId("next").addEventListener("click", () => turn(1));
   window.addEventListener("hashchange", open);
 }
-// filters and sorting need no image: they work while the sheets are still being decoded
+// filters and sorting need no images, so they work while the sheets are being decoded
 listen();
 if (cards) list();
 Promise.all([...document.querySelectorAll(".sheet")].map((sheet) => sheet.decode())).then(() => {

@@ -1,4 +1,4 @@
-"""The Python that makes an explanation again."""
+"""The Python code that reproduces an explanation."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,9 @@ if TYPE_CHECKING:
 
 
 def call(one: "Explanation") -> str:
-    """The lines that make an explanation again from the same images, ``images``.
+    """Python code that computes an explanation again, given the same ``images``.
 
-    A model without a registered name, and a tensor among the parameters, stand as names that the
-    reader has to fill in.
+    An unregistered model and tensors among the parameters appear as variables to fill in.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -34,14 +33,14 @@ def call(one: "Explanation") -> str:
     imports: dict[str, None] = {}
     registered = "/" in one.model
     seeds = set(_seeds(one.params))
-    if len(seeds) > 1:  # one seed for the whole call would change the others
-        arguments = [_made(one.method, one.params, imports, seeds=True)]
+    if len(seeds) > 1:  # the call's one seed would override the others
+        arguments = [_expression(one.method, one.params, imports, seeds=True)]
         parameters = []
     elif "/" in one.method:
         arguments = [repr(one.method)]
         parameters = [f"{name}={_value(value, imports)}" for name, value in _own(one.params)]
     else:
-        arguments = [_made(one.method, one.params, imports)]
+        arguments = [_expression(one.method, one.params, imports)]
         parameters = []
     targets = one.target.tolist()
     target = repr(targets[0])
@@ -72,7 +71,7 @@ def call(one: "Explanation") -> str:
 
 
 def _seeds(params: Mapping[str, Any]) -> Iterator[int]:
-    """The seeds of a method and of those inside it."""
+    """The seeds of a method and of its nested methods."""
     for name, value in params.items():
         if isinstance(value, Mapping) and "method" in value:
             yield from _seeds(value)
@@ -81,21 +80,21 @@ def _seeds(params: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _own(params: Mapping[str, Any], *, seeds: bool = False) -> list[tuple[str, Any]]:
-    """A method's own parameters: not its name, nor, as a rule, the seed, which the call gives."""
+    """A method's parameters without its name and, unless ``seeds``, without its seed."""
     without = {"method"} if seeds else {"method", "seed"}
     return [(name, value) for name, value in params.items() if name not in without]
 
 
 def _value(value: Any, imports: dict[str, None], *, seeds: bool = False) -> str:
     if isinstance(value, Mapping) and "method" in value:
-        return _made(value["method"], value, imports, seeds=seeds)
+        return _expression(value["method"], value, imports, seeds=seeds)
     return "tensor" if isinstance(value, Tensor) else repr(value)
 
 
-def _made(
+def _expression(
     name: str, params: Mapping[str, Any], imports: dict[str, None], *, seeds: bool = False
 ) -> str:
-    """A method as an expression."""
+    """A Python expression that builds a method."""
     own = _own(params, seeds=seeds)
     fields = [f"{field}={_value(value, imports, seeds=seeds)}" for field, value in own]
     if "/" in name:
