@@ -10,6 +10,9 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import ExplainkitWarning, RenderError
 from explainkit.expressions import channels
+from explainkit.render.captions import unit_name
+from explainkit.render.unit import unit_card
+from explainkit.render.visualization import grid
 
 
 def found(units=3, channels_in=1, frames=4, dead=False):
@@ -26,15 +29,42 @@ def test_a_grid_has_one_image_per_unit(units, channels_in):
     figure = v.grid()
     assert len(figure.axes) == units
     texts = [text.get_text() for text in figure.texts]
-    assert 'channel("1", 0)' in texts
+    assert [text for text in texts if text.isdecimal()] == [str(i) for i in range(units)]
     assert any(text.startswith("score ") for text in texts)
     assert len(v.grid(columns=1).axes) == units
     with pytest.raises(RenderError, match="columns"):
         v.grid(columns=0)
 
 
+def test_a_large_layer_is_cut_unless_asked():
+    v = found(70)
+    figure = v.grid()
+    assert len(figure.axes) == 64
+    assert any(text.get_text().startswith("first 64 of 70 units") for text in figure.texts)
+    assert len(grid(v, most=None).axes) == 70
+    with pytest.raises(RenderError, match="most: expected at least 1"):
+        grid(v, most=0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [('channel("conv1", 7)', "7"), ("logit(1)", "happy"), ('logit("fear")', "fear"),
+     ("logit(9)", "9"), ("logit(0) - logit(1)", "logit(0) - logit(1)"), ("my_score", "my_score")],
+)  # fmt: skip
+def test_units_are_named_by_number_or_class(objective, name):
+    v = replace(found(1), objective=(objective,), class_names=("angry", "happy"))
+    assert unit_name(v, 0) == name
+
+
+def test_titles_hold_no_parameters():
+    v = found()
+    texts = [text.get_text() for figure in (v.grid(), unit_card(v, 0)) for text in figure.texts]
+    assert not [text for text in texts if "=" in text]
+    assert any(text.startswith("fourier of layer 1 in ") for text in texts)
+
+
 def test_dead_units_are_named_and_not_drawn():
-    with pytest.warns(ExplainkitWarning, match="answer to no image"):
+    with pytest.warns(ExplainkitWarning, match="dead"):
         v = found(dead=True)
     figure = v.grid()
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["dead"] * 3

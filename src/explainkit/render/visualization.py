@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,60 +13,79 @@ from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.files import write_atomically
+from explainkit.render.captions import headline, unit_name
 from explainkit.render.figure import parameters, png
 from explainkit.render.heatmap import to_pixels
-from explainkit.render.sheet import FAINT, INK, WRONG, fit, fit_name, house_style, page, show
+from explainkit.render.sheet import (
+    FAINT,
+    INK,
+    WRONG,
+    balanced,
+    fit,
+    fit_name,
+    house_style,
+    page,
+    show,
+)
+from explainkit.render.templates import fill
 
 if TYPE_CHECKING:
     from explainkit.results.visualization import Visualization
 
 MOST = 32
-"""Units that a notebook shows of a large layer."""
+"""Units of a large layer that a notebook shows."""
 
-_CELL, _GAP, _MARGIN, _HEAD, _LINE = 1.5, 0.18, 0.25, 0.62, 0.1
-_LINES, _MEASURED = 3, 6
-"""Lines of a caption, without and with measures of quality."""
+_CELL, _GAP, _MARGIN, _HEAD, _LINE = 1.5, 0.18, 0.25, 0.62, 0.125
+_LINES, _MEASURED = 2, 7
+"""Lines of a caption, without and with quality measures."""
 
 _SMALLEST = 96
-"""Pixels of the shorter side of an image in an animation."""
+"""Minimum length in pixels of an image's shorter side in an animation."""
 
 
 @house_style()
-def grid(visualization: "Visualization", *, columns: int | None = None) -> Figure:
-    """All images, each with its objective above and its caption below.
+def grid(
+    visualization: "Visualization", *, columns: int | None = None, most: int | None = 64
+) -> Figure:
+    """The images of all units in a grid, each with its number above and its caption below.
 
     Args:
-        visualization: What to draw.
-        columns: Images in a row; None: about as many as rows.
+        visualization: The images to draw.
+        columns: Images per row; None: about as many as rows.
+        most: Draw only this many units, the first ones; None: all.
 
     Raises:
-        RenderError: No columns, or a normalization of other channels.
+        RenderError: Fewer than one column or unit, or a mean and std that do not fit the channels.
     """
-    count = len(visualization)
-    if columns is not None and columns < 1:
-        raise RenderError(f"columns: expected at least 1, got {columns}")
-    wide = min(count, columns or max(4, math.ceil(math.sqrt(1.6 * count))))
+    for name, value in (("columns", columns), ("most", most)):
+        if value is not None and value < 1:
+            raise RenderError(f"{name}: expected at least 1, got {value}")
+    units = len(visualization)
+    count = min(units, most or units)
+    wide = min(count, columns or balanced(count, max(4, math.ceil(math.sqrt(1.6 * count)))))
     rows = -(-count // wide)
     height, width = visualization.images.shape[2:]
     tall = min(_CELL * height / width, 3 * _CELL)
     lines = _MEASURED if visualization.quality else _LINES
-    step = 0.16 + tall + lines * _LINE + _GAP
+    step = 0.18 + tall + lines * _LINE + _GAP
     total = max(wide * (_CELL + _GAP) - _GAP, 4.5) + 2 * _MARGIN, _HEAD + rows * step + _MARGIN
     figure = page(*total)
     inner = total[0] - 2 * _MARGIN
     shown = [
-        to_pixels(image, visualization.mean, visualization.std) for image in visualization.images
+        to_pixels(image, visualization.mean, visualization.std)
+        for image in visualization.images[:count]
     ]
     notes = dict.fromkeys(note for _, note in shown if note)
-    title = f"{visualization.maximizer} of {visualization.model}"
-    about = "; ".join([parameters(visualization.params), *notes])
-    _write(figure, _MARGIN, 0.2, fit(title, inner / 1.25, 10.5), size=10.5, weight="bold")
+    amount = f"{units} unit{'s' if units > 1 else ''}"
+    about = "; ".join([amount if count == units else f"first {count} of {amount}", *notes])
+    title = fit(headline(visualization), inner / 1.25, 10.5)
+    _write(figure, _MARGIN, 0.2, title, size=10.5, weight="bold")
     _write(figure, _MARGIN, 0.34, fit(about, inner, 6.5, 2), size=6.5, color=FAINT, va="top")
     for unit, (image, _) in enumerate(shown):
         left = _MARGIN + (unit % wide) * (_CELL + _GAP)
-        top = _HEAD + (unit // wide) * step + 0.16
-        name = fit_name(visualization.objective[unit], _CELL, 6.5)
-        _write(figure, left, top - 0.04, name, size=6.5, va="bottom")
+        top = _HEAD + (unit // wide) * step + 0.18
+        name = fit_name(unit_name(visualization, unit), _CELL, 8)
+        _write(figure, left, top - 0.04, name, size=8, weight="bold", va="bottom")
         box = left / total[0], 1 - (top + tall) / total[1], _CELL / total[0], tall / total[1]
         axes = figure.add_axes(box)
         if bool(visualization.dead[unit]):
@@ -75,8 +93,8 @@ def grid(visualization: "Visualization", *, columns: int | None = None) -> Figur
             axes.text(0.5, 0.5, "dead", ha="center", va="center", size=8, color=WRONG)
         else:
             show(axes, image)
-        caption = fit(visualization.caption(unit), _CELL, 5.5, lines)
-        _write(figure, left, top + tall + 0.03, caption, size=5.5, color=FAINT, va="top")
+        caption = fit(visualization.caption(unit), _CELL + _GAP / 2, 7, lines)
+        _write(figure, left, top + tall + 0.04, caption, size=7, va="top")
     return figure
 
 
@@ -87,36 +105,38 @@ def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> No
 
 @house_style()
 def traces(visualization: "Visualization") -> Figure:
-    """Each unit's objective over the steps, as the maximizer saw it, under its transforms."""
+    """Each unit's objective at every step, under the maximizer's random transforms."""
     figure = page(6.4, 3.4)
-    axes = figure.add_axes((0.11, 0.14, 0.86, 0.76))
-    values = visualization.trace.detach().double().cpu().numpy()
     few = len(visualization) <= 10
+    axes = figure.add_axes((0.11, 0.14, 0.7 if few else 0.86, 0.76))
+    values = visualization.trace.detach().double().cpu().numpy()
     for unit in range(len(visualization)):
         if not bool(visualization.dead[unit]):
-            label = visualization.objective[unit] if few else None
+            label = fit_name(unit_name(visualization, unit), 0.8, 6.5) if few else None
             axes.plot(values[:, unit], lw=1.2 if few else 0.6, alpha=1 if few else 0.5, label=label)
     if few and axes.lines:
-        axes.legend(fontsize=6.5, frameon=False)
+        axes.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("step", size=7.5)
     axes.set_ylabel("objective", size=7.5)
     axes.tick_params(labelsize=6.5)
     axes.spines[["top", "right"]].set_visible(False)
-    title = f"{visualization.maximizer} of {visualization.model}"
+    title = headline(visualization)
     axes.set_title(fit(title, 5.2, 8.5), size=8.5, loc="left")
     return figure
 
 
 def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 100) -> Path:
-    """Writes the frames as one moving image, all units side by side.
+    """Writes the frames as an animation, all units side by side; returns the path.
 
     Args:
         visualization: With frames.
         path: Ends in ``.gif`` or ``.png`` (APNG).
-        milliseconds: Per frame; the last one stays ten times as long.
+        milliseconds: Per frame; the last frame lasts ten times as long.
 
     Raises:
-        RenderError: There are no frames, the ending is another, or the file can't be written.
+        RenderError: There are no frames, the file extension is not supported, or the file cannot
+            be written.
     """
     if not len(visualization.frames):
         raise RenderError("expected frames to animate, got none: call maximize(…, frames=24)")
@@ -141,10 +161,10 @@ def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 1
 
 
 def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
-    """Each frame as one image; all frames of a unit share the range of its last image."""
+    """Each frame as one image; all frames of a unit use the value range of its final image."""
     alive = [unit for unit in range(len(visualization)) if not bool(visualization.dead[unit])]
     if not alive:
-        raise RenderError("expected a unit that is not dead to animate, got none")
+        raise RenderError("expected at least one unit that is not dead, got none")
     frames = visualization.frames[:, alive].detach().double().cpu()
     if visualization.mean is None or visualization.std is None:
         last = visualization.images[alive].detach().double().cpu()
@@ -169,9 +189,8 @@ def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:
 
 
 def to_html(visualization: "Visualization") -> str:
-    """Images and provenance for a notebook; every text is escaped."""
+    """The notebook view: images, and how they were computed; all text is escaped."""
     shown = visualization if len(visualization) <= MOST else visualization[:MOST]
-    data = base64.b64encode(png(grid(shown))).decode("ascii")
     dead = [name for name, d in zip(shown.objective, shown.dead, strict=True) if bool(d)]
     facts = {
         "maximizer": visualization.maximizer,
@@ -182,14 +201,8 @@ def to_html(visualization: "Visualization") -> str:
         "dead": ", ".join(dead) or "none",
         "versions": ", ".join(f"{k} {v}" for k, v in visualization.versions.items()),
     }
-    rows = "".join(
-        f'<tr><th style="text-align:left;padding-right:12px">{escape(name)}</th>'
-        f'<td style="text-align:left;overflow-wrap:anywhere">{escape(value)}</td></tr>'
-        for name, value in facts.items()
-    )
-    alt = escape(repr(visualization), quote=True)
-    return (
-        '<div style="font:13px system-ui,sans-serif;max-width:960px">'
-        f'<img alt="{alt}" src="data:image/png;base64,{data}" '
-        f'style="max-width:100%;background:white"><table>{rows}</table></div>'
-    )
+    data = base64.b64encode(png(grid(shown))).decode("ascii")
+    return fill(
+        "explainkit.render", "visualization.html",
+        alt=repr(visualization), data=data, rows=facts.items(),
+    )  # fmt: skip
