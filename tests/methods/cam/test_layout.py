@@ -101,7 +101,7 @@ class TestRefusals:
                 )
 
         value = torch.zeros(3, 32, 8)
-        with pytest.raises(ModelError, match="4 × 4 patches: pass prefix_tokens= from 0 to"):
+        with pytest.raises(ModelError, match="6 × 5 patches: pass prefix_tokens= from 0 to 2"):
             layout_of(value, "first", Mixed(), images())
 
     def test_not_a_batch(self):
