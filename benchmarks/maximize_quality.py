@@ -1,10 +1,11 @@
-"""How far synthetic images can be trusted: ways to maximize against measures, as Markdown.
+"""Quality of synthetic images: maximizers against quality measures, as a Markdown page.
 
-Run ``python benchmarks/maximize_quality.py > docs/reference/maximization-quality.md``; the page is
-of FER2013, with ``--data``. Each way finds an image for the same units of the trained CNN, and for
-its classes. All ways maximize the channel's mean but one, which maximizes its lead over its layer's
-others; all are measured by the channel's mean. Kernel distance, two-choice and transfer use the
-DNN. The exemplar row shows the best real image in the synthetic one's place.
+Run ``python benchmarks/maximize_quality.py --data FILE > docs/reference/maximization-quality.md``
+with a file of FER2013; without it, or under ``--smoke``, synthetic faces are used. Each maximizer
+optimizes images for the same units and for the classes of the trained CNN. The objective is the
+channel's mean, in one row its log odds within the layer; the measures always use the channel's
+mean. Kernel distance, two-choice test and transfer use the DNN. The exemplar row measures the best
+real image instead of a synthetic one.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from timing import parse
 from torch import Tensor
 
 import explainkit as ek
@@ -21,25 +23,25 @@ from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
 STILL = {"jitter": 0, "scale": 0.0, "rotate": 0.0, "noise": 0.0}
-JUDGED, AHEAD = "Fourier + transforms", "Fourier + transforms, lead"
-WAYS = {
+TRANSFORMED, SELECTIVE = "Fourier + transforms", "Fourier + transforms, log odds"
+MAXIMIZERS = {
     "pixel": ("pixel", STILL),
     "Fourier": ("fourier", STILL),
-    JUDGED: ("fourier", {}),
-    AHEAD: ("fourier", {}),
+    TRANSFORMED: ("fourier", {}),
+    SELECTIVE: ("fourier", {}),
     "MACO": ("maco", {}),
 }
-HEADS = (
+HEADINGS = (
     "live units", "Q1 gain > 1", "Q2 robust, median", "Q3 rank 1", "Q4 transfer, mean",
-    "Q5 kernel distance", "Q5 spectrum off", "Q6 path, median", "Q7 by image",
-    "Q7 by exemplars", "Q8 converged",
+    "Q5 kernel distance", "Q5 spectrum error", "Q6 path, median", "Q7 synthetic",
+    "Q7 exemplars", "Q8 converged",
 )  # fmt: skip
 
 
 def row(
-    found: Visualization, real: Tensor, dnn: torch.nn.Sequential, *, climbed: bool
+    found: Visualization, real: Tensor, dnn: torch.nn.Sequential, *, optimized: bool
 ) -> list[str]:
-    """The measures over all live units."""
+    """One row of the table: the measures over all live units."""
     live = ~found.dead
     quality = {name: values[live] for name, values in found.quality.items()}
     with torch.inference_mode():
@@ -55,17 +57,17 @@ def row(
         f"{quality['path_similarity'].median():+.2f}",
         f"{quality['choice_synthetic'].mean():.0%}",
         f"{quality['choice_exemplars'].mean():.0%}",
-        f"{found.converged[live].float().mean():.0%}" if climbed else "—",
+        f"{found.converged[live].float().mean():.0%}" if optimized else "—",
     ]
 
 
-def reached(judged: list[Visualization]) -> list[float]:
-    """The measures that are asked for, over all units of one way together."""
+def reached(measured: list[Visualization]) -> list[float]:
+    """The measures that have a target, over all units of one maximizer."""
 
     def pooled(name: str) -> Tensor:
-        return torch.cat([found.quality[name][~found.dead] for found in judged])
+        return torch.cat([found.quality[name][~found.dead] for found in measured])
 
-    converged = torch.cat([found.converged[~found.dead] for found in judged]).float()
+    converged = torch.cat([found.converged[~found.dead] for found in measured]).float()
     return [
         float((pooled("gain") > 1).float().mean()),
         float(pooled("robust_gain").median()),
@@ -74,15 +76,18 @@ def reached(judged: list[Visualization]) -> list[float]:
     ]
 
 
-def targets(judged: dict[str, list[Visualization]]) -> str:
-    """All units of the judged ways together, beside what is asked of them."""
-    asked = [
+def targets(measured: dict[str, list[Visualization]]) -> str:
+    """The measures over all units beside their targets."""
+    goals = [
         ("Q1 gain > 1", 0.95, ".0%"), ("Q2 robust, median", 0.7, ".2f"),
         ("Q3 rank 1", 0.8, ".0%"), ("Q8 converged", 0.95, ".0%"),
     ]  # fmt: skip
-    columns = [reached(found) for found in judged.values()]
-    lines = [f"| measure | at least | {' | '.join(judged)} |", "|---|---:|" + "---:|" * len(judged)]
-    for (name, least, form), *values in zip(asked, *columns, strict=True):
+    columns = [reached(found) for found in measured.values()]
+    lines = [
+        f"| measure | at least | {' | '.join(measured)} |",
+        "|---|---:|" + "---:|" * len(measured),
+    ]
+    for (name, least, form), *values in zip(goals, *columns, strict=True):
         cells = [f"{value:{form}}{'' if value >= least else ', missed'}" for value in values]
         lines.append(f"| {name} | {least:{form}} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -95,7 +100,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=8)
     parser.add_argument("--images", type=int, default=350)
     parser.add_argument("--steps", type=int, default=256)
-    arguments = parser.parse_args()
+    arguments = parse(parser, data=None, layers=["1"], units=2, images=30, steps=4)
     split = "public_test"
     faces = load_fer2013(arguments.data, split) if arguments.data else load_synthetic(None, split)
     images = faces.images[: arguments.images]
@@ -103,28 +108,29 @@ def main() -> None:
     numbers = list(range(arguments.units))
     print("# Maximization: quality measured\n")
     print(
-        "This page is generated: all of it was printed by one run of "
-        "`benchmarks/maximize_quality.py`. The trained CNN; the first "
-        f"{arguments.units} units of each layer, and the classes; {arguments.steps} steps; "
-        f"measured against {len(images)} "
+        "This page is generated by one run of `benchmarks/maximize_quality.py`. Model: the trained "
+        f"CNN; the first {arguments.units} units of each layer, and the classes; "
+        f"{arguments.steps} steps; measured against {len(images)} "
         f"{'images of FER2013' if arguments.data else 'synthetic faces'}. "
-        "`explainkit.activation_maximization.quality.measure` defines the measures; Q4 is of "
-        "classes only: the probability that the DNN gives the class. LogOdds: the objective is "
-        "`all_log_odds(…)`, how far a unit is ahead of its layer's others; it is measured by its "
-        "channel's mean like all.\n"
+        "`explainkit.activation_maximization.quality.measure` defines the measures. Q4, the "
+        "probability that the DNN assigns to the class, applies to classes only. In the rows "
+        "`log odds` the objective is `all_log_odds(…)`, the channel's log odds within its layer; "
+        "the measures use the channel's mean, as in all rows.\n"
     )
-    judged: dict[str, list[Visualization]] = {JUDGED: [], AHEAD: []}
+    measured: dict[str, list[Visualization]] = {TRANSFORMED: [], SELECTIVE: []}
     classes = list(range(len(faces.class_names)))
     sections = [(f"Layer {name}", name, numbers) for name in arguments.layers]
     for title, layer, units in [*sections, ("Classes", str(len(cnn) - 1), classes)]:
-        print(f"## {title}\n\n| way | {' | '.join(HEADS)} |")
-        print("|---|" + "---:|" * len(HEADS))
+        print(f"## {title}\n\n| maximizer | {' | '.join(HEADINGS)} |")
+        print("|---|" + "---:|" * len(HEADINGS))
         of_units = title != "Classes"
-        for way, (maximizer, params) in WAYS.items():
-            if way == AHEAD and not of_units:
-                judged[AHEAD].append(judged[JUDGED][-1])  # logits are compared by the softmax
+        for name, (maximizer, params) in MAXIMIZERS.items():
+            if name == SELECTIVE and not of_units:
+                measured[SELECTIVE].append(
+                    measured[TRANSFORMED][-1]
+                )  # the softmax already compares logits
                 continue
-            family = "all_log_odds" if way == AHEAD else "channels"
+            family = "all_log_odds" if name == SELECTIVE else "channels"
             objective = f'{family}("{layer}", {units})' if of_units else "classes()"
             found = ek.maximize(
                 cnn, objective, maximizer=maximizer, steps=arguments.steps, dataset=images, **params
@@ -134,14 +140,16 @@ def main() -> None:
                     found, objective=tuple(f'channel("{layer}", {unit})' for unit in units)
                 )
             found = measure(found, cnn, images, other=dnn, features=dnn[:-1])
-            print(f"| {way} | {' | '.join(row(found, images, dnn, climbed=True))} |", flush=True)
-            if way in judged:
-                judged[way].append(found)
+            print(f"| {name} | {' | '.join(row(found, images, dnn, optimized=True))} |", flush=True)
+            if name in measured:
+                measured[name].append(found)
         best = find_exemplars(cnn, layer, images, k=1).top[units, 0]
         shown = replace(found, images=images[best], dead=torch.zeros_like(found.dead))
         shown = measure(shown, cnn, images, other=dnn, features=dnn[:-1])
-        print(f"| exemplar | {' | '.join(row(shown, images, dnn, climbed=False))} |\n", flush=True)
-    print(f"## Targets\n\nAll units and classes above together:\n\n{targets(judged)}")
+        print(
+            f"| exemplar | {' | '.join(row(shown, images, dnn, optimized=False))} |\n", flush=True
+        )
+    print(f"## Targets\n\nAll units and classes above together:\n\n{targets(measured)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny networks run faster on one thread."""
+"""Run on one thread, which is faster for tiny networks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Measures whose answer is known."""
+"""Quality measures with known values."""
 
 import math
 from dataclasses import replace
@@ -25,27 +25,28 @@ def linear():
 
 
 def shown(model, images, objective):
-    """A visualization whose images are given instead of found."""
+    """A visualization with given images instead of optimized ones."""
     found = ek.maximize(model, objective, shape=tuple(images.shape[1:]), steps=2)
     return replace(found, images=images)
 
 
-def test_a_lead_leaves_out_what_a_neighbor_answers_to_more():
-    """Real images hold both colors alike, so that unit 1, their difference, is hardly known."""
+def test_log_odds_avoid_what_activates_another_channel_more():
+    """In real images both colors are nearly equal, so unit 1, their difference, hardly varies."""
     model = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.ReLU()).eval()
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]])[:, :, None, None])
     generator = torch.Generator().manual_seed(0)
-    light = torch.randn(40, 1, 1, 1, generator=generator).expand(-1, 2, 6, 6)
-    real = light + 0.1 * torch.randn(40, 2, 6, 6, generator=generator)
-    how = {"dataset": real, "steps": 200}
-    plain, ahead = (
-        ek.maximize(model, objective, **how) for objective in (channel("1", 0), log_odds("1", 0))
+    brightness = torch.randn(40, 1, 1, 1, generator=generator).expand(-1, 2, 6, 6)
+    real = brightness + 0.1 * torch.randn(40, 2, 6, 6, generator=generator)
+    settings = {"dataset": real, "steps": 200}
+    plain, selective = (
+        ek.maximize(model, objective, **settings)
+        for objective in (channel("1", 0), log_odds("1", 0))
     )
     assert measure(plain, model, real).quality["selectivity"].tolist() == [2]
-    judged = measure(ahead, model, real)
-    assert judged.quality["selectivity"].tolist() == [1]
-    assert float(judged.quality["gain"]) > 1
+    measured = measure(selective, model, real)
+    assert measured.quality["selectivity"].tolist() == [1]
+    assert float(measured.quality["gain"]) > 1
     with pytest.raises(TargetError, match="give maximize a dataset"):
         ek.maximize(model, log_odds("1", 0), shape=(2, 6, 6), steps=2)
 
@@ -61,7 +62,7 @@ def test_gain_is_one_for_the_best_real_image_and_zero_for_the_mean_one():
 
 
 def test_a_smooth_pattern_is_robust_and_a_checkerboard_is_not():
-    """Two matched filters: one for a slow wave, one for a checkerboard."""
+    """Two matched filters: one for a low frequency, one for a checkerboard."""
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     patterns = torch.stack([torch.cos(y * math.pi / 12), (-1) ** (y + x)])[:, None]
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 2, bias=False)).eval()
@@ -69,14 +70,14 @@ def test_a_smooth_pattern_is_robust_and_a_checkerboard_is_not():
         model[1].weight.copy_(patterns.flatten(1))
     images = data(30, (1, 16, 16)) - 0.5
     found = measure(shown(model, patterns, classes()), model, images, k=5)
-    smooth, speck = found.quality["robust_gain"].tolist()
+    smooth, checkerboard = found.quality["robust_gain"].tolist()
     assert smooth > 0.7
-    assert speck < 0.5
+    assert checkerboard < 0.5
     assert "NOT ROBUST" in found.caption(1)
     assert "NOT ROBUST" not in found.caption(0)
 
 
-def test_selectivity_is_the_place_among_the_layer_s_units():
+def test_selectivity_is_the_rank_among_the_layer_s_units():
     model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.ReLU()).eval()
     found = ek.maximize(model, channels("0"), shape=(1, 8, 8), steps=60, lr=0.2)
     good = measure(found, model, data() - 0.5, k=5)
@@ -105,7 +106,7 @@ def test_spectra():
     assert abs(spectral_slope(decayed).mean() + 2) < 0.1
 
 
-def test_real_images_travel_the_path_of_real_images_and_noise_does_not():
+def test_path_similarity_is_positive_for_real_images_and_negative_for_noise():
     model, _ = toy_models()["plain"]
     generator = torch.Generator().manual_seed(0)
     # two kinds of images: a bright upper half, a bright left half
@@ -122,7 +123,7 @@ def test_real_images_travel_the_path_of_real_images_and_noise_does_not():
 
 
 def test_two_choices():
-    """Features that are the logits themselves decide perfectly; constant ones guess."""
+    """Features that are the logits always choose correctly; constant ones guess."""
     model, images = linear(), data()
     best = images[model(images).argmax(0)]
     what = shown(model, best, logit(0))[:1]
@@ -135,7 +136,7 @@ def test_two_choices():
     assert blind.quality["choice_synthetic"].tolist() == [0.5]
 
 
-def test_kernel_distance_is_zero_in_the_mean_for_one_distribution():
+def test_kernel_distance_of_one_distribution_is_zero_on_average():
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(40, 30, 4, generator=generator)
     same = [kernel_distance(a, b) for a, b in zip(draws[:20], draws[20:], strict=True)]

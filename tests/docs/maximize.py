@@ -27,16 +27,16 @@ from explainkit.activation_maximization.exemplars import find_exemplars, recepti
 faces = torch.rand(200, 1, 24, 24)
 examples = find_exemplars(net, "0", faces, k=9)
 fields = receptive_fields(net, "0", (1, 24, 24))
-number, place = int(examples.top[3, 0]), examples.top_place[3, 0].tolist()
-seen = fields.at(*place).crop(faces[number])
+index, position = int(examples.top[3, 0]), examples.top_place[3, 0].tolist()
+patch = fields.at(*position).crop(faces[index])
 # --8<-- [end:exemplars]
-assert seen.shape == (1, 5, 5)
+assert patch.shape == (1, 5, 5)
 
 # --8<-- [start:quality]
 from explainkit.activation_maximization.quality import measure
 
-judged = measure(found, net, faces)
-print(judged.caption(0))
+measured = measure(found, net, faces)
+print(measured.caption(0))
 # --8<-- [end:quality]
 assert 'log_odds("0", 1)' in ek.maximize(net, 'all_log_odds("0")', dataset=faces, steps=4).objective
-assert "best real" in judged.caption(0)
+assert "best real" in measured.caption(0)

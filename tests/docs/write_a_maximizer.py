@@ -10,8 +10,8 @@ from explainkit.activation_maximization.problem import OptimizedImages, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hill:
-    """Hill climbing: keep a random change if the unit answers more. Needs no gradient."""
+class RandomSearch:
+    """Random search: accepts a change that raises the score. Needs no gradient."""
 
     steps: int = 256
     size: float = 0.1
@@ -37,8 +37,8 @@ class Hill:
 
 # --8<-- [start:use]
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU()).eval()
-found = ek.maximize(net, 'channels("0")', shape=(1, 12, 12), maximizer=Hill(), steps=64)
-found.score  # what each unit says of its image
+found = ek.maximize(net, 'channels("0")', shape=(1, 12, 12), maximizer=RandomSearch(), steps=64)
+found.score  # each unit's objective at its image
 # --8<-- [end:use]
 assert bool((found.trace[-1] >= found.trace[0]).all())
 

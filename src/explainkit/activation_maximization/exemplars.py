@@ -1,4 +1,4 @@
-"""Real images that units answer to most and least, where in them, and what they see there."""
+"""Real images with a unit's highest and lowest activations, where they occur, receptive fields."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,24 @@ from explainkit.isolation import preserve_model, preserve_process
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
-    """The images of a data set that each unit of a layer answers to most and least.
+    """The images of a data set with each unit's highest and lowest activations.
 
-    A unit's answer to an image is its highest value over space (for the lowest images, its
-    lowest); ties go to the earlier image and the earlier place.
+    An image is ranked by the unit's maximum over all spatial positions (for the lowest images, its
+    minimum). Ties go to the earlier image and the earlier position.
 
     Attributes:
         layer: Dotted path.
-        top: Numbers of the images with the highest values, best first, int64 ``[unit, k]``.
-        top_value: Those values.
-        top_place: Row and column in the layer's output, int64 ``[unit, k, 2]``; for token layers
-            the token and 0, for layers without space 0 and 0.
-        bottom: Numbers of the images with the lowest values, lowest first.
-        bottom_value: Those values.
-        bottom_place: Their places.
-        mean: Mean over the data set of each unit's mean over space, ``[unit]``.
-        std: Its standard deviation over the data set, ``[unit]``.
-        highest_mean: Highest mean over space that any image reaches, ``[unit]``.
-        count: Images seen.
+        top: Indices of the images with the highest values, highest first, int64 ``[unit, k]``.
+        top_value: Those values, ``[unit, k]``.
+        top_place: Row and column in the layer's output, int64 ``[unit, k, 2]``. For token layers:
+            the token and 0; for layers without spatial axes: 0 and 0.
+        bottom: Indices of the images with the lowest values, lowest first, int64 ``[unit, k]``.
+        bottom_value: Those values, ``[unit, k]``.
+        bottom_place: Their positions, int64 ``[unit, k, 2]``.
+        mean: Mean over the data set of each unit's spatial mean, ``[unit]``.
+        std: Standard deviation of the spatial mean over the data set, ``[unit]``.
+        highest_mean: Highest spatial mean of any image, ``[unit]``.
+        count: Images in the data set.
     """
 
     layer: str
@@ -49,19 +49,19 @@ class Exemplars:
 def find_exemplars(
     model: nn.Module, layer: str, images: Tensor, *, k: int = 9, batch_size: int | None = None
 ) -> Exemplars:
-    """Keeps the extreme images of every unit of a layer, in one pass over a data set.
+    """Finds the extreme images of every unit of a layer in one pass over a data set.
 
-    The model runs no further than the layer, and is as before afterwards.
+    The model runs only up to the layer and is left unchanged.
 
     Args:
         model: Any module.
         layer: Dotted path of the layer.
         images: The data set, ``[n, channel, height, width]`` in model-input space.
-        k: How many to keep; fewer where there are fewer images.
-        batch_size: Images at once; None: chosen.
+        k: Images per unit, at most all of them.
+        batch_size: Images per pass; None chooses automatically.
 
     Raises:
-        InputError: No images, or ``k`` below 1.
+        InputError: There are no images, or ``k`` is below 1.
         ModelError: There is no such layer, or its output has no units.
 
     Examples:
@@ -76,11 +76,11 @@ def find_exemplars(
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
     with preserve_process(0), preserve_model(model), torch.no_grad():
-        reading = ActivationReader(model, [layer], logits=False)
-        size = batch_size or chunk_size(reading, images[0])
+        reader = ActivationReader(model, [layer], logits=False)
+        size = batch_size or chunk_size(reader, images[0])
         top, bottom, channel_statistics = _Best(k), _Best(k), _RunningStatistics()
         for start in range(0, len(images), size):
-            _, found = reading(images[start : start + size])
+            _, found = reader(images[start : start + size])
             maps, width = _maps(layer, found[layer])
             top.add(maps, start, width)
             bottom.add(-maps, start, width)
@@ -101,7 +101,7 @@ def find_exemplars(
 
 
 def _maps(layer: str, output: Tensor) -> tuple[Tensor, int]:
-    """A layer's output as ``[batch, unit, place]``, and the places in a row."""
+    """A layer's output as ``[batch, unit, position]``, and the number of positions per row."""
     if output.dim() == 4:
         return output.flatten(2), output.shape[3]
     if output.dim() == 3:
@@ -112,7 +112,7 @@ def _maps(layer: str, output: Tensor) -> tuple[Tensor, int]:
 
 
 class _Best:
-    """The k highest values per unit so far, with image and place."""
+    """The k highest values per unit so far, with image and position."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -133,7 +133,7 @@ class _Best:
 
 
 class _RunningStatistics:
-    """Mean, init_std and maximum of values that come in batches, in double precision."""
+    """Mean, standard deviation and maximum of batched values, in double precision."""
 
     def __init__(self) -> None:
         self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
@@ -156,7 +156,7 @@ class _RunningStatistics:
 
 @dataclass(frozen=True)
 class Box:
-    """A part of an image, as rows and columns; the ends are not in it.
+    """A rectangle of an image; ``bottom`` and ``right`` are exclusive.
 
     Attributes:
         top: First row.
@@ -171,46 +171,48 @@ class Box:
     right: int
 
     def crop(self, image: Tensor) -> Tensor:
-        """The part of an image ``[…, height, width]``."""
+        """Crops an image ``[…, height, width]`` to the rectangle."""
         return image[..., self.top : self.bottom, self.left : self.right]
 
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveFields:
-    """What each place of a layer can see of an image.
+    """The receptive field of each spatial position of a layer.
 
     Attributes:
-        boxes: Top, left, bottom, right of each place, the ends not included, int64 ``[place, 4]``;
-            all zero where a place sees nothing.
-        width: Places in a row of the layer's output.
+        boxes: Top, left, bottom (exclusive) and right (exclusive) of each position, int64
+            ``[position, 4]``; all zero where no pixel has an influence.
+        width: Positions per row of the layer's output.
     """
 
     boxes: Tensor
     width: int
 
     def at(self, row: int, column: int = 0) -> Box:
-        """What one place sees; row and column as in `Exemplars.top_place`.
+        """The receptive field of one position; row and column as in `Exemplars.top_place`.
 
         Raises:
-            InputError: The layer has no such place.
+            InputError: The layer has no such position.
         """
         height = len(self.boxes) // self.width
         if not (0 <= row < height and 0 <= column < self.width):
-            raise InputError(f"expected a place within [{height}, {self.width}], got {row, column}")
+            raise InputError(
+                f"expected a position within [{height}, {self.width}], got {row, column}"
+            )
         return Box(*self.boxes[row * self.width + column].tolist())
 
 
 def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> ReceptiveFields:
-    """What each place of a layer can see of an image, exactly, for any network.
+    """Computes the exact receptive field of each position of a layer, for any network.
 
-    Not-a-number spreads to everything that is computed from it, through rectifiers and pooling
-    too, where a gradient is blocked: one image per row (and per column) that holds it shows all
-    places that this row reaches.
+    NaN propagates to every value computed from it, also through ReLUs and pooling, which can block
+    a gradient. One image per row (and per column) is filled with NaN there: the positions that
+    become NaN are those that the row influences.
 
     Args:
         model: Any module.
         layer: Dotted path.
-        shape: Channel, height, width of an image.
+        shape: Channels, height and width of an image.
 
     Raises:
         ModelError: There is no such layer, or the model fails on images of that shape.
@@ -223,32 +225,36 @@ def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) 
     weights = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     image = torch.zeros(shape, device=weights.device, dtype=weights.dtype)
     with preserve_process(0), preserve_model(model), torch.no_grad():
-        reading = ActivationReader(model, [layer], logits=False)
-        size = chunk_size(reading, image)
-        rows, width = _reached(reading, image, layer, size, axis=1)
-        columns, _ = _reached(reading, image, layer, size, axis=2)
+        reader = ActivationReader(model, [layer], logits=False)
+        size = chunk_size(reader, image)
+        rows, width = _reached(reader, image, layer, size, axis=1)
+        columns, _ = _reached(reader, image, layer, size, axis=2)
     top, bottom = _ends(rows)
     left, right = _ends(columns)
     return ReceptiveFields(torch.stack([top, left, bottom, right], 1), width)
 
 
 def _reached(
-    reading: ActivationReader, image: Tensor, layer: str, size: int, axis: int
+    reader: ActivationReader, image: Tensor, layer: str, size: int, axis: int
 ) -> tuple[Tensor, int]:
-    """Which rows (axis 1) or columns (2) reach which places, ``[line, place]``; places in a row."""
+    """Which rows (axis 1) or columns (2) influence which positions, and positions per row.
+
+    Returns:
+        bool ``[line, position]``, and the width of the layer's output.
+    """
     parts, width = [], 1
     for lines in torch.split(torch.arange(image.shape[axis]), size):
         images = image.expand(len(lines), *image.shape).clone()
         for copy, line in zip(images, lines.tolist(), strict=True):
             copy.select(axis, line).fill_(torch.nan)
-        _, outputs = reading(images)
+        _, outputs = reader(images)
         maps, width = _maps(layer, outputs[layer])
         parts.append(maps.isnan().any(1).cpu())
     return torch.cat(parts), width
 
 
 def _ends(reached: Tensor) -> tuple[Tensor, Tensor]:
-    """First row that reaches each place, and the row after the last; zeros where none does."""
+    """First row that influences each position, and the row after the last; zeros if none does."""
     first = reached.int().argmax(0)
     last = len(reached) - reached.flip(0).int().argmax(0)
     anything = reached.any(0)

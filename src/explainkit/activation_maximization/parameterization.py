@@ -1,8 +1,9 @@
-"""What is optimized, and how it becomes an image.
+"""Parameterizations: which variables are optimized, and how they become an image.
 
-A parameterisation decides which images are near: in Fourier space with decaying frequencies,
-smooth ones are. Each turns parameters ``[unit, …]`` into a raw image ``[unit, channel, height,
-width]`` of about unit variance per unit of parameter; `PixelSpace` maps it to valid pixels.
+A parameterization determines which images are easy to reach: Fourier coefficients with decaying
+weights favor smooth ones. Each maps parameters ``[unit, …]`` to a raw image ``[unit, channel,
+height, width]`` whose variance is about 1 for parameters of unit variance; `PixelSpace` maps it to
+valid pixels.
 """
 
 import math
@@ -19,7 +20,7 @@ from explainkit.errors import MethodError
 
 
 def frequencies(height: int, width: int) -> Tensor:
-    """Length of each frequency of the real Fourier transform, cycles per pixel.
+    """Magnitude of each frequency of the real Fourier transform, in cycles per pixel.
 
     Returns:
         ``[height, width // 2 + 1]``.
@@ -34,7 +35,7 @@ def frequencies(height: int, width: int) -> Tensor:
 
 
 def multiplicity(height: int, width: int) -> Tensor:
-    """How often each coefficient of the real transform stands in the full one: 1 or 2."""
+    """How often each coefficient of the real transform occurs in the full one: 1 or 2."""
     twice = torch.full((height, width // 2 + 1), 2.0)
     twice[:, 0] = 1
     if width % 2 == 0:
@@ -43,7 +44,7 @@ def multiplicity(height: int, width: int) -> Tensor:
 
 
 def _image(spectrum: Tensor, height: int, width: int) -> Tensor:
-    # the size must be said: half a spectrum doesn't tell odd widths from even ones
+    # half a spectrum doesn't determine whether the width is odd or even
     image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
     return image
 
@@ -52,17 +53,17 @@ class Pixels:
     """One parameter per pixel."""
 
     def start(self, problem: Problem, init_std: float) -> list[Tensor]:
-        """Normal numbers of that standard deviation."""
+        """Normal pixels with standard deviation ``init_std``."""
         return [init_std * problem.normal(*problem.shape)]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The parameters as they are."""
+        """The parameters themselves."""
         return parameters[0]
 
 
 @dataclass(frozen=True)
 class FourierParameterization:
-    """Fourier coefficients, the finer the smaller: ``x = irfft2(z / f^decay)``, any size.
+    """Fourier coefficients, weighted less at higher frequencies: ``x = irfft2(z / f^decay)``.
 
     Source: Olah, Mordvintsev and Schubert (2017), "Feature Visualization",
     doi:10.23915/distill.00007.
@@ -70,7 +71,7 @@ class FourierParameterization:
     Attributes:
         height: Of the image.
         width: Of the image, odd or even.
-        decay: 0 is white, 1 is the spectrum of natural images.
+        decay: 0 weights all frequencies equally; 1 gives the spectrum of natural images.
     """
 
     height: int
@@ -79,14 +80,14 @@ class FourierParameterization:
 
     @cached_property
     def weights(self) -> Tensor:
-        """``f^−decay``, scaled to a mean square of 1 over all frequencies."""
+        """``f^−decay``, scaled to mean square 1 over all frequencies."""
         lowest = 1 / max(self.height, self.width)
         weights = frequencies(self.height, self.width).clamp_min(lowest) ** -self.decay
         square = weights.square() * multiplicity(self.height, self.width)
         return weights / math.sqrt(float(square.sum()) / (self.height * self.width))
 
     def start(self, problem: Problem, init_std: float) -> list[Tensor]:
-        """Normal coefficients, so that the image's standard deviation is ``init_std``."""
+        """Normal coefficients for which the image's standard deviation is ``init_std``."""
         shape = (problem.shape[0], self.height, self.width // 2 + 1, 2)
         return [init_std / math.sqrt(2) * problem.normal(*shape)]
 
@@ -99,14 +100,14 @@ class FourierParameterization:
 
 @dataclass(frozen=True)
 class Phases:
-    """Only the phase of each frequency; its magnitude stays that of natural images.
+    """The phase of each frequency; the magnitude stays fixed to that of natural images.
 
     Source: Fel, Boissin, Boutin et al. (2023), "Unlocking Feature Visualization for Deeper
     Networks with MAgnitude Constrained Optimization", arXiv:2306.06805.
 
     Attributes:
         magnitude: ``[channel, height, width // 2 + 1]``.
-        phase: To start from, of the same shape, or None for random ones.
+        phase: Initial phases, of the same shape, or None for random ones.
     """
 
     magnitude: Tensor
@@ -115,10 +116,10 @@ class Phases:
     phase: Tensor | None = None
 
     def start(self, problem: Problem, init_std: float) -> list[Tensor]:
-        """Uniform random phases, or those given and a little noise."""
+        """Uniform random phases, or the given ones plus noise."""
         shape = self.magnitude.shape
         if self.phase is None:
-            # that of a real white image: its coefficients come in conjugate pairs
+            # phases of a real image of white noise, whose coefficients come in conjugate pairs
             white = torch.fft.rfft2(problem.normal(*problem.shape).float())
             return [white.angle().to(problem.dtype)]
         return [self.phase.to(problem.dtype) + init_std * problem.normal(*shape)]
@@ -133,7 +134,7 @@ class Phases:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A Laplacian pyramid: images of halving size, enlarged and summed.
+    """A Laplacian pyramid: images of successively halved size, upsampled and summed.
 
     Source: Burt and Adelson (1983), "The Laplacian Pyramid as a Compact Image Code",
     doi:10.1109/TCOM.1983.1095851; for visualization, Mordvintsev (2016), "DeepDreaming with
@@ -142,8 +143,8 @@ class Pyramid:
     Attributes:
         height: Of the image.
         width: Of the image.
-        levels: How many there are at most; the smallest is at least 2 pixels wide.
-        decay: Each level is ``2^decay`` times the next finer one.
+        levels: Maximum number; all levels but the finest are at least 2 × 2 pixels.
+        decay: Each level is weighted ``2^decay`` times the next finer one.
     """
 
     height: int
@@ -158,11 +159,11 @@ class Pyramid:
         return [size for k, size in enumerate(found) if k == 0 or min(size) >= 2]
 
     def start(self, problem: Problem, init_std: float) -> list[Tensor]:
-        """Normal numbers per level."""
+        """Normal pixels at each level."""
         return [init_std * problem.normal(problem.shape[0], *size) for size in self.sizes]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The weighted sum of the enlarged levels."""
+        """The weighted sum of the upsampled levels."""
         gains = [2 ** (k * self.decay) for k in range(len(parameters))]
         norm = math.sqrt(sum(gain**2 for gain in gains))
         total, *coarser = [
@@ -176,7 +177,7 @@ class Pyramid:
 
 @dataclass(frozen=True)
 class Cppn:
-    """A small network from coordinates to colors, one per unit: smooth at any size.
+    """A small network per unit from coordinates to colors: smooth at any resolution.
 
     Source: Stanley (2007), "Compositional pattern producing networks",
     doi:10.1007/s10710-007-9028-8; for visualization, Mordvintsev, Pezzotti, Schubert and Olah
@@ -195,7 +196,7 @@ class Cppn:
     layers: int
 
     def start(self, problem: Problem, init_std: float) -> list[Tensor]:
-        """Weights and biases per layer; the last layer's give the image its init_std."""
+        """Weights and biases per layer; the last layer is scaled by ``init_std``."""
         widths = [3, *[2 * self.hidden] * self.layers]
         parameters = []
         for inner in widths[:-1]:
@@ -205,7 +206,7 @@ class Cppn:
         return [*parameters, init_std * last, 0 * last[:, :1]]
 
     def raw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The network at every pixel."""
+        """The network evaluated at every pixel."""
         x = self._coordinates.to(parameters[0]).expand(len(parameters[0]), -1, -1)
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         for weight, bias in pairs[:-1]:
@@ -218,7 +219,7 @@ class Cppn:
 
     @cached_property
     def _coordinates(self) -> Tensor:
-        """``[height · width, 3]``: down, right and distance, the shorter side from −√3 to √3."""
+        """``[height · width, 3]``: y, x and radius; the shorter side spans −√3 to √3."""
         side = min(self.height, self.width)
         down, right = (
             (torch.arange(size) - (size - 1) / 2) * (2 * math.sqrt(3) / side)
@@ -233,19 +234,19 @@ Parameterization = Pixels | FourierParameterization | Phases | Pyramid | Cppn
 
 @dataclass(frozen=True, eq=False)
 class PixelSpace:
-    """From a raw image to model-input space.
+    """Maps a raw image to model-input space: correlates the colors and keeps pixels valid.
 
-    With bounds, ``x = low + (high − low) · σ(base + M r)``, or, hard, ``x = base + M r`` cut off
-    at the bounds; without bounds ``x = base + M r``. M mixes channels as the data set's colors do
-    (the identity without a data set); ``base`` is the image to start from.
+    With bounds, ``x = low + (high − low) · σ(base + M r)``, or, if ``hard``, ``x = base + M r``
+    clamped to the bounds; without bounds, ``x = base + M r``. M correlates the colors as in the
+    data set (the identity without one); ``base`` is the initial image.
 
     Attributes:
-        base: What a raw image of zeros gives, before σ, ``[channel, height, width]``, or None;
-            ``[unit, channel, 1, 1]`` where each unit starts from a flat one of its own.
+        base: The value of a zero raw image before σ, ``[channel, height, width]``, or None;
+            ``[unit, channel, 1, 1]`` if each unit starts from its own single-color image.
         low: Smallest valid value per channel, or None.
         high: Largest valid value per channel, or None.
         color: ``M``, ``[channel, channel]``, or None.
-        hard: Cut off instead of squashing.
+        hard: Clamp instead of applying a sigmoid.
     """
 
     base: Tensor | None
@@ -256,10 +257,10 @@ class PixelSpace:
 
     @classmethod
     def of(cls, problem: Problem, *, hard: bool = False) -> "PixelSpace":
-        """The pixel_space of a problem, from its bounds, its start and its data set."""
+        """The pixel space for a problem's bounds, initial image and data set."""
         base = problem.start if problem.flat is None else problem.flat
         if base is not None and problem.low is not None and problem.high is not None and not hard:
-            # kept off the bounds, where σ has no slope; a flat image is itself the thing to beat
+            # away from the bounds, where σ has no gradient; a single-color image stays near them
             edge = 0.01 if problem.flat is None else 0.001
             share = (base - problem.low) / (problem.high - problem.low)
             base = torch.logit(share.clamp(edge, 1 - edge))
@@ -282,28 +283,28 @@ class PixelSpace:
 
 
 class AlphaChannel:
-    """How opaque each pixel of an image is; through the rest one sees a background.
+    """The opacity of each pixel, optimized along with the image.
 
-    ``o x + (1 − o) b`` with ``o = σ(irfft2(z / f))``. The background ``b`` is a smooth random
-    image, a new one at each step, so that what a unit needs must be opaque.
+    The model is given ``o x + (1 − o) b`` with ``o = σ(irfft2(z / f))``. The background ``b`` is a
+    smooth random image, drawn anew at each step, so only what activates the unit stays opaque.
 
     Source: Mordvintsev, Pezzotti, Schubert and Olah (2018), "Differentiable Image
     Parameterizations", doi:10.23915/distill.00012, on semi-transparent patterns.
 
     Args:
-        problem: Whose images.
-        pixel_space: On which they are.
-        lr: Of the ascent: the opacity changes as fast at any.
+        problem: The optimization problem.
+        pixel_space: Maps raw images to pixels.
+        lr: The optimizer's step size; the opacity's effective step doesn't depend on it.
     """
 
     def __init__(self, problem: Problem, pixel_space: PixelSpace, lr: float) -> None:
         self._gain = 0.2 / lr
         self._problem = problem
-        self._canvas = replace(pixel_space, base=None, hard=False)
+        self._pixel_space = replace(pixel_space, base=None, hard=False)
         self._spectrum = FourierParameterization(*problem.shape[1:], 1.0)
 
     def start(self, init_std: float) -> list[Tensor]:
-        """Parameters of an opacity near a half."""
+        """Parameters of an opacity near 0.5."""
         problem = self._problem
         own = replace(problem, shape=(1, *problem.shape[1:]))
         return self._spectrum.start(own, init_std / self._gain)
@@ -314,15 +315,15 @@ class AlphaChannel:
 
     def background(self) -> Tensor:
         """A random image per unit, ``[unit, channel, height, width]``."""
-        return self._canvas(self._spectrum.raw(self._spectrum.start(self._problem, 1.0)))
+        return self._pixel_space(self._spectrum.raw(self._spectrum.start(self._problem, 1.0)))
 
     def on_flat(self, images: Tensor, opacity: Tensor) -> Tensor:
-        """The images on the middle of the valid range, or on 0."""
-        return self._canvas(torch.zeros_like(images)).lerp(images, opacity)
+        """Composites the images on the middle of the valid range, or on 0."""
+        return self._pixel_space(torch.zeros_like(images)).lerp(images, opacity)
 
 
 def natural_phases(problem: Problem) -> tuple[Phases, PixelSpace]:
-    """Phases with the magnitudes of the image to start from, or else of the data set.
+    """Phases with the magnitudes of the initial image or, without one, of the data set.
 
     Raises:
         MethodError: The problem has neither.
@@ -336,5 +337,7 @@ def natural_phases(problem: Problem) -> tuple[Phases, PixelSpace]:
         spectrum = torch.fft.rfft2(start, norm="ortho")
         return Phases(spectrum.abs(), height, width, spectrum.angle()), pixel_space
     if problem.statistics is None:
-        raise MethodError("maco: expected images whose magnitudes to keep: give dataset=")
+        raise MethodError(
+            "maco: expected images to take the spectrum's magnitudes from: give dataset="
+        )
     return Phases(problem.statistics.magnitude, height, width), pixel_space

@@ -1,4 +1,4 @@
-"""How far an image can be trusted: measures per unit, against a data set."""
+"""Quality measures of synthetic images, per unit, against a data set of real images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from explainkit.results.visualization import Visualization
 from explainkit.scores import as_scores, class_index
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
-"""Shifts, scales, turns and noise that no maximizer trains on by default."""
+"""Transforms for measuring robustness, stronger than any maximizer's by default."""
 
 Features = Callable[[Tensor], Tensor]
 
@@ -43,37 +43,38 @@ def measure(
     k: int = 9,
     seed: int = 0,
 ) -> Visualization:
-    """Measures each image against a data set; see the keys of the result's ``quality``.
+    """Compares each synthetic image with a data set; the results are in ``quality``.
 
-    With a(x) the unit's objective, ā its mean over the data set:
+    With a(x) the unit's objective and ā its mean over the data set, the keys of ``quality`` are:
 
-    - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1 the image beats every real one.
+    - ``gain``: ``(a(v) − ā) / (max a − ā)``; above 1, the image exceeds every real one.
     - ``robust_gain``: ``(mean a(T(v)) − ā) / (a(v) − ā)`` over ``copies`` held-out transforms T.
-    - ``selectivity``: place of the unit among its layer's units, each z_scored on the data set;
-      1 is best. For objectives with one `channel`, `log_odds` or `logit`.
-    - ``transfer``: probability that ``other`` gives the class. For objectives with one `logit`.
-    - ``spectrum_error``: how far the slope of the log radial power spectrum over log frequency is
-      from the data set's mean slope.
-    - ``path_similarity``: mean over the convolutions and linear layers of the correlation of
-      activations between v and the k top optimized, minus that between the top images and
-      arbitrary ones. Below 0 the network processes v unlike anything real.
-    - ``choice_synthetic``, ``choice_exemplars``: how often the nearer of two real optimized, by the
-      cosine of ``features`` to v (to the k top optimized), is the one that the unit answers to.
+    - ``selectivity``: rank of the unit among the units of its layer, each z-scored on the data set;
+      1 is best. Only for objectives with exactly one `channel`, `log_odds` or `logit`.
+    - ``transfer``: probability that ``other`` assigns to the class. Only for objectives with
+      exactly one `logit`.
+    - ``spectrum_error``: absolute difference between the slope of the log power spectrum over log
+      frequency and the data set's mean slope.
+    - ``path_similarity``: correlation of activations between v and the k top real images, minus
+      that between the top images and arbitrary ones, averaged over all convolutions and linear
+      layers. Below 0, the network processes v unlike real images.
+    - ``choice_synthetic``, ``choice_exemplars``: how often, of two real images, the one nearer to v
+      (to the k top images) by the cosine of ``features`` is the one that activates the unit more.
 
-    Values are NaN where a measure doesn't apply, and for dead units.
+    Values are NaN for dead units and where a measure doesn't apply.
 
     Args:
-        visualization: Its objectives must not need a start image.
-        model: The model that it is of.
-        images: The data set, ``[n, channel, height, width]``, at least ``3 k`` optimized.
-        other: Another network of the same classes.
-        features: ``[n, channel, height, width]`` to ``[n, …]``, for the two-choice test.
+        visualization: Result of `explainkit.maximize`; its objectives must not need ``start=``.
+        model: The model it was computed on.
+        images: The data set, ``[n, channel, height, width]``, at least ``3 k`` images.
+        other: Another model with the same classes, for ``transfer``.
+        features: Maps ``[n, channel, height, width]`` to ``[n, …]``, for the two-choice test.
         copies: Transformed copies per image.
         k: Top images per unit.
-        seed: Of the held-out transforms.
+        seed: Random seed of the held-out transforms.
 
     Raises:
-        InputError: Fewer than ``3 k`` optimized, or of another shape.
+        InputError: Fewer than ``3 k`` images, or images of another shape.
 
     References:
         Geirhos, Zimmermann, Bilodeau, Brendel and Kim (2024), "Don't trust your eyes: on the
@@ -99,12 +100,12 @@ def measure(
             advance(1, "")
 
         bench = _Bench.of(visualization, model, images)
-        answers, tables = bench.read(images)
+        activations, tables = bench.read(images)
         own, tables_here = bench.read(optimized)
         score = own.diagonal()
-        mean, best = answers.mean(0), answers.amax(0)
+        mean, best = activations.mean(0), activations.amax(0)
         moved = bench.transformed(optimized, copies, seed, done)
-        order = answers.argsort(dim=0, descending=True, stable=True)
+        order = activations.argsort(dim=0, descending=True, stable=True)
         found = {
             "gain": (score - mean) / (best - mean),
             "robust_gain": (moved - mean) / (score - mean),
@@ -128,9 +129,9 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """A model's units, read on any optimized."""
+    """A visualization's objectives, evaluated on any images."""
 
-    reading: ActivationReader
+    reader: ActivationReader
     units: Sequence[Expression]
     class_names: tuple[str, ...]
     size: int
@@ -140,34 +141,34 @@ class _Bench:
     def of(cls, visualization: Visualization, model: nn.Module, images: Tensor) -> "_Bench":
         units = [parse(text) for text in visualization.objective]
         layers = sorted({layer for unit in units for layer in unit.layers})
-        reading = ActivationReader(model, layers, logits=any(unit.uses_logits for unit in units))
-        size = chunk_size(reading, images[0])
+        reader = ActivationReader(model, layers, logits=any(unit.uses_logits for unit in units))
+        size = chunk_size(reader, images[0])
         compared = sorted({layer for unit in units for layer in unit.z_scored})
         channel_statistics = channel_statistics_of(model, compared, images)
-        return cls(reading, units, visualization.class_names, size, channel_statistics)
+        return cls(reader, units, visualization.class_names, size, channel_statistics)
 
     def scope(self, part: Tensor) -> Scope:
-        """What the objectives read of optimized."""
-        return self.reading.scope(
+        """The values that the objectives are computed from."""
+        return self.reader.scope(
             part, part, self.class_names, None, channel_statistics=self.channel_statistics
         )
 
     def read(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Objectives ``[n, unit]``, and each layer's channel means ``[n, channel]``."""
-        answers, tables = [], []
+        activations, tables = [], []
         for part in torch.split(images, self.size):
             scope = self.scope(part)
             columns = [evaluate_each([unit] * len(part), scope) for unit in self.units]
-            answers.append(torch.stack(columns, 1))
+            activations.append(torch.stack(columns, 1))
             tables.append(_means(scope))
-        return torch.cat(answers), {
+        return torch.cat(activations), {
             name: torch.cat([table[name] for table in tables]) for name in tables[0]
         }
 
     def transformed(
         self, optimized: Tensor, copies: int, seed: int, done: Callable[[], None]
     ) -> Tensor:
-        """Each unit's mean answer to transformed copies of its own image, ``[unit]``."""
+        """Each unit's mean objective over transformed copies of its own image, ``[unit]``."""
         found = []
         for unit, image in zip(self.units, optimized, strict=True):
             generators = [torch.Generator().manual_seed(seed * copies + i) for i in range(copies)]
@@ -185,7 +186,7 @@ class _Bench:
         return torch.stack(found)
 
     def selectivity(self, real: dict[str, Tensor], here: dict[str, Tensor]) -> Tensor:
-        """Place of each unit among its layer's, ``[unit]``; NaN where it isn't one unit's."""
+        """Rank of each unit in its layer, ``[unit]``; NaN for objectives of several units."""
         found = []
         for row, unit in enumerate(self.units):
             terms = [node for node in unit.walk() if isinstance(node, Channel | LogOdds | Logit)]
@@ -204,7 +205,7 @@ class _Bench:
         return class_index(term.name, logits.shape[1], self.class_names)
 
     def transfer(self, other: nn.Module, optimized: Tensor) -> Tensor:
-        """Probability that another network gives each unit's class, ``[unit]``."""
+        """Probability that another model assigns to each unit's class, ``[unit]``."""
         logits = as_scores(other(optimized.clone()), len(optimized))
         found = []
         for row, unit in enumerate(self.units):
@@ -222,9 +223,9 @@ def _means(scope: Scope) -> dict[str, Tensor]:
 
 
 def spectral_slope(images: Tensor) -> Tensor:
-    """Slope of the log radial power spectrum over the log of frequency, ``[n]``.
+    """Slope of the log power spectrum over log frequency, ``[n]``.
 
-    About −2 for natural optimized, 0 for white noise.
+    About −2 for natural images, 0 for white noise.
 
     Args:
         images: ``[n, channel, height, width]``.
@@ -258,7 +259,7 @@ def _path_similarity(
         for part in torch.split(shown, size):
             with capture(model, layers) as outputs:
                 model(part.clone())
-            # attention reads the weights of its last layer without calling it
+            # attention uses the weights of its output projection without calling the module
             parts.append([calls[0] for calls in outputs.values() if calls])
         return [_standard(torch.cat(column)) for column in zip(*parts, strict=True)]
 
@@ -276,7 +277,7 @@ def _path_similarity(
 
 
 def _standard(values: Tensor) -> Tensor:
-    """Rows whose inner products are correlations."""
+    """Centered and normalized rows: their inner products are correlations."""
     flat = values.flatten(1)
     return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
 
@@ -284,9 +285,9 @@ def _standard(values: Tensor) -> Tensor:
 def _two_choice(
     optimized: Tensor, images: Tensor, order: Tensor, k: int, features: Features
 ) -> dict[str, Tensor]:
-    """How often the nearer of two real images is the one that the unit answers to.
+    """How often the nearer of two real images is the one that activates the unit more.
 
-    The pairs are the k images after the top k, each with each of the k lowest.
+    The pairs: each of the k images after the top k with each of the k lowest.
     """
 
     def directions(shown: Tensor) -> Tensor:
@@ -311,7 +312,8 @@ def _thirds(k: int) -> tuple[slice, slice, slice]:
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """Unbiased kernel inception distance between two sets of features, valid for small sets.
 
-    The squared maximum mean discrepancy under ``(x·y / d + 1)³``; may be slightly negative.
+    The squared maximum mean discrepancy with the kernel ``(x·y / d + 1)³``; the estimate may be
+    slightly negative.
 
     Args:
         first: ``[n, d]``, n at least 2.

@@ -1,4 +1,4 @@
-"""What a caller of `maximize` asked for, checked."""
+"""The arguments of `maximize`, validated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ Objective = Expression | str | Sequence[Expression | str]
 
 
 MOST = 4096
-"""Images of a data set that are looked at."""
+"""Images of a data set that statistics are computed from, at most."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """What a caller of `maximize` asked for, besides model and maximizer; its words are there."""
+    """The arguments of `explainkit.maximize` besides model and maximizer; documented there."""
 
     objective: Objective
     shape: tuple[int, int, int] | None
@@ -43,25 +43,25 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all images of one call share.
+    """The settings that all images of one call share.
 
     Attributes:
         module: The caller's model.
-        shape: Channel, height, width.
+        shape: Channels, height, width.
         class_names: In the order of the logits.
-        seed: Of all random draws.
-        restarts: Tries per unit, of which the best is kept.
-        frames: How many images to keep on the way.
-        batch_size: Images at once, or None: chosen.
+        seed: Random seed.
+        restarts: Runs per unit; the best is returned.
+        frames: Number of intermediate images to record.
+        batch_size: Images per pass, or None to choose automatically.
         dtype: Of the model.
         device: Of the model.
-        start: An image ``[channel, height, width]`` to start from, or None.
-        low: Smallest valid value per channel ``[channel, 1, 1]``, or None.
+        start: Initial image ``[channel, height, width]``, or None.
+        low: Smallest valid value per channel, ``[channel, 1, 1]``, or None.
         high: Largest valid value per channel, or None.
-        statistics: Of a data set, or None.
-        images: That data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
-            ones, or None.
-        channel_statistics: What layers that an objective standardizes say of that data set.
+        statistics: Of the data set, or None.
+        images: The data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
+            images, or None.
+        channel_statistics: Of the layers whose channels an objective z-scores, or None.
     """
 
     module: nn.Module
@@ -83,7 +83,7 @@ class Setting:
     def ready(
         self, start: Tensor | None, images: Tensor | None, spec: ModelSpec | None
     ) -> "Setting":
-        """With the images at hand, on the model's device; valid values where the spec says."""
+        """Adds the images, on the model's device, and the valid range if the spec gives it."""
         like = torch.zeros((), device=self.device, dtype=self.precision)
         few = None if images is None else images[:: -(-len(images) // MOST)]
         low = high = None
@@ -101,15 +101,15 @@ class Setting:
 
     @property
     def precision(self) -> torch.dtype:
-        """Of the images: no less than single, whatever the model computes in."""
+        """The dtype of the images: at least float32, whatever the model's."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
 
 def as_objectives(objective: object) -> list[Expression]:
-    """Reads what `maximize` takes as an objective: an expression, its text, or a list of them.
+    """Parses an objective of `maximize`: an expression, its text, or a list of them.
 
     Raises:
-        TargetError: It is none of these, or reads nothing of the model.
+        TargetError: It is none of these, or uses neither a layer nor a logit.
     """
     given = list(objective) if isinstance(objective, list | tuple) else [objective]
     found = [parse(one) if isinstance(one, str) else one for one in given]
@@ -122,37 +122,39 @@ def as_objectives(objective: object) -> list[Expression]:
                 f"{type(one).__name__}"
             )
         if not (one.layers or one.uses_logits):
-            raise TargetError(f"expected an objective that reads a layer or a logit, got {one}")
+            raise TargetError(f"expected an objective with a layer or a logit, got {one}")
     return found  # type: ignore[return-value]
 
 
 def check_shape(
     shape: object, spec: ModelSpec | None, *examples: Tensor | None
 ) -> tuple[int, int, int]:
-    """The size of the images: as given, or the model's, or that of an image at hand.
+    """The size of the images: as given, else the model's, else that of a given image.
 
     Raises:
-        InputError: It can't be told, is no (channel, height, width), or contradicts an image.
+        InputError: It is unknown, is not (channel, height, width), or contradicts a given image.
     """
     known = [tuple(example.shape[-3:]) for example in examples if example is not None]
     if shape is None:
         shape = spec.image_shape if spec else known[0] if known else None
     if shape is None:
-        raise InputError("expected shape=(channel, height, width): this model doesn't say its own")
+        raise InputError(
+            "expected shape=(channel, height, width): the model doesn't declare its input shape"
+        )
     sizes = tuple(shape) if isinstance(shape, tuple | list | torch.Size) else ()
     if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
         raise InputError(f"expected shape=(channel, height, width), got {shape!r}")
     for other in known:
         if other != sizes:
-            raise InputError(f"expected images {list(sizes)}, as shape says, got {list(other)}")
+            raise InputError(f"expected images of shape {list(sizes)}, got {list(other)}")
     return sizes
 
 
 def check_image(name: str, image: object, dims: int) -> Tensor | None:
-    """A caller's image or images, detached; None stays None.
+    """Validates a given image or images and detaches them; None stays None.
 
     Raises:
-        InputError: It isn't a finite floating tensor of so many axes.
+        InputError: Not a finite floating-point tensor with ``dims`` axes.
     """
     if image is None:
         return None
@@ -161,7 +163,9 @@ def check_image(name: str, image: object, dims: int) -> Tensor | None:
     axes = "[channel, height, width]" if dims == 3 else "[n, channel, height, width]"
     if not isinstance(image, Tensor) or image.dim() != dims or not image.numel():
         shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InputError(f"{name}: expected floating images {axes}, got {shape}")
+        raise InputError(f"{name}: expected floating-point images {axes}, got {shape}")
     if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
-        raise InputError(f"{name}: expected finite floating images {axes} in model-input space")
+        raise InputError(
+            f"{name}: expected finite floating-point images {axes} in model-input space"
+        )
     return image.detach()

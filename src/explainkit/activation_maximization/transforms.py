@@ -1,4 +1,4 @@
-"""Small random changes of an image, under which a unit must still answer: robust maximization.
+"""Random transforms of the image at each step, which make the result robust to them.
 
 Mordvintsev, Olah and Tyka (2015), "Inceptionism"; Olah, Mordvintsev and Schubert (2017), "Feature
 Visualization", doi:10.23915/distill.00007.
@@ -26,17 +26,17 @@ def affine(
     angle: Tensor,
     padding: Padding = "reflection",
 ) -> Tensor:
-    """Moves, scales and turns each image about its center; the size stays.
+    """Shifts, scales and rotates each image about its center; the size stays the same.
 
-    Output pixel p shows the input at ``R(angle) · scale · p + shift``, bilinearly, with p counted
-    from the center: a scale below 1 shows a part of the image enlarged.
+    Output pixel p samples the input bilinearly at ``R(angle) · scale · p + shift``, with p measured
+    from the center: a scale below 1 zooms in.
 
     Args:
         images: ``[batch, channel, height, width]``.
-        shift: Down and right, in pixels, ``[batch, 2]``.
-        scale: Of height and width, ``[batch, 2]``; negative mirrors.
+        shift: Vertical and horizontal offset in pixels, ``[batch, 2]``.
+        scale: Vertical and horizontal factor, ``[batch, 2]``; negative values mirror.
         angle: In degrees, ``[batch]``.
-        padding: What lies outside the image.
+        padding: How the outside of the image is filled.
 
     Returns:
         Like ``images``.
@@ -54,12 +54,12 @@ def affine(
 
 
 def blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
-    """Gaussian blur, mirrored at the border.
+    """Gaussian blur with reflection padding.
 
     Args:
         images: ``[batch, channel, height, width]``.
         sigma: In pixels, ``[batch]``.
-        most: The largest sigma there can be; it alone sets the kernel's size.
+        most: The largest possible sigma; it alone determines the kernel size.
 
     Returns:
         Like ``images``.
@@ -78,17 +78,17 @@ def blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Transforms:
-    """Random changes of each image at each step, drawn from the unit's own generator.
+    """Random transforms of each image at each step, drawn from the unit's own generator.
 
     Attributes:
-        jitter: Shift by up to so many pixels; None: a twelfth of the shorter side, at most 16.
-        scale: Enlarge or shrink by up to this share.
-        rotate: Turn by up to so many degrees.
-        crop: Show only a part, whose side is down to 1 − ``crop`` of the image's.
-        flip: Mirror left and right half of the time.
-        blur: Gaussian blur with a sigma of up to so many pixels.
-        noise: Standard deviation of added noise, in units of model input.
-        padding: What fills the border: the image mirrored, its edge, or zeros.
+        jitter: Maximum shift in pixels; None: a twelfth of the shorter side, at most 16.
+        scale: Maximum relative change of size.
+        rotate: Maximum rotation in degrees.
+        crop: Random crop whose side is at least 1 − ``crop`` of the image's, resized to full size.
+        flip: Mirror horizontally with probability 0.5.
+        blur: Maximum sigma of a Gaussian blur, in pixels.
+        noise: Standard deviation of added Gaussian noise, in model-input units.
+        padding: Fill of the border: ``"reflection"``, ``"border"`` (edge pixels) or ``"zeros"``.
     """
 
     jitter: int | None = None
@@ -104,10 +104,10 @@ class Transforms:
         for name in ("jitter", "rotate", "blur", "noise"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise MethodError(f"{name}: expected a number from 0, got {value}")
+                raise MethodError(f"{name}: expected a number of at least 0, got {value}")
         for name in ("scale", "crop"):
             if not 0 <= getattr(self, name) < 1:
-                raise MethodError(f"{name}: expected from 0 to below 1, got {getattr(self, name)}")
+                raise MethodError(f"{name}: expected 0 ≤ {name} < 1, got {getattr(self, name)}")
         if self.padding not in get_args(Padding):
             raise MethodError(
                 f"padding: expected {', '.join(get_args(Padding))}, got {self.padding!r}"
@@ -119,7 +119,7 @@ class Transforms:
         return min(side // 12, 16) if self.jitter is None else min(self.jitter, side - 1)
 
     def transform(self, images: Tensor, problem: Problem) -> Tensor:
-        """Changes each image; ``[unit, channel, height, width]`` stays the size."""
+        """Applies one random draw per image to ``[unit, channel, height, width]``."""
         height, width = images.shape[2:]
         shift = self.shift_limit(height, width)
         if shift or self.scale or self.rotate or self.crop or self.flip:
