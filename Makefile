@@ -37,8 +37,9 @@ lint: $(VENV)/.lint ## Check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(VENV)/.lint ## Check the types, strictly
+type: $(VENV)/.lint ## Check the types, strictly, for the oldest and the newest Python
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.13
 
 docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
 	$(BIN)/explainkit gallery build --out docs/gallery --max-seconds 1200

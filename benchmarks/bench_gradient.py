@@ -187,7 +187,8 @@ def main() -> None:
     if options.peak:
         print(peak(*options.peak, **work))
         return
-    flags = [text for name, value in work.items() for text in (f"--{name}", value)]
+    flags = ["--smoke"] if options.smoke else []
+    flags += [text for name, value in work.items() for text in (f"--{name}", value)]
     rows: list[dict[str, Any]] = []
     for method in candidates(*prepare(1), options.steps, options.samples):
         if options.only and method not in options.only:
