@@ -288,8 +288,8 @@ def test_the_dnn_has_no_finish_recipe(data):
 def test_refitting_trains_on_validation_images(data):
     again = (*SHORT, "--epochs", 1, "--data", data)
     found = run(*again, "--refit", "--out", "d", "--json")
-    told = json.loads(found.stdout)
-    assert (told["images"], told["validation_images"], told["refit"]) == (70, 7, True)
+    output = json.loads(found.stdout)
+    assert (output["images"], output["validation_images"], output["refit"]) == (70, 7, True)
     assert "note: --refit: the validation images are also trained on" in found.stderr
     with pytest.raises(StorageError, match=r"a different run \(images \w+, not \w+\)"):
         run(*again, "--resume", "--out", "d")

@@ -204,7 +204,7 @@ def recycle_memory() -> None:
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether Ctrl-C or SIGTERM came; a second one acts as usual."""
+    """Yields a function: has Ctrl-C or SIGTERM been received? A second one acts as usual."""
     received: list[int] = []
     before: dict[int, Any] = {}
 
