@@ -126,12 +126,12 @@ def ideals_figure(ideals: Ideals) -> Figure:
     height = head + step * lines + 0.1
     figure = page(width, height)
     first = ideals.by_network[0].found
-    title = "the image that maximizes each class score, per network"
+    title = "maximizing each class score"
     if ideals.start is not None:
-        title = "one face, changed to maximize each class score, per network"
+        title = "a face changed for each class"
     about = (
-        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below each image: each "
-        "network's probability of the class, and its prediction if that is another class"
+        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below: probability of the "
+        "class (other prediction)"
     )
     _write(figure, margin, 0.22, fit(title, (width - 0.5) / 1.25, 10.5), size=10.5, weight="bold")
     _write(figure, margin, 0.4, fit(about, width - 0.5, 7), size=7, color=FAINT)
