@@ -1,4 +1,4 @@
-"""maximize(): known optima, independence of the batch, no trace, clear refusals."""
+"""maximize(): known optima, independence of the batch, no side effects, clear errors."""
 
 import math
 import subprocess
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.activation_maximization.optimize import _found
+from explainkit.activation_maximization.optimize import _moved
 from explainkit.activation_maximization.problem import OptimizedImages
 from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
 from explainkit.expressions import (
@@ -58,7 +58,7 @@ def test_a_linear_unit_without_bounds_grows_along_its_weights(maximizer):
 
 
 @pytest.mark.parametrize("maximizer", ["plain", "pixel", "fourier", "pyramid"])
-def test_a_linear_unit_within_bounds_takes_the_extreme_pixels(maximizer):
+def test_a_linear_unit_within_bounds_ends_at_the_bounds(maximizer):
     model = linear()
     model.explainkit_spec = spec((1, 6, 5))
     found = ek.maximize(
@@ -73,7 +73,7 @@ def test_a_linear_unit_within_bounds_takes_the_extreme_pixels(maximizer):
 
 
 class Quadratic(nn.Module):
-    """Three units, each highest, at 0, for an image of its own."""
+    """Three units, each with its maximum, 0, at an image of its own."""
 
     def __init__(self):
         super().__init__()
@@ -102,7 +102,7 @@ def test_a_quadratic_unit_is_found_at_its_optimum(maximizer):
 
 @pytest.mark.parametrize("maximizer", ["fourier", "pixel", "pyramid"])
 def test_matched_filters_show_their_kernels(maximizer):
-    """⟨w, x⟩ − |x|² / n is highest at a multiple of w."""
+    """⟨w, x⟩ − |x|² / n is maximal at a multiple of w."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 8, 7, bias=False), nn.ReLU()).eval()
     objective = channels("0") - norm() * norm()
@@ -125,36 +125,36 @@ def test_a_neuron_shows_its_kernel_in_its_receptive_field_and_nothing_elsewhere(
 
 
 @pytest.mark.parametrize("maximizer", NAMES)
-def test_alpha_leaves_opaque_where_the_unit_looks_and_nothing_else(maximizer):
-    """A neuron is indifferent to all but its receptive field, whose place is known."""
+def test_alpha_leaves_only_the_receptive_field_opaque(maximizer):
+    """A neuron depends only on its receptive field, whose position is known."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 5, bias=False)).eval()
     units = [neuron("0", k, 8, 3) - 2 * alpha() for k in range(4)]
-    how = {"maximizer": maximizer, "shape": (3, 21, 20), "dataset": torch.randn(9, 3, 21, 20)}
-    found = ek.maximize(model, units, **how, steps=150, **STILL)
+    settings = {"maximizer": maximizer, "shape": (3, 21, 20), "dataset": torch.randn(9, 3, 21, 20)}
+    found = ek.maximize(model, units, **settings, steps=150, **STILL)
     assert found.opacity.shape == (4, 1, 21, 20)
     inside = found.opacity[:, :, 8:13, 3:8].mean((1, 2, 3))
     far = found.opacity[:, :, :, 12:].mean((1, 2, 3))
     assert (inside > 0.5).all()
     assert (far < 0.15).all()
-    # the images lie on the middle, here 0: what is transparent shows it
+    # the images are composited on the middle of the range, here 0
     assert (
         found.images[:, :, :, 12:].abs().mean() < 0.2 * found.images[:, :, 8:13, 3:8].abs().mean()
     )
-    one = ek.maximize(model, units[2], **how, steps=150, **STILL)
+    one = ek.maximize(model, units[2], **settings, steps=150, **STILL)
     assert torch.equal(one.opacity[0], found.opacity[2])
-    opaque = ek.maximize(model, units[0] + 2 * alpha() * 0, **how, steps=2)
+    opaque = ek.maximize(model, units[0] + 2 * alpha() * 0, **settings, steps=2)
     assert ((opaque.opacity > 0) & (opaque.opacity < 1)).all()
-    plain = ek.maximize(model, neuron("0", 0), **how, steps=2)
+    plain = ek.maximize(model, neuron("0", 0), **settings, steps=2)
     assert (plain.opacity == 1).all()
 
 
-def test_what_counts_as_found():
+def test_lost_units_have_not_moved_and_saturated_ones_have():
     trace = torch.zeros(40, 4)
-    trace[5, 0] = 0.1  # answered once, then never: lost
-    trace[5:, 1] = 1  # silent at the top: saturated
-    found = _found(trace, torch.tensor([5, 5, 39, -1]))
-    assert found.tolist() == [False, True, True, False]
+    trace[5, 0] = 0.1  # moved once, then never: lost
+    trace[5:, 1] = 1  # zero gradient at the highest score: saturated
+    moved = _moved(trace, torch.tensor([5, 5, 39, -1]))
+    assert moved.tolist() == [False, True, True, False]
 
 
 def test_a_saturated_unit_is_not_dead():
@@ -181,28 +181,28 @@ class Opaque:
 
 def test_a_maximizer_without_opacity_refuses_alpha():
     model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
-    with pytest.raises(MethodError, match=r"finds no opacity: leave alpha\(\) out"):
+    with pytest.raises(MethodError, match=r"doesn't support opacity: leave out alpha\(\)"):
         ek.maximize(model, channel("0", 0) - alpha(), shape=(1, 5, 5), maximizer=Opaque())
 
 
 @pytest.mark.parametrize("maximizer", NAMES)
-def test_a_unit_s_image_is_the_same_to_the_bit_whoever_stands_beside_it(maximizer):
+def test_a_unit_s_image_is_bit_identical_in_any_batch(maximizer):
     model, _ = toy_models()["plain"]
-    how = {"maximizer": maximizer, "steps": 6, "dataset": IMAGES, "shape": (3, 12, 10)}
-    whole = ek.maximize(model, [channels("1"), logit(3)], **how)
-    again = ek.maximize(model, [channels("1"), logit(3)], **how)
+    settings = {"maximizer": maximizer, "steps": 6, "dataset": IMAGES, "shape": (3, 12, 10)}
+    whole = ek.maximize(model, [channels("1"), logit(3)], **settings)
+    again = ek.maximize(model, [channels("1"), logit(3)], **settings)
     assert torch.equal(whole.images, again.images)
     for unit, objective in ((2, channel("1", 2)), (6, logit(3))):
-        alone = ek.maximize(model, objective, **how)
+        alone = ek.maximize(model, objective, **settings)
         assert torch.equal(alone.images[0], whole.images[unit])
         assert torch.equal(alone.trace[:, 0], whole.trace[:, unit])
-    turned = ek.maximize(model, channels("1", [5, 2, 0, 1]), **how)
+    turned = ek.maximize(model, channels("1", [5, 2, 0, 1]), **settings)
     assert torch.equal(turned.images[1], whole.images[2])
-    other = ek.maximize(model, channels("1"), **how, seed=1)
+    other = ek.maximize(model, channels("1"), **settings, seed=1)
     assert not torch.equal(other.images, whole.images[:6])
 
 
-def test_another_process_finds_the_same_bytes():
+def test_another_process_gives_bit_identical_images():
     code = (
         "import torch, hashlib, explainkit as ek; from explainkit.testing import toy_models;"
         "torch.set_num_threads(1); m, _ = toy_models()['vit'];"
@@ -240,17 +240,17 @@ def test_any_number_of_channels_and_any_size(shape, maximizer):
     assert torch.isfinite(found.images).all()
 
 
-def test_the_model_runs_no_further_than_the_layer():
+def test_the_model_runs_only_up_to_the_layer():
     ran = []
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)).eval()
     model[2].register_forward_hook(lambda *_: ran.append(1))
     ek.maximize(model, channel("0", 1), shape=(1, 8, 8), steps=5)
-    assert len(ran) <= 1, "only the probe may go on"
+    assert len(ran) <= 1, "only the probe may run further"
     ek.maximize(model, channel("0", 1), shape=(1, 4, 4), steps=1)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_of_the_caller_s_is_changed(fails):
+def test_the_caller_s_model_and_tensors_are_unchanged(fails):
     model, images = toy_models()["batch_norm"]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model[0].weight.requires_grad_(False)
@@ -275,11 +275,11 @@ def test_nothing_of_the_caller_s_is_changed(fails):
     assert model[0].weight.grad is None
 
 
-def test_dead_units_are_listed_and_not_drawn():
+def test_dead_units_are_listed_and_blank():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()).eval()
     with torch.no_grad():
         model[0].bias[1] = -1e6
-        # answers, but to no image of small contrast: not dead
+        # activated only by images of high contrast: not dead
         model[0].bias[2] = -0.3
     with pytest.warns(ExplainkitWarning, match="1 of 3 units"):
         found = ek.maximize(model, channels("1") - 0.01 * tv(), shape=(1, 9, 9), steps=80)
@@ -291,16 +291,16 @@ def test_dead_units_are_listed_and_not_drawn():
     assert "dead" in found.caption(1)
 
 
-def test_the_best_of_several_starts_is_kept():
+def test_the_best_of_several_restarts_is_returned():
     model, _ = toy_models()["plain"]
-    how = {"shape": (3, 12, 10), "steps": 10, **STILL}
-    one = ek.maximize(model, "classes()", **how)
-    best = ek.maximize(model, "classes()", **how, restarts=4)
+    settings = {"shape": (3, 12, 10), "steps": 10, **STILL}
+    one = ek.maximize(model, "classes()", **settings)
+    best = ek.maximize(model, "classes()", **settings, restarts=4)
     assert (best.trace[-1] >= one.trace[-1]).all()
     assert not torch.equal(best.images, one.images)
 
 
-def test_the_negative_direction_is_an_objective_of_its_own():
+def test_the_negative_direction_is_an_additional_objective():
     model = linear()
     model.explainkit_spec = spec((1, 6, 5))
     found = ek.maximize(model, logit(0), negative=True, steps=60, lr=0.3)
@@ -308,7 +308,7 @@ def test_the_negative_direction_is_an_objective_of_its_own():
     assert correlation(found.images[0], -found.images[1]) > 0.9
 
 
-def test_a_start_is_where_it_starts():
+def test_optimization_starts_from_the_given_image():
     model, images = toy_models()["plain"]
     model.explainkit_spec = spec((3, 12, 10), 0.5, 0.5)
     start = (images[0] - 0.5) / 0.5 * 0.9
@@ -328,12 +328,12 @@ def test_a_start_is_where_it_starts():
     assert exaggerated.trace[-1] > 1.2 * exaggerated.trace[0]
 
 
-def test_diversity_tells_one_unit_s_starts_apart():
+def test_diversity_makes_restarts_of_a_unit_differ():
     model, _ = toy_models()["plain"]
-    how = {"shape": (3, 12, 10), "steps": 20, "restarts": 3, **STILL}
-    found = ek.maximize(model, [channel("0", k) + 5 * diversity("0") for k in (0, 1)], **how)
+    settings = {"shape": (3, 12, 10), "steps": 20, "restarts": 3, **STILL}
+    found = ek.maximize(model, [channel("0", k) + 5 * diversity("0") for k in (0, 1)], **settings)
     assert (found.trace[-1] > found.trace[0]).all()
-    alone = ek.maximize(model, channel("0", 1) + 5 * diversity("0"), **how)
+    alone = ek.maximize(model, channel("0", 1) + 5 * diversity("0"), **settings)
     assert torch.equal(alone.images[0], found.images[1])
 
 
@@ -344,7 +344,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
     found = ek.maximize(gray, channels("0"), maximizer="maco", dataset=data, steps=8)
     wanted = torch.fft.rfft2(data, norm="ortho").abs().mean(0)
     magnitudes = torch.fft.rfft2(found.images, norm="ortho").abs()
-    # coefficients that are their own conjugates keep only the real part of their phase
+    # coefficients that are their own conjugates have only a sign for a phase
     inner = (slice(None), slice(1, 6), slice(1, 5))
     torch.testing.assert_close(
         magnitudes[(slice(None), *inner)], wanted[inner].expand(4, 1, 5, 4), rtol=1e-3, atol=1e-3
@@ -367,7 +367,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"objective": channel("0", 99)}, TargetError, "from 0 to 5"),
         ({"objective": []}, TargetError, "empty list"),
         ({"objective": [3]}, TargetError, "int"),
-        ({"objective": "tv()"}, TargetError, "reads a layer"),
+        ({"objective": "tv()"}, TargetError, "with a layer"),
         ({"objective": "logit(0"}, TargetError, "can't read"),
         ({"objective": "logit(0) / 0"}, ModelError, "finite objective"),
         ({"objective": caricature("0")}, TargetError, "start"),
@@ -382,11 +382,11 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"padding": "wrap"}, MethodError, "reflection"),
     ],
 )
-def test_refusals_are_one_clear_line(change, error, part):
+def test_errors_are_one_clear_line(change, error, part):
     model, _ = toy_models()["plain"]
-    how = {"shape": (3, 12, 10), "steps": 2, "objective": logit(0)} | change
+    settings = {"shape": (3, 12, 10), "steps": 2, "objective": logit(0)} | change
     with pytest.raises(error) as caught:
-        ek.maximize(model, how.pop("objective"), **how)
+        ek.maximize(model, settings.pop("objective"), **settings)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""How far a model is run for an objective: to the last layer that it reads, and no further."""
+"""Running a model for an objective: only up to the last layer that the objective uses."""
 
 import math
 from bisect import bisect
@@ -18,15 +18,15 @@ from explainkit.layers import get_layer
 from explainkit.scores import as_scores
 
 ChannelStatistics = Mapping[str, tuple[Tensor, Tensor]]
-"""Layer path to what `channel_statistics_of` finds."""
+"""Layer path to mean and standard deviation per channel; see `channel_statistics_of`."""
 
 
-class _Reached(BaseException):
-    """Every layer asked for has run; no handler inside a model must catch it."""
+class _AllLayersRan(BaseException):
+    """Raised once all requested layers have run; a BaseException, so that no model catches it."""
 
 
 class Convolution:
-    """A convolution and its input: what `Deferred` asks for.
+    """A convolution that has not run yet, and its input; implements `Deferred`.
 
     Args:
         layer: The convolution.
@@ -40,7 +40,7 @@ class Convolution:
 
     @staticmethod
     def fits(layer: nn.Module) -> bool:
-        """Whether a layer is a convolution and nothing else: no hook, no padding but zeros."""
+        """Whether a layer is a plain convolution: zero padding, no hooks, no patched forward."""
         return (
             type(layer) is nn.Conv2d
             and layer.padding_mode == "zeros"
@@ -50,11 +50,11 @@ class Convolution:
 
     @property
     def count(self) -> int:
-        """How many channels it has."""
+        """Number of output channels."""
         return self.layer.out_channels
 
     def whole(self) -> Tensor:
-        """Its output ``[batch, channel, height, width]``."""
+        """The full output ``[batch, channel, height, width]``."""
         if self._output is None:
             self._output = self.layer(self.images)
         return self._output
@@ -62,8 +62,8 @@ class Convolution:
     def channels(self, indices: Tensor) -> Tensor:
         """Channel ``indices[i]`` of image i, ``[batch, height, width]``.
 
-        The input channels of all images are convolved in one call, each with its own kernel, and
-        summed: of ``K`` output channels one ``K``-th of the work.
+        One grouped convolution applies each image's kernel to its input channels; their sum is the
+        channel. With ``K`` output channels this takes ``1 / K`` of the full layer's operations.
         """
         layer, batch = self.layer, len(self.images)
         rows = torch.arange(batch, device=indices.device)
@@ -87,15 +87,13 @@ def _hooks(layer: nn.Module) -> Iterator[Mapping[int, Any]]:
 
 
 class ActivationReader(nn.Module):
-    """A model, run only as far as an objective needs.
+    """A model that runs only as far as an objective needs.
 
     Args:
         module: The caller's model, frozen.
-        layers: The inner layers to read.
-        logits: Whether the final scores are needed too: then the whole model runs.
-        window: Rows and columns of an image, from the upper left, that the model is shown; None:
-            all.
-        layout: How the images that the model is shown lie in memory.
+        layers: The inner layers whose outputs are needed.
+        logits: Whether the logits are needed too; then the whole model runs.
+        window: Height and width to which images are cropped at the bottom and the right, or None.
     """
 
     def __init__(
@@ -105,31 +103,29 @@ class ActivationReader(nn.Module):
         *,
         logits: bool,
         window: tuple[int, int] | None = None,
-        layout: torch.memory_format = torch.preserve_format,
     ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.logits = logits
         self.window = window
-        self.layout = layout
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
-        """Logits ``[batch, classes]`` or None, and each layer's output, first call only.
+        """Logits ``[batch, classes]`` or None, and each layer's output in its first call.
 
         Raises:
-            ModelError: A layer doesn't run, or puts out something that is not a tensor.
+            ModelError: A layer doesn't run, or its output is not a tensor.
         """
-        return self._read(images, sparing=False)
+        return self._read(images, defer=False)
 
     def probe(self, images: Tensor) -> tuple[int | None, dict[str, int]]:
-        """How many classes and how many channels per layer there are.
+        """The number of classes, or None if unknown, and the number of channels of each layer.
 
-        The whole model runs, where the images' size lets it, so that a layer that runs twice is
-        found.
+        The whole model runs if it accepts the size of the images, to detect a layer that runs
+        more than once.
 
         Raises:
-            ModelError: The model fails before the layers, or a layer runs more than once.
+            ModelError: The model fails before reaching the layers, or a layer runs more than once.
         """
         calls: list[str] = []
         with ExitStack() as hooks, torch.no_grad():
@@ -147,8 +143,8 @@ class ActivationReader(nn.Module):
         twice = [layer for layer in self.layers if calls.count(layer) > 1]
         if twice:
             raise ModelError(
-                f"layer {twice[0]!r} runs {calls.count(twice[0])} times in one pass: name a layer "
-                "that runs once"
+                f"layer {twice[0]!r} runs {calls.count(twice[0])} times in one forward pass: name "
+                "a layer that runs once"
             )
         with torch.no_grad():
             _, found = self(images)
@@ -158,88 +154,51 @@ class ActivationReader(nn.Module):
         }
 
     def narrowed(self, image: Tensor) -> "ActivationReader":
-        """The same without the last rows and columns, where nothing that is read depends on them.
+        """The same on images without the last rows and columns that don't affect the outputs.
 
-        A pooling drops the last row of an odd map; all that went into it was computed for nothing.
-        A cut counts only if what is read stays as it was: a model may look at the size of a
-        image, or take but one.
+        Pooling drops the last row of a map of odd size; computing it is wasted. The crop is used
+        only if the outputs for ``image`` stay the same: a model may depend on the size of its
+        input, or accept only one. A model in train mode is not probed: batch normalization would
+        count the probes.
 
         Args:
-            image: A finite image ``[channel, height, width]``; random, so that outputs tell.
+            image: A random finite image ``[channel, height, width]``.
         """
-        if self._keeps_what_it_sees():
+        if any(part.training for part in self.module.modules()):
             return self
         with torch.no_grad():
             try:
-                window = self._seen(image, 1), self._seen(image, 2)
+                window = self._used_lines(image, 1), self._used_lines(image, 2)
                 if window == tuple(image.shape[1:]):
                     return self
-                found = self._with(window=window)
-                return found if _alike(self(image[None]), found(image[None])) else self
-            except Exception:  # noqa: BLE001 - whatever a model says to an image that is not one
+                found = ActivationReader(
+                    self.module, self.layers, logits=self.logits, window=window
+                )
+                return found if _equal_outputs(self(image[None]), found(image[None])) else self
+            except Exception:  # noqa: BLE001 - a model may fail in any way on NaN or another size
                 return self
 
-    def in_channels_last(self, images: Tensor) -> "ActivationReader":
-        """The same with the channels of a pixel side by side in memory, where that is faster.
+    def _used_lines(self, image: Tensor, axis: int) -> int:
+        """The number of rows (axis 1) or columns (2) up to the last that affects the outputs.
 
-        That is in single precision on a CPU: a convolution hands the layout on to the next. A
-        model that takes its maps for vectors as they lie refuses, or puts out something else;
-        both are tried out, there and back.
-
-        Args:
-            images: A few random images ``[batch, channel, height, width]``, so that outputs tell.
-        """
-        fast = images.device.type == "cpu" and images.dtype == torch.float32
-        if not fast or self._keeps_what_it_sees():
-            return self
-        found = self._with(layout=torch.channels_last)
-        try:
-            read, slope = self._there_and_back(images)
-            again, other = found._there_and_back(images)
-        except Exception:  # noqa: BLE001 - whatever a model says to a layout that it can't take
-            return self
-        # a rectifier at zero may fall to the other side
-        same = _alike(read, again) and (slope - other).norm() <= 0.01 * slope.norm()
-        return found if same else self
-
-    def _with(self, **changed: Any) -> "ActivationReader":
-        kept = {"logits": self.logits, "window": self.window, "layout": self.layout}
-        return ActivationReader(self.module, self.layers, **(kept | changed))
-
-    def _keeps_what_it_sees(self) -> bool:
-        """Whether running statistics, as of a model in train mode, would tell of a trial."""
-        return any(part.training for part in self.module.modules())
-
-    def _there_and_back(self, images: Tensor) -> tuple[Any, Tensor]:
-        """What is read of images, and the gradient of its sum of squares."""
-        leaf = images.detach().requires_grad_()
-        with torch.enable_grad():
-            read = self(leaf)
-            total = torch.stack([output.square().sum() for output in _outputs(read)]).sum()
-        (slope,) = torch.autograd.grad(total, leaf)
-        return read, slope
-
-    def _seen(self, image: Tensor, axis: int) -> int:
-        """How many rows (axis 1) or columns (2) there are up to the last that reaches the outputs.
-
-        Not-a-number spreads to all that is computed from it, through rectifiers too.
+        NaN propagates to every value computed from it, also through ReLUs.
         """
 
-        def unseen_from(line: int) -> bool:
+        def unused_from(line: int) -> bool:
             marked = image[None].clone()
             marked.narrow(axis + 1, line, lines - line).fill_(math.nan)
             return not any(bool(output.isnan().any()) for output in _outputs(self(marked)))
 
         lines = image.shape[axis]
-        if not unseen_from(lines - 1):
+        if not unused_from(lines - 1):
             return lines
-        return bisect(range(lines), False, key=unseen_from) or lines
+        return bisect(range(lines), False, key=unused_from) or lines
 
-    def _read(self, images: Tensor, *, sparing: bool) -> tuple[Tensor | None, dict[str, Any]]:
-        with self._captured(len(images), sparing=sparing) as found:
+    def _read(self, images: Tensor, *, defer: bool) -> tuple[Tensor | None, dict[str, Any]]:
+        with self._captured(len(images), defer=defer) as found:
             try:
                 logits = self._scores(images)
-            except _Reached:
+            except _AllLayersRan:
                 return None, found
         missing = [layer for layer in self.layers if layer not in found]
         if missing:
@@ -250,48 +209,48 @@ class ActivationReader(nn.Module):
         if self.window is not None:
             rows, columns = self.window
             images = images[..., :rows, :columns]
-        # a model may write into its input
-        return as_scores(self.module(images.clone(memory_format=self.layout)), len(images))
+        # a model may modify its input in place
+        return as_scores(self.module(images.clone()), len(images))
 
     @contextmanager
-    def _captured(self, batch: int, *, sparing: bool) -> Iterator[dict[str, Tensor | Deferred]]:
+    def _captured(self, batch: int, *, defer: bool) -> Iterator[dict[str, Tensor | Deferred]]:
         found: dict[str, Tensor | Deferred] = {}
 
         def is_last() -> bool:
             return len(found) + 1 == len(self.layers) and not self.logits
 
-        def sparer(layer: str) -> Any:
-            def spare(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        def deferrer(layer: str) -> Any:
+            def defer_convolution(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
                 images, *_ = inputs
-                # what happens under autocast ends with the model's own call
+                # an autocast inside the model ends with the model's own call
                 plain = not torch.is_autocast_enabled(images.device.type)
                 if plain and is_last() and images.dim() == 4 and len(images) == batch:
                     found[layer] = Convolution(module, images)
-                    raise _Reached
+                    raise _AllLayersRan
 
-            return spare
+            return defer_convolution
 
-        def keeper(layer: str) -> Any:
-            def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def recorder(layer: str) -> Any:
+            def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
                 if not isinstance(output, Tensor):
                     raise ModelError(
                         f"expected a tensor from layer {layer!r}, got {type(output).__name__}; "
                         "name a layer inside it"
                     )
                 last = is_last()
-                # a later layer may write in place into what this one put out
+                # a later layer may modify this output in place
                 found.setdefault(layer, output if last else output.clone())
                 if last:
-                    raise _Reached
+                    raise _AllLayersRan
 
-            return keep
+            return record
 
         with ExitStack() as hooks:
             for layer in self.layers:
                 module = get_layer(self.module, layer)
-                if sparing and Convolution.fits(module):
-                    hooks.callback(module.register_forward_pre_hook(sparer(layer)).remove)
-                hooks.callback(module.register_forward_hook(keeper(layer)).remove)
+                if defer and Convolution.fits(module):
+                    hooks.callback(module.register_forward_pre_hook(deferrer(layer)).remove)
+                hooks.callback(module.register_forward_hook(recorder(layer)).remove)
             yield found
 
     def scope(
@@ -303,14 +262,14 @@ class ActivationReader(nn.Module):
         opacity: Tensor | None = None,
         channel_statistics: ChannelStatistics | None = None,
         *,
-        sparing: bool = False,
+        defer: bool = False,
     ) -> Scope:
-        """Runs the model on ``shown`` and gives what an expression reads.
+        """Runs the model on ``shown`` and returns the values that an expression can use.
 
-        With ``sparing`` a convolution that is the last to run is left to the expression, which may
-        need one channel of it.
+        With ``defer``, a convolution that is the last layer to run is left to the expression,
+        which may need only one of its channels.
         """
-        logits, activations = self._read(shown, sparing=sparing)
+        logits, activations = self._read(shown, defer=defer)
         return Scope(
             logits, activations, images, class_names, reference, opacity, channel_statistics
         )
@@ -321,8 +280,8 @@ def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:
     return [*activations.values(), *([] if logits is None else [logits])]
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two readings are the same up to the rounding of another size's arithmetic."""
+def _equal_outputs(one: Any, other: Any) -> bool:
+    """Whether two outputs of `ActivationReader` are equal up to rounding."""
     pairs = zip(_outputs(one), _outputs(other), strict=True)
     return all(a.shape == b.shape and _near(a, b) for a, b in pairs)
 
@@ -335,23 +294,23 @@ def _near(one: Tensor, other: Tensor) -> bool:
 def channel_statistics_of(
     module: nn.Module, layers: Sequence[str], images: Tensor
 ) -> ChannelStatistics:
-    """Mean and standard deviation of each channel's mean over space, over a data set.
+    """Mean and standard deviation over a data set of each channel's spatial mean.
 
     Args:
         module: The caller's model, frozen.
-        layers: The inner layers to read.
-        images: ``[n, channel, height, width]``, where the model is.
+        layers: Paths of the layers.
+        images: ``[n, channel, height, width]``, on the model's device.
 
     Returns:
-        Layer path to ``[channel]`` and ``[channel]``.
+        Layer path to mean ``[channel]`` and standard deviation ``[channel]``.
     """
     if not layers:
         return {}
-    reading = ActivationReader(module, layers, logits=False)
+    reader = ActivationReader(module, layers, logits=False)
     tables: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with torch.no_grad():
-        for part in torch.split(images, chunk_size(reading, images[0])):
-            for layer, output in reading(part)[1].items():
+        for part in torch.split(images, chunk_size(reader, images[0])):
+            for layer, output in reader(part)[1].items():
                 tables[layer].append(channel_means(output))
     whole = {layer: torch.cat(parts) for layer, parts in tables.items()}
     return {layer: (table.mean(0), table.std(0, correction=0)) for layer, table in whole.items()}

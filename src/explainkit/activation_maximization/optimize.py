@@ -1,8 +1,8 @@
-"""The maximizers: gradient ascent over images, each unit for itself, all of them at once."""
+"""The maximizers: gradient ascent on images, independently for each unit, in batches."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -26,28 +26,25 @@ from explainkit.errors import MethodError
 OptimizerName = Literal["adam", "ascent"]
 Schedule = Literal["constant", "cosine"]
 
-_MOMENT, _SQUARE, _TINY = 0.9, 0.999, 1e-12
-
-_REDRAWS = 64
-"""Fresh starts for an image that nothing answers to, before its unit counts as dead."""
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Transforms):
-    """Gradient ascent on some parameters of an image, with random transforms at each step.
+    """Gradient ascent on the parameters of an image, with random transforms at each step.
 
-    Each unit has its own random numbers, step size and gradient scale, so that an image doesn't
-    depend on its neighbors. In the first 16 steps, or half of all, gradients pass rectifiers that
-    keep a channel off all over the image, which wakes it (`rectifiers.redirect`). An image to
-    which its unit does not answer even then is drawn afresh, ever more contrasted, until it does.
+    Each unit has its own random numbers and gradient scale, so its image doesn't depend on the rest
+    of the batch. In the first 16 steps, at most half of them, gradients are passed through ReLUs
+    that would block them for a whole channel, to activate units that start at zero
+    (`rectifiers.redirect`).
 
     Attributes:
-        steps: Gradient steps.
-        lr: Size of a step, per parameter.
+        steps: Number of gradient steps.
+        lr: Step size, per parameter.
         optimizer: ``"adam"``, or ``"ascent"``: the gradient divided by its root mean square.
-        schedule: The step size over time: constant, or falling to zero along half a cosine.
-        clip: Largest root mean square of an image's gradient; None leaves it.
-        init_std: Standard deviation of the random start.
+        schedule: Step size over time: ``"constant"``, or ``"cosine"``, annealed to zero.
+        clip: Maximum root mean square of an image's gradient; None doesn't clip.
+        init_std: Standard deviation of the random initial image.
     """
 
     steps: int = 256
@@ -71,11 +68,11 @@ class Gradient(Transforms):
                 raise MethodError(f"{name}: expected {known}, got {getattr(self, name)!r}")
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """What is optimized, and how it becomes an image."""
+        """The parameterization, and its mapping to pixels."""
         raise NotImplementedError
 
     def __call__(self, problem: Problem) -> OptimizedImages:
-        """Finds one image ``[channel, height, width]`` per unit."""
+        """Optimizes one image ``[channel, height, width]`` per unit."""
         form, pixel_space = self.parts(problem)
         parameters = [p.requires_grad_() for p in form.start(problem, self.init_std)]
         alpha_channel = AlphaChannel(problem, pixel_space, self.lr) if problem.transparent else None
@@ -90,14 +87,13 @@ class Gradient(Transforms):
         def finished() -> tuple[Tensor, Tensor | None]:
             pixels = pixel_space(form.raw(parameters))
             if alpha_channel is None:
-                # a copy: unbounded pixels are the parameters themselves
+                # unbounded pixels are the parameters themselves, so copy them
                 return pixels.clone(), None
             opacity = alpha_channel.opacity(alpha_parameters)
             return alpha_channel.on_flat(pixels, opacity), opacity
 
         units = len(problem.generators)
-        answered = torch.full((units,), -1, device=problem.device)  # the last step at which it did
-        tries = min(_REDRAWS, self.steps - 1)
+        last_moved = torch.full((units,), -1, device=problem.device)
         trace, frames = [], []
         for step in range(self.steps):
             if step in problem.keep:
@@ -110,54 +106,52 @@ class Gradient(Transforms):
             redirected = step < min(rectifiers.STEPS, self.steps // 2)
             inputs = [self.transform(seen, problem), pixels, opacity]
             scores, moving = _backward(problem, inputs, redirected=redirected)
-            answered[moving] = step
+            last_moved[moving] = step
             trace.append(scores)
             rule.step(step)
-            silent = (
-                [unit for unit in range(units) if answered[unit] < 0]
-                if not redirected and step < tries
-                else []
-            )
-            if silent:
-                # log-spaced from the start's init_std to full contrast
-                init_std = self.init_std ** (1 - (step + 1) / tries)
-                # only the silent units' generators: nobody else's numbers may shift
-                own = replace(problem, generators=[problem.generators[u] for u in silent])
-                _replace_rows(parameters, form.start(own, init_std), silent)
             problem.progress()
         images, opacity = finished()
         if self.steps in problem.keep:
             frames.append(images)
         empty = images.new_zeros(0, *images.shape)
-        kept = torch.stack(frames) if frames else empty
-        whole = torch.stack(trace)
-        return OptimizedImages(images, whole, _found(whole, answered), kept, opacity)
+        scores = torch.stack(trace)
+        return OptimizedImages(
+            images,
+            scores,
+            _moved(scores, last_moved),
+            torch.stack(frames) if frames else empty,
+            opacity,
+        )
 
 
-def _found(trace: Tensor, answered: Tensor) -> Tensor:
-    """Which units' images are of something, ``[unit]``.
+def _moved(trace: Tensor, last_moved: Tensor) -> Tensor:
+    """Whether each unit's image activates it, ``[unit]``.
 
-    A unit that answered once, fell silent and ended no higher than it ever stood was lost on the
-    way. One that fell silent at the top of a saturated answer was not.
+    False for a unit whose gradient was always zero, and for one whose gradient vanished while its
+    score fell back to the lowest of the run. A gradient that vanishes at a high score means that
+    the unit saturates.
+
+    Args:
+        trace: Scores, ``[step, unit]``.
+        last_moved: Last step with a nonzero gradient, or −1, ``[unit]``.
     """
     window = max(1, len(trace) // 10)
-    lost = (answered < len(trace) - window) & (trace[-window:].amax(0) <= trace.amin(0))
-    return (answered >= 0) & ~lost
+    lost = (last_moved < len(trace) - window) & (trace[-window:].amax(0) <= trace.amin(0))
+    return (last_moved >= 0) & ~lost
 
 
 def _backward(
     problem: Problem, inputs: Sequence[Tensor | None], *, redirected: bool
 ) -> tuple[Tensor, Tensor]:
-    """Fills the parameters' gradients; gives the scores and which units answered, ``[unit]``.
+    """Computes the parameters' gradients; returns the scores and which units moved, ``[unit]``.
 
-    The gradient is taken at the border between model and image, where a penalty's part can be
-    told from the model's. A unit whose gradient had to be let through a rectifier did not answer.
+    A unit moves if the gradient of its score with respect to the model's input is not zero. That
+    leaves out penalties on the image, and gradients that exist only because they were redirected.
 
     Args:
         problem: Has the score.
-        inputs: What it takes: what the model is shown, the images, and their opacity or None.
-        redirected: Whether gradients pass rectifiers that are off: from a flat image all of them,
-            else those that keep a whole channel off.
+        inputs: Its arguments: the transformed images, the images, and their opacity or None.
+        redirected: Whether to redirect gradients through inactive ReLUs.
     """
     roots = [root for root in inputs if root is not None]
     leaves = [root.detach().requires_grad_() for root in roots]
@@ -166,20 +160,20 @@ def _backward(
         return scores, torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     passed = None
     if redirected:
-        passed = rectifiers.redirect(scores, everywhere=problem.flat is not None)
-    shown, *_ = slopes = torch.autograd.grad(
+        passed = rectifiers.redirect(scores)
+    shown, *_ = gradients = torch.autograd.grad(
         scores.sum(), leaves, allow_unused=True, materialize_grads=True
     )
-    torch.autograd.backward(roots, slopes)
+    torch.autograd.backward(roots, gradients)
     moving = (shown != 0).flatten(1).any(1)
     return scores.detach(), moving if passed is None else moving & ~passed
 
 
 class _Optimizer:
-    """Turns gradients into steps, each unit for itself.
+    """Gradient ascent, independently for each unit.
 
-    Adam: Kingma and Ba (2015), arXiv:1412.6980. Its ε is far below any gradient, so that a step
-    doesn't depend on the scale of an objective.
+    Adam: Kingma and Ba (2015), arXiv:1412.6980. Its ε is far below any gradient, so that steps
+    don't depend on the scale of the objective.
     """
 
     def __init__(self, settings: Gradient, parameters: list[Tensor]) -> None:
@@ -190,7 +184,7 @@ class _Optimizer:
 
     @torch.no_grad()
     def step(self, step: int) -> None:
-        """One step uphill, from the parameters' gradients, which it takes away."""
+        """Takes one step along the parameters' gradients and clears them."""
         settings = self.settings
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         for parameter in self.parameters:
@@ -208,13 +202,13 @@ class _Optimizer:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.add_(gradient, alpha=lr)
             return
-        lr /= 1 - _MOMENT ** (step + 1)
-        correction = math.sqrt(1 - _SQUARE ** (step + 1))
+        lr /= 1 - _BETA1 ** (step + 1)
+        correction = math.sqrt(1 - _BETA2 ** (step + 1))
         state = zip(self.parameters, gradients, self.moment, self.square, strict=True)
         for parameter, gradient, moment, square in state:
-            moment.mul_(_MOMENT).add_(gradient, alpha=1 - _MOMENT)
-            square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
-            size = square.sqrt().div_(correction).add_(_TINY)
+            moment.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
+            square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+            size = square.sqrt().div_(correction).add_(_EPSILON)
             parameter.addcdiv_(moment, size, value=lr)
 
 
@@ -229,21 +223,16 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-@torch.no_grad()
-def _replace_rows(tensors: Sequence[Tensor], fresh: Sequence[Tensor], rows: list[int]) -> None:
-    for tensor, new in zip(tensors, fresh, strict=True):
-        tensor[rows] = new
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fourier(Gradient):
-    """OptimizedImages in Fourier space, where the finer frequencies are scaled down.
+    """Images in Fourier space, with high frequencies scaled down.
 
-    ``x = irfft2(z / f^decay)``: a step changes large forms more than fine ones, so that the
-    image isn't a carpet of edges. Works for any size and any number of channels.
+    ``x = irfft2(z / f^decay)``: a step changes low frequencies more than high ones, which avoids
+    high-frequency noise. Works for any size and any number of channels.
 
     Attributes:
-        decay: 0 is as `Pixel`, 1 the spectrum of natural images; more is smoother.
+        decay: 0 weights all frequencies equally, as `Pixel` does; 1 gives the spectrum of natural
+            images; higher is smoother.
 
     References:
         Olah, Mordvintsev and Schubert (2017), "Feature Visualization", Distill,
@@ -260,13 +249,13 @@ class Fourier(Gradient):
     decay: float = 1.0
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """Fourier coefficients on a soft pixel_space."""
+        """Fourier coefficients, kept within bounds by a sigmoid."""
         return FourierParameterization(*problem.shape[1:], self.decay), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixel(Gradient):
-    """OptimizedImages on the pixels themselves: the baseline, which fills in edges first.
+    """Images parameterized by their pixels: the baseline, prone to high-frequency noise.
 
     References:
         Erhan, Bengio, Courville and Vincent (2009), "Visualizing Higher-Layer Features of a Deep
@@ -274,17 +263,17 @@ class Pixel(Gradient):
     """
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """Pixels on a soft pixel_space."""
+        """Pixels, kept within bounds by a sigmoid."""
         return Pixels(), PixelSpace.of(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaplacianPyramid(Gradient):
-    """OptimizedImages on a Laplacian pyramid: coarse and fine forms are parameters of their own.
+    """Images parameterized by a Laplacian pyramid: one set of parameters per scale.
 
     Attributes:
-        levels: Sizes, each half of the one before, where the image is large enough.
-        decay: Each level counts ``2^decay`` times the next finer one.
+        levels: Number of scales, each half the size of the one before; fewer for a small image.
+        decay: Each level is weighted ``2^decay`` times the next finer one.
 
     References:
         Burt and Adelson (1983), "The Laplacian Pyramid as a Compact Image Code",
@@ -295,7 +284,7 @@ class LaplacianPyramid(Gradient):
     decay: float = 0.5
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """A pyramid on a soft pixel_space.
+        """A pyramid, kept within bounds by a sigmoid.
 
         Raises:
             MethodError: ``levels`` is below 1.
@@ -307,7 +296,7 @@ class LaplacianPyramid(Gradient):
 
 @dataclass(frozen=True, kw_only=True)
 class CPPN(Gradient):
-    """OptimizedImages on the weights of a small network from coordinates to colors: smooth at any size.
+    """Images parameterized by a small network from coordinates to colors: smooth.
 
     Attributes:
         hidden: Units per layer.
@@ -323,7 +312,7 @@ class CPPN(Gradient):
     layers: int = 4
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """A network per unit on a soft pixel_space.
+        """One network per unit, kept within bounds by a sigmoid.
 
         Raises:
             MethodError: ``hidden`` or ``layers`` is below 1.
@@ -335,10 +324,10 @@ class CPPN(Gradient):
 
 @dataclass(frozen=True, kw_only=True)
 class MACO(Gradient):
-    """OptimizedImages on the phases alone: each frequency keeps the magnitude it has in real images.
+    """Images parameterized by Fourier phases, with the magnitudes of real images.
 
-    The magnitudes are the mean over the data set given, of any number of channels, or those of the
-    image to start from.
+    The magnitudes are those of the initial image, or else the mean over the data set. Works for any
+    number of channels.
 
     References:
         Fel, Boissin, Boutin et al. (2023), "Unlocking Feature Visualization for Deeper Networks
@@ -349,7 +338,7 @@ class MACO(Gradient):
     crop: float = 0.3
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """Phases on a hard pixel_space: their image already has natural values."""
+        """Phases, clamped to the bounds: with natural magnitudes few pixels exceed them."""
         return natural_phases(problem)
 
 
@@ -373,5 +362,5 @@ class Plain(Gradient):
     init_std: float = 0.1
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """Pixels on a hard pixel_space."""
+        """Pixels, clamped to the bounds."""
         return Pixels(), PixelSpace.of(problem, hard=True)

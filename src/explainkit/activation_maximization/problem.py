@@ -1,4 +1,4 @@
-"""What a maximizer is asked, and what it answers."""
+"""The input of a maximizer (`Problem`) and its output (`OptimizedImages`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What images of a data set have in common, in model-input space.
+    """Statistics of a data set's images, in model-input space.
 
     Attributes:
-        magnitude: Mean amplitude of each frequency, ``[channel, height, width // 2 + 1]``, of the
-            orthonormal real Fourier transform; of three colors, after ``color`` is undone.
-        color: ``[channel, channel]``: for three channels the square root of their covariance,
-            scaled so that its longest column has length 1; otherwise the identity.
+        magnitude: Mean amplitude of each frequency of the orthonormal real Fourier transform,
+            ``[channel, height, width // 2 + 1]``; for three channels, of decorrelated colors.
+        color: ``[channel, channel]``: for three channels, the square root of their covariance,
+            scaled so that its longest column has norm 1; otherwise the identity.
     """
 
     magnitude: Tensor
@@ -23,7 +23,7 @@ class Statistics:
 
     @classmethod
     def of(cls, images: Tensor) -> "Statistics":
-        """Measures images ``[n, channel, height, width]``."""
+        """Computes the statistics of images ``[n, channel, height, width]``."""
         images = images.float()
         color = torch.eye(images.shape[1])
         if images.shape[1] == 3:
@@ -42,24 +42,25 @@ def _amplitude(images: Tensor, color: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Images to find, one per unit, all of one size.
+    """An optimization problem: find one image per unit, all of the same size.
 
     Attributes:
-        score: ``score(shown, images, opacity)`` gives ``[unit]``: what each unit says of
-            ``shown`` ``[unit, channel, height, width]``, with penalties on ``images``, from which
-            they were made, and on their ``opacity`` ``[unit, 1, height, width]``, which may be left
-            out. Differentiable in all.
-        shape: Channel, height, width.
-        generators: One per unit, on the CPU: the only source of random numbers.
-        start: An image ``[channel, height, width]`` to start from, or None.
-        flat: A flat image per unit to start from, ``[unit, channel, 1, 1]``, where the first try
-            ended below it or nowhere; gradients then also pass rectifiers that are off. Or None.
-        transparent: Whether to find an opacity, too: an objective reads `alpha`.
-        low: Smallest valid value per channel ``[channel, 1, 1]``; None where it isn't known.
-        high: Largest valid value per channel.
-        statistics: Of a data set, if one was given.
-        keep: Steps after which the images are kept as frames.
-        progress: Is called after each step.
+        score: ``score(shown, images, opacity)`` returns each unit's objective, ``[unit]``: its
+            activation for ``shown`` ``[unit, channel, height, width]``, the transformed images,
+            with penalties on the ``images`` themselves and on their ``opacity`` ``[unit, 1,
+            height, width]``, which is optional. Differentiable in all arguments.
+        shape: Channels, height, width.
+        generators: One per unit, on the CPU; the only source of random numbers.
+        start: Initial image ``[channel, height, width]``, or None.
+        flat: Single-color initial image per unit, ``[unit, channel, 1, 1]``, for units whose first
+            run ended below it. Or None.
+        transparent: Whether to optimize an opacity as well, because the objective uses `alpha`.
+        low: Smallest valid value per channel, ``[channel, 1, 1]``, or None if unknown.
+        high: Largest valid value per channel, or None.
+        statistics: Of the data set, or None.
+        keep: Steps before which the images are recorded as frames; the number of steps stands for
+            the final images.
+        progress: To be called after each step.
         dtype: Of the images.
         device: Of the images.
     """
@@ -79,31 +80,31 @@ class Problem:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers ``[unit, *shape]``, each unit's from its own generator.
+        """Standard normal numbers ``[unit, *shape]``, each row from its unit's own generator.
 
-        Drawn on the CPU in float32, so that every device and dtype sees the same.
+        They are drawn on the CPU in float32, so that all devices and dtypes get the same values.
         """
         rows = [torch.randn(shape, generator=generator) for generator in self.generators]
         return torch.stack(rows).to(self.device, self.dtype)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers in [0, 1), ``[unit, *shape]``, drawn like `normal`."""
+        """Uniform numbers in [0, 1), ``[unit, *shape]``, drawn like `normal`."""
         rows = [torch.rand(shape, generator=generator) for generator in self.generators]
         return torch.stack(rows).to(self.device, self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class OptimizedImages:
-    """What a maximizer found.
+    """The result of a maximizer.
 
     Attributes:
         images: ``[unit, channel, height, width]``.
-        trace: The score at each step, ``[step, unit]``, as the maximizer saw it.
-        moved: Whether each unit answered to a change of its image and was not lost again,
-            ``[unit]``.
-        frames: Images on the way, ``[frame, unit, channel, height, width]``.
-        opacity: ``[unit, 1, height, width]`` where the problem is transparent: images and frames
-            then lie on a flat ground.
+        trace: The objective at each step, under that step's transforms, ``[step, unit]``.
+        moved: Whether the optimization changed each unit's activation and did not lose it again,
+            ``[unit]``. The others are reported as dead.
+        frames: Intermediate images, ``[frame, unit, channel, height, width]``.
+        opacity: ``[unit, 1, height, width]`` if the problem is transparent; images and frames are
+            then composited on a uniform background.
     """
 
     images: Tensor

@@ -1,4 +1,4 @@
-"""Running one maximizer on one model: the units, the restarts, the chunks, the record."""
+"""Runs a maximizer on a model: units, restarts, batches, and the recorded result."""
 
 import hashlib
 import math
@@ -31,27 +31,27 @@ from explainkit.progress import progress
 from explainkit.results.visualization import Visualization, has_converged, ranked
 
 WIDEST = 8
-"""Images optimized at once on a CPU: few enough that a layer stays in the cache, and that
-one unit alone, which is padded to it, stays cheap."""
+"""Maximum batch size on a CPU. Batches are padded to full size, so a small one keeps a single unit
+cheap; it also keeps a layer's activations in the cache."""
 
 WIDEST_ON_DEVICE = 64
-"""Images optimized at once on an accelerator."""
+"""Maximum batch size on an accelerator."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a maximizer gave for some units, the best start of each.
+    """The results for all units: the best run of each.
 
     Attributes:
         objectives: One expression per unit.
         images: ``[unit, channel, height, width]``.
         opacity: ``[unit, 1, height, width]``; 0 where dead.
-        score: Of each image without transforms, ``[unit]``; NaN where dead.
-        trace: ``[step, unit]``.
+        score: Objective at each image, without transforms, ``[unit]``; NaN where dead.
+        trace: Objective at each step, ``[step, unit]``.
         dead: bool ``[unit]``.
         frames: ``[frame, unit, channel, height, width]``.
-        frame_steps: The steps at which they were kept.
-        layer: The inner layer, where there is exactly one and no logit.
+        frame_steps: The steps of the frames.
+        layer: The layer, if the objectives use exactly one layer and no logit.
     """
 
     objectives: list[Expression]
@@ -72,13 +72,13 @@ def visualize(
     spec: ModelSpec | None,
     class_names: tuple[str, ...],
 ) -> Visualization:
-    """Checks a request, guards the model, maximizes, and records what came.
+    """Validates a request, runs the maximizer on the preserved model, and builds the result.
 
     Raises:
-        InputError: The shape can't be told, or images of another shape.
+        InputError: The shape is unknown, or the given images have another one.
         ModelError: The model fails on images of that shape, or its output isn't finite.
-        TargetError: An objective names nothing that the model has.
-        MethodError: The maximizer refuses the problem, or returns something that isn't images.
+        TargetError: An objective names a class or channel that the model doesn't have.
+        MethodError: The maximizer refuses the problem, or doesn't return images.
     """
     objectives = as_objectives(request.objective)
     start = check_image("start", request.start, 3)
@@ -96,24 +96,24 @@ def visualize(
         dtype=like.dtype,
         device=like.device,
     )
-    remarks = []
+    warnings = []
     with (
         preserve_process(request.seed),
         preserve_model(module, keep_mode=request.keep_mode) as training,
     ):
         if training and not request.keep_mode:
-            remarks.append(
-                "the model was in train mode: maximized in eval mode and put back "
-                "(keep_mode=True leaves dropout and batch statistics on)"
+            warnings.append(
+                "the model was in train mode: it ran in eval mode and was put back "
+                "(keep_mode=True keeps dropout and batch statistics active)"
             )
         found = maximize_all(
             maximizer, objectives, setting.ready(start, images, spec), negative=request.negative
         )
     dead = int(found.dead.sum())
     if dead:
-        remarks.append(
-            f"{dead} of {len(found.dead)} units answer to no image at all: they are listed in "
-            ".dead and not drawn"
+        warnings.append(
+            f"{dead} of {len(found.dead)} units are dead: no image was found that activates them; "
+            "see .dead"
         )
     return Visualization(
         images=found.images,
@@ -134,7 +134,8 @@ def visualize(
         mean=spec.mean if spec else None,
         std=spec.std if spec else None,
         frames=found.frames,
-        diagnostics={"frame_steps": found.frame_steps} | ({"warnings": remarks} if remarks else {}),
+        diagnostics={"frame_steps": found.frame_steps}
+        | ({"warnings": warnings} if warnings else {}),
     )
 
 
@@ -147,39 +148,44 @@ def maximize_all(
 ) -> Found:
     """Runs a maximizer for every unit of every objective.
 
-    Units are optimized in chunks of one fixed size, the last padded with copies, so that a unit's
-    image is the same to the bit whichever others are asked for. Each unit draws from a generator
-    seeded with the seed, its objective's text and the number of the start.
+    Units are optimized in batches of fixed size, the last padded with copies, so that a unit's
+    image is bit-identical whichever other units are requested. Each unit has a generator seeded
+    from the seed, the objective's text and the number of the restart.
+
+    Units whose best run scores below the best uniform image (black, mid-gray or white) are
+    optimized once more, starting from that image.
 
     Args:
-        maximizer: The way to maximize.
-        objectives: Families are written out.
-        setting: What all images share; the model is frozen and in eval mode.
-        negative: Also minimize each, as an objective of its own.
+        maximizer: The maximizer.
+        objectives: Families such as `channels` are expanded.
+        setting: Settings shared by all images; the model is frozen and in eval mode.
+        negative: Also minimize each objective, as an additional one.
 
     Raises:
         ModelError: The model fails on images of that shape, or its output isn't finite.
-        TargetError: An objective names nothing that the model has.
-        MethodError: The maximizer returns something that isn't images.
+        TargetError: An objective names a class or channel that the model doesn't have.
+        MethodError: The maximizer doesn't return images.
     """
-    setting = replace(setting, channel_statistics=_moments(objectives, setting))
+    setting = replace(setting, channel_statistics=_channel_statistics(objectives, setting))
     units = _units(objectives, setting, negative=negative)
-    tries = [(unit, start) for unit in range(len(units)) for start in range(setting.restarts)]
+    runs = [(unit, start) for unit in range(len(units)) for start in range(setting.restarts)]
     steps = getattr(maximizer, "steps", 1)
     keep = sorted({round(i * steps / max(setting.frames - 1, 1)) for i in range(setting.frames)})
     best: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
-    _climb(maximizer, units, tries, setting, keep, best)
-    if setting.start is None and not any(map(_differs, units)):
-        flats = _flats(units, setting)
-        behind = {
+    _optimize(maximizer, units, runs, setting, keep, best)
+    if setting.start is None and not any(map(_is_diverse, units)):
+        uniform = _best_uniform(units, setting)
+        below = {
             unit: flat
-            for unit, (score, flat) in enumerate(flats)
+            for unit, (score, flat) in enumerate(uniform)
             if best[unit][0] == -math.inf or score > float(best[unit][1][2])
         }
-        again = [(unit, setting.restarts) for unit in behind]
-        _climb(maximizer, units, again, setting, keep, best, behind)
-    kept = [best[unit][1] for unit in range(len(units))]
-    images, opacities, scores, traces, ways = (list(column) for column in zip(*kept, strict=True))
+        again = [(unit, setting.restarts) for unit in below]
+        _optimize(maximizer, units, again, setting, keep, best, below)
+    columns = [best[unit][1] for unit in range(len(units))]
+    images, opacities, scores, traces, frames = (
+        list(column) for column in zip(*columns, strict=True)
+    )
     dead = torch.tensor([best[unit][0] == -math.inf for unit in range(len(units))])
     blank = _blank(setting)
     layers = sorted({layer for unit in units for layer in unit.layers})
@@ -193,58 +199,60 @@ def maximize_all(
         score=torch.stack(scores).masked_fill(dead.to(setting.device), math.nan),
         trace=torch.stack(traces, 1),
         dead=dead,
-        frames=torch.stack(ways, 1),
+        frames=torch.stack(frames, 1),
         frame_steps=keep,
         layer=layers[0] if single else None,
     )
 
 
-def _climb(
+def _optimize(
     maximizer: Maximizer,
     units: Sequence[Expression],
-    tries: Sequence[tuple[int, int]],
+    runs: Sequence[tuple[int, int]],
     setting: Setting,
     keep: Sequence[int],
     best: dict[int, tuple[float, tuple[Tensor, ...]]],
-    flats: Mapping[int, Tensor] | None = None,
+    uniform: Mapping[int, Tensor] | None = None,
 ) -> None:
-    """Runs each try, a unit and the number of a start, and keeps what is the unit's best so far."""
-    chunks = list(_chunks(units, tries, setting))
-    what = "maximize" if flats is None else "maximize from flat images"
+    """Optimizes each run, a unit and the number of its restart, and updates each unit's best."""
+    chunks = list(_chunks(units, runs, setting))
+    what = "maximize" if uniform is None else "maximize from uniform images"
     with progress(what, len(chunks) * getattr(maximizer, "steps", 1)) as advance:
-        for members, size, reading in chunks:
-            rows = [tries[i] for i in members]
+        for members, size, reader in chunks:
+            rows = [runs[i] for i in members]
             rows += [rows[-1]] * (size - len(rows))
-            flat = None if flats is None else torch.stack([flats[unit] for unit, _ in rows])
+            flat = None if uniform is None else torch.stack([uniform[unit] for unit, _ in rows])
             chosen, restarts = [units[unit] for unit, _ in rows], [start for _, start in rows]
-            ascent, score = _run(
-                maximizer, reading, chosen, restarts, setting, keep, flat, lambda: advance(1, "")
+            result, score = _run(
+                maximizer, reader, chosen, restarts, setting, keep, flat, lambda: advance(1, "")
             )
-            opacity = ascent.opacity
+            opacity = result.opacity
             if opacity is None:
-                opacity = torch.ones_like(ascent.images[:, :1])
+                opacity = torch.ones_like(result.images[:, :1])
             for row, (unit, _) in enumerate(rows[: len(members)]):
-                merit = _merit(ascent.trace[:, row]) if bool(ascent.moved[row]) else -math.inf
-                if unit not in best or merit > best[unit][0]:
-                    traced = ascent.trace[:, row], ascent.frames[:, row]
-                    best[unit] = merit, (ascent.images[row], opacity[row], score[row], *traced)
+                objective = (
+                    _final_objective(result.trace[:, row]) if bool(result.moved[row]) else -math.inf
+                )
+                if unit not in best or objective > best[unit][0]:
+                    traced = result.trace[:, row], result.frames[:, row]
+                    best[unit] = objective, (result.images[row], opacity[row], score[row], *traced)
 
 
-def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, Tensor]]:
-    """Per unit, the score of the flat image that it answers to most, and that image.
+def _best_uniform(units: Sequence[Expression], setting: Setting) -> list[tuple[float, Tensor]]:
+    """The uniform image with the highest score for each unit: the score and the image.
 
-    The candidates are the darkest, the middle and the brightest valid one, or −1, 0 and 1.
+    The candidates are the darkest, the middle and the brightest valid image, or −1, 0 and 1.
     """
     middle = _blank(setting)[:, :1, :1]
-    init_std = torch.ones_like(middle) if setting.low is None else setting.low - middle
-    shades = torch.stack([middle, middle + init_std, middle - init_std])
+    contrast = torch.ones_like(middle) if setting.low is None else setting.low - middle
+    shades = torch.stack([middle, middle + contrast, middle - contrast])
     images = shades.expand(-1, *setting.shape).to(setting.dtype)
     found = []
     with torch.no_grad():
         scopes = {}
         for unit in units:
             if unit.form not in scopes:
-                scopes[unit.form] = _reading(unit, setting).scope(
+                scopes[unit.form] = _reader(unit, setting).scope(
                     images,
                     images,
                     setting.class_names,
@@ -258,20 +266,22 @@ def _flats(units: Sequence[Expression], setting: Setting) -> list[tuple[float, T
 
 
 def _blank(setting: Setting) -> Tensor:
-    """What stands for a dead unit: the middle of the valid range, or zero."""
+    """The image of a dead unit: the middle of the valid range, or zero."""
     blank = torch.zeros(setting.shape, dtype=setting.precision, device=setting.device)
     if setting.low is not None and setting.high is not None:
         blank = blank + (setting.low + setting.high) / 2
     return blank
 
 
-def _merit(trace: Tensor) -> float:
-    """The mean objective over the last tenth of the steps, under their transforms."""
+def _final_objective(trace: Tensor) -> float:
+    """The mean objective over the last tenth of the steps, under transforms."""
     return float(trace[-max(1, len(trace) // 10) :].double().mean())
 
 
-def _moments(objectives: Sequence[Expression], setting: Setting) -> ChannelStatistics | None:
-    """What the layers that the objectives standardize say of the data set, if there is one."""
+def _channel_statistics(
+    objectives: Sequence[Expression], setting: Setting
+) -> ChannelStatistics | None:
+    """Channel statistics of the layers that the objectives z-score, if there is a data set."""
     layers = sorted({layer for one in objectives for layer in one.z_scored})
     if setting.images is None or not layers:
         return None
@@ -283,19 +293,19 @@ def _moments(objectives: Sequence[Expression], setting: Setting) -> ChannelStati
 def _units(
     objectives: Sequence[Expression], setting: Setting, *, negative: bool
 ) -> list[Expression]:
-    """All objectives, families written out, each checked on one image."""
+    """All objectives, with families expanded, each evaluated on one image to validate it."""
     layers = sorted({layer for one in objectives for layer in one.layers})
     logits = any(one.uses_logits for one in objectives)
-    reading = ActivationReader(setting.module, layers, logits=logits)
+    reader = ActivationReader(setting.module, layers, logits=logits)
     example = torch.zeros((1, *setting.shape), dtype=setting.dtype, device=setting.device)
     with failing_as_model_error(setting.module, example):
-        classes, channels = reading.probe(example)
+        classes, channels = reader.probe(example)
     units = [unit for one in objectives for unit in one.expand(channels, classes)]
     if negative:
         units = [signed for unit in units for signed in (unit, -unit)]
     with torch.no_grad():
-        scope = reading.scope(
-            example, example, setting.class_names, _reference(reading, setting),
+        scope = reader.scope(
+            example, example, setting.class_names, _reference(reader, setting),
             channel_statistics=setting.channel_statistics,
         )  # fmt: skip
         for unit in units:
@@ -304,57 +314,55 @@ def _units(
 
 
 def _chunks(
-    units: Sequence[Expression], tries: Sequence[tuple[int, int]], setting: Setting
+    units: Sequence[Expression], runs: Sequence[tuple[int, int]], setting: Setting
 ) -> Iterator[tuple[list[int], int, ActivationReader]]:
-    """Tries that run together, the size to which they are padded, and how their model is read.
+    """The batches: indices of runs, the size to which they are padded, and the reader.
 
-    Only expressions of one form share a chunk; a unit whose images shall differ from each other
-    shares it with nobody.
+    Only expressions of the same form share a batch. A unit with `diversity` has a batch of its own.
     """
     forms: dict[tuple[Expression | None, object], list[int]] = {}
-    for i, (unit, _) in enumerate(tries):
-        alone = units[unit] if _differs(units[unit]) else None
+    for i, (unit, _) in enumerate(runs):
+        alone = units[unit] if _is_diverse(units[unit]) else None
         forms.setdefault((alone, units[unit].form), []).append(i)
     for (alone, _), members in forms.items():
-        reading = _reading(units[tries[members[0]][0]], setting)
-        size = setting.restarts if alone is not None else _size(reading, setting)
-        noise = torch.randn((2, *setting.shape), generator=torch.Generator().manual_seed(0))
-        noise = noise.to(setting.device, setting.dtype)
-        reading = reading.narrowed(noise[0]).in_channels_last(noise)
+        reader = _reader(units[runs[members[0]][0]], setting)
+        size = setting.restarts if alone is not None else _size(reader, setting)
+        noise = torch.randn(setting.shape, generator=torch.Generator().manual_seed(0))
+        reader = reader.narrowed(noise.to(setting.device, setting.dtype))
         for i in range(0, len(members), size):
-            yield members[i : i + size], size, reading
+            yield members[i : i + size], size, reader
 
 
-def _differs(unit: Expression) -> bool:
-    """Whether a unit's images shall differ from each other."""
+def _is_diverse(unit: Expression) -> bool:
+    """Whether the objective makes a unit's images differ from each other."""
     return any(isinstance(node, diversity) for node in unit.walk())
 
 
-def _reading(unit: Expression, setting: Setting) -> ActivationReader:
+def _reader(unit: Expression, setting: Setting) -> ActivationReader:
     return ActivationReader(setting.module, sorted(unit.layers), logits=unit.uses_logits)
 
 
-def _size(reading: ActivationReader, setting: Setting) -> int:
-    """How many images to optimize at once; it depends on model, layer and shape alone."""
+def _size(reader: ActivationReader, setting: Setting) -> int:
+    """Images per batch; unless given, it depends only on model, layer and shape."""
     if setting.batch_size is not None:
         return setting.batch_size
     example = torch.zeros(setting.shape, dtype=setting.dtype, device=setting.device)
     widest = WIDEST if setting.device.type == "cpu" else WIDEST_ON_DEVICE
-    return min(chunk_size(reading, example), widest)
+    return min(chunk_size(reader, example), widest)
 
 
-def _reference(reading: ActivationReader, setting: Setting) -> Mapping[str, Tensor] | None:
-    """What the layers put out for the image to start from."""
+def _reference(reader: ActivationReader, setting: Setting) -> Mapping[str, Tensor] | None:
+    """The layers' outputs for the initial image, or None."""
     if setting.start is None:
         return None
     with torch.no_grad():
-        _, activations = reading(setting.start[None].to(setting.dtype))
+        _, activations = reader(setting.start[None].to(setting.dtype))
     return activations  # type: ignore[no-any-return]
 
 
 def _run(
     maximizer: Maximizer,
-    reading: ActivationReader,
+    reader: ActivationReader,
     units: Sequence[Expression],
     restarts: Sequence[int],
     setting: Setting,
@@ -362,15 +370,15 @@ def _run(
     flat: Tensor | None,
     done: Callable[[], None],
 ) -> tuple[OptimizedImages, Tensor]:
-    """One chunk: what the maximizer found, and the objective at its images ``[unit]``."""
-    reference = _reference(reading, setting)
+    """Runs one batch: the maximizer's result, and the objective at its images ``[unit]``."""
+    reference = _reference(reader, setting)
     transparent = any(isinstance(node, alpha) for node in units[0].walk())
 
     def score(shown: Tensor, images: Tensor, opacity: Tensor | None = None) -> Tensor:
         with failing_as_model_error(setting.module, shown):
-            scope = reading.scope(
+            scope = reader.scope(
                 shown.to(setting.dtype), images, setting.class_names, reference, opacity,
-                setting.channel_statistics, sparing=True,
+                setting.channel_statistics, defer=True,
             )  # fmt: skip
         found = evaluate_each(units, scope).to(setting.precision)
         if not bool(torch.isfinite(found).all()):
@@ -381,7 +389,7 @@ def _run(
             )
         return found
 
-    ascent = maximizer(
+    result = maximizer(
         Problem(
             score=score,
             shape=setting.shape,
@@ -402,25 +410,25 @@ def _run(
         )
     )
     wanted = (len(units), *setting.shape)
-    if not isinstance(ascent, OptimizedImages) or tuple(ascent.images.shape) != wanted:
+    if not isinstance(result, OptimizedImages) or tuple(result.images.shape) != wanted:
         shape = (
-            list(ascent.images.shape)
-            if isinstance(ascent, OptimizedImages)
-            else type(ascent).__name__
+            list(result.images.shape)
+            if isinstance(result, OptimizedImages)
+            else type(result).__name__
         )
-        raise MethodError(f"expected from the maximizer images {list(wanted)}, got {shape}")
-    if transparent and ascent.opacity is None:
+        raise MethodError(f"expected images {list(wanted)} from the maximizer, got {shape}")
+    if transparent and result.opacity is None:
         raise MethodError(
-            f"{units[0]}: {type(maximizer).__name__} finds no opacity: leave alpha() out, or take "
-            "another maximizer"
+            f"{units[0]}: {type(maximizer).__name__} doesn't support opacity: leave out alpha() "
+            "or use another maximizer"
         )
-    if not bool(torch.isfinite(ascent.images).all()):
-        raise MethodError("expected finite images from the maximizer: a smaller lr may help")
+    if not bool(torch.isfinite(result.images).all()):
+        raise MethodError("expected finite images from the maximizer: try a smaller lr")
     with torch.no_grad():
-        return ascent, score(ascent.images, ascent.images, ascent.opacity)
+        return result, score(result.images, result.images, result.opacity)
 
 
 def _generator(seed: int, unit: Expression, start: int) -> torch.Generator:
-    """A unit's own source of random numbers, whatever stands beside it."""
+    """A unit's own random generator, independent of the rest of the batch."""
     digest = hashlib.sha256(f"{seed} {start} {unit}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
