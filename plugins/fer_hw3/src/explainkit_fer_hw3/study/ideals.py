@@ -130,8 +130,8 @@ def ideals_figure(ideals: Ideals) -> Figure:
     if ideals.start is not None:
         title = "a face changed for each class"
     about = (
-        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below: probability of the "
-        "class (other prediction)"
+        f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below: probability of "
+        "the class (other prediction)"
     )
     _write(figure, margin, 0.22, fit(title, (width - 0.5) / 1.25, 10.5), size=10.5, weight="bold")
     _write(figure, margin, 0.4, fit(about, width - 0.5, 7), size=7, color=FAINT)
