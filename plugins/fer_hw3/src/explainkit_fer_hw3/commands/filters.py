@@ -241,4 +241,5 @@ def _print(found: "Visualization", rows: list[dict[str, Any]]) -> None:
         table.add_row(str(row["rank"] + 1), name, f"{row['trace'][0]:.3f}", final, *cells)
     options.show(table)
     dead = sum(row["dead"] for row in rows)
-    typer.echo(f"{len(rows)} units, {dead} dead, {len(found.trace)} steps")
+    plural = "s" if len(rows) > 1 else ""
+    typer.echo(f"{len(rows)} unit{plural}, {dead} dead, {len(found.trace)} steps")
