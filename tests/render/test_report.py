@@ -133,9 +133,9 @@ def test_hostile_text_stays_text(text, tmp_path):
     plain = Reader(report(explained(), tmp_path / "plain.html", labels=[0, 1]).read_text())
     one = explained(
         method=f"plugin/{text}", model=text, params={"name": text}, class_names=(text, "b", "c"),
-        diagnostics={"warnings": ["x"], "remark": text}, versions={text: text}, layer=text,
+        diagnostics={"warnings": ["x"], "note": text}, versions={text: text}, layer=text,
     )  # fmt: skip
-    wanted = explained(diagnostics={"warnings": ["x"], "remark": "a"}, layer="a")
+    wanted = explained(diagnostics={"warnings": ["x"], "note": "a"}, layer="a")
     path = report(one, tmp_path / "r.html", labels=[0, 1], names=[text, "b"], command=text)
     page = Reader(path.read_text(encoding="utf-8"))
     harmless = Reader(

@@ -164,9 +164,9 @@ class TestLanguages:
 
         folder = Path(sentences.__file__).parent
         code = "".join(path.read_text() for path in folder.glob("*.py"))
-        said = {key for key in EN.words["text"] if f'"{key}"' in code}
+        used = {key for key in EN.words["text"] if f'"{key}"' in code}
         rows = {key for key in EN.words["text"] if key.startswith(("row_", "study_", "col_"))}
-        assert EN.words["text"].keys() == said | rows
+        assert EN.words["text"].keys() == used | rows
 
     def test_the_chinese_report_has_no_english_sentence(self, found):
         """Except names of networks, files and methods, and of classes in figures."""
@@ -213,13 +213,13 @@ class TestSentences:
         assert "overlaps that of Sad, 0.820" in text
 
     @pytest.mark.parametrize(
-        ("best", "said"), [(("happy", "surprise"), True), (("sad", "happy"), False)]
+        ("best", "expected"), [(("happy", "surprise"), True), (("sad", "happy"), False)]
     )
-    def test_the_best_two(self, best, said):
+    def test_the_best_two(self, best, expected):
         wrong = {name: ("neutral", 30) for name in CLASS_NAMES if name not in best}
         wrong["neutral"] = ("fear", 30)
         text = " ".join(sentences.about_confusion(EN, all_correct(**wrong)))
-        assert ("They are the best two in the study, too." in text) == said
+        assert ("They are the best two in the study, too." in text) == expected
         assert all(f"{name.capitalize()}, recall 1.000" in text for name in best)
 
     def test_no_mistakes(self):
@@ -240,7 +240,7 @@ class TestSentences:
         assert "There is no image of Fear" in text
 
     @pytest.mark.parametrize(
-        ("accuracy", "comparable", "said"),
+        ("accuracy", "comparable", "expected"),
         [
             (650, True, "is above this interval and was not reached"),
             (695, True, "is within this interval"),
@@ -248,27 +248,27 @@ class TestSentences:
             (750, False, "can't be compared"),
         ],
     )
-    def test_the_accuracy_against_the_studys(self, found, accuracy, comparable, said):
+    def test_the_accuracy_against_the_studys(self, found, accuracy, comparable, expected):
         own = predictions({"happy": {"happy": accuracy, "sad": 1000 - accuracy}})
         cnn = replace(found.cnn, predictions=own)
         text = " ".join(sentences.about_cnn(EN, cnn, found.dnn, comparable=comparable))
-        assert said in text
+        assert expected in text
         assert f"{accuracy / 1000:.3f}" in text
         assert "The study's network has exactly this size" in text
 
     @pytest.mark.parametrize(
-        ("first", "second", "said"),
+        ("first", "second", "expected"),
         [(90, 60, "The CNN is more accurate"), (60, 90, "The DNN is more accurate"),
          (60, 61, "The difference is not significant")],
     )  # fmt: skip
-    def test_which_network_is_better(self, found, first, second, said):
+    def test_which_network_is_better(self, found, first, second, expected):
         cnn, dnn = (
             replace(one, predictions=predictions({"happy": {"happy": right, "sad": 100 - right}}))
             for one, right in ((found.cnn, first), (found.dnn, second))
         )
         met = agreement(cnn.predictions, dnn.predictions)
         text = " ".join(sentences.about_dnn(EN, cnn, dnn, met))
-        assert said in text
+        assert expected in text
         assert f"p = {mcnemar(met.only_first, met.only_second):.3g}" in text
         assert ("recall is higher for Happy" in text) == (met.p < 0.05)
 
@@ -288,11 +288,11 @@ class TestSentences:
         assert sentences.about_gap(EN, Curve("a", (1,), {"accuracy": (0.5,)})) == []
 
     @pytest.mark.parametrize(
-        ("gain", "said"),
+        ("gain", "expected"),
         [((0.02, 0.04), "the maps follow the expression"), ((-0.01, 0.03), "includes 0"),
          ((-0.05, -0.01), "have even more there")],
     )  # fmt: skip
-    def test_whether_maps_follow_the_expression(self, gain, said):
+    def test_whether_maps_follow_the_expression(self, gain, expected):
         share = Share(0.5, (0.45, 0.55))
         one = PartShares(
             "explainkit/saliency", "all", 9, (), share, 0.3, 0.3, share,
@@ -300,7 +300,7 @@ class TestSentences:
         )  # fmt: skip
         rows = [replace(one, class_name="happy"), one]
         text = " ".join(sentences.about_parts(EN, {"explainkit/saliency": rows}))
-        assert said in text
+        assert expected in text
         assert ("the difference is significantly positive for Happy" in text) == (gain[0] > 0)
         assert ("It is significantly negative for Happy" in text) == (gain[1] < 0)
         assert "That is more than their share of the area" in text
