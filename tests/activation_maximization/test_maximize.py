@@ -52,7 +52,7 @@ def correlation(a, b):
 @pytest.mark.parametrize("maximizer", ["plain", "pixel"])
 def test_a_linear_unit_without_bounds_grows_along_its_weights(maximizer):
     model = linear()
-    rule = {"optimizer": "ascent", **STILL} if maximizer == "pixel" else {}
+    rule = {"optimizer": "ascent", **STILL} if maximizer == "pixel" else {"lr": 0.2}
     found = ek.maximize(model, logit(1), shape=(1, 6, 5), maximizer=maximizer, steps=60, **rule)
     assert correlation(found.images[0], model[1].weight[1]) > 0.999
 
@@ -63,7 +63,7 @@ def test_a_linear_unit_within_bounds_ends_at_the_bounds(maximizer):
     model.explainkit_spec = spec((1, 6, 5))
     found = ek.maximize(
         model, logit(2), maximizer=maximizer, steps=150, **STILL,
-        **({} if maximizer == "plain" else {"lr": 0.5, "schedule": "constant"}),
+        lr=0.5, schedule="constant",
     )  # fmt: skip
     weight = model[1].weight[2].reshape(1, 6, 5)
     best = float(model(2 * weight.sign()[None])[0, 2].detach())
