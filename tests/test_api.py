@@ -541,7 +541,7 @@ class TestInnerLayers:
         assert torch.equal(over_images(e)[:, [0, 3, 6, 9]][:, :, [0, 4, 9]], e.heatmap())
         e.plot()
         model, x = toy_models()["mlp"]
-        with pytest.raises(RenderError, match="a layer without places"):
+        with pytest.raises(RenderError, match="a layer without spatial positions"):
             ek.explain(model, x, 1, at="1").plot()
 
     def test_an_expression_of_an_inner_unit(self):

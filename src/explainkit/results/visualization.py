@@ -98,15 +98,16 @@ class Visualization:
 
         return caption(self, index)
 
-    def grid(self, *, columns: int | None = None) -> "Figure":
-        """Draws all images in a grid, with captions; dead units are listed instead of drawn.
+    def grid(self, *, columns: int | None = None, most: int | None = 64) -> "Figure":
+        """Draws the images in a grid, with captions; dead units are listed instead of drawn.
 
         Args:
             columns: Images per row; None: chosen.
+            most: Draw only this many units, the first ones; None: all.
         """
         from explainkit.render.visualization import grid
 
-        return grid(self, columns=columns)
+        return grid(self, columns=columns, most=most)
 
     def traces(self) -> "Figure":
         """Plots each unit's objective over the steps."""
