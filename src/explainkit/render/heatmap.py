@@ -315,9 +315,8 @@ def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
     if explanation.attribution.ndim != 4:
         raise RenderError(
             "expected maps [batch, channel, height, width], got "
-            f"{list(explanation.attribution.shape)} at {explanation.at}: a layer without spatial positions "
-            f""
-            "can't be shown over images"
+            f"{list(explanation.attribution.shape)} at {explanation.at}: a layer without spatial "
+            "positions can't be shown over images"
         )
     maps = explanation.heatmap(reduce).detach()
     height, width = explanation.inputs.shape[-2:]
