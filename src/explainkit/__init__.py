@@ -11,7 +11,6 @@ Examples:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from explainkit.catalog.builtin import methods_hint
 from explainkit.catalog.hookspecs import hookimpl
 from explainkit.errors import (
     DatasetError,
@@ -108,6 +107,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
+        from explainkit.catalog.builtin import methods_hint
+
         raise AttributeError(f"module 'explainkit' has no attribute {name!r}{methods_hint(name)}")
     return getattr(import_module(_LAZY[name]), name)
 

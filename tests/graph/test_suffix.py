@@ -304,5 +304,5 @@ def test_default_layer_skips_unused_maps():
 
 def test_default_layer_needs_spatial_positions():
     model, images = toy_models()["mlp"]
-    with pytest.raises(ModelError, match="more than one place"):
+    with pytest.raises(ModelError, match="more than one spatial position"):
         default_layer(model, images)

@@ -224,7 +224,7 @@ class TestOptions:
             ek.explain(model, x, 0, "gradcam", layer="secnd")
         with pytest.raises(ModelError, match="head.*to put out a map"):
             ek.explain(model, x, 0, "gradcam", layer="head")
-        with pytest.raises(ModelError, match="more than one place"):
+        with pytest.raises(ModelError, match="more than one spatial position"):
             ek.explain(*toy_models()["mlp"], 0, "gradcam")
 
     def test_the_models_spec_names_the_layer(self):

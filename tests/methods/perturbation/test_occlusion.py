@@ -149,3 +149,12 @@ def test_bad_parameters(params, message):
     model, images = toy_models()["plain"]
     with pytest.raises(MethodError, match=message):
         ek.explain(model, images, 0, "occlusion", **params)
+
+
+@pytest.mark.parametrize("name", ["window", "stride"])
+def test_a_window_with_a_channel_axis_is_refused(name):
+    model, x = toy_models()["plain"]
+    with pytest.raises(
+        MethodError, match=rf"{name}: expected .* or \(height, width\), got \(3, 4, 4\)"
+    ):
+        ek.explain(model, x, 1, "occlusion", **{"window": 4, name: (3, 4, 4)})

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.methods.perturbation.windows import Windows, inpainted, score_windows
 
@@ -57,8 +58,8 @@ class Occlusion:
             clean = model(inputs).gather(1, target[:, None])[:, 0].double()
         images = inputs.detach()
         height, width = images.shape[2:]
-        window = _pair(self.window or max(min(height, width) // 6, 1))
-        stride = _pair(self.stride or (max(window[0] // 2, 1), max(window[1] // 2, 1)))
+        window = _pair("window", self.window or max(min(height, width) // 6, 1))
+        stride = _pair("stride", self.stride or (max(window[0] // 2, 1), max(window[1] // 2, 1)))
         windows = Windows((height, width), window, stride)
         harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
         filling = images if harmonic else fill_images(self.baseline, images, self.seed)
@@ -69,5 +70,12 @@ class Occlusion:
         return windows.average(torch.stack(drops)).to(images.dtype)
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if len(size) != 2:
+        raise MethodError(
+            f"{name}: expected a number of pixels or (height, width), got {tuple(size)}: a window "
+            "covers all channels"
+        )
+    return size[0], size[1]
