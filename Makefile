@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
+# toy networks gain more from two processes than from two threads
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
@@ -16,10 +18,10 @@ demo: $(VENV)/.demo ## Install into .venv and explain three faces
 	$(BIN)/explainkit run fer_hw3 saliency
 
 test: $(VENV)/.test ## Install what the tests need and run all of them
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: $(VENV)/.test ## Run the tests except the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not browser'
+	$(PYTEST) -m 'not slow and not browser'
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/browser

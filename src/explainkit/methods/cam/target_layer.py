@@ -84,8 +84,9 @@ def default_layer(model: nn.Module, example: Tensor) -> str:
         found = next((o.path for o in reversed(maps) if _positions_reach(o.value, result)), None)
     if found is None:
         raise ModelError(
-            f"expected a layer of {type(model).__name__} with more than one spatial position in its "
-            "output, found none that the scores depend on: name the layer, or use another method"
+            f"expected a layer of {type(model).__name__} with more than one spatial position in "
+            "its output, found none that the scores depend on: name the layer, or use another "
+            "method"
         )
     return found
 
