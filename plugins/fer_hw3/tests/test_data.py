@@ -247,7 +247,7 @@ class TestPaths:
     def test_a_folder_that_is_not_a_class(self, images, tmp_path):
         data = next(iter(tree(images).values()))
         path = unpack({"train/bored/1.png": data}, tmp_path / "t")
-        with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named by"):
+        with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named after a class"):
             load_fer2013(path)
 
     def test_images_of_another_size(self, tmp_path):
@@ -363,7 +363,7 @@ class TestPaths:
 
     def test_a_folder_that_holds_a_table(self, images, tmp_path):
         (tmp_path / "fer2013.csv").write_bytes(table(images, "fer2013"))
-        with pytest.raises(DatasetError, match=r"found the table fer2013\.csv: name the table"):
+        with pytest.raises(DatasetError, match=r"found the table fer2013\.csv: pass the path"):
             load_fer2013(tmp_path)
 
     def test_newlines_without_end(self, tmp_path):

@@ -18,17 +18,17 @@ def test_the_page_names_its_script_and_is_in_the_navigation():
     assert "reference/maximization-quality.md" in (ROOT / "mkdocs.yml").read_text()
 
 
-def test_every_section_has_every_way_and_every_measure():
+def test_every_section_has_every_maximizer_and_every_measure():
     *sections, targets = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
     assert sections[-1].startswith("Classes")
     for section in sections:
         rows = [line for line in section.splitlines() if line.startswith("|")]
-        assert rows[0] == f"| way | {' | '.join(maximize_quality.HEADS)} |"
-        ways = [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]]
-        asked = list(maximize_quality.WAYS)
-        if section.startswith("Classes"):  # a class is ahead by its logit
-            asked.remove(maximize_quality.AHEAD)
-        assert ways == [*asked, "exemplar"]
+        assert rows[0] == f"| maximizer | {' | '.join(maximize_quality.HEADINGS)} |"
+        maximizers = [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]]
+        asked = list(maximize_quality.MAXIMIZERS)
+        if section.startswith("Classes"):  # log odds are of channels
+            asked.remove(maximize_quality.SELECTIVE)
+        assert maximizers == [*asked, "exemplar"]
         assert all(row.count("|") == rows[0].count("|") for row in rows)
     assert targets.startswith("Targets")
 
@@ -36,8 +36,8 @@ def test_every_section_has_every_way_and_every_measure():
 def test_what_is_missed_is_called_missed():
     _, targets = PAGE.split("## Targets")
     head, _, *rows = [line for line in targets.splitlines() if line.startswith("|")]
-    ways = f"{maximize_quality.JUDGED} | {maximize_quality.AHEAD}"
-    assert head == f"| measure | at least | {ways} |"
+    both = f"{maximize_quality.TRANSFORMED} | {maximize_quality.SELECTIVE}"
+    assert head == f"| measure | at least | {both} |"
     assert len(rows) == 4
     for row in rows:
         _, *cells = row.strip("| ").split(" | ")
