@@ -247,7 +247,9 @@ class TestPaths:
     def test_a_folder_that_is_not_a_class(self, images, tmp_path):
         data = next(iter(tree(images).values()))
         path = unpack({"train/bored/1.png": data}, tmp_path / "t")
-        with pytest.raises(DatasetError, match=r"train/bored/1\.png: expected a folder named after a class"):
+        with pytest.raises(
+            DatasetError, match=r"train/bored/1\.png: expected a folder named after a class"
+        ):
             load_fer2013(path)
 
     def test_images_of_another_size(self, tmp_path):
