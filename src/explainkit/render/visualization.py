@@ -14,8 +14,9 @@ from PIL import Image
 from explainkit.errors import RenderError
 from explainkit.files import write_atomically
 from explainkit.render.captions import headline, unit_name
-from explainkit.render.figure import parameters, png
+from explainkit.render.figure import png
 from explainkit.render.heatmap import to_pixels
+from explainkit.render.parameters import parameters
 from explainkit.render.sheet import (
     FAINT,
     INK,

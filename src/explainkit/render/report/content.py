@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.render.figure import parameters
 from explainkit.render.heatmap import Reduce, over_images, scale, to_pixels
+from explainkit.render.parameters import parameters
 from explainkit.render.templates import clean
 
 if TYPE_CHECKING:

@@ -51,7 +51,8 @@ def confusion(
         explainkit run fer_hw3 confusion --method smoothgrad --param base=input_x_gradient
     """
     from explainkit.cli.parameters import parse_params
-    from explainkit.render.figure import matrix_figure, save_figure
+    from explainkit.render.figure import save_figure
+    from explainkit.render.matrix import matrix_figure
     from explainkit_fer_hw3.scores import most_confused
     from explainkit_fer_hw3.study.confusions import explain_confusion
     from explainkit_fer_hw3.tables import write_table

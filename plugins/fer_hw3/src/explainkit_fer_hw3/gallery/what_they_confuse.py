@@ -15,7 +15,7 @@ Command: explainkit run fer_hw3 confusion
 import torch
 
 import explainkit as ek
-from explainkit.render.figure import matrix_figure
+from explainkit.render.matrix import matrix_figure
 from explainkit_fer_hw3.data import load_synthetic
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.study.predictions import Predictions

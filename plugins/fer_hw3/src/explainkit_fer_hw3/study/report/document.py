@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import explainkit
 from explainkit.render.diagram import architecture_figure
-from explainkit.render.figure import matrix_figure, png, study_figure
+from explainkit.render.figure import png, study_figure
+from explainkit.render.matrix import matrix_figure
 from explainkit_fer_hw3.scores import class_scores
 from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure, shares_figure
 from explainkit_fer_hw3.study.curves import Curve

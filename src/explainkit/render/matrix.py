@@ -1,0 +1,80 @@
+"""The figure of a confusion matrix."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from explainkit.errors import RenderError
+from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
+
+
+@house_style()
+def matrix_figure(
+    counts: NDArray[np.int64], class_names: Sequence[str], title: str = "confusion matrix"
+) -> Figure:
+    """A confusion matrix: the share of each row as color and percentage, counts in small print.
+
+    Args:
+        counts: ``[true, predicted]``.
+        class_names: In the order of both axes.
+        title: The headline.
+
+    Raises:
+        RenderError: ``counts`` is not square with one row per class.
+    """
+    n = len(class_names)
+    if counts.shape != (n, n) or not n:
+        raise RenderError(f"expected counts {n} × {n} for {n} classes, got {list(counts.shape)}")
+    side = max(0.62 * n, 2.6)
+    inch = n / side
+    names = [fit_name(name, 1.4, 7) for name in class_names]
+    longest = 0.056 * max(map(len, names))
+    upright = longest * inch > 1
+    bottom, right = 0.35, 0.3
+    left = max(0.95, longest + 0.15)
+    width = left + side + right
+    title = fit(title, (width - 0.3) / 1.25, 9.5, 2)
+    head = 0.26 + 0.16 * title.count("\n")
+    top = head + (0.4 + longest if upright else 0.6)
+    height = bottom + side + top
+    figure = page(width, height)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Purples", vmin=0, vmax=1)
+    for i in range(n):
+        for j in range(n):
+            ink = "white" if shares[i, j] > 0.55 else INK if shares[i, j] >= 0.005 else "#b8b8c4"
+            weight = "bold" if i == j else "normal"
+            axes.text(
+                j, i - 0.062 * inch, f"{shares[i, j]:.0%}", size=8, color=ink, weight=weight,
+                ha="center", va="center",
+            )  # fmt: skip
+            axes.text(
+                j,
+                i + 0.155 * inch,
+                str(counts[i, j]),
+                size=5.5,
+                color=ink,
+                ha="center",
+                va="center",
+            )
+    axes.set_xticks(range(n), names, size=7, color=INK, rotation=90 if upright else 0)
+    axes.set_yticks(range(n), names, size=7, color=INK)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+    figure.text(
+        0.12 / width, 1 - head / height, title, size=9.5, weight="bold", color=INK, va="bottom"
+    )
+    figure.text(
+        0.12 / width, 1 - (head + 0.15) / height,
+        "rows: true class; columns: predicted class; percentages of each row",
+        size=7, color=FAINT, va="center",
+    )  # fmt: skip
+    return figure
