@@ -113,7 +113,7 @@ def candidates(
         },
         "idgi": {
             "bare": lambda: bare(model, images, target, steps + 1),
-            "explainkit": ours("idgi", base=IntegratedGradients(steps=steps)),
+            "explainkit": ours("idgi", path=IntegratedGradients(steps=steps)),
         },
         "guided_backprop": {
             "bare": lambda: bare(model, images, target, 1),

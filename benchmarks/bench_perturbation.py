@@ -148,7 +148,7 @@ def sharing(model: nn.Module, image: Tensor, samples: int, cells: int) -> None:
     print(f"forwards alone: {alone}, {sum(alone.values())} in all")
     print(f"together: {together}, {together / most:.2f} x the largest")
     features = cells**2
-    sizes = KernelShap(samples=samples).rows(features)[1:].sum(1).long()
+    sizes = KernelShap(samples=samples).draw(features)[1:].sum(1).long()
     size = torch.arange(features + 1, dtype=torch.float64)
     coin = torch.distributions.Binomial(features, torch.tensor(0.5, dtype=torch.float64))
     wanted, present = coin.log_prob(size).exp(), torch.bincount(sizes, minlength=features + 1)
