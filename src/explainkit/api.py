@@ -22,7 +22,7 @@ from explainkit.engine.record import as_explanation, class_names_of, model_name,
 from explainkit.engine.runner import run_all
 from explainkit.engine.targets import check_order, parse_target
 from explainkit.errors import ExplainkitWarning, InputError, TargetError
-from explainkit.interfaces import Dataset, Maximizer, ModelSpec, Target
+from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
@@ -164,7 +164,7 @@ def explain(
     chosen = list(method) if isinstance(method, list | tuple) else [method]
     several = isinstance(method, list | tuple) or targets is not None
     module = load_model(model) if isinstance(model, str | Path) else model
-    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    spec = spec_of(module)
     check_inputs(module, inputs, spec)
     class_names = class_names_of(module)
     check_order(target, class_names, is_method_name)
@@ -267,7 +267,7 @@ def maximize(
 
     module = load_model(model) if isinstance(model, str | Path) else model
     ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))
-    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    spec = spec_of(module)
     kind = type(ready)
     name = discovery.registry("maximizers").name_of(kind) or class_name(kind)
     found = visualize(

@@ -170,3 +170,9 @@ class Attribution:
             warnings=tuple(dict.fromkeys((*self.warnings, *warnings))),
             diagnostics={**self.diagnostics, **diagnostics},
         )
+
+
+def spec_of(model: object) -> ModelSpec | None:
+    """The specification that a registered model carries; None for any other model."""
+    spec: ModelSpec | None = getattr(model, "explainkit_spec", None)
+    return spec

@@ -75,6 +75,16 @@ def plain(name: str) -> str:
     return "".join(c for c in name.casefold().replace("+", "plus") if c.isalnum())
 
 
+def bare_name(name: str) -> str:
+    """A qualified name without its plugin, or without its module.
+
+    Examples:
+        >>> bare_name("explainkit/gradcam"), bare_name("torch.nn.Sequential")
+        ('gradcam', 'Sequential')
+    """
+    return name.rpartition("/")[2].rpartition(".")[2]
+
+
 def method_hint(name: str) -> str | None:
     """Our name of a method that another library calls ``name``, or None."""
     return next((ours for theirs, ours in METHODS.items() if plain(theirs) == plain(name)), None)

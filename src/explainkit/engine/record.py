@@ -13,7 +13,7 @@ from explainkit.catalog import discovery
 from explainkit.catalog.factories import class_name, method_name, method_params
 from explainkit.engine.checks import Outcome
 from explainkit.errors import ExplainkitWarning
-from explainkit.interfaces import Method, ModelSpec
+from explainkit.interfaces import Method, spec_of
 from explainkit.methods.contract import seed_of
 from explainkit.results.explanation import Explanation
 
@@ -53,7 +53,7 @@ def as_explanation(
     if found:
         diagnostics["warnings"] = found
     own_seed = seed_of(method)
-    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    spec = spec_of(module)
     return Explanation(
         inputs=images,
         attribution=outcome.values,
@@ -103,7 +103,7 @@ def versions(name: str, module: nn.Module) -> dict[str, str]:
 
 def class_names_of(module: Any) -> tuple[str, ...]:
     """Class names from a `ModelSpec` or from a transformers model's configuration."""
-    spec: ModelSpec | None = getattr(module, "explainkit_spec", None)
+    spec = spec_of(module)
     if spec is not None:
         return spec.class_names
     names = getattr(getattr(module, "config", None), "id2label", None)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
 from explainkit.render.figure import overlay, prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
@@ -60,7 +61,7 @@ def comparison_figure(
     height, width = content.maps[0].shape[1:]
     inch = min(1.55 / height, 2.4 / width)
     size = width * inch, height * inch
-    methods = list(dict.fromkeys(_short(one.method) for one in explanations))
+    methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
     models = list(dict.fromkeys(one.model for one in explanations))
     title = f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'} of "
     cells = _cells(len(content.images), len(explanations), columns)
@@ -108,17 +109,13 @@ def _cells(
     return cells
 
 
-def _short(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2]
-
-
 def _title(
     explanations: "Sequence[Explanation]", one: "Explanation", row: int, limit: float
 ) -> str:
     """What distinguishes a map from the others, and its value at full color."""
-    words = [_short(one.method)] if len({other.method for other in explanations}) > 1 else []
+    words = [bare_name(one.method)] if len({other.method for other in explanations}) > 1 else []
     if len({other.model for other in explanations}) > 1:
-        words.append(_short(one.model))
+        words.append(bare_name(one.model))
     if len({other.target_name(row) for other in explanations}) > 1 or not words:
         words.append(f"for {one.target_name(row)}")
     return ", ".join(words) + ", " + (f"±{limit:.2g}" if limit else "zero everywhere")

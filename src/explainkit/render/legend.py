@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from explainkit.catalog.synonyms import bare_name
+
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
 
@@ -102,7 +104,7 @@ def legend(
     methods: dict[str, list[str]] = {}
     for one in explanations:
         names = methods.setdefault(_sentence(one, positive, negative), [])
-        names.append(one.method.rpartition("/")[2].rpartition(".")[2])
+        names.append(bare_name(one.method))
     if len(methods) == 1:
         (sentence,) = methods
         return sentence[0].upper() + sentence[1:]

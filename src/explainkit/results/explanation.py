@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from explainkit.catalog.synonyms import plain
+from explainkit.catalog.synonyms import bare_name, plain
 from explainkit.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -196,10 +196,6 @@ class Explanation:
         return to_html([self])
 
 
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2]
-
-
 class Explanations(list[Explanation]):
     """The explanations of one call, by several methods or of several targets."""
 
@@ -223,12 +219,16 @@ class Explanations(list[Explanation]):
         matching = [
             one
             for one in self
-            if (method is None or plain(method) in {plain(one.method), plain(_bare(one.method))})
+            if (
+                method is None or plain(method) in {plain(one.method), plain(bare_name(one.method))}
+            )
             and (target is None or one._explains(target))
         ]
         if len(matching) == 1:
             return matching[0]
-        listed = ", ".join(f"{_bare(one.method)} of {one._targets()}" for one in matching or self)
+        listed = ", ".join(
+            f"{bare_name(one.method)} of {one._targets()}" for one in matching or self
+        )
         raise UnknownNameError(
             f"expected method= and target= to match one explanation, got {len(matching)} matches: "
             f"{'' if matching else 'available: '}{listed or 'none'}"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
-from explainkit.interfaces import Attribution, Method, ModelSpec
+from explainkit.interfaces import Attribution, Method, spec_of
 from explainkit.layers import path_of
 from explainkit.methods.cam.layout import Layout, layout_of
 from explainkit.methods.cam.target_layer import default_layer
@@ -44,7 +44,7 @@ def layers_of(
     if layer is not None:
         named = (layer,) if isinstance(layer, str | nn.Module) else layer
         return tuple(path_of(model, one) for one in named)
-    spec: ModelSpec | None = getattr(model, "explainkit_spec", None)
+    spec = spec_of(model)
     if spec is not None and spec.layer is not None:
         return (spec.layer,)
     known = _defaults.setdefault(model, {})

@@ -23,7 +23,7 @@ from explainkit.graph.names import (
 )
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
-from explainkit.interfaces import Attribution
+from explainkit.interfaces import Attribution, spec_of
 from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
@@ -356,7 +356,7 @@ def relevance(
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
     """The valid range of pixels as bounds, if the model's spec declares it."""
     module = model.owner if isinstance(model, ScoreModel) else model
-    spec = getattr(module, "explainkit_spec", None)
+    spec = spec_of(module)
     if settings.first != "box" or settings.low is not None or spec is None:
         return settings
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
