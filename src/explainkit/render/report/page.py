@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainkit.catalog.synonyms import bare_name
 from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, Scaling, color, scale
 from explainkit.render.legend import legend
@@ -62,7 +63,7 @@ def page(content: Content, command: str | None) -> str:
         limit=Scaling.parse(SCALINGS[0]).limit,
         scalings=[(rule, Scaling.parse(rule).limit) for rule in SCALINGS],
         warnings=[
-            (short(one.method), text)
+            (bare_name(one.method), text)
             for one in content.explanations
             for text in one.diagnostics.get("warnings", [])
         ],
@@ -73,13 +74,8 @@ def page(content: Content, command: str | None) -> str:
     )  # fmt: skip
 
 
-def short(name: str) -> str:
-    """The last part of a qualified name."""
-    return name.rpartition("/")[2].rpartition(".")[2]
-
-
 def _title(content: Content) -> str:
-    methods = list(dict.fromkeys(short(one.method) for one in content.explanations))
+    methods = list(dict.fromkeys(bare_name(one.method) for one in content.explanations))
     models = list(dict.fromkeys(one.model for one in content.explanations))
     shown = ", ".join(methods) if len(methods) < 4 else f"{len(methods)} methods"
     return f"{shown} of {' and '.join(models)}"
@@ -116,7 +112,7 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
             np.rint(255 * overlay(image / 255, torch.from_numpy(values))).astype(np.uint8)
             for image, values in zip(content.images, content.maps[m], strict=True)
         ]
-        title = short(one.method) + (f" of {short(one.model)}" if several else "")
+        title = bare_name(one.method) + (f" of {bare_name(one.model)}" if several else "")
         alt = f"{title} over the image, scaled {Scaling.parse(SCALINGS[0]).title}: {what}"
         ticks = ["−", "0", "+"]
         if count == 1:
@@ -167,7 +163,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
         ],
         "maps": [
             {
-                "name": short(one.method),
+                "name": bare_name(one.method),
                 "target": [explained_class(one, i) for i in range(len(one))],
                 "expression": one.expression,
                 "one": content.readings[content.reading[m]].confidence[0] is None,
