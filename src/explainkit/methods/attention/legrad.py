@@ -14,7 +14,7 @@ from explainkit.graph.tape import RecordedForward, recording, refuse_scripted
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, arriving, attention_nodes, per_head
 from explainkit.methods.attention.rollout import TokenMap
-from explainkit.methods.cam.base import unwrapped
+from explainkit.methods.cam.target_layer import unwrapped
 
 
 @dataclass(eq=False)

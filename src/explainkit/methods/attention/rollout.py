@@ -12,8 +12,8 @@ from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, readout_tokens
-from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import layout_of
+from explainkit.methods.cam.target_layer import unwrapped
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from explainkit.graph.backward import Operator
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import RecordedForward, nodes_from, recording
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.suffix_scores import SuffixScores
+from explainkit.methods.cam.target_layer import layers_of, unwrapped
 from explainkit.progress import progress
 
 AFFINE = frozenset({

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from explainkit.engine.passes import activations
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import CAM, GradientCAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.base import CAM, GradientCAM, precise
+from explainkit.methods.cam.target_layer import layers_of, unwrapped
 
 Kernel = Literal["sigmoid", "rbf", "linear"]
 

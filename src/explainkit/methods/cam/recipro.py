@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.suffix_scores import SuffixScores
+from explainkit.methods.cam.target_layer import layers_of, unwrapped
 
 
 @dataclass(frozen=True)

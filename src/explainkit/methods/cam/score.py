@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from explainkit.engine.passes import activations
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import CAM, layers_of, precise, unwrapped
+from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
+from explainkit.methods.cam.target_layer import layers_of, unwrapped
 from explainkit.methods.perturbation.mask_scores import Masks, evaluate_masks
 
 

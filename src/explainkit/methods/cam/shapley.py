@@ -8,14 +8,9 @@ from torch import Tensor, nn
 from explainkit.engine.passes import Needs, scored, shared
 from explainkit.errors import ModelError
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import (
-    CAM,
-    check_reached,
-    layers_of,
-    precise,
-    unwrapped,
-)
+from explainkit.methods.cam.base import CAM, check_reached, precise
 from explainkit.methods.cam.gradient import weighted
+from explainkit.methods.cam.target_layer import layers_of, unwrapped
 
 
 @dataclass(frozen=True)

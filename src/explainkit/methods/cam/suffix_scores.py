@@ -9,7 +9,7 @@ from explainkit.engine.batching import chunk_size
 from explainkit.engine.model import ScoreModel
 from explainkit.graph.suffix import suffix
 from explainkit.layers import get_layer
-from explainkit.methods.cam.base import unwrapped
+from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.scores import as_scores
 
 

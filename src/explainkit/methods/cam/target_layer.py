@@ -1,19 +1,62 @@
-"""The default layer of class-activation maps."""
+"""The layers of class-activation maps: those named, or the default."""
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import dropout, pooling
 from torch.utils import _pytree as pytree
 
+from explainkit.engine.model import ScoreModel
 from explainkit.errors import ModelError
+from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model
+from explainkit.layers import path_of
 
 _POOLING, _DROPOUT = pooling.__name__, dropout.__name__
+
+
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The caller's model, which layer paths name."""
+    return model.owner if isinstance(model, ScoreModel) else model
+
+
+def layers_of(
+    layer: str | nn.Module | Sequence[str | nn.Module] | None, model: nn.Module, inputs: Tensor
+) -> tuple[str, ...]:
+    """The layers to use: those named, else the one of the model's spec, else the default.
+
+    Args:
+        layer: Dotted path, or the module, or several; None: the ``layer`` of the model's
+            `ModelSpec`, or `default_layer`, which is determined once per model.
+        model: The caller's model.
+        inputs: ``[batch, channel, height, width]``.
+
+    Raises:
+        ModelError: No layer's output has spatial positions.
+    """
+    if layer is not None:
+        named = (layer,) if isinstance(layer, str | nn.Module) else layer
+        return tuple(path_of(model, one) for one in named)
+    spec = spec_of(model)
+    if spec is not None and spec.layer is not None:
+        return (spec.layer,)
+    known = _defaults.setdefault(model, {})
+    # a model that was modified since has other modules
+    key = (inputs.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
+    if key not in known:
+        found = default_layer(model, inputs)
+        compiled = hasattr(model, "_orig_mod")
+        known[key] = f"_orig_mod.{found}" if compiled else found
+    return (known[key],)
 
 
 @dataclass(frozen=True, eq=False)

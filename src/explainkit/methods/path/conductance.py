@@ -10,7 +10,7 @@ from explainkit.engine.passes import gradients
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.layers import path_of
-from explainkit.methods.cam.base import unwrapped
+from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.integrated import QuadratureRule, quadrature
 from explainkit.methods.path.straight_line import as_baselines, completeness_gap
 

@@ -14,8 +14,8 @@ from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.base import unwrapped
 from explainkit.methods.cam.layout import patch_grids
+from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.propagation.rules import (
     RuleMethod,
     Unsupported,
