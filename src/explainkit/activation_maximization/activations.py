@@ -26,12 +26,7 @@ class _AllLayersRan(BaseException):
 
 
 class Convolution:
-    """A convolution that has not run yet, and its input; implements `Deferred`.
-
-    Args:
-        layer: The convolution.
-        images: Its input, ``[batch, channel, height, width]``.
-    """
+    """A convolution that has not run yet, and its input; implements `Deferred`."""
 
     def __init__(self, layer: nn.Conv2d, images: Tensor) -> None:
         self.layer = layer
@@ -111,11 +106,7 @@ class ActivationReader(nn.Module):
         self.window = window
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
-        """Logits ``[batch, classes]`` or None, and each layer's output in its first call.
-
-        Raises:
-            ModelError: A layer doesn't run, or its output is not a tensor.
-        """
+        """Logits ``[batch, classes]`` or None, and each layer's output in its first call."""
         return self._read(images, defer=False)
 
     def probe(self, images: Tensor) -> tuple[int | None, dict[str, int]]:
@@ -123,9 +114,6 @@ class ActivationReader(nn.Module):
 
         The whole model runs if it accepts the size of the images, to detect a layer that runs
         more than once.
-
-        Raises:
-            ModelError: The model fails before reaching the layers, or a layer runs more than once.
         """
         calls: list[str] = []
         with ExitStack() as hooks, torch.no_grad():
@@ -160,9 +148,6 @@ class ActivationReader(nn.Module):
         only if the outputs for ``image`` stay the same: a model may depend on the size of its
         input, or accept only one. A model in train mode is not probed: batch normalization would
         count the probes.
-
-        Args:
-            image: A random finite image ``[channel, height, width]``.
         """
         if any(part.training for part in self.module.modules()):
             return self
@@ -294,16 +279,7 @@ def _near(one: Tensor, other: Tensor) -> bool:
 def channel_statistics_of(
     module: nn.Module, layers: Sequence[str], images: Tensor
 ) -> ChannelStatistics:
-    """Mean and standard deviation over a data set of each channel's spatial mean.
-
-    Args:
-        module: The caller's model, frozen.
-        layers: Paths of the layers.
-        images: ``[n, channel, height, width]``, on the model's device.
-
-    Returns:
-        Layer path to mean ``[channel]`` and standard deviation ``[channel]``.
-    """
+    """Mean and standard deviation over a data set of each channel's spatial mean."""
     if not layers:
         return {}
     reader = ActivationReader(module, layers, logits=False)

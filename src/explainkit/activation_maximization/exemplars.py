@@ -237,11 +237,7 @@ def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) 
 def _reached(
     reader: ActivationReader, image: Tensor, layer: str, size: int, axis: int
 ) -> tuple[Tensor, int]:
-    """Which rows (axis 1) or columns (2) influence which positions, and positions per row.
-
-    Returns:
-        bool ``[line, position]``, and the width of the layer's output.
-    """
+    """Which rows (axis 1) or columns (2) influence which positions, and positions per row."""
     parts, width = [], 1
     for lines in torch.split(torch.arange(image.shape[axis]), size):
         images = image.expand(len(lines), *image.shape).clone()

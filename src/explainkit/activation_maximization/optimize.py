@@ -129,11 +129,7 @@ def _moved(trace: Tensor, last_moved: Tensor) -> Tensor:
 
     False for a unit whose gradient was always zero, and for one whose gradient vanished while its
     score fell back to the lowest of the run. A gradient that vanishes at a high score means that
-    the unit saturates.
-
-    Args:
-        trace: Scores, ``[step, unit]``.
-        last_moved: Last step with a nonzero gradient, or −1, ``[unit]``.
+    the unit saturates. ``last_moved`` is the last step with a gradient, or −1.
     """
     window = max(1, len(trace) // 10)
     lost = (last_moved < len(trace) - window) & (trace[-window:].amax(0) <= trace.amin(0))
@@ -147,11 +143,6 @@ def _backward(
 
     A unit moves if the gradient of its score with respect to the model's input is not zero. That
     leaves out penalties on the image, and gradients that exist only because they were redirected.
-
-    Args:
-        problem: Has the score.
-        inputs: Its arguments: the transformed images, the images, and their opacity or None.
-        redirected: Whether to redirect gradients through inactive ReLUs.
     """
     roots = [root for root in inputs if root is not None]
     leaves = [root.detach().requires_grad_() for root in roots]

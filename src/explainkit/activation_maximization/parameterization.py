@@ -22,9 +22,6 @@ from explainkit.errors import MethodError
 def frequencies(height: int, width: int) -> Tensor:
     """Magnitude of each frequency of the real Fourier transform, in cycles per pixel.
 
-    Returns:
-        ``[height, width // 2 + 1]``.
-
     Examples:
         >>> frequencies(3, 4)
         tensor([[0.0000, 0.2500, 0.5000],
@@ -290,11 +287,6 @@ class AlphaChannel:
 
     Source: Mordvintsev, Pezzotti, Schubert and Olah (2018), "Differentiable Image
     Parameterizations", doi:10.23915/distill.00012, on semi-transparent patterns.
-
-    Args:
-        problem: The optimization problem.
-        pixel_space: Maps raw images to pixels.
-        lr: The optimizer's step size; the opacity's effective step doesn't depend on it.
     """
 
     def __init__(self, problem: Problem, pixel_space: PixelSpace, lr: float) -> None:
@@ -323,11 +315,7 @@ class AlphaChannel:
 
 
 def natural_phases(problem: Problem) -> tuple[Phases, PixelSpace]:
-    """Phases with the magnitudes of the initial image or, without one, of the data set.
-
-    Raises:
-        MethodError: The problem has neither.
-    """
+    """Phases with the magnitudes of the initial image or, without one, of the data set."""
     height, width = problem.shape[1:]
     pixel_space = replace(PixelSpace.of(problem, hard=True), base=None)
     if problem.start is not None:

@@ -226,9 +226,6 @@ def spectral_slope(images: Tensor) -> Tensor:
     """Slope of the log power spectrum over log frequency, ``[n]``.
 
     About −2 for natural images, 0 for white noise.
-
-    Args:
-        images: ``[n, channel, height, width]``.
     """
     height, width = images.shape[2:]
     radius = frequencies(height, width).to(images)

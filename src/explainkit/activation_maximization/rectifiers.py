@@ -22,9 +22,6 @@ def redirect(scores: Tensor) -> Tensor:
     the ReLU nearest to the scores this applies to each channel of an image with no gradient at all;
     in the others, to each image with no gradient at all.
 
-    Args:
-        scores: ``[unit]``, with their autograd graph.
-
     Returns:
         bool ``[unit]``, filled by the backward pass: whether any gradient was redirected.
 

@@ -106,11 +106,7 @@ class Setting:
 
 
 def as_objectives(objective: object) -> list[Expression]:
-    """Parses an objective of `maximize`: an expression, its text, or a list of them.
-
-    Raises:
-        TargetError: It is none of these, or uses neither a layer nor a logit.
-    """
+    """Parses an objective of `maximize`: an expression, its text, or a list of them."""
     given = list(objective) if isinstance(objective, list | tuple) else [objective]
     found = [parse(one) if isinstance(one, str) else one for one in given]
     if not found:
@@ -129,11 +125,7 @@ def as_objectives(objective: object) -> list[Expression]:
 def check_shape(
     shape: object, spec: ModelSpec | None, *examples: Tensor | None
 ) -> tuple[int, int, int]:
-    """The size of the images: as given, else the model's, else that of a given image.
-
-    Raises:
-        InputError: It is unknown, is not (channel, height, width), or contradicts a given image.
-    """
+    """The size of the images: as given, else the model's, else that of a given image."""
     known = [tuple(example.shape[-3:]) for example in examples if example is not None]
     if shape is None:
         shape = spec.image_shape if spec else known[0] if known else None
@@ -151,11 +143,7 @@ def check_shape(
 
 
 def check_image(name: str, image: object, dims: int) -> Tensor | None:
-    """Validates a given image or images and detaches them; None stays None.
-
-    Raises:
-        InputError: Not a finite floating-point tensor with ``dims`` axes.
-    """
+    """Validates a given image or images and detaches them; None stays None."""
     if image is None:
         return None
     if isinstance(image, Tensor) and image.dim() == dims + 1 and len(image) == 1 and dims == 3:

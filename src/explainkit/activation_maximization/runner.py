@@ -72,14 +72,7 @@ def visualize(
     spec: ModelSpec | None,
     class_names: tuple[str, ...],
 ) -> Visualization:
-    """Validates a request, runs the maximizer on the preserved model, and builds the result.
-
-    Raises:
-        InputError: The shape is unknown, or the given images have another one.
-        ModelError: The model fails on images of that shape, or its output isn't finite.
-        TargetError: An objective names a class or channel that the model doesn't have.
-        MethodError: The maximizer refuses the problem, or doesn't return images.
-    """
+    """Validates a request, runs the maximizer on the preserved model, and builds the result."""
     objectives = as_objectives(request.objective)
     start = check_image("start", request.start, 3)
     images = check_image("dataset", request.dataset, 4)
@@ -154,17 +147,6 @@ def maximize_all(
 
     Units whose best run scores below the best uniform image (black, mid-gray or white) are
     optimized once more, starting from that image.
-
-    Args:
-        maximizer: The maximizer.
-        objectives: Families such as `channels` are expanded.
-        setting: Settings shared by all images; the model is frozen and in eval mode.
-        negative: Also minimize each objective, as an additional one.
-
-    Raises:
-        ModelError: The model fails on images of that shape, or its output isn't finite.
-        TargetError: An objective names a class or channel that the model doesn't have.
-        MethodError: The maximizer doesn't return images.
     """
     setting = replace(setting, channel_statistics=_channel_statistics(objectives, setting))
     units = _units(objectives, setting, negative=negative)

@@ -77,10 +77,7 @@ class Plugins:
     ) -> None:
         """Finds plugins by their metadata, without importing them.
 
-        Args:
-            found: Entry points; by default those of the installed packages.
-            strict: Treat any broken plugin as an error; True by default if
-                ``EXPLAINKIT_STRICT=1`` is set.
+        ``strict`` makes a broken plugin an error; by default, if ``EXPLAINKIT_STRICT=1`` is set.
         """
         points = entry_points(group=PROJECT) if found is None else found
         self.strict = os.environ.get("EXPLAINKIT_STRICT") == "1" if strict is None else strict
@@ -122,11 +119,7 @@ class Plugins:
         return [report for report in known if report.status == "broken"]
 
     def registry(self, kind: str) -> Registry:
-        """The registry of one kind, filled by every plugin that works.
-
-        Raises:
-            PluginError: A plugin is broken, in strict mode.
-        """
+        """The registry of one kind, filled by every plugin that works."""
         if kind not in self._registries:
             registry = Registry(KINDS[kind], self._described, self._reason)
             for name in (CORE, *self.names()):
@@ -137,12 +130,7 @@ class Plugins:
         return self._registries[kind]
 
     def offer(self, name: str, hook: str) -> Any:
-        """What one plugin's hook returned.
-
-        Raises:
-            UnknownNameError: No such plugin.
-            PluginError: It is broken, or does not implement the hook.
-        """
+        """What one plugin's hook returned."""
         if name not in self._reports:
             known = ", ".join(self.names()) or "none"
             raise UnknownNameError(f"no plugin is named {name!r}; installed: {known}")
@@ -187,11 +175,7 @@ class Plugins:
         return self._offers[name]
 
     def _check_strictly(self) -> None:
-        """In strict mode, raises if any plugin is broken.
-
-        Raises:
-            PluginError: Names the first broken plugin.
-        """
+        """In strict mode, raises if any plugin is broken."""
         if self.strict and (broken := self.broken()):
             raise PluginError(f"plugin {broken[0]} is broken: {broken[0].error}")
 

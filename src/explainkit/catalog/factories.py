@@ -110,11 +110,7 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
 
 
 def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[Method]:
-    """Builds several methods from one set of parameters; each takes those that it has.
-
-    Raises:
-        MethodError: The list is empty, or none of the methods has some parameter.
-    """
+    """Builds several methods from one set of parameters; each takes those that it has."""
     if not methods:
         raise MethodError("expected at least one method, got an empty list")
     if len(methods) == 1:
@@ -134,17 +130,7 @@ def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[M
 
 
 def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":
-    """Builds a maximizer from its name and its parameters.
-
-    Args:
-        maximizer: A registered name, a class, or a maximizer of which some fields are to be
-            changed.
-        **params: Its fields.
-
-    Raises:
-        UnknownNameError: No such maximizer.
-        MethodError: The maximizer has no such parameter, or rejects the value.
-    """
+    """Builds a maximizer from its name and its parameters."""
     registry = discovery.registry("maximizers")
     kind: Any = registry.get(maximizer) if isinstance(maximizer, str) else maximizer
     if not dataclasses.is_dataclass(kind) or not callable(kind):
@@ -188,11 +174,7 @@ def _holds_method(kind: Any, field: str) -> bool:
 
 
 def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
-    """Checks that a dataclass has all given parameters and gets all that it requires.
-
-    Raises:
-        MethodError: Names the nearest field, or the missing one.
-    """
+    """Checks that a dataclass has all given parameters and gets all that it requires."""
     fields_of = [f for f in dataclasses.fields(kind) if f.init]
     known = {f.name for f in fields_of}
     for param in (param for param in params if param not in known):

@@ -24,11 +24,7 @@ def foreign_code() -> Iterator[None]:
 
 
 def resolve(path: str, whose: str) -> object:
-    """Imports the object that a ``"module:attribute"`` string names.
-
-    Raises:
-        PluginError: The module can't be imported or lacks the attribute.
-    """
+    """Imports the object that a ``"module:attribute"`` string names."""
     try:
         with foreign_code():
             found: object = pkgutil.resolve_name(path)
@@ -96,11 +92,7 @@ class Registry:
         )
 
     def candidates(self, name: str) -> list[str]:
-        """The qualified names that a name may stand for.
-
-        Raises:
-            PluginError: The name's plugin is broken.
-        """
+        """The qualified names that a name may stand for."""
         if name in self._entries:
             return [name]
         plugin, slash, _ = name.partition("/")

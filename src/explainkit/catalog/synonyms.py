@@ -91,11 +91,6 @@ def method_hint(name: str) -> str | None:
 
 
 def parameter_hint(name: str, known: set[str]) -> str | None:
-    """Our name of a parameter that another library calls ``name``, or None.
-
-    Args:
-        name: As it was given.
-        known: The method's own parameters.
-    """
+    """Our name of a parameter that another library calls ``name``, or None."""
     ours = PARAMETERS.get(name, ())
     return next((one for one in ours if one in known or one in CALL), None)

@@ -15,11 +15,7 @@ ARCHITECTURE = "explainkit_model"
 
 
 def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) -> nn.Module:
-    """Builds a model in eval mode with its own weights, or with ``state``.
-
-    Raises:
-        ModelError: The weights do not fit the architecture.
-    """
+    """Builds a model in eval mode with its own weights, or with ``state``."""
     module = spec.build()
     values = state if state is not None else dict(spec.weights()) if spec.weights else None
     if values is not None:
@@ -45,12 +41,7 @@ def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) ->
 
 
 def load_file(path: Path) -> nn.Module:
-    """Builds the model that a ``.safetensors`` file names in its metadata, and loads its weights.
-
-    Raises:
-        ModelError: No such file, not a safetensors file, or the architecture is not named.
-        UnknownNameError: The architecture is not registered.
-    """
+    """Builds the model that a ``.safetensors`` file names in its metadata, with its weights."""
     if path.suffix in {".pt", ".pth", ".bin", ".pkl", ".ckpt"}:
         raise ModelError(
             f"expected a .safetensors file, got {path}: pickled checkpoints can run code "

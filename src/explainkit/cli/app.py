@@ -180,11 +180,7 @@ def describe(
 
 
 def _find(name: str) -> tuple[str, str, Any]:
-    """The kind, qualified name and object of anything registered.
-
-    Raises:
-        UnknownNameError: No such name, or several plugins have it.
-    """
+    """The kind, qualified name and object of anything registered."""
     for kind, singular in discovery.KINDS.items():
         registry = discovery.registry(kind)
         if any(name in (full, full.partition("/")[2]) for full in registry.names()):

@@ -20,15 +20,6 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
 
     A field that holds a method takes a method's name.
 
-    Args:
-        name: A registered name.
-        texts: One string per parameter.
-        kind: ``methods`` or ``maximizers``.
-
-    Raises:
-        UnknownNameError: No such method or maximizer.
-        MethodError: No such field, or a value that does not fit its type.
-
     Examples:
         >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
         {'steps': 20, 'tolerance': 0.01}
@@ -57,11 +48,7 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
 
 
 def _parse(hint: Any, text: str) -> Any:
-    """Converts a string to the first of the hint's types that accepts it.
-
-    Raises:
-        ValueError: None does.
-    """
+    """Converts a string to the first of the hint's types that accepts it."""
     if typing.get_origin(hint) is typing.Literal:
         if text in typing.get_args(hint):
             return text

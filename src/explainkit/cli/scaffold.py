@@ -112,18 +112,7 @@ explainkit describe {name}
 
 
 def new_plugin(name: str, parent: Path) -> Path:
-    """Creates a package with one method, its entry point and a test.
-
-    Args:
-        name: The plugin's id and the name of its method.
-        parent: The parent of the new folder ``explainkit-NAME``.
-
-    Returns:
-        The new folder, which is created atomically.
-
-    Raises:
-        PluginError: The name is invalid or taken, or the folder exists.
-    """
+    """Creates a package with one method, its entry point and a test."""
     name = name.replace("-", "_")
     taken = {"vision", discovery.CORE, *discovery.default().names()}
     valid = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")

@@ -62,11 +62,7 @@ class Scope:
         raise TargetError("expected logits, activations or images to evaluate, got none")
 
     def layer(self, name: str) -> Tensor:
-        """A layer's output, batch first.
-
-        Raises:
-            TargetError: It was not recorded, or its first axis is not the batch.
-        """
+        """A layer's output, batch first."""
         found = self._found(name)
         if not isinstance(found, Tensor):
             found = found.whole()
@@ -79,12 +75,7 @@ class Scope:
         return found
 
     def channels(self, name: str, indices: Sequence[int]) -> Tensor:
-        """Channel ``indices[i]`` of image i in a layer: ``[batch, …]``, with its spatial axes.
-
-        Raises:
-            TargetError: The layer was not recorded or has no such channel, or its first axis is not
-                the batch.
-        """
+        """Channel ``indices[i]`` of image i in a layer: ``[batch, …]``, with its spatial axes."""
         found = self._found(name)
         if isinstance(found, Tensor):
             found = self.layer(name)
@@ -245,13 +236,6 @@ class Expression:
 
 def evaluate_each(expressions: Sequence[Expression], scope: Scope) -> Tensor:
     """Evaluates expression i on image i.
-
-    Args:
-        expressions: One per image, all of one form.
-        scope: The values that they use.
-
-    Returns:
-        ``[batch]``.
 
     Raises:
         TargetError: The scope lacks a value that a term needs, or the forms differ.
@@ -433,18 +417,9 @@ class Family(Term):
     """A leaf that stands for one term per unit; `Expression.expand` lists them."""
 
     def members(self, channels: Mapping[str, int], classes: int | None) -> Sequence[Expression]:
-        """The single terms.
-
-        Args:
-            channels: Layer path to its number of channels.
-            classes: The model's number of classes.
-        """
+        """The single terms."""
         raise NotImplementedError
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
-        """A family is not a single score.
-
-        Raises:
-            TargetError: Always.
-        """
+        """A family is not a single score."""
         raise TargetError(f"{self} stands for several objectives: only maximize accepts it")

@@ -194,11 +194,7 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
 
 
 def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float) -> None:
-    """Runs a script in a fresh process, in its own folder.
-
-    Raises:
-        GalleryError: The script fails or exceeds its limit.
-    """
+    """Runs a script in a fresh process, in its own folder."""
     try:
         done = subprocess.run(  # noqa: S603 - the interpreter that runs us
             [

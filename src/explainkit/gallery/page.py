@@ -24,13 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def markdown(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], foot: str) -> str:
-    """A page as Markdown; its files are in the same folder.
-
-    Args:
-        script: The script.
-        outputs: The outputs of each cell (`explainkit.gallery.run`).
-        foot: The last sentence: versions, seconds.
-    """
+    """A page as Markdown; its files are in the same folder."""
     return "\n\n".join(part for part in _parts(script, outputs, foot) if part) + "\n"
 
 
@@ -135,11 +129,7 @@ def _gap(blank: BoolArray, at: int) -> int:
 
 
 def index(pages: Sequence[Mapping[str, Any]]) -> str:
-    """The index: thumbnails and titles by plugin and topic.
-
-    Args:
-        pages: Entries of the manifest.
-    """
+    """The index: thumbnails and titles by plugin and topic."""
     lead = (
         "Every page is a script, executed with the installed library; its figures, tables and text "
         "are the script's output. `explainkit gallery build` rebuilds them."

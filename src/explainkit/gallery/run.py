@@ -31,17 +31,6 @@ def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
     The outputs of a cell are its printed text and the value of its last expression: a figure, a
     list of mappings (shown as a table), the path of an HTML file, an object with a notebook
     display, or anything else as text.
-
-    Args:
-        path: The script.
-        folder: The folder for images.
-        seed: Seed of the generators of Python, NumPy and torch.
-
-    Returns:
-        The outputs of each cell, each with its ``kind``.
-
-    Raises:
-        GalleryError: A figure has no alt text.
     """
     import numpy as np
     import torch

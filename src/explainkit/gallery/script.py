@@ -71,9 +71,6 @@ def read(path: Path) -> Script:
     The docstring may end in lines ``Topic: …``, ``Order: …``, ``Needs: …`` and ``Command: …``.
     A cell is ``# %%`` with an optional title, comments (Markdown; from ``Alt:`` on, the alt text of
     the figure), then code.
-
-    Raises:
-        GalleryError: The file has no docstring or no cell, or is not Python.
     """
     source = path.read_text(encoding="utf-8")
     try:

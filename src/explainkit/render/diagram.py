@@ -26,13 +26,6 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
     """Draws layers as blocks from left to right; height grows with the log of the output's size.
 
     Layers of the kind "ReLU" without parameters are omitted: they do not change the shape.
-
-    Args:
-        rows: One per layer, in execution order.
-        title: The headline.
-
-    Raises:
-        RenderError: There is no layer to draw.
     """
     drawn = [row for row in rows if row[1] != "ReLU" or row[3]]
     if not drawn:

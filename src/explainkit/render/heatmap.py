@@ -283,15 +283,7 @@ def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
 
 
 def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """An image in which all pixels outside a mask fade to blue-gray.
-
-    Args:
-        image: Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
-        kept: The mask: pixels that stay unchanged, ``[height, width]``.
-
-    Returns:
-        RGB ``[height, width, 3]`` in [0, 1].
-    """
+    """An image as RGB in [0, 1]; all pixels outside the mask ``kept`` fade to blue-gray."""
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
     # a hue, so that faded pixels differ from dark gray ones inside the mask
     faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
@@ -302,15 +294,8 @@ def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.fl
 def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
     """The maps at the images' resolution; maps of a layer's output are enlarged (nearest cell).
 
-    Args:
-        explanation: Where the maps come from.
-        reduce: How channels are reduced to one, as in `Explanation.heatmap`.
-
     Returns:
         ``[batch, height, width]`` of the images, in the method's own unit.
-
-    Raises:
-        RenderError: The explained layer has no spatial dimensions.
     """
     if explanation.attribution.ndim != 4:
         raise RenderError(

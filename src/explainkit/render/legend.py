@@ -74,10 +74,6 @@ MEANINGS: Mapping[str, Meaning | Literal["base"]] = {
 def meaning(method: str, params: Mapping[str, Any]) -> Meaning:
     """What a value of a method's map is; ``value`` where that is not known.
 
-    Args:
-        method: Qualified name, as in ``Explanation.method``.
-        params: Its hyper-parameters, as in ``Explanation.params``.
-
     Examples:
         >>> meaning("explainkit/saliency", {"absolute": False})
         'sensitivity'
@@ -94,13 +90,7 @@ def meaning(method: str, params: Mapping[str, Any]) -> Meaning:
 def legend(
     explanations: "Sequence[Explanation]", positive: str = "red", negative: str = "blue"
 ) -> str:
-    """What the colors mean: one sentence, or one for each kind of method.
-
-    Args:
-        explanations: Whose maps are drawn.
-        positive: How positive values look.
-        negative: How negative values look.
-    """
+    """What the colors mean: one sentence, or one for each kind of method."""
     methods: dict[str, list[str]] = {}
     for one in explanations:
         names = methods.setdefault(_sentence(one, positive, negative), [])

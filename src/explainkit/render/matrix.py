@@ -14,16 +14,7 @@ from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
 def matrix_figure(
     counts: NDArray[np.int64], class_names: Sequence[str], title: str = "confusion matrix"
 ) -> Figure:
-    """A confusion matrix: the share of each row as color and percentage, counts in small print.
-
-    Args:
-        counts: ``[true, predicted]``.
-        class_names: In the order of both axes.
-        title: The headline.
-
-    Raises:
-        RenderError: ``counts`` is not square with one row per class.
-    """
+    """A confusion matrix: the share of each row as color and percentage, counts in small print."""
     n = len(class_names)
     if counts.shape != (n, n) or not n:
         raise RenderError(f"expected counts {n} × {n} for {n} classes, got {list(counts.shape)}")

@@ -42,14 +42,7 @@ def page(width: float, height: float) -> Figure:
 
 
 def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
-    """Wraps printable text; text that does not fit ends in an ellipsis.
-
-    Args:
-        text: Any text.
-        inches: Width of a line.
-        size: Font size in points.
-        lines: Maximum number of lines.
-    """
+    """Wraps text of a size in points; what doesn't fit into the lines ends in an ellipsis."""
     most = _letters(inches, size)
     found = textwrap.wrap(_printable(text), most, break_on_hyphens=False)
     if len(found) > lines:
@@ -77,10 +70,6 @@ def _printable(text: str) -> str:
 
 def balanced(count: int, most: int) -> int:
     """Cells per row: as few rows as possible, about equally full.
-
-    Args:
-        count: Number of cells.
-        most: Maximum number of cells in a row.
 
     Examples:
         >>> balanced(5, 4), balanced(8, 6)

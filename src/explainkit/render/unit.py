@@ -76,17 +76,7 @@ class Bars:
 def examples(
     found: "Exemplars", row: int, images: Tensor, fields: "ReceptiveFields"
 ) -> tuple[list[Example], list[Example]]:
-    """The real images with a unit's highest and lowest activations.
-
-    Args:
-        found: Result of `find_exemplars` on ``images``.
-        row: Index of the unit in its layer.
-        images: ``[n, channel, height, width]``.
-        fields: Receptive fields of the same layer.
-
-    Returns:
-        The images with the highest activations, and those with the lowest.
-    """
+    """The real images with a unit's highest and lowest activations."""
     sides = (
         (found.top, found.top_value, found.top_place),
         (found.bottom, found.bottom_value, found.bottom_place),
@@ -118,14 +108,8 @@ def unit_card(
 ) -> Figure:
     """One unit's synthetic image, trace and quality; below them real images and a bar chart.
 
-    A box on each real image marks the receptive field; the crops are shown below it.
-
-    Args:
-        visualization: Contains the unit.
-        index: Index of the unit.
-        most: Real images with its highest activations; nine fit.
-        least: Real images with its lowest activations.
-        bars: Chart at the bottom.
+    Nine real images fit in a row. A box on each marks the receptive field; the crops are shown
+    below it.
     """
     most, least = most[:9], least[:9]
     rows = _rows(most, least)

@@ -48,16 +48,7 @@ _SMALLEST = 96
 def grid(
     visualization: "Visualization", *, columns: int | None = None, most: int | None = 64
 ) -> Figure:
-    """The images of all units in a grid, each with its number above and its caption below.
-
-    Args:
-        visualization: The images to draw.
-        columns: Images per row; None: about as many as rows.
-        most: Draw only this many units, the first ones; None: all.
-
-    Raises:
-        RenderError: Fewer than one column or unit, or a mean and std that do not fit the channels.
-    """
+    """The images of all units in a grid, each with its number above and its caption below."""
     for name, value in (("columns", columns), ("most", most)):
         if value is not None and value < 1:
             raise RenderError(f"{name}: expected at least 1, got {value}")
@@ -128,17 +119,7 @@ def traces(visualization: "Visualization") -> Figure:
 
 
 def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 100) -> Path:
-    """Writes the frames as an animation, all units side by side; returns the path.
-
-    Args:
-        visualization: With frames.
-        path: Ends in ``.gif`` or ``.png`` (APNG).
-        milliseconds: Per frame; the last frame lasts ten times as long.
-
-    Raises:
-        RenderError: There are no frames, the file extension is not supported, or the file cannot
-            be written.
-    """
+    """Writes the frames as an animation, all units side by side; returns the path."""
     if not len(visualization.frames):
         raise RenderError("expected frames to animate, got none: call maximize(…, frames=24)")
     if milliseconds < 1:

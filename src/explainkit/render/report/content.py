@@ -77,18 +77,7 @@ def gather(
     names: Sequence[str] | None,
     reduce: Reduce,
 ) -> Content:
-    """Collects what explanations of the same images show.
-
-    Args:
-        explanations: One per map.
-        labels: True class of each image; None or −1 if unknown.
-        names: Names of the images; None: numbers.
-        reduce: How channels are reduced to one.
-
-    Raises:
-        RenderError: There are no explanations, their images or classes differ, or the number of
-            labels or names is not the number of images.
-    """
+    """Collects what explanations of the same images show."""
     if not explanations or not len(explanations[0]):
         raise RenderError("expected at least one explained image to show, got none")
     first = explanations[0]

@@ -187,11 +187,7 @@ def filters(
 
 
 def maximizer_params(maximizer: str, texts: list[str], full: bool) -> dict[str, Any]:
-    """The maximizer's parameters; unless ``full``, with few steps if none are given.
-
-    Raises:
-        MethodError: A parameter that it doesn't take, or an invalid value.
-    """
+    """The maximizer's parameters; unless ``full``, with few steps if none are given."""
     from explainkit.catalog import discovery
     from explainkit.cli.parameters import parse_params
 

@@ -85,12 +85,7 @@ notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def load_model(name: str, device: str) -> "nn.Module":
-    """Loads a network onto a device.
-
-    Raises:
-        ModelError: The file holds another network, or one for other images or classes.
-        typer.BadParameter: The device isn't available.
-    """
+    """Loads a network onto a device."""
     import explainkit as ek
     from explainkit.errors import ModelError
     from explainkit_fer_hw3.models import CNN
@@ -163,11 +158,7 @@ def _digest(text: str) -> str:
 
 
 def find_device(name: str) -> "torch.device":
-    """The torch device with this name; ``auto`` is the GPU if there is one, else the CPU.
-
-    Raises:
-        typer.BadParameter: The device isn't available.
-    """
+    """The torch device with this name; ``auto`` is the GPU if there is one, else the CPU."""
     import torch
 
     if name == "auto":
@@ -180,11 +171,7 @@ def find_device(name: str) -> "torch.device":
 
 
 def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """FER2013 from a file or folder, or synthetic faces without one.
-
-    Raises:
-        DatasetError: The data can't be read, or has no such split.
-    """
+    """FER2013 from a file or folder, or synthetic faces without one."""
     from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
     if path is None:
@@ -221,13 +208,7 @@ def load_images(
     seed: int,
     device: str,
 ) -> Images:
-    """Loads the images that the options select.
-
-    Raises:
-        DatasetError: A file can't be read.
-        typer.BadParameter: An index out of range, options that exclude each other, or a device
-            that isn't available.
-    """
+    """Loads the images that the options select."""
     place = find_device(device)
     if image:
         if index or data or split:
@@ -299,21 +280,7 @@ def evaluation(
     device: str,
     index: Sequence[int] = (),
 ) -> Evaluation:
-    """Loads networks and labeled images, and runs the networks on all of them.
-
-    Args:
-        models: cnn, dnn, or weights files.
-        data: FER2013; None for synthetic faces.
-        split: None for the test split.
-        seed: Random seed.
-        device: As `find_device` takes it.
-        index: Indices that must exist among the labeled images.
-
-    Raises:
-        DatasetError: The data can't be read, or its images have no labels.
-        ModelError: A file holds another network.
-        typer.BadParameter: An index out of range, or a device that isn't available.
-    """
+    """Loads networks and labeled images, and runs the networks on all of them."""
     networks = [load_model(name, device) for name in models]
     faces, split = labeled(data, split, seed)
     _check_indices(index, len(faces), f"{describe_data(data)} ({split}) has labeled images")
@@ -321,11 +288,7 @@ def evaluation(
 
 
 def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
-    """The labeled images to evaluate on, and the split they belong to.
-
-    Raises:
-        DatasetError: The data can't be read, or its images have no labels.
-    """
+    """The labeled images to evaluate on, and the split they belong to."""
     from explainkit.errors import DatasetError
 
     split = split or test_split(path)
@@ -342,11 +305,7 @@ def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDatas
 
 
 def test_split(path: Path | None) -> str:
-    """The split to evaluate on: public_test if the data has it, else validation.
-
-    Raises:
-        DatasetError: The data can't be read.
-    """
+    """The split to evaluate on: public_test if the data has it, else validation."""
     from explainkit_fer_hw3.data import known_splits
 
     return "public_test" if path is None or "public_test" in known_splits(path) else "validation"

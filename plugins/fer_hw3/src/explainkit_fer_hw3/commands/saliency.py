@@ -112,11 +112,7 @@ def saliency(
 
 
 def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Method]]":
-    """Builds the methods, each with the parameters that it takes.
-
-    Raises:
-        MethodError: A parameter that no method takes, or an invalid value.
-    """
+    """Builds the methods, each with the parameters that it takes."""
     from dataclasses import fields
 
     from explainkit.catalog import discovery

@@ -152,11 +152,7 @@ def _overridden(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recip
 
 
 def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """The labeled images of a split.
-
-    Raises:
-        DatasetError: The data can't be read, or no image has a label.
-    """
+    """The labeled images of a split."""
     from explainkit.errors import DatasetError
 
     faces = options.load_data(path, split, seed)
@@ -170,11 +166,7 @@ def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
 
 
 def _start(name: str, model: str) -> Any:
-    """The network to start from.
-
-    Raises:
-        ModelError: The weights belong to another network than the one to train.
-    """
+    """The network to start from."""
     from explainkit.errors import ModelError
 
     module: Any = options.load_model(name, "cpu")

@@ -26,21 +26,13 @@ def folder() -> Path:
 
 
 def key_of_file(path: Path) -> str:
-    """The hash of a file's bytes.
-
-    Raises:
-        OSError: The file can't be read.
-    """
+    """The hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def key_of_tree(root: Path, paths: Iterable[Path]) -> str:
-    """The hash of a tree's names, sizes and modification times, which is faster than hashing bytes.
-
-    Raises:
-        OSError: A file has disappeared.
-    """
+    """The hash of a tree's names, sizes and modification times: faster than one of its bytes."""
     digest = hashlib.sha256(os.fsencode(root.resolve()))
     for path in sorted(paths):
         status = path.stat()

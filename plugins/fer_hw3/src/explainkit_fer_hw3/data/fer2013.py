@@ -67,11 +67,7 @@ def load_fer2013(
 
 
 def known_splits(path: Path) -> list[str]:
-    """The splits of a file, without ``all``.
-
-    Raises:
-        DatasetError: The file can't be read.
-    """
+    """The splits of a file, without ``all``."""
     return splits_of(_source(path, cache=True).splits)
 
 
@@ -180,11 +176,7 @@ def _path(member: zipfile.ZipInfo) -> PurePosixPath:
 
 
 def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> IO[bytes]:
-    """Opens a member; only compression methods whose decoder respects the read size are allowed.
-
-    Raises:
-        DatasetError: The member is encrypted, or compressed with another method.
-    """
+    """Opens a member; only compression methods whose decoder respects the read size are allowed."""
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DatasetError(
             f"{path}, {printable(_path(member))}: expected a stored or deflated member: "

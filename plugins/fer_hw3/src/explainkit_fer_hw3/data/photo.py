@@ -26,16 +26,7 @@ _GRAY = 128
 
 
 def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
-    """Decodes an image and applies its EXIF orientation.
-
-    Args:
-        data: The file's bytes.
-        where: Name of the file, for errors.
-        most_pixels: Larger images are refused by their header.
-
-    Raises:
-        DatasetError: The image is too large, damaged, or in another format.
-    """
+    """Decodes an image upright, by its EXIF orientation; a too large one is refused undecoded."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:

@@ -15,18 +15,7 @@ HELD_OUT = 0.1
 def rows_of(
     split: str, labels: NDArray[np.int64], codes: NDArray[np.int8], seed: int, where: str
 ) -> NDArray[np.int64]:
-    """Row indices of a split's images, in file order.
-
-    Args:
-        split: One of `SPLITS`, or ``"all"``.
-        labels: Labels of all images of the file.
-        codes: Split of each image according to the file, an index into `SPLITS`.
-        seed: Random seed of a sampled validation split.
-        where: Name of the file, for errors.
-
-    Raises:
-        DatasetError: The file has no such split.
-    """
+    """Row indices of a split's images, in file order."""
     if split == "all":
         return np.arange(len(codes))
     known = splits_of(codes)

@@ -38,15 +38,7 @@ def table_columns(first: bytes) -> set[str]:
 
 
 def read_table(stream: IO[bytes], where: str) -> Source:
-    """Reads all rows.
-
-    Args:
-        stream: The file, at its beginning.
-        where: Name of the file, for errors.
-
-    Raises:
-        DatasetError: The header or a row is invalid; the message names file, row and reason.
-    """
+    """Reads all rows."""
     lines = _lines(stream, where)
     columns = _columns(next(lines, b""), where)
     pixels = bytearray()  # a list of arrays would need a copy to be joined

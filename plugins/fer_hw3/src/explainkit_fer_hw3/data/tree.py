@@ -63,11 +63,7 @@ def is_image(path: PurePosixPath) -> bool:
 
 
 def folder_entries(folder: Path) -> list[Entry]:
-    """The images below a folder; links are not followed.
-
-    Raises:
-        DatasetError: A folder can't be read.
-    """
+    """The images below a folder; links are not followed."""
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"{error.filename}: can't be read: {error.strerror}") from error
@@ -92,11 +88,7 @@ def _reader(path: Path) -> Callable[[int], bytes]:
 
 
 def read_tree(entries: Iterable[Entry], where: str) -> Source:
-    """Reads all images, in the order of their sorted paths.
-
-    Raises:
-        DatasetError: A folder isn't named after a class, or an image is damaged or not 48×48.
-    """
+    """Reads all images, in the order of their sorted paths."""
     ordered = sorted(entries, key=lambda entry: str(entry.path))
     if not ordered:
         raise DatasetError(f"{where}: expected images in folders <class>/*.jpg, found none")

@@ -27,12 +27,6 @@ _ALL = (slice(None), slice(None), slice(None))
 def render(who: Identity, units: Units, noise: Array, without: str | None) -> tuple[Labels, Labels]:
     """Renders one batch.
 
-    Args:
-        who: The identities.
-        units: Strength of each action unit in each part.
-        noise: Sensor noise with variance 1, ``[faces, 48, 48]``.
-        without: A part to leave out.
-
     Returns:
         Gray values, and the part that each pixel shows, both uint8 ``[faces, 48, 48]``.
     """

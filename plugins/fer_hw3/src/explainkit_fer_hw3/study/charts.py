@@ -28,14 +28,7 @@ def curves_figure(
     title: str = "",
     note: str = "dashed: training; solid: validation",
 ) -> Figure:
-    """Training (dashed) and validation (solid) over the epochs, one panel per run and quantity.
-
-    Args:
-        curves: The runs.
-        what: ``accuracy``, ``loss`` or both.
-        title: By default the quantities.
-        note: The legend.
-    """
+    """Training (dashed) and validation (solid) over the epochs, one panel per run and quantity."""
     panels = [(curve, k, one) for k, curve in enumerate(curves) for one in what]
     wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.8, 0.5
     width = left + len(panels) * wide + (len(panels) - 1) * gap + 0.25

@@ -47,15 +47,7 @@ class Curve:
 
 
 def read_history(path: Path, name: str = "") -> Curve:
-    """Reads the ``history.csv`` of a training run.
-
-    Args:
-        path: A CSV with the column ``epoch`` and some of ``COLUMNS``; an empty cell is missing.
-        name: Name of the curve; by default the name of its folder or file.
-
-    Raises:
-        DatasetError: The file can't be read, or isn't such a table.
-    """
+    """Reads the ``history.csv`` of a training run; a column or a cell may be missing."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -65,11 +57,7 @@ def read_history(path: Path, name: str = "") -> Curve:
 
 
 def packaged_history(model: str) -> list[Curve]:
-    """The curves that ship with the weights, the study's own recipe last; may be empty.
-
-    Args:
-        model: ``cnn`` or ``dnn``; other weights have no packaged curve.
-    """
+    """The curves that ship with the weights, the study's own recipe last; may be empty."""
     if model not in {"cnn", "dnn"}:
         return []
     folder = files("explainkit_fer_hw3") / "weights"
@@ -82,11 +70,7 @@ def packaged_history(model: str) -> list[Curve]:
 
 
 def curves_of(models: Sequence[str], histories: Sequence[Path]) -> list[Curve]:
-    """The curves in these files, in the order of the models; without files, the packaged ones.
-
-    Raises:
-        DatasetError: A file isn't a training history.
-    """
+    """The curves in these files, in the order of the models; without files, the packaged ones."""
     if histories:
         names = [*models, *[""] * len(histories)]
         return [read_history(path, names[i]) for i, path in enumerate(histories)]

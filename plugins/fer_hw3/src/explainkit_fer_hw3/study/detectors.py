@@ -75,17 +75,6 @@ def detect_parts(
     ``iou = |M ∩ L| / |M ∪ L|`` and ``enrichment = (|M ∩ L| / |M|) / (|L| / all)``. A small M has
     a small IoU with a large part, however well they match; the enrichment doesn't depend on size.
 
-    Args:
-        model: Any network for these faces.
-        layer: Dotted path of a layer that outputs feature maps.
-        faces: Synthetic faces.
-        quantile: Share of a unit's values that count as active.
-        seed: Random seed of the resamples.
-
-    Raises:
-        DatasetError: The faces have no part masks, or the quantile isn't between 0 and 1.
-        ModelError: There is no such layer, or it outputs no feature maps.
-
     References:
         Bau, Zhou, Khosla, Oliva and Torralba (2017), "Network Dissection: Quantifying
         Interpretability of Deep Visual Representations", arXiv:1704.05796.

@@ -30,9 +30,6 @@ DISSECTED = 210
 def parse_units(text: str) -> list[int]:
     """Parses unit numbers and ranges, such as ``3,26,40-42``.
 
-    Raises:
-        TargetError: The text has another form.
-
     Examples:
         >>> parse_units("3,26,40-42")
         [3, 26, 40, 41, 42]
@@ -50,11 +47,7 @@ def parse_units(text: str) -> list[int]:
 
 
 def count_units(model: nn.Module, layer: str) -> int:
-    """Number of channels of a layer's output, or of its features.
-
-    Raises:
-        ModelError: There is no such layer.
-    """
+    """Number of channels of a layer's output, or of its features."""
     image = torch.zeros(1, 1, SIDE, SIDE, device=next(model.parameters()).device)
     with torch.inference_mode(), capture(model, [layer]) as outputs:
         model(image)
@@ -167,14 +160,7 @@ def _number(value: float) -> float | None:
 
 
 def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -> Evidence:
-    """Finds the exemplars of every unit of a layer, and the part that it detects.
-
-    Args:
-        model: Any network for these faces.
-        layer: Dotted path.
-        faces: The images to search.
-        seed: Seed of the synthetic faces on which parts are measured.
-    """
+    """Finds the exemplars of every unit of a layer, and the part that it detects."""
     device = next(model.parameters()).device
     found = find_exemplars(model, layer, faces.images.to(device))
     fields = receptive_fields(model, layer, (1, faces.images.shape[2], faces.images.shape[3]))

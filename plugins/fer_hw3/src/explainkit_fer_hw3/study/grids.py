@@ -25,11 +25,6 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
 
     Each output and filter is normalized separately by its maximum, symmetrically about zero if it
     is signed. The number at the right of a channel is the value at full color.
-
-    Args:
-        found: The outputs and the filters.
-        image: The image, ``[1, 48, 48]``, normalized.
-        title: The headline.
     """
     outputs = found.outputs
     peaks = outputs.abs().amax((1, 2))

@@ -77,18 +77,7 @@ def find_ideals(
     seed: int = 0,
     **params: Any,
 ) -> Ideals:
-    """Maximizes each class logit in each network; all networks classify the resulting images.
-
-    Args:
-        networks: By name.
-        classes: Class names.
-        maximizer: Name of a maximizer.
-        start: A face ``[1, 48, 48]`` to start from instead of noise.
-        dataset: Faces ``[n, 1, 48, 48]``, for maximizers that use their spectrum.
-        frames: Number of intermediate images to store.
-        seed: Random seed.
-        **params: Parameters of the maximizer.
-    """
+    """Maximizes each class logit in each network; all networks classify the resulting images."""
     objectives: Any = [f'logit("{name}")' for name in classes]
     found = {
         name: ek.maximize(

@@ -59,11 +59,6 @@ def comparison_figure(
     """The same images explained in several networks, one row per image.
 
     One column per network: its map, normalized separately and overlaid on the image.
-
-    Args:
-        explanations: One per network, for the same images.
-        models: Names of the networks.
-        labels: True class of each image.
     """
     one = explanations[0]
     sheet = Sheet(

@@ -22,10 +22,6 @@ def normalized(model: nn.Sequential, images: Tensor | None = None) -> nn.Sequent
     eval mode) does not change: each normalization gets the mean and variance of its convolution's
     output on these images, and the scale and shift that undo them. Without, it starts fresh.
 
-    Args:
-        model: A chain of layers; it is not modified.
-        images: Images ``[n, 1, 48, 48]`` for the statistics.
-
     Examples:
         >>> chain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
         >>> [type(layer).__name__ for layer in normalized(chain)]

@@ -20,21 +20,13 @@ FORMAT = 2
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors, and metadata as JSON; a kill leaves either the old file or the new one.
-
-    Raises:
-        StorageError: The file can't be written.
-    """
+    """Writes tensors, and metadata as JSON; a kill leaves either the old file or the new one."""
     facts = {"format": FORMAT, **metadata}
     write(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file atomically.
-
-    Raises:
-        StorageError: The file can't be written.
-    """
+    """Writes a safetensors file atomically."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         write_atomically(path, safetensors.torch.save(held, metadata))
@@ -43,22 +35,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads the tensors and metadata of a checkpoint.
-
-    Raises:
-        StorageError: There is no checkpoint, it is damaged, or an earlier version saved it.
-    """
+    """Reads the tensors and metadata of a checkpoint."""
     with _opened(path) as file:
         metadata = _metadata(file, path)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Reads the metadata only.
-
-    Raises:
-        StorageError: There is no checkpoint, it is damaged, or an earlier version saved it.
-    """
+    """Reads the metadata only."""
     with _opened(path) as file:
         return _metadata(file, path)
 

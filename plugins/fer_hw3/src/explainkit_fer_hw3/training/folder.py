@@ -34,10 +34,6 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
 
     The system releases the lock when the process ends, even after a kill. There is no lock on
     Windows.
-
-    Raises:
-        StorageError: Another run uses the folder, it can't be created, or it holds a checkpoint
-            that the run doesn't resume.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,24 +71,7 @@ def fit(
     on_epoch: Callable[[Mapping[str, float]], None],
     stopped: Callable[[], bool],
 ) -> bool:
-    """Trains to the end or until stopped, and saves the state in both cases.
-
-    Args:
-        training: A new or resumed run.
-        validation: Images to evaluate after each epoch.
-        folder: A claimed folder.
-        held_out: Whether the validation images are not trained on.
-        on_step: Called after each step with the result of `Training.advance`.
-        on_epoch: Called with each new row of the history.
-        stopped: Called before each step; True stops the run.
-
-    Returns:
-        Whether the run is complete.
-
-    Raises:
-        ModelError: The run diverged; the last checkpoint is left unchanged.
-        StorageError: The folder can't be written.
-    """
+    """Trains to the end or until stopped, and saves the state; returns whether it is the end."""
     if training.history:
         # a kill may have come between the checkpoint and the results
         _write_results(training, folder, held_out=held_out)

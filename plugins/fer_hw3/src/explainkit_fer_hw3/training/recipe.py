@@ -113,9 +113,6 @@ EPOCHS = {"default": 60, "study": 200, "finish": 5}
 def recipe_for(model: str, name: str) -> Recipe:
     """A recipe by name: ``default``, ``study``, or, for the CNN, ``finish``.
 
-    Raises:
-        ModelError: The network has no such recipe.
-
     Examples:
         >>> recipe_for("dnn", "study").optimizer
         'adam'

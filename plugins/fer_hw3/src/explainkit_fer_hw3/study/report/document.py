@@ -74,13 +74,7 @@ class Document:
 
 
 def compose(found: Findings, say: Language, command: str) -> Document:
-    """Turns findings into text, tables and figures.
-
-    Args:
-        found: The results of the run.
-        say: The language.
-        command: The command line that reproduces the report.
-    """
+    """Turns findings into text, tables and figures."""
     synthetic = say.say("synthetic_faces")
     lead = say.say(
         "lead", n=len(found.cnn.predictions), data=found.data or synthetic, split=found.split,

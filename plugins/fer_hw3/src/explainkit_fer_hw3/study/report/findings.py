@@ -165,17 +165,7 @@ def find(
     cnn: Network, dnn: Network, faces: FaceDataset, synthetic: FaceDataset, *, data: str | None,
     split: str, seed: int,
 ) -> Findings:  # fmt: skip
-    """Computes the numbers of the report.
-
-    Args:
-        cnn: The first network, with its predictions for ``faces`` and ``synthetic``.
-        dnn: The second network.
-        faces: The images.
-        synthetic: Synthetic faces that no network saw in training.
-        data: Name of the data; None for synthetic faces.
-        split: Name of the split.
-        seed: Random seed.
-    """
+    """Computes the numbers of the report."""
     device = next(cnn.module.parameters()).device
     shown = faces.subset(_shown(cnn.predictions))
     images = shown.images.to(device)

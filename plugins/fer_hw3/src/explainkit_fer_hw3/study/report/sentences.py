@@ -26,14 +26,7 @@ Interval = tuple[float, float]
 
 
 def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) -> list[str]:
-    """Question 1: the CNN and its accuracy.
-
-    Args:
-        say: The language.
-        cnn: The CNN.
-        dnn: The DNN, for comparison on synthetic faces.
-        comparable: Whether the images are the study's test set.
-    """
+    """Question 1: the CNN and its accuracy."""
     size = (cnn.convolutions, cnn.parameters)
     same = size == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
     low, high = cnn.predictions.interval
@@ -215,13 +208,7 @@ def _mistakes(say: Language, predictions: Predictions) -> list[str]:
 def about_densities(
     say: Language, where: Mapping[str, tuple[int, dict[str, PartShare]]], *, exact: bool
 ) -> list[str]:
-    """Question 4, first half: the parts where saliency is densest.
-
-    Args:
-        say: The language.
-        where: Per class, the number of images and the share of each part.
-        exact: Whether the parts of these images are known.
-    """
+    """Question 4, first half: the parts where saliency is densest."""
     said = [
         say.say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
         for name in ("angry", "happy", "surprise")
@@ -240,12 +227,7 @@ def about_densities(
 
 
 def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> list[str]:
-    """Question 4, second half: whether maps of synthetic faces fall on the expressive parts.
-
-    Args:
-        say: The language.
-        shares: Per method, the first one in full: each expression, and all together last.
-    """
+    """Question 4, second half: whether maps of synthetic faces fall on the expressive parts."""
     first, *others = shares.values()
     *classes, every = first
     gain = every.gain
@@ -288,13 +270,7 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
 def about_filters(
     say: Language, rows: Sequence[Mapping[str, Any]], found: Activations
 ) -> list[str]:
-    """Question 5: the result of gradient ascent, and the first layer's outputs for one image.
-
-    Args:
-        say: The language.
-        rows: From `study.filters.ranked`.
-        found: The first layer's outputs.
-    """
+    """Question 5: the result of gradient ascent, and the first layer's outputs for one image."""
     kernels = found.filters.flatten(1)
     edges = int((kernels.sum(1).abs() < kernels.abs().sum(1) / 3).sum())
     peaks = found.outputs.flatten(1).amax(1)
