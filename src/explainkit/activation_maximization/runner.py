@@ -133,11 +133,7 @@ def visualize(
 
 
 def maximize_all(
-    maximizer: Maximizer,
-    objectives: Sequence[Expression],
-    setting: Setting,
-    *,
-    negative: bool,
+    maximizer: Maximizer, objectives: Sequence[Expression], setting: Setting, *, negative: bool
 ) -> Found:
     """Runs a maximizer for every unit of every objective.
 

@@ -19,12 +19,7 @@ Padding = Literal["reflection", "border", "zeros"]
 
 
 def affine(
-    images: Tensor,
-    *,
-    shift: Tensor,
-    scale: Tensor,
-    angle: Tensor,
-    padding: Padding = "reflection",
+    images: Tensor, *, shift: Tensor, scale: Tensor, angle: Tensor, padding: Padding = "reflection"
 ) -> Tensor:
     """Shifts, scales and rotates each image about its center; the size stays the same.
 

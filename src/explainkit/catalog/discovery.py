@@ -23,12 +23,7 @@ from explainkit.catalog.hookspecs import PROJECT
 from explainkit.catalog.registry import Registry, foreign_code, line
 from explainkit.errors import PluginError, UnknownNameError
 
-KINDS = {
-    "methods": "method",
-    "models": "model",
-    "datasets": "dataset",
-    "maximizers": "maximizer",
-}
+KINDS = {"methods": "method", "models": "model", "datasets": "dataset", "maximizers": "maximizer"}
 """What plugins can offer, plural to singular; the hook is ``explainkit_<plural>``."""
 
 CLASSES = {"explainkit_methods", "explainkit_maximizers"}

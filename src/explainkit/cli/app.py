@@ -272,8 +272,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 gallery = typer.Typer(
-    help="Build example pages from scripts, with their figures and tables.",
-    no_args_is_help=True,
+    help="Build example pages from scripts, with their figures and tables.", no_args_is_help=True
 )
 app.add_typer(gallery, name="gallery")
 

@@ -61,10 +61,7 @@ def _torch() -> Iterator[Check]:
         import torch
     except Exception as error:  # noqa: BLE001
         yield Check(
-            "torch",
-            "problem",
-            f"can't be imported: {line(error)}",
-            "reinstall torch 2.10 or newer",
+            "torch", "problem", f"can't be imported: {line(error)}", "reinstall torch 2.10 or newer"
         )
         return
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])

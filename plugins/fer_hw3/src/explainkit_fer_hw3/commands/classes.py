@@ -33,8 +33,7 @@ def classes(
         typer.Option("--model", help="cnn, dnn, or a .safetensors weights file. Repeatable."),
     ] = MODELS,
     class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", help="Only this class, by name. Repeatable."),
+        list[str] | None, typer.Option("--class", help="Only this class, by name. Repeatable.")
     ] = None,
     maximizer: Maximizer = "explainkit/fourier",
     param: MaximizerParam = None,

@@ -27,8 +27,7 @@ CARDS = 12
 """Units that get a unit card if none are named."""
 
 Maximizer = Annotated[
-    str,
-    typer.Option("--maximizer", help="A maximizer; see `explainkit list maximizers`."),
+    str, typer.Option("--maximizer", help="A maximizer; see `explainkit list maximizers`.")
 ]
 MaximizerParam = Annotated[
     list[str] | None,
@@ -42,8 +41,7 @@ Full = Annotated[
     ),
 ]
 Quality = Annotated[
-    bool,
-    typer.Option("--quality", help="Measure the quality of each image against real images."),
+    bool, typer.Option("--quality", help="Measure the quality of each image against real images.")
 ]
 
 

@@ -28,8 +28,7 @@ Data = Annotated[
     ),
 ]
 Split = Annotated[
-    str | None,
-    typer.Option("--split", help="train, validation, public_test, private_test or all."),
+    str | None, typer.Option("--split", help="train, validation, public_test, private_test or all.")
 ]
 Index = Annotated[
     list[int] | None,
@@ -74,10 +73,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]
 
-Report = Annotated[
-    bool,
-    typer.Option("--report", help="Also write an interactive HTML report."),
-]
+Report = Annotated[bool, typer.Option("--report", help="Also write an interactive HTML report.")]
 
 OUT = Path("explainkit-out")
 

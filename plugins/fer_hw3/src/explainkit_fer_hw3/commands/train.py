@@ -145,9 +145,7 @@ def train(
 
 def _overridden(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
     return replace(
-        recipe,
-        lr=recipe.lr if lr is None else lr,
-        batch=recipe.batch if batch is None else batch,
+        recipe, lr=recipe.lr if lr is None else lr, batch=recipe.batch if batch is None else batch
     )
 
 

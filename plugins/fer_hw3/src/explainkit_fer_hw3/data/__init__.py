@@ -4,12 +4,8 @@ from dataclasses import replace
 
 from explainkit.interfaces import DatasetSpec
 from explainkit_fer_hw3.data.dataset import FaceDataset as FaceDataset
-from explainkit_fer_hw3.data.fer2013 import (
-    known_splits as known_splits,
-)
-from explainkit_fer_hw3.data.fer2013 import (
-    load_fer2013 as load_fer2013,
-)
+from explainkit_fer_hw3.data.fer2013 import known_splits as known_splits
+from explainkit_fer_hw3.data.fer2013 import load_fer2013 as load_fer2013
 from explainkit_fer_hw3.data.photo import read_image as read_image
 from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.data.synthetic import load_synthetic as load_synthetic

@@ -32,15 +32,7 @@ from explainkit_fer_hw3.faces.identity import SIZE, Array, sample
 from explainkit_fer_hw3.faces.render import render
 from explainkit_fer_hw3.faces.scene import PARTS, REMOVABLE
 
-__all__ = [
-    "ACTION_UNITS",
-    "CLASS_NAMES",
-    "PARTS",
-    "PART_UNITS",
-    "REMOVABLE",
-    "Faces",
-    "draw",
-]
+__all__ = ["ACTION_UNITS", "CLASS_NAMES", "PARTS", "PART_UNITS", "REMOVABLE", "Faces", "draw"]
 
 _CHUNK = 8  # faces per batch: small enough for the cache, large enough to outweigh call overhead
 

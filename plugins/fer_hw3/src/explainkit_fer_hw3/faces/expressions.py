@@ -10,15 +10,7 @@ Sources: P. Ekman, W. V. Friesen, "Facial Action Coding System" (1978); W. V. Fr
 from collections.abc import Mapping
 from types import MappingProxyType
 
-CLASS_NAMES: tuple[str, ...] = (
-    "angry",
-    "disgust",
-    "fear",
-    "happy",
-    "sad",
-    "surprise",
-    "neutral",
-)
+CLASS_NAMES: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes in the order of FER2013; a label is an index into it."""
 
 ACTION_UNITS: Mapping[str, tuple[int, ...]] = MappingProxyType(

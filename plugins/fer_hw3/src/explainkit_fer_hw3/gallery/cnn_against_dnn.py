@@ -82,9 +82,7 @@ shares_figure(shares[1], "dnn: |input × gradient| on the expressive parts")
         "above another face's map": sum(one.gain.interval[0] > 0 for one in found),
     }
     for name, found in zip(
-        names,
-        ([one for one in of if one.class_name != "all"] for of in shares),
-        strict=True,
+        names, ([one for one in of if one.class_name != "all"] for of in shares), strict=True
     )
 ]
 

@@ -104,12 +104,7 @@ from torch.nn.functional import avg_pool2d
 
 from explainkit_fer_hw3.faces import PARTS
 
-families = {
-    "gradients": gradients,
-    "rules": rules,
-    "layer": cams,
-    "perturbations": perturbations,
-}
+families = {"gradients": gradients, "rules": rules, "layer": cams, "perturbations": perturbations}
 maps = [one for found in families.values() for one in found]
 shown = faces.parts[14] != PARTS.index("background")
 face_squares = avg_pool2d(shown[None].float(), 4).flatten() > 0.5

@@ -86,11 +86,7 @@ def comparison_figure(
 
 
 def _draw_maps(
-    sheet: Sheet,
-    row: int,
-    column: int,
-    maps: Sequence[Tensor],
-    titles: Sequence[str],
+    sheet: Sheet, row: int, column: int, maps: Sequence[Tensor], titles: Sequence[str]
 ) -> None:
     """Draws maps on one scale, side by side; the first title has the value at full color."""
     scaled = scale(torch.stack(list(maps)), SCALING, shared=True)

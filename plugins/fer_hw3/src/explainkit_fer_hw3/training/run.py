@@ -163,12 +163,7 @@ class Training:
         correct = int((logits.argmax(1) == targets.argmax(1)).sum())
         self._sums += torch.tensor([float(loss * count), correct, count], dtype=torch.float64)
         self._seconds += time.perf_counter() - began
-        return {
-            "loss": float(loss),
-            "accuracy": correct / count,
-            "lr": lr,
-            "images": count,
-        }
+        return {"loss": float(loss), "accuracy": correct / count, "lr": lr, "images": count}
 
     def _predicted(self, plain: nn.Sequential, data: FaceDataset) -> Tensor:
         """Class probabilities ``[n, 7]``, averaged over each image and its mirror image."""

@@ -232,11 +232,7 @@ def _matrix(name: str, one: Network, split: str, say: Language) -> Image:
 
 def _saliency(found: Findings, say: Language) -> Section:
     densities = [
-        [
-            say.row_name(name),
-            str(n),
-            *(f"{parts[part].density:.2f}" for part in sentences.FACE),
-        ]
+        [say.row_name(name), str(n), *(f"{parts[part].density:.2f}" for part in sentences.FACE)]
         for name, (n, parts) in found.where.items()
     ]
     keys = ("class", "images", "made", "share", "area", "noise", "other", "gain")
