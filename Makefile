@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
-# toy networks gain more from two processes than from two threads
+# small networks gain more from two processes than from two threads
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser chromium test-transformers quick lint type docs docs-serve bench bench-smoke peers clean
+.PHONY: help demo test test-browser chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+	bench bench-smoke peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -24,7 +25,7 @@ quick: $(VENV)/.test ## Run the tests except the slow ones
 	$(PYTEST) -m 'not slow and not browser'
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
-	$(BIN)/python -m pytest -m browser tests/browser
+	$(PYTEST) -m browser tests/browser
 
 chromium:
 	@{ command -v chromium && command -v chromedriver; } > /dev/null \
@@ -39,12 +40,13 @@ lint: $(VENV)/.lint ## Check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(VENV)/.lint ## Check the types, strictly, for the oldest and the newest Python
-	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.13
+type: type-3.11 type-3.13 ## Check the types, strictly, for the oldest and the newest Python
+
+type-3.11 type-3.13: type-%: $(VENV)/.lint
+	$(BIN)/mypy --python-version $*
 
 docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
-	$(BIN)/explainkit gallery build --out docs/gallery --max-seconds 1200
+	OMP_NUM_THREADS=1 $(BIN)/explainkit gallery build --out docs/gallery --max-seconds 1200 --jobs 2
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
@@ -59,8 +61,13 @@ run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma
 bench: peers ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
+SMOKE := $(addprefix smoke/,$(BENCHMARKS) parity.py maximize_quality.py)
+
 bench-smoke: $(VENV)/.test ## Run every benchmark once on tiny inputs
-	set -e; $(foreach name,$(BENCHMARKS) parity.py maximize_quality.py,$(call run,$(name),--smoke);)
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync $(SMOKE)
+
+$(SMOKE): smoke/%:
+	@$(call run,$*,--smoke)
 
 peers: $(VENV)/.peers ## Install the libraries that benchmarks compare with
 

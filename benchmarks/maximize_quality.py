@@ -11,6 +11,7 @@ real image instead of a synthetic one.
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from timing import parse
@@ -100,11 +101,13 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=8)
     parser.add_argument("--images", type=int, default=350)
     parser.add_argument("--steps", type=int, default=256)
-    arguments = parse(parser, data=None, layers=["1"], units=2, images=30, steps=4)
+    parser.add_argument("--copies", type=int, default=64, help="transformed, for Q2")
+    arguments = parse(parser, data=None, layers=["1"], units=2, images=30, steps=2, copies=2)
     split = "public_test"
     faces = load_fer2013(arguments.data, split) if arguments.data else load_synthetic(None, split)
     images = faces.images[: arguments.images]
     cnn, dnn = (ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn"))
+    compared: Any = {"other": dnn, "features": dnn[:-1], "copies": arguments.copies}
     numbers = list(range(arguments.units))
     print("# Maximization: quality measured\n")
     print(
@@ -139,13 +142,13 @@ def main() -> None:
                 found = replace(
                     found, objective=tuple(f'channel("{layer}", {unit})' for unit in units)
                 )
-            found = measure(found, cnn, images, other=dnn, features=dnn[:-1])
+            found = measure(found, cnn, images, **compared)
             print(f"| {name} | {' | '.join(row(found, images, dnn, optimized=True))} |", flush=True)
             if name in measured:
                 measured[name].append(found)
         best = find_exemplars(cnn, layer, images, k=1).top[units, 0]
         shown = replace(found, images=images[best], dead=torch.zeros_like(found.dead))
-        shown = measure(shown, cnn, images, other=dnn, features=dnn[:-1])
+        shown = measure(shown, cnn, images, **compared)
         print(
             f"| exemplar | {' | '.join(row(shown, images, dnn, optimized=False))} |\n", flush=True
         )

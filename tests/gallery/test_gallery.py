@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from textwrap import dedent
 
@@ -184,6 +186,27 @@ def test_finished_pages_stay_when_a_later_script_fails(site, here):
         site()
     later.unlink()
     assert site()[0].reused
+
+
+def test_scripts_run_at_the_same_time_and_their_pages_are_the_same(site, monkeypatch):
+    site.script.with_name("letters.py").write_text(SCRIPT.replace("numbers", "letters"))
+
+    def pages(jobs):
+        met = threading.Barrier(jobs)
+
+        def wait(script, folder, work, seed, max_seconds):
+            met.wait(timeout=10)
+            (folder / OUTPUTS).write_text(json.dumps([[{"kind": "text", "text": script.name}]] * 3))
+
+        monkeypatch.setattr("explainkit.gallery.builder._run", wait)
+        assert [built.page for built in site(jobs=jobs)] == ["sums/letters", "sums/numbers"]
+        (site.out / "manifest.json").unlink()  # it has the seconds, as have the pages' last lines
+        files = [path for path in site.out.rglob("*") if path.is_file()]
+        written = {path: path.read_bytes().partition(b"Built by")[0] for path in files}
+        shutil.rmtree(site.out)
+        return written
+
+    assert pages(2) == pages(1)
 
 
 def test_a_script_that_computes_too_long_is_stopped(site):

@@ -292,6 +292,9 @@ def build_gallery(
         float, typer.Option("--max-seconds", min=1, help="CPU time limit of a script.")
     ] = 300,
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="How many scripts run at the same time.")
+    ] = 1,
 ) -> None:
     """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
 
@@ -302,7 +305,7 @@ def build_gallery(
     from explainkit.gallery import build
 
     try:
-        for page in build(out, plugin, seed=seed, max_seconds=max_seconds):
+        for page in build(out, plugin, seed=seed, max_seconds=max_seconds, jobs=jobs):
             how = f"run in {page.seconds:.1f} s"
             if page.missing:
                 how = f"skipped: it needs the plugin {page.missing}"

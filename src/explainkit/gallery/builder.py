@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -48,18 +49,19 @@ class Built:
 
 
 def build(
-    out: Path, plugin: str | None = None, *, seed: int = 0, max_seconds: float = 300
+    out: Path, plugin: str | None = None, *, seed: int = 0, max_seconds: float = 300, jobs: int = 1
 ) -> Iterator[Built]:
-    """Builds the pages one by one, then the index.
+    """Builds the pages, then the index.
 
     Args:
         out: The output folder. Files of an earlier build that belong to no page now are removed.
         plugin: Build only this plugin's pages and leave the others as they are.
         seed: Seed of the scripts' random generators.
         max_seconds: CPU time that each script may use, all its threads together.
+        jobs: How many scripts run at the same time, each in its own process.
 
     Yields:
-        The outcome of each page, as soon as it is built.
+        The outcome of each page, in order.
 
     Raises:
         GalleryError: A script fails or exceeds its limit; nothing of its page is written.
@@ -74,25 +76,35 @@ def build(
         if plugin is not None and entry["plugin"] != plugin
     }
     digests = _Digests(folders.values())
-    for owner, folder in folders.items():
-        for path in sorted(folder.glob("[!_]*.py")):
-            script = read(path)
-            page = f"{owner}/{script.name}"
-            installed = {discovery.CORE, *discovery.default().names()}
-            if absent := [name for name in script.needs if name not in installed]:
-                yield Built(page, missing=absent[0])
+    pool = ThreadPoolExecutor(jobs)
+    results: dict[str, Built | Future[dict[str, Any]]] = {}
+    try:
+        for owner, folder in folders.items():
+            for path in sorted(folder.glob("[!_]*.py")):
+                script = read(path)
+                page = f"{owner}/{script.name}"
+                installed = {discovery.CORE, *discovery.default().names()}
+                if absent := [name for name in script.needs if name not in installed]:
+                    results[page] = Built(page, missing=absent[0])
+                    continue
+                entry = {"plugin": owner, "name": script.name, **digests.of(script, owner, seed)}
+                known = old.get(page, {})
+                same = all(known.get(key) == value for key, value in entry.items())
+                if same and all((out / owner / file).is_file() for file in known["files"]):
+                    entries[page] = known
+                    results[page] = Built(page, known["seconds"], reused=True)
+                    continue
+                results[page] = pool.submit(_make, script, entry, out / owner, seed, max_seconds)
+        for page, result in results.items():
+            if isinstance(result, Built):
+                yield result
                 continue
-            entry = {"plugin": owner, "name": script.name, **digests.of(script, owner, seed)}
-            known = old.get(page, {})
-            same = all(known.get(key) == value for key, value in entry.items())
-            if same and all((out / owner / file).is_file() for file in known["files"]):
-                entries[page] = known
-                yield Built(page, known["seconds"], reused=True)
-                continue
-            entries[page] = entry | _make(script, out / owner, seed, max_seconds)
+            entries[page] = result.result()
             # finished pages stay finished if a later script fails
             _write_manifest(out, old | entries)
             yield Built(page, entries[page]["seconds"])
+    finally:
+        pool.shutdown(cancel_futures=True)
     _remove(out, old, entries)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "index.md", index(list(entries.values())).encode())
@@ -160,8 +172,10 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str, Any]:
-    """Runs a script, writes its page, and returns the rest of its manifest entry."""
+def _make(
+    script: Script, entry: Mapping[str, Any], out: Path, seed: int, max_seconds: float
+) -> dict[str, Any]:
+    """Runs a script, writes its page, and returns its completed manifest entry."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, work = Path(temporary) / "out", Path(temporary) / "work"
         folder.mkdir()
@@ -186,7 +200,7 @@ def _make(script: Script, out: Path, seed: int, max_seconds: float) -> dict[str,
         files = sorted(path.name for path in folder.iterdir())
         for name in files:
             write_atomically(out / name, (folder / name).read_bytes())
-    return {
+    return dict(entry) | {
         "title": script.title, "summary": script.lead.split("\n\n")[0].replace("\n", " "),
         "topic": script.topic, "order": script.order, "thumbnail": image,
         "files": files, "seconds": seconds,
