@@ -44,10 +44,17 @@ BATCH_NORMS = _set(
     """
 )
 
-NORMS = BATCH_NORMS | _set(
-    """
+TWO_STATISTICS = frozenset({"var_mean", "std_mean"})
+"""Normalizations with two results, the variance or standard deviation and the mean."""
+
+NORMS = (
+    BATCH_NORMS
+    | _set(
+        """
     native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm var std
     """
+    )
+    | TWO_STATISTICS
 )
 
 WARPS = frozenset({"grid_sampler_2d", "grid_sampler_3d"})

@@ -61,12 +61,49 @@ def test_products_share_by_the_average_of_the_other():
     torch.testing.assert_close(e.attribution, wanted)
 
 
-def test_softmax_of_equal_changes_has_none():
-    model = nn.Sequential(nn.Flatten(), nn.Softmax(1)).eval()
-    x = torch.randn(1, 1, 2, 2)
-    with pytest.warns(match="probabilities"):
-        e = ek.explain(model, x, 0, "deeplift", baseline=x[0] - 1.5)
-    assert e.attribution.abs().max() < 1e-6 or abs(float(e.attribution.sum())) < 1e-6
+class Shifted(nn.Module):
+    """Logits of three pixels, to all of which a fourth pixel is added, then a function of them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        weight = torch.tensor([[2.0, -1, 0.5], [-1, 1, 0], [0.3, 0.2, -2]], dtype=torch.float64)
+        self.register_buffer("weight", weight)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.function(x[:, :3] @ self.weight.T + 3 * x[:, 3:])
+
+
+@pytest.mark.filterwarnings("ignore:.*returns probabilities")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: z.softmax(1),
+        lambda z: z.log_softmax(1),
+        lambda z: z.exp() / z.exp().sum(1, keepdim=True),
+        lambda z: z.softmax(1) @ torch.tensor([[1.0, 5], [0, 2], [3, -1]]).double(),
+    ],
+)
+def test_what_is_added_to_every_logit_has_no_share_of_a_softmax(function):
+    x = torch.tensor([[0.5, -0.2, 0.3, 0.8], [1, 2, 0.1, -0.5]]).double().view(2, 1, 2, 2)
+    e = ek.explain(Shifted(function).eval(), x, 0, "deeplift")
+    assert e.attribution[..., 1, 1].abs().max() < 1e-12
+    assert e.diagnostics["completeness_gap"].max() < 1e-12
+    assert e.attribution.abs().amax((1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:.*returns probabilities")
+def test_a_softmax_of_two_is_a_sigmoid_of_the_difference():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Softmax(1)).double().eval()
+    x = torch.randn(3, 1, 2, 2).double()
+    weight = (model[1].weight[0] - model[1].weight[1]).detach().view(1, 2, 2)
+    e = ek.explain(model, x, 0, "deeplift")
+    with torch.no_grad():
+        change = (model(x) - model(0 * x))[:, 0]
+    steps = x * weight  # the contributions to the difference
+    wanted = change.view(-1, 1, 1, 1) * steps / steps.sum((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(e.attribution, wanted)
 
 
 def networks():

@@ -16,7 +16,8 @@ class AttnLRP(RuleMethod):
 
     - each factor of a product of features (``Q Kᵀ``, ``A V``, a gate) gets half of its relevance;
     - softmax is expanded at its input: ``R_i = x_i (R_i − s_i Σ_j R_j)``;
-    - the scale of a normalization is treated as constant, so that all relevance passes;
+    - the scale of a normalization is treated as constant, so that all relevance passes, whether it
+      is one operator, a quotient ``x / sqrt(v)`` or a product ``x * rsqrt(v)``;
     - an activation passes all relevance on;
     - convolutions and linear layers have the γ rule, which the paper uses to denoise the maps of
       vision transformers: contributions with the sign of the output are weighted ``1 + γ`` times.

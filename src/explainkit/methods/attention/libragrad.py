@@ -1,6 +1,7 @@
 """LibraGrad: gradients for which input times gradient adds up to the score."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +12,7 @@ from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import Needs, needs_of
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator
+from explainkit.graph.factors import parts_of, scaling_factor, softmax_of
 from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
@@ -42,6 +44,7 @@ class _Balanced:
 
     def __init__(self, unsupported: Unsupported) -> None:
         self.unsupported = unsupported
+        self._softmaxes: set[Node] = set()
 
     def __call__(
         self, trace: RecordedForward, operator: Operator
@@ -49,7 +52,9 @@ class _Balanced:
         kind, record = kind_of(operator), operator.record
         if not kind:
             return None, fall_back(operator, self.unsupported, "libragrad")
-        if record is None:
+        if kind in {"quotient", "product"} and softmax_of(trace, operator):
+            self._softmaxes |= {operator.node, *parts_of(operator)}
+        if record is None or operator.node in self._softmaxes:
             return None, "gradient"
         match kind:
             case "unary" if operator.name not in RECTIFIERS:
@@ -100,7 +105,11 @@ def _slope_from_zero(record: Record) -> GradientRule | None:
 def _product(trace: RecordedForward, operator: Operator) -> tuple[GradientRule, str]:
     """A factor that is a gate is held constant; otherwise each factor gets half."""
     left, right = (node for node, _ in operator.node.next_functions[-2:])
-    held = [_is_gate(trace, left), _is_gate(trace, right)]
+    scale = scaling_factor(trace, operator)
+    if scale is None:
+        held = [_is_gate(trace, node, operator.users) for node in (left, right)]
+    else:
+        held = [scale == 0, scale == 1]
     shares = (0.0 if held[0] else 1.0, 0.0 if held[1] else 1.0) if any(held) else (0.5, 0.5)
     if all(held):
         shares = (0.5, 0.5)
@@ -117,7 +126,7 @@ def _product(trace: RecordedForward, operator: Operator) -> tuple[GradientRule, 
     return rule, "attention held" if operator.name not in {"mul", "addcmul"} else "gate held"
 
 
-def _is_gate(trace: RecordedForward, node: Node | None) -> bool:
+def _is_gate(trace: RecordedForward, node: Node | None, users: Mapping[Node, int]) -> bool:
     """Whether a factor comes from a function that is not zero at zero, such as ``1 + erf(x)``."""
     shifted = False
     while node is not None:
@@ -129,6 +138,8 @@ def _is_gate(trace: RecordedForward, node: Node | None) -> bool:
             return record.name != "pow" or _negative(record.argument(1))
         if record.name in UNARY:
             return shifted
+        if softmax_of(trace, Operator(record.name, node, record, users)):
+            return True
         if len(below) != 1 or record.name not in _SCALES | {"add", "sub", "rsub"}:
             return False
         shifted = shifted or record.name in {"add", "sub", "rsub"}

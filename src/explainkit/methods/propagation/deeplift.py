@@ -12,7 +12,17 @@ from explainkit.engine.model import as_input
 from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
-from explainkit.graph.names import ACTIVATIONS, GATES, LAYERS, MAXIMA, NORMS, SOFTMAXES, UNARY
+from explainkit.graph.factors import reciprocal_factor, softmax_of
+from explainkit.graph.names import (
+    ACTIVATIONS,
+    GATES,
+    LAYERS,
+    MAXIMA,
+    NORMS,
+    SOFTMAXES,
+    TWO_STATISTICS,
+    UNARY,
+)
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward, record
 from explainkit.interfaces import Attribution
@@ -57,45 +67,67 @@ class _Rescale:
         self.base = _paired(trace, base)
         self.cancel = cancel
         self._parts: dict[Node, tuple[Tensor, Tensor]] = {}
+        self._exponentials: set[Node] = set()
+        """Exponentials of softmaxes whose quotient has passed its multiplier on to their input."""
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         record, gradient = operator.record, gradients[0]
         kind = kind_of(operator)
+        if operator.node in self._exponentials:
+            return gradients, "rescale"
         if self.cancel and record is not None and gradient is not None:
             parts = self._cancelling(operator, record, gradient)
             if parts is not None:
                 return parts, "reveal-cancel"
         if kind in {"linear", "layer"} and operator.name != "where":
             return operator.gradient(*gradients), "linear"
-        if record is None or gradient is None or any(g is not None for g in gradients[1:]):
-            return self._fall_back(operator, gradients)
-        base = self.base.get(id(record))
-        if base is None:
-            return self._fall_back(operator, gradients)
+        base = None if record is None else self.base.get(id(record))
         found: Gradients | None = None
-        match kind:
-            case "linear" if bool((_mask(record) == _mask(base)).all()):
-                found = operator.gradient(*gradients)
-            case "unary" if sum(operator.depends) == 1:
-                value = multipliers.unary(operator, record, base, gradient)
-                found = [value if wanted else None for wanted in operator.depends]
-            case "product":
-                found = multipliers.product(operator, record, base, gradient)
-            case "gate":
-                found = (multipliers.gate(record, base, gradient),)
-            case "quotient":
-                found = multipliers.quotient(operator, record, base, gradient)
-            case "maximum":
-                found = multipliers.maximum(operator, record, base, gradient)
-            case "softmax":
-                found = (multipliers.softmax(record, base, gradient),)
-            case "norm" if not any(operator.depends[1:]):
-                value_or_none = multipliers.norm(record, base, gradient)
-                if value_or_none is not None:
-                    found = (value_or_none, *[None] * (len(operator.depends) - 1))
+        if record is not None and base is not None:
+            found = self._rescaled(kind, operator, (record, base), gradients)
         if found is None:
             return self._fall_back(operator, gradients)
         return found, "rescale"
+
+    def _rescaled(
+        self, kind: str, operator: Operator, calls: tuple[Record, Record], gradients: Gradients
+    ) -> Gradients | None:
+        """The multipliers of an operator, from its calls on the image and on the baseline."""
+        record, base = calls
+        first, *others = gradients
+        if operator.name in TWO_STATISTICS:
+            return (multipliers.statistics(record, base, first, others[0] if others else None),)
+        if first is None or any(other is not None for other in others):
+            return None
+        gradient: Tensor = first
+        match kind:
+            case "linear" if bool((_mask(record) == _mask(base)).all()):
+                return operator.gradient(*gradients)
+            case "unary" if sum(operator.depends) == 1:
+                value = multipliers.unary(operator, record, base, gradient)
+                return [value if wanted else None for wanted in operator.depends]
+            case "product" | "quotient" if softmax := softmax_of(self.trace, operator):
+                self._exponentials.add(node := softmax.exponential)
+                exponential = self.trace.record_of(node)
+                assert exponential is not None
+                other = self.base[id(exponential)]
+                value = multipliers.exponential_quotient(exponential, other, softmax.axes, gradient)
+                return [value if i == softmax.index else None for i in range(2)]
+            case "product":
+                inverse = reciprocal_factor(self.trace, operator)
+                return multipliers.product(operator, record, base, gradient, inverse)
+            case "gate":
+                return (multipliers.gate(record, base, gradient),)
+            case "quotient":
+                return multipliers.quotient(operator, record, base, gradient)
+            case "maximum":
+                return multipliers.maximum(operator, record, base, gradient)
+            case "softmax":
+                return (multipliers.softmax(record, base, gradient),)
+            case "norm" if not any(operator.depends[1:]):
+                found = multipliers.norm(record, base, gradient)
+                return None if found is None else (found, *[None] * (len(operator.depends) - 1))
+        return None
 
     def _cancelling(self, operator: Operator, record: Record, gradient: Tensor) -> Gradients | None:
         """RevealCancel at an activation directly after a layer, and at that layer; else None."""
@@ -241,9 +273,11 @@ class DeepLift(RuleMethod):
     every derivative: linear operators keep their weights, an activation has
     ``m = (f(x) − f(x₀)) / (x − x₀)`` (the rescale rule), a maximum passes its change to the element
     that is the larger of the two maxima, each factor of a product is multiplied by the average of
-    the other, and softmax and normalizations are composed of these. The map is complete on every
-    architecture with supported operators, attention and gates included:
-    ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which ``completeness_gap`` reports.
+    the other, and normalizations are composed of these. Softmax has its derivative, with the
+    logarithmic means of the two probabilities in place of the probabilities: what is added to all
+    logits alike has no share. The map is complete on every architecture with supported operators,
+    attention and gates included: ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which
+    ``completeness_gap`` reports.
 
     Attributes:
         baseline: The reference image in model-input space: one value, a tensor

@@ -21,7 +21,7 @@ class _Rectified:
     keep: frozenset[str] = frozenset()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
-        if operator.name in ACTIVATIONS:
+        if operator.name in ACTIVATIONS or _clamps_at_zero(operator):
             positive = [None if g is None else g.clamp(min=0) for g in gradients]
             if self.through:
                 return operator.gradient(*positive), "rectified gradient"
@@ -30,6 +30,15 @@ class _Rectified:
         if not kind_of(operator):
             return found, fall_back(operator, self.unsupported, self.method)
         return found, "gradient"
+
+
+def _clamps_at_zero(operator: Operator) -> bool:
+    """Whether this is a ReLU, or a ReLU6, that is written as a clamp."""
+    record = operator.record
+    if record is None or record.name not in {"clamp", "clamp_min"}:
+        return False
+    low = record.argument(1, record.options.get("min"))
+    return isinstance(low, int | float) and low == 0
 
 
 def _attribution(

@@ -25,22 +25,17 @@ class Linear:
 
     Attributes:
         record: Its recorded call.
+        inputs: Its input that depends on the image.
         weight: Its weights, ``v`` in the rules.
         bias: Its bias, shaped to be added to the output; None if it has none.
         output: Its output, ``z``.
     """
 
     record: Record
+    inputs: Tensor
     weight: Tensor
     bias: Tensor | None
     output: Tensor
-
-    @property
-    def inputs(self) -> Tensor:
-        """The input that depends on the image."""
-        index = 0 if self.record.name in {"convolution", "mm", "bmm"} else 1
-        found: Tensor = self.record.argument(index)
-        return found
 
     def forward(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer's output for other inputs and weights, with a bias or none."""
@@ -67,18 +62,25 @@ FOLDABLE = frozenset({"ConvolutionBackward0", "AddmmBackward0", "MmBackward0"})
 """Autograd's nodes of layers with weights, into which a normalization can be folded."""
 
 
-def plain_layer(record: Record) -> Linear:
-    """A layer as it was called, without normalization."""
-    match record.name:
-        case "convolution":
-            weight, bias, rank = record.argument(1), record.argument(2), record.output.dim() - 2
-        case "mm" | "bmm":
-            weight, bias, rank = record.argument(1), None, 0
-        case _:
-            weight, bias, rank = record.argument(2), record.argument(0), 0
-    if bias is not None and bias.dim() == 1:
-        bias = bias.view(1, -1, *[1] * rank)
-    return Linear(record, weight, bias, record.output)
+def plain_layer(record: Record, *, left: bool = False) -> Linear:
+    """A layer as it was called, without normalization.
+
+    Args:
+        record: Its recorded call.
+        left: Whether the weights are the left factor of a matrix product; input and output are
+            then transposed, so that they are the right one.
+    """
+    if record.name == "convolution":
+        bias = record.argument(2)
+        if bias is not None:
+            bias = bias.view(1, -1, *[1] * (record.output.dim() - 2))
+        return Linear(record, record.argument(0), record.argument(1), bias, record.output)
+    *offset, inputs, weight = record.tensors
+    bias = offset[0] if offset else None
+    if left:
+        bias = None if bias is None else bias.expand_as(record.output).mT
+        return Linear(record, weight.mT, inputs.mT, bias, record.output.mT)
+    return Linear(record, inputs, weight, bias, record.output)
 
 
 def stabilized(z: Tensor, epsilon: float) -> Tensor:

@@ -50,7 +50,8 @@ class LRP(RuleMethod):
     Activations pass all relevance on, maxima pass it to the winner, sums and average pooling split
     it proportionally, and batch normalization is merged into the preceding layer. In attention the
     two factors of a product get half each, softmax is expanded to first order, and the scale of a
-    normalization counts as a constant (AttnLRP). Biases absorb their share of the relevance;
+    normalization counts as a constant (AttnLRP), as does any factor that is a reciprocal, or a
+    function of the other factor (``x · σ(x)``). Biases absorb their share of the relevance;
     ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much.
 
     A patent on LRP is claimed by its authors' institutions; see the explanation pages.

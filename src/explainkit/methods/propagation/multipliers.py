@@ -6,6 +6,8 @@ For an operator with input ``x``, and ``x₀`` on the baseline, a multiplier ``m
 ``Δ(ab) = Δa · (b + b₀)/2 + Δb · (a + a₀)/2``; everything else is composed of these.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,14 +18,28 @@ from explainkit.graph.tape import Record
 SMALL = 1e-10
 """Below this change the gradient is used: the quotient would be rounding noise."""
 
+_POWERS = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+
 
 def unary(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Tensor:
     """``g · Δy / Δx``, or the gradient where ``x`` hardly changes."""
-    if record.name == "relu":
-        return _relu(record.tensors[0], base.tensors[0], gradient)
-    change = record.tensors[0] - base.tensors[0]
+    x, x_base, y, y_base = record.tensors[0], base.tensors[0], record.output, base.output
+    # in closed form, where the quotient would lose digits
+    match _POWERS.get(record.argument(1)) if record.name == "pow" else record.name:
+        case "relu":
+            return _relu(x, x_base, gradient)
+        case "square":
+            return (x + x_base).mul_(gradient)
+        case "sqrt":
+            return gradient / (y + y_base).clamp_(min=SMALL)
+        case "reciprocal":
+            return (y * y_base).mul_(-gradient)
+        case "rsqrt":
+            both = y * y_base
+            return (both / (y + y_base)).mul_(both).mul_(-gradient)
+    change = x - x_base
     unchanged = change.abs() < SMALL
-    found = (record.output - base.output).div_(change.masked_fill_(unchanged, 1.0)).mul_(gradient)
+    found = (y - y_base).div_(change.masked_fill_(unchanged, 1.0)).mul_(gradient)
     if not unchanged.any():
         return found
     own = next(g for g in operator.gradient(gradient) if g is not None)
@@ -41,18 +57,41 @@ def _relu(x: Tensor, x_base: Tensor, gradient: Tensor) -> Tensor:
     return found.nan_to_num_(0.0).mul_(gradient)  # 0 / 0 at x = x₀ = 0
 
 
-def product(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients:
-    """The gradient of each factor, with the other factor at its average."""
+def product(
+    operator: Operator, record: Record, base: Record, gradient: Tensor, scale: int | None
+) -> Gradients:
+    """The gradient of each factor, with the other factor at its average.
+
+    If one factor is a reciprocal ``r``, the product is a quotient, and `quotient` in terms of ``r``
+    is: the other factor's multiplier is the harmonic mean of ``r`` and ``r₀`` (their arithmetic
+    mean would grow without bound where a denominator vanishes on the baseline), and that of ``r``
+    is the mean of the two quotients divided by the mean of ``r`` and ``r₀``.
+
+    Args:
+        operator: The operator.
+        record: Its call on the image.
+        base: Its call on the baseline.
+        gradient: The multiplier of its output.
+        scale: The factor that is a reciprocal, 0 or 1; None: neither.
+    """
     *offset, left, right = record.tensors
     *_, left_base, right_base = base.tensors
-    left_mean, right_mean = (left + left_base) / 2, (right + right_base) / 2
+    means = [(left + left_base) / 2, (right + right_base) / 2]
     elementwise = record.name in {"mul", "addcmul"}
-    scale = record.options.get("value" if elementwise else "alpha", 1)
-    scaled = gradient if scale == 1 else gradient * scale
+    weight = record.options.get("value" if elementwise else "alpha", 1)
+    scaled = gradient if weight == 1 else gradient * weight
+    if elementwise and scale is not None:
+        r, r_base = ((left, left_base), (right, right_base))[scale]
+        both, mean = r * r_base, means[scale]
+        same = both > 0
+        mean = torch.where(same, mean, 1.0)
+        products = (left * right + left_base * right_base) / 2
+        means[1 - scale] = torch.where(same, products / mean, means[1 - scale])
+        means[scale] = torch.where(same, both / mean, means[scale])
     if elementwise:
-        factors = (_fit(scaled * right_mean, left.shape), _fit(scaled * left_mean, right.shape))
+        factors = (_fit(scaled * means[1], left.shape), _fit(scaled * means[0], right.shape))
     else:
-        factors = (scaled @ right_mean.transpose(-1, -2), left_mean.transpose(-1, -2) @ scaled)
+        factors = (scaled @ means[1].transpose(-1, -2), means[0].transpose(-1, -2) @ scaled)
     if offset:
         own = _fit(gradient * record.options.get("beta", 1), offset[0].shape)
         return (own if operator.depends[0] else None, *factors)
@@ -94,8 +133,8 @@ def quotient(operator: Operator, record: Record, base: Record, gradient: Tensor)
 
 
 def _pair(record: Record) -> tuple[Tensor, Tensor]:
-    top, bottom = record.tensors
-    return top, bottom
+    top, bottom = record.argument(0), record.argument(1)
+    return top if isinstance(top, Tensor) else bottom.new_tensor(top), bottom
 
 
 def maximum(operator: Operator, record: Record, base: Record, gradient: Tensor) -> Gradients | None:
@@ -178,35 +217,49 @@ def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor
 
 
 def softmax(record: Record, base: Record, gradient: Tensor) -> Tensor:
-    """Softmax, log-softmax and logsumexp, as exponential, sum and quotient (or logarithm)."""
-    x, x_base = record.tensors[0], base.tensors[0]
-    axes = record.argument(1)
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    top = torch.maximum(x.amax(axes, keepdim=True), x_base.amax(axes, keepdim=True))
-    top = torch.where(torch.isfinite(top), top, 0)  # a fully masked row
-    e, e_base = (x - top).exp(), (x_base - top).exp()
-    total, total_base = e.sum(axes, keepdim=True), e_base.sum(axes, keepdim=True)
-    change = x - x_base
-    unchanged = ~(change.abs() >= SMALL)  # also where both are −inf
-    slope = torch.where(unchanged, e, (e - e_base) / torch.where(unchanged, 1.0, change))
-    if record.name in {"_log_softmax", "logsumexp"}:
-        small = (total / total_base - 1).abs() < SMALL
-        change = (x - top).logsumexp(axes, keepdim=True) - (x_base - top).logsumexp(
-            axes, keepdim=True
-        )
-        log_slope = torch.where(
-            small, 1 / total, change / torch.where(small, 1.0, total - total_base)
-        )
-        if record.name == "logsumexp":
-            if not record.argument(2, False):
-                for axis in sorted(axis % x.dim() for axis in axes):
-                    gradient = gradient.unsqueeze(axis)
-            return gradient * log_slope * slope
-        return gradient - gradient.sum(axes, keepdim=True) * log_slope * slope
-    # from e = p · Σe: Δe = Δp · mean Σe + mean p · ΔΣe; one Σe may be close to zero, but not both,
-    # except in a fully masked row
-    shared = (gradient * (record.output + base.output)).sum(axes, keepdim=True)
-    return (2 * gradient - shared) / (total + total_base).clamp(min=1) * slope
+    """Softmax, log-softmax and logsumexp, by logarithmic means.
+
+    With ``L = (p − p₀) / (log p − log p₀)`` and ``w = L / ΣL``, ``Δ log Σeˣ = Σ w Δx`` and
+    ``Δp = L (Δx − Σ w Δx)`` hold exactly, because ``ΣΔp = 0``. These are the derivatives with
+    ``w`` in place of ``p``. So what is added to all inputs alike, which changes no output, has no
+    share, and neither has an input whose probability is zero.
+    """
+    x = record.tensors[0]
+    mean, weights = _weights(record, base, record.argument(1))
+    match record.name:
+        case "logsumexp":
+            return _unreduced(gradient, record, 1, x.dim()) * weights
+        case "_log_softmax":
+            axes = record.argument(1)
+            return gradient - weights * gradient.sum(axes, keepdim=True)
+    return mean * (gradient - (weights * gradient).sum(record.argument(1), keepdim=True))
+
+
+def exponential_quotient(record: Record, base: Record, axes: Any, gradient: Tensor) -> Tensor:
+    """A softmax that is written as the quotient of an exponential and its sum.
+
+    Args:
+        record: The call of the exponential.
+        base: The same on the baseline.
+        axes: Those of the sum.
+        gradient: The multiplier of the quotient.
+    """
+    mean, weights = _weights(record, base, axes)
+    return mean * (gradient - (weights * gradient).sum(axes, keepdim=True))
+
+
+def _weights(record: Record, base: Record, axes: Any) -> tuple[Tensor, Tensor]:
+    """``L`` and ``w`` of the inputs of a softmax."""
+    logs = [x - x.logsumexp(axes, keepdim=True) for x in (record.tensors[0], base.tensors[0])]
+    mean = _logarithmic_mean(*logs)
+    return mean, mean / mean.sum(axes, keepdim=True).clamp(min=SMALL)
+
+
+def _logarithmic_mean(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``(p − q) / (log p − log q)`` of the logarithms of p and q; 0 where one of them is zero."""
+    ratio = (log_p - log_q).abs()
+    shrink = torch.where(ratio > 0, -torch.expm1(-ratio) / ratio, 1.0)
+    return (torch.maximum(log_p, log_q).exp() * shrink).nan_to_num(0.0)
 
 
 def norm(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
@@ -265,6 +318,20 @@ def _normalized(
     return found - found.mean(axes, keepdim=True) if centered else found
 
 
+def statistics(
+    record: Record, base: Record, spread: Tensor | None, mean: Tensor | None
+) -> Tensor | None:
+    """``var_mean`` and ``std_mean``, given the multipliers of their two results."""
+    x = record.tensors[0]
+    found = None if spread is None else _variance(record, base, spread)
+    if spread is not None and found is None:
+        return None
+    if mean is not None:
+        mean = _unreduced(mean, record, 1, x.dim())
+        mean = (mean * (mean.numel() / x.numel())).expand_as(x)
+    return mean if found is None else found if mean is None else found + mean
+
+
 def _variance(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     """Variance and standard deviation."""
     x, x_base = record.tensors[0], base.tensors[0]
@@ -280,7 +347,7 @@ def _variance(record: Record, base: Record, gradient: Tensor) -> Tensor | None:
     middle = (x + x_base) / 2
     middle = middle - middle.mean(axes, keepdim=True)
     found = gradient * 2 * middle / max(count - (1 if correction is None else correction), 1)
-    if record.name == "std":
+    if record.name.startswith("std"):
         total = _unreduced(record.output, record, 1, x.dim()) + _unreduced(
             base.output, base, 1, x.dim()
         )

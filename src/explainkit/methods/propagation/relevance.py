@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
+from explainkit.graph.factors import parts_of, scaling_factor, softmax_of
 from explainkit.graph.names import (
     BATCH_NORMS,
     GATES,
@@ -22,7 +23,7 @@ from explainkit.graph.names import (
     UNARY,
 )
 from explainkit.graph.operators import kind_of
-from explainkit.graph.tape import Record
+from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, spec_of
 from explainkit.methods.path.straight_line import completeness_gap
 from explainkit.methods.propagation import layerwise
@@ -39,8 +40,11 @@ FirstRule = Literal["flat", "w_square", "box", "same"]
 
 KEEP = LAYERS | UNARY | GATES | NORMS | {"add", "mul", "div"}
 
-_VIEWS = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"})
+_VIEWS = frozenset(
+    f"{name}Backward0" for name in ("View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose")
+)
 
+_VECTORS = frozenset({"mv", "addmv", "dot"})
 _AFFINE = frozenset(["add", "sub", "rsub", "mul", "div", "neg"])
 _PADS = frozenset(
     f"{kind}_pad{dim}d" for kind in ("reflection", "replication") for dim in (1, 2, 3)
@@ -87,13 +91,15 @@ class Relevance:
 
     keep = KEEP
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trace: RecordedForward) -> None:
         self.settings = settings
+        self._trace = trace
         self.complete: set[Node] = set()
         """Nodes between the image and a first layer, where relevance itself is propagated."""
         self._arrived: dict[Node, set[Node]] = defaultdict(set)
         self._folded: dict[Node, Record] = {}
         self._biases: dict[Node, Tensor] = {}
+        self._softmaxes: set[Node] = set()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         """The result for each input, and the name of the rule."""
@@ -103,6 +109,10 @@ class Relevance:
         kind = kind_of(operator)
         if record is None or gradient is None:
             return operator.gradient(*gradients), self._known(kind, operator)
+        if kind in {"quotient", "product"} and softmax_of(self._trace, operator):
+            self._softmaxes |= {operator.node, *parts_of(operator)}
+        if operator.node in self._softmaxes:
+            return operator.gradient(*gradients), "softmax"
         match kind:
             case "layer":
                 return self._layer(operator, record, gradient)
@@ -115,9 +125,7 @@ class Relevance:
             case "unary":
                 return self._unary(operator, record, gradients)
             case "product":
-                *offset, left, right = operator.gradient(*gradients)
-                halves = [None if g is None else g / 2 for g in (left, right)]
-                return [*offset, *halves], "half each"
+                return self._product(operator, gradients)
             case "gate":
                 return (_gate(record, gradient),), "half each"
             case "quotient":
@@ -128,6 +136,14 @@ class Relevance:
                     return (held, *[None] * (len(operator.depends) - 1)), "scale held"
                 return operator.gradient(*gradients), "gradient"
         return operator.gradient(*gradients), self._known(kind, operator)
+
+    def _product(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
+        """Half to each factor, or all to the one that the other only scales."""
+        *offset, left, right = operator.gradient(*gradients)
+        scale = scaling_factor(self._trace, operator)
+        if scale is not None:
+            return [*offset, *((None, right) if scale == 0 else (left, None))], "scale held"
+        return [*offset, *(None if g is None else g / 2 for g in (left, right))], "half each"
 
     def _known(self, kind: str, operator: Operator) -> str:
         if kind:
@@ -166,27 +182,41 @@ class Relevance:
             return
         index = depends.index(True)
         bias, node = tensors[1 - index], operator.node.next_functions[index][0]
+        views: list[Any] = []
         while node is not None and node.name() in _VIEWS and operator.users[node] == 1:
+            views.append(node)
             node = node.next_functions[0][0]
         product = node is not None and node.name() in {"MmBackward0", "BmmBackward0"}
-        if node is not None and product and bias.dim() == 1 and operator.users[node] == 1:
-            self._biases[node] = bias
+        if node is None or not product or operator.users[node] != 1:
+            return
+        if sum(size > 1 for size in bias.shape) > 1:
+            return  # it differs between positions
+        bias = bias.expand_as(record.output)
+        for view in views:
+            bias = view(bias)  # in the layout of the product
+        bias = bias if node.next_functions[0][0] is not None else bias.mT
+        if bool((bias == bias[..., :1, :]).all()):
+            self._biases[node] = bias[..., :1, :]
 
     def _layer(self, operator: Operator, record: Record, gradient: Tensor) -> tuple[Gradients, str]:
-        data = 0 if operator.name in {"convolution", "mm", "bmm"} else 1
         settings, depends = self.settings, operator.depends
         transposed = operator.name == "convolution" and record.argument(6)
-        if data and depends[0]:  # the sum also depends on the image
+        first = max(len(record.tensors) - 2, 0) if operator.name != "convolution" else 0
+        if any(depends[:first]) or operator.name in _VECTORS:  # the sum also depends on the image
             return operator.gradient(gradient), "linear"
-        if not depends[data]:  # weights times features: the ε rule applies as it is
+        left = operator.name != "convolution" and not depends[first]
+        data = first + left
+        if not depends[data]:  # kernels that depend on the image: the ε rule applies as it is
             z = record.output
             ratio = gradient * (z / layerwise.stabilized(z, settings.epsilon))
             return operator.gradient(ratio), "epsilon"
-        layer = _linear(record, self._folded.get(operator.node), transposed=bool(transposed))
+        norm = self._folded.get(operator.node)
+        layer = _linear(record, norm, transposed=bool(transposed), left=left)
         bias = self._biases.get(operator.node)
         if bias is not None:
             layer = replace(layer, bias=bias, output=layer.output + bias)
         chain = _chain_to_image(operator, data) if settings.first != "same" else None
+        gradient = gradient.mT if left else gradient
         if chain is not None:
             found, rule = self._first(layer, gradient), f"{settings.first} (first)"
             for user, node in zip([operator.node, *chain], chain, strict=False):
@@ -195,6 +225,7 @@ class Relevance:
         else:
             rule = settings.convolution if operator.name == "convolution" else settings.dense
             found = self._share(rule, layer, gradient)
+        found = found.mT if left else found
         return [found if i == data else None for i in range(len(depends))], rule
 
     def _share(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
@@ -255,9 +286,9 @@ def _chain_to_image(operator: Operator, data: int) -> list[Node] | None:
     return None
 
 
-def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
+def _linear(record: Record, norm: Record | None, *, transposed: bool, left: bool) -> Linear:
     """A layer merged with the normalization that follows it."""
-    plain = plain_layer(record)
+    plain = plain_layer(record, left=left)
     if norm is None:
         return plain
     weight, rank = plain.weight, record.output.dim() - 2 if record.name == "convolution" else 0
@@ -276,7 +307,8 @@ def _linear(record: Record, norm: Record | None, *, transposed: bool) -> Linear:
             weight = weight * gain.view(-1, *[1] * (weight.dim() - 1))
     else:
         weight = weight * gain
-    return Linear(record, weight, offset.view(1, -1, *[1] * rank), norm.output)
+    offset = offset.view(1, -1, *[1] * rank)
+    return Linear(record, plain.inputs, weight, offset, norm.output)
 
 
 def _gate(record: Record, gradient: Tensor) -> Tensor:
@@ -341,7 +373,7 @@ def relevance(
         The map with its coverage and its ``conservation_gap`` against what it started from.
     """
     trace = recorded_forward(model, inputs, KEEP)
-    rules = Relevance(_with_bounds(model, settings))
+    rules = Relevance(_with_bounds(model, settings), trace)
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])
     if of_one:
