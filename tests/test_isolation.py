@@ -1,13 +1,21 @@
 """Isolation: whatever happens inside the block, the caller's state is restored."""
 
 import contextlib
+import gc
 import random
+import signal
+import sys
+import time
+import warnings
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import explainkit as ek
+from explainkit import isolation
 from explainkit.errors import MethodError
 from explainkit.isolation import preserve_model, preserve_process
 
@@ -124,3 +132,179 @@ def test_generators_and_modes_are_restored(outer):
     assert np.array_equal(states[2], np.random.get_state()[1])
     with preserve_process(seed=3):
         assert draws == (torch.rand(1), random.random(), np.random.rand())
+
+
+def _buffers():
+    dense = torch.eye(3) - torch.eye(3).flip(0)
+    bits = torch.tensor([0.0, -0.0, torch.nan])
+    with warnings.catch_warnings(action="ignore"):  # deprecated, but there are such models
+        quantized = torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8)
+        csr, csc = dense.to_sparse_csr(), dense.to_sparse_csc()
+    with torch.inference_mode():
+        inference = torch.ones(3)
+    return {
+        "bits": bits, "coo": dense.to_sparse_coo(), "csr": csr,
+        "csc": csc, "quantized": quantized, "inference": inference,
+        "f16": dense.half(), "large": torch.arange(70.0**2).view(70, 70).t(),
+        "meta": torch.ones(3, device="meta"), "scalar": torch.tensor(7),
+    }  # fmt: skip
+
+
+def _dense(value):
+    value = value.to_dense() if value.layout != torch.strided else value
+    return value.dequantize() if value.is_quantized else value
+
+
+def _write(value):
+    """Changes values behind the version counter, as ``.data`` does."""
+    for part in isolation._parts(value):
+        part.copy_(part.clone().flip(0) if part.dim() else part + 1)
+
+
+@pytest.mark.parametrize(
+    "changed", [(), ("coo",), ("csr", "csc"), ("bits", "f16", "scalar"), ("inference",), ("large",)]
+)
+def test_tensors_of_every_form_are_restored(changed):
+    """A sparse buffer made the comparison raise, and everything after it stayed frozen."""
+    model = nn.Linear(2, 2)
+    model.weight.grad = grad = torch.ones(2, 2)
+    for name, value in _buffers().items():
+        model.register_buffer(name, value)
+    with preserve_model(model), torch.inference_mode("inference" in changed):
+        for name in changed:
+            _write(getattr(model, name))
+    assert model.weight.requires_grad
+    assert model.weight.grad is grad
+    for name, value in _buffers().items():
+        if name not in ("meta", "quantized"):
+            now, then = _dense(getattr(model, name)), _dense(value)
+            assert now.dtype == then.dtype
+            assert torch.equal(now.signbit(), then.signbit()), name
+            assert torch.allclose(now, then, 0, 0, equal_nan=True), name
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_resized_buffer_is_restored(size):
+    model = nn.BatchNorm2d(3)
+    model.running_mean.copy_(torch.arange(3))
+    with preserve_model(model):
+        model.running_mean.resize_(size).fill_(9)
+        model.running_var = model.running_var.double()
+    assert model.running_mean.tolist() == [0, 1, 2]
+    assert model.running_var.dtype == torch.float32
+
+
+def test_what_cannot_be_restored_is_named_and_the_rest_is_restored():
+    class Stubborn(dict):
+        def clear(self):
+            raise RuntimeError("not mine")
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
+    model.memory = Stubborn()
+
+    def damage(error=None):
+        with preserve_model(model):
+            model.memory["b"] = 2
+            model[1].running_mean.fill_(3)
+            if error:
+                raise error
+
+    with pytest.raises(MethodError, match=r"1 of its parts .* RuntimeError: not mine"):
+        damage()
+    assert model.training
+    assert model[0].weight.requires_grad
+    assert model[1].running_mean.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="mine") as caught:
+        damage(ValueError("mine"))
+    assert "not mine" in caught.value.__notes__[0]
+
+
+def test_a_module_that_refuses_to_change_its_mode():
+    class Fixed(nn.Module):
+        def __setattr__(self, name, value):
+            if name == "training" and hasattr(self, "training"):
+                raise AttributeError("fixed")
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(nn.Linear(2, 2), Fixed())
+    with preserve_model(model):
+        assert not model[1].training
+    assert model[1].training
+
+
+def _lines_of_isolation():
+    """The number of lines that one use of the guard executes."""
+    count = 0
+
+    def trace(frame, event, _argument):
+        nonlocal count
+        if frame.f_code.co_filename != isolation.__file__:
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    with preserve_process(0), preserve_model(_small()):
+        pass
+    sys.settrace(before)
+    return count
+
+
+def _small():
+    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).train()
+    model[0].weight.grad = torch.ones(1, 1)
+    return model
+
+
+def test_ctrl_c_on_every_line_of_the_guard():
+    """Real signals: each is delivered once everything is restored, or before anything changed."""
+    lines = _lines_of_isolation()
+    assert lines > 100
+    for at in range(lines):
+        model = _small()
+        states = torch.get_rng_state(), random.getstate()
+        handler, passed = signal.getsignal(signal.SIGINT), 0
+
+        def trace(frame, event, _argument, at=at):
+            nonlocal passed
+            if frame.f_code.co_filename != isolation.__file__:
+                return None
+            if event == "line":
+                passed += 1
+                if passed == at + 1:
+                    signal.raise_signal(signal.SIGINT)
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            with preserve_process(0), preserve_model(model):
+                model[1].running_mean.fill_(3)
+                model.extra = 1
+                torch.rand(1)
+            sys.settrace(before)
+            time.sleep(1)
+            pytest.fail(f"the signal on line {at} of {lines} was lost")
+        except KeyboardInterrupt:
+            sys.settrace(before)
+        assert signal.getsignal(signal.SIGINT) is handler
+        assert model.training
+        assert model[1].training
+        assert model[0].weight.requires_grad
+        assert model[0].weight.grad is not None
+        assert model[1].running_mean == 0
+        assert not hasattr(model, "extra")
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert states[1] == random.getstate()
+
+
+def test_explaining_leaves_no_reference_to_the_model():
+    # the output of ReLU is saved for its own backward
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+    explanation = ek.explain(model.eval(), torch.rand(3, 1, 6, 6), 0)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert explanation.attribution.shape == (3, 1, 6, 6)

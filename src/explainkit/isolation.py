@@ -1,16 +1,27 @@
 """Isolation: restores the caller's model, random generators and modes after every call."""
 
 import random
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from operator import is_
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from explainkit.errors import MethodError
+from explainkit.layers import parameters_of, submodules
+
+T = TypeVar("T")
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, tuple, torch.device})
+_SMALL = 4096
+"""Tensors with fewer values are compared in one go."""
 
 
 def uncompiled() -> AbstractContextManager[object]:
@@ -28,38 +39,80 @@ def preserve_process(seed: int) -> Iterator[None]:
     """Runs a block with gradients enabled and all global generators seeded, then undoes both.
 
     Seeding makes methods that use a global generator, and models with active dropout,
-    reproducible. It covers torch, numpy and the standard library.
+    reproducible. It covers torch, numpy and the standard library. Ctrl-C takes effect only where no
+    context is being entered or left, so that each is left as a whole.
     """
-    numpy = sys.modules.get("numpy")
-    torch_state = torch.get_rng_state()
-    python_state = random.getstate()
-    numpy_state = numpy.random.get_state() if numpy else None
-    # a seed set before an accelerator is initialized would take effect later, and not be undone
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda_states = torch.cuda.get_rng_state_all() if cuda else []
-    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    dtype = torch.get_default_dtype()
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
+    with _whole_contexts():
+        numpy = sys.modules.get("numpy")
+        torch_state = torch.get_rng_state()
+        python_state = random.getstate()
+        numpy_state = numpy.random.get_state() if numpy else None
+        # a seed set before an accelerator is initialized would take effect later, and not be undone
+        cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        cuda_states = torch.cuda.get_rng_state_all() if cuda else []
+        mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        dtype = torch.get_default_dtype()
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), uncompiled():
+                torch.default_generator.manual_seed(seed)
+                random.seed(seed)
+                if numpy:
+                    numpy.random.seed(seed % 2**32)
+                if cuda:
+                    torch.cuda.manual_seed_all(seed)
+                if mps_state is not None:
+                    torch.mps.manual_seed(seed)
+                yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_rng_state(torch_state)
+            random.setstate(python_state)
             if numpy:
-                numpy.random.seed(seed % 2**32)
+                numpy.random.set_state(numpy_state)
             if cuda:
-                torch.cuda.manual_seed_all(seed)
+                torch.cuda.set_rng_state_all(cuda_states)
             if mps_state is not None:
-                torch.mps.manual_seed(seed)
-            yield
+                torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def _whole_contexts() -> Iterator[None]:
+    """Holds Ctrl-C back while any context is being entered or left, here or in what is called."""
+    outer = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(outer):
+        yield
+        return
+
+    held: list[int] = []
+
+    def deliver() -> None:
+        with suppress(IndexError):  # the timer or the end of the block, whichever is first
+            signal.raise_signal(held.pop())
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not _in_transition(frame):
+            outer(number, frame)
+            return
+        held.append(number)
+        timer = threading.Timer(0.001, deliver)
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
     finally:
-        torch.set_default_dtype(dtype)
-        torch.set_rng_state(torch_state)
-        random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda_states)
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
+        signal.signal(signal.SIGINT, outer)
+        deliver()
+
+
+def _in_transition(frame: FrameType | None) -> bool:
+    """Whether a context is being entered or left somewhere up the stack."""
+    while frame is not None:
+        if frame.f_code.co_name in ("__enter__", "__exit__", "enter_context"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -69,7 +122,7 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
     It restores every module's attributes (`training`, hooks, children, patched methods, plain
     values), `requires_grad`, `.grad`, the values of buffers, and torch's global module hooks.
     Parameters are not copied, since that would double the memory of a large model; an in-place
-    change of one is an error.
+    change of one is an error. Each part is restored whatever happens to the others.
 
     Args:
         model: The caller's model.
@@ -79,58 +132,70 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
         Whether any module was in train mode.
 
     Raises:
-        MethodError: A parameter was changed in place during the block.
+        MethodError: A parameter was changed in place during the block, or something could not be
+            restored.
     """
-    modules = list(model.modules())
+    modules = submodules(model)
     attributes = [dict(vars(module)) for module in modules]
-    containers = [
-        (value, _shallow(value))
-        for values in (*attributes, vars(torch_module))
-        for name, value in values.items()
-        if isinstance(value, dict | list | set)
-        and (values is not vars(torch_module) or name.startswith("_global_"))
-    ]
-    parameters = [_Parameter(name, value) for name, value in model.named_parameters()]
-    buffers = [(value, value.detach().clone()) for value in _plain_tensors(model, attributes)]
+    containers, tensors = _contents(attributes)
+    saved = [_Saved(tensor) for tensor in tensors]
+    parameters = [_Parameter(parameter) for parameter in parameters_of(modules)]
     training = [module.training for module in modules]
+    failures: list[Exception] = []
     try:
-        for parameter in parameters:
-            parameter.freeze()
-        if not keep_mode:
-            for module in modules:
-                # not .eval(): a model may override it with side effects
-                module.training = False
-        yield any(training)
-    finally:
-        for container, saved in containers:
-            container.clear()
-            container.extend(saved) if isinstance(container, list) else container.update(saved)
-        for module, saved_attributes, was_training in zip(
-            modules, attributes, training, strict=True
-        ):
-            vars(module).clear()
-            vars(module).update(saved_attributes)
-            module.training = was_training  # a ScriptModule keeps it outside its __dict__
-        for buffer, saved_buffer in buffers:
-            if not _same_bits(buffer, saved_buffer):
-                with torch.no_grad():
-                    buffer.copy_(saved_buffer)
-        for parameter in parameters:
-            parameter.restore()
-    changed = [parameter.name for parameter in parameters if parameter.was_written()]
-    if changed:
+        try:
+            for parameter in parameters:
+                parameter.freeze()
+            if not keep_mode:
+                for module in modules:
+                    _set_mode((module, False))
+            yield any(training)
+        finally:
+            failures += _each(_Parameter.restore, parameters)
+            failures += _each(_refill, [(now, then) for now, then in containers if now or then])
+            failures += _each(_refill, zip(map(vars, modules), attributes, strict=True))
+            failures += _each(_set_mode, zip(modules, training, strict=True))
+            if not _unchanged(saved):
+                failures += _each(_Saved.restore, saved)
+    except BaseException as error:
+        if failures:
+            error.add_note(_unrestored(model, failures))
+        raise
+    if failures:
+        raise MethodError(_unrestored(model, failures)) from failures[0]
+    written = {id(parameter.tensor) for parameter in parameters if parameter.was_written()}
+    if written:
+        first = next(name for name, tensor in model.named_parameters() if id(tensor) in written)
         raise MethodError(
-            f"expected the model's parameters to be unchanged, but {changed[0]!r} was written in "
-            f"place ({len(changed)} in total): a method must work on a copy "
+            f"expected the model's parameters to be unchanged, but {first!r} was written in "
+            f"place ({len(written)} in total): a method must work on a copy "
             "(torch.func.functional_call)"
         )
+
+
+def _each(restore: Callable[[T], None], parts: Iterable[T]) -> list[Exception]:
+    """Restores each part, whatever happens to the others."""
+    failures = []
+    for part in parts:
+        try:
+            restore(part)
+        except Exception as error:  # noqa: BLE001 - reported after the others
+            failures.append(error)
+    return failures
+
+
+def _unrestored(model: nn.Module, failures: list[Exception]) -> str:
+    first = f"{type(failures[0]).__name__}: {failures[0]}"
+    return (
+        f"expected to leave {type(model).__name__} as it was, but {len(failures)} of its parts "
+        f"could not be restored, first: {first}; load the model again before using it"
+    )
 
 
 class _Parameter:
     """The state to restore of one parameter."""
 
-    def __init__(self, name: str, tensor: nn.Parameter) -> None:
-        self.name = name
+    def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad
@@ -139,13 +204,15 @@ class _Parameter:
 
     def freeze(self) -> None:
         self._require_grad(False)
-        self.tensor.grad = None
+        if self.grad is not None:
+            self.tensor.grad = None
 
     def restore(self) -> None:
         if self.tensor.data_ptr() != self.data.data_ptr():
             self.tensor.data = self.data
         self._require_grad(self.requires_grad)
-        self.tensor.grad = self.grad
+        if self.tensor.grad is not self.grad:
+            self.tensor.grad = self.grad
 
     def _require_grad(self, wanted: bool) -> None:
         if self.tensor.requires_grad != wanted:
@@ -161,6 +228,100 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+class _Saved:
+    """The values of a tensor that is not a parameter: a buffer or a plain attribute."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.data = tensor.detach()
+        self.values = self.data.clone()
+
+    def moved(self) -> bool:
+        """Whether the tensor has other memory or another form than before."""
+        now, then = self.tensor, self.data
+        if now.shape != self.values.shape or now.dtype != then.dtype:
+            return True
+        return now.layout == torch.strided and now.data_ptr() != then.data_ptr()
+
+    def restore(self) -> None:
+        if self.moved():
+            self.data.resize_(self.values.shape)
+            self.tensor.data = self.data
+        if not all(map(_same_bits, _parts(self.tensor), _parts(self.values))):
+            with torch.no_grad(), torch.inference_mode(self.tensor.is_inference()):
+                self.tensor.copy_(self.values)
+
+
+def _unchanged(saved: list[_Saved]) -> bool:
+    """Whether no tensor has changed. The many small ones are compared at once."""
+    small: dict[tuple[Any, ...], list[_Saved]] = {}
+    try:
+        for one in saved:
+            if one.moved():
+                return False
+            dense = one.tensor.layout == torch.strided and not one.tensor.is_quantized
+            if dense and not one.tensor.is_meta and one.tensor.numel() < _SMALL:
+                small.setdefault((one.tensor.dtype, one.tensor.device), []).append(one)
+            elif not all(map(_same_bits, _parts(one.tensor), _parts(one.values))):
+                return False
+        return all(
+            _same_bits(
+                torch.cat([one.tensor.detach().reshape(-1) for one in group]),
+                torch.cat([one.values.reshape(-1) for one in group]),
+            )
+            for group in small.values()
+        )
+    except (RuntimeError, NotImplementedError):
+        return False  # a form of tensor that cannot be compared like this
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The dense tensors that a tensor consists of; none if it has no values."""
+    if tensor.is_meta:
+        return []
+    if tensor.is_quantized:
+        return [tensor.int_repr()]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.detach()]
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two dense tensors have the same shape and bits; NaN equals itself, 0 is not -0."""
+    if a.shape != b.shape:
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+
+
+def _contents(attributes: list[dict[str, Any]]) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
+    """What the attributes of modules hold.
+
+    Returns:
+        Containers with shallow copies, torch's global module hooks among them; and tensors that are
+        not parameters, each once.
+    """
+    hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
+    containers = []
+    tensors: dict[int, Tensor] = {}
+    for values in (*attributes, hooks):
+        for value in values.values():
+            if type(value) in _ATOMS:
+                continue
+            if isinstance(value, (dict, list, set)):
+                # most are empty hooks, too many to copy
+                containers.append((value, _shallow(value) if value else ()))
+            elif isinstance(value, Tensor):
+                tensors[id(value)] = value
+        for buffer in values.get("_buffers", {}).values():
+            if buffer is not None:
+                tensors[id(buffer)] = buffer
+    return containers, list(tensors.values())
+
+
 def _shallow(container: Any) -> Any:
     """A shallow copy as a plain container, since a subclass may have another constructor."""
     if isinstance(container, dict):
@@ -168,18 +329,24 @@ def _shallow(container: Any) -> Any:
     return list(container) if isinstance(container, list) else set(container)
 
 
-def _plain_tensors(model: nn.Module, attributes: list[dict[str, Any]]) -> list[Tensor]:
-    """Buffers, and tensors that are plain attributes, each once."""
-    found = [*model.buffers()]
-    found += [v for values in attributes for v in values.values() if isinstance(v, Tensor)]
-    return list({id(tensor): tensor for tensor in found}.values())
+def _refill(pair: tuple[Any, Any]) -> None:
+    """Puts back what a container held, if it holds anything else now."""
+    container, saved = pair
+    if len(container) == len(saved) and all(map(is_, container, saved)):
+        if not isinstance(container, dict):
+            return
+        if all(map(is_, container.values(), saved.values())):
+            return
+    container.clear()
+    container.extend(saved) if isinstance(container, list) else container.update(saved)
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether all values are equal; NaN equals NaN."""
-    if a.shape != b.shape or a.device.type == "meta":
-        return a.shape == b.shape
-    same = a.eq(b)
-    if a.is_floating_point() or a.is_complex():
-        same = same | (a.isnan() & b.isnan())
-    return bool(same.all())
+def _set_mode(pair: tuple[nn.Module, bool]) -> None:
+    """Sets a module's mode, not by ``train()``, which a model may override with side effects."""
+    module, training = pair
+    if module.training == training:
+        return
+    if "training" in vars(module):
+        vars(module)["training"] = training
+    else:
+        module.training = training  # a ScriptModule keeps it outside its __dict__

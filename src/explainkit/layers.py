@@ -2,12 +2,35 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
 
 from explainkit.errors import ModelError
+
+
+def submodules(model: nn.Module) -> list[nn.Module]:
+    """The model and all modules inside it, each once: ``list(model.modules())``, but faster."""
+    found = {id(model): model}
+    waiting = [model]
+    while waiting:
+        for child in waiting.pop()._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                waiting.append(child)
+    return list(found.values())
+
+
+def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The parameters that modules hold themselves, each once."""
+    found = {
+        id(parameter): parameter
+        for module in modules
+        for parameter in module._parameters.values()
+        if parameter is not None
+    }
+    return list(found.values())
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -27,9 +50,9 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
     Raises:
         ModelError: No such layer; the message lists similar names.
     """
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    if path and path in modules:
-        return modules[path]
+    if path:
+        with suppress(AttributeError):
+            return model.get_submodule(path)
     near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
     hint = ", ".join(map(repr, near or layer_names(model)[:8])) or "none: it has no layers"
     raise ModelError(

@@ -58,7 +58,7 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in owned:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold its own graph, a cycle
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         output = model(image[None].detach().requires_grad_().clone())

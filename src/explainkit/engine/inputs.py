@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
+from explainkit.layers import parameters_of, submodules
 
 
 def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
@@ -44,15 +45,16 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"
         )
-    first = next(
-        (p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), None
-    )
+    modules = submodules(module)
+    parameters = [p for p in parameters_of(modules) if p.is_floating_point()]
+    buffers = (b for m in modules for b in m._buffers.values() if b is not None)
+    first = next((t for t in (*parameters, *buffers) if t.is_floating_point()), None)
     if first is not None and first.device != inputs.device:
         raise InputError(
             f"expected inputs on the model's device {first.device}, got {inputs.device}: "
             f"inputs.to({str(first.device)!r})"
         )
-    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    dtypes = {p.dtype for p in parameters}
     if len(dtypes) == 1 and inputs.dtype not in dtypes and not torch.is_autocast_enabled():
         (dtype,) = dtypes
         raise InputError(
