@@ -11,7 +11,6 @@ from explainkit.errors import ModelError
 from explainkit.graph.suffix import suffix
 from explainkit.graph.trace import trace
 from explainkit.layers import capture, layer_names
-from explainkit.methods.cam.target_layer import default_layer
 from explainkit.testing import _state, toy_models
 
 TOYS = sorted(toy_models())
@@ -252,57 +251,3 @@ def test_trace_names_every_layer():
     traced = trace(model, images)
     assert traced.how == "fx"
     assert {"patches", "blocks.0", "blocks.1.mlp.3", "head"} <= traced.layers.keys()
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("plain", "4"), ("functional", "second"), ("in_place", "3"), ("residual", "branch"),
-        ("batch_norm", "2"), ("tuple", "features.1"), ("vit", "blocks.0"), ("reused", "second"),
-    ],
-)  # fmt: skip
-def test_default_layer(name, layer):
-    model, images = toy_models()[name]
-    before = _state(model, images)
-    assert default_layer(model, images) == layer
-    assert _state(model, images).keys() == before.keys()
-
-
-def test_default_layer_of_a_transformer_that_averages_its_tokens():
-    class Averaging(type(toy_models()["vit"][0])):
-        def forward(self, x):
-            tokens = self.patches(x).flatten(2).transpose(1, 2)
-            for block in self.blocks:
-                tokens = block(tokens)
-            return self.head(tokens.mean(1)).softmax(1)
-
-    assert default_layer(Averaging(), torch.rand(1, 3, 12, 10)) == "blocks.1"
-
-
-def test_default_layer_skips_unused_maps():
-    """As in PiT: the last stage returns a map and a class vector, and only the vector is used."""
-
-    class Stage(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3, padding=1)
-
-        def forward(self, x):
-            return self.conv(x), x.mean((2, 3))
-
-    class Staged(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.last, self.head = nn.Conv2d(3, 3, 3), Stage(), nn.Linear(3, 2)
-
-        def forward(self, x):
-            _, vector = self.last(self.first(x))
-            return self.head(vector)
-
-    assert default_layer(Staged().eval(), torch.rand(1, 3, 8, 8)) == "first"
-
-
-def test_default_layer_needs_spatial_positions():
-    model, images = toy_models()["mlp"]
-    with pytest.raises(ModelError, match="more than one spatial position"):
-        default_layer(model, images)

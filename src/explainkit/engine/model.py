@@ -116,6 +116,13 @@ class ScoreModel(nn.Module):
         score = self._score
         return not isinstance(score, Expression) or not (score.layers or score.uses_images)
 
+    @property
+    def reads_logits_only(self) -> bool:
+        """Whether the scores are the model's logits, or an expression of nothing else."""
+        return self._score is None or (
+            isinstance(self._score, Expression) and self.reads_output_only
+        )
+
     def scores_of(
         self,
         output: Any,

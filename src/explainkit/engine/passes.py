@@ -20,7 +20,7 @@ from explainkit.layers import capture, single
 class Needs:
     """What a method needs from the forward and the backward pass.
 
-    A method with a function ``needs(model, inputs) -> Needs`` (the caller's model, the images) gets
+    A method with a function ``needs(model, inputs) -> Needs`` (with what it is called with) gets
     what it declares from passes that are shared by all methods of one call. The function is
     optional.
 

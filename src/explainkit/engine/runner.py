@@ -202,7 +202,7 @@ def _run_chunk(
     inputs = _padded(images, start, size).requires_grad_()
     scorer.shared = len(methods) * len(targets) > 1
     with failing_as_model_error(scorer.module, images):
-        needs = reduce(or_, (needs_of(m, scorer.owner, inputs) for m in methods), Needs())
+        needs = reduce(or_, (needs_of(m, scorer, inputs) for m in methods), Needs())
         forward, logits = _forward(scorer, inputs, needs)
     scores = forward.scores
     if not torch.isfinite(logits).all():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cam_toys import Registers, Swin
+from cam_toys import Ordered, Registers, Swin
 from torch import nn
 from torch.nn import functional as F
 
@@ -66,9 +66,10 @@ class TestRefusals:
         assert ek.explain(Registers(mean=True), images(), 0, "gradcam").layer == "norm"
 
     def test_patches_that_the_model_does_not_tell(self):
-        model, x = Registers(2, 1, linear=True), images()
-        with pytest.raises(ModelError, match=r"33 tokens.*patch_grid=\(height, width\)"):
-            ek.explain(model, x, 0, "gradcam", layer="first")
+        model, x = Ordered(torch.arange(30).view(6, 5).T.flatten()), images()
+        with pytest.raises(ModelError, match=r"30 tokens.*patch_grid=\(height, width\)"):
+            ek.explain(model, x, 0, "gradcam", layer="blocks.0")
+        model = Registers(2, 1, linear=True)
         told = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5))
         same = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=2)
         assert torch.equal(told.attribution, same.attribution)
@@ -81,11 +82,27 @@ class TestRefusals:
         with pytest.raises(ModelError, match="pass patch_grid"):
             ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(7, 5))
 
-    def test_a_patch_size_that_the_configuration_names(self):
-        model, x = Registers(2, 1, linear=True), images()
-        model.config = type("Config", (), {"patch_size": 2})()
+    def test_patches_cut_without_a_convolution(self):
+        """As many tokens as a grid with the proportions of the image, and it is confirmed."""
+        told = ek.explain(Registers(2, 1, linear=True), images(), 0, "gradcam", layer="first")
+        assert told.diagnostics["patch_grid"] == [6, 5]
+
+    @pytest.mark.parametrize("embed", ["linear", "convolution"])
+    def test_a_patch_size_that_the_configuration_names(self, embed):
+        model, x = Registers(2, 1, linear=embed == "linear"), images()
+        # of a convolution only its stride counts, not a configuration, as in Hiera
+        model.config = type("Config", (), {"patch_size": 2 if embed == "linear" else 3})()
         told = ek.explain(model, x, 0, "gradcam", layer="first")
         assert told.diagnostics["patch_grid"] == [6, 5]
+
+    def test_tokens_in_another_order(self):
+        """Units of neighboring patches one after the other, as in Hiera, are not row by row."""
+        x = torch.rand(2, 3, 16, 16)
+        units = torch.arange(64).view(2, 4, 2, 4).transpose(1, 2).flatten()
+        grid = ek.explain(Ordered(), x, 1, "gradcam").diagnostics["patch_grid"]
+        assert grid == [8, 8]
+        with pytest.raises(ModelError, match="cannot tell where the 64 tokens"):
+            ek.explain(Ordered(units), x, 1, "gradcam", layer="blocks.0")
 
     def test_tokens_that_change_where_none_should(self):
         class Mixed(nn.Module):
@@ -101,7 +118,7 @@ class TestRefusals:
                 )
 
         value = torch.zeros(3, 32, 8)
-        with pytest.raises(ModelError, match="6 × 5 patches: pass prefix_tokens= from 0 to 2"):
+        with pytest.raises(ModelError, match="cannot tell where the 32 tokens .*prefix_tokens="):
             layout_of(value, "first", Mixed(), images())
 
     def test_not_a_batch(self):

@@ -143,17 +143,24 @@ def per_head(call: Call, batch: int, method: str) -> Tensor:
     """An attention as ``[batch, head, query, key]``, at least float32.
 
     Raises:
-        MethodError: It is restricted to windows of the image, or has other axes.
+        MethodError: It is among channels, or restricted to groups of tokens, or has other axes.
     """
     value = call.keys_last(call.output)
     shape = list(value.shape)
+    channels = len(shape) == 4 and shape[0] == batch
     if value.dim() == 3 and len(value) % batch == 0:
         value = value.reshape(batch, -1, *value.shape[1:])
     if value.dim() != 4 or len(value) != batch or call.rows not in (None, batch * shape[-2]):
+        reason = (
+            "its rows are channels, not tokens (cross-covariance attention, as in XCiT)"
+            if channels
+            else "tokens attend within groups (windows of an image, as in Swin, or every other "
+            "pixel, as in MobileViT), which have no common matrix"
+        )
         raise MethodError(
             f"{method}: expected attention among all tokens of an image, "
-            f"[{batch}, head, query, key], got {shape}: windows of an image (Swin) have no common "
-            "matrix; use libragrad, another gradient method or a class-activation map"
+            f"[{batch}, head, query, key], got {shape}: {reason}; use libragrad, another gradient "
+            "method or a class-activation map"
         )
     return value.to(torch.promote_types(value.dtype, torch.float32))
 

@@ -117,7 +117,7 @@ class GradientCAM(CAM):
 
     def of_score(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
-        layers = layers_of(self.layer, unwrapped(model), inputs)
+        layers = layers_of(self.layer, model, inputs)
         found = gradients(model, inputs, target, layers)
         maps, warnings = [], []
         for path in layers:

@@ -1,15 +1,18 @@
 """How the output of a layer maps onto the image: maps, channels-last maps, tokens."""
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.errors import ModelError
+from explainkit.isolation import uncompiled
 
 AxisOrder = Literal["channels first", "channels last", "tokens"]
 PatchGrid = tuple[int, int]
@@ -66,9 +69,10 @@ def layout_of(
     """Infers how a layer's output covers the image.
 
     A map is channels first, unless only the height and width of the channels-last reading match the
-    patch grid of the model's first convolution, or that grid halved, as in Swin. Tokens lie on such
-    a grid too. Patch tokens are told from class and register tokens where the tokens are first
-    concatenated: only patch tokens depend on the image there.
+    patch grid of the model's first convolution, or that grid halved, as in Swin. Where tokens lie
+    is observed once per model, where the model first has that many: those that depend on the image
+    are the patches, and they must be as many as the positions of a convolution that ran before, or
+    of its map halved. Class and register tokens do not depend on the image there.
 
     Args:
         value: Output of the layer.
@@ -115,25 +119,29 @@ def _of_tokens(
     patch_grid: PatchGrid | None,
     prefix_tokens: int | None,
 ) -> Layout:
-    fitting = [g for g in patch_grids(model, images) if math.prod(g) <= count]
-    chosen = patch_grid or (fitting[0] if fitting else None)
-    if chosen is None or math.prod(chosen) > count:
-        got = f"got {chosen[0]} × {chosen[1]}" if chosen else "the model declares no patch grid"
+    if patch_grid is None or (prefix_tokens is None and math.prod(patch_grid) < count):
+        seen = _tokens_of(count, model, images)
+    else:
+        seen = None
+    grid = patch_grid or (seen.patch_grid if seen else None)
+    if grid is None or math.prod(grid) > count:
+        got = f", got {grid[0]} × {grid[1]}" if grid else ""
         raise ModelError(
-            f"cannot tell where the {count} tokens of layer {path!r} lie on the image, {got}: pass "
+            f"cannot tell where the {count} tokens of layer {path!r} lie on the image{got}: pass "
             "patch_grid=(height, width), and prefix_tokens= for class and register tokens"
         )
-    extra = count - math.prod(chosen)
+    extra = count - math.prod(grid)
     if prefix_tokens is None:
-        prefix_tokens = _leading(count, math.prod(chosen), model, images) if extra else 0
+        fits = seen is not None and seen.patches == math.prod(grid)
+        prefix_tokens = 0 if not extra else seen.prefix if seen is not None and fits else None
     if prefix_tokens is None or not 0 <= prefix_tokens <= extra:
         got = "" if prefix_tokens is None else f", got prefix_tokens={prefix_tokens}"
         raise ModelError(
             f"cannot tell which of the {count} tokens of layer {path!r} are the "
-            f"{chosen[0]} × {chosen[1]} patches{got}: pass prefix_tokens= from 0 to {extra}, the "
+            f"{grid[0]} × {grid[1]} patches{got}: pass prefix_tokens= from 0 to {extra}, the "
             "number of class and register tokens before them, or another patch_grid=(height, width)"
         )
-    return Layout("tokens", chosen, prefix_tokens)
+    return Layout("tokens", grid, prefix_tokens)
 
 
 def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
@@ -148,14 +156,24 @@ def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
             )  # fmt: skip
             grids: list[PatchGrid] = [(patches.shape[2], patches.shape[3])]
             break
-        if (size := _declared(module)) is not None:
-            grids = [(height // size[0], width // size[1])]
-            break
     else:
-        return []
+        grids = _declared_grids(model, images)[:1]
+    return _halved(grids[0]) if grids else []
+
+
+def _halved(grid: PatchGrid) -> list[PatchGrid]:
+    """A grid, and those that result from merging its patches two by two."""
+    grids = [grid]
     while max(grids[-1]) > 1:
         grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
     return grids
+
+
+def _declared_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
+    """The grids of the patch sizes that modules or their configurations declare."""
+    height, width = images.shape[2:]
+    sizes = [size for module in model.modules() if (size := _declared(module)) is not None]
+    return [(height // size[0], width // size[1]) for size in sizes]
 
 
 def _declared(module: nn.Module) -> PatchGrid | None:
@@ -169,34 +187,103 @@ def _declared(module: nn.Module) -> PatchGrid | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """How the tokens of a model depend on the image where they first appear.
+
+    Attributes:
+        prefix: Number of tokens before the patches; they do not depend on the image.
+        patches: Number of tokens that depend on it.
+        patch_grid: Height and width of the grid of the patches; None if it cannot be inferred.
+    """
+
+    prefix: int
+    patches: int
+    patch_grid: PatchGrid | None
+
+
+_tokens: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Tokens | None]] = WeakKeyDictionary()
+
+
+def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
+    """What a remembered fact about a model's layers depends on."""
+    # a model that was modified since has other modules
+    return tuple(images.shape[1:]), *((name, type(one)) for name, one in model.named_modules())
+
+
+def _tokens_of(count: int, model: nn.Module, images: Tensor) -> _Tokens | None:
+    """The tokens of a layer; None if those that depend on the image are not consecutive."""
+    known = _tokens.setdefault(model, {})
+    key = (count, *structure_of(model, images))
+    if key not in known:
+        known[key] = _look(count, model, images)
+    return known[key]
+
+
 class _FoundError(Exception):
     """Ends a forward once the tokens are found."""
 
 
-def _leading(count: int, patches: int, model: nn.Module, images: Tensor) -> int | None:
-    """Number of tokens before the patches; None if it cannot be inferred.
+def _look(count: int, model: nn.Module, images: Tensor) -> _Tokens | None:
+    """Runs a model until it has ``count`` tokens, on an image and on changed ones.
 
-    Where tokens are first concatenated, patch tokens depend on the image, and class and register
-    tokens do not.
+    Patch tokens depend on the image there, and class and register tokens do not. Their grid is that
+    of a convolution which ran before, possibly halved, or the one of the patch size that the model
+    declares, or has the proportions of the image. It is confirmed by the tokens that do not depend
+    on the upper and the left half of the image, if there are any.
     """
-    model = getattr(model, "_orig_mod", model)  # a compiled model cannot be stopped midway
+    grids: list[PatchGrid] = []
     found: list[Tensor] = []
-    noise = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0))
-    pair = torch.cat([images[:1].detach(), images[:1].detach() + 1 + noise.to(images)])
+    image = images[:1].detach()
+    height, width = image.shape[2:]
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    changes = [torch.zeros_like(noise), noise + 1, noise + 1, noise + 1]
+    changes[2][:, :, height // 2 :] = 0
+    changes[3][..., width // 2 :] = 0
+    variants = torch.cat([image + change for change in changes])
 
-    def look(_module: nn.Module, inputs: Any, output: Any) -> None:
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
+            grids.insert(0, (output.shape[2], output.shape[3]))
         for value in (*inputs, output):
-            if isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == (2, count):
+            counted = (
+                isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == (4, count)
+            )
+            if counted and (value[1] != value[0]).any():  # not a position embedding
                 found.append(value)
                 raise _FoundError
 
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad(), uncompiled():
         for module in model.modules():
             hooks.callback(module.register_forward_hook(look).remove)
         with suppress(_FoundError):
-            model(pair)
+            model(variants)
     if not found:
         return None
-    changed = (found[0][0] != found[0][1]).any(1).nonzero().flatten().tolist()
-    consecutive = changed and changed == list(range(changed[0], changed[0] + patches))
-    return changed[0] if consecutive else None
+    return _described(found[0], [*grids, *_declared_grids(model, images)], height / width)
+
+
+def _described(tokens: Tensor, grids: Sequence[PatchGrid], proportions: float) -> _Tokens | None:
+    """What the tokens of the image and its three variants tell; see `_look`."""
+    same = 8 * torch.finfo(tokens.dtype).eps * tokens.abs().max()
+    whole, upper, left = ((tokens[1:] - tokens[:1]).abs() > same).any(2)
+    changed = whole.nonzero().flatten().tolist()
+    if not changed or changed != list(range(changed[0], changed[0] + len(changed))):
+        return None
+    count = len(changed)
+    upper, left = upper[changed], left[changed]
+    known = [half for grid in grids for half in _halved(grid) if math.prod(half) == count]
+    if not known and not upper.all() and not left.all():
+        height = round(math.sqrt(count * proportions))
+        known = [(height, count // height)] if height and count % height == 0 else []
+    fitting = (g for g in known if _above(upper.view(g)) and _above(left.view(g).T))
+    return _Tokens(changed[0], count, next(fitting, None))
+
+
+def _above(changed: Tensor) -> bool:
+    """Whether the tokens that depend on the upper half of an image are the first rows of a grid.
+
+    It is so, too, if all of them do.
+    """
+    rows = changed[:, 0]
+    return bool((changed == rows[:, None]).all() and (rows[:-1] >= rows[1:]).all())

@@ -10,7 +10,7 @@ from explainkit.errors import ModelError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, check_reached, precise
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.cam.target_layer import layers_of, unwrapped
+from explainkit.methods.cam.target_layer import layers_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ShapleyCAM(CAM):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed."""
-        layers = layers_of(self.layer, unwrapped(model), inputs)
+        layers = layers_of(self.layer, model, inputs)
         forward = scored(model, inputs, layers, twice=True)
         score = forward.scores.gather(1, target[:, None]).sum()
         maps = []

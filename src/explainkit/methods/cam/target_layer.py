@@ -1,7 +1,8 @@
 """The layers of class-activation maps: those named, or the default."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,24 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import dropout, pooling
-from torch.utils import _pytree as pytree
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from explainkit.engine.model import ScoreModel
 from explainkit.errors import ModelError
+from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
-from explainkit.isolation import preserve_model
+from explainkit.isolation import preserve_model, uncompiled
 from explainkit.layers import path_of
+from explainkit.methods.cam.layout import layout_of, structure_of
 
-_POOLING, _DROPOUT = pooling.__name__, dropout.__name__
+ENOUGH = 0.1
+"""The share of a layer's positions that a score should read: more than a single detection."""
 
+_NO_FEATURES = re.compile("Pool|Softmax")
 
-_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[str, ...]]] = (
+    WeakKeyDictionary()
+)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -36,27 +42,27 @@ def layers_of(
 
     Args:
         layer: Dotted path, or the module, or several; None: the ``layer`` of the model's
-            `ModelSpec`, or `default_layer`, which is determined once per model.
-        model: The caller's model.
+            `ModelSpec`, or `default_layers`, which are determined once per model, and for a target
+            function or an expression of layers once per call.
+        model: What the method is called with.
         inputs: ``[batch, channel, height, width]``.
 
     Raises:
         ModelError: No layer's output has spatial positions.
     """
+    owner = unwrapped(model)
     if layer is not None:
         named = (layer,) if isinstance(layer, str | nn.Module) else layer
-        return tuple(path_of(model, one) for one in named)
-    spec = spec_of(model)
+        return tuple(path_of(owner, one) for one in named)
+    spec = spec_of(owner)
     if spec is not None and spec.layer is not None:
         return (spec.layer,)
-    known = _defaults.setdefault(model, {})
-    # a model that was modified since has other modules
-    key = (inputs.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
+    own_score = isinstance(model, ScoreModel) and not model.reads_logits_only
+    known = _defaults.setdefault(model if own_score else owner, {})
+    key = structure_of(owner, inputs)
     if key not in known:
-        found = default_layer(model, inputs)
-        compiled = hasattr(model, "_orig_mod")
-        known[key] = f"_orig_mod.{found}" if compiled else found
-    return (known[key],)
+        known[key] = default_layers(model, inputs)
+    return known[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,117 +71,227 @@ class _Output:
 
     Attributes:
         path: Path of the layer.
-        module: The layer.
-        value: The first tensor of its output.
-        maker: The innermost layer that computed the value.
+        edge: Where autograd's graph holds it, whatever is written to its memory later; None if it
+            does not depend on the image differentiably.
+        shape: Its shape, ``[1, …]``.
+        is_block: Whether it is tokens, and the layer one of a numbered sequence of layers with
+            submodules.
     """
 
     path: str
-    module: nn.Module
-    value: Tensor
-    maker: nn.Module
+    edge: GradientEdge | None
+    shape: tuple[int, ...]
+    is_block: bool
 
     @property
-    def makes_features(self) -> bool:
-        """False for pooling, dropout and layers that only pass on their input."""
-        passing = (nn.Identity, nn.Flatten)
-        return not any(
-            isinstance(module, passing) or type(module).__module__ in (_POOLING, _DROPOUT)
-            for module in (self.module, self.maker)
-        )
+    def node(self) -> Node:
+        """The operator that computed it."""
+        assert self.edge is not None
+        return self.edge.node
 
     @property
-    def is_block(self) -> bool:
-        """Whether it is one of a numbered sequence of layers with submodules."""
-        numbered = self.path.rpartition(".")[2].isdigit()
-        return numbered and next(self.module.children(), None) is not None
+    def is_map(self) -> bool:
+        """A map, or tokens."""
+        return len(self.shape) == 4
 
 
-def default_layer(model: nn.Module, example: Tensor) -> str:
-    """The last layer whose output has spatial positions that affect the model's output.
+def default_layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """The last layers with spatial positions that the score reads.
 
-    In a convolutional network it is the last layer that puts out ``[batch, channel, height,
-    width]`` with more than one position, other than pooling and dropout: the last ReLU before the
-    pooling of VGG, ``layer4`` of ResNet. In a transformer it is the last block that puts out
-    ``[batch, token, width]``. Its positions must have a gradient: in a transformer that classifies
-    by its class token, those of the last block have none. Of several layers with the same output
-    the outermost is chosen. Layers that run several times are skipped.
+    A layer qualifies if its output is a map ``[batch, channel, height, width]`` (or channels last)
+    or patch tokens ``[batch, token, channel]`` whose places on the image are known, and if the
+    score's gradient reaches more than a tenth of its positions (or any, if no layer has that many).
+    So the last block of a transformer that classifies by its class token does not qualify, nor do a
+    detector's queries. The last one to run is chosen:
+
+    - A value is named after the outermost layer that computes it, with its activation if a module
+      applies it, in place or inside a normalization: ``layer4`` of ResNet. If the activation is a
+      function called between modules (``F.relu(self.norm(x))``), no layer holds its value, and the
+      layer before it is chosen.
+    - Pooling and softmax compute no features: the last ReLU before the pooling of VGG.
+    - Of tokens, only the outputs of numbered blocks count, and nothing inside these blocks. Without
+      such blocks, all tokens count.
+    - Layers that run several times are skipped.
+
+    Where several branches reach the score (two streams, an ensemble, the scales of a detector), the
+    last layer of each is chosen.
 
     Args:
-        model: Any module; it runs once on one image.
+        model: Any module that returns scores; it runs once on one image.
         example: Images ``[batch, channel, height, width]``.
 
     Returns:
-        Dotted path of the layer.
+        Dotted paths of the layers, in the order in which they run.
 
     Raises:
         ModelError: No layer's output has spatial positions.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
-        >>> default_layer(net, torch.rand(1, 1, 8, 8))
-        '1'
+        >>> default_layers(net, torch.rand(1, 1, 8, 8))
+        ('1',)
     """
-    model = getattr(model, "_orig_mod", model)
-    with preserve_model(model), torch.inference_mode(False), torch.enable_grad():
-        outputs, result = _run(model, example[:1].detach().clone().requires_grad_())
-        maps = [o for o in outputs if o.value.dim() == 4 and o.value[0, 0].numel() > 1]
-        tokens = [o for o in outputs if o.value.dim() == 3 and o.value.shape[1] > 1]
-        # the only map of a transformer is its patch embedding
-        if tokens and (not maps or outputs.index(tokens[-1]) > outputs.index(maps[-1])):
-            maps = [o for o in tokens if o.is_block] or tokens
-        found = next((o.path for o in reversed(maps) if _positions_reach(o.value, result)), None)
-    if found is None:
-        raise ModelError(
-            f"expected a layer of {type(model).__name__} with more than one spatial position in "
-            "its output, found none that the scores depend on: name the layer, or use another "
-            "method"
-        )
-    return found
+    scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
+    owner, image = scorer.owner, example[:1].detach().clone()
+    with (
+        preserve_model(owner),
+        uncompiled(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        calls, score = _run(scorer, image.requires_grad_())
+        found = _Search(owner, image.detach(), score).last(_candidates(calls))
+    if not found:
+        raise _none_found(owner, calls)
+    return tuple(output.path for output in found)
 
 
-def _run(model: nn.Module, images: Tensor) -> tuple[list[_Output], Tensor]:
-    """Runs the model. Returns the outputs of feature layers, and the model's output as a scalar.
-
-    Layers that run several times are skipped.
-    """
+def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
+    """Runs the model. Returns what its layers compute, call by call, and a scalar score."""
     outputs: list[_Output] = []
-    makers: dict[Tensor, nn.Module] = {}
+    entered: dict[str, GradientEdge | None] = {}
 
-    def recorder(path: str) -> Any:
-        def record(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            several = isinstance(output, tuple) and bool(output)
-            value = output[0] if several else output
-            if not isinstance(value, Tensor):
-                return None
-            copy = value.clone()
-            # the output of a container was computed by a layer inside it
-            makers[copy] = maker = makers.get(value, module)
-            outputs.append(_Output(path, module, copy, maker))
-            return (copy, *output[1:]) if several else copy
+    def enter(path: str) -> Any:
+        def remember(_module: nn.Module, inputs: Any) -> None:
+            entered[path] = _edge(inputs[0]) if inputs else None
+
+        return remember
+
+    def leave(path: str) -> Any:
+        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+            value = output[0] if isinstance(output, tuple) and output else output
+            edge = _edge(value)
+            # dropout and the like pass on what they are given
+            if isinstance(value, Tensor) and (edge is None or edge != entered[path]):
+                numbered = path.rpartition(".")[2].isdigit()
+                composite = next(module.children(), None) is not None
+                block = numbered and composite and value.dim() == 3
+                outputs.append(_Output(path, edge, tuple(value.shape), block))
 
         return record
 
     with ExitStack() as hooks:
-        for path, module in model.named_modules():
+        for path, module in scorer.owner.named_modules():
             if path:
-                hooks.callback(module.register_forward_hook(recorder(path)).remove)
-        leaves = pytree.tree_leaves(model(images))
-    calls = Counter(output.path for output in outputs)
-    found = [o for o in outputs if calls[o.path] == 1 and o.makes_features]
-    result = images.new_zeros(())
-    for leaf in leaves:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            # not constant weights: probabilities always sum to one
-            weights = torch.arange(leaf.numel(), device=leaf.device).to(leaf).cos()
-            result = result + (leaf.flatten() * weights).sum()
-    return found, result
+                hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
+                hooks.callback(module.register_forward_hook(leave(path)).remove)
+        scores = scorer(images)
+    # not constant weights: probabilities always sum to one
+    weights = torch.arange(scores.numel(), device=scores.device).to(scores).cos()
+    return outputs, (scores.flatten() * weights).sum()
 
 
-def _positions_reach(value: Tensor, result: Tensor) -> bool:
-    """Whether the result depends on more than half of the positions of a map or tokens."""
-    if not value.requires_grad or not result.requires_grad:
-        return False
-    (gradient,) = torch.autograd.grad(result, value, retain_graph=True, allow_unused=True)
-    inside = (2,) if value.dim() == 3 else (1, 2, 3)
-    return gradient is not None and bool((gradient != 0).any(inside).float().mean() > 0.5)
+def _edge(value: Any) -> GradientEdge | None:
+    """Where autograd's graph holds a value; in-place changes of its memory come later."""
+    return get_gradient_edge(value) if isinstance(value, Tensor) and value.requires_grad else None
+
+
+def _candidates(calls: list[_Output]) -> list[_Output]:
+    """Maps and tokens that layers compute, each once, in the order in which they run."""
+    times = Counter(call.path for call in calls)
+    values: dict[tuple[Any, int], list[_Output]] = {}
+    for call in calls:
+        if call.edge is not None and times[call.path] == 1 and len(call.shape) in (3, 4):
+            values.setdefault((call.edge.node, call.edge.output_nr), []).append(call)
+    # what a block of tokens computes inside, such as attention, is not what it passes on
+    blocks = tuple(f"{call.path}." for call in calls if call.is_block)
+    found = []
+    for same in values.values():
+        outermost = next((call for call in reversed(same) if call.is_block), same[-1])
+        inside = outermost.path.startswith(blocks) and not outermost.is_block
+        if not inside and not _NO_FEATURES.search(outermost.node.name()):
+            found.append(outermost)
+    return found
+
+
+class _Search:
+    """Looks for the layers that a score reads last.
+
+    Args:
+        model: The caller's model.
+        image: ``[1, channel, height, width]``.
+        score: A scalar, with its graph.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, score: Tensor) -> None:
+        self._model = model
+        self._image = image
+        self._score = score
+
+    def last(self, candidates: list[_Output]) -> list[_Output]:
+        """The last candidate of each branch that reaches the score, in forward order."""
+        root = self._score.grad_fn
+        users = nodes_from(root) if root is not None else {}
+        reached = [c for c in candidates if c.node in users]
+        first_map = [c for c in reached if c.is_map][:1]
+        for least in (ENOUGH, 0.0):
+            pool = [c for c in reached if c.is_map or c.is_block]
+            last = self._last_read(pool, least)
+            if last in (None, *first_map):
+                # in a transformer without numbered blocks, the first map is the patch embedding
+                pool, last = reached, self._last_read(reached, least)
+            found = []
+            while last is not None:
+                found.append(last)
+                related = {*nodes_from(last.node), *_downstream(last.node, users)}
+                pool = [c for c in pool if c.node not in related]
+                last = self._last_read(pool, least)
+            if found:
+                return sorted(found, key=candidates.index)
+        return []
+
+    def _last_read(self, pool: list[_Output], least: float) -> _Output | None:
+        return next((c for c in reversed(pool) if self._share(c) > least), None)
+
+    def _share(self, output: _Output) -> float:
+        """The share of an output's positions that the score reads; 0 if they are not known."""
+        assert output.edge is not None
+        (gradient,) = torch.autograd.grad(
+            self._score, output.edge, retain_graph=True, allow_unused=True
+        )
+        if gradient is None or not gradient.any():
+            return 0.0
+        try:
+            layout = layout_of(gradient, output.path, self._model, self._image)
+        except ModelError:
+            return 0.0
+        read = (layout.to_nchw(gradient) != 0).any(1)
+        return read.float().mean().item() if read.numel() > 1 else 0.0
+
+
+def _downstream(node: Node, users_first: Iterable[Node]) -> set[Node]:
+    """A node, and those that use its results."""
+    found = {node}
+    for other in reversed([*users_first]):
+        if any(below in found for below, _ in other.next_functions):
+            found.add(other)
+    return found
+
+
+def _none_found(model: nn.Module, calls: list[_Output]) -> ModelError:
+    """Why a model has no default layer, and what to do."""
+    name = type(model).__name__
+    spatial = [call for call in calls if len(call.shape) in (3, 4) and call.shape[0] == 1]
+    if not calls:
+        return ModelError(
+            f"expected a model whose layers are modules, but {name} runs none (a scripted or "
+            "exported model, or functions alone), so there is no layer to name: use a method of "
+            "the image, such as integrated_gradients or occlusion"
+        )
+    if not any(call.edge for call in calls):
+        return ModelError(
+            f"expected scores that depend on the image, but no gradient reaches the layers of "
+            f"{name}: name the layer for eigencam or kpca_cam, which use no gradient, or use "
+            "occlusion"
+        )
+    times = Counter(call.path for call in calls)
+    if spatial and all(times[call.path] > 1 for call in spatial):
+        return ModelError(
+            f"expected a layer of {name} that runs once, but all with spatial positions run "
+            "several times for one image (test-time augmentation, or shared weights): explain the "
+            "model inside"
+        )
+    return ModelError(
+        f"expected a layer of {name} with more than one spatial position in its output, found none "
+        "that the scores depend on: name the layer, or use another method"
+    )
