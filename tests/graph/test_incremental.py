@@ -1,5 +1,7 @@
 """Incremental runs of image variants agree with full runs."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -13,7 +15,7 @@ from explainkit.expressions import parse
 from explainkit.graph.incremental import run as running
 from explainkit.graph.incremental.cost import worth_tracing
 from explainkit.graph.incremental.regions import Boxes, Span
-from explainkit.graph.incremental.run import BoxPlan, Variants, make_plan
+from explainkit.graph.incremental.run import Variants, make_plan
 from explainkit.methods.perturbation.ablation import FeatureAblation
 from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.methods.perturbation.windows import Windows, score_windows
@@ -61,9 +63,10 @@ def check(model, image, window, count=5, splits=True):
     if variants.how != "hooks" and splits:
         network = variants._network
         boxes = Boxes(Span(corners[:, 0], window[0]), Span(corners[:, 1], window[1]))
-        plan, longest = make_plan(network, boxes), reachable(network, boxes)
+        plan, longest = make_plan(network, boxes), reachable(network)
         for local in range(longest + 1):
-            forced = BoxPlan(plan.boxes, local, 0.0, 0.0, chunk=2)
+            needed = running._frontier(running._lives(network), local)
+            forced = replace(plan, local=local, needed=needed, chunk=2)
             with torch.no_grad():
                 parts = [
                     variants._run(network, forced, part, patches[part])
@@ -77,15 +80,10 @@ def check(model, image, window, count=5, splits=True):
     return variants, longest
 
 
-def reachable(network, boxes):
+def reachable(network):
     """How many steps can run on boxes."""
-    count, whole = 0, set()
-    for step in network.steps:
-        if not step.is_local or any(s in whole for a in step.actions for s in a.sources):
-            break
-        whole |= {a.result for a in step.actions if isinstance(a.operator, running.Mean)}
-        count += 1
-    return count
+    local = [step.is_local for step in network.steps]
+    return [*local, False].index(False)
 
 
 @st.composite
@@ -175,9 +173,105 @@ def test_any_stack_at_any_split(case):
     model.double()
     image = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
     variants, longest = check(model, image, window)
-    assert variants.how == "fx", variants.reasons
+    assert variants.how == "fx", variants.refusal
     # everything up to the head has a rule
     assert longest >= len(model) - 2
+
+
+class Wired(nn.Module):
+    """Operators of one map, in any order, in the spellings that networks use."""
+
+    KINDS = (
+        "residual", "dense", "chunk", "split", "slice", "table", "coordinates", "expanded", "last",
+        "shuffle", "gate", "pool", "twice",
+    )  # fmt: skip
+    HEADS = ("view", "permuted", "flat", "tokens", "mean")
+
+    def __init__(self, kinds, head, channels, size):
+        super().__init__()
+        self.kinds, self.head, self.size = kinds, head, size
+        self.layers, self.tables = nn.ModuleList(), nn.ParameterList()
+        for kind in kinds:
+            self.layers.append(nn.Conv2d(channels, 4, 3, padding=1))
+            if kind in ("residual", "last", "gate", "shuffle"):
+                self.layers[-1] = nn.Conv2d(channels, channels, 3, padding=1)
+            self.tables.append(torch.randn(1, channels, *self.size))
+            channels += {"dense": 4, "coordinates": 1, "table": channels, "slice": -1}.get(kind, 0)
+            channels = {"chunk": 2, "split": 4, "twice": 4}.get(kind, channels)
+            if kind == "pool":
+                self.size = tuple(n // 2 for n in self.size)
+        self.width = channels * self.size[0] * self.size[1]
+        self.attention = nn.MultiheadAttention(channels, 1, batch_first=True)
+        self.linear = nn.Linear(channels if head in ("tokens", "mean") else self.width, 3)
+
+    def forward(self, x):
+        for kind, layer, table in zip(self.kinds, self.layers, self.tables, strict=True):
+            x = self.step(kind, layer, table, x)
+        if self.head == "view":
+            x = x.view(-1, self.width)
+        elif self.head == "permuted":
+            x = x.permute(0, 2, 3, 1).contiguous().view(x.size(0), -1)
+        elif self.head == "flat":
+            x = x.flatten(1)
+        elif self.head == "tokens":
+            x = x.view(x.shape[0], x.shape[1], -1).transpose(1, 2)
+            x = self.attention(x, x, x)[0].mean(1)
+        else:
+            x = x.mean((2, 3))
+        return self.linear(x)
+
+    def step(self, kind, layer, table, x):
+        batch, channels, height, width = x.shape
+        match kind:
+            case "residual":
+                return F.relu(x + layer(x))
+            case "dense":
+                return torch.cat([x, layer(F.relu(x))], 1)
+            case "chunk":
+                value, gate = layer(x).chunk(2, dim=1)
+                return value * torch.sigmoid(gate)
+            case "split":
+                first, rest = torch.split(layer(x), [1, 3], 1)
+                return torch.cat([torch.tanh(rest), first], 1)
+            case "slice":
+                return F.relu(x[:, 1:]) + x[:, :-1]
+            case "table":
+                return torch.cat([table.expand(batch, -1, -1, -1), x], 1)
+            case "coordinates":
+                ramp = torch.linspace(-1, 1, width, dtype=x.dtype)
+                return torch.cat([x, ramp.expand(x.size(0), 1, height, width)], 1)
+            case "expanded":
+                return x * table.repeat(batch, 1, 1, 1) + table[..., :1]
+            case "last":
+                y = F.layer_norm(layer(x).permute(0, 2, 3, 1), (channels,))
+                return x + F.gelu(y).permute(0, 3, 1, 2)
+            case "shuffle":
+                y = x.view(batch, channels, 1, height, width).transpose(1, 2)
+                return layer(y.reshape(batch, -1, height, width))
+            case "gate":
+                return x * torch.sigmoid(layer(F.adaptive_avg_pool2d(x, 1)))
+            case "pool":
+                return F.max_pool2d(x, 2)
+        return layer(x) + layer(x.flip(3))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.sampled_from(Wired.KINDS), min_size=1, max_size=4).filter(
+        lambda kinds: kinds.count("pool") < 3
+    ),
+    st.sampled_from(Wired.HEADS),
+    st.tuples(st.integers(8, 11), st.integers(8, 11)),
+    st.integers(0, 10**6),
+)
+def test_any_wiring_at_any_split(kinds, head, size, seed):
+    torch.manual_seed(seed)
+    model = Wired(kinds, head, 3, size).double().eval()
+    variants, longest = check(model, torch.randn(3, *size).double(), (3, 2), count=3)
+    assert variants.how == "fx", variants.refusal
+    # every operator before these has a rule
+    ends = [kinds.index(kind) for kind in ("shuffle", "gate", "twice") if kind in kinds]
+    assert longest >= min([len(kinds), *ends]), variants._network.steps
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -268,7 +362,7 @@ def test_networks(kind, window):
     if kind == "Residual":
         randomize(model, 3)
     variants, longest = check(model, torch.randn(3, 12, 10).double(), window)
-    assert variants.how == "fx", variants.reasons
+    assert variants.how == "fx", variants.refusal
     assert (
         longest
         >= {"Residual": 12, "Branching": 6, "Gated": 2, "Padded": 2, "ChannelsLast": 20}[kind]
@@ -300,21 +394,27 @@ def wide():
 def test_scores_of_any_target(score):
     model, image = wide(), torch.randn(3, 40, 40)
     scorer = ScoreModel(model, score)
-    boxes = box_scores(scorer, image, 1000)
     corners, patches = torch.tensor([[0, 3], [36, 35]]), torch.zeros(2, 3, 4, 5)
+    score = box_scores(scorer, image, corners.repeat(500, 1), (4, 5))
     with torch.no_grad():
-        same(boxes(corners, patches), scorer(pasted(image, corners, patches)))
+        same(score(corners, patches), scorer(pasted(image, corners, patches)))
 
 
 def test_when_full_runs_are_used():
     image = torch.randn(3, 40, 40)
-    assert box_scores(wide(), image, 1000) is not None
-    assert box_scores(wide(), image, 1) is None
-    assert box_scores(Choosing().eval(), image, 10**5) is None
-    assert box_scores(ScoreModel(wide(), parse('channel("0", 3)')), image, 1000) is None
+
+    def found(model, count):
+        score = box_scores(model, image, torch.zeros(count, 2, dtype=torch.int64), (4, 4))
+        return score if isinstance(score, str) else ""
+
+    assert found(wide(), 1000) == ""
+    assert found(wide(), 1) == "boxes save no time"
+    assert "used as inputs to control flow" in found(Choosing().eval(), 10**5)
+    inner = ScoreModel(wide(), parse('channel("0", 3)'))
+    assert found(inner, 1000) == "the target reads more than the model's output"
     variants = Variants(Choosing().eval(), image)
     assert variants.how == "hooks"
-    assert len(variants.reasons) == 2
+    assert variants.refusal.count(";") == 1, "two ways were tried"
     assert check(Choosing().eval(), image, (3, 4))[0].how == "hooks"
 
 
@@ -322,9 +422,11 @@ def test_windows_across_the_border(monkeypatch):
     model, image = wide(), torch.randn(3, 42, 38)
     windows = Windows((42, 38), (9, 7), (4, 5))
     patches = windows.cut(torch.randn(3, 42, 38))
-    found = score_windows(model, image, windows, patches)
-    monkeypatch.setattr("explainkit.methods.perturbation.windows.box_scores", lambda *_: None)
-    expected = score_windows(model, image, windows, patches)
+    found, why = score_windows(model, image, windows, patches)
+    assert why == ""
+    monkeypatch.setattr("explainkit.methods.perturbation.windows.box_scores", lambda *_: "no")
+    expected, why = score_windows(model, image, windows, patches)
+    assert why == "no"
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert not torch.equal(found, expected), "nothing ran on boxes"
 
@@ -416,14 +518,90 @@ def test_plans_are_deterministic():
 @pytest.mark.parametrize("segments", [6, "shapes"])
 def test_feature_ablation_of_segments(segments, monkeypatch):
     monkeypatch.setattr("explainkit.methods.perturbation.box_scores.worth_tracing", lambda *_: True)
+    monkeypatch.setattr(running.BoxPlan, "saves", True)
     model, image = wide(), torch.randn(1, 3, 42, 38)
     if segments == "shapes":
         far = torch.hypot(torch.arange(42.0)[:, None] - 9, torch.arange(38.0) - 30)
         segments = (far / 4).long() + 20 * (torch.arange(38) // 10)
     method = FeatureAblation(segments, baseline="blur")
     found = method(model, image, torch.tensor([1]))
-    monkeypatch.setattr("explainkit.methods.perturbation.ablation.box_scores", lambda *_: None)
+    assert found.diagnostics == {"evaluation": "incremental"}
+    monkeypatch.setattr("explainkit.methods.perturbation.ablation.box_scores", lambda *_: "no")
     expected = method(model, image, torch.tensor([1]))
+    assert expected.diagnostics == {"evaluation": "full runs: no"}
     score = model(image)[0, 1].abs()
-    assert (found - expected).abs().max() <= 1e-5 * score
-    assert not torch.equal(found, expected), "nothing ran on boxes"
+    assert (found.values - expected.values).abs().max() <= 1e-5 * score
+    assert not torch.equal(found.values, expected.values), "nothing ran on boxes"
+
+
+class Dynamic(nn.Module):
+    """Convolves with weights, and multiplies by numbers, that depend on the image."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.stem, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.weights, self.head = nn.Linear(4, 36), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        if self.kind == "weights":
+            weight = self.weights(x.mean((2, 3))).view(-1, 1, 3, 3)
+            folded = x.reshape(1, -1, *x.shape[2:])
+            y = F.conv2d(folded, weight, padding=1, groups=weight.shape[0])
+            x = y.view(x.shape)
+        elif self.kind == "numbers":
+            x = x * x.mean().item()
+        elif self.kind == "written":
+            x = self.conv(F.pad(x, (1, 1, 1, 1), "circular"))
+        else:
+            x, where = F.max_pool2d(x, 2, return_indices=True)
+            x = F.relu(x) * (where / 100)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["weights", "written", "indices"])
+def test_everything_that_depends_on_the_image_is_followed(kind):
+    torch.manual_seed(0)
+    variants, _ = check(Dynamic(kind).double().eval(), torch.randn(3, 9, 8).double(), (3, 2))
+    assert variants.how != "hooks", variants.refusal
+
+
+def test_numbers_read_from_a_tensor_are_refused():
+    variants = Variants(Dynamic("numbers").eval(), torch.randn(3, 9, 8))
+    assert variants.refusal == "fx: item reads numbers from a tensor"
+
+
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_full_runs_replace_boxes_that_disagree(fault, monkeypatch):
+    """No fault of a rule reaches the caller."""
+
+    def broken(self, sources, boxes, **_):
+        if fault == "raises":
+            raise IndexError("no such box")
+        return 1.01 * self.apply(*(source.read(boxes) for source in sources))
+
+    monkeypatch.setattr("explainkit.graph.incremental.operators.Elementwise.run", broken)
+    model, image = wide(), torch.randn(3, 42, 38)
+    windows = Windows((42, 38), (9, 7), (4, 5))
+    patches = windows.cut(torch.zeros(3, 42, 38))
+    monkeypatch.setattr("explainkit.methods.perturbation.box_scores.worth_tracing", lambda *_: True)
+    monkeypatch.setattr(running.BoxPlan, "saves", True)
+    found, why = score_windows(model, image, windows, patches)
+    raised = {"raises": "fx: no such box", "wrong": "fx: its output differs from the model's own"}
+    assert why == raised[fault]
+    images = pasted(image, *inside(windows, image))
+    assert (found - model(images).detach()).abs().max() <= 1e-5 * found.abs().max()
+
+
+def inside(windows, image):
+    """Corners and zero patches of windows, cropped at the border by keeping the image there."""
+    height, width = windows.window
+    corners, patches = [], []
+    for top, left, bottom, right in windows.boxes():
+        above, before = min(top, 42 - height), min(left, 38 - width)
+        patch = image[:, above : above + height, before : before + width].clone()
+        patch[:, top - above : bottom - above, left - before : right - before] = 0
+        corners.append((above, before))
+        patches.append(patch)
+    return torch.tensor(corners), torch.stack(patches)

@@ -69,7 +69,7 @@ class TestWindows:
         windows = Windows((12, 10), (5, 4), (3, 3))
         patches = windows.cut(torch.rand(3, 12, 10))
         scorer = ScoreModel(model, batch_size=batch)
-        found = score_windows(scorer, x[0], windows, patches)
+        found, _ = score_windows(scorer, x[0], windows, patches)
         for place, (top, left, bottom, right) in enumerate(windows.boxes()):
             pasted = x[:1].clone()
             pasted[0, :, top:bottom, left:right] = patches.flatten(0, 1)[place][
@@ -158,3 +158,59 @@ def test_a_window_with_a_channel_axis_is_refused(name):
         MethodError, match=rf"{name}: expected .* or \(height, width\), got \(3, 4, 4\)"
     ):
         ek.explain(model, x, 1, "occlusion", **{"window": 4, name: (3, 4, 4)})
+
+
+class Spelled(nn.Module):
+    """One network in spellings that depend on memory, on parts of a tensor, or on the batch."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        self.spelling = spelling
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 120, 4)
+        self.table = nn.Parameter(torch.randn(1, 8, 12, 10))
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        if self.spelling == "chunk":
+            value, gate = x.chunk(2, 1)
+            x = torch.cat([value * torch.sigmoid(gate), gate], 1)
+        elif self.spelling == "split":
+            one, two = torch.split(x, [3, 5], 1)
+            x = torch.cat([torch.tanh(two), one], 1)
+        elif self.spelling == "table":
+            x = torch.cat([self.table.expand(len(x), -1, -1, -1), x], 1)[:, 8:]
+        return self.head(x.view(-1, 8 * 120))
+
+
+@pytest.mark.parametrize("method", ["occlusion", "feature_ablation"])
+@pytest.mark.parametrize("spelling", ["view", "chunk", "split", "table"])
+def test_parts_of_a_network_in_any_spelling(method, spelling, monkeypatch):
+    monkeypatch.setattr("explainkit.methods.perturbation.box_scores.worth_tracing", lambda *_: True)
+    monkeypatch.setattr("explainkit.graph.incremental.run.BoxPlan.saves", True)
+    model, x = Spelled(spelling).eval(), torch.rand(2, 3, 12, 10)
+    params = {"window": 4, "stride": 4} if method == "occlusion" else {"segments": 3}
+    found = ek.explain(model, x, 1, method, **params)
+    assert found.diagnostics["evaluation"] == "incremental"
+    with torch.no_grad():
+        for i, (top, left) in [(0, (0, 0)), (1, (5, 5))]:
+            value = found.attribution[i, 0, top, left]
+            hidden = x[i : i + 1].clone()
+            hidden[:, :, found.attribution[i, 0] == value] = 0
+            drop = model(x[i : i + 1])[0, 1] - model(hidden)[0, 1]
+            assert abs(value - drop) < 1e-5
+
+
+def test_one_image_at_a_time():
+    """A model whose table has a batch of one needs `batch_size=1`, and is then scored in full."""
+
+    class OneImage(Spelled):
+        def forward(self, x):
+            return self.head((torch.cat([x, self.table], 1)[:, 3:] * x.mean()).view(-1, 8 * 120))
+
+    model, x = OneImage("").eval(), torch.rand(3, 3, 12, 10)
+    found = ek.explain(model, x, 1, "occlusion", window=6, stride=6, batch_size=1)
+    hidden = x[1:2].clone()
+    hidden[:, :, 6:, :6] = 0
+    with torch.no_grad():
+        drop = model(x[1:2])[0, 1] - model(hidden)[0, 1]
+    assert abs(found.attribution[1, 0, 8, 2] - drop) < 1e-5

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from explainkit.graph.incremental.operators import Elementwise
 from explainkit.graph.incremental.rules import arguments_of
@@ -14,6 +14,14 @@ Layout = Literal["first", "last", "rows"]
 """``[n, channel, height, width]``, ``[n, height, width, channel]``, or one row per position."""
 
 _VIEWS = {"aten::view", "aten::_unsafe_view", "aten::reshape"}
+_FIXED = {*_VIEWS, "aten::as_strided", "aten::view_as_real", "aten::view_as_complex"} - {
+    "aten::reshape"
+}
+"""Operators that fail, or read other positions, if memory is ordered otherwise."""
+
+_FREE = {"reshape", "flatten"}
+"""Functions and methods that call them only where memory allows it."""
+
 _COPIES = {"aten::clone", "aten::detach", "aten::alias", "aten::lift_fresh"}
 
 
@@ -36,6 +44,20 @@ def from_layout(values: Tensor, layout: Layout, shape: Sequence[int]) -> Tensor:
     if layout == "first":
         return values
     return values.reshape(*shape, -1).permute(0, 3, 1, 2)
+
+
+def is_strict(node: fx.Node, call: OperatorCall) -> bool:
+    """Whether a node's operator depends on the order of its source in memory."""
+    free = node.target in _FREE or getattr(node.target, "__name__", "") in _FREE
+    return not free and call.operator._schema.name in _FIXED
+
+
+def ordered_like(value: Tensor, example: Tensor) -> Tensor:
+    """A tensor whose axes are in the same order in memory as an example's."""
+    strides = example.stride()
+    order = sorted(range(example.dim()), key=lambda axis: -strides[axis])
+    back = sorted(range(example.dim()), key=order.__getitem__)
+    return value.permute(order).contiguous().permute(back)
 
 
 def changed_layout(call: OperatorCall, layout: Layout, shape: torch.Size) -> Layout | None:

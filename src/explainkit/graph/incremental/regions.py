@@ -20,7 +20,7 @@ class Span:
     start: Tensor
     length: int
 
-    def __getitem__(self, part: slice) -> "Span":
+    def __getitem__(self, part: slice | Tensor) -> "Span":
         return Span(self.start[part], self.length)
 
     def within(self, size: int) -> "Span":
@@ -74,7 +74,7 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.rows.start)
 
-    def __getitem__(self, part: slice) -> "Boxes":
+    def __getitem__(self, part: slice | Tensor) -> "Boxes":
         return Boxes(self.rows[part], self.columns[part])
 
     @property

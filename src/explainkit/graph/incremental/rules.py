@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,24 +25,41 @@ from explainkit.graph.recorder import OperatorCall
 aten = torch.ops.aten
 
 
-def operator(call: OperatorCall, changing: Sequence[Tensor]) -> "BoxOperator | Mean | None":
-    """The operator on boxes, or None if it has no rule, as where it spreads a change everywhere.
+def operators(
+    call: OperatorCall, changing: Sequence[Tensor]
+) -> Sequence["BoxOperator | Mean | None"]:
+    """How to run an operator on boxes; None where a change spreads everywhere, or without a rule.
 
     Args:
         call: The call as recorded on the unchanged image.
         changing: The arguments that depend on the image, in order.
+
+    Returns:
+        One for each of the results, or for the first ones.
     """
-    result = call.result[0] if isinstance(call.result, tuple) else call.result
     if not all(t.dim() == 4 and t.is_floating_point() for t in changing):
-        return None
-    name = call.operator._schema.name.removeprefix("aten::")
+        return ()
+    a, name = arguments_of(call), call.operator._schema.name.removeprefix("aten::")
+    if name in ("split", "split_with_sizes"):
+        return _split(a, call.result)
+    return [_operator(call, changing, a, name)]
+
+
+def _operator(
+    call: OperatorCall, changing: Sequence[Tensor], a: dict[str, Any], name: str
+) -> "BoxOperator | Mean | None":
+    result = call.result[0] if isinstance(call.result, tuple | list) else call.result
     if name == "mean":
-        return _mean(arguments_of(call), result)
+        return _mean(a, result)
     if result.dim() != 4:
         return None
+    if name == "cat":
+        return _concatenate(a, changing, result)
     rule = _RULES.get(name)
     if rule is not None:
-        return rule(arguments_of(call), result)
+        # weights may depend on the image, too
+        only = len(changing) == 1 and changing[0] is call.arguments[0]
+        return rule(a, result) if only else None
     if torch.Tag.pointwise in call.operator.tags or name.removesuffix("_") in _UNTAGGED:
         return _pointwise(call, changing, result)
     return None
@@ -70,7 +88,8 @@ def arguments_of(call: OperatorCall) -> dict[str, Any]:
     return {**found, **call.options}
 
 
-def _convolution(a: dict[str, Any], _result: Tensor) -> BoxOperator | None:
+def convolution(a: dict[str, Any], _result: Tensor | None = None) -> BoxOperator | None:
+    """A convolution with these arguments; None if it is transposed."""
     if a["transposed"]:
         return None
     weight: Tensor = a["weight"]
@@ -176,7 +195,7 @@ def scale_and_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
 
 
 def _mean(a: dict[str, Any], result: Tensor) -> Mean | None:
-    spatial = sorted(axis % 4 for axis in a["dim"] or ()) == [2, 3]
+    spatial = sorted(axis % 4 for axis in a.get("dim") or ()) == [2, 3]
     return Mean(tuple(result.shape[1:])) if spatial and a["dtype"] is None else None
 
 
@@ -188,10 +207,40 @@ def _batch_norm(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
     return Elementwise(lambda x: torch.addcmul(shift, x, scale), result.shape[1])
 
 
-def _concatenate(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
-    if a["dim"] % 4 != 1:
+def _concatenate(
+    a: dict[str, Any], changing: Sequence[Tensor], result: Tensor
+) -> BoxOperator | None:
+    if a["dim"] % 4 != 1 or any(tensor.dim() != 4 for tensor in a["tensors"]):
         return None
-    return Elementwise(lambda *parts: torch.cat(parts, 1), result.shape[1])
+    moving = [any(tensor is other for other in changing) for tensor in a["tensors"]]
+    fixed = [Clean(t) for t, moves in zip(a["tensors"], moving, strict=True) if not moves]
+
+    def apply(*maps: Tensor) -> Tensor:
+        first, others = iter(maps[: len(changing)]), iter(maps[len(changing) :])
+        return torch.cat([next(first if moves else others) for moves in moving], 1)
+
+    return Elementwise(apply, result.shape[1], tuple(fixed))
+
+
+def _channels(part: slice, result: Tensor) -> BoxOperator:
+    def apply(images: Tensor) -> Tensor:
+        # a copy, since a later operator may overwrite its source
+        return images[:, part].clone(memory_format=torch.channels_last)
+
+    return Elementwise(apply, result.shape[1])
+
+
+def _slice(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
+    return _channels(slice(a["start"], a["end"], a["step"]), result) if a["dim"] % 4 == 1 else None
+
+
+def _split(a: dict[str, Any], results: Sequence[Tensor]) -> list[BoxOperator]:
+    if a["dim"] % 4 != 1:
+        return []
+    ends = list(accumulate(result.shape[1] for result in results))
+    return [
+        _channels(slice(end - r.shape[1], end), r) for end, r in zip(ends, results, strict=True)
+    ]
 
 
 def _pad(a: dict[str, Any], result: Tensor) -> BoxOperator | None:
@@ -208,6 +257,8 @@ def _pointwise(
     call: OperatorCall, changing: Sequence[Tensor], result: Tensor
 ) -> BoxOperator | None:
     """Any elementwise operator, as a function of the arguments that change."""
+    if any(isinstance(value, Tensor) for value in call.options.values()):
+        return None
     base = call.operator._schema.name.removeprefix("aten::").removesuffix("_")
     function = getattr(getattr(aten, base), call.operator._overloadname)
     arguments: list[Any] = list(call.arguments)
@@ -242,7 +293,7 @@ _UNTAGGED = {"hardswish", "_prelu_kernel"}
 """Elementwise operators that torch does not tag as such."""
 
 _RULES: dict[str, Callable[[dict[str, Any], Tensor], BoxOperator | None]] = {
-    "convolution": _convolution,
+    "convolution": convolution,
     "max_pool2d_with_indices": _max_pool,
     "avg_pool2d": _average_pool,
     "_adaptive_avg_pool2d": _adaptive_average,
@@ -251,6 +302,6 @@ _RULES: dict[str, Callable[[dict[str, Any], Tensor], BoxOperator | None]] = {
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "_batch_norm_no_update": _batch_norm,
-    "cat": _concatenate,
+    "slice": _slice,
     "constant_pad_nd": _pad,
 }

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from explainkit.graph.incremental.cost import Work
-from explainkit.graph.incremental.layouts import to_layout
+from explainkit.graph.incremental.cost import TRACING, Work
+from explainkit.graph.incremental.layouts import ordered_like, to_layout
 from explainkit.graph.incremental.operators import Elementwise, Mean
-from explainkit.graph.incremental.program import Action, Program, program
+from explainkit.graph.incremental.program import Action, Place, Program, program
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Span
-from explainkit.graph.trace import holds_tensor, trace
+from explainkit.graph.trace import How, TracedModel, trace
 
 CHUNK = 20 * 2**20
 """Largest size in bytes of a map of a chunk of variants, so that it stays close to the cache."""
@@ -30,57 +30,80 @@ class BoxPlan:
     Attributes:
         boxes: Where each value changes, by key.
         local: Number of steps that run on boxes; the rest run on whole maps.
+        needed: Keys of the values that whole maps start from.
         seconds: Estimated time per variant.
         dense: Estimated time per variant if all steps ran on whole maps.
         chunk: Variants run at once.
+        tracing: Estimated time to trace the model, for all variants together.
     """
 
     boxes: dict[int, Boxes]
     local: int
+    needed: frozenset[int]
     seconds: float
     dense: float
     chunk: int
+    tracing: float = 0.0
+
+    @property
+    def saves(self) -> bool:
+        """Whether boxes are estimated to save more than the time to trace the model."""
+        return len(self.boxes[0]) * (self.dense - self.seconds) > self.tracing
 
 
-def make_plan(network: Program, boxes: Boxes) -> BoxPlan:
+def make_plan(network: Program, boxes: Boxes, most: int = MOST) -> BoxPlan:
     """Follows boxes through a network and finds the step from which whole maps are cheaper."""
     count = len(boxes)
     found = {network.image: boxes}
-    whole: set[int] = set()
     costs: list[Work] = []
     for step in network.steps:
-        if not step.is_local or any(s in whole for a in step.actions for s in a.sources):
+        if not step.is_local:
             break
         cost = Work()
         for action in step.actions:
             sources = [found[source] for source in action.sources]
             result = network.clean[action.result]
             if isinstance(action.operator, Mean):
-                whole.add(action.result)
                 cost = cost + action.operator.work(sources[0], result.shape[1])
-            elif action.operator is not None:
+            else:
                 size = (result.shape[2], result.shape[3])
                 found[action.result] = action.operator.reach(sources, size)
                 cost = cost + action.operator.work(sources, found[action.result])
         costs.append(cost)
-    chunk = min(count, MOST)
+    chunk = min(count, most)
     dense = [step.work.seconds(chunk) for step in network.steps]
     local = [work.seconds(chunk) for work in costs]
-    totals = []
-    for k in range(len(costs) + 1):
-        opened = sum((_opening(network, found, key) for key in _frontier(network, k)), Work())
-        totals.append(sum(local[:k]) + opened.seconds(chunk) + sum(dense[k:]))
+    lives = _lives(network)
+    opened = {key: _opening(network, found, key).seconds(chunk) for key in lives}
+    totals = [
+        sum(local[:k]) + sum(opened[key] for key in _frontier(lives, k)) + sum(dense[k:])
+        for k in range(len(costs) + 1)
+    ]
     best = min(range(len(totals)), key=totals.__getitem__)
-    return BoxPlan(found, best, totals[best], totals[0], _chunk(network, found, best, count))
+    frontier = _frontier(lives, best)
+    chunk = _chunk(network, found, best, most)
+    # a trace runs the model twice
+    tracing = TRACING * len(network.steps) + 2 * totals[0]
+    return BoxPlan(found, best, frontier, totals[best], totals[0], chunk, tracing)
 
 
-def _frontier(network: Program, local: int) -> set[int]:
+def _lives(network: Program) -> dict[int, tuple[int, int]]:
+    """For each key the number of the first step that has it, and of the last that reads it."""
+    number = {step.node: i for i, step in enumerate(network.steps)}
+    number[network.traced.output] = len(network.steps)
+    found: dict[int, tuple[int, int]] = {}
+    made = [(network.traced.image, [network.image]), *((s.node, s.keys) for s in network.steps)]
+    for i, (node, keys) in enumerate(made, -1):
+        last = max((number[user] for user in node.users if user in number), default=-1)
+        for key in keys:
+            first, later = found.get(key, (i, -1))
+            found[key] = first, max(last, later)
+    return found
+
+
+def _frontier(lives: dict[int, tuple[int, int]], local: int) -> frozenset[int]:
     """Keys of the values of the first steps that later steps, or the output, use."""
-    made = {network.image} | {a.result for s in network.steps[:local] for a in s.actions}
-    used = {source for s in network.steps[local:] for a in s.actions for source in a.sources}
-    ends = network.traced.output.all_input_nodes
-    used |= {step.key for step in network.steps if step.node in ends and step.key is not None}
-    return made & (used | {network.image} if network.traced.image in ends else used)
+    return frozenset(key for key, (first, last) in lives.items() if first < local <= last)
 
 
 def _opening(network: Program, boxes: dict[int, Boxes], key: int) -> Work:
@@ -92,17 +115,13 @@ def _opening(network: Program, boxes: dict[int, Boxes], key: int) -> Work:
     return Work(0, 4 * (2 * value.numel() + 2 * channels * area), area, 16)
 
 
-def _chunk(network: Program, boxes: dict[int, Boxes], local: int, count: int) -> int:
+def _chunk(network: Program, boxes: dict[int, Boxes], local: int, most: int) -> int:
     """The chunk size that keeps the largest map within `CHUNK`, for chunks of nearly equal size."""
     followed = {a.result for s in network.steps[:local] for a in s.actions} | {network.image}
     sizes = [network.clean[key].shape[1] * boxes[key].area for key in followed if key in boxes]
-    sizes += [
-        network.clean[a.result].numel()
-        for s in network.steps[local:]
-        for a in s.actions
-        if a.result >= 0
-    ]
-    most = max(1, min(MOST, CHUNK // (4 * max(sizes))))
+    sizes += [step.largest for step in network.steps[local:]]
+    most = max(1, min(most, CHUNK // (4 * max(sizes))))
+    count = len(boxes[network.image])
     return -(-count // -(-count // most))
 
 
@@ -116,10 +135,9 @@ class Variants:
     Args:
         model: Any module, in eval mode.
         image: ``[channel, height, width]``.
+        most: Largest number of variants that the model runs at once.
 
     Attributes:
-        how: How the model was traced; ``"hooks"``: it can't be, and every run is a full one.
-        reasons: Why other ways of tracing failed.
         plan: The plan of the last `run`.
 
     References:
@@ -134,14 +152,56 @@ class Variants:
         torch.Size([2, 2])
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, most: int = MOST) -> None:
         self.image = image.detach()
-        traced = trace(model, self.image[None], keep=True)
-        self.how, self.reasons = traced.how, traced.reasons
         self.plan: BoxPlan | None = None
-        self._model = traced.model
+        self._most = most
+        self._traced = trace(model, self.image[None], keep=True)
+        self._network: Program | None = None
+        if self.how != "hooks":
+            try:
+                with torch.no_grad():
+                    self._network = program(self._traced)
+            except Exception as error:  # noqa: BLE001 - whatever fails, full runs are correct
+                self._traced.refuse(error)
+
+    @property
+    def how(self) -> How:
+        """How the model was traced; ``"hooks"``: it can't be, and every run is a full one."""
+        return self._traced.how
+
+    @property
+    def refusal(self) -> str:
+        """Why every run is a full one; empty if it is not."""
+        return "; ".join(self._traced.reasons) if self.how == "hooks" else ""
+
+    def plan_for(self, corners: Tensor, size: tuple[int, int]) -> BoxPlan | None:
+        """The plan for boxes of a size; None if every run is a full one."""
+        if self._network is None:
+            return None
+        return make_plan(self._network, self._boxes(corners, size), self._most)
+
+    def verify(self, corners: Tensor, size: tuple[int, int]) -> None:
+        """Compares two variants with full runs; if they differ, every later run is a full one.
+
+        Args:
+            corners: Top and left of each box, int64 ``[n, 2]``; the first and the last are run.
+            size: Height and width of the boxes.
+        """
+        plan = self.plan_for(corners, size)
+        if plan is None or self._network is None:
+            return
+        part = torch.tensor([0, len(corners) - 1], device=self.image.device)
+        boxes = self._boxes(corners, size)[part]
         with torch.no_grad():
-            self._network = program(traced) if traced.how != "hooks" else None
+            try:
+                patches = 1 - self._clean().read(boxes)
+                found = self._run(self._network, plan, part, patches)
+                expected = pytree.tree_leaves(self._full(boxes, patches))
+                self._traced.compare(pytree.tree_leaves(found), expected)
+            except Exception as error:  # noqa: BLE001 - whatever fails, full runs are correct
+                self._traced.refuse(error)
+                self._network = None
 
     def run(self, corners: Tensor, patches: Tensor) -> Any:
         """The model's output for each variant: the image with one patch pasted in.
@@ -153,35 +213,41 @@ class Variants:
         Returns:
             The model's own output structure, for ``n`` images, without gradients.
         """
-        height, width = patches.shape[2:]
-        corners = corners.to(self.image.device)
-        boxes = Boxes(Span(corners[:, 0], height), Span(corners[:, 1], width))
+        size = (patches.shape[2], patches.shape[3])
+        boxes, self.plan = self._boxes(corners, size), self.plan_for(corners, size)
         with torch.no_grad():
-            if self._network is None:
+            if self._network is None or self.plan is None:
                 parts = [
-                    self._model(Local(self._clean(), boxes[part], patches[part]).whole())
-                    for part in _parts(len(boxes), 16)
+                    self._full(boxes[part], patches[part])
+                    for part in _parts(len(boxes), min(self._most, 16))
                 ]
             else:
-                self.plan = make_plan(self._network, boxes)
                 parts = [
                     self._run(self._network, self.plan, part, patches[part])
                     for part in _parts(len(boxes), self.plan.chunk)
                 ]
         return pytree.tree_map(_joined, *parts) if len(parts) > 1 else parts[0]
 
+    def _boxes(self, corners: Tensor, size: tuple[int, int]) -> Boxes:
+        corners = corners.to(self.image.device)
+        return Boxes(Span(corners[:, 0], size[0]), Span(corners[:, 1], size[1]))
+
     def _clean(self) -> Clean:
         return self._network.map(0) if self._network is not None else Clean(self.image[None])
 
-    def _run(self, network: Program, plan: BoxPlan, part: slice, patches: Tensor) -> Any:
+    def _full(self, boxes: Boxes, patches: Tensor) -> Any:
+        images = Local(self._clean(), boxes, patches).whole()
+        # the channels are last in memory, which a model's views may not allow
+        return self._traced.model(images.contiguous())
+
+    def _run(self, network: Program, plan: BoxPlan, part: slice | Tensor, patches: Tensor) -> Any:
         values: dict[int, Local | Tensor] = {
             network.image: Local(self._clean(), plan.boxes[network.image][part], patches)
         }
-        needed = _frontier(network, plan.local)
         actions = [action for step in network.steps[: plan.local] for action in step.actions]
         last = {source: i for i, action in enumerate(actions) for source in action.sources}
         for i, action in enumerate(actions):
-            finished = {s for s in action.sources if last[s] == i and s not in needed}
+            finished = {s for s in action.sources if last[s] == i and s not in plan.needed}
             sources = [values[source] for source in action.sources]
             for source in finished:
                 del values[source]
@@ -195,13 +261,12 @@ class Variants:
 def _applied(
     network: Program,
     plan: BoxPlan,
-    part: slice,
+    part: slice | Tensor,
     action: Action,
     sources: Sequence[Any],
     overwrite: bool,
 ) -> Local | Tensor:
     """The result of one operator on boxes."""
-    assert action.operator is not None
     if isinstance(action.operator, Mean):
         return action.operator.run(sources[0])
     boxes = plan.boxes[action.result][part]
@@ -217,40 +282,58 @@ def _finished(
 ) -> Any:
     """Runs the remaining steps on whole maps, for ``count`` variants."""
     traced = network.traced
-    keys: dict[fx.Node, int | None] = {step.node: step.key for step in network.steps[: plan.local]}
-    keys[traced.image] = network.image
-    layouts = {step.node: step.layout for step in network.steps}
+    steps = {step.node: step for step in network.steps}
+    followed = {step.node: step.value for step in network.steps[: plan.local]}
+    followed[traced.image] = Place(network.image)
+
+    def variants(place: Place) -> Tensor:
+        value = values[place.key]
+        return to_layout(value.whole() if isinstance(value, Local) else value, place.layout)
+
+    def shaped(place: Place) -> Tensor:
+        clean = network.clean[place.key]
+        return to_layout(clean.expand(count, *clean.shape[1:]), place.layout)
+
     known: dict[fx.Node, Any] = {}
     run, sizes = {traced.output}, set[fx.Node]()
     for node in reversed(traced.nodes):
-        key = keys.get(node)
-        if node in run | sizes and key is None:
+        if node not in run | sizes:
+            continue
+        if node in followed:
+            # of some only the shape is needed
+            known[node] = pytree.tree_map(variants if node in run else shaped, followed[node])
+        else:
             run.add(node)
-            of_values = node is traced.output or holds_tensor(traced.values[node])
-            (run if of_values else sizes).update(node.all_input_nodes)
-        elif node in run and key is not None:
-            value = values[key]
-            whole = value.whole() if isinstance(value, Local) else value
-            known[node] = to_layout(whole, layouts.get(node, "first"))
-        elif node in sizes and key is not None:
-            # only its shape is needed
-            whole = network.clean[key].expand(count, *network.clean[key].shape[1:])
-            known[node] = to_layout(whole, layouts.get(node, "first"))
+            varies = node is traced.output or node in steps
+            (run if varies else sizes).update(node.all_input_nodes)
     if traced.writes and traced.image in known:
         known[traced.image] = known[traced.image].clone()
-    dense = {step.node: step.dense for step in network.steps[plan.local :] if step.dense}
-    sources = {step.node: step.source for step in network.steps}
     ordered = [node for node in traced.nodes if node in run and node not in known]
     values.clear()
     uses = Counter(source for node in ordered for source in node.all_input_nodes)
     for node in ordered:
-        fast = dense.get(node)
-        known[node] = fast(known[sources[node]]) if fast else traced.execute(node, known)
+        step = steps.get(node)
+        if step is not None and step.dense is not None:
+            known[node] = step.dense(known[step.source])
+        elif step is not None and step.strict:
+            given = {source: _ordered(traced, source, known) for source in node.all_input_nodes}
+            known[node] = traced.execute(node, given)
+        else:
+            known[node] = traced.execute(node, known)
         for source in node.all_input_nodes:
             uses[source] -= 1
             if not uses[source]:
                 del known[source]
     return traced.structured(known[traced.output])
+
+
+def _ordered(traced: TracedModel, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+    """A node's value, with its memory ordered as in the model's own run."""
+
+    def ordered(value: Any, example: Any) -> Any:
+        return ordered_like(value, example) if isinstance(value, Tensor) else value
+
+    return pytree.tree_map(ordered, known[node], traced.values[node])
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

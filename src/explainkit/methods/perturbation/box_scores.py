@@ -1,46 +1,66 @@
 """Scores of an image with boxes replaced, computed incrementally where possible."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from explainkit.engine.model import ScoreModel
+from explainkit.graph.cached import Cached
 from explainkit.graph.incremental.cost import worth_tracing
-from explainkit.graph.incremental.run import Variants
+from explainkit.graph.incremental.run import MOST, Variants
 from explainkit.scores import as_scores
+
+NO_GAIN = "boxes save no time"
 
 BoxScores = Callable[[Tensor, Tensor], Tensor]
 
+_verdicts = Cached[str]()
 
-def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
+
+def box_scores(
+    model: nn.Module, image: Tensor, corners: Tensor, size: tuple[int, int]
+) -> BoxScores | str:
     """A function that scores an image with boxes replaced, running only the affected parts.
+
+    Whether boxes are used is decided once for each model, image shape and set of boxes: the model
+    can be traced, the boxes save time, and two variants have the scores of full runs.
 
     Args:
         model: The model that the method is called with, or any model that puts out scores.
         image: ``[channel, height, width]``.
-        count: Number of variants to score.
+        corners: Top and left of every box to be replaced, int64 ``[n, 2]``.
+        size: Height and width of the boxes, which lie inside the image.
 
     Returns:
-        A function of corners, int64 ``[n, 2]`` (top and left), and patches ``[n, channel, height,
-        width]`` inside the image. It returns scores ``[n, classes]``, which differ from full runs
-        by rounding only. None if full runs are needed: the model cannot be traced or is too small
-        to benefit, or the target reads more than the model's output.
+        A function of some of the corners, ``[k, 2]``, and their patches ``[k, channel, height,
+        width]``. It returns scores ``[k, classes]``, which differ from full runs by rounding only.
+        If full runs are needed, the reason instead.
 
     Examples:
         >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 2))
-        >>> score = box_scores(net.eval(), torch.rand(1, 8, 8), 10**5)
-        >>> score(torch.tensor([[0, 0], [5, 6]]), torch.zeros(2, 1, 2, 2)).shape
+        >>> corners = torch.tensor([[0, 0], [5, 6]]).repeat(5000, 1)
+        >>> score = box_scores(net.eval(), torch.rand(1, 8, 8), corners, (2, 2))
+        >>> score(corners[:2], torch.zeros(2, 1, 2, 2)).shape
         torch.Size([2, 2])
     """
-    module = model.module if isinstance(model, ScoreModel) else model
-    if isinstance(model, ScoreModel) and not model.reads_output_only:
-        return None
-    if not worth_tracing(module, image, count):
-        return None
-    variants = Variants(module, image)
-    if variants.how == "hooks":
-        return None
+    module, most = model, MOST
+    if isinstance(model, ScoreModel):
+        module, most = model.module, model.batch_size or MOST
+        if not model.reads_output_only:
+            return "the target reads more than the model's output"
+    key = (image.shape, image.dtype, image.device, size, most, corners.cpu().numpy().tobytes())
+    verdict = _verdicts.get(module, key)
+    if verdict:
+        return verdict
+    if verdict is None and not worth_tracing(module, image, len(corners)):
+        variants, verdict = None, NO_GAIN
+    else:
+        variants = Variants(module, image, most)
+        verdict = _verdict(variants, corners, size) if verdict is None else variants.refusal
+    _verdicts.put(module, key, verdict)
+    if variants is None or verdict:
+        return verdict
 
     def score(corners: Tensor, patches: Tensor) -> Tensor:
         output, batch = variants.run(corners, patches), len(patches)
@@ -49,3 +69,26 @@ def box_scores(model: nn.Module, image: Tensor, count: int) -> BoxScores | None:
         return as_scores(output, batch)
 
     return score
+
+
+def _verdict(variants: Variants, corners: Tensor, size: tuple[int, int]) -> str:
+    """Why boxes are not used; empty if they are."""
+    plan = variants.plan_for(corners, size)
+    if plan is not None and not plan.saves:
+        return NO_GAIN
+    variants.verify(corners, size)
+    return variants.refusal
+
+
+def evaluation(reasons: Sequence[str]) -> dict[str, str]:
+    """The diagnostic that says how images were scored.
+
+    Args:
+        reasons: For each image why full runs were needed; empty if they were not.
+
+    Examples:
+        >>> evaluation(["", ""])
+        {'evaluation': 'incremental'}
+    """
+    ways = dict.fromkeys(f"full runs: {why}" if why else "incremental" for why in reasons)
+    return {"evaluation": "; ".join(ways)}

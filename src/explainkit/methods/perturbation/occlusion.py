@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
+from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
+from explainkit.methods.perturbation.box_scores import evaluation
 from explainkit.methods.perturbation.windows import Windows, inpainted, score_windows
 
 
@@ -41,7 +43,7 @@ class Occlusion:
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
         >>> x = torch.rand(1, 1, 2, 2)
         >>> a = Occlusion(window=1)(net, x, torch.tensor([1]))
-        >>> torch.allclose(a.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
+        >>> torch.allclose(a.values.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
         True
     """
 
@@ -52,8 +54,11 @@ class Occlusion:
     )
     seed: int = field(default=0, metadata={"seed": True})
 
-    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-        """Returns ``[batch, 1, height, width]`` in units of the score."""
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        """Returns ``[batch, 1, height, width]`` in units of the score.
+
+        The diagnostic ``evaluation`` says whether only the affected parts of the model ran.
+        """
         with torch.no_grad():
             clean = model(inputs).gather(1, target[:, None])[:, 0].double()
         images = inputs.detach()
@@ -63,11 +68,14 @@ class Occlusion:
         windows = Windows((height, width), window, stride)
         harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
         filling = images if harmonic else fill_images(self.baseline, images, self.seed)
-        drops = []
+        drops, runs = [], []
         for image, fill, label, score in zip(images, filling, target, clean, strict=True):
             patches = inpainted(image, windows) if harmonic else windows.cut(fill)
-            drops.append(score - score_windows(model, image, windows, patches)[:, label])
-        return windows.average(torch.stack(drops)).to(images.dtype)
+            scores, why = score_windows(model, image, windows, patches)
+            drops.append(score - scores[:, label])
+            runs.append(why)
+        values = windows.average(torch.stack(drops)).to(images.dtype)
+        return Attribution(values, diagnostics=evaluation(runs))
 
 
 def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:

@@ -105,10 +105,12 @@ class Windows:
         return (total / cover)[..., : self.image[0], : self.image[1]]
 
 
-def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
+def score_windows(
+    model: nn.Module, image: Tensor, windows: Windows, patches: Tensor
+) -> tuple[Tensor, str]:
     """Scores an image once for each window, with its patch pasted in.
 
-    Only the part of the model affected by the window runs, if the model can be traced.
+    Only the part of the model affected by the window runs, if that is possible and faster.
 
     Args:
         model: Gives scores ``[batch, classes]``.
@@ -117,14 +119,18 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
         patches: ``[*grid, channel, *window]``; values beyond the border are not used.
 
     Returns:
-        float64 ``[windows, classes]``.
+        float64 ``[windows, classes]``, and why the whole model ran; empty if only parts of it did.
     """
-    score = box_scores(model, image, len(windows))
-    if score is not None:
-        return _score_boxes(score, image, windows, patches)
+    boxes = windows.boxes()
+    # a window beyond the border is moved inside; the extra part keeps the original image
+    limits = torch.tensor(windows.image) - torch.tensor(windows.window)
+    corners = torch.tensor([box[:2] for box in boxes]).minimum(limits)
+    score = box_scores(model, image, corners, windows.window)
+    if not isinstance(score, str):
+        return _score_boxes(score, image, windows, patches, corners), ""
     size = min(chunk_size(model, image), len(windows))
     copies = image.new_empty(size, *image.shape)
-    boxes, across = windows.boxes(), windows.grid[1]
+    across = windows.grid[1]
 
     def run(part: slice) -> Tensor:
         images = copies[: part.stop - part.start].copy_(image)
@@ -136,22 +142,21 @@ def score_windows(model: nn.Module, image: Tensor, windows: Windows, patches: Te
         return scores.double()
 
     with torch.no_grad():
-        return in_chunks(run, len(windows), size)
+        return in_chunks(run, len(windows), size), score
 
 
-def _score_boxes(score: BoxScores, image: Tensor, windows: Windows, patches: Tensor) -> Tensor:
+def _score_boxes(
+    score: BoxScores, image: Tensor, windows: Windows, patches: Tensor, corners: Tensor
+) -> Tensor:
     """The same, with boxes shifted to lie inside the image."""
     (height, width), across = windows.window, windows.grid[1]
-    boxes = torch.tensor(windows.boxes())
-    limits = torch.tensor(windows.image) - torch.tensor(windows.window)
-    # a window beyond the border is moved inside; the extra part keeps the original image
-    corners = torch.minimum(boxes[:, :2], limits)
+    boxes = windows.boxes()
     found = []
     for start in range(0, len(windows), BLOCK):
         rows = torch.arange(start, min(start + BLOCK, len(windows)))
         contents = patches[rows // across, rows % across]
         for content, number in zip(contents, rows.tolist(), strict=True):
-            top, left, bottom, right = boxes[number].tolist()
+            top, left, bottom, right = boxes[number]
             above, before = corners[number].tolist()
             if (above, before) != (top, left):
                 patch = content[:, : bottom - top, : right - left].clone()
