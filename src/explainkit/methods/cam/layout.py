@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from explainkit.errors import ModelError
 from explainkit.isolation import uncompiled
+from explainkit.layers import submodules
 
 AxisOrder = Literal["channels first", "channels last", "tokens"]
 PatchGrid = tuple[int, int]
@@ -208,7 +209,7 @@ _tokens: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Tokens | None]] = W
 def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
     """What a remembered fact about a model's layers depends on."""
     # a model that was modified since has other modules
-    return tuple(images.shape[1:]), *((name, type(one)) for name, one in model.named_modules())
+    return tuple(images.shape[1:]), *((type(one), *one._modules) for one in submodules(model))
 
 
 def _tokens_of(count: int, model: nn.Module, images: Tensor) -> _Tokens | None:
