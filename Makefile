@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-browser chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
-	bench bench-smoke peers clean
+	bench bench-smoke matrix peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -52,22 +52,25 @@ docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into s
 docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
-BENCHMARKS := bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
+BENCHMARKS := bench_call.py bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
 	bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
 	bench_maximize.py bench_csv.py bench_train.py
 comma := ,
 run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)
 
-bench: peers ## Compare speed and memory with bare loops and other libraries
+bench: peers $(VENV)/.networks ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
-SMOKE := $(addprefix smoke/,$(BENCHMARKS) parity.py maximize_quality.py)
+SMOKE := $(addprefix smoke/,matrix.py $(BENCHMARKS) parity.py maximize_quality.py)
 
-bench-smoke: $(VENV)/.test ## Run every benchmark once on tiny inputs
+bench-smoke: $(VENV)/.networks ## Run every benchmark once on tiny inputs
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync $(SMOKE)
 
 $(SMOKE): smoke/%:
 	@$(call run,$*,--smoke)
+
+matrix: $(VENV)/.networks ## Try 15 methods on 40 networks of other libraries, and write the page
+	$(BIN)/python benchmarks/matrix.py
 
 peers: $(VENV)/.peers ## Install the libraries that benchmarks compare with
 
@@ -98,6 +101,11 @@ $(VENV)/.browser: $(VENV)/.test
 
 $(VENV)/.transformers: $(VENV)/.test
 	$(PIP) -e '.[transformers]'
+	touch $@
+
+# in a folder of their own: benchmarks/third_party.py says why
+$(VENV)/.networks: $(VENV)/.transformers
+	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -17,7 +17,7 @@ def vgg16(classes: int = 1000) -> nn.Module:
         nn.Linear(512 * 7 * 7, 4096), nn.ReLU(inplace=True), nn.Dropout(),
         nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes),
     )  # fmt: skip
-    return _ready(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), nn.Flatten(), head))
+    return ready(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), nn.Flatten(), head))
 
 
 def _convolution(
@@ -63,7 +63,7 @@ def resnet50(classes: int = 1000) -> nn.Module:
             layers.append(Bottleneck(channels, width, first if block == 0 else 1))
             channels = 4 * width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, classes)]
-    return _ready(nn.Sequential(*layers, *head))
+    return ready(nn.Sequential(*layers, *head))
 
 
 class Inverted(nn.Module):
@@ -98,10 +98,10 @@ def mobilenet_v2(classes: int = 1000) -> nn.Module:
             channels = width
     layers += [*_convolution(channels, 1280), nn.ReLU6(inplace=True)]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(1280, classes)]
-    return _ready(nn.Sequential(*layers, *head))
+    return ready(nn.Sequential(*layers, *head))
 
 
-def _ready(model: nn.Module, seed: int = 0) -> nn.Module:
+def ready(model: nn.Module, seed: int = 0) -> nn.Module:
     """He-initialized weights, nontrivial BatchNorm statistics, eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -14,6 +14,9 @@ import torch
 
 Calls = dict[str, Callable[[], Any]]
 
+SECONDS = 40.0
+"""A comparison starts no further round after this time."""
+
 PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "lucent": "lucent"}
 """Candidates are named after their library first; these may be missing or fail."""
 
@@ -40,15 +43,17 @@ def interleaved(
 
     Args:
         calls: Candidates by name.
-        rounds: Measured rounds, after a warm-up round that is dropped. With 0 the warm-up round
-            itself is measured (``--smoke``).
+        rounds: Measured rounds, at most, after a warm-up round that is dropped. The warm-up round
+            itself is measured if it is the only one: with 0 (``--smoke``), or if it takes longer
+            than `SECONDS`.
 
     Returns:
         Seconds of the calls that ran, and the reason for each peer that did not.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     failed: dict[str, str] = {}
-    for turn in range(rounds + 1):
+    begin = time.perf_counter()
+    for _ in range(rounds + 1):
         for name, call in calls.items():
             if name in failed:
                 continue
@@ -59,9 +64,16 @@ def interleaved(
             seconds = time.perf_counter() - start
             if reason:
                 failed[name] = reason
-            elif turn or not rounds:
+            else:
                 times[name].append(seconds)
-    return {name: statistics.median(times[name]) for name in calls if name not in failed}, failed
+        if time.perf_counter() - begin > SECONDS:
+            break
+    medians = {
+        name: statistics.median(found[1:] or found)
+        for name, found in times.items()
+        if name not in failed
+    }
+    return medians, failed
 
 
 def attempt(name: str, call: Callable[[], Any]) -> str:

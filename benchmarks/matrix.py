@@ -1,0 +1,309 @@
+"""Which methods explain which networks: torchvision, timm and transformers, with random weights.
+
+    make matrix
+
+It runs every network in a process of its own, two at a time, and writes what it found to
+docs/reference/matrix.md. A cell, one method on one network, is
+
+- ok, if the map of three images is finite and not constant, the same in a second call, that of each
+  image alone up to rounding, and everything that a call might change is unchanged;
+- refused, if `explain` raises one of explainkit's errors, of one line;
+- failed otherwise: every other exception, or no end within the time limit.
+
+Failed cells are printed with a command that repeats them, and the exit status is 1. ``--smoke``
+tries eight small networks of different kinds and writes nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import third_party
+import torch
+from timing import parse
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.catalog.factories import load_method
+from explainkit.testing import _Check
+
+PAGE = Path(__file__).parents[1] / "docs/reference/matrix.md"
+METHODS: dict[str, dict[str, Any]] = {
+    "saliency": {},
+    "integrated_gradients": {"steps": 8},
+    "guided_backprop": {},
+    "deeplift": {},
+    "lrp": {},
+    "full_gradient": {},
+    "attn_lrp": {},
+    "libragrad": {},
+    "attention_rollout": {},
+    "gradcam": {},
+    "layercam": {},
+    "eigencam": {},
+    "occlusion": {"window": 16, "stride": 16},
+    "feature_ablation": {"segments": 4},
+    "rise": {"samples": 32},
+}
+"""Fields of each method; few samples, since no map is looked at."""
+SMOKE = [
+    "torchvision/shufflenet_v2_x0_5", "torchvision/squeezenet1_1", "timm/test_nfnet",
+    "timm/mobilevit_xxs", "timm/vit_tiny_patch16_224", "transformers/Swin",
+    "transformers/ConvNextV2", "transformers/ResNet",
+]  # fmt: skip
+OUTCOMES = ("ok", "refused", "failed")
+TOLERANCE = 1e-3
+"""Allowed distance of an image's maps, alone and in a batch, relative to the map: float32."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The outcome of one method on one network.
+
+    Attributes:
+        outcome: One of `OUTCOMES`.
+        reason: Why it is not ok, or "".
+        seconds: How long it took, all checks together.
+        parameters: The network's, for the page.
+    """
+
+    network: str
+    method: str
+    outcome: str
+    reason: str = ""
+    seconds: float = 0.0
+    parameters: int = 0
+
+
+class _OutOfTimeError(BaseException):
+    """Not an Exception, which the library might take for the model's."""
+
+
+@contextmanager
+def limit(seconds: int) -> Iterator[None]:
+    """Raises `_OutOfTimeError` within the block after this time."""
+
+    def stop(*_: object) -> None:
+        raise _OutOfTimeError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def check(model: nn.Module, images: Tensor, method: str) -> None:
+    """Raises an AssertionError unless the cell is ok."""
+    ready = load_method(method, **METHODS[method])
+    rules = _Check(ready, model, images, method)
+    with rules.unchanged("by the call"):
+        found = ek.explain(model, images, method=ready)
+    values = found.attribution
+    rules.expect(bool(values.isfinite().all()), "the map is not finite")
+    constant = (values.flatten(1).std(1) == 0).nonzero().flatten().tolist()
+    rules.expect(not constant, f"the map of image {constant} is constant")
+    again = ek.explain(model, images, method=ready).attribution
+    rules.expect(torch.equal(values, again), "a second call gives a different map")
+    for i, (image, target) in enumerate(zip(images, found.target.tolist(), strict=True)):
+        alone = ek.explain(model, image[None], target, ready).attribution[0]
+        gap = float((alone - values[i]).norm() / values[i].norm())
+        rules.expect(gap <= TOLERANCE, f"alone, image {i} has another map (by {gap:.1e})")
+
+
+def outcome(run: Callable[[], None], seconds: int) -> tuple[str, str]:
+    """The outcome of a cell, and the reason."""
+    try:
+        with limit(seconds):
+            run()
+    except _OutOfTimeError:
+        return "failed", f"did not end within {seconds} s"
+    except ek.ExplainkitError as error:
+        return ("failed" if "\n" in str(error) else "refused"), f"{type(error).__name__}: {error}"
+    except AssertionError as error:
+        return "failed", str(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this cell's outcome
+        return "failed", shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
+    return "ok", ""
+
+
+def try_network(network: str, methods: list[str], seconds: int) -> None:
+    """Prints each cell as a line of JSON, as soon as it is known."""
+    model, images = third_party.build(network), third_party.images(network)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    for method in methods:
+        start = time.perf_counter()
+        what = outcome(lambda method=method: check(model, images, method), seconds)
+        took = round(time.perf_counter() - start, 2)
+        print(json.dumps(asdict(Cell(network, method, *what, took, parameters))), flush=True)
+
+
+def in_a_process(network: str, methods: list[str], seconds: int) -> list[Cell]:
+    """The cells of a network; those that its process did not reach have failed."""
+    command = [
+        sys.executable, __file__, "--networks", network, "--methods", *methods,
+        "--seconds", str(seconds), "--inside",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    cells = [Cell(**json.loads(line)) for line in done.stdout.splitlines() if line[:1] == "{"]
+    why = (done.stderr.strip().splitlines() or [""])[-1]
+    lost = f"the process ended with {done.returncode}: {shorten(why, 200)}"
+    return cells + [Cell(network, name, "failed", lost) for name in methods[len(cells) :]]
+
+
+def repeat(cell: Cell) -> str:
+    """The command that tries one cell again."""
+    return f"python benchmarks/matrix.py --networks {cell.network} --methods {cell.method}"
+
+
+def counted(cells: list[Cell], key: str, title: str) -> Iterator[str]:
+    """A table of outcomes per network or method."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell in cells:
+        counts[getattr(cell, key)][cell.outcome] += 1
+    sizes = {cell.network: f"{cell.parameters / 1e6:.1f}" for cell in cells if cell.parameters}
+    more = ["million parameters", "side of the images"] if key == "network" else []
+    heads = [title, *more, *OUTCOMES]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---|" + "---:|" * (len(heads) - 1)
+    for name, count in counts.items():
+        fields = [sizes.get(name, ""), str(third_party.SIZES.get(name, 64))] if more else []
+        numbers = [str(count[one]) for one in OUTCOMES]
+        yield f"| {name} | {' | '.join([*fields, *numbers])} |"
+
+
+def reasons(cells: list[Cell]) -> Iterator[str]:
+    """Why cells were refused: one row for errors that differ in names and numbers only."""
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.outcome == "refused":
+            template = re.sub(r"'[^']*'|\d+", "…", cell.reason)
+            groups[cell.method, template].append(cell)
+    yield "| method | networks | reason, of the first |"
+    yield "|---|---:|---|"
+    for (method, _), found in sorted(groups.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        yield f"| {method} | {len(found)} | {_plain(found[0].reason)} |"
+
+
+INTRODUCTION = """\
+# Networks of other libraries
+
+{methods} methods on {networks} networks of torchvision, timm and transformers with random weights:
+**{ok} ok, {refused} refused, {failed} failed**. One run of `make matrix` printed this page in
+{minutes:.0f} minutes, with {versions}, on the CPU.
+
+A map is ok if it is finite and not constant, the same in a second call, and that of each image
+alone (float32, within {tolerance:g} of the map's norm), and if the call leaves the model, the
+images and the random generators as they were. It is refused if `explain` raises an error of one
+line that says why. Everything else has failed.
+
+The predicted class is explained with each method's default layer, baseline and parameters, except
+for {fields}. `benchmarks/third_party.py` builds the networks. Their weights are those of He, since
+many give all images nearly the same scores as they initialize themselves.
+"""
+
+
+def page(cells: list[Cell], seconds: float) -> str:
+    """The page of the documentation."""
+    packages = ("torch", "torchvision", "timm", "transformers")
+    given = [
+        f"`{name}({', '.join(f'{key}={value}' for key, value in fields.items())})`"
+        for name, fields in METHODS.items()
+        if fields
+    ]
+    introduction = INTRODUCTION.format(
+        methods=len(METHODS),
+        networks=len({cell.network for cell in cells}),
+        **{one: sum(cell.outcome == one for cell in cells) for one in OUTCOMES},
+        minutes=seconds / 60,
+        versions=", ".join(
+            [
+                f"explainkit {ek.__version__}",
+                f"Python {platform.python_version()}",
+                *(f"{name} {third_party.version(name)}" for name in packages),
+            ]
+        ),
+        tolerance=TOLERANCE,
+        fields=f"{', '.join(given[:-1])} and {given[-1]}",
+    )
+    parts = [
+        introduction,
+        "## Methods\n",
+        *counted(cells, "method", "method"),
+        "\n## Networks\n",
+        *counted(cells, "network", "network"),
+        "\n## Why maps are refused\n",
+        *reasons(cells),
+    ]
+    if failed := [cell for cell in cells if cell.outcome == "failed"]:
+        parts += ["\n## Failed\n", "| network | method | reason |", "|---|---|---|"]
+        parts += [f"| {cell.network} | {cell.method} | {_plain(cell.reason)} |" for cell in failed]
+    return "\n".join(parts) + "\n"
+
+
+def _plain(reason: str) -> str:
+    return reason.replace("|", "&#124;").replace("\n", " ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--networks", nargs="+", metavar="NAME", choices=third_party.NETWORKS)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", choices=METHODS)
+    parser.add_argument("--seconds", type=int, default=120, help="limit of a cell")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parse(parser, networks=SMOKE)
+    networks = options.networks or list(third_party.NETWORKS)
+    methods = options.methods or list(METHODS)
+    if options.inside:
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        try_network(networks[0], methods, options.seconds)
+        return
+    start = time.perf_counter()
+    cells: list[Cell] = []
+    with ThreadPoolExecutor(2) as pool:
+        tried = pool.map(lambda name: in_a_process(name, methods, options.seconds), networks)
+        for name, found in zip(networks, tried, strict=True):
+            cells += found
+            count = Counter(cell.outcome for cell in found)
+            took = sum(cell.seconds for cell in found)
+            numbers = ", ".join(f"{count[one]} {one}" for one in OUTCOMES)
+            print(f"{name}: {numbers}, {took:.0f} s", flush=True)
+    failed = [cell for cell in cells if cell.outcome == "failed"]
+    for cell in failed:
+        print(f"\n{cell.network}, {cell.method}: {cell.reason}\n  {repeat(cell)}")
+    if options.networks or options.methods:
+        for cell in cells:
+            if cell.outcome == "refused":
+                print(f"\n{cell.network}, {cell.method} refused: {cell.reason}")
+    else:
+        PAGE.write_text(page(cells, time.perf_counter() - start), encoding="utf-8")
+        print(f"\n{PAGE}")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
