@@ -2,7 +2,7 @@
 
     make matrix
 
-It runs every network in a process of its own, two at a time, and writes what it found to
+It tries every network in a process of its own, two at a time, and writes what it found to
 docs/reference/matrix.md. A cell, one method on one network, is
 
 - ok, if the map of three images is finite and not constant, the same in a second call, that of each
@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -155,23 +156,19 @@ def try_network(network: str, methods: list[str], seconds: int) -> None:
         print(json.dumps(asdict(Cell(network, method, *what, took, parameters))), flush=True)
 
 
-def in_a_process(network: str, methods: list[str], seconds: int) -> list[Cell]:
-    """The cells of a network; those that its process did not reach have failed."""
+def in_a_process(networks: list[str], methods: list[str], seconds: int) -> list[Cell]:
+    """All cells of these networks; those that the process did not reach have failed."""
     command = [
-        sys.executable, __file__, "--networks", network, "--methods", *methods,
+        sys.executable, __file__, "--networks", *networks, "--methods", *methods,
         "--seconds", str(seconds), "--inside",
     ]  # fmt: skip
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     cells = [Cell(**json.loads(line)) for line in done.stdout.splitlines() if line[:1] == "{"]
     why = (done.stderr.strip().splitlines() or [""])[-1]
     lost = f"the process ended with {done.returncode}: {shorten(why, 200)}"
-    return cells + [Cell(network, name, "failed", lost) for name in methods[len(cells) :]]
+    every = [(network, method) for network in networks for method in methods]
+    return cells + [Cell(*key, "failed", lost) for key in every[len(cells) :]]
 
 
 def repeat(cell: Cell) -> str:
@@ -280,18 +277,22 @@ def main() -> None:
     if options.inside:
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
-        try_network(networks[0], methods, options.seconds)
+        for network in networks:
+            try_network(network, methods, options.seconds)
         return
+    groups = [[name] for name in networks]
+    if options.smoke:  # importing a library takes as long as a network
+        groups = [list(names) for _, names in groupby(networks, lambda name: name.split("/")[0])]
     start = time.perf_counter()
     cells: list[Cell] = []
     with ThreadPoolExecutor(2) as pool:
-        tried = pool.map(lambda name: in_a_process(name, methods, options.seconds), networks)
-        for name, found in zip(networks, tried, strict=True):
+        for found in pool.map(lambda names: in_a_process(names, methods, options.seconds), groups):
             cells += found
-            count = Counter(cell.outcome for cell in found)
-            took = sum(cell.seconds for cell in found)
-            numbers = ", ".join(f"{count[one]} {one}" for one in OUTCOMES)
-            print(f"{name}: {numbers}, {took:.0f} s", flush=True)
+            for name, own in groupby(found, lambda cell: cell.network):
+                every = list(own)
+                count = Counter(cell.outcome for cell in every)
+                numbers = ", ".join(f"{count[one]} {one}" for one in OUTCOMES)
+                print(f"{name}: {numbers}, {sum(one.seconds for one in every):.0f} s", flush=True)
     failed = [cell for cell in cells if cell.outcome == "failed"]
     for cell in failed:
         print(f"\n{cell.network}, {cell.method}: {cell.reason}\n  {repeat(cell)}")
