@@ -22,6 +22,7 @@ from explainkit.activation_maximization.parameterization import (
 from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.transforms import Transforms
 from explainkit.errors import MethodError
+from explainkit.graph.autograd import prepare
 
 OptimizerName = Literal["adam", "ascent"]
 Schedule = Literal["constant", "cosine"]
@@ -149,6 +150,8 @@ def _backward(
     scores = problem.score(*leaves)
     if not scores.requires_grad:
         return scores, torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if len(scores) == 1:
+        prepare(scores)
     passed = None
     if redirected:
         passed = rectifiers.redirect(scores)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from explainkit.engine.inner_layer import InnerLayer
 from explainkit.errors import ModelError, TargetError
 from explainkit.expressions import Expression
+from explainkit.graph.autograd import prepare
 from explainkit.layers import capture, single
 from explainkit.scores import as_scores
 
@@ -162,7 +163,10 @@ class ScoreModel(nn.Module):
         with capture(self.owner, layers) as calls:
             output = self.module(inputs.clone())
         activations = {path: single(outputs, path) for path, outputs in calls.items()}
-        return self.scores_of(output, len(inputs), activations, inputs), output
+        scores = self.scores_of(output, len(inputs), activations, inputs)
+        if scores.grad_fn is not None:
+            prepare(scores)
+        return scores, output
 
 
 def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from explainkit.errors import MethodError
-from explainkit.graph.names import SHAPES
+from explainkit.graph.autograd import contiguous, refuse_reentrant
+from explainkit.graph.names import BATCH_NORMS, SHAPES
 from explainkit.graph.tape import COPY_SLICES, Record, RecordedForward, name_of, nodes_from
 
 Gradients = Sequence[Tensor | None]
@@ -41,6 +42,8 @@ class Operator:
         """Autograd's own gradients for the inputs."""
         # the node of a Python function is not callable but has `apply`
         call = self.node if callable(self.node) else getattr(self.node, "apply")  # noqa: B009
+        if self.name in BATCH_NORMS:
+            gradients = tuple(map(contiguous, gradients))
         found = call(*gradients)
         several = found if isinstance(found, tuple) else (found,)
         return [
@@ -140,6 +143,7 @@ def propagate(trace: RecordedForward, seeds: Tensor, rules: Rules) -> tuple[Tens
 
     Raises:
         MethodError: The scores don't depend on the image, or a rule rejects an operator.
+        ModelError: The model runs a part of itself in a reentrant checkpoint.
     """
     root = trace.scores.grad_fn
     if root is None:
@@ -180,6 +184,7 @@ def _pass(
     rules: Rules,
 ) -> tuple[Operator, Gradients, str]:
     """Applies the rules to one operator; an in-place change affects only the changed part."""
+    refuse_reentrant(node)
     record = trace.record_of(node)
     if record is None:
         operator = Operator(name_of(node, None), node, None, users)

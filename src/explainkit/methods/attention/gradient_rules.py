@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from explainkit.engine.model import ScoreModel
+from explainkit.graph.autograd import refuse_reentrant
 from explainkit.graph.backward import Coverage, Gradients, Operator
 from explainkit.graph.names import SHAPES
 from explainkit.graph.tape import (
@@ -73,6 +74,7 @@ class ModifiedGradients(ScoreModel):
     def _patch(self, trace: RecordedForward, node: Node, users: dict[Node, int]) -> None:
         if hasattr(node, "variable"):
             return
+        refuse_reentrant(node)
         record = trace.record_of(node)
         operator = Operator(name_of(node, record), node, record, users)
         rule, what = self._rules(trace, operator)
