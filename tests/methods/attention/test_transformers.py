@@ -15,13 +15,23 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
     from transformers import (
+        CLIPVisionConfig,
+        CLIPVisionModel,
         ConvNextConfig,
         ConvNextForImageClassification,
         DeiTConfig,
         DeiTForImageClassification,
         DeiTForImageClassificationWithTeacher,
+        DetrConfig,
+        DetrForObjectDetection,
         Dinov2WithRegistersConfig,
         Dinov2WithRegistersForImageClassification,
+        Dinov2WithRegistersModel,
+        HieraConfig,
+        HieraForImageClassification,
+        MobileViTConfig,
+        MobileViTForImageClassification,
+        ResNetConfig,
         SwinConfig,
         SwinForImageClassification,
         Swinv2Config,
@@ -143,7 +153,7 @@ def test_fused_and_eager_attention_have_the_same_map(method):
 @pytest.mark.parametrize("method", ["attention_rollout", "gradient_rollout", "legrad"])
 def test_windows_and_convolutions_are_refused(method):
     for name in ("swin", "swin v2"):
-        with pytest.raises(MethodError, match="windows of an image"):
+        with pytest.raises(MethodError, match="within groups .windows of an image"):
             ek.explain(build(name), images(), 1, method)
     with pytest.raises(MethodError, match="expected a model with attention"):
         ek.explain(build("convnext"), images(), 1, method)
@@ -155,3 +165,59 @@ def test_grid_and_class_tokens_are_found(name):
     assert e.diagnostics["patch_grid"] == [4, 4]
     total = e.attribution.sum((1, 2, 3)) / 16 + e.diagnostics["elsewhere"]
     torch.testing.assert_close(total, torch.ones(2))
+
+
+def hiera():
+    return HieraForImageClassification(
+        HieraConfig(
+            image_size=[32, 32], embed_dim=8, num_heads=[1, 2], depths=[1, 2], num_query_pool=1,
+            masked_unit_size=[4, 4], masked_unit_attention=[True, False], num_labels=5,
+        )
+    )  # fmt: skip
+
+
+def detr():
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
+        out_features=["stage2"],
+    )  # fmt: skip
+    return DetrForObjectDetection(
+        DetrConfig(
+            backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False,
+            backbone=None, d_model=16, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=16,
+            decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+            num_queries=16, num_labels=5,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "target", "layer", "grid"),
+    [
+        (lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**PLAIN)),
+         lambda out: out.pooler_output[:, 0], "encoder.layer.0", [4, 4]),
+        (lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**PLAIN)),
+         lambda out: out.last_hidden_state[:, 5:].mean((1, 2)), "encoder.layer.1", [4, 4]),
+        (lambda: CLIPVisionModel(CLIPVisionConfig(**PLAIN)),
+         lambda out: out.pooler_output[:, 0], "encoder.layers.0", [4, 4]),
+        (hiera, 1, "hiera.encoder.stages.1", [4, 4]),
+        (detr, lambda out: out.logits[:, 3, 1], "model.encoder.layers.1", [4, 4]),
+    ],
+    ids=["class token", "patches", "clip", "hiera", "detr"],
+)  # fmt: skip
+def test_the_default_layer_is_what_the_score_reads_last(build, target, layer, grid):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build().eval()
+    x = images() if model.config.model_type != "hiera" else torch.rand(2, 3, 32, 32)
+    x = torch.rand(2, 3, 32, 32) if model.config.model_type == "detr" else x
+    found = ek.explain(model, x, target, "gradcam")
+    assert (found.layer, found.diagnostics["patch_grid"]) == (layer, grid)
+    assert (found.attribution != 0).flatten(1).any(1).all()
+
+
+def test_attention_within_every_other_pixel_is_refused():
+    sizes = {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 64]}
+    model = MobileViTForImageClassification(MobileViTConfig(image_size=64, num_labels=5, **sizes))
+    with pytest.raises(MethodError, match="as in MobileViT"):
+        ek.explain(model.eval(), torch.rand(1, 3, 64, 64), 1, "attention_rollout")

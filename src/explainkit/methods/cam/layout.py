@@ -121,7 +121,7 @@ def _of_tokens(
     prefix_tokens: int | None,
 ) -> Layout:
     if patch_grid is None or (prefix_tokens is None and math.prod(patch_grid) < count):
-        seen = _tokens_of(count, model, images)
+        seen = _tokens_of(count, path, model, images)
     else:
         seen = None
     grid = patch_grid or (seen.patch_grid if seen else None)
@@ -212,12 +212,14 @@ def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
     return tuple(images.shape[1:]), *((type(one), *one._modules) for one in submodules(model))
 
 
-def _tokens_of(count: int, model: nn.Module, images: Tensor) -> _Tokens | None:
+def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
     """The tokens of a layer; None if those that depend on the image are not consecutive."""
+    stack, _, last = path.rpartition(".")
+    first = f"{stack}.0".removeprefix(".") if last.isdigit() else ""
     known = _tokens.setdefault(model, {})
-    key = (count, *structure_of(model, images))
+    key = (count, first, *structure_of(model, images))
     if key not in known:
-        known[key] = _look(count, model, images)
+        known[key] = _look(count, first, model, images)
     return known[key]
 
 
@@ -225,40 +227,62 @@ class _FoundError(Exception):
     """Ends a forward once the tokens are found."""
 
 
-def _look(count: int, model: nn.Module, images: Tensor) -> _Tokens | None:
+def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens | None:
     """Runs a model until it has ``count`` tokens, on an image and on changed ones.
 
     Patch tokens depend on the image there, and class and register tokens do not. Their grid is that
     of a convolution which ran before, possibly halved, or the one of the patch size that the model
     declares, or has the proportions of the image. It is confirmed by the tokens that do not depend
     on the upper and the left half of the image, if there are any.
+
+    Args:
+        count: Number of tokens.
+        first: Path of the first of the layer's numbered sequence, if there is one. If the tokens
+            that enter it do not depend on the image, they are queries, not patches.
+        model: The caller's model.
+        images: ``[batch, channel, height, width]``.
     """
     grids: list[PatchGrid] = []
     found: list[Tensor] = []
+    height, width = images.shape[2:]
     image = images[:1].detach()
-    height, width = image.shape[2:]
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     changes = [torch.zeros_like(noise), noise + 1, noise + 1, noise + 1]
     changes[2][:, :, height // 2 :] = 0
     changes[3][..., width // 2 :] = 0
-    variants = torch.cat([image + change for change in changes])
+    entering = dict(model.named_modules()).get(first)
+    waiting = entering is not None
 
-    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+    def counted(values: Any) -> list[Tensor]:
+        tensors = [value for value in values if isinstance(value, Tensor) and value.dim() == 3]
+        return [value for value in tensors if value.shape[:2] == (4, count)]
+
+    def depends(value: Tensor) -> bool:
+        return bool((value[1] != value[0]).any())
+
+    def enter(_module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+        nonlocal waiting
+        waiting = False
+        for value in counted((*inputs, *named.values()))[:1]:
+            found[:] = [value] if depends(value) else []
+            raise _FoundError
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
             grids.insert(0, (output.shape[2], output.shape[3]))
-        for value in (*inputs, output):
-            counted = (
-                isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == (4, count)
-            )
-            if counted and (value[1] != value[0]).any():  # not a position embedding
-                found.append(value)
-                raise _FoundError
+        if not found:  # others, such as position embeddings, do not depend on the image
+            found.extend([*filter(depends, counted((*inputs, output)))][:1])
+        if found and not waiting:
+            raise _FoundError
 
     with ExitStack() as hooks, torch.no_grad(), uncompiled():
+        if entering is not None:
+            before = entering.register_forward_pre_hook(enter, with_kwargs=True)
+            hooks.callback(before.remove)
         for module in model.modules():
-            hooks.callback(module.register_forward_hook(look).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
         with suppress(_FoundError):
-            model(variants)
+            model(torch.cat([image + change for change in changes]))
     if not found:
         return None
     return _described(found[0], [*grids, *_declared_grids(model, images)], height / width)

@@ -107,7 +107,8 @@ def default_layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     - A value is named after the outermost layer that computes it, with its activation if a module
       applies it, in place or inside a normalization: ``layer4`` of ResNet. If the activation is a
       function called between modules (``F.relu(self.norm(x))``), no layer holds its value, and the
-      layer before it is chosen.
+      layer before it is chosen. Before a ReLU, maps that multiply the output and its gradient at
+      each position (HiResCAM, LayerCAM) are those after it; Grad-CAM also sees negative values.
     - Pooling and softmax compute no features: the last ReLU before the pooling of VGG.
     - Of tokens, only the outputs of numbered blocks count, and nothing inside these blocks. Without
       such blocks, all tokens count.
@@ -172,7 +173,7 @@ def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
 
     with ExitStack() as hooks:
         for path, module in scorer.owner.named_modules():
-            if path:
+            if path and not isinstance(module, torch.jit.ScriptModule):  # which take no hooks
                 hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
                 hooks.callback(module.register_forward_hook(leave(path)).remove)
         scores = scorer(images)
@@ -271,27 +272,27 @@ def _downstream(node: Node, users_first: Iterable[Node]) -> set[Node]:
 def _none_found(model: nn.Module, calls: list[_Output]) -> ModelError:
     """Why a model has no default layer, and what to do."""
     name = type(model).__name__
-    spatial = [call for call in calls if len(call.shape) in (3, 4) and call.shape[0] == 1]
+    times = Counter(call.path for call in calls)
+    spatial = [times[call.path] for call in calls if len(call.shape) in (3, 4)]
+    other = "use a method of the image, such as integrated_gradients or occlusion"
     if not calls:
         return ModelError(
             f"expected a model whose layers are modules, but {name} runs none (a scripted or "
-            "exported model, or functions alone), so there is no layer to name: use a method of "
-            "the image, such as integrated_gradients or occlusion"
+            f"exported model, or functions alone), so there is no layer to name: {other}"
         )
-    if not any(call.edge for call in calls):
+    if not spatial:
         return ModelError(
-            f"expected scores that depend on the image, but no gradient reaches the layers of "
-            f"{name}: name the layer for eigencam or kpca_cam, which use no gradient, or use "
-            "occlusion"
+            f"expected a layer of {name} whose output has more than one spatial position, but "
+            f"there is none: {other}"
         )
-    times = Counter(call.path for call in calls)
-    if spatial and all(times[call.path] > 1 for call in spatial):
+    if min(spatial) > 1:
         return ModelError(
             f"expected a layer of {name} that runs once, but all with spatial positions run "
             "several times for one image (test-time augmentation, or shared weights): explain the "
             "model inside"
         )
     return ModelError(
-        f"expected a layer of {name} with more than one spatial position in its output, found none "
-        "that the scores depend on: name the layer, or use another method"
+        f"expected a layer of {name} with spatial positions that the score's gradient reaches, "
+        "found none: name the layer (for tokens with patch_grid=; eigencam and kpca_cam use no "
+        "gradient), or use another method"
     )
