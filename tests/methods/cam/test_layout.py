@@ -69,6 +69,8 @@ class TestRefusals:
         model, x = Ordered(torch.arange(30).view(6, 5).T.flatten()), images()
         with pytest.raises(ModelError, match=r"30 tokens.*patch_grid=\(height, width\)"):
             ek.explain(model, x, 0, "gradcam", layer="blocks.0")
+        assert ek.explain(model, x, 0, "gradcam").layer == "embed"
+        assert ek.explain(model, x, 0, "gradcam", patch_grid=(5, 6)).layer == "blocks.0"
         model = Registers(2, 1, linear=True)
         told = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5))
         same = ek.explain(model, x, 0, "gradcam", layer="first", patch_grid=(6, 5), prefix_tokens=2)

@@ -16,7 +16,6 @@ from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.suffix_scores import SuffixScores
-from explainkit.methods.cam.target_layer import layers_of
 from explainkit.progress import progress
 
 AFFINE = frozenset({
@@ -68,7 +67,7 @@ class AblationCAM(CAM):
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         scale, warnings = self._scale(model, inputs, target)
         maps, channels = [], 0
         runs = torch.zeros_like(target)

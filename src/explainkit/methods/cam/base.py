@@ -48,9 +48,13 @@ class CAM:
         if self.layer is not None and not self.layer:
             raise MethodError("layer: expected a dotted path, or several, got none")
 
+    def layers(self, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+        """Paths of the layers to use."""
+        return layers_of(self.layer, model, inputs, self.patch_grid, self.prefix_tokens)
+
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """The outputs of the layers, and their gradients."""
-        return Needs(layers=layers_of(self.layer, model, inputs))
+        return Needs(layers=self.layers(model, inputs))
 
     def layout(self, value: Tensor, path: str, model: nn.Module, inputs: Tensor) -> Layout:
         """How a layer's output maps onto the image."""
@@ -117,7 +121,7 @@ class GradientCAM(CAM):
 
     def of_score(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         found = gradients(model, inputs, target, layers)
         maps, warnings = [], []
         for path in layers:

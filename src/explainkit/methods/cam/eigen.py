@@ -10,7 +10,6 @@ from explainkit.engine.passes import activations
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, GradientCAM, precise
-from explainkit.methods.cam.target_layer import layers_of
 
 Kernel = Literal["sigmoid", "rbf", "linear"]
 
@@ -56,7 +55,7 @@ class _ActivationCAM(CAM):
 
     def __call__(self, model: nn.Module, inputs: Tensor, _target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         found = activations(model, inputs, layers)
         maps = []
         for path in layers:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.suffix_scores import SuffixScores
-from explainkit.methods.cam.target_layer import layers_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class ReciproCAM(CAM):
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         maps, runs = [], 0
         for path in layers:
             after = SuffixScores(model, path, inputs)

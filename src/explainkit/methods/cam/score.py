@@ -11,7 +11,6 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.cam.target_layer import layers_of
 from explainkit.methods.perturbation.mask_scores import Masks, evaluate_masks
 
 
@@ -100,7 +99,7 @@ class ScoreCAM(CAM):
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         values = activations(model, inputs, layers)
         maps, channels = [], 0
         runs = torch.zeros_like(target)

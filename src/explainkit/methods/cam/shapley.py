@@ -10,7 +10,6 @@ from explainkit.errors import ModelError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, check_reached, precise
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.cam.target_layer import layers_of
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class ShapleyCAM(CAM):
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """The outputs of the layers, in a graph that can be differentiated twice."""
-        return Needs(layers=layers_of(self.layer, model, inputs), twice=True)
+        return Needs(layers=self.layers(model, inputs), twice=True)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed."""
-        layers = layers_of(self.layer, model, inputs)
+        layers = self.layers(model, inputs)
         forward = scored(model, inputs, layers, twice=True)
         score = forward.scores.gather(1, target[:, None]).sum()
         maps = []

@@ -18,7 +18,7 @@ from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, uncompiled
 from explainkit.layers import path_of
-from explainkit.methods.cam.layout import layout_of, structure_of
+from explainkit.methods.cam.layout import PatchGrid, layout_of, structure_of
 
 ENOUGH = 0.1
 """The share of a layer's positions that a score should read: more than a single detection."""
@@ -36,7 +36,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def layers_of(
-    layer: str | nn.Module | Sequence[str | nn.Module] | None, model: nn.Module, inputs: Tensor
+    layer: str | nn.Module | Sequence[str | nn.Module] | None,
+    model: nn.Module,
+    inputs: Tensor,
+    patch_grid: PatchGrid | None = None,
+    prefix_tokens: int | None = None,
 ) -> tuple[str, ...]:
     """The layers to use: those named, else the one of the model's spec, else the default.
 
@@ -46,6 +50,8 @@ def layers_of(
             function or an expression of layers once per call.
         model: What the method is called with.
         inputs: ``[batch, channel, height, width]``.
+        patch_grid: Height and width of the layer's map, if the caller knows it.
+        prefix_tokens: Number of tokens before the patches, if the caller knows it.
 
     Raises:
         ModelError: No layer's output has spatial positions.
@@ -59,9 +65,9 @@ def layers_of(
         return (spec.layer,)
     own_score = isinstance(model, ScoreModel) and not model.reads_logits_only
     known = _defaults.setdefault(model if own_score else owner, {})
-    key = structure_of(owner, inputs)
+    key = (patch_grid, prefix_tokens, *structure_of(owner, inputs))
     if key not in known:
-        known[key] = default_layers(model, inputs)
+        known[key] = default_layers(model, inputs, patch_grid, prefix_tokens)
     return known[key]
 
 
@@ -95,7 +101,12 @@ class _Output:
         return len(self.shape) == 4
 
 
-def default_layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+def default_layers(
+    model: nn.Module,
+    example: Tensor,
+    patch_grid: PatchGrid | None = None,
+    prefix_tokens: int | None = None,
+) -> tuple[str, ...]:
     """The last layers with spatial positions that the score reads.
 
     A layer qualifies if its output is a map ``[batch, channel, height, width]`` (or channels last)
@@ -120,6 +131,8 @@ def default_layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     Args:
         model: Any module that returns scores; it runs once on one image.
         example: Images ``[batch, channel, height, width]``.
+        patch_grid: As in `layers_of`.
+        prefix_tokens: As in `layers_of`.
 
     Returns:
         Dotted paths of the layers, in the order in which they run.
@@ -141,7 +154,8 @@ def default_layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
         torch.enable_grad(),
     ):
         calls, score = _run(scorer, image.requires_grad_())
-        found = _Search(owner, image.detach(), score).last(_candidates(calls))
+        given = patch_grid, prefix_tokens
+        found = _Search(owner, image.detach(), score, *given).last(_candidates(calls))
     if not found:
         raise _none_found(owner, calls)
     return tuple(output.path for output in found)
@@ -205,23 +219,27 @@ def _candidates(calls: list[_Output]) -> list[_Output]:
     return found
 
 
+@dataclass(frozen=True)
 class _Search:
     """Looks for the layers that a score reads last.
 
-    Args:
+    Attributes:
         model: The caller's model.
         image: ``[1, channel, height, width]``.
         score: A scalar, with its graph.
+        patch_grid: As in `layers_of`.
+        prefix_tokens: As in `layers_of`.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, score: Tensor) -> None:
-        self._model = model
-        self._image = image
-        self._score = score
+    model: nn.Module
+    image: Tensor
+    score: Tensor
+    patch_grid: PatchGrid | None
+    prefix_tokens: int | None
 
     def last(self, candidates: list[_Output]) -> list[_Output]:
         """The last candidate of each branch that reaches the score, in forward order."""
-        root = self._score.grad_fn
+        root = self.score.grad_fn
         users = nodes_from(root) if root is not None else {}
         reached = [c for c in candidates if c.node in users]
         first_map = [c for c in reached if c.is_map][:1]
@@ -248,12 +266,13 @@ class _Search:
         """The share of an output's positions that the score reads; 0 if they are not known."""
         assert output.edge is not None
         (gradient,) = torch.autograd.grad(
-            self._score, output.edge, retain_graph=True, allow_unused=True
+            self.score, output.edge, retain_graph=True, allow_unused=True
         )
         if gradient is None or not gradient.any():
             return 0.0
         try:
-            layout = layout_of(gradient, output.path, self._model, self._image)
+            given = self.patch_grid, self.prefix_tokens
+            layout = layout_of(gradient, output.path, self.model, self.image, *given)
         except ModelError:
             return 0.0
         read = (layout.to_nchw(gradient) != 0).any(1)
