@@ -14,6 +14,9 @@ BUDGET = 512 * 2**20
 LIMIT = 64
 """The largest chunk; larger ones are not faster."""
 
+HELD = 4
+"""Activations that exist at once in a forward pass without gradients, each of the largest size."""
+
 CACHED, FEW = 20 * 2**20, 4
 """On a CPU, chunks are faster while a layer's output fits the cache (by a quarter on the FER CNN),
 and a few images should share each read of the weights."""
@@ -22,7 +25,7 @@ _measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[int, int]
 _measured = WeakKeyDictionary()
 
 
-def chunk_size(model: nn.Module, image: Tensor) -> int:
+def chunk_size(model: nn.Module, image: Tensor, *, backward: bool = True) -> int:
     """The number of images of this shape to run at once.
 
     The activations that one image saves for its backward pass are measured once per model and
@@ -33,6 +36,8 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
     Args:
         model: What a method is called with; its ``batch_size`` overrides the measurement.
         image: One image, ``[channel, height, width]``.
+        backward: Whether activations are saved for a backward pass. Without one, `HELD` of them
+            exist at a time, and a chunk has more images.
     """
     if isinstance(model, ScoreModel):
         if model.batch_size is not None:
@@ -42,7 +47,8 @@ def chunk_size(model: nn.Module, image: Tensor) -> int:
     sizes = _measured.setdefault(model, {})
     if key not in sizes:
         sizes[key] = _activation_bytes(model, image)
-    whole, largest = sizes[key]
+    saved, largest = sizes[key]
+    whole = saved if backward else HELD * largest
     fitting = min(max(BUDGET // whole, 1), LIMIT)
     if image.device.type == "cpu":
         fitting = min(fitting, max(CACHED // largest, FEW))

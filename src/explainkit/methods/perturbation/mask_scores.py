@@ -118,7 +118,7 @@ def score_masks(model: nn.Module, image: Tensor, masks: Masks, which: int, part:
         return scores.double()
 
     with torch.no_grad():
-        return in_chunks(run, len(samples), chunk_size(model, image))
+        return in_chunks(run, len(samples), chunk_size(model, image, backward=False))
 
 
 def evaluate_masks(
@@ -149,7 +149,7 @@ def evaluate_masks(
     """
     begin = time.monotonic()
     images = inputs.detach()
-    size = chunk_size(model, images[0])
+    size = chunk_size(model, images[0], backward=False)
     scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
     forward = scorer.ready(inputs)
     shared: list[MaskEvaluations] = forward.evaluations if forward else []

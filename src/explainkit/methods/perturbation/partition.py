@@ -99,7 +99,7 @@ class _Search:
             return scores[:, self.label].double()
 
         with torch.no_grad():
-            return in_chunks(run, len(masks), chunk_size(model, self.image))
+            return in_chunks(run, len(masks), chunk_size(model, self.image, backward=False))
 
     def map(self) -> Tensor:
         """The value of every region, spread over its pixels, float64 ``[1, height, width]``."""

@@ -128,7 +128,7 @@ def score_windows(
     score = box_scores(model, image, corners, windows.window)
     if not isinstance(score, str):
         return _score_boxes(score, image, windows, patches, corners), ""
-    size = min(chunk_size(model, image), len(windows))
+    size = min(chunk_size(model, image, backward=False), len(windows))
     copies = image.new_empty(size, *image.shape)
     across = windows.grid[1]
 
