@@ -291,7 +291,7 @@ def test_saving(tmp_path):
     figure = plot(explanation())
     path = save_figure(figure, str(tmp_path / "a/b.png"))
     assert path.read_bytes() == png(figure)
-    with pytest.raises(RenderError, match="can't write the image"):
+    with pytest.raises(RenderError, match="can't write"):
         save_figure(figure, path / "below.png")
     assert [p.name for p in path.parent.iterdir()] == ["b.png"]
 

@@ -170,7 +170,7 @@ def test_inconsistent_arguments_raise_one_line(tmp_path):
         (lambda: report(one, tmp_path / "r.html", labels=[0]), "2 labels, got 1"),
         (lambda: report(one, tmp_path / "r.html", labels=[0, 3]), "classes below 3, got 3"),
         (lambda: report(one, tmp_path / "r.html", names="abc"), "2 names, got 3"),
-        (lambda: report(one, tmp_path), "can't write the report"),
+        (lambda: report(one, tmp_path), "can't write"),
     ):
         with pytest.raises(RenderError, match=match) as caught:
             wrong()

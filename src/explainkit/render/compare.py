@@ -1,7 +1,7 @@
 """Figures that compare images: several explanations of them, or any images."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from explainkit.render.figure import overlay, prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import Content, gather
-from explainkit.render.sheet import FAINT, INK, Sheet, balanced, fit, house_style, page, show
+from explainkit.render.sheet import FAINT, INK, Page, Sheet, balanced, fit, house_style, show
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -164,27 +164,19 @@ def images_figure(
     head = 0.15 + (0.28 if title else 0) + (0.2 if subtitle else 0)
     step = _CELL * max(one.shape[0] / one.shape[1] for one in images)
     step += 0.3 if titles else _GAP
-    width = columns * (_CELL + _GAP) - _GAP + 2 * _MARGIN
-    height = head + rows * step + 0.15
-    figure = page(width, height)
-
-    def write(top: float, text: str, size: float, **how: Any) -> None:
-        figure.text(_MARGIN / width, 1 - top / height, text, size=size, va="center", **how)
-
-    write(0.25, fit(title, (width - 0.5) / 1.25, 10.5), 10.5, weight="bold", color=INK)
-    write(0.48, fit(subtitle, width - 0.5, 7.5), 7.5, color=FAINT)
+    page = Page(columns * (_CELL + _GAP) - _GAP + 2 * _MARGIN, head + rows * step + 0.15)
+    page.write_line(_MARGIN, 0.25, title, 10.5, va="center", weight="bold")
+    page.write_line(_MARGIN, 0.48, subtitle, 7.5, va="center", color=FAINT)
     for i, one in enumerate(images):
         row, column = divmod(i, columns)
         high = _CELL * one.shape[0] / one.shape[1]
         left = _MARGIN + column * (_CELL + _GAP)
         top = head + row * step + (0.2 if titles else 0)
-        axes = figure.add_axes(
-            (left / width, 1 - (top + high) / height, _CELL / width, high / height)
-        )
+        axes = page.box(left, top, _CELL, high)
         show(axes, one)
         if titles:
             axes.set_title(fit(titles[i], _CELL, 7), size=7, color=INK, loc="left", pad=3)
-    return figure
+    return page.figure
 
 
 def colored(maps: Tensor, scaling: Scaling | str = "percentile") -> list[NDArray[np.float64]]:

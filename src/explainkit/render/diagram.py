@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from explainkit.errors import RenderError
-from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
+from explainkit.render.sheet import FAINT, INK, Page, fit, fit_name, house_style
 
 Row = tuple[str, str, tuple[int, ...], int]
 """A layer's name, kind, output shape without the batch axis, and number of parameters."""
@@ -34,19 +34,11 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
     per_line = -(-len(drawn) // lines)
     width, height = 0.5 + per_line * _UNIT, 0.55 + lines * _ROW
     width = max(width, 3.0)
-    figure = page(width, height)
-    axes = figure.add_axes((0, 0, 1, 1))
+    page = Page(width, height)
+    page.write_line(0.25, 0.27, title, 10.5, weight="bold", va="center")
+    axes = page.box(0, 0, width, height)
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
-    axes.text(
-        0.25,
-        height - 0.27,
-        fit(title, (width - 0.5) / 1.25, 10.5),
-        size=10.5,
-        weight="bold",
-        color=INK,
-        va="center",
-    )
     largest = max(_size(shape) for _, _, shape, _ in drawn) or 1.0
     for number, row in enumerate(drawn):
         line, column = divmod(number, per_line)
@@ -71,7 +63,7 @@ def architecture_figure(rows: Sequence[Row], title: str) -> Figure:
                 arrowprops={"arrowstyle": "-|>", "color": "#b8b8c4", "lw": 0.8,
                             "shrinkA": 0, "shrinkB": 0},
             )  # fmt: skip
-    return figure
+    return page.figure
 
 
 def _size(shape: tuple[int, ...]) -> float:

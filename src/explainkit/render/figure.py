@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from explainkit.errors import RenderError
-from explainkit.files import write_atomically
+from explainkit.files import write_file
 from explainkit.render.heatmap import (
     Reduce,
     Scaled,
@@ -390,10 +390,4 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     Raises:
         RenderError: The file cannot be written.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, png(figure))
-    except OSError as error:
-        raise RenderError(f"can't write the image {path}: {error.strerror or error}") from error
-    return path
+    return write_file(path, png(figure), RenderError)

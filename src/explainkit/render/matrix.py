@@ -1,13 +1,14 @@
 """The figure of a confusion matrix."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from explainkit.errors import RenderError
-from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
+from explainkit.render.sheet import FAINT, INK, Page, fit, fit_name, house_style
 
 
 @house_style()
@@ -29,28 +30,17 @@ def matrix_figure(
     title = fit(title, (width - 0.3) / 1.25, 9.5, 2)
     head = 0.26 + 0.16 * title.count("\n")
     top = head + (0.4 + longest if upright else 0.6)
-    height = bottom + side + top
-    figure = page(width, height)
-    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    page = Page(width, bottom + side + top)
+    axes = page.box(left, top, side, side)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Purples", vmin=0, vmax=1)
     for i in range(n):
         for j in range(n):
             ink = "white" if shares[i, j] > 0.55 else INK if shares[i, j] >= 0.005 else "#b8b8c4"
             weight = "bold" if i == j else "normal"
-            axes.text(
-                j, i - 0.062 * inch, f"{shares[i, j]:.0%}", size=8, color=ink, weight=weight,
-                ha="center", va="center",
-            )  # fmt: skip
-            axes.text(
-                j,
-                i + 0.155 * inch,
-                str(counts[i, j]),
-                size=5.5,
-                color=ink,
-                ha="center",
-                va="center",
-            )
+            how: dict[str, Any] = {"color": ink, "ha": "center", "va": "center"}
+            axes.text(j, i - 0.062 * inch, f"{shares[i, j]:.0%}", size=8, weight=weight, **how)
+            axes.text(j, i + 0.155 * inch, str(counts[i, j]), size=5.5, **how)
     axes.set_xticks(range(n), names, size=7, color=INK, rotation=90 if upright else 0)
     axes.set_yticks(range(n), names, size=7, color=INK)
     axes.xaxis.tick_top()
@@ -60,12 +50,7 @@ def matrix_figure(
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    figure.text(
-        0.12 / width, 1 - head / height, title, size=9.5, weight="bold", color=INK, va="bottom"
-    )
-    figure.text(
-        0.12 / width, 1 - (head + 0.15) / height,
-        "rows: true class; columns: predicted class; percentages of each row",
-        size=7, color=FAINT, va="center",
-    )  # fmt: skip
-    return figure
+    about = "rows: true class; columns: predicted class; percentages of each row"
+    page.write(0.12, head, title, 9.5, weight="bold", va="bottom")
+    page.write(0.12, head + 0.15, about, 7, color=FAINT, va="center")
+    return page.figure

@@ -34,11 +34,33 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def page(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without pyplot."""
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+class Page:
+    """A figure, without pyplot, on which positions are inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def box(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes that fill a rectangle."""
+        bottom = 1 - (top + height) / self.height
+        return self.figure.add_axes(
+            (left / self.width, bottom, width / self.width, height / self.height)
+        )
+
+    def write(self, left: float, top: float, text: str, size: float, **how: Any) -> None:
+        """Writes a text, in ink unless told otherwise."""
+        at = left / self.width, 1 - top / self.height
+        self.figure.text(*at, text, **{"size": size, "color": INK, **how})
+
+    def write_line(
+        self, left: float, top: float, text: str, size: float, lines: int = 1, **how: Any
+    ) -> None:
+        """Writes a text into as many lines as fit between equal margins."""
+        # bold letters are wider
+        wide = (self.width - 2 * left) / (1.25 if how.get("weight") == "bold" else 1)
+        self.write(left, top, fit(text, wide, size, lines), size, **how)
 
 
 def fit(text: str, inches: float, size: float, lines: int = 1) -> str:
@@ -88,8 +110,8 @@ def show(axes: Axes, image: NDArray[Any]) -> None:
     axes.spines[:].set(visible=True, color=FAINT, linewidth=0.25)
 
 
-class Sheet:
-    """A figure of rows and columns, positioned in inches so that everything is aligned.
+class Sheet(Page):
+    """A page of rows and columns, positioned in inches so that everything is aligned.
 
     Args:
         rows: Number of rows.
@@ -104,20 +126,14 @@ class Sheet:
     ) -> None:
         self.widths = widths
         self.step = TALL + 0.42
-        self.width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
-        inner = self.width - 2 * _MARGIN
+        inner = sum(widths) + _GAP * (len(widths) - 1)
         subtitle, notes = fit(subtitle, inner, _SUBTITLE, 3), fit(notes, inner, _NOTE, 4)
         self.head = _HEAD + 0.13 * subtitle.count("\n")
-        self.height = self.head + rows * self.step + _FOOT + 0.11 * notes.count("\n")
-        self.figure = page(self.width, self.height)
-        # bold letters are wider
-        self._write(0.2, fit(title, inner / 1.25, _TITLE), _TITLE, va="center", weight="bold")
-        self._write(0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
-        self._write(self.height - 0.08, notes, _NOTE, va="bottom", color=FAINT)
-
-    def _write(self, top: float, text: str, size: float, **how: Any) -> None:
-        at = _MARGIN / self.width, 1 - top / self.height
-        self.figure.text(*at, text, **{"size": size, "color": INK, **how})
+        height = self.head + rows * self.step + _FOOT + 0.11 * notes.count("\n")
+        super().__init__(inner + 2 * _MARGIN, height)
+        self.write_line(_MARGIN, 0.2, title, _TITLE, va="center", weight="bold")
+        self.write(_MARGIN, 0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
+        self.write(_MARGIN, height - 0.08, notes, _NOTE, va="bottom", color=FAINT)
 
     def axes(
         self,
@@ -130,15 +146,7 @@ class Sheet:
         """Axes at the top of a cell, as wide as its column unless a width is given."""
         left = _MARGIN + sum(self.widths[:column]) + _GAP * column + shift
         top = self.head + row * self.step + 0.26
-        wide = self.widths[column] if width is None else width
-        return self.figure.add_axes(
-            (
-                left / self.width,
-                1 - (top + height) / self.height,
-                wide / self.width,
-                height / self.height,
-            )
-        )
+        return self.box(left, top, self.widths[column] if width is None else width, height)
 
     def title(self, axes: Axes, column: int, text: str, ink: str = FAINT) -> None:
         """A title above axes, at the left of a column, in up to two lines."""

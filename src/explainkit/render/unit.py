@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from explainkit.render.captions import MEASURES, doubts, headline, measured, unit_name
 from explainkit.render.heatmap import to_pixels
-from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
+from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, WRONG, Page, fit, house_style, show
 
 if TYPE_CHECKING:
-    from explainkit.activation_maximization.exemplars import Exemplars, ReceptiveFields
+    from explainkit.activation_maximization.exemplars import Box, Exemplars, ReceptiveFields
     from explainkit.results.visualization import Visualization
 
 _BOX = "#e8a020"
@@ -30,12 +30,12 @@ class Example:
 
     Attributes:
         image: ``[channel, height, width]`` in model-input space.
-        box: Receptive field at the extreme activation: top, left, bottom, right (exclusive).
+        box: Receptive field at the extreme activation.
         text: Caption below the image.
     """
 
     image: Tensor
-    box: tuple[int, int, int, int]
+    box: "Box"
     text: str
 
 
@@ -83,7 +83,7 @@ def examples(
     )
     most, least = (
         [
-            Example(images[number], _box(fields, position), f"{value:.3g}")
+            Example(images[number], fields.at(*position), f"{value:.3g}")
             for number, value, position in zip(
                 numbers[row].tolist(), values[row].tolist(), positions[row].tolist(), strict=True
             )
@@ -91,11 +91,6 @@ def examples(
         for numbers, values, positions in sides
     )
     return most, least
-
-
-def _box(fields: "ReceptiveFields", position: Sequence[int]) -> tuple[int, int, int, int]:
-    box = fields.at(*position)
-    return box.top, box.left, box.bottom, box.right
 
 
 @house_style()
@@ -116,64 +111,50 @@ def unit_card(
     shape = visualization.images.shape
     tall = _THUMB * min(shape[2] / shape[3], 2)
     top = _HEAD + _SIDE + 0.3
-    height = top + sum(0.3 + tall + (0.13 if under else 0) for *_, under in rows)
+    height = top + sum(0.3 + tall + (0 if crop else 0.13) for *_, crop in rows)
     height += (0.54 + _BAR * len(bars.rows) + 0.12 if bars else 0) + 0.1
-    figure = page(_WIDE, height)
-    inner = _WIDE - 2 * _MARGIN
+    page = Page(_WIDE, height)
     name = unit_name(visualization, index)
     title, about = f"unit {name}" if name.isdecimal() else name, headline(visualization)
-    _write(figure, _MARGIN, 0.22, fit(title, inner / 1.25, 11), size=11, weight="bold")
-    _write(figure, _MARGIN, 0.36, fit(about, inner, 7.5), size=7.5, color=FAINT, va="top")
-    _image(figure, visualization, index)
-    _trace(figure, visualization, index)
-    _measures(figure, visualization, index)
-    for heading, images, crop, under in rows:
-        _write(figure, _MARGIN, top + 0.18, heading, size=7.5, weight="bold")
+    page.write_line(_MARGIN, 0.22, title, 11, weight="bold")
+    page.write_line(_MARGIN, 0.36, about, 7.5, color=FAINT, va="top")
+    _image(page, visualization, index)
+    _trace(page, visualization, index)
+    _measures(page, visualization, index)
+    for heading, images, crop in rows:
+        page.write(_MARGIN, top + 0.18, heading, 7.5, weight="bold")
         for column, example in enumerate(images):
-            axes = _axes(figure, _MARGIN + column * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
+            axes = page.box(_MARGIN + column * (_THUMB + 0.09), top + 0.25, _THUMB, tall)
             _thumbnail(axes, example, visualization, crop=crop)
-            if under:
+            if not crop:
                 axes.set_title(example.text, y=-0.02, va="top", size=6, color=FAINT, pad=0)
-        top += 0.3 + tall + (0.13 if under else 0)
+        top += 0.3 + tall + (0 if crop else 0.13)
     if bars:
-        _bars(figure, bars, top + 0.1)
-    return figure
+        _bars(page, bars, top + 0.1)
+    return page.figure
 
 
 def _rows(
     most: Sequence[Example], least: Sequence[Example]
-) -> list[tuple[str, Sequence[Example], bool, bool]]:
-    """For each row: heading, images, whether to crop them, whether to show their captions."""
-    found: list[tuple[str, Sequence[Example], bool, bool]] = []
+) -> list[tuple[str, Sequence[Example], bool]]:
+    """For each row: heading, images, and whether to crop them, then without captions."""
+    found: list[tuple[str, Sequence[Example], bool]] = []
     if most:
-        found.append(
-            ("real images with the highest activation, and where it occurs", most, False, True)
-        )
+        found.append(("real images with the highest activation, and where it occurs", most, False))
         if any(_is_part(example) for example in most):
-            found.append(("receptive field crops", most, True, False))
+            found.append(("receptive field crops", most, True))
     # after a rectifier all of them may be zero, and their order means nothing
     if len({example.text for example in least}) > 1:
-        found.append(("real images with the lowest activation", least, False, True))
+        found.append(("real images with the lowest activation", least, False))
     return found
 
 
 def _is_part(example: Example) -> bool:
-    top, left, bottom, right = example.box
-    return 0 < (bottom - top) * (right - left) < example.image[0].numel()
+    return 0 < example.box.crop(example.image[0]).numel() < example.image[0].numel()
 
 
-def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    wide, tall = figure.get_size_inches()
-    return figure.add_axes((left / wide, 1 - (top + height) / tall, width / wide, height / tall))
-
-
-def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})
-
-
-def _image(figure: Figure, visualization: "Visualization", index: int) -> None:
-    axes = _axes(figure, _MARGIN, _HEAD, _SIDE, _SIDE)
+def _image(page: Page, visualization: "Visualization", index: int) -> None:
+    axes = page.box(_MARGIN, _HEAD, _SIDE, _SIDE)
     if bool(visualization.dead[index]):
         axes.set_axis_off()
         axes.text(0.5, 0.5, "dead", ha="center", va="center", size=10, color=WRONG)
@@ -181,8 +162,8 @@ def _image(figure: Figure, visualization: "Visualization", index: int) -> None:
     show(axes, to_pixels(visualization.images[index], visualization.mean, visualization.std)[0])
 
 
-def _trace(figure: Figure, visualization: "Visualization", index: int) -> None:
-    axes = _axes(figure, _MARGIN + _SIDE + _GAP, _HEAD + 0.16, _TRACE, _SIDE - 0.32)
+def _trace(page: Page, visualization: "Visualization", index: int) -> None:
+    axes = page.box(_MARGIN + _SIDE + _GAP, _HEAD + 0.16, _TRACE, _SIDE - 0.32)
     values = visualization.trace[:, index].detach().double().cpu().numpy()
     axes.plot(values, color="#5b4b9a", lw=1)
     axes.set_title("objective over the steps", size=7.5, weight="bold", loc="left", color=INK)
@@ -193,12 +174,12 @@ def _trace(figure: Figure, visualization: "Visualization", index: int) -> None:
     axes.locator_params(nbins=4)
 
 
-def _measures(figure: Figure, visualization: "Visualization", index: int) -> None:
+def _measures(page: Page, visualization: "Visualization", index: int) -> None:
     left = _MARGIN + _SIDE + _GAP + _TRACE + 0.3
     width, top = _WIDE - _MARGIN - left, _HEAD + 0.1
-    _write(figure, left, top, "quality", size=7.5, weight="bold")
+    page.write(left, top, "quality", 7.5, weight="bold")
     if bool(visualization.dead[index]):
-        _write(figure, left, top + 0.2, "dead: no image activates it", size=6.5, color=WRONG)
+        page.write(left, top + 0.2, "dead: no image activates it", 6.5, color=WRONG)
         return
     lines = [("score", f"{float(visualization.score[index]):.3g}", "objective at this image", INK)]
     for name, value in measured(visualization, index).items():
@@ -207,42 +188,35 @@ def _measures(figure: Figure, visualization: "Visualization", index: int) -> Non
         lines.append((one.label, one.text.format(value), one.note, ink))
     for label, text, note, ink in lines:
         top += 0.17
-        _write(figure, left, top, label, size=6.5)
-        _write(figure, left + width, top, text, size=6.5, color=ink, weight="bold", ha="right")
+        page.write(left, top, label, 6.5)
+        page.write(left + width, top, text, 6.5, color=ink, weight="bold", ha="right")
         top += 0.1
-        _write(figure, left, top, fit(note, width * 1.1, 5), size=5, color=FAINT)
+        page.write(left, top, fit(note, width * 1.1, 5), 5, color=FAINT)
     for reason in doubts(visualization, index):
         top += 0.17
-        _write(figure, left, top, fit(reason, width, 6), size=6, color=WRONG, weight="bold")
+        page.write(left, top, fit(reason, width, 6), 6, color=WRONG, weight="bold")
 
 
 def _thumbnail(axes: Axes, example: Example, shown: "Visualization", *, crop: bool) -> None:
-    image = to_pixels(example.image, shown.mean, shown.std)[0]
-    top, left, bottom, right = example.box
+    image, box = to_pixels(example.image, shown.mean, shown.std)[0], example.box
     if crop:
-        image = image[top:bottom, left:right]
+        image = image[box.top : box.bottom, box.left : box.right]
     if not image.size:
         axes.set_axis_off()
         return
     show(axes, image)
-    # a white image needs an edge on a white page
-    edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BAR, lw=0.6)
-    axes.add_patch(edge)
     if crop or not _is_part(example):
         return
-    box = Rectangle(
-        (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=_BOX, lw=1.3
-    )
-    box.set_clip_on(False)
-    axes.add_patch(box)
+    corner, wide, tall = (box.left - 0.5, box.top - 0.5), box.right - box.left, box.bottom - box.top
+    axes.add_patch(Rectangle(corner, wide, tall, fill=False, ec=_BOX, lw=1.3, clip_on=False))
 
 
-def _bars(figure: Figure, bars: Bars, top: float) -> None:
-    _write(figure, _MARGIN, top + 0.14, bars.title, size=7.5, weight="bold")
-    _write(figure, _MARGIN, top + 0.25, fit(bars.note, 7.6, 6), size=6, color=FAINT)
+def _bars(page: Page, bars: Bars, top: float) -> None:
+    page.write(_MARGIN, top + 0.14, bars.title, 7.5, weight="bold")
+    page.write(_MARGIN, top + 0.25, fit(bars.note, 7.6, 6), 6, color=FAINT)
     label = 0.85
     high = _BAR * len(bars.rows)
-    axes = _axes(figure, _MARGIN + label, top + 0.34, _WIDE - 2 * _MARGIN - label - 0.4, high)
+    axes = page.box(_MARGIN + label, top + 0.34, _WIDE - 2 * _MARGIN - label - 0.4, high)
     positions = range(len(bars.rows))
     axes.barh(positions, [row.value for row in bars.rows], height=0.62, color="#b9b2d8")
     for y, row in zip(positions, bars.rows, strict=True):

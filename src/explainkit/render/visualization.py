@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,22 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.errors import RenderError
-from explainkit.files import write_atomically
+from explainkit.files import write_file
 from explainkit.render.captions import headline, unit_name
 from explainkit.render.figure import png
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.parameters import parameters
-from explainkit.render.sheet import (
-    FAINT,
-    INK,
-    WRONG,
-    balanced,
-    fit,
-    fit_name,
-    house_style,
-    page,
-    show,
-)
+from explainkit.render.sheet import FAINT, WRONG, Page, balanced, fit, fit_name, house_style, show
 from explainkit.render.templates import fill
 
 if TYPE_CHECKING:
@@ -60,9 +50,8 @@ def grid(
     tall = min(_CELL * height / width, 3 * _CELL)
     lines = _MEASURED if visualization.quality else _LINES
     step = 0.18 + tall + lines * _LINE + _GAP
-    total = max(wide * (_CELL + _GAP) - _GAP, 4.5) + 2 * _MARGIN, _HEAD + rows * step + _MARGIN
-    figure = page(*total)
-    inner = total[0] - 2 * _MARGIN
+    inner = max(wide * (_CELL + _GAP) - _GAP, 4.5)
+    page = Page(inner + 2 * _MARGIN, _HEAD + rows * step + _MARGIN)
     shown = [
         to_pixels(image, visualization.mean, visualization.std)
         for image in visualization.images[:count]
@@ -70,35 +59,28 @@ def grid(
     notes = dict.fromkeys(note for _, note in shown if note)
     amount = f"{units} unit{'s' if units > 1 else ''}"
     about = "; ".join([amount if count == units else f"first {count} of {amount}", *notes])
-    title = fit(headline(visualization), inner / 1.25, 10.5)
-    _write(figure, _MARGIN, 0.2, title, size=10.5, weight="bold")
-    _write(figure, _MARGIN, 0.34, fit(about, inner, 6.5, 2), size=6.5, color=FAINT, va="top")
+    page.write_line(_MARGIN, 0.2, headline(visualization), 10.5, weight="bold")
+    page.write_line(_MARGIN, 0.34, about, 6.5, 2, color=FAINT, va="top")
     for unit, (image, _) in enumerate(shown):
         left = _MARGIN + (unit % wide) * (_CELL + _GAP)
         top = _HEAD + (unit // wide) * step + 0.18
         name = fit_name(unit_name(visualization, unit), _CELL, 8)
-        _write(figure, left, top - 0.04, name, size=8, weight="bold", va="bottom")
-        box = left / total[0], 1 - (top + tall) / total[1], _CELL / total[0], tall / total[1]
-        axes = figure.add_axes(box)
+        page.write(left, top - 0.04, name, 8, weight="bold", va="bottom")
+        axes = page.box(left, top, _CELL, tall)
         if bool(visualization.dead[unit]):
             axes.set_axis_off()
             axes.text(0.5, 0.5, "dead", ha="center", va="center", size=8, color=WRONG)
         else:
             show(axes, image)
         caption = fit(visualization.caption(unit), _CELL + _GAP / 2, 7, lines)
-        _write(figure, left, top + tall + 0.04, caption, size=7, va="top")
-    return figure
-
-
-def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})
+        page.write(left, top + tall + 0.04, caption, 7, va="top")
+    return page.figure
 
 
 @house_style()
 def traces(visualization: "Visualization") -> Figure:
     """Each unit's objective at every step, under the maximizer's random transforms."""
-    figure = page(6.4, 3.4)
+    figure = Page(6.4, 3.4).figure
     few = len(visualization) <= 10
     axes = figure.add_axes((0.11, 0.14, 0.7 if few else 0.86, 0.76))
     values = visualization.trace.detach().double().cpu().numpy()
@@ -134,12 +116,7 @@ def animate(visualization: "Visualization", path: Path, *, milliseconds: int = 1
         buffer, kinds[path.suffix.lower()], save_all=True, append_images=stills[1:],
         duration=durations, loop=0,
     )  # fmt: skip
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise RenderError(f"can't write the image {path}: {error.strerror or error}") from error
-    return path
+    return write_file(path, buffer.getvalue(), RenderError)
 
 
 def _frames(visualization: "Visualization") -> list[NDArray[np.uint8]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explainkit.errors import RenderError
-from explainkit.files import write_atomically
+from explainkit.files import write_file
 from explainkit.render.heatmap import Reduce
 from explainkit.render.report.content import gather
 from explainkit.render.report.page import page
@@ -55,10 +55,4 @@ def report(
     """
     given = list(explanations) if isinstance(explanations, Sequence) else [explanations]
     text = page(gather(given, labels, names, reduce), command)
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise RenderError(f"can't write the report {path}: {error.strerror or error}") from error
-    return path
+    return write_file(path, text.encode(), RenderError)

@@ -3,10 +3,12 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from explainkit.errors import RenderError
+from explainkit.files import write_file
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -82,8 +84,8 @@ def report(
     document = compose(found, language(lang), options.command_line(context))
     files = _write(document, out)
     facts = {**found.facts(), "seconds": round(time.perf_counter() - start, 1)}
-    _save(out / "report.json", json.dumps(facts, indent=2, allow_nan=False).encode())
-    files["json"] = str(out / "report.json")
+    text = json.dumps(facts, indent=2, allow_nan=False)
+    files["json"] = str(write_file(out / "report.json", text.encode(), RenderError))
     if as_json:
         typer.echo(json.dumps(facts | {"files": files}))
         return
@@ -126,19 +128,8 @@ def _write(document: "Document", out: Path) -> dict[str, str]:
 
     for section in document.sections:
         for image in section.images:
-            _save(out / IMAGES / f"{image.name}.png", image.data)
-    texts: dict[str, Any] = {"html": to_html(document), "md": to_markdown(document)}
-    for kind, text in texts.items():
-        _save(out / f"report.{kind}", text.encode())
-    return {kind: str(out / f"report.{kind}") for kind in texts}
-
-
-def _save(path: Path, data: bytes) -> None:
-    from explainkit.errors import RenderError
-    from explainkit.files import write_atomically
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-    except OSError as error:
-        raise RenderError(f"can't write {path}: {error.strerror or error}") from error
+            write_file(out / IMAGES / f"{image.name}.png", image.data, RenderError)
+    return {
+        kind: str(write_file(out / f"report.{kind}", text.encode(), RenderError))
+        for kind, text in (("html", to_html(document)), ("md", to_markdown(document)))
+    }

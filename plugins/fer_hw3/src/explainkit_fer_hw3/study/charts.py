@@ -1,13 +1,14 @@
 """Charts of the study: training curves, recalls, and attribution shares of face parts."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from explainkit.render.sheet import FAINT, INK, fit, fit_name, house_style, page
+from explainkit.render.sheet import FAINT, INK, Page, fit_name, house_style
 from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.parts import PartShares
 from explainkit_fer_hw3.study.predictions import Predictions
@@ -33,13 +34,9 @@ def curves_figure(
     wide, high, left, gap, head, foot = 2.9, 1.9, 0.55, 0.5, 0.8, 0.5
     width = left + len(panels) * wide + (len(panels) - 1) * gap + 0.25
     height = head + high + foot
-    figure = page(width, height)
-    _headline(figure, title or f"{' and '.join(what)} over the epochs", note, height)
+    page = _page(width, height, title or f"{' and '.join(what)} over the epochs", note)
     for column, (curve, k, one) in enumerate(panels):
-        x = left + column * (wide + gap)
-        axes = figure.add_axes((x / width, foot / height, wide / width, high / height))
-        _plain(axes)
-        axes.grid(axis="y", color=_GRID, linewidth=0.6)
+        axes = _axes(page, left + column * (wide + gap), head, wide, high, grid="y")
         for key, dashes in ((one, (0, (3, 2))), (f"validation_{one}", "solid")):
             values = curve.values.get(key)
             if values is None:
@@ -56,7 +53,7 @@ def curves_figure(
         axes.set_xlabel("epoch", size=7, color=FAINT)
         name = curve.name if len(what) == 1 else f"{curve.name}: {one}"
         axes.set_title(fit_name(name, wide, 7.5), size=7.5, color=INK, loc="left", pad=4)
-    return figure
+    return page.figure
 
 
 def _dots(values: np.ndarray) -> list[int]:
@@ -76,12 +73,11 @@ def recalls_figure(predictions: Sequence[Predictions], models: Sequence[str]) ->
     names = predictions[0].class_names
     wide, row, left, head, foot = 4.2, 0.34, 1.15, 0.5, 0.4
     high = row * (len(names) + 1)
-    width, height = left + wide + 0.75, head + high + foot
-    figure = page(width, height)
-    _headline(figure, "recall per class, and accuracy", "bars: 95 % Wilson intervals", height)
-    axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
-    _plain(axes)
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    page = _page(
+        left + wide + 0.75, head + high + foot,
+        "recall per class, and accuracy", "bars: 95 % Wilson intervals",
+    )  # fmt: skip
+    axes = _axes(page, left, head, wide, high, grid="x")
     step = 0.5 / max(len(predictions), 2)
     for k, (one, model) in enumerate(zip(predictions, models, strict=True)):
         counts = one.counts
@@ -101,10 +97,8 @@ def recalls_figure(predictions: Sequence[Predictions], models: Sequence[str]) ->
         range(len(names) + 1), [*(fit_name(name, left, 7) for name in names), "all images"]
     )
     axes.set(xlim=(0, 1), ylim=(len(names) + 0.5, -0.5))
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=7, labelcolor=INK
-    )
-    return figure
+    _legend(axes, 7)
+    return page.figure
 
 
 @house_style()
@@ -112,12 +106,8 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
     """Share of |a| on the expressive parts of each class, beside its three controls."""
     wide, row, left, head, foot = 4.2, 0.36, 1.15, 0.5, 0.4
     high = row * len(shares)
-    width, height = left + wide + 1.35, head + high + foot
-    figure = page(width, height)
-    _headline(figure, title, "lines: 95 % bootstrap intervals", height)
-    axes = figure.add_axes((left / width, foot / height, wide / width, high / height))
-    _plain(axes)
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    page = _page(left + wide + 1.35, head + high + foot, title, "lines: 95 % bootstrap intervals")
+    axes = _axes(page, left, head, wide, high, grid="x")
     axes.set_axisbelow(True)
     rows = np.arange(len(shares))
     axes.barh(
@@ -138,22 +128,28 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
         )  # fmt: skip
     axes.set_yticks(rows, [s.class_name for s in shares])
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=6.5, labelcolor=INK
-    )
-    return figure
+    _legend(axes, 6.5)
+    return page.figure
 
 
-def _headline(figure: Figure, title: str, under: str, height: float) -> None:
-    width = figure.get_figwidth()
-    title = fit(title, (width - 0.3) / 1.25, 9.5)
-    figure.text(
-        0.15 / width, 1 - 0.18 / height, title, size=9.5, weight="bold", color=INK, va="center"
-    )
-    under = fit(under, width - 0.3, 7, 2)
-    figure.text(0.15 / width, 1 - 0.3 / height, under, size=7, color=FAINT, va="top")
+def _page(width: float, height: float, title: str, under: str) -> Page:
+    page = Page(width, height)
+    page.write_line(0.15, 0.18, title, 9.5, weight="bold", va="center")
+    page.write_line(0.15, 0.3, under, 7, 2, color=FAINT, va="top")
+    return page
 
 
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+def _axes(
+    page: Page, left: float, top: float, width: float, height: float, *, grid: Literal["x", "y"]
+) -> Axes:
+    axes = page.box(left, top, width, height)
+    axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=7, labelcolor=INK)
+    axes.grid(axis=grid, color=_GRID, linewidth=0.6)
+    return axes
+
+
+def _legend(axes: Axes, size: float) -> None:
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=size, labelcolor=INK
+    )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.render.heatmap import SEQUENTIAL, Scaling, color, scale, to_pixels
-from explainkit.render.sheet import FAINT, INK, fit, house_style, page
+from explainkit.render.sheet import FAINT, INK, Page, house_style
 from explainkit_fer_hw3.models import MEAN, STD
 from explainkit_fer_hw3.study.activations import Activations
 
@@ -34,8 +34,8 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
     margin, head = 0.2, 0.55
     left = margin + 1.5 + 0.2
     width, height = left + columns * _WIDE + margin, head + max(rows * _TALL, 1.7) + 0.25
-    figure = page(width, height)
-    axes = figure.add_axes((0, 0, 1, 1))
+    page = Page(width, height)
+    axes = page.box(0, 0, width, height)
     axes.set_axis_off()
     of = f" of {len(outputs)} (largest outputs)" if len(shown) < len(outputs) else ""
     squares = "" if found.signed else ", root mean square over their input channels"
@@ -43,8 +43,8 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
         f"{len(shown)} channels{of}; small: kernels of layer {found.filters_of}{squares}; each map "
         "is normalized separately; number: the value at full color"
     )
-    axes.text(margin, 0.18, fit(title, (width - 0.4) / 1.25, 10), size=10, weight="bold", color=INK)
-    axes.text(margin, 0.38, fit(under, width - 0.4, 7), size=7, color=FAINT)
+    page.write_line(margin, 0.18, title, 10, weight="bold")
+    page.write_line(margin, 0.38, under, 7, color=FAINT)
     gray = to_pixels(image, (MEAN,), (STD,))[0]
     _show(axes, color(gray, "gray"), margin, head + 0.14, 1.5)
     signed = bool((outputs < 0).any())
@@ -61,7 +61,7 @@ def activations_figure(found: Activations, image: Tensor, title: str) -> Figure:
         rgb = color(maps.values[k], *([] if signed else [SEQUENTIAL]))
         _show(axes, rgb, x + _FILTER, y, _MAP)
     axes.set(xlim=(0, width), ylim=(height, 0))
-    return figure
+    return page.figure
 
 
 def _show(axes: Axes, rgb: NDArray[Any], x: float, y: float, side: float) -> None:

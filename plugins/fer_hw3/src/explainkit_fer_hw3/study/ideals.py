@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.render.heatmap import to_pixels
-from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, fit, house_style, page, show
+from explainkit.render.sheet import FAINT, INK, RIGHT, WRONG, Page, house_style, show
 from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.models import MEAN, STD
@@ -112,8 +112,7 @@ def ideals_figure(ideals: Ideals) -> Figure:
     step = side + 0.14 * lines + 0.2
     columns = len(ideals.classes) + (ideals.start is not None)
     width = max(margin + left + columns * (side + gap) - gap + margin, 4.6)
-    height = head + step * lines + 0.1
-    figure = page(width, height)
+    page = Page(width, head + step * lines + 0.1)
     first = ideals.by_network[0].found
     title = "maximizing each class score"
     if ideals.start is not None:
@@ -122,27 +121,25 @@ def ideals_figure(ideals: Ideals) -> Figure:
         f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below: probability of "
         "the class (other prediction)"
     )
-    _write(figure, margin, 0.22, fit(title, (width - 0.5) / 1.25, 10.5), size=10.5, weight="bold")
-    _write(figure, margin, 0.4, fit(about, width - 0.5, 7), size=7, color=FAINT)
+    page.write_line(margin, 0.22, title, 10.5, weight="bold")
+    page.write_line(margin, 0.4, about, 7, color=FAINT)
     for row, one in enumerate(ideals.by_network):
         top = head + row * step
-        _write(figure, margin, top + side / 2, one.name.upper(), size=8, weight="bold", va="center")
+        page.write(margin, top + side / 2, one.name.upper(), 8, weight="bold", va="center")
         shown = list(one.found.images)
         if ideals.start is not None:
             shown.insert(0, ideals.start)
         for column, image in enumerate(shown):
             x = margin + left + column * (side + gap)
-            axes = figure.add_axes(
-                (x / width, 1 - (top + side) / height, side / width, side / height)
-            )
+            axes = page.box(x, top, side, side)
             show(axes, to_pixels(image, (MEAN,), (STD,))[0])
             index = column - (ideals.start is not None)
             if row == 0:
                 name = "initial image" if index < 0 else ideals.classes[index]
-                _write(figure, x, top - 0.06, name, size=7.5, weight="bold")
+                page.write(x, top - 0.06, name, 7.5, weight="bold")
             for line, (text, ink) in enumerate(_lines(ideals, one, index)):
-                _write(figure, x, top + side + 0.13 * (line + 1), text, size=6.5, color=ink)
-    return figure
+                page.write(x, top + side + 0.13 * (line + 1), text, 6.5, color=ink)
+    return page.figure
 
 
 def _lines(ideals: Ideals, one: Ideal, index: int) -> list[tuple[str, str]]:
@@ -159,8 +156,3 @@ def _lines(ideals: Ideals, one: Ideal, index: int) -> list[tuple[str, str]]:
         ink = INK if index < 0 else RIGHT if best == wanted else WRONG
         found.append((text, ink))
     return found
-
-
-def _write(figure: Figure, left: float, top: float, text: str, **how: Any) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, **{"color": INK, **how})

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from explainkit.errors import StorageError
-from explainkit.files import write_atomically
+from explainkit.files import write_file
 
 FILE = "checkpoint.safetensors"
 
@@ -28,10 +28,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes a safetensors file atomically."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        write_atomically(path, safetensors.torch.save(held, metadata))
-    except OSError as error:
-        raise StorageError(f"can't write {path}: {error.strerror or error}") from error
+    write_file(path, safetensors.torch.save(held, metadata), StorageError)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
