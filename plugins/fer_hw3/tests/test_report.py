@@ -231,7 +231,7 @@ class TestSentences:
         alike = replace(found, cnn=replace(found.cnn, predictions=all_correct()))
         for say, words in ((EN, "all classes tie"), (ZH, "各類別都一樣")):
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
-            assert rows[say.say("row_best")] == rows[say.say("row_worst")] == words
+            assert rows[say("row_best")] == rows[say("row_worst")] == words
 
     def test_a_class_without_images(self):
         counts = {"happy": {"happy": 9, "sad": 1}, "sad": {"sad": 5, "happy": 5}}

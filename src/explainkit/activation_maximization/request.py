@@ -1,7 +1,7 @@
 """The arguments of `maximize`, validated."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -43,66 +43,70 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """The settings that all images of one call share.
+    """A request on a model: what all images of one call share.
 
     Attributes:
+        request: The arguments.
         module: The caller's model.
-        shape: Channels, height, width.
+        spec: Its specification, or None.
         class_names: In the order of the logits.
-        seed: Random seed.
-        restarts: Runs per unit; the best is returned.
-        frames: Number of intermediate images to record.
-        batch_size: Images per pass, or None to choose automatically.
+        shape: Channels, height, width.
         dtype: Of the model.
         device: Of the model.
         start: Initial image ``[channel, height, width]``, or None.
         low: Smallest valid value per channel, ``[channel, 1, 1]``, or None.
         high: Largest valid value per channel, or None.
-        statistics: Of the data set, or None.
         images: The data set, ``[n, channel, height, width]``, at most `MOST` evenly spaced
             images, or None.
+        statistics: Of these images, or None.
         channel_statistics: Of the layers whose channels an objective z-scores, or None.
     """
 
+    request: Request
     module: nn.Module
+    spec: ModelSpec | None
+    class_names: tuple[str, ...]
     shape: tuple[int, int, int]
-    class_names: Sequence[str]
-    seed: int
-    restarts: int
-    frames: int
-    batch_size: int | None
     dtype: torch.dtype
     device: torch.device
-    start: Tensor | None = None
-    low: Tensor | None = None
-    high: Tensor | None = None
-    statistics: Statistics | None = None
-    images: Tensor | None = None
+    start: Tensor | None
+    low: Tensor | None
+    high: Tensor | None
+    images: Tensor | None
+    statistics: Statistics | None
     channel_statistics: ChannelStatistics | None = None
 
-    def ready(
-        self, start: Tensor | None, images: Tensor | None, spec: ModelSpec | None
+    @classmethod
+    def of(
+        cls, request: Request, module: nn.Module, spec: ModelSpec | None, names: tuple[str, ...]
     ) -> "Setting":
-        """Adds the images, on the model's device, and the valid range if the spec gives it."""
-        like = torch.zeros((), device=self.device, dtype=self.precision)
-        few = None if images is None else images[:: -(-len(images) // MOST)]
+        """Validates the images of a request, and moves them to the model's device."""
+        start = check_image("start", request.start, 3)
+        images = check_image("dataset", request.dataset, 4)
+        shape = check_shape(request.shape, spec, start, images)
+        weights = [p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()]
+        own = weights[0].detach() if weights else torch.zeros(())
+        like = own.new_zeros((), dtype=precision(own.dtype))
         low = high = None
         if spec is not None:
             mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
             low, high = -mean / std, (1 - mean) / std
-        return replace(
-            self,
-            start=None if start is None else start.to(like),
-            low=low,
-            high=high,
-            statistics=None if few is None else Statistics.of(few),
-            images=few,
-        )
+        few = None if images is None else images[:: -(-len(images) // MOST)]
+        return cls(
+            request, module, spec, names, shape, own.dtype, own.device,
+            None if start is None else start.to(like), low, high,
+            few, None if few is None else Statistics.of(few),
+        )  # fmt: skip
 
     @property
     def precision(self) -> torch.dtype:
-        """The dtype of the images: at least float32, whatever the model's."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        """The dtype of the images."""
+        return precision(self.dtype)
+
+
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the images for a model of this one: at least float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def as_objectives(objective: object) -> list[Expression]:

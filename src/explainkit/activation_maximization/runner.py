@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,7 @@ from explainkit.activation_maximization.activations import (
     channel_statistics_of,
 )
 from explainkit.activation_maximization.problem import OptimizedImages, Problem
-from explainkit.activation_maximization.request import (
-    Request,
-    Setting,
-    as_objectives,
-    check_image,
-    check_shape,
-)
+from explainkit.activation_maximization.request import Request, Setting, as_objectives
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.runner import failing_as_model_error
 from explainkit.errors import MethodError, ModelError
@@ -38,33 +32,6 @@ WIDEST_ON_DEVICE = 64
 """Maximum batch size on an accelerator."""
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """The results for all units: the best run of each.
-
-    Attributes:
-        objectives: One expression per unit.
-        images: ``[unit, channel, height, width]``.
-        opacity: ``[unit, 1, height, width]``; 0 where dead.
-        score: Objective at each image, without transforms, ``[unit]``; NaN where dead.
-        trace: Objective at each step, ``[step, unit]``.
-        dead: bool ``[unit]``.
-        frames: ``[frame, unit, channel, height, width]``.
-        frame_steps: The steps of the frames.
-        layer: The layer, if the objectives use exactly one layer and no logit.
-    """
-
-    objectives: list[Expression]
-    images: Tensor
-    opacity: Tensor
-    score: Tensor
-    trace: Tensor
-    dead: Tensor
-    frames: Tensor
-    frame_steps: list[int]
-    layer: str | None
-
-
 def visualize(
     module: nn.Module,
     maximizer: Maximizer,
@@ -72,69 +39,32 @@ def visualize(
     spec: ModelSpec | None,
     class_names: tuple[str, ...],
 ) -> Visualization:
-    """Validates a request, runs the maximizer on the preserved model, and builds the result."""
+    """Validates a request, and runs the maximizer on the preserved model."""
     objectives = as_objectives(request.objective)
-    start = check_image("start", request.start, 3)
-    images = check_image("dataset", request.dataset, 4)
-    weights = [p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()]
-    like = weights[0].detach() if weights else torch.zeros(())
-    setting = Setting(
-        module=module,
-        shape=check_shape(request.shape, spec, start, images),
-        class_names=class_names,
-        seed=request.seed,
-        restarts=request.restarts,
-        frames=request.frames,
-        batch_size=request.batch_size,
-        dtype=like.dtype,
-        device=like.device,
-    )
-    warnings = []
     with (
         preserve_process(request.seed),
         preserve_model(module, keep_mode=request.keep_mode) as training,
     ):
-        if training and not request.keep_mode:
-            warnings.append(
-                "the model was in train mode: it ran in eval mode and was put back "
-                "(keep_mode=True keeps dropout and batch statistics active)"
-            )
-        found = maximize_all(
-            maximizer, objectives, setting.ready(start, images, spec), negative=request.negative
+        setting = Setting.of(request, module, spec, class_names)
+        found = maximize_all(maximizer, objectives, setting)
+    warnings = []
+    if training and not request.keep_mode:
+        warnings.append(
+            "the model was in train mode: it ran in eval mode and was put back "
+            "(keep_mode=True keeps dropout and batch statistics active)"
         )
-    dead = int(found.dead.sum())
-    if dead:
+    if dead := int(found.dead.sum()):
         warnings.append(
             f"{dead} of {len(found.dead)} units are dead: no image was found that activates them; "
             "see .dead"
         )
-    return Visualization(
-        images=found.images,
-        opacity=found.opacity,
-        objective=tuple(map(str, found.objectives)),
-        score=found.score,
-        trace=found.trace,
-        rank=ranked(found.score, found.dead),
-        dead=found.dead,
-        converged=has_converged(found.trace) & ~found.dead,
-        maximizer="",
-        params={f.name: getattr(maximizer, f.name) for f in fields(maximizer)}
-        | {"restarts": request.restarts, "negative": request.negative},
-        model="",
-        layer=found.layer,
-        seed=request.seed,
-        class_names=class_names,
-        mean=spec.mean if spec else None,
-        std=spec.std if spec else None,
-        frames=found.frames,
-        diagnostics={"frame_steps": found.frame_steps}
-        | ({"warnings": warnings} if warnings else {}),
-    )
+    told = {"warnings": warnings} if warnings else {}
+    return replace(found, diagnostics={**found.diagnostics, **told})
 
 
 def maximize_all(
-    maximizer: Maximizer, objectives: Sequence[Expression], setting: Setting, *, negative: bool
-) -> Found:
+    maximizer: Maximizer, objectives: Sequence[Expression], setting: Setting
+) -> Visualization:
     """Runs a maximizer for every unit of every objective.
 
     Units are optimized in batches of fixed size, the last padded with copies, so that a unit's
@@ -144,11 +74,12 @@ def maximize_all(
     Units whose best run scores below the best uniform image (black, mid-gray or white) are
     optimized once more, starting from that image.
     """
+    request, spec = setting.request, setting.spec
     setting = replace(setting, channel_statistics=_channel_statistics(objectives, setting))
-    units = _units(objectives, setting, negative=negative)
-    runs = [(unit, start) for unit in range(len(units)) for start in range(setting.restarts)]
-    steps = getattr(maximizer, "steps", 1)
-    keep = sorted({round(i * steps / max(setting.frames - 1, 1)) for i in range(setting.frames)})
+    units = _units(objectives, setting)
+    runs = [(unit, start) for unit in range(len(units)) for start in range(request.restarts)]
+    steps, frames = getattr(maximizer, "steps", 1), request.frames
+    keep = sorted({round(i * steps / max(frames - 1, 1)) for i in range(frames)})
     best: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
     _optimize(maximizer, units, runs, setting, keep, best)
     if setting.start is None and not any(map(_is_diverse, units)):
@@ -158,28 +89,35 @@ def maximize_all(
             for unit, (score, flat) in enumerate(uniform)
             if best[unit][0] == -math.inf or score > float(best[unit][1][2])
         }
-        again = [(unit, setting.restarts) for unit in below]
+        again = [(unit, request.restarts) for unit in below]
         _optimize(maximizer, units, again, setting, keep, best, below)
     columns = [best[unit][1] for unit in range(len(units))]
-    images, opacities, scores, traces, frames = (
-        list(column) for column in zip(*columns, strict=True)
-    )
+    images, opacities, scores, traces, stills = map(list, zip(*columns, strict=True))
     dead = torch.tensor([best[unit][0] == -math.inf for unit in range(len(units))])
-    blank = _blank(setting)
+    hidden, blank = dead.to(setting.device), _blank(setting)
+    score, trace = torch.stack(scores).masked_fill(hidden, math.nan), torch.stack(traces, 1)
     layers = sorted({layer for unit in units for layer in unit.layers})
     single = len(layers) == 1 and not any(unit.uses_logits for unit in units)
-    return Found(
-        objectives=units,
+    return Visualization(
         images=torch.stack([blank if d else i for d, i in zip(dead, images, strict=True)]),
-        opacity=torch.stack(opacities).masked_fill(
-            dead.to(setting.device)[:, None, None, None], 0.0
-        ),
-        score=torch.stack(scores).masked_fill(dead.to(setting.device), math.nan),
-        trace=torch.stack(traces, 1),
+        opacity=torch.stack(opacities).masked_fill(hidden[:, None, None, None], 0.0),
+        objective=tuple(map(str, units)),
+        score=score,
+        trace=trace,
+        rank=ranked(score, dead),
         dead=dead,
-        frames=torch.stack(frames, 1),
-        frame_steps=keep,
+        converged=has_converged(trace) & ~dead,
+        maximizer="",
+        params={f.name: getattr(maximizer, f.name) for f in fields(maximizer)}
+        | {"restarts": request.restarts, "negative": request.negative},
+        model="",
         layer=layers[0] if single else None,
+        seed=request.seed,
+        class_names=setting.class_names,
+        mean=spec.mean if spec else None,
+        std=spec.std if spec else None,
+        frames=torch.stack(stills, 1),
+        diagnostics={"frame_steps": keep},
     )
 
 
@@ -268,9 +206,7 @@ def _channel_statistics(
         return channel_statistics_of(setting.module, layers, images)
 
 
-def _units(
-    objectives: Sequence[Expression], setting: Setting, *, negative: bool
-) -> list[Expression]:
+def _units(objectives: Sequence[Expression], setting: Setting) -> list[Expression]:
     """All objectives, with families expanded, each evaluated on one image to validate it."""
     layers = sorted({layer for one in objectives for layer in one.layers})
     logits = any(one.uses_logits for one in objectives)
@@ -279,7 +215,7 @@ def _units(
     with failing_as_model_error(setting.module, example):
         classes, channels = reader.probe(example)
     units = [unit for one in objectives for unit in one.expand(channels, classes)]
-    if negative:
+    if setting.request.negative:
         units = [signed for unit in units for signed in (unit, -unit)]
     with torch.no_grad():
         scope = reader.scope(
@@ -304,7 +240,7 @@ def _chunks(
         forms.setdefault((alone, units[unit].form), []).append(i)
     for (alone, _), members in forms.items():
         reader = _reader(units[runs[members[0]][0]], setting)
-        size = setting.restarts if alone is not None else _size(reader, setting)
+        size = setting.request.restarts if alone is not None else _size(reader, setting)
         noise = torch.randn(setting.shape, generator=torch.Generator().manual_seed(0))
         reader = reader.narrowed(noise.to(setting.device, setting.dtype))
         for i in range(0, len(members), size):
@@ -322,8 +258,8 @@ def _reader(unit: Expression, setting: Setting) -> ActivationReader:
 
 def _size(reader: ActivationReader, setting: Setting) -> int:
     """Images per batch; unless given, it depends only on model, layer and shape."""
-    if setting.batch_size is not None:
-        return setting.batch_size
+    if setting.request.batch_size is not None:
+        return setting.request.batch_size
     example = torch.zeros(setting.shape, dtype=setting.dtype, device=setting.device)
     widest = WIDEST if setting.device.type == "cpu" else WIDEST_ON_DEVICE
     return min(chunk_size(reader, example), widest)
@@ -372,7 +308,7 @@ def _run(
             score=score,
             shape=setting.shape,
             generators=[
-                _generator(setting.seed, unit, start)
+                _generator(setting.request.seed, unit, start)
                 for unit, start in zip(units, restarts, strict=True)
             ],
             start=setting.start,

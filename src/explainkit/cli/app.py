@@ -238,7 +238,7 @@ def list_plugins(as_json: Json = False) -> None:
 @app.command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="The plugin's id, e.g. my_method.")],
-    path: Annotated[Path, typer.Option("--path", help="Parent of the new folder.")] = Path(),
+    path: Annotated[Path, typer.Option(help="Parent of the new folder.")] = Path(),
 ) -> None:
     """Create a working plugin with a test."""
     from explainkit.cli.scaffold import new_plugin as write
@@ -284,17 +284,11 @@ def gallery_root() -> None:
 
 @gallery.command("build")
 def build_gallery(
-    out: Annotated[Path, typer.Option("--out", help="The output folder.")] = Path("docs/gallery"),
-    plugin: Annotated[
-        str | None, typer.Option("--plugin", help="Build only this plugin's pages.")
-    ] = None,
-    max_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=1, help="CPU time limit of a script.")
-    ] = 300,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=1, help="How many scripts run at the same time.")
-    ] = 1,
+    out: Annotated[Path, typer.Option(help="The output folder.")] = Path("docs/gallery"),
+    plugin: Annotated[str | None, typer.Option(help="Build only this plugin's pages.")] = None,
+    max_seconds: Annotated[float, typer.Option(min=1, help="CPU time limit of a script.")] = 300,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="How many scripts run at the same time.")] = 1,
 ) -> None:
     """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
 

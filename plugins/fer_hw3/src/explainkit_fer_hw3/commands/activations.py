@@ -13,16 +13,11 @@ from explainkit_fer_hw3.commands import options
 def activations(
     data: options.Data = None,
     split: options.Split = None,
-    index: Annotated[
-        int | None, typer.Option("--index", help="Index of the image within the split.")
-    ] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="A photo of a face.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of the image within the split.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A photo of a face.")] = None,
     model: options.Model = "cnn",
     layer: Annotated[
-        str,
-        typer.Option(
-            "--layer", help="Dotted path of a layer that outputs feature maps; see `summary`."
-        ),
+        str, typer.Option(help="Dotted path of a layer that outputs feature maps; see `summary`.")
     ] = "0",
     out: options.Out = options.OUT,
     seed: options.Seed = 0,

@@ -22,15 +22,13 @@ def classes(
     data: options.Data = None,
     split: options.Split = None,
     index: Annotated[
-        int | None,
-        typer.Option("--index", help="Start from the image with this index instead of noise."),
+        int | None, typer.Option(help="Start from the image with this index instead of noise.")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="Start from a photo of a face instead of noise.")
+        Path | None, typer.Option(help="Start from a photo of a face instead of noise.")
     ] = None,
     model: Annotated[
-        list[str],
-        typer.Option("--model", help="cnn, dnn, or a .safetensors weights file. Repeatable."),
+        list[str], typer.Option(help="cnn, dnn, or a .safetensors weights file. Repeatable.")
     ] = MODELS,
     class_: Annotated[
         list[str] | None, typer.Option("--class", help="Only this class, by name. Repeatable.")

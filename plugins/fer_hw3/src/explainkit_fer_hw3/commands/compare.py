@@ -22,9 +22,7 @@ def compare(
     split: options.Split = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", help="Two of: cnn, dnn, .safetensors weights files. By default: cnn and dnn."
-        ),
+        typer.Option(help="Two of: cnn, dnn, .safetensors weights files. By default: cnn and dnn."),
     ] = None,
     index: options.Index = None,
     method: options.MethodName = "explainkit/saliency",

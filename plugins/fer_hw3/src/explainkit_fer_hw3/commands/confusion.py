@@ -19,14 +19,10 @@ def confusion(
     split: options.Split = None,
     model: options.Model = "cnn",
     pairs: Annotated[
-        int,
-        typer.Option("--pairs", min=0, help="Number of confusions to list, most frequent first."),
+        int, typer.Option(min=0, help="Number of confusions to list, most frequent first.")
     ] = 5,
     examples: Annotated[
-        int,
-        typer.Option(
-            "--examples", min=0, help="Images per confusion, most confident mistakes first."
-        ),
+        int, typer.Option(min=0, help="Images per confusion, most confident mistakes first.")
     ] = 3,
     method: options.MethodName = "explainkit/saliency",
     param: options.Param = None,

@@ -26,12 +26,9 @@ SHEET = 64
 CARDS = 12
 """Units that get a unit card if none are named."""
 
-Maximizer = Annotated[
-    str, typer.Option("--maximizer", help="A maximizer; see `explainkit list maximizers`.")
-]
+Maximizer = Annotated[str, typer.Option(help="A maximizer; see `explainkit list maximizers`.")]
 MaximizerParam = Annotated[
-    list[str] | None,
-    typer.Option("--param", help="A parameter of the maximizer, `name=value`. Repeatable."),
+    list[str] | None, typer.Option(help="A parameter of the maximizer, `name=value`. Repeatable.")
 ]
 Animate = Annotated[bool, typer.Option("--animate", help="Also write a GIF of the optimization.")]
 Full = Annotated[
@@ -52,20 +49,17 @@ def filters(
     layer: Annotated[
         str,
         typer.Option(
-            "--layer",
             help="Dotted path of a layer; see `summary`. By default: the ReLU after the first "
-            "convolution.",
+            "convolution."
         ),
     ] = "1",
     units: Annotated[
-        str | None,
-        typer.Option("--units", help="Units such as 3,26,40-42. By default: the first 32."),
+        str | None, typer.Option(help="Units such as 3,26,40-42. By default: the first 32.")
     ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
-            "--objective",
-            help='An expression to maximize instead, such as `channel("7", 20) - 0.5 * tv()`.',
+            help='An expression to maximize instead, such as `channel("7", 20) - 0.5 * tv()`.'
         ),
     ] = None,
     maximizer: Maximizer = "explainkit/plain",

@@ -22,55 +22,48 @@ if TYPE_CHECKING:
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data",
         help="FER2013 in any of its forms: a CSV, a folder `train/<class>/*.jpg`, or a zip of "
-        "either. By default: generated synthetic faces.",
+        "either. By default: generated synthetic faces."
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option("--split", help="train, validation, public_test, private_test or all.")
+    str | None, typer.Option(help="train, validation, public_test, private_test or all.")
 ]
 Index = Annotated[
     list[int] | None,
     typer.Option(
-        "--index",
         help="Index of an image within the split, in file order (for a folder tree: in sorted path "
-        "order). Repeatable.",
+        "order). Repeatable."
     ),
 ]
 Image = Annotated[
     list[Path] | None,
     typer.Option(
-        "--image",
         help="A photo of a face. It is converted to gray, cropped to its central square and "
-        "resized. Repeatable.",
+        "resized. Repeatable."
     ),
 ]
-Model = Annotated[str, typer.Option("--model", help="cnn, dnn, or a .safetensors weights file.")]
+Model = Annotated[str, typer.Option(help="cnn, dnn, or a .safetensors weights file.")]
 MethodName = Annotated[
-    str, typer.Option("--method", help="An attribution method; see `explainkit list methods`.")
+    str, typer.Option(help="An attribution method; see `explainkit list methods`.")
 ]
 Param = Annotated[
-    list[str] | None,
-    typer.Option("--param", help="A parameter of the method, `name=value`. Repeatable."),
+    list[str] | None, typer.Option(help="A parameter of the method, `name=value`. Repeatable.")
 ]
 Target = Annotated[
     str | None,
-    typer.Option(
-        "--target", help="The class to explain, by name or number. By default: the predicted class."
-    ),
+    typer.Option(help="The class to explain, by name or number. By default: the predicted class."),
 ]
 Histories = Annotated[
     list[Path] | None,
     typer.Option(
-        "--history",
         help="The `history.csv` of a training run, in the order of the networks. Repeatable. By "
-        "default: the curves that ship with the weights.",
+        "default: the curves that ship with the weights."
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The output folder.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, or a torch device such as cuda.")]
+Out = Annotated[Path, typer.Option(help="The output folder.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]
 
 Report = Annotated[bool, typer.Option("--report", help="Also write an interactive HTML report.")]

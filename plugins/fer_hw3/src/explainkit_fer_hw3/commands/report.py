@@ -26,19 +26,17 @@ def report(
     data: options.Data = None,
     split: options.Split = None,
     model_cnn: Annotated[
-        str, typer.Option("--model-cnn", help="cnn, or a .safetensors file with its weights.")
+        str, typer.Option(help="cnn, or a .safetensors file with its weights.")
     ] = "cnn",
     model_dnn: Annotated[
-        str, typer.Option("--model-dnn", help="dnn, or a .safetensors file with its weights.")
+        str, typer.Option(help="dnn, or a .safetensors file with its weights.")
     ] = "dnn",
     history: options.Histories = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit", min=7, help="Maximum number of images, sampled at random. By default: all."
-        ),
+        typer.Option(min=7, help="Maximum number of images, sampled at random. By default: all."),
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="Language: en or zh-TW.")] = "en",
+    lang: Annotated[str, typer.Option(help="Language: en or zh-TW.")] = "en",
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",

@@ -17,8 +17,7 @@ def summary(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model",
-            help="cnn, dnn, or a .safetensors weights file. Repeatable. By default: both networks.",
+            help="cnn, dnn, or a .safetensors weights file. Repeatable. By default: both networks."
         ),
     ] = None,
     out: options.Out = options.OUT,

@@ -25,12 +25,11 @@ Row = Mapping[str, float]
 
 
 def train(
-    model: Annotated[Literal["cnn", "dnn"], typer.Option("--model", help="cnn or dnn.")] = "cnn",
+    model: Annotated[Literal["cnn", "dnn"], typer.Option(help="cnn or dnn.")] = "cnn",
     data: options.Data = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            "--epochs",
             min=1,
             help="Number of epochs. By default: 60; 200 for the study recipe; 5 for finish. With "
             "`--resume`: the previous number, or a larger one.",
@@ -39,17 +38,15 @@ def train(
     recipe: Annotated[
         Literal["default", "study", "finish"],
         typer.Option(
-            "--recipe",
             help="default: the recommended recipe. study: plain Adam, as in the study. finish: "
-            "weaker augmentation for the end of a CNN's training; needs `--start`.",
+            "weaker augmentation for the end of a CNN's training; needs `--start`."
         ),
     ] = "default",
     start: Annotated[
         str | None,
         typer.Option(
-            "--start",
             help="Initial weights: cnn, dnn, or a .safetensors file. By default: random. Ignored "
-            "with `--resume`.",
+            "with `--resume`."
         ),
     ] = None,
     refit: Annotated[
@@ -61,15 +58,14 @@ def train(
         ),
     ] = False,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate. By default: the recipe's.")
+        float | None, typer.Option(help="Learning rate. By default: the recipe's.")
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option("--batch", min=1, help="Images per step. By default: the recipe's."),
+        int | None, typer.Option(min=1, help="Images per step. By default: the recipe's.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The output folder. By default: `explainkit-out/train-MODEL`."),
+        typer.Option(help="The output folder. By default: `explainkit-out/train-MODEL`."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the output folder.")

@@ -75,29 +75,29 @@ class Document:
 
 def compose(found: Findings, say: Language, command: str) -> Document:
     """Turns findings into text, tables and figures."""
-    synthetic = say.say("synthetic_faces")
-    lead = say.say(
+    synthetic = say("synthetic_faces")
+    lead = say(
         "lead", n=len(found.cnn.predictions), data=found.data or synthetic, split=found.split,
         cnn=found.cnn.tag, dnn=found.dnn.tag, seed=found.seed,
     )  # fmt: skip
     return Document(
         language=say.code,
-        title=say.say("title"),
+        title=say("title"),
         lead=lead,
         sections=[
-            Section(say.say("table"), [], [_study_and_run(found, say)]),
+            Section(say("table"), [], [_study_and_run(found, say)]),
             _cnn(found, say),
             _dnn(found, say),
             _confusion(found, say),
             _saliency(found, say),
             _filters(found, say),
         ],
-        foot=say.say("made", version=explainkit.__version__, command=command),
+        foot=say("made", version=explainkit.__version__, command=command),
     )
 
 
 def _study_and_run(found: Findings, say: Language) -> Table:
-    cnn, dnn, none = found.cnn, found.dnn, say.say("none")
+    cnn, dnn, none = found.cnn, found.dnn, say("none")
     taken, fear = sentences.fear_taken(cnn.predictions)
     curve = cnn.curves[0] if cnn.curves else None
     best = curve.best("validation_accuracy") if curve else None
@@ -105,16 +105,16 @@ def _study_and_run(found: Findings, say: Language) -> Table:
     gap = max(gaps, key=lambda one: one[1], default=None)
     angry = found.where.get("angry")
     fear_share = f"{taken / fear:.0%} ({taken:,} / {fear:,})" if fear else none
-    reached = say.say("reached", epoch=gap[0], train=gap[1], validation=gap[2]) if gap else none
-    split = found.split if found.data else say.say("synthetic_faces")
+    reached = say("reached", epoch=gap[0], train=gap[1], validation=gap[2]) if gap else none
+    split = found.split if found.data else say("synthetic_faces")
     rows = [
         [
-            say.say("row_cnn_accuracy", split=split),
-            say.say("study_public"),
+            say("row_cnn_accuracy", split=split),
+            say("study_public"),
             sentences.accuracy(say, cnn.predictions),
         ],
         *(
-            [say.say(f"row_{key}"), study or say.say(f"study_{key}"), here]
+            [say(f"row_{key}"), study or say(f"study_{key}"), here]
             for key, study, here in (
                 ("validation", "0.699", f"{best[1]:.3f}" if best else none),
                 ("cnn_parameters", f"{sentences.STUDY_PARAMETERS:,}", f"{cnn.parameters:,}"),
@@ -130,18 +130,18 @@ def _study_and_run(found: Findings, say: Language) -> Table:
             )
         ),
     ]
-    return Table([say.say("col_what"), say.say("col_study"), say.say("col_run")], rows)
+    return Table([say("col_what"), say("col_study"), say("col_run")], rows)
 
 
 def _classes_or_tie(
     say: Language, predictions: Predictions, classes: Callable[[Predictions], list[str]]
 ) -> str:
     alike = sentences.all_alike(predictions)
-    return say.say("all_alike") if alike else say.classes(classes(predictions))
+    return say("all_alike") if alike else say.classes(classes(predictions))
 
 
 def _densest_parts(parts: Mapping[str, PartShare], say: Language) -> str:
-    return say.parts(sentences.densest(parts)) or say.say("none")
+    return say.parts(sentences.densest(parts)) or say("none")
 
 
 def _cnn(found: Findings, say: Language) -> Section:
@@ -150,11 +150,11 @@ def _cnn(found: Findings, say: Language) -> Section:
     layers = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in cnn.layers]
     diagram = architecture_figure(layers, f"{cnn.tag}: {cnn.parameters:,} parameters")
     return Section(
-        say.say("cnn_heading"),
+        say("cnn_heading"),
         sentences.about_cnn(say, cnn, found.dnn, comparable=comparable),
         images=[
-            Image("architecture", png(diagram), say.say("fig_architecture")),
-            *_curves(cnn.curves, "curves-cnn", say.say("fig_curves_cnn")),
+            Image("architecture", png(diagram), say("fig_architecture")),
+            *_curves(cnn.curves, "curves-cnn", say("fig_curves_cnn")),
         ],
     )
 
@@ -162,27 +162,27 @@ def _cnn(found: Findings, say: Language) -> Section:
 def _dnn(found: Findings, say: Language) -> Section:
     cnn, dnn, met = found.cnn, found.dnn, found.met
     pair = (cnn, dnn)
-    head = ["", say.say("col_cnn"), say.say("col_dnn")]
+    head = ["", say("col_cnn"), say("col_dnn")]
     alone = (met.only_first, met.only_second)
     rows = [
-        [say.say("row_parameters"), *(f"{one.parameters:,}" for one in pair)],
-        [say.say("row_work"), *(f"{one.multiply_adds:,}" for one in pair)],
-        [say.say("row_accuracy"), *(sentences.accuracy(say, one.predictions) for one in pair)],
-        [say.say("row_same"), *[f"{met.same:.1%}"] * 2],
-        [say.say("row_right"), *(f"{met.both:,} / {own:,} / {met.neither:,}" for own in alone)],
+        [say("row_parameters"), *(f"{one.parameters:,}" for one in pair)],
+        [say("row_work"), *(f"{one.multiply_adds:,}" for one in pair)],
+        [say("row_accuracy"), *(sentences.accuracy(say, one.predictions) for one in pair)],
+        [say("row_same"), *[f"{met.same:.1%}"] * 2],
+        [say("row_right"), *(f"{met.both:,} / {own:,} / {met.neither:,}" for own in alone)],
     ]
     both, tags = [one.predictions for one in pair], [one.tag for one in pair]
     labels = found.faces.labels[: len(found.same[0])].tolist()
     return Section(
-        say.say("dnn_heading"),
+        say("dnn_heading"),
         sentences.about_dnn(say, cnn, dnn, met),
-        [Table(head, rows, say.say("side_by_side"))],
+        [Table(head, rows, say("side_by_side"))],
         [
-            Image("recalls", png(recalls_figure(both, tags)), say.say("fig_recalls")),
-            *_curves(dnn.curves, "curves-dnn", say.say("fig_curves_dnn")),
+            Image("recalls", png(recalls_figure(both, tags)), say("fig_recalls")),
+            *_curves(dnn.curves, "curves-dnn", say("fig_curves_dnn")),
             Image(
                 "same-images", png(comparison_figure(found.same, tags, labels)),
-                say.say("fig_same"),
+                say("fig_same"),
             ),
         ],
     )  # fmt: skip
@@ -194,7 +194,7 @@ def _confusion(found: Findings, say: Language) -> Section:
     rows = []
     for name, scores in class_scores(predictions.counts, predictions.class_names).items():
         cells = [
-            say.say("none") if scores[key] is None
+            say("none") if scores[key] is None
             else say.share(scores[key], scores[f"{key}_interval"])  # type: ignore[arg-type]
             for key in ("recall", "precision")
         ]  # fmt: skip
@@ -211,13 +211,13 @@ def _confusion(found: Findings, say: Language) -> Section:
             Image(
                 f"confusion-{names['true']}-as-{names['predicted']}",
                 png(figure),
-                say.say("fig_pair", **words),
+                say("fig_pair", **words),
             )
         )
     return Section(
-        say.say("confusion_heading"),
+        say("confusion_heading"),
         sentences.about_confusion(say, predictions),
-        [Table([say.say(key) for key in keys], rows, say.say("class_table"))],
+        [Table([say(key) for key in keys], rows, say("class_table"))],
         images,
     )
 
@@ -227,7 +227,7 @@ def _matrix(name: str, one: Network, split: str, say: Language) -> Image:
     on = f"{one.tag} on {len(predictions):,} images ({split})"
     title = f"{on}: accuracy {predictions.accuracy:.3f}"
     figure = matrix_figure(predictions.counts.numpy(), predictions.class_names, title)
-    return Image(f"matrix-{name}", png(figure), say.say("fig_matrix", model=one.tag))
+    return Image(f"matrix-{name}", png(figure), say("fig_matrix", model=one.tag))
 
 
 def _saliency(found: Findings, say: Language) -> Section:
@@ -238,7 +238,7 @@ def _saliency(found: Findings, say: Language) -> Section:
     keys = ("class", "images", "made", "share", "area", "noise", "other", "gain")
     made = [
         [
-            say.row_name(one.class_name), str(one.n), say.parts(one.parts) or say.say("none"),
+            say.row_name(one.class_name), str(one.n), say.parts(one.parts) or say("none"),
             say.mean(one.share), f"{one.area:.3f}", f"{one.noise:.3f}", say.mean(one.other),
             say.difference(one.gain.value, one.gain.interval),
         ]
@@ -247,26 +247,22 @@ def _saliency(found: Findings, say: Language) -> Section:
     maps = study_figure(found.maps, labels=found.faces.labels.tolist())
     shares = shares_figure(found.shares[METHODS[0]], "share of |saliency| on the expressive parts")
     return Section(
-        say.say("saliency_heading"),
+        say("saliency_heading"),
         [
             *sentences.about_densities(say, found.where, exact=found.faces.parts is not None),
             *sentences.about_parts(say, found.shares),
         ],
         [
             Table(
-                [
-                    say.say("col_class"),
-                    say.say("col_images"),
-                    *(say.parts([p]) for p in sentences.FACE),
-                ],
+                [say("col_class"), say("col_images"), *(say.parts([p]) for p in sentences.FACE)],
                 densities,
-                say.say("densities"),
+                say("densities"),
             ),
-            Table([say.say(f"col_{key}") for key in keys], made, say.say("made_shares")),
+            Table([say(f"col_{key}") for key in keys], made, say("made_shares")),
         ],
         [
-            Image("saliency", png(maps), say.say("fig_saliency")),
-            Image("shares", png(shares), say.say("fig_shares")),
+            Image("saliency", png(maps), say("fig_saliency")),
+            Image("shares", png(shares), say("fig_shares")),
         ],
     )
 
@@ -276,12 +272,12 @@ def _filters(found: Findings, say: Language) -> Section:
     title = f"layer {found.outputs.layer} of {found.cnn.tag}: {label}"
     figure = activations_figure(found.outputs, found.faces.images[0], title)
     return Section(
-        say.say("filters_heading"),
+        say("filters_heading"),
         sentences.about_filters(say, ranked(found.ascent), found.outputs),
         images=[
-            Image("filters", png(found.ascent.grid(columns=8)), say.say("fig_filters")),
-            Image("filters-curves", png(found.ascent.traces()), say.say("fig_ascent")),
-            Image("activations", png(figure), say.say("fig_activations")),
+            Image("filters", png(found.ascent.grid(columns=8)), say("fig_filters")),
+            Image("filters-curves", png(found.ascent.traces()), say("fig_ascent")),
+            Image("activations", png(figure), say("fig_activations")),
         ],
     )
 

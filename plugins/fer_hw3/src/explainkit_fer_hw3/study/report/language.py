@@ -24,7 +24,7 @@ class Language:
     code: str
     words: dict[str, Any]
 
-    def say(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, **values: object) -> str:
         """A sentence, filled with numbers."""
         text: str = self.words["text"][key]
         return text.format(**values)
@@ -56,7 +56,7 @@ class Language:
 
     def share(self, value: float, interval: tuple[float, float]) -> str:
         """A number with its interval."""
-        return self.say("interval", value=value, low=interval[0], high=interval[1])
+        return self("interval", value=value, low=interval[0], high=interval[1])
 
     def mean(self, share: Share) -> str:
         """A mean with its interval."""
@@ -64,7 +64,7 @@ class Language:
 
     def difference(self, value: float, interval: tuple[float, float]) -> str:
         """A difference with its interval, always signed."""
-        text = self.say("signed_interval", value=value, low=interval[0], high=interval[1])
+        text = self("signed_interval", value=value, low=interval[0], high=interval[1])
         return text.replace("-", "−")
 
     def _list(self, names: list[str]) -> str:

@@ -38,20 +38,18 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
     )  # fmt: skip
     return [
         say.paragraph(
-            say.say(
+            say(
                 "cnn_size",
                 convolutions=size[0],
                 parameters=size[1],
                 millions=cnn.multiply_adds / 1e6,
             ),
-            say.say("cnn_size_same" if same else "cnn_size_other"),
+            say("cnn_size_same" if same else "cnn_size_other"),
         ),
         say.paragraph(
-            say.say(
-                "cnn_accuracy", n=len(cnn.predictions), accuracy=accuracy(say, cnn.predictions)
-            ),
-            say.say(verdict),
-            say.say(
+            say("cnn_accuracy", n=len(cnn.predictions), accuracy=accuracy(say, cnn.predictions)),
+            say(verdict),
+            say(
                 "cnn_synthetic",
                 n=len(cnn.synthetic),
                 accuracy=accuracy(say, cnn.synthetic),
@@ -66,11 +64,11 @@ def about_curve(say: Language, curves: Sequence[Curve]) -> list[str]:
     """The best epoch of the first curve, by validation accuracy."""
     best = curves[0].best("validation_accuracy") if curves else None
     if not best:
-        return [say.say("curve_none")]
+        return [say("curve_none")]
     epoch, value = best
     last = curves[0].epochs[-1]
-    after = say.say("curve_rising") if epoch == last else say.say("curve_passed", last=last)
-    return [say.say("curve_best", epoch=epoch, value=value), after]
+    after = say("curve_rising") if epoch == last else say("curve_passed", last=last)
+    return [say("curve_best", epoch=epoch, value=value), after]
 
 
 def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list[str]:
@@ -86,19 +84,19 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
     overfit = [text for curve in dnn.curves for text in about_gap(say, curve)]
     return [
         say.paragraph(
-            say.say(
+            say(
                 size,
                 parameters=dnn.parameters,
                 percent=100 * abs(more),
                 ratio=work if work >= 1 else 1 / work,
             ),
-            say.say(
+            say(
                 "dnn_accuracy",
                 accuracy=accuracy(say, dnn.predictions),
                 p=p_value(met.p),
                 difference=say.difference(met.difference, met.interval),
             ),
-            say.say(verdict, first=met.only_first, second=met.only_second),
+            say(verdict, first=met.only_first, second=met.only_second),
         ),
         say.paragraph(*_classes(say, cnn.predictions, dnn.predictions)),
         *([say.paragraph(*overfit)] if overfit else []),
@@ -111,11 +109,11 @@ def _classes(say: Language, cnn: Predictions, dnn: Predictions) -> list[str]:
     cnn_higher = [name for name in first if first[name][1][0] > second[name][1][1]]
     dnn_higher = [name for name in first if second[name][1][0] > first[name][1][1]]
     said = [
-        say.say(key, classes=say.classes(names))
+        say(key, classes=say.classes(names))
         for key, names in (("dnn_classes_cnn", cnn_higher), ("dnn_classes_dnn", dnn_higher))
         if names
     ]
-    return said or [say.say("dnn_classes_none")]
+    return said or [say("dnn_classes_none")]
 
 
 def gap(curve: Curve) -> tuple[float, float, float] | None:
@@ -141,7 +139,7 @@ def about_gap(say: Language, curve: Curve) -> list[str]:
         return []
     epoch, train, validation = found
     key = "dnn_overfit" if train > OVERFIT else "dnn_gap"
-    return [say.say(key, name=curve.name, epoch=epoch, train=train, validation=validation)]
+    return [say(key, name=curve.name, epoch=epoch, train=train, validation=validation)]
 
 
 def about_confusion(say: Language, predictions: Predictions) -> list[str]:
@@ -149,28 +147,26 @@ def about_confusion(say: Language, predictions: Predictions) -> list[str]:
     ranked = ranking(predictions)
     if all_alike(predictions):
         return [
-            say.say("all_equal", recall=say.share(*ranked[0][1])),
+            say("all_equal", recall=say.share(*ranked[0][1])),
             say.paragraph(*_mistakes(say, predictions)),
         ]
     best = best_classes(predictions)
     as_study = set(best) == {"happy", "surprise"}
     said = [
-        say.say("best", classes=say.items(_with_recall(say, item) for item in ranked[: len(best)])),
-        say.say("best_as_study" if as_study else "best_not_study"),
+        say("best", classes=say.items(_with_recall(say, item) for item in ranked[: len(best)])),
+        say("best_as_study" if as_study else "best_not_study"),
     ]
     (worst, (value, interval)), known = ranked[-1], dict(ranked)
     facts = {"name": say.class_name(worst), "recall": say.share(value, interval)}
     if worst == "fear":
-        said.append(say.say("worst_fear", **facts))
+        said.append(say("worst_fear", **facts))
     elif "fear" in known:
-        said.append(say.say("worst_other", **facts, fear=say.share(*known["fear"])))
+        said.append(say("worst_other", **facts, fear=say.share(*known["fear"])))
     else:
-        said.append(say.say("worst_no_fear", **facts))
+        said.append(say("worst_no_fear", **facts))
     name, next_recall = ranked[-2]
     if next_recall[1][0] <= interval[1]:
-        said.append(
-            say.say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall))
-        )
+        said.append(say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall)))
     return [
         say.paragraph(*said),
         say.paragraph(*_fear(say, predictions), *_mistakes(say, predictions)),
@@ -180,20 +176,20 @@ def about_confusion(say: Language, predictions: Predictions) -> list[str]:
 def _fear(say: Language, predictions: Predictions) -> list[str]:
     taken, n = fear_taken(predictions)
     if not taken:
-        return [say.say("fear_not_taken")] if n else []
-    return [say.say("fear_taken", count=taken, n=n, share=say.share(taken / n, wilson(taken, n)))]
+        return [say("fear_not_taken")] if n else []
+    return [say("fear_taken", count=taken, n=n, share=say.share(taken / n, wilson(taken, n)))]
 
 
 def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str:
-    return say.say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
+    return say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
 
 
 def _mistakes(say: Language, predictions: Predictions) -> list[str]:
     mistakes = most_confused(predictions.counts, predictions.class_names, 3)
     if not mistakes:
-        return [say.say("no_mistakes")]
+        return [say("no_mistakes")]
     return [
-        say.say(
+        say(
             "mistake",
             true=say.class_name(m.true),
             predicted=say.class_name(m.predicted),
@@ -210,7 +206,7 @@ def about_densities(
 ) -> list[str]:
     """Question 4, first half: the parts where saliency is densest."""
     said = [
-        say.say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
+        say("where", n=n, name=say.class_name(name), parts=say.parts(densest(parts)))
         for name in ("angry", "happy", "surprise")
         if name in where
         for n, parts in [where[name]]
@@ -219,10 +215,10 @@ def about_densities(
     if "angry" in where:
         dense = [part for part in STUDY_PARTS if where["angry"][1][part].dense]
         keys = {0: "where_no", len(STUDY_PARTS): "where_all"}
-        verdict = say.say(keys.get(len(dense), "where_some"), parts=say.parts(dense))
-        said.append(say.say("where_study", verdict=verdict))
+        verdict = say(keys.get(len(dense), "where_some"), parts=say.parts(dense))
+        said.append(say("where_study", verdict=verdict))
     if said:
-        said.append(say.say("where_exact" if exact else "where_atlas"))
+        said.append(say("where_exact" if exact else "where_atlas"))
     return [say.paragraph(*said)] if said else []
 
 
@@ -243,19 +239,15 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
     more = every.share.interval[0] > every.area
     return [
         say.paragraph(
-            say.say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
-            say.say("parts_more" if more else "parts_not_more"),
-            say.say(
-                key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)
-            ),
+            say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
+            say("parts_more" if more else "parts_not_more"),
+            say(key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)),
         ),
         say.paragraph(
-            say.say("parts_classes", classes=say.classes(own))
-            if own
-            else say.say("parts_no_class"),
-            *([say.say("parts_less", classes=say.classes(less))] if less else []),
+            say("parts_classes", classes=say.classes(own)) if own else say("parts_no_class"),
+            *([say("parts_less", classes=say.classes(less))] if less else []),
             *(
-                say.say(
+                say(
                     "parts_method",
                     method=other[-1].method.rpartition("/")[2],
                     share=say.mean(other[-1].share),
@@ -276,7 +268,7 @@ def about_filters(
     peaks = found.outputs.flatten(1).amax(1)
     strongest, best = int(peaks.argmax()), rows[0]
     ascent = [
-        say.say(
+        say(
             "ascent",
             n=len(rows),
             steps=len(best["trace"]),
@@ -286,12 +278,12 @@ def about_filters(
     ]
     if not best["dead"]:
         facts = {"channel": best["channel"], "score": best["score"], "start": best["trace"][0]}
-        ascent.append(say.say("ascent_best", **facts))
+        ascent.append(say("ascent_best", **facts))
     return [
         say.paragraph(*ascent),
         say.paragraph(
-            say.say("kernels", n=len(kernels), edges=edges),
-            say.say(
+            say("kernels", n=len(kernels), edges=edges),
+            say(
                 "outputs",
                 inactive=int((peaks <= 0).sum()),
                 strongest=strongest,
