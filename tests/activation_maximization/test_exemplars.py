@@ -35,10 +35,6 @@ def test_one_pass_equals_brute_force(name, layer, batch_size):
                 indices[unit], values[unit], positions[unit], strict=True
             ):
                 torch.testing.assert_close(maps[image][tuple(position)], value)
-        means = maps.flatten(1).mean(1)
-        torch.testing.assert_close(found.mean[unit].float(), means.mean())
-        torch.testing.assert_close(found.std[unit].float(), means.std(correction=0))
-        torch.testing.assert_close(found.highest_mean[unit], means.max())
 
 
 def test_ties_go_to_the_earlier_image_and_position():

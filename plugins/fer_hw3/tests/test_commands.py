@@ -108,7 +108,7 @@ def test_evaluate_as_text(csv):
 
 def test_images_without_labels(images, here):
     (here / "t.csv").write_bytes(table(images, "test"))
-    with pytest.raises(DatasetError, match="expected images with labels"):
+    with pytest.raises(DatasetError, match="expected labeled images"):
         run("evaluate", "--data", here / "t.csv")
     found = run_json("saliency", "--data", here / "t.csv", "--index", 3)["images"][0]
     assert found["label"] is None

@@ -27,9 +27,6 @@ class Exemplars:
         bottom: Indices of the images with the lowest values, lowest first, int64 ``[unit, k]``.
         bottom_value: Those values, ``[unit, k]``.
         bottom_place: Their positions, int64 ``[unit, k, 2]``.
-        mean: Mean over the data set of each unit's spatial mean, ``[unit]``.
-        std: Standard deviation of the spatial mean over the data set, ``[unit]``.
-        highest_mean: Highest spatial mean of any image, ``[unit]``.
         count: Images in the data set.
     """
 
@@ -40,9 +37,6 @@ class Exemplars:
     bottom: Tensor
     bottom_value: Tensor
     bottom_place: Tensor
-    mean: Tensor
-    std: Tensor
-    highest_mean: Tensor
     count: int
 
 
@@ -78,13 +72,12 @@ def find_exemplars(
     with preserve_process(0), preserve_model(model), torch.no_grad():
         reader = ActivationReader(model, [layer], logits=False)
         size = batch_size or chunk_size(reader, images[0])
-        top, bottom, channel_statistics = _Best(k), _Best(k), _RunningStatistics()
+        top, bottom = _Best(k), _Best(k)
         for start in range(0, len(images), size):
             _, found = reader(images[start : start + size])
             maps, width = _maps(layer, found[layer])
             top.add(maps, start, width)
             bottom.add(-maps, start, width)
-            channel_statistics.add(maps.mean(2))
     return Exemplars(
         layer=layer,
         top=top.image,
@@ -93,9 +86,6 @@ def find_exemplars(
         bottom=bottom.image,
         bottom_value=-bottom.value,
         bottom_place=bottom.place,
-        mean=channel_statistics.mean,
-        std=channel_statistics.std,
-        highest_mean=channel_statistics.highest,
         count=len(images),
     )
 
@@ -130,28 +120,6 @@ class _Best:
         order = value.argsort(dim=1, descending=True, stable=True)[:, : self.k]
         self.value, self.image = value.gather(1, order), image.gather(1, order)
         self.place = place.gather(1, order[:, :, None].expand(-1, -1, 2))
-
-
-class _RunningStatistics:
-    """Mean, standard deviation and maximum of batched values, in double precision."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
-        self.highest = torch.tensor(-torch.inf)
-
-    def add(self, values: Tensor) -> None:
-        self.count += len(values)
-        self.total = self.total + values.double().sum(0)
-        self.square = self.square + values.double().square().sum(0)
-        self.highest = torch.maximum(self.highest, values.amax(0))
-
-    @property
-    def mean(self) -> Tensor:
-        return self.total / self.count
-
-    @property
-    def std(self) -> Tensor:
-        return (self.square / self.count - self.mean.square()).clamp_min(0).sqrt()
 
 
 @dataclass(frozen=True)

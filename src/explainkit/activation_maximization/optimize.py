@@ -271,7 +271,8 @@ class LaplacianPyramid(Gradient):
 
     References:
         Burt and Adelson (1983), "The Laplacian Pyramid as a Compact Image Code",
-        doi:10.1109/TCOM.1983.1095851.
+        doi:10.1109/TCOM.1983.1095851; for visualization, Mordvintsev (2016), "DeepDreaming with
+        TensorFlow".
     """
 
     levels: int = 4
@@ -297,8 +298,9 @@ class CPPN(Gradient):
         layers: Hidden layers.
 
     References:
-        Mordvintsev, Pezzotti, Schubert and Olah (2018), "Differentiable Image Parameterizations",
-        Distill, doi:10.23915/distill.00012.
+        Stanley (2007), "Compositional pattern producing networks",
+        doi:10.1007/s10710-007-9028-8; for visualization, Mordvintsev, Pezzotti, Schubert and Olah
+        (2018), "Differentiable Image Parameterizations", Distill, doi:10.23915/distill.00012.
     """
 
     lr: float = 0.02

@@ -60,16 +60,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class FourierParameterization:
-    """Fourier coefficients, weighted less at higher frequencies: ``x = irfft2(z / f^decay)``.
-
-    Source: Olah, Mordvintsev and Schubert (2017), "Feature Visualization",
-    doi:10.23915/distill.00007.
-
-    Attributes:
-        height: Of the image.
-        width: Of the image, odd or even.
-        decay: 0 weights all frequencies equally; 1 gives the spectrum of natural images.
-    """
+    """Fourier coefficients, weighted less at higher frequencies; see `optimize.Fourier`."""
 
     height: int
     width: int
@@ -97,10 +88,7 @@ class FourierParameterization:
 
 @dataclass(frozen=True)
 class Phases:
-    """The phase of each frequency; the magnitude stays fixed to that of natural images.
-
-    Source: Fel, Boissin, Boutin et al. (2023), "Unlocking Feature Visualization for Deeper
-    Networks with MAgnitude Constrained Optimization", arXiv:2306.06805.
+    """The phase of each frequency; the magnitude stays fixed; see `optimize.MACO`.
 
     Attributes:
         magnitude: ``[channel, height, width // 2 + 1]``.
@@ -131,17 +119,9 @@ class Phases:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A Laplacian pyramid: images of successively halved size, upsampled and summed.
+    """Images of successively halved size, upsampled and summed; see `optimize.LaplacianPyramid`.
 
-    Source: Burt and Adelson (1983), "The Laplacian Pyramid as a Compact Image Code",
-    doi:10.1109/TCOM.1983.1095851; for visualization, Mordvintsev (2016), "DeepDreaming with
-    TensorFlow".
-
-    Attributes:
-        height: Of the image.
-        width: Of the image.
-        levels: Maximum number; all levels but the finest are at least 2 × 2 pixels.
-        decay: Each level is weighted ``2^decay`` times the next finer one.
+    All levels but the finest are at least 2 × 2 pixels.
     """
 
     height: int
@@ -174,18 +154,7 @@ class Pyramid:
 
 @dataclass(frozen=True)
 class Cppn:
-    """A small network per unit from coordinates to colors: smooth at any resolution.
-
-    Source: Stanley (2007), "Compositional pattern producing networks",
-    doi:10.1007/s10710-007-9028-8; for visualization, Mordvintsev, Pezzotti, Schubert and Olah
-    (2018), "Differentiable Image Parameterizations", doi:10.23915/distill.00012.
-
-    Attributes:
-        height: Of the image.
-        width: Of the image.
-        hidden: Units per layer.
-        layers: Hidden layers.
-    """
+    """A compositional pattern-producing network per unit; see `optimize.CPPN`."""
 
     height: int
     width: int

@@ -294,16 +294,13 @@ def _two_choice(
     exemplars: list[Tensor] = []
     for unit, mine in enumerate(directions(optimized)):
         ranks = order[:, unit]
-        top, high, low = (directions(images[ranks[s]]) for s in _thirds(k))
+        rows = ranks[:k], ranks[k : 2 * k], ranks[-k:]
+        top, high, low = (directions(images[row]) for row in rows)
         for references, rates in ((mine[None], synthetic), (top, exemplars)):
             near, far = ((side @ references.T).mean(1) for side in (high, low))
             won = (near[:, None] > far).double() + 0.5 * (near[:, None] == far)
             rates.append(won.mean())
     return {"choice_synthetic": torch.stack(synthetic), "choice_exemplars": torch.stack(exemplars)}
-
-
-def _thirds(k: int) -> tuple[slice, slice, slice]:
-    return slice(k), slice(k, 2 * k), slice(-k, None)
 
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:

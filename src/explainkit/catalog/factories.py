@@ -161,10 +161,29 @@ def method_name(method: Method | type[Method]) -> str:
 
 def method_params(method: Method) -> dict[str, Any]:
     """A method's fields; a nested method becomes a mapping of its name and its own fields."""
-    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+    return _as_params({f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
+
+
+def default_params(method: str) -> dict[str, Any]:
+    """The defaults of a registered method's fields, as `method_params` gives them."""
+    return _as_params(defaults(discovery.registry("methods").get(method)))
+
+
+def defaults(kind: Any) -> dict[str, Any]:
+    """The default of each field of a dataclass that has one."""
+    found = {}
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _as_params(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {"method": method_name(value), **method_params(value)} if is_method(value) else value
-        for name, value in fields.items()
+        for name, value in values.items()
     }
 
 

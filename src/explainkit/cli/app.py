@@ -154,11 +154,14 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Describe a method, model or data set: formula, parameters with defaults, source."""
+    from explainkit.catalog.factories import defaults
+
     kind, full, value = _find(name)
     _mention_broken()
     text = inspect.getdoc(value) if isinstance(value, type) else discovery.summary(value)
+    values = defaults(value) if isinstance(value, type) else vars(value)
     fields = {
-        field.name: {"type": _type(field.type), "default": _default(field, value)}
+        field.name: {"type": _type(field.type), "default": values.get(field.name, "(required)")}
         for field in dataclasses.fields(value)
         if field.name != "summary"
     }
@@ -202,16 +205,6 @@ def _type(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(map(repr, typing.get_args(annotation)))
     return text
-
-
-def _default(field: dataclasses.Field[Any], value: Any) -> Any:
-    if not isinstance(value, type):
-        return getattr(value, field.name)
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return "(required)"
 
 
 @app.command("plugins")

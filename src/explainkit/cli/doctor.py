@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from pathlib import Path
 from typing import Literal
 
+from packaging.version import Version
+
 import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.registry import line
@@ -39,14 +41,8 @@ class Check:
 
 def examine() -> list[Check]:
     """Checks versions, devices, plugins, and packages that are known to conflict."""
-    return [
-        *_versions(),
-        *_torch(),
-        *_torchvision(),
-        *_foreign_distribution(),
-        *_plugins(),
-        *_writable(),
-    ]
+    parts = (_versions, _torch, _torchvision, _foreign_distribution, _plugins, _writable)
+    return [check for part in parts for check in part()]
 
 
 def _versions() -> Iterator[Check]:
@@ -60,18 +56,11 @@ def _torch() -> Iterator[Check]:
     try:
         import torch
     except Exception as error:  # noqa: BLE001
-        yield Check(
-            "torch", "problem", f"can't be imported: {line(error)}", "reinstall torch 2.10 or newer"
-        )
+        remedy = "reinstall torch 2.10 or newer"
+        yield Check("torch", "problem", f"can't be imported: {line(error)}", remedy)
         return
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    old = (major, minor) < (2, 10)
-    yield Check(
-        "torch",
-        "problem" if old else "ok",
-        torch.__version__,
-        "install torch 2.10 or newer" if old else "",
-    )
+    remedy = "install torch 2.10 or newer" if Version(torch.__version__) < Version("2.10") else ""
+    yield Check("torch", "problem" if remedy else "ok", torch.__version__, remedy)
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
@@ -87,11 +76,8 @@ def _torchvision() -> Iterator[Check]:
     try:
         tried = subprocess.run(
             [sys.executable, "-c", "import torchvision"],
-            capture_output=True,
-            text=True,
-            timeout=IMPORT_SECONDS,
-            check=False,
-        )
+            capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         reason = f"its import takes more than {IMPORT_SECONDS} s"
     else:
@@ -135,27 +121,19 @@ _REINSTALL = (
 
 def _plugins() -> Iterator[Check]:
     for report in discovery.default().reports():
-        status: Status = "problem" if report.status == "broken" else "ok"
-        if report.status == "slow":
-            status = "warning"
-        yield Check(
-            f"plugin {report.name}",
-            status,
-            f"{report.distribution} {report.version}"
-            + (f": {report.error}" if report.error else ""),
-            "update or uninstall it" if status == "problem" else "",
-        )
+        known: dict[str, Status] = {"broken": "problem", "slow": "warning"}
+        status = known.get(report.status, "ok")
+        found = f"{report.distribution} {report.version}"
+        found += f": {report.error}" if report.error else ""
+        remedy = "update or uninstall it" if status == "problem" else ""
+        yield Check(f"plugin {report.name}", status, found, remedy)
 
 
 def _writable() -> Iterator[Check]:
-    here = Path.cwd()
-    ok = os.access(here, os.W_OK)
-    yield Check(
-        "working folder",
-        "ok" if ok else "warning",
-        f"{here} is {'' if ok else 'not '}writable",
-        "" if ok else "use --out",
-    )
+    if os.access(Path.cwd(), os.W_OK):
+        yield Check("working folder", "ok", f"{Path.cwd()} is writable")
+    else:
+        yield Check("working folder", "warning", f"{Path.cwd()} is not writable", "use --out")
 
 
 def _version(name: str) -> str:

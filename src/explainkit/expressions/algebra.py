@@ -3,7 +3,7 @@
 import json
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -286,15 +286,13 @@ class _Binary(Expression):
     left: Expression
     right: Expression
 
-    sign: ClassVar[str] = ""
-    level: ClassVar[int] = 1
+    sign: ClassVar[str]
+    level: ClassVar[int]
+    combine: ClassVar[Callable[[Tensor, Tensor], Tensor]]
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         left = self.left.each([node.left for node in nodes], scope)
-        return self.combine(left, self.right.each([node.right for node in nodes], scope))
-
-    def combine(self, left: Tensor, right: Tensor) -> Tensor:
-        raise NotImplementedError
+        return type(self).combine(left, self.right.each([node.right for node in nodes], scope))
 
     def __str__(self) -> str:
         # the right side needs a higher precedence: a - (b - c)
@@ -304,41 +302,25 @@ class _Binary(Expression):
 class Add(_Binary):
     """The sum of two expressions."""
 
-    sign = "+"
-
-    def combine(self, left: Tensor, right: Tensor) -> Tensor:
-        """``a + b``."""
-        return left + right
+    sign, level, combine = "+", 1, torch.add
 
 
 class Subtract(_Binary):
     """The difference of two expressions."""
 
-    sign = "-"
-
-    def combine(self, left: Tensor, right: Tensor) -> Tensor:
-        """``a − b``."""
-        return left - right
+    sign, level, combine = "-", 1, torch.sub
 
 
 class Multiply(_Binary):
     """The product of two expressions."""
 
-    sign, level = "*", 2
-
-    def combine(self, left: Tensor, right: Tensor) -> Tensor:
-        """``a · b``."""
-        return left * right
+    sign, level, combine = "*", 2, torch.mul
 
 
 class Divide(_Binary):
     """The quotient of two expressions."""
 
-    sign, level = "/", 2
-
-    def combine(self, left: Tensor, right: Tensor) -> Tensor:
-        """``a / b``."""
-        return left / right
+    sign, level, combine = "/", 2, torch.div
 
 
 @dataclass(frozen=True)

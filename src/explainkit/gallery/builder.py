@@ -209,17 +209,10 @@ def _make(
 
 def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float) -> None:
     """Runs a script in a fresh process, in its own folder."""
+    arguments = map(str, (script.path.resolve(), folder, seed, max_seconds))
     try:
         done = subprocess.run(  # noqa: S603 - the interpreter that runs us
-            [
-                sys.executable,
-                "-m",
-                "explainkit.gallery.run",
-                script.path.resolve(),
-                folder,
-                str(seed),
-                str(max_seconds),
-            ],
+            [sys.executable, "-m", "explainkit.gallery.run", *arguments],
             cwd=work,
             env=os.environ | {"PYTHONHASHSEED": "0", "MPLBACKEND": "agg"},
             capture_output=True,

@@ -245,10 +245,8 @@ def to_pixels(
             )
         values = values * np.array(std)[:, None, None] + np.array(mean)[:, None, None]
     elif values.min() < 0 or values.max() > 1:
-        low, high = (
-            values.min() / 2,
-            values.max() / 2,
-        )  # halves, so that the difference cannot overflow
+        # halves, so that the difference cannot overflow
+        low, high = values.min() / 2, values.max() / 2
         values = (values / 2 - low) / ((high - low) or 1.0)
         notes.append("normalization unknown: shown from the smallest to the largest value")
     values = values.clip(0, 1)

@@ -12,62 +12,25 @@ Meaning = Literal["sensitivity", "contribution", "importance", "value"]
 """What a value of a map is: the score's change per unit of the input, a share of the score, a
 strength without a sign, or none of these."""
 
-MEANINGS: Mapping[str, Meaning | Literal["base"]] = {
-    "ablation_cam": "contribution",
-    "attention_rollout": "importance",
-    "attn_lrp": "contribution",
-    "blur_ig": "contribution",
-    "conductance": "contribution",
-    "deconvnet": "sensitivity",
-    "deep_taylor": "contribution",
-    "deeplift": "contribution",
-    "deeplift_shap": "contribution",
-    "eigencam": "value",
-    "eigengradcam": "contribution",
-    "elementwise_cam": "contribution",
-    "excitation_backprop": "importance",
-    "expected_gradients": "contribution",
-    "explainkit.methods.path.xrai.BlackAndWhite": "contribution",
-    "extremal_perturbation": "importance",
-    "feature_ablation": "contribution",
-    "finercam": "contribution",
-    "full_gradient": "contribution",
-    "gradcam": "contribution",
-    "gradcam_plus_plus": "contribution",
-    "gradient_rollout": "importance",
-    "gradient_shap": "contribution",
-    "guided_backprop": "sensitivity",
-    "guided_gradcam": "sensitivity",
-    "guided_ig": "contribution",
-    "hirescam": "contribution",
-    "hsic": "importance",
-    "idgi": "contribution",
-    "input_x_gradient": "contribution",
-    "integrated_gradients": "contribution",
-    "internal_influence": "sensitivity",
-    "kernel_shap": "contribution",
-    "kpca_cam": "value",
-    "layercam": "contribution",
-    "legrad": "importance",
-    "libragrad": "base",
-    "lime": "contribution",
-    "lrp": "contribution",
-    "meaningful_perturbation": "importance",
-    "occlusion": "contribution",
-    "partition_shap": "contribution",
-    "recipro_cam": "contribution",
-    "rise": "contribution",
-    "saliency": "sensitivity",
-    "score_cam": "contribution",
-    "shapley_sampling": "contribution",
-    "shapleycam": "contribution",
-    "smoothgrad": "base",
-    "smoothgrad_squared": "importance",
-    "sobol": "importance",
-    "vargrad": "importance",
-    "xgradcam": "contribution",
-    "xrai": "base",
+_NAMES: Mapping[Meaning | Literal["base"], str] = {
+    "sensitivity": "deconvnet guided_backprop guided_gradcam internal_influence saliency",
+    "contribution": """
+        ablation_cam attn_lrp blur_ig conductance deep_taylor deeplift deeplift_shap
+        eigengradcam elementwise_cam expected_gradients
+        explainkit.methods.path.xrai.BlackAndWhite feature_ablation finercam full_gradient
+        gradcam gradcam_plus_plus gradient_shap guided_ig hirescam idgi input_x_gradient
+        integrated_gradients kernel_shap layercam lime lrp occlusion partition_shap recipro_cam
+        rise score_cam shapley_sampling shapleycam xgradcam
+    """,
+    "importance": """
+        attention_rollout excitation_backprop extremal_perturbation gradient_rollout hsic legrad
+        meaningful_perturbation smoothgrad_squared sobol vargrad
+    """,
+    "value": "eigencam kpca_cam",
+    "base": "libragrad smoothgrad xrai",
 }
+
+MEANINGS = {name: meaning for meaning, names in _NAMES.items() for name in names.split()}
 """Core methods by name; the map of one marked ``base`` means what its base method's map means."""
 
 

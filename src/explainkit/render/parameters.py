@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from explainkit.catalog.factories import load_method, method_params
+from explainkit.catalog.factories import default_params
 from explainkit.errors import ExplainkitError
 
 
@@ -15,21 +15,14 @@ def parameters(params: Mapping[str, Any]) -> str:
 
 
 def changed_parameters(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters that differ from the method's defaults.
-
-    Args:
-        method: Qualified name, as in ``Explanation.method``.
-        params: All its hyper-parameters, as in ``Explanation.params``.
-
-    Returns:
-        Some of ``params``; all of them where the method's defaults are unknown.
+    """The hyper-parameters that differ from the method's defaults; all if it isn't registered.
 
     Examples:
         >>> changed_parameters("explainkit/smoothgrad", {"samples": 7, "seed": 0})
         {'samples': 7}
     """
     try:
-        defaults = method_params(load_method(method))
+        defaults = default_params(method)
     except ExplainkitError:
         return dict(params)
     found = {}

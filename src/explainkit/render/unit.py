@@ -223,7 +223,7 @@ def _bars(page: Page, bars: Bars, top: float) -> None:
         axes.plot(row.interval, [y, y], color=INK, lw=0.9)
         axes.plot([row.control], [y], "|", color="#d9822b", markersize=8, markeredgewidth=1.6)
         axes.annotate(
-            f"{row.value:.2f}", (max(row.interval[1], row.value), y), (4, 0),
+            f"{row.value:.2f}", (max(row.interval[1], row.value, row.control), y), (4, 0),
             textcoords="offset points", size=6, color=FAINT, va="center",
             bbox={"fc": "white", "ec": "none", "pad": 0.6},
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,9 +76,9 @@ def most_confused(counts: Tensor, class_names: Sequence[str], most: int = 5) -> 
     return sorted(found, key=lambda c: (-c.share, c.true, c.predicted))[:most]
 
 
-def class_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, object]]:
+def class_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Recall and precision per class with 95 % intervals, and the number of images."""
-    scores: dict[str, dict[str, object]] = {}
+    scores = {}
     for i, name in enumerate(class_names):
         correct, support, predicted = (
             int(v) for v in (counts[i, i], counts[i].sum(), counts[:, i].sum())

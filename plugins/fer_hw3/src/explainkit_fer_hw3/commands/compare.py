@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,6 @@ from explainkit_fer_hw3.commands import options
 if TYPE_CHECKING:
     from torch import nn
 
-    from explainkit_fer_hw3.data import FaceDataset
     from explainkit_fer_hw3.study.predictions import Predictions
 
 
@@ -48,11 +46,13 @@ def compare(
 
         explainkit run fer_hw3 compare --history cnn/history.csv --history dnn/history.csv --json
     """
+    import explainkit as ek
     from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit_fer_hw3.study.agreement import agreement
     from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure
     from explainkit_fer_hw3.study.curves import curves_of
+    from explainkit_fer_hw3.study.maps import comparison_figure
 
     names = model or ["cnn", "dnn"]
     if len(names) != 2:
@@ -65,19 +65,19 @@ def compare(
     rows = index or _first_of_each(predictions)
     stem = "-".join(["compare", *tags, *options.data_tags(data, run.split)])
     about = options.joined([method.rpartition("/")[2], *map(str, index or [])])
-    met = agreement(*predictions)
+    met, shown = agreement(*predictions), faces.subset(rows)
+    images = shown.images.to(options.find_device(device))
+    maps = [ek.explain(one, images, None, method, seed=seed, **params) for one in run.networks]
     figures = {
         "recalls": save_figure(recalls_figure(predictions, tags), out / f"{stem}-recalls.png"),
-        "maps": _draw_maps(
-            run.networks, tags, faces.subset(rows), method, params, seed,
-            out / f"{stem}-{about}.png",
+        "maps": save_figure(
+            comparison_figure(maps, tags, shown.labels.tolist()), out / f"{stem}-{about}.png"
         ),
-    }  # fmt: skip
+    }
     for what in ("accuracy", "loss"):
-        shown = [curve for curve in curves if curve.has(what)]
-        if shown:
+        if drawn := [curve for curve in curves if curve.has(what)]:
             path = out / f"{stem}-{what}-curves.png"
-            figures[f"{what}_curves"] = save_figure(curves_figure(shown, what), path)
+            figures[f"{what}_curves"] = save_figure(curves_figure(drawn, what), path)
     found = {
         "schema_version": 1,
         "data": options.describe_data(data),
@@ -125,26 +125,6 @@ def _first_of_each(predictions: list["Predictions"]) -> list[int]:
         pool = of_class & correct if bool((of_class & correct).any()) else of_class
         found.append(int(pool.nonzero()[0]))
     return found
-
-
-def _draw_maps(
-    networks: list["nn.Module"],
-    tags: list[str],
-    faces: "FaceDataset",
-    method: str,
-    params: dict[str, Any],
-    seed: int,
-    path: Path,
-) -> Path:
-    import explainkit as ek
-    from explainkit.render.figure import save_figure
-    from explainkit_fer_hw3.study.maps import comparison_figure
-
-    maps = []
-    for network in networks:
-        images = faces.images.to(next(network.parameters()).device)
-        maps.append(ek.explain(network, images, None, method, seed=seed, **params))
-    return save_figure(comparison_figure(maps, tags, faces.labels.tolist()), path)
 
 
 def _print(found: dict[str, Any], tags: list[str]) -> None:

@@ -1,6 +1,7 @@
 """``confusion``: the confusion matrix of a network, and its worst mistakes explained."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,14 +69,7 @@ def confusion(
     )
     rows = []
     for mistake in most_confused(predictions.counts, faces.class_names, pairs):
-        row = {
-            "true": mistake.true,
-            "predicted": mistake.predicted,
-            "count": mistake.count,
-            "of": mistake.of,
-            "share": mistake.share,
-            "words": str(mistake),
-        }
+        row = asdict(mistake) | {"share": mistake.share, "words": str(mistake)}
         if examples:
             found = explain_confusion(
                 mistake, run.networks[0], faces, predictions,

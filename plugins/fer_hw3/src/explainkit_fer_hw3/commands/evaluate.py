@@ -54,18 +54,9 @@ def evaluate(
     )
     table = Table("class", "images", "recall", "95 %", "precision", "95 %", box=None)
     for name, scores in classes.items():
-        cells = [
-            text
-            for key in ("recall", "precision")
-            for text in (_share(scores[key]), _interval(scores[f"{key}_interval"]))
-        ]
+        cells = []
+        for key in ("recall", "precision"):
+            cells.append("–" if scores[key] is None else f"{scores[key]:.3f}")
+            cells.append("{:.3f} to {:.3f}".format(*scores[f"{key}_interval"]))
         table.add_row(name, str(scores["support"]), *cells)
     options.show(table)
-
-
-def _share(value: object) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _interval(value: object) -> str:
-    return "{:.3f} to {:.3f}".format(*value)  # type: ignore[misc]

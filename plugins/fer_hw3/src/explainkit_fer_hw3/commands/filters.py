@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from explainkit.progress import progress
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -202,13 +203,13 @@ def _cards(
     from explainkit.render.figure import save_figure
     from explainkit.render.unit import unit_card
 
-    with options.progress(min(most, len(rows)), "unit cards") as advance:
+    with progress("unit cards", min(most, len(rows))) as advance:
         for row in rows[:most]:
             unit, number = row["unit"], row["channel"]
             card = evidence.card(found, unit, number) if evidence else unit_card(found, unit)
             tag = unit if number is None else number
             row["card"] = str(save_figure(card, stem.with_name(f"{stem.name}-{tag}.png")))
-            advance(1)
+            advance(1, "")
 
 
 def _print(found: "Visualization", rows: list[dict[str, Any]]) -> None:

@@ -2,15 +2,16 @@
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from explainkit.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -276,21 +277,28 @@ def evaluation(
     return Evaluation(networks, faces, split, [predict(one, faces) for one in networks])
 
 
-def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
-    """The labeled images to evaluate on, and the split they belong to."""
+def load_labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
+    """The labeled images of a split."""
     from explainkit.errors import DatasetError
 
+    faces = load_data(path, split, seed)
+    known = faces.labels >= 0
+    if not known.any():
+        raise DatasetError(
+            f"expected labeled images in split {split!r}, but {describe_data(path)} has none"
+        )
+    return faces.subset(known)
+
+
+def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
+    """The labeled images to evaluate on, and the split they belong to."""
     split = split or test_split(path)
     if split in ({"train"} if path is None else {"train", "validation", "all"}):
         notes.print(
             f"note: {split} may contain images that the weights were trained on (the shipped "
             "weights: FER2013's training images and synthetic faces), so this is not a test score"
         )
-    faces = load_data(path, split, seed)
-    known = (faces.labels >= 0).nonzero().flatten()
-    if not len(known):
-        raise DatasetError(f"expected images with labels, {describe_data(path)} has none")
-    return faces.subset(known), split
+    return load_labeled(path, split, seed), split
 
 
 def test_split(path: Path | None) -> str:
@@ -326,7 +334,7 @@ def show(table: Table) -> None:
 
 
 def predict(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Predictions":
-    """A network's predictions, on the CPU, with a progress bar on a terminal."""
+    """A network's predictions, on the CPU."""
     import torch
 
     from explainkit_fer_hw3.study.predictions import Predictions
@@ -335,23 +343,9 @@ def predict(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Predi
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(model.parameters()).device
     parts = []
-    with torch.inference_mode(), progress(len(faces), "images") as advance:
+    with torch.inference_mode(), progress("images", len(faces)) as advance:
         for start in range(0, len(faces), batch):
             images = faces.subset(range(start, min(start + batch, len(faces)))).images
             parts.append(model(images.to(device)).cpu())
-            advance(len(images))
+            advance(len(images), "")
     return Predictions(faces.labels, torch.cat(parts), faces.class_names)
-
-
-@contextmanager
-def progress(total: int, what: str) -> Iterator[Any]:
-    """A progress bar on stderr if that is a terminal; yields a function that advances it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=notes, transient=True, disable=not notes.is_terminal,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)

@@ -15,8 +15,6 @@ import typer
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
-    from explainkit_fer_hw3.data import FaceDataset
-    from explainkit_fer_hw3.training.recipe import Recipe
     from explainkit_fer_hw3.training.run import Training
 
 _INTERRUPTED = 130
@@ -104,12 +102,14 @@ def train(
     if recipe == "finish" and start is None and not resume:
         raise typer.BadParameter("--recipe finish: expected --start with the initial weights")
     place = out or options.OUT / f"train-{model}"
-    settings = _overridden(recipe_for(model, recipe), lr, batch)
+    given: dict[str, Any] = {"lr": lr, "batch": batch}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = replace(recipe_for(model, recipe), **given)
     where = options.find_device(device)
     with folder.claimed(place, resume=resume):
         before = checkpoint.facts(place / checkpoint.FILE)["epochs"] if resume else None
         length = epochs or before or EPOCHS[recipe]
-        faces, held = (_labeled(data, split, seed) for split in ("train", "validation"))
+        faces, held = (options.load_labeled(data, split, seed) for split in ("train", "validation"))
         if refit:
             faces = faces + held
             options.notes.print("note: --refit: the validation images are also trained on")
@@ -137,26 +137,6 @@ def train(
         )
         raise typer.Exit(_INTERRUPTED)
     _report(training, place, options.describe_data(data), (len(faces), len(held)), refit, as_json)
-
-
-def _overridden(recipe: "Recipe", lr: float | None, batch: int | None) -> "Recipe":
-    return replace(
-        recipe, lr=recipe.lr if lr is None else lr, batch=recipe.batch if batch is None else batch
-    )
-
-
-def _labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
-    """The labeled images of a split."""
-    from explainkit.errors import DatasetError
-
-    faces = options.load_data(path, split, seed)
-    known = faces.labels >= 0
-    if not known.any():
-        raise DatasetError(
-            f"expected labeled images in split {split!r}, but {options.describe_data(path)} has "
-            "none"
-        )
-    return faces.subset(known)
 
 
 def _start(name: str, model: str) -> Any:

@@ -74,7 +74,7 @@ def recalls_figure(predictions: Sequence[Predictions], models: Sequence[str]) ->
     wide, row, left, head, foot = 4.2, 0.34, 1.15, 0.5, 0.4
     high = row * (len(names) + 1)
     page = _page(
-        left + wide + 0.75, head + high + foot,
+        left + wide + 0.3, head + high + foot,
         "recall per class, and accuracy", "bars: 95 % Wilson intervals",
     )  # fmt: skip
     axes = _axes(page, left, head, wide, high, grid="x")
@@ -97,7 +97,11 @@ def recalls_figure(predictions: Sequence[Predictions], models: Sequence[str]) ->
         range(len(names) + 1), [*(fit_name(name, left, 7) for name in names), "all images"]
     )
     axes.set(xlim=(0, 1), ylim=(len(names) + 0.5, -0.5))
-    _legend(axes, 7)
+    # above the plot: beside it, its dots would pass for recalls
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=len(models), frameon=False,
+        fontsize=7, labelcolor=INK,
+    )  # fmt: skip
     return page.figure
 
 
@@ -128,7 +132,9 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
         )  # fmt: skip
     axes.set_yticks(rows, [s.class_name for s in shares])
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
-    _legend(axes, 6.5)
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=6.5, labelcolor=INK
+    )
     return page.figure
 
 
@@ -147,9 +153,3 @@ def _axes(
     axes.tick_params(length=0, labelsize=7, labelcolor=INK)
     axes.grid(axis=grid, color=_GRID, linewidth=0.6)
     return axes
-
-
-def _legend(axes: Axes, size: float) -> None:
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=size, labelcolor=INK
-    )

@@ -102,9 +102,8 @@ def detect_parts(
     for unit in range(maps.shape[1]):
         large = down @ maps[:, unit] @ right.T
         values = maps[:, unit].flatten()
-        threshold = values.kthvalue(max(1, int(len(values) * (1 - quantile))))[0].clamp_min(
-            0
-        )  # a ReLU's zero is not active
+        place = max(1, int(len(values) * (1 - quantile)))
+        threshold = values.kthvalue(place).values.clamp_min(0)  # a ReLU's zero is not active
         mask = (large > threshold).flatten(1).float()
         thresholds.append(threshold)
         active.append(mask.sum(1))
@@ -126,15 +125,9 @@ def detect_parts(
     enrichment = _enrichment(total, both, areas, once)[0]
     control = _enrichment(total, away, areas, once)[0]
     return Detectors(
-        layer=layer,
-        threshold=torch.stack(thresholds),
-        iou=torch.from_numpy(iou),
-        enrichment=torch.from_numpy(enrichment),
-        low=torch.from_numpy(low),
-        high=torch.from_numpy(high),
-        control=torch.from_numpy(control),
-        count=len(faces),
-    )
+        layer, torch.stack(thresholds), torch.from_numpy(iou), torch.from_numpy(enrichment),
+        torch.from_numpy(low), torch.from_numpy(high), torch.from_numpy(control), len(faces),
+    )  # fmt: skip
 
 
 def _maps(model: nn.Module, layer: str, images: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def confusion_figure(found: Examples) -> Figure:
         len(one),
         [TALL] * 5,
         f"{confusion.true} predicted as {confusion.predicted}: {confusion.count} of {confusion.of}",
-        f"{_name(one)} of {one.model}. The maps of a row share one scale ({SCALING.limit}); ± is "
-        "the value at full color.",
+        f"{_name(one)} of {one.model}. The three maps of a row share one scale ({SCALING.limit}); "
+        "± is the value at full color.",
         f"{legend([one])}; difference: red favors {confusion.predicted} over {confusion.true}",
     )
     for row in range(len(one)):

@@ -195,7 +195,7 @@ def _confusion(found: Findings, say: Language) -> Section:
     for name, scores in class_scores(predictions.counts, predictions.class_names).items():
         cells = [
             say("none") if scores[key] is None
-            else say.share(scores[key], scores[f"{key}_interval"])  # type: ignore[arg-type]
+            else say.share(scores[key], scores[f"{key}_interval"])
             for key in ("recall", "precision")
         ]  # fmt: skip
         rows.append([say.row_name(name), f"{scores['support']:,}", *cells])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from explainkit_fer_hw3.scores import most_confused, wilson
+from explainkit_fer_hw3.scores import class_scores, most_confused, wilson
 from explainkit_fer_hw3.study.activations import Activations
 from explainkit_fer_hw3.study.agreement import Agreement
 from explainkit_fer_hw3.study.curves import Curve
@@ -27,8 +27,8 @@ Interval = tuple[float, float]
 
 def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) -> list[str]:
     """Question 1: the CNN and its accuracy."""
-    size = (cnn.convolutions, cnn.parameters)
-    same = size == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
+    size = {"convolutions": cnn.convolutions, "parameters": cnn.parameters}
+    same = tuple(size.values()) == (STUDY_CONVOLUTIONS, STUDY_PARAMETERS)
     low, high = cnn.predictions.interval
     verdict = (
         "cnn_elsewhere" if not comparable
@@ -38,12 +38,7 @@ def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) ->
     )  # fmt: skip
     return [
         say.paragraph(
-            say(
-                "cnn_size",
-                convolutions=size[0],
-                parameters=size[1],
-                millions=cnn.multiply_adds / 1e6,
-            ),
+            say("cnn_size", **size, millions=cnn.multiply_adds / 1e6),
             say("cnn_size_same" if same else "cnn_size_other"),
         ),
         say.paragraph(
@@ -188,17 +183,11 @@ def _mistakes(say: Language, predictions: Predictions) -> list[str]:
     mistakes = most_confused(predictions.counts, predictions.class_names, 3)
     if not mistakes:
         return [say("no_mistakes")]
-    return [
-        say(
-            "mistake",
-            true=say.class_name(m.true),
-            predicted=say.class_name(m.predicted),
-            count=m.count,
-            of=m.of,
-            share=m.share,
-        )
-        for m in mistakes
-    ]
+    said = []
+    for one in mistakes:
+        names = {"true": say.class_name(one.true), "predicted": say.class_name(one.predicted)}
+        said.append(say("mistake", **names, count=one.count, of=one.of, share=one.share))
+    return said
 
 
 def about_densities(
@@ -267,15 +256,8 @@ def about_filters(
     edges = int((kernels.sum(1).abs() < kernels.abs().sum(1) / 3).sum())
     peaks = found.outputs.flatten(1).amax(1)
     strongest, best = int(peaks.argmax()), rows[0]
-    ascent = [
-        say(
-            "ascent",
-            n=len(rows),
-            steps=len(best["trace"]),
-            converged=sum(row["converged"] for row in rows),
-            dead=sum(row["dead"] for row in rows),
-        )
-    ]
+    counts = {key: sum(row[key] for row in rows) for key in ("converged", "dead")}
+    ascent = [say("ascent", n=len(rows), steps=len(best["trace"]), **counts)]
     if not best["dead"]:
         facts = {"channel": best["channel"], "score": best["score"], "start": best["trace"][0]}
         ascent.append(say("ascent_best", **facts))
@@ -300,12 +282,12 @@ def accuracy(say: Language, predictions: Predictions) -> str:
 
 def recalls(predictions: Predictions) -> dict[str, tuple[float, Interval]]:
     """Recall and interval of each class that has images."""
-    found = {}
-    for i, name in enumerate(predictions.class_names):
-        right, support = int(predictions.counts[i, i]), int(predictions.counts[i].sum())
-        if support:
-            found[name] = (right / support, wilson(right, support))
-    return found
+    scores = class_scores(predictions.counts, predictions.class_names)
+    return {
+        name: (one["recall"], one["recall_interval"])
+        for name, one in scores.items()
+        if one["support"]
+    }
 
 
 def ranking(predictions: Predictions) -> list[tuple[str, tuple[float, Interval]]]:
