@@ -169,12 +169,9 @@ def _best_uniform(units: Sequence[Expression], setting: Setting) -> list[tuple[f
         for unit in units:
             if unit.form not in scopes:
                 scopes[unit.form] = _reader(unit, setting).scope(
-                    images,
-                    images,
-                    setting.class_names,
-                    None,
+                    images, images, setting.class_names, None,
                     channel_statistics=setting.channel_statistics,
-                )
+                )  # fmt: skip
             scores = evaluate_each([unit] * len(images), scopes[unit.form])
             scores = scores.to(setting.precision).nan_to_num(-math.inf)
             found.append((float(scores.max()), shades[int(scores.argmax())]))
@@ -325,12 +322,9 @@ def _run(
     )
     wanted = (len(units), *setting.shape)
     if not isinstance(result, OptimizedImages) or tuple(result.images.shape) != wanted:
-        shape = (
-            list(result.images.shape)
-            if isinstance(result, OptimizedImages)
-            else type(result).__name__
-        )
-        raise MethodError(f"expected images {list(wanted)} from the maximizer, got {shape}")
+        right = isinstance(result, OptimizedImages)
+        got = list(result.images.shape) if right else type(result).__name__
+        raise MethodError(f"expected images {list(wanted)} from the maximizer, got {got}")
     if transparent and result.opacity is None:
         raise MethodError(
             f"{units[0]}: {type(maximizer).__name__} doesn't support opacity: leave out alpha() "

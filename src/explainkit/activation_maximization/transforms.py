@@ -32,9 +32,6 @@ def affine(
         scale: Vertical and horizontal factor, ``[batch, 2]``; negative values mirror.
         angle: In degrees, ``[batch]``.
         padding: How the outside of the image is filled.
-
-    Returns:
-        Like ``images``.
     """
     height, width = images.shape[2:]
     radians = angle * (math.pi / 180)
@@ -55,9 +52,6 @@ def blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
         images: ``[batch, channel, height, width]``.
         sigma: In pixels, ``[batch]``.
         most: The largest possible sigma; it alone determines the kernel size.
-
-    Returns:
-        Like ``images``.
     """
     batch, channels, height, width = images.shape
     radius = min(max(1, math.ceil(3 * most)), min(height, width) - 1)

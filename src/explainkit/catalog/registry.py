@@ -73,12 +73,7 @@ class Registry:
         return sorted(self._entries)
 
     def qualify(self, name: str) -> str:
-        """The qualified form of a name; case, hyphens and underscores don't matter.
-
-        Raises:
-            UnknownNameError: No such name, or several plugins have it.
-            PluginError: The name's plugin is broken.
-        """
+        """The qualified form of a name; case, hyphens and underscores don't matter."""
         candidates = self.candidates(name)
         if len(candidates) == 1:
             return candidates[0]

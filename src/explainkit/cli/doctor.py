@@ -24,14 +24,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check.
-
-    Attributes:
-        name: What was checked.
-        status: ``"ok"``, ``"warning"`` or ``"problem"``.
-        found: What was found.
-        remedy: How to fix it; empty if it is ok.
-    """
+    """The result of one check; the remedy is empty if it is ok."""
 
     name: str
     status: Status

@@ -41,14 +41,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart.
-
-    Attributes:
-        label: Label at the left.
-        value: Length of the bar.
-        interval: Ends of the error bar.
-        control: A value that the bar should exceed, drawn as a tick.
-    """
+    """A bar with its error bar, and a tick at the control that it should exceed."""
 
     label: str
     value: float
@@ -58,14 +51,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar chart on a unit card.
-
-    Attributes:
-        title: Headline of the chart.
-        rows: From top to bottom.
-        note: The line below the title.
-        mark: A reference value, drawn as a dashed line.
-    """
+    """A bar chart on a unit card, with a dashed line at a reference value, the mark."""
 
     title: str
     note: str

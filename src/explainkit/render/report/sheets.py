@@ -18,14 +18,7 @@ _SIDE, _ROW = 2048, 4
 
 @dataclass(frozen=True)
 class SheetGrid:
-    """The layout of equally sized images on contact sheets.
-
-    Attributes:
-        columns: Cells per row.
-        rows: Rows of a full sheet.
-        width: Width of a cell in pixels.
-        height: Height of a cell in pixels.
-    """
+    """The layout of contact sheets: cells in a full one, and the size of a cell in pixels."""
 
     columns: int
     rows: int

@@ -247,14 +247,7 @@ def _check_indices(indices: Sequence[int], count: int, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Networks and their predictions for the same labeled images.
-
-    Attributes:
-        networks: On the chosen device.
-        faces: The images.
-        split: The split they belong to.
-        predictions: One per network.
-    """
+    """Networks and their predictions for the same labeled images."""
 
     networks: list["nn.Module"]
     faces: "FaceDataset"
@@ -344,8 +337,7 @@ def predict(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Predi
     device = next(model.parameters()).device
     parts = []
     with torch.inference_mode(), progress("images", len(faces)) as advance:
-        for start in range(0, len(faces), batch):
-            images = faces.subset(range(start, min(start + batch, len(faces)))).images
-            parts.append(model(images.to(device)).cpu())
-            advance(len(images), "")
+        for part in faces.split(batch):
+            parts.append(model(part.images.to(device)).cpu())
+            advance(len(part), "")
     return Predictions(faces.labels, torch.cat(parts), faces.class_names)

@@ -1,6 +1,6 @@
 """Images in memory, stored as bytes and normalized on access."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,11 @@ class FaceDataset:
             else torch.cat([self.parts, other.parts])
         )
         return replace(self, **changes, parts=parts, names=self.names + other.names)
+
+    def split(self, size: int) -> Iterator["FaceDataset"]:
+        """Consecutive parts of this many images; the last may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.subset(range(start, min(start + size, len(self))))
 
     def subset(self, indices: Iterable[int] | Tensor) -> "FaceDataset":
         """The images with these indices, in this order; or those selected by a bool mask."""

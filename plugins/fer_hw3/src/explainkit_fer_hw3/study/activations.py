@@ -32,17 +32,16 @@ class Activations:
     def statistics(self) -> list[dict[str, float | int | bool]]:
         """Per channel: mean, standard deviation, minimum, maximum, and the share above zero."""
         flat = self.outputs.double().flatten(1)
-        return [
-            {
-                "channel": channel,
-                "mean": float(values.mean()),
-                "std": float(values.std(correction=0)),
-                "min": float(values.min()),
-                "max": float(values.max()),
-                "active": float((values > 0).double().mean()),
-            }
-            for channel, values in enumerate(flat)
-        ]
+        columns = {
+            "channel": torch.arange(len(flat)),
+            "mean": flat.mean(1),
+            "std": flat.std(1, correction=0),
+            "min": flat.amin(1),
+            "max": flat.amax(1),
+            "active": (flat > 0).double().mean(1),
+        }
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
@@ -59,33 +58,23 @@ def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
             before it.
     """
     get_layer(model, layer)
-    maps = layers_with_maps(model, image)
+    leaves = {name: module for name, module in model.named_modules() if not list(module.children())}
+    with torch.inference_mode(), capture(model, leaves) as outputs:
+        model(image[None])
+    maps, source = {}, ""
+    for name, module in leaves.items():
+        if isinstance(module, nn.Conv2d):
+            source = name
+        if source and outputs[name][0].dim() == 4:
+            maps[name] = source
     if layer not in maps:
         raise ModelError(
             f"expected a layer with feature maps, got {layer!r}; "
             f"there are {', '.join(maps) or 'none in this network: use cnn'}"
         )
-    with torch.inference_mode(), capture(model, [layer]) as outputs:
-        model(image[None])
-    (output,) = outputs[layer]
-    source = maps[layer]
-    convolution = get_layer(model, source)
+    convolution = leaves[maps[layer]]
     assert isinstance(convolution, nn.Conv2d)
     kernels = convolution.weight.detach()
     signed = kernels.shape[1] == 1
     filters = kernels[:, 0] if signed else kernels.square().mean(1).sqrt()
-    return Activations(layer, source, output[0].cpu(), filters.cpu(), signed)
-
-
-def layers_with_maps(model: nn.Module, image: Tensor) -> dict[str, str]:
-    """The layers that output feature maps, and the convolution that produced the channels."""
-    leaves = [name for name, module in model.named_modules() if not list(module.children())]
-    with torch.inference_mode(), capture(model, leaves) as outputs:
-        model(image[None])
-    found, source = {}, ""
-    for name in leaves:
-        if isinstance(get_layer(model, name), nn.Conv2d):
-            source = name
-        if source and outputs[name][0].dim() == 4:
-            found[name] = source
-    return found
+    return Activations(layer, maps[layer], outputs[layer][0][0].cpu(), filters.cpu(), signed)

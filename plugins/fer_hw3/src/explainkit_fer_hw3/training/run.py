@@ -170,8 +170,8 @@ class Training:
         network = _fast(copy.deepcopy(plain).to(self.device)).eval()
         found = []
         with torch.no_grad(), self._autocast(), progress("targets", len(data)) as advance:
-            for start in range(0, len(data), EVALUATED):
-                images = data.subset(range(start, min(start + EVALUATED, len(data)))).images
+            for part in data.split(EVALUATED):
+                images = part.images
                 views = [self._cropped(view).to(self.device) for view in (images, images.flip(3))]
                 predicted = torch.stack([network(view).float().softmax(1) for view in views])
                 found.append(predicted.mean(0).cpu())
@@ -269,8 +269,7 @@ class Training:
         network = _fast(self.export().to(self.device))
         loss = correct = 0.0
         with torch.inference_mode():
-            for start in range(0, len(data), EVALUATED):
-                part = data.subset(range(start, min(start + EVALUATED, len(data))))
+            for part in data.split(EVALUATED):
                 logits = network(self._cropped(part.images).to(self.device)).cpu()
                 loss += float(F.cross_entropy(logits, part.labels, reduction="sum"))
                 correct += int((logits.argmax(1) == part.labels).sum())

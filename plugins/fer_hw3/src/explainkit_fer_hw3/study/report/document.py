@@ -13,7 +13,7 @@ from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.grids import activations_figure
 from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
-from explainkit_fer_hw3.study.parts import METHODS, PartShare
+from explainkit_fer_hw3.study.parts import METHODS, PartShare, Share
 from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report import sentences
 from explainkit_fer_hw3.study.report.findings import Findings, Network
@@ -24,13 +24,7 @@ STUDY_DNN_PARAMETERS = 4_991_495
 
 @dataclass(frozen=True)
 class Image:
-    """A figure.
-
-    Attributes:
-        name: File name without suffix.
-        data: PNG.
-        caption: Caption and alternative text.
-    """
+    """A PNG, the name of its file, and its caption, which is also its alternative text."""
 
     name: str
     data: bytes
@@ -39,13 +33,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column holds the row headers.
-
-    Attributes:
-        head: Column headers.
-        rows: Cells.
-        caption: Caption; may be empty.
-    """
+    """A table whose first column holds the row headers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -195,7 +183,7 @@ def _confusion(found: Findings, say: Language) -> Section:
     for name, scores in class_scores(predictions.counts, predictions.class_names).items():
         cells = [
             say("none") if scores[key] is None
-            else say.share(scores[key], scores[f"{key}_interval"])
+            else say.share(Share(scores[key], scores[f"{key}_interval"]))
             for key in ("recall", "precision")
         ]  # fmt: skip
         rows.append([say.row_name(name), f"{scores['support']:,}", *cells])
@@ -239,8 +227,8 @@ def _saliency(found: Findings, say: Language) -> Section:
     made = [
         [
             say.row_name(one.class_name), str(one.n), say.parts(one.parts) or say("none"),
-            say.mean(one.share), f"{one.area:.3f}", f"{one.noise:.3f}", say.mean(one.other),
-            say.difference(one.gain.value, one.gain.interval),
+            say.share(one.share), f"{one.area:.3f}", f"{one.noise:.3f}", say.share(one.other),
+            say.difference(one.gain),
         ]
         for one in found.shares[METHODS[0]]
     ]  # fmt: skip

@@ -54,18 +54,13 @@ class Language:
         """A list of face parts."""
         return self._list([str(self.words["parts"][name]) for name in names])
 
-    def share(self, value: float, interval: tuple[float, float]) -> str:
+    def share(self, share: Share, *, form: str = "interval") -> str:
         """A number with its interval."""
-        return self("interval", value=value, low=interval[0], high=interval[1])
+        return self(form, value=share.value, low=share.interval[0], high=share.interval[1])
 
-    def mean(self, share: Share) -> str:
-        """A mean with its interval."""
-        return self.share(share.value, share.interval)
-
-    def difference(self, value: float, interval: tuple[float, float]) -> str:
+    def difference(self, share: Share) -> str:
         """A difference with its interval, always signed."""
-        text = self("signed_interval", value=value, low=interval[0], high=interval[1])
-        return text.replace("-", "−")
+        return self.share(share, form="signed_interval").replace("-", "−")
 
     def _list(self, names: list[str]) -> str:
         if len(names) < 2:

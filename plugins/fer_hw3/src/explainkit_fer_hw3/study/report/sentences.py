@@ -7,7 +7,7 @@ from explainkit_fer_hw3.scores import class_scores, most_confused, wilson
 from explainkit_fer_hw3.study.activations import Activations
 from explainkit_fer_hw3.study.agreement import Agreement
 from explainkit_fer_hw3.study.curves import Curve
-from explainkit_fer_hw3.study.parts import PartShare, PartShares
+from explainkit_fer_hw3.study.parts import PartShare, PartShares, Share
 from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report.findings import Network
 from explainkit_fer_hw3.study.report.language import Language
@@ -21,8 +21,6 @@ FACE = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin")
 
 OVERFIT = 0.9
 """Training accuracy that counts as overfitting."""
-
-Interval = tuple[float, float]
 
 
 def about_cnn(say: Language, cnn: Network, dnn: Network, *, comparable: bool) -> list[str]:
@@ -89,7 +87,7 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
                 "dnn_accuracy",
                 accuracy=accuracy(say, dnn.predictions),
                 p=p_value(met.p),
-                difference=say.difference(met.difference, met.interval),
+                difference=say.difference(Share(met.difference, met.interval)),
             ),
             say(verdict, first=met.only_first, second=met.only_second),
         ),
@@ -101,8 +99,8 @@ def about_dnn(say: Language, cnn: Network, dnn: Network, met: Agreement) -> list
 def _classes(say: Language, cnn: Predictions, dnn: Predictions) -> list[str]:
     """The classes where one network's recall is higher and the intervals don't overlap."""
     first, second = recalls(cnn), recalls(dnn)
-    cnn_higher = [name for name in first if first[name][1][0] > second[name][1][1]]
-    dnn_higher = [name for name in first if second[name][1][0] > first[name][1][1]]
+    cnn_higher = [n for n in first if first[n].interval[0] > second[n].interval[1]]
+    dnn_higher = [n for n in first if second[n].interval[0] > first[n].interval[1]]
     said = [
         say(key, classes=say.classes(names))
         for key, names in (("dnn_classes_cnn", cnn_higher), ("dnn_classes_dnn", dnn_higher))
@@ -142,26 +140,23 @@ def about_confusion(say: Language, predictions: Predictions) -> list[str]:
     ranked = ranking(predictions)
     if all_alike(predictions):
         return [
-            say("all_equal", recall=say.share(*ranked[0][1])),
+            say("all_equal", recall=say.share(ranked[0][1])),
             say.paragraph(*_mistakes(say, predictions)),
         ]
     best = best_classes(predictions)
     as_study = set(best) == {"happy", "surprise"}
+    facts = [{"name": say.class_name(name), "recall": say.share(one)} for name, one in ranked]
     said = [
-        say("best", classes=say.items(_with_recall(say, item) for item in ranked[: len(best)])),
+        say("best", classes=say.items(say("class_recall", **one) for one in facts[: len(best)])),
         say("best_as_study" if as_study else "best_not_study"),
     ]
-    (worst, (value, interval)), known = ranked[-1], dict(ranked)
-    facts = {"name": say.class_name(worst), "recall": say.share(value, interval)}
-    if worst == "fear":
-        said.append(say("worst_fear", **facts))
-    elif "fear" in known:
-        said.append(say("worst_other", **facts, fear=say.share(*known["fear"])))
+    (worst, recall), known = ranked[-1], dict(ranked)
+    if worst != "fear" and "fear" in known:
+        said.append(say("worst_other", **facts[-1], fear=say.share(known["fear"])))
     else:
-        said.append(say("worst_no_fear", **facts))
-    name, next_recall = ranked[-2]
-    if next_recall[1][0] <= interval[1]:
-        said.append(say("worst_unsure", name=say.class_name(name), recall=say.share(*next_recall)))
+        said.append(say("worst_fear" if worst == "fear" else "worst_no_fear", **facts[-1]))
+    if ranked[-2][1].interval[0] <= recall.interval[1]:
+        said.append(say("worst_unsure", **facts[-2]))
     return [
         say.paragraph(*said),
         say.paragraph(*_fear(say, predictions), *_mistakes(say, predictions)),
@@ -172,11 +167,8 @@ def _fear(say: Language, predictions: Predictions) -> list[str]:
     taken, n = fear_taken(predictions)
     if not taken:
         return [say("fear_not_taken")] if n else []
-    return [say("fear_taken", count=taken, n=n, share=say.share(taken / n, wilson(taken, n)))]
-
-
-def _with_recall(say: Language, item: tuple[str, tuple[float, Interval]]) -> str:
-    return say("class_recall", name=say.class_name(item[0]), recall=say.share(*item[1]))
+    share = say.share(Share(taken / n, wilson(taken, n)))
+    return [say("fear_taken", count=taken, n=n, share=share)]
 
 
 def _mistakes(say: Language, predictions: Predictions) -> list[str]:
@@ -216,21 +208,16 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
     first, *others = shares.values()
     *classes, every = first
     gain = every.gain
-    key = (
-        "parts_follow"
-        if gain.interval[0] > 0
-        else "parts_against"
-        if gain.interval[1] < 0
-        else "parts_fixed"
-    )
+    sign = (gain.interval[0] > 0) - (gain.interval[1] < 0)
+    key = {1: "parts_follow", 0: "parts_fixed", -1: "parts_against"}[sign]
     own = [one.class_name for one in classes if one.gain.interval[0] > 0]
     less = [one.class_name for one in classes if one.gain.interval[1] < 0]
     more = every.share.interval[0] > every.area
     return [
         say.paragraph(
-            say("parts_share", share=say.mean(every.share), area=every.area, noise=every.noise),
+            say("parts_share", share=say.share(every.share), area=every.area, noise=every.noise),
             say("parts_more" if more else "parts_not_more"),
-            say(key, other=say.mean(every.other), gain=say.difference(gain.value, gain.interval)),
+            say(key, other=say.share(every.other), gain=say.difference(gain)),
         ),
         say.paragraph(
             say("parts_classes", classes=say.classes(own)) if own else say("parts_no_class"),
@@ -238,11 +225,11 @@ def about_parts(say: Language, shares: Mapping[str, Sequence[PartShares]]) -> li
             *(
                 say(
                     "parts_method",
-                    method=other[-1].method.rpartition("/")[2],
-                    share=say.mean(other[-1].share),
-                    gain=say.difference(other[-1].gain.value, other[-1].gain.interval),
+                    method=one.method.rpartition("/")[2],
+                    share=say.share(one.share),
+                    gain=say.difference(one.gain),
                 )
-                for other in others
+                for *_, one in others
             ),
         ),
     ]
@@ -266,33 +253,31 @@ def about_filters(
         say.paragraph(
             say("kernels", n=len(kernels), edges=edges),
             say(
-                "outputs",
-                inactive=int((peaks <= 0).sum()),
-                strongest=strongest,
-                peak=float(peaks[strongest]),
+                "outputs", inactive=int((peaks <= 0).sum()),
+                strongest=strongest, peak=float(peaks[strongest]),
             ),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def accuracy(say: Language, predictions: Predictions) -> str:
     """An accuracy with its interval."""
-    return say.share(predictions.accuracy, predictions.interval)
+    return say.share(Share(predictions.accuracy, predictions.interval))
 
 
-def recalls(predictions: Predictions) -> dict[str, tuple[float, Interval]]:
-    """Recall and interval of each class that has images."""
+def recalls(predictions: Predictions) -> dict[str, Share]:
+    """The recall of each class that has images."""
     scores = class_scores(predictions.counts, predictions.class_names)
     return {
-        name: (one["recall"], one["recall_interval"])
+        name: Share(one["recall"], one["recall_interval"])
         for name, one in scores.items()
         if one["support"]
     }
 
 
-def ranking(predictions: Predictions) -> list[tuple[str, tuple[float, Interval]]]:
+def ranking(predictions: Predictions) -> list[tuple[str, Share]]:
     """The classes by recall, best first."""
-    return sorted(recalls(predictions).items(), key=lambda item: -item[1][0])
+    return sorted(recalls(predictions).items(), key=lambda item: -item[1].value)
 
 
 def all_alike(predictions: Predictions) -> bool:
@@ -303,14 +288,14 @@ def all_alike(predictions: Predictions) -> bool:
 def best_classes(predictions: Predictions) -> list[str]:
     """The two classes with the highest recall, and any that tie with the second; best first."""
     ranked = ranking(predictions)
-    second = ranked[min(1, len(ranked) - 1)][1][0]
-    return [name for name, (recall, _) in ranked if recall >= second]
+    second = ranked[min(1, len(ranked) - 1)][1]
+    return [name for name, recall in ranked if recall.value >= second.value]
 
 
 def worst_classes(predictions: Predictions) -> list[str]:
     """The class with the lowest recall, and any that tie with it."""
     ranked = ranking(predictions)
-    return [name for name, (recall, _) in ranked if recall == ranked[-1][1][0]]
+    return [name for name, recall in ranked if recall.value == ranked[-1][1].value]
 
 
 def fear_taken(predictions: Predictions) -> tuple[int, int]:
