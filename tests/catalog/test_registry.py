@@ -2,8 +2,9 @@
 
 import pytest
 
+from explainkit.catalog.factories import load_methods
 from explainkit.catalog.registry import Registry
-from explainkit.errors import PluginError, UnknownNameError
+from explainkit.errors import MethodError, PluginError, UnknownNameError
 
 
 @pytest.fixture
@@ -71,3 +72,10 @@ def test_an_invalid_string_is_an_error_that_names_the_plugin(methods):
         PluginError, match=r"plugin b 2\.0 offers method 'b/other' .*no_such_module"
     ):
         methods.get("other")
+
+
+def test_among_several_methods_each_gets_what_it_requires():
+    _, conductance = load_methods(["saliency", "conductance"], {"layer": "0"})
+    assert conductance.layer == "0"
+    with pytest.raises(MethodError, match="expected layer="):
+        load_methods(["saliency", "conductance"], {})

@@ -267,13 +267,11 @@ def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:
 
 def _equal_outputs(one: Any, other: Any) -> bool:
     """Whether two outputs of `ActivationReader` are equal up to rounding."""
-    pairs = zip(_outputs(one), _outputs(other), strict=True)
-    return all(a.shape == b.shape and _near(a, b) for a, b in pairs)
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    rounding = 100 * torch.finfo(one.dtype).eps * one.abs().max()
-    return bool((one - other).abs().max() <= rounding)
+    for a, b in zip(_outputs(one), _outputs(other), strict=True):
+        rounding = 100 * torch.finfo(a.dtype).eps * a.abs().max()
+        if a.shape != b.shape or (a - b).abs().max() > rounding:
+            return False
+    return True
 
 
 def channel_statistics_of(

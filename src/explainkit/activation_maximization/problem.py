@@ -31,13 +31,8 @@ class Statistics:
             values, vectors = torch.linalg.eigh(torch.cov(flat))
             root = vectors @ torch.diag(values.clamp_min(1e-12).sqrt()) @ vectors.T
             color = (root / root.norm(dim=0).max()).float()
-        return cls(_amplitude(images, color), color)
-
-
-def _amplitude(images: Tensor, color: Tensor) -> Tensor:
-    plain = torch.einsum("ij,njyx->niyx", torch.linalg.inv(color), images)
-    amplitude: Tensor = torch.fft.rfft2(plain, norm="ortho").abs().mean(0)
-    return amplitude
+        plain = torch.einsum("ij,njyx->niyx", torch.linalg.inv(color), images)
+        return cls(torch.fft.rfft2(plain, norm="ortho").abs().mean(0), color)
 
 
 @dataclass(frozen=True, eq=False)

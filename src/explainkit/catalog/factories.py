@@ -95,12 +95,7 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
         UnknownNameError: No such method.
         MethodError: The method has no such parameter, or rejects the value.
     """
-    kind: Any = discovery.registry("methods").get(method) if isinstance(method, str) else method
-    if not (is_method(kind) or (isinstance(kind, type) and dataclasses.is_dataclass(kind))):
-        raise MethodError(
-            f"expected a method's name, or a dataclass that is called with a model, inputs and "
-            f"a target, got {method!r}"
-        )
+    kind = _method(method)
     _check_fields(kind, method_name(kind), params)
     for name, value in params.items():
         if isinstance(value, str) and _holds_method(kind, name):
@@ -109,19 +104,30 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
     return made
 
 
+def _method(method: AnyMethod) -> Any:
+    """The class that a name stands for, or a class or method as it is."""
+    kind: Any = discovery.registry("methods").get(method) if isinstance(method, str) else method
+    if not (is_method(kind) or (isinstance(kind, type) and dataclasses.is_dataclass(kind))):
+        raise MethodError(
+            f"expected a method's name, or a dataclass that is called with a model, inputs and "
+            f"a target, got {method!r}"
+        )
+    return kind
+
+
 def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[Method]:
     """Builds several methods from one set of parameters; each takes those that it has."""
     if not methods:
         raise MethodError("expected at least one method, got an empty list")
     if len(methods) == 1:
         return [load_method(methods[0], **params)]
-    made = [load_method(method) for method in methods]
-    fields = [{f.name for f in dataclasses.fields(method) if f.init} for method in made]
+    kinds = [_method(method) for method in methods]
+    fields = [{f.name for f in dataclasses.fields(kind) if f.init} for kind in kinds]
     every = set().union(*fields)
     for foreign in sorted(params.keys() - every):
         near = parameter_hint(foreign, every)
         hint = f"; did you mean {near}=?" if near else ""
-        names = ", ".join(method_name(method) for method in made)
+        names = ", ".join(map(method_name, kinds))
         raise MethodError(f"expected a parameter of {names}, got {foreign!r}: none has it{hint}")
     return [
         load_method(method, **{name: params[name] for name in params.keys() & own})

@@ -18,15 +18,7 @@ _FIELD = re.compile(r"(Topic|Order|Needs|Command): (.+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    Attributes:
-        title: The heading, or "".
-        text: Markdown before the code.
-        alt: The alt text of its figure.
-        code: Python source.
-        line: Line number of the code in the script, from 1.
-    """
+    """One cell: a heading, Markdown, the alt text of its figure, and Python from a line on."""
 
     title: str
     text: str

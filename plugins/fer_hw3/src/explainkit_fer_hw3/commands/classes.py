@@ -79,26 +79,12 @@ def classes(
     tags = options.model_tags(model)
     networks = dict(zip(tags, (options.load_model(m, device) for m in model), strict=True))
     found = find_ideals(
-        networks,
-        chosen,
-        maximizer=maximizer,
-        start=start,
-        dataset=dataset,
-        frames=24 if animate else 0,
-        seed=seed,
-        **params,
-    )
+        networks, chosen, maximizer=maximizer, start=start, dataset=dataset,
+        frames=24 if animate else 0, seed=seed, **params,
+    )  # fmt: skip
     named = [] if class_ is None else chosen
-    stem = "-".join(
-        [
-            "classes",
-            maximizer.rpartition("/")[2],
-            *networks,
-            *(["full"] if full else []),
-            *named,
-            *tag,
-        ]
-    )
+    parts = [maximizer.rpartition("/")[2], *networks, *(["full"] if full else []), *named, *tag]
+    stem = "-".join(["classes", *parts])
     files = {"figure": str(save_figure(ideals_figure(found), out / f"{stem}.png"))}
     if animate:
         for one in found.by_network:

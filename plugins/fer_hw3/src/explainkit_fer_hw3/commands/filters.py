@@ -1,7 +1,6 @@
 """``filters``: the images that maximally activate the units of a layer, and their quality."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,14 +123,9 @@ def filters(
     if exemplars or quality or data or compared:
         faces = options.load_data(data, split or options.test_split(data), seed)
     found = ek.maximize(
-        network,
-        text,
-        maximizer=maximizer,
-        seed=seed,
-        dataset=faces.images if faces else None,
-        frames=24 if animate else 0,
-        **params,
-    )
+        network, text, maximizer=maximizer, seed=seed, dataset=faces.images if faces else None,
+        frames=24 if animate else 0, **params,
+    )  # fmt: skip
     if quality and faces:
         other = options.load_model("cnn" if model == "dnn" else "dnn", device)
         images = faces.images.to(found.images)
@@ -182,23 +176,18 @@ def filters(
 def maximizer_params(maximizer: str, texts: list[str], full: bool) -> dict[str, Any]:
     """The maximizer's parameters; unless ``full``, with few steps if none are given."""
     from explainkit.catalog import discovery
+    from explainkit.catalog.factories import defaults
     from explainkit.cli.parameters import parse_params
 
     params = parse_params(maximizer, texts, "maximizers")
-    takes_steps = any(
-        field.name == "steps"
-        for field in fields(discovery.registry("maximizers").get(maximizer))  # type: ignore[arg-type]
-    )
-    return params if full or not takes_steps else {"steps": STEPS, **params}
+    known = defaults(discovery.registry("maximizers").get(maximizer))
+    return params if full or "steps" not in known else {"steps": STEPS, **params}
 
 
 def _cards(
-    found: "Visualization",
-    rows: list[dict[str, Any]],
-    evidence: "Evidence | None",
-    stem: Path,
+    found: "Visualization", rows: list[dict[str, Any]], evidence: "Evidence | None", stem: Path,
     most: int,
-) -> None:
+) -> None:  # fmt: skip
     """Draws the unit cards of the first rows, and adds the path of each to its row."""
     from explainkit.render.figure import save_figure
     from explainkit.render.unit import unit_card

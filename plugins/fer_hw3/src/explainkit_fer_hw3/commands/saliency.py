@@ -10,7 +10,6 @@ import typer
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
-    from explainkit.interfaces import Method
     from explainkit.results.explanation import Explanation
 
 
@@ -62,11 +61,11 @@ def saliency(
     from explainkit.render.figure import save_figure, study_figure
 
     names = [name.strip() for name in method.split(",") if name.strip()]
-    methods = _methods(names, param or [])
+    params = _params(names, param or [])
     images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     start = time.perf_counter()
-    explanations = ek.explain(network, images.images, _target(target), methods, seed=seed)
+    explanations = ek.explain(network, images.images, _target(target), names, seed=seed, **params)
     seconds = time.perf_counter() - start
     chosen = [
         options.model_tag(model),
@@ -111,27 +110,21 @@ def saliency(
         typer.echo(f"report: {written}")
 
 
-def _methods(names: list[str], texts: list[str]) -> "list[Method | str | type[Method]]":
-    """Builds the methods, each with the parameters that it takes."""
+def _params(names: list[str], texts: list[str]) -> dict[str, Any]:
+    """The parameters, each parsed by the first method that takes it."""
     from dataclasses import fields
 
     from explainkit.catalog import discovery
-    from explainkit.catalog.factories import load_method
     from explainkit.cli.parameters import parse_params
 
-    if len(names) < 2:
-        return [load_method(name, **parse_params(name, texts)) for name in names]
     registry = discovery.registry("methods")
-    own = {name: {f.name for f in fields(registry.get(name)) if f.init} for name in names}  # type: ignore[arg-type]
+    own = {name: {f.name for f in fields(registry.get(name))} for name in names}  # type: ignore[arg-type]
+    params = {}
     for text in texts:
-        if not any(text.partition("=")[0] in known for known in own.values()):
-            parse_params(names[0], [text])  # raises, and names the parameters of the first method
-    return [
-        load_method(
-            name, **parse_params(name, [t for t in texts if t.partition("=")[0] in own[name]])
-        )
-        for name in names
-    ]
+        field = text.partition("=")[0].strip()
+        takers = [name for name in names if field in own[name]]
+        params |= parse_params((takers or names)[0], [text])
+    return params
 
 
 def _target(text: str | None) -> str | int | None:

@@ -148,11 +148,10 @@ def _lines(ideals: Ideals, one: Ideal, index: int) -> list[tuple[str, str]]:
     for name, probabilities in one.probabilities.items():
         values = ideals.start_probabilities[name] if index < 0 else probabilities[index]
         best = CLASS_NAMES[int(values.argmax())]
-        wanted = best if index < 0 else ideals.classes[index]
-        share = float(values[CLASS_NAMES.index(wanted)])
-        text = f"{name}: {share:.0%}"
-        if index < 0 or best != wanted:
-            text += f" {best}" if index < 0 else f" ({best})"
-        ink = INK if index < 0 else RIGHT if best == wanted else WRONG
-        found.append((text, ink))
+        if index < 0:
+            found.append((f"{name}: {float(values.max()):.0%} {best}", INK))
+            continue
+        wanted = ideals.classes[index]
+        text = f"{name}: {float(values[CLASS_NAMES.index(wanted)]):.0%}"
+        found.append((text, RIGHT) if best == wanted else (f"{text} ({best})", WRONG))
     return found
