@@ -119,7 +119,7 @@ def _params(names: list[str], texts: list[str]) -> dict[str, Any]:
 
     registry = discovery.registry("methods")
     own = {name: {f.name for f in fields(registry.get(name))} for name in names}  # type: ignore[arg-type]
-    params = {}
+    params: dict[str, Any] = {}
     for text in texts:
         field = text.partition("=")[0].strip()
         takers = [name for name in names if field in own[name]]
