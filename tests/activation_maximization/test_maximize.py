@@ -72,6 +72,17 @@ def test_a_linear_unit_within_bounds_ends_at_the_bounds(maximizer):
     assert found.converged.all()
 
 
+def test_plain_shows_grays():
+    """Kernels without a mean prefer texture to one color, and texture has grays."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.ReLU()).eval()
+    model[0].weight.data -= model[0].weight.mean((2, 3), keepdim=True)
+    model.explainkit_spec = spec((1, 24, 24))
+    found = ek.maximize(model, 'channels("1")', maximizer="plain")
+    assert (found.images.abs() >= 2).float().mean() < 0.02
+    assert (found.images.std((1, 2, 3)) > 0.5).all()
+
+
 class Quadratic(nn.Module):
     """Three units, each with its maximum, 0, at an image of its own."""
 

@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import explainkit as ek
+from explainkit.activation_maximization.optimize import Plain
 from explainkit.errors import DatasetError, ExplainkitError, ModelError
 from explainkit_fer_hw3.commands import app
+from explainkit_fer_hw3.commands.filters import maximizer_params
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.scores import wilson
 from explainkit_fer_hw3.study.agreement import mcnemar
@@ -256,3 +258,14 @@ def test_classes_from_a_face(csv):
     assert row["score"] > before
     assert row["trace"][0] == pytest.approx(float(before), abs=1.5)
     assert run("classes", "--class", "bored").exit_code == 2
+
+
+def test_quick_ascents_go_as_far_as_full_ones():
+    full = Plain()
+    quick = maximizer_params("plain", [], full=False)
+    assert quick["steps"] * quick["lr"] == pytest.approx(full.steps * full.lr)
+    assert quick["steps"] < full.steps
+    assert maximizer_params("plain", ["steps=7"], full=False) == {"steps": 7}
+    assert maximizer_params("plain", ["lr=0.5"], full=False)["lr"] == 0.5
+    assert maximizer_params("plain", [], full=True) == {}
+    assert maximizer_params("fourier", [], full=False) == {"steps": quick["steps"]}

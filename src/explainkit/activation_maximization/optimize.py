@@ -343,9 +343,9 @@ class Plain(Gradient):
     """Normalized gradient ascent from a random image, without transforms, as in the study.
 
     ``x ← x + lr · g / rms(g)`` for 180 steps, clamped to the valid range if it is known. The step
-    decays to zero along a cosine and adds up to 1.8 per pixel (root mean square), less than the
-    half range of typical model inputs. With a larger sum every pixel ends at a bound, in pure
-    black or white; display normalization can't restore the grays.
+    decays to zero along a cosine, so the steps add up to ``lr · steps / 2 = 0.9`` per pixel (root
+    mean square), half of the half range of typical model inputs. Of twice that sum, half of the
+    pixels end at a bound, in pure black or white; display normalization can't restore the grays.
 
     References:
         Chollet (2016), "How convolutional neural networks see the world", The Keras Blog.
@@ -356,7 +356,7 @@ class Plain(Gradient):
     rotate: float = 0.0
     noise: float = 0.0
     steps: int = 180
-    lr: float = 0.02
+    lr: float = 0.01
     optimizer: OptimizerName = "ascent"
     init_std: float = 0.1
 

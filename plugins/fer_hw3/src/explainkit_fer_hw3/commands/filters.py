@@ -181,7 +181,12 @@ def maximizer_params(maximizer: str, texts: list[str], full: bool) -> dict[str, 
 
     params = parse_params(maximizer, texts, "maximizers")
     known = defaults(discovery.registry("maximizers").get(maximizer))
-    return params if full or "steps" not in known else {"steps": STEPS, **params}
+    if full or "steps" not in known or "steps" in params:
+        return params
+    quick: dict[str, Any] = {"steps": STEPS}
+    if known.get("optimizer") == "ascent":  # its steps have one length: as far with fewer
+        quick["lr"] = known["lr"] * known["steps"] / STEPS
+    return quick | params
 
 
 def _cards(
