@@ -132,32 +132,27 @@ def part_shares(
         [_mask(parts[i], expressive_parts(name)) for i, name in enumerate(names)]
     )
     noise = torch.randn(maps.shape, generator=torch.Generator().manual_seed(seed)).abs().double()
-    other = maps[[_next_other(names, i) for i in range(len(names))]]
-    shares = {
-        "share": _share(maps, expressive),
-        "other": _share(other, expressive),
-        "noise": _share(noise, expressive),
-    }  # fmt: skip
+    others = maps[[_next_other(names, i) for i in range(len(names))]]
+    share, other, random = (_share(one, expressive) for one in (maps, others, noise))
     area = expressive.double().mean((1, 2)).numpy()
     where = one_hot(parts)
-    known = np.isfinite(shares["share"]) & np.isfinite(shares["other"])
+    known = np.isfinite(share) & np.isfinite(other)
     found = []
     for name in [*present, "all"]:
         rows = known & np.array([name in {"all", one} for one in names])
         if not rows.any():
             continue
-        picked = {key: values[rows] for key, values in shares.items()}
         found.append(
             PartShares(
                 method=method,
                 class_name=name,
                 n=int(rows.sum()),
                 parts=() if name == "all" else expressive_parts(name),
-                share=bootstrap(picked["share"], seed),
+                share=bootstrap(share[rows], seed),
                 area=float(area[rows].mean()),
-                noise=float(picked["noise"].mean()),
-                other=bootstrap(picked["other"], seed),
-                gain=bootstrap(picked["share"] - picked["other"], seed),
+                noise=float(random[rows].mean()),
+                other=bootstrap(other[rows], seed),
+                gain=bootstrap(share[rows] - other[rows], seed),
                 by_part=by_part(maps[rows], where[rows], seed),
             )
         )

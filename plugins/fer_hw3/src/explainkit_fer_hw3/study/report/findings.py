@@ -103,11 +103,7 @@ class Findings:
 
     Attributes:
         data: Name of the data; None for synthetic faces.
-        split: Name of the split.
-        seed: Random seed.
-        cnn: The first network.
-        dnn: The second network.
-        met: Agreement of their predictions.
+        met: Agreement of the networks' predictions.
         mistakes: The CNN's most frequent confusions, explained.
         faces: One image per class, correctly classified by the CNN, in the order of `SHOWN`.
         maps: Their saliency in the CNN, for the true class.
