@@ -32,16 +32,17 @@ class Activations:
     def statistics(self) -> list[dict[str, float | int | bool]]:
         """Per channel: mean, standard deviation, minimum, maximum, and the share above zero."""
         flat = self.outputs.double().flatten(1)
-        columns = {
-            "channel": torch.arange(len(flat)),
-            "mean": flat.mean(1),
-            "std": flat.std(1, correction=0),
-            "min": flat.amin(1),
-            "max": flat.amax(1),
-            "active": (flat > 0).double().mean(1),
-        }
-        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        return [
+            {
+                "channel": channel,
+                "mean": float(values.mean()),
+                "std": float(values.std(correction=0)),
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "active": float((values > 0).double().mean()),
+            }
+            for channel, values in enumerate(flat)
+        ]
 
 
 def activations(model: nn.Module, image: Tensor, layer: str) -> Activations:
