@@ -139,6 +139,9 @@ def test_defaults_are_a_sixth_and_its_half():
     [
         ({"window": 11}, "window: expected from 1 pixel to the image's 10, got 11"),
         ({"window": -1}, "window: expected from 1 pixel"),
+        ({"window": 0}, "window: expected from 1 pixel to the image's 12, got 0"),
+        ({"stride": (1, 0)}, "stride: expected from 1 pixel to the window's 1, .* got 0"),
+        ({"window": 2.5}, "window: expected a whole number of pixels or .*, got 2.5"),
         ({"window": 3, "stride": 4}, "stride: expected from 1 pixel to the window's 3"),
         ({"baseline": "gray"}, "baseline: expected a number, a tensor, .* got 'gray'"),
         ({"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),

@@ -63,8 +63,10 @@ class Occlusion:
             clean = model(inputs).gather(1, target[:, None])[:, 0].double()
         images = inputs.detach()
         height, width = images.shape[2:]
-        window = _pair("window", self.window or max(min(height, width) // 6, 1))
-        stride = _pair("stride", self.stride or (max(window[0] // 2, 1), max(window[1] // 2, 1)))
+        sixth = max(min(height, width) // 6, 1)
+        window = _pair("window", sixth if self.window is None else self.window)
+        half = (max(window[0] // 2, 1), max(window[1] // 2, 1))
+        stride = _pair("stride", half if self.stride is None else self.stride)
         windows = Windows((height, width), window, stride)
         harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
         filling = images if harmonic else fill_images(self.baseline, images, self.seed)
@@ -79,11 +81,10 @@ class Occlusion:
 
 
 def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if len(size) != 2:
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise MethodError(
-            f"{name}: expected a number of pixels or (height, width), got {tuple(size)}: a window "
+            f"{name}: expected a whole number of pixels or (height, width), got {size}: a window "
             "covers all channels"
         )
-    return size[0], size[1]
+    return sides[0], sides[1]
