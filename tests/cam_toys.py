@@ -91,16 +91,16 @@ class NormAct(nn.BatchNorm2d):
 
 
 class AfterIdentity(nn.Module):
-    """Its last activation is in place on what an identity passed on (RepVGG)."""
+    """Its last activation is in place on a sum that an identity passed on (RepVGG)."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.identity = nn.Conv2d(3, 6, 3), nn.Identity()
+        self.conv, self.skip, self.identity = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3), nn.Identity()
         self.act, self.norm_pre, self.head = nn.ReLU(inplace=True), nn.Identity(), nn.Linear(6, 5)
         self.eval()
 
     def forward(self, x):
-        x = self.norm_pre(self.act(self.identity(self.conv(x))))
+        x = self.norm_pre(self.act(self.identity(self.conv(x) + self.skip(x))))
         return self.head(x.mean((2, 3)))
 
 
@@ -194,23 +194,21 @@ class TwoPatchSizes(nn.Module):
         block = type(toy_models()["vit"][0].blocks[0])
         self.embed = nn.ModuleList([nn.Conv2d(3, width, 2, 2), nn.Conv2d(3, width, 4, 4)])
         self.token = nn.Parameter(torch.randn(1, 1, width))
-        self.small = nn.ModuleList([block(width), block(width)])
-        self.large = nn.ModuleList([block(width), block(width)])
+        self.stages = nn.ModuleList(
+            nn.ModuleList(nn.Sequential(block(width)) for _ in self.embed) for _ in "123"
+        )
         self.head = nn.Linear(2 * width, 5)
         self.eval()
 
     def forward(self, x):
-        found = []
-        for embed, blocks, size in zip(
-            self.embed, (self.small, self.large), ((12, 8), (16, 16)), strict=True
-        ):
+        tokens = []
+        for embed, size in zip(self.embed, ((12, 8), (16, 16)), strict=True):
             resized = nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)
-            tokens = embed(resized).flatten(2).transpose(1, 2)
-            tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1)
-            for block in blocks:
-                tokens = block(tokens)
-            found.append(tokens[:, 0])
-        return self.head(torch.cat(found, 1))
+            patches = embed(resized).flatten(2).transpose(1, 2)
+            tokens.append(torch.cat([self.token.expand(len(x), -1, -1), patches], 1))
+        for stage in self.stages:
+            tokens = [block(one) for block, one in zip(stage, tokens, strict=True)]
+        return self.head(torch.cat([one[:, 0] for one in tokens], 1))
 
 
 class Ordered(nn.Module):

@@ -246,7 +246,7 @@ class TestBranches:
 
     def test_two_patch_sizes(self):
         e = ek.explain(TwoPatchSizes(), images(), 1, "gradcam")
-        assert e.layer == "small.0, large.0"
+        assert e.layer == "stages.1.0, stages.1.1"
         assert e.diagnostics["patch_grid"] == [[6, 4], [4, 4]]
 
     def test_a_residual_path_is_no_branch(self):

@@ -264,7 +264,10 @@ def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens |
         nonlocal waiting
         waiting = False
         for value in counted((*inputs, *named.values()))[:1]:
-            found[:] = [value] if depends(value) else []
+            if not depends(value):
+                found.clear()
+            elif not found:
+                found.append(value)
             raise _FoundError
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
