@@ -77,11 +77,8 @@ class Gradient(Transforms):
         form, pixel_space = self.parts(problem)
         parameters = [p.requires_grad_() for p in form.start(problem, self.init_std)]
         alpha_channel = AlphaChannel(problem, pixel_space, self.lr) if problem.transparent else None
-        alpha_parameters = (
-            [p.requires_grad_() for p in alpha_channel.start(self.init_std)]
-            if alpha_channel
-            else []
-        )
+        opaque = alpha_channel.start(self.init_std) if alpha_channel else []
+        alpha_parameters = [p.requires_grad_() for p in opaque]
         rule = _Optimizer(self, parameters + alpha_parameters)
 
         @torch.no_grad()
@@ -114,15 +111,9 @@ class Gradient(Transforms):
         images, opacity = finished()
         if self.steps in problem.keep:
             frames.append(images)
-        empty = images.new_zeros(0, *images.shape)
         scores = torch.stack(trace)
-        return OptimizedImages(
-            images,
-            scores,
-            _moved(scores, last_moved),
-            torch.stack(frames) if frames else empty,
-            opacity,
-        )
+        stills = torch.stack(frames) if frames else images.new_zeros(0, *images.shape)
+        return OptimizedImages(images, scores, _moved(scores, last_moved), stills, opacity)
 
 
 def _moved(trace: Tensor, last_moved: Tensor) -> Tensor:

@@ -306,12 +306,8 @@ def _two_choice(
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """Unbiased kernel inception distance between two sets of features, valid for small sets.
 
-    The squared maximum mean discrepancy with the kernel ``(x·y / d + 1)³``; the estimate may be
-    slightly negative.
-
-    Args:
-        first: ``[n, d]``, n at least 2.
-        second: ``[m, d]``, m at least 2.
+    The squared maximum mean discrepancy of ``[n, d]`` and ``[m, d]``, n and m at least 2, with the
+    kernel ``(x·y / d + 1)³``; the estimate may be slightly negative.
 
     References:
         Bińkowski, Sutherland, Arbel and Gretton (2018), "Demystifying MMD GANs",

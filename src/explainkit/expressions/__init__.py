@@ -15,52 +15,17 @@ Examples:
     (['features.0'], True)
 """
 
-from explainkit.expressions.algebra import Deferred, Expression, Scope, evaluate_each
-from explainkit.expressions.terms import (
-    AllLogOdds,
-    Alpha,
-    Caricature,
-    Channel,
-    Channels,
-    Classes,
-    Direction,
-    Diversity,
-    Layer,
-    Logit,
-    LogOdds,
-    Neuron,
-    Norm,
-    Tv,
-)
-from explainkit.expressions.text import parse
+from explainkit.expressions import terms
+from explainkit.expressions.algebra import Deferred as Deferred
+from explainkit.expressions.algebra import Expression as Expression
+from explainkit.expressions.algebra import Scope as Scope
+from explainkit.expressions.algebra import evaluate_each as evaluate_each
+from explainkit.expressions.text import parse as parse
 
 # the names of the terms in expressions, in Python and in text
-logit = class_logit = Logit
-channel, neuron, direction, layer = Channel, Neuron, Direction, Layer
-caricature, diversity = Caricature, Diversity
-alpha, norm, tv = Alpha, Norm, Tv
-log_odds, all_log_odds = LogOdds, AllLogOdds
-channels, classes = Channels, Classes
-
-__all__ = [
-    "Deferred",
-    "Expression",
-    "Scope",
-    "all_log_odds",
-    "alpha",
-    "caricature",
-    "channel",
-    "channels",
-    "class_logit",
-    "classes",
-    "direction",
-    "diversity",
-    "evaluate_each",
-    "layer",
-    "log_odds",
-    "logit",
-    "neuron",
-    "norm",
-    "parse",
-    "tv",
-]  # fmt: skip
+logit = class_logit = terms.Logit
+channel, neuron, direction, layer = terms.Channel, terms.Neuron, terms.Direction, terms.Layer
+caricature, diversity = terms.Caricature, terms.Diversity
+alpha, norm, tv = terms.Alpha, terms.Norm, terms.Tv
+log_odds, all_log_odds = terms.LogOdds, terms.AllLogOdds
+channels, classes = terms.Channels, terms.Classes

@@ -265,9 +265,6 @@ def most_relevant(relevance: Tensor, keep: float = 0.2) -> NDArray[np.bool_]:
         keep: Fraction of the pixels to keep: ``round(keep · height · width)``, or fewer if fewer
             are positive. Ties are broken in row-major order.
 
-    Returns:
-        ``[height, width]``.
-
     Raises:
         RenderError: ``keep`` is outside [0, 1].
     """

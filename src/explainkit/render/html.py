@@ -35,10 +35,8 @@ _SIDE = 128
 def to_html(explanations: "Sequence[Explanation]") -> str:
     """Images, maps, and how they were computed; all text is escaped.
 
-    Explanations of the same images are shown side by side, one row per image.
-
-    Args:
-        explanations: One or more. If their images differ, they are shown one after the other.
+    Explanations of the same images are shown side by side, one row per image; others one after the
+    other.
     """
     first = explanations[0]
     together = all(

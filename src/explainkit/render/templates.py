@@ -36,13 +36,7 @@ def _environment(package: str) -> Environment:
 
 
 def fill(package: str, template: str, **values: Any) -> str:
-    """Renders a template.
-
-    Args:
-        package: Dotted name of the package whose folder holds the template.
-        template: File name.
-        **values: Variables of the template. Text is cleaned and escaped; `Markup` is not.
-    """
+    """Renders a template of a package; text is cleaned and escaped, `Markup` is not."""
     return _environment(package).get_template(template).render(values)
 
 

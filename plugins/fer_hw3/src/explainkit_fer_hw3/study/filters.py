@@ -55,12 +55,7 @@ def count_units(model: nn.Module, layer: str) -> int:
 
 
 def ranked(found: Visualization) -> list[dict[str, Any]]:
-    """One row per unit, highest score first, dead units last.
-
-    Args:
-        found: The result of `explainkit.maximize`. A row's ``unit`` is its index there;
-            ``channel`` is the number of the filter, None if the objective has several.
-    """
+    """A row per unit, highest score first, dead units last; channel None: of several channels."""
     rows = [
         {
             "unit": i,

@@ -70,30 +70,20 @@ def find_ideals(
     networks: Mapping[str, nn.Module],
     classes: Sequence[str] = CLASS_NAMES,
     *,
-    maximizer: str = "explainkit/fourier",
     start: Tensor | None = None,
-    dataset: Tensor | None = None,
-    frames: int = 0,
-    seed: int = 0,
-    **params: Any,
+    **settings: Any,
 ) -> Ideals:
-    """Maximizes each class logit in each network; all networks classify the resulting images."""
+    """Maximizes each class logit in each network; all networks classify the resulting images.
+
+    The settings are those of `explainkit.maximize`.
+    """
     objectives: Any = [f'logit("{name}")' for name in classes]
-    found = {
-        name: ek.maximize(
-            network, objectives, maximizer=maximizer, start=start, dataset=dataset,
-            frames=frames, seed=seed, **params,
-        )
-        for name, network in networks.items()
-    }  # fmt: skip
-    return Ideals(
-        classes,
-        [Ideal(name, one, _probabilities(networks, one.images)) for name, one in found.items()],
-        start,
-        {}
-        if start is None
-        else {n: p[0] for n, p in _probabilities(networks, start[None]).items()},
-    )
+    ideals = []
+    for name, network in networks.items():
+        found = ek.maximize(network, objectives, start=start, **settings)
+        ideals.append(Ideal(name, found, _probabilities(networks, found.images)))
+    before = {} if start is None else _probabilities(networks, start[None])
+    return Ideals(classes, ideals, start, {name: found[0] for name, found in before.items()})
 
 
 def _probabilities(networks: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:

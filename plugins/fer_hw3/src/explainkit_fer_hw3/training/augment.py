@@ -26,9 +26,6 @@ def augmented(
         cutout: Share of the images that lose up to 30 % of their 8×8 cells. The origin of the
             cells is random.
         generator: Source of all random numbers, on the CPU.
-
-    Returns:
-        Images of the same shape.
     """
     draws = torch.rand(8, len(images), generator=generator)
     if strength.any():
@@ -51,9 +48,6 @@ def mixed(
         targets: Class probabilities, ``[n, classes]``.
         shape: Parameter of the Beta distribution, above 0; the larger, the more even the mixtures.
         generator: Source of all random numbers, on the CPU.
-
-    Returns:
-        Images and targets of the same shapes.
 
     Source:
         Zhang, Cisse, Dauphin and Lopez-Paz, 2018, arXiv:1710.09412.

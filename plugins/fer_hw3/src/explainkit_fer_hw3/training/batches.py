@@ -25,17 +25,8 @@ class Batches:
 
     Attributes:
         per_epoch: Steps per epoch. The last batch is filled up from the next epoch's order.
-        taught: Teacher probabilities for each image, or None.
-
-    Args:
-        data: The training images.
-        recipe: How they are mixed and augmented.
-        seed: Seed of all random choices.
         taught: Class probabilities from another network (the teacher), ``[n, 7]``, that are mixed
             into the targets. None: labels only.
-
-    Raises:
-        DatasetError: An image has no label.
     """
 
     def __init__(
