@@ -46,13 +46,8 @@ class Setting:
     """A request on a model: what all images of one call share.
 
     Attributes:
-        request: The arguments.
-        module: The caller's model.
-        spec: Its specification, or None.
-        class_names: In the order of the logits.
         shape: Channels, height, width.
-        dtype: Of the model.
-        device: Of the model.
+        dtype: Of the model; the images have `precision`.
         start: Initial image ``[channel, height, width]``, or None.
         low: Smallest valid value per channel, ``[channel, 1, 1]``, or None.
         high: Largest valid value per channel, or None.

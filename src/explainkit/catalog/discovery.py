@@ -40,17 +40,7 @@ SLOW = 1.0
 
 @dataclass(frozen=True)
 class PluginReport:
-    """The status of one plugin.
-
-    Attributes:
-        name: Its id, which is the name of its entry point.
-        distribution: The package that provides it.
-        version: That package's version.
-        hooks: The hooks it implements.
-        status: ``"ok"``, ``"slow"`` (it works) or ``"broken"`` (part of it was skipped).
-        error: The problem, in one line.
-        seconds: Loading time.
-    """
+    """The status of one plugin: ok, slow (it works) or broken (part of it was skipped)."""
 
     name: str
     distribution: str

@@ -54,10 +54,7 @@ class Registry:
     ) -> None:
         """Creates an empty registry.
 
-        Args:
-            kind: What it holds, in the singular, for error messages.
-            describe: Returns a plugin's distribution and version, for error messages.
-            broken: Returns the reason why a plugin is broken, or "".
+        Errors name its kind, the version of a plugin (``describe``), and why one is ``broken``.
         """
         self.kind = kind
         self._describe = describe
@@ -110,12 +107,7 @@ class Registry:
         )
 
     def get(self, name: str) -> object:
-        """The object that a name stands for; a string is resolved on first use.
-
-        Raises:
-            UnknownNameError: No such name, or several plugins have it.
-            PluginError: Its module can't be imported or lacks the attribute.
-        """
+        """The object that a name stands for; a string is resolved on first use."""
         full = self.qualify(name)
         value = self._entries[full]
         if isinstance(value, str):

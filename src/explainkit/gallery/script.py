@@ -29,18 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Script:
-    """A parsed gallery script.
-
-    Attributes:
-        path: The file.
-        title: The first line of the docstring.
-        lead: The rest of the docstring, Markdown.
-        topic: Its group in the index.
-        order: Its position in the group, small numbers first.
-        needs: Plugins that it requires.
-        command: The command that draws the same figure, or "".
-        cells: The cells in order.
-    """
+    """A parsed gallery script: title, lead and fields of its docstring, and its cells."""
 
     path: Path
     title: str

@@ -38,12 +38,7 @@ _FOLDERS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An image in the tree.
-
-    Attributes:
-        path: Relative to the tree.
-        read: Reads at most this many bytes of the file.
-    """
+    """An image: its path in the tree, and a reader of at most so many bytes."""
 
     path: PurePosixPath
     read: Callable[[int], bytes]

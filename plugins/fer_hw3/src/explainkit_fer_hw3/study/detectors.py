@@ -40,9 +40,8 @@ class Detectors:
             a unit that is never active.
         enrichment: The part's share of the active pixels over its share of all pixels,
             ``[unit, part]``: 1 is chance.
-        low: 2.5th percentile of the enrichment over resamples of the faces; a resample without
-            active pixels counts as 0.
-        high: 97.5th percentile.
+        low, high: 2.5th and 97.5th percentile of the enrichment over resamples of the faces; a
+            resample without active pixels counts as 0.
         control: The enrichment of the same active pixels on another face: what their position alone
             explains.
         count: Number of faces.

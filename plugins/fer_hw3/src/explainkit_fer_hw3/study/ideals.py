@@ -18,13 +18,7 @@ from explainkit_fer_hw3.models import MEAN, STD
 
 @dataclass(frozen=True, eq=False)
 class Ideal:
-    """One network's images.
-
-    Attributes:
-        name: The network.
-        found: One image per class.
-        probabilities: Per network, its probabilities for these images, ``[image, class]``.
-    """
+    """One network's images, and per network the probabilities ``[image, class]`` for them."""
 
     name: str
     found: Visualization

@@ -37,12 +37,7 @@ def expressive_parts(class_name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Share:
-    """A mean share over images.
-
-    Attributes:
-        value: The mean.
-        interval: The 95 % bootstrap interval over images.
-    """
+    """A mean over images, and its 95 % interval."""
 
     value: float
     interval: tuple[float, float]
@@ -50,12 +45,7 @@ class Share:
 
 @dataclass(frozen=True)
 class PartShare:
-    """How much of |a| falls on one part of the face.
-
-    Attributes:
-        share: Mean over images.
-        area: The part's share of the image area.
-    """
+    """How much of |a| falls on one part of the face, and the part's share of the image area."""
 
     share: Share
     area: float

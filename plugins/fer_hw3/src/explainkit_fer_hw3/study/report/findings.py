@@ -49,17 +49,7 @@ SHOWN = ("angry", "happy", "surprise", "fear", "sad", "disgust", "neutral")
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One of the two networks.
-
-    Attributes:
-        name: Name or file, as given by the user.
-        tag: A short name.
-        module: The network.
-        layers: One row per layer, from `commands.summary.layers`.
-        predictions: Its predictions for the images.
-        synthetic: Its predictions for synthetic faces.
-        curves: Its training curves; may be empty.
-    """
+    """One of the two networks, with its layers (`commands.summary.layers`) and training curves."""
 
     name: str
     tag: str
