@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import maximize_quality
+import torch
 
 PAGE = (ROOT / "docs/reference/maximization-quality.md").read_text()
 
@@ -44,3 +45,14 @@ def test_what_is_missed_is_called_missed():
         least, *values = (float(re.match(r"[\d.]+", cell)[0]) for cell in cells)
         missed = [cell.endswith(", missed") for cell in cells[1:]]
         assert missed == [value < least for value in values]
+
+
+def test_kernel_distance_of_one_distribution_is_zero_on_average():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(40, 30, 4, generator=generator)
+    same = [
+        maximize_quality.kernel_distance(a, b) for a, b in zip(draws[:20], draws[20:], strict=True)
+    ]
+    assert abs(sum(same) / 20) < 0.2
+    assert min(same) < 0, "an unbiased estimate goes below zero"
+    assert maximize_quality.kernel_distance(draws[0], draws[1] + 2) > 10

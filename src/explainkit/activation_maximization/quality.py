@@ -301,24 +301,3 @@ def _two_choice(
             won = (near[:, None] > far).double() + 0.5 * (near[:, None] == far)
             rates.append(won.mean())
     return {"choice_synthetic": torch.stack(synthetic), "choice_exemplars": torch.stack(exemplars)}
-
-
-def kernel_distance(first: Tensor, second: Tensor) -> float:
-    """Unbiased kernel inception distance between two sets of features, valid for small sets.
-
-    The squared maximum mean discrepancy of ``[n, d]`` and ``[m, d]``, n and m at least 2, with the
-    kernel ``(x·y / d + 1)³``; the estimate may be slightly negative.
-
-    References:
-        Bińkowski, Sutherland, Arbel and Gretton (2018), "Demystifying MMD GANs",
-        arXiv:1801.01401.
-    """
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a.double() @ b.double().T / a.shape[1] + 1) ** 3
-
-    def within(a: Tensor) -> Tensor:
-        values = kernel(a, a)
-        return (values.sum() - values.diagonal().sum()) / (len(a) * (len(a) - 1))
-
-    return float(within(first) + within(second) - 2 * kernel(first, second).mean())
