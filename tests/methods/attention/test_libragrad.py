@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import explainkit as ek
-from explainkit.errors import MethodError
+from explainkit.errors import MethodError, ModelError
 from explainkit.methods.attention.gradient_rules import modified_gradients
 from explainkit.methods.attention.libragrad import LibraGrad, _Balanced
 from explainkit.methods.cam.gradient import GradCAM, HiResCAM
@@ -201,3 +201,9 @@ def test_promises(base):
     if isinstance(base, GradCAM):
         models = {name: models[name] for name in ("residual", "vit", "batch_norm")}
     check_method(LibraGrad(base), models)
+
+
+def test_a_scripted_model_is_refused():
+    model, x = toy_models()["plain"]
+    with pytest.raises(ModelError, match="got a ScriptModule"):
+        ek.explain(torch.jit.trace(model, x), x, 1, "libragrad")

@@ -222,7 +222,6 @@ class Spelled(nn.Module):
         return self.function(tokens).flatten(1) @ self.readout
 
 
-@pytest.mark.filterwarnings("ignore:.*gap")
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_every_spelling_of_a_function_has_the_same_map(name):
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
@@ -305,3 +304,39 @@ def test_a_clamp_at_zero_is_a_relu():
             for f in (F.relu, lambda x: x.clamp(min=0))
         )
         assert torch.equal(relu, clamp)
+
+
+class Stacked(nn.Module):
+    """Members of an ensemble stacked before the images, then a function with a bias."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.members = nn.ModuleList(nn.Linear(48, 3) for _ in range(3))
+
+    def forward(self, x):
+        return torch.stack([m(x.flatten(1)) for m in self.members]).softmax(-1).mean(0)
+
+
+class StepsFirst(nn.Module):
+    """A recurrent network over the rows of an image, time steps first."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head = nn.GRU(12, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.cell(x.permute(2, 0, 1, 3).flatten(2))[0][-1])
+
+
+@pytest.mark.filterwarnings("ignore:.*returns probabilities")
+@pytest.mark.parametrize("model", [Stacked, StepsFirst])
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_full_gradient_is_complete_where_images_are_not_the_first_axis(model, count):
+    x = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    e = ek.explain(model().double().eval(), x, 1, "full_gradient")
+    assert e.diagnostics["completeness_gap"].max() < 1e-9
+    alone = ek.explain(model().double().eval(), x[:1], 1, "full_gradient")
+    for name in ("bias_elsewhere", "completeness_gap"):
+        torch.testing.assert_close(e.diagnostics[name][:1], alone.diagnostics[name])

@@ -18,6 +18,7 @@ from explainkit.graph.tape import (
     name_of,
     nodes_from,
     recording,
+    refuse_scripted,
 )
 
 GradientRule = Callable[[Gradients, Gradients], Gradients]
@@ -121,5 +122,9 @@ def modified_gradients(model: nn.Module, rules: BackwardRules) -> ModifiedGradie
     Args:
         model: Gives scores ``[batch, classes]``; it is not changed.
         rules: Which operators have a modified gradient.
+
+    Raises:
+        ModelError: The model is scripted, so its operators can't be recorded.
     """
+    refuse_scripted(model.owner if isinstance(model, ScoreModel) else model)
     return ModifiedGradients(model, rules)

@@ -1,7 +1,7 @@
 """Input times gradient together with the contributions of all biases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,10 @@ KEEP = (
 )
 
 _SPATIAL = 4  # axes of a feature map
+
+_MIXED = 1e-3
+"""A larger gap in a batch means that an operator's first axis is not that of the images, as where
+the members of an ensemble are stacked or time steps come first: images then run one by one."""
 
 
 class _WithBiases:
@@ -104,9 +108,10 @@ class _WithBiases:
             for value, g in pairs:
                 total = total - _product(g, value)
             return total
-        flat = total.flatten(1).sum(1)
+        count = len(self.elsewhere)
+        flat = _per_image(total, count)
         for value, g in pairs:
-            flat = flat - _per_image(_product(g, value), len(flat))
+            flat = flat - _per_image(_product(g, value), count)
         return flat
 
     def _add(self, bias: Tensor, *, spatial: bool) -> None:
@@ -131,7 +136,12 @@ def _product(gradient: Tensor, values: Tensor) -> Tensor:
 
 
 def _per_image(values: Tensor, count: int) -> Tensor:
-    """Sums over all axes but the images; windows and heads of one image are contiguous."""
+    """Sums over all axes but the images; windows and heads of one image are contiguous.
+
+    NaN if the first axis cannot be that of the images.
+    """
+    if len(values) % count:
+        return values.new_full((count,), torch.nan)
     return values.reshape(count, -1).sum(1)
 
 
@@ -168,6 +178,24 @@ class FullGradient(RuleMethod):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""
+        found = self._explained(model, inputs, target)
+        gap = found.diagnostics["completeness_gap"]
+        if len(inputs) == 1 or bool((gap <= _MIXED).all()):
+            return found
+        parts = [
+            self._explained(model, inputs[i : i + 1].detach(), target[i : i + 1])
+            for i in range(len(inputs))
+        ]
+        return replace(
+            parts[0],
+            values=torch.cat([part.values for part in parts]),
+            diagnostics={
+                name: torch.cat([part.diagnostics[name] for part in parts])
+                for name in parts[0].diagnostics
+            },
+        )
+
+    def _explained(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         trace = recorded_forward(model, inputs, KEEP)
         images = inputs.detach()
         rules = _WithBiases(images, self.unsupported, patch_grids(unwrapped(model), images))
