@@ -161,12 +161,33 @@ class ScoreModel(nn.Module):
     def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
         layers = self._score.layers if isinstance(self._score, Expression) else ()
         with capture(self.owner, layers) as calls:
-            output = self.module(inputs.clone())
+            output = _run(self.module, inputs.clone())
         activations = {path: single(outputs, path) for path, outputs in calls.items()}
         scores = self.scores_of(output, len(inputs), activations, inputs)
         if scores.grad_fn is not None:
             prepare(scores)
         return scores, output
+
+
+def _run(module: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return module(inputs)
+    except AssertionError as error:
+        if (refused := refused_shape(error, inputs)) is None:
+            raise
+        raise refused from error
+
+
+def refused_shape(error: Exception, images: Tensor) -> ModelError | None:
+    """What to do about an exported model that refuses a shape; None for another error."""
+    guard = (str(error).splitlines() or [""])[0]
+    if not guard.startswith("Guard failed"):
+        return None
+    return ModelError(
+        f"expected a model that takes images {list(images.shape)}, but it was exported for another "
+        f"shape ({guard}): export it with dynamic_shapes=({{0: torch.export.Dim.DYNAMIC}},) on two "
+        "images, or on one and pass batch_size=1"
+    )
 
 
 def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from explainkit.engine.batching import chunk_size, in_chunks, out_of_memory
 from explainkit.engine.checks import Outcome, joined, listed, outcome_of
 from explainkit.engine.inner_layer import InnerLayer
-from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
+from explainkit.engine.model import Forward, ScoreModel, refused_shape, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
 from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
@@ -262,6 +262,8 @@ def failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
         # a subclass is an error of the caller's own, which should pass unchanged
         if type(error) not in _PLAIN or out_of_memory(error):
             raise
+        if (refused := refused_shape(error, images)) is not None:
+            raise refused from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{type(module).__name__} failed on images {list(images.shape)} "
