@@ -56,6 +56,8 @@ def _at(method: str, peer: str, how: str, tolerance: float, *, multiplied: bool 
         with torch.no_grad():
             outputs, start = layer(x), layer(torch.zeros_like(x[:1]))[0]
         fields: dict[str, Any] = {"baseline": start} if "baseline" in how else {}
+        if method == "integrated_gradients":
+            fields["steps"] = 50  # Captum's default
         ours = ek.explain(model, x, target, method, at=LAYER, **fields).attribution
         theirs = getattr(captum.attr, peer)(model, layer).attribute(x, target=target)
         return ours * outputs if multiplied else ours, theirs
@@ -103,7 +105,8 @@ def neuron_rows() -> list[Row]:
 def _neuron(method: str, peer: str) -> Compared:
     model, x = cnn(), images()
     text = f"neuron('{NEURON}', {', '.join(map(str, UNIT))})"
-    ours = ek.explain(model, x, text, method).attribution
+    fields = {"steps": 50} if method == "integrated_gradients" else {}  # Captum's default
+    ours = ek.explain(model, x, text, method, **fields).attribution
     made = getattr(captum.attr, peer)(model, model.get_submodule(NEURON))
     return ours, made.attribute(x.clone().requires_grad_(), UNIT)
 

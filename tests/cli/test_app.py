@@ -50,7 +50,7 @@ def test_describe_shows_formula_fields_and_source():
     found = json.loads(run("describe", "integrated_gradients", "--json").stdout)
     assert "∫₀¹" in found["text"]
     assert "arXiv:1703.01365" in found["text"]
-    assert found["fields"]["steps"] == {"type": "int", "default": 50}
+    assert found["fields"]["steps"] == {"type": "int | None", "default": None}
     assert "gausslegendre" in found["fields"]["rule"]["type"]
 
 

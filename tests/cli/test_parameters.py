@@ -30,7 +30,7 @@ def test_values(method, text, value):
         ("saliency", "absolute", "as name=value, got 'absolute'"),
         ("saliency", "absolut=1", "takes absolute, got 'absolut'; did you mean 'absolute'"),
         ("input_x_gradient", "x=1", "takes no parameters, got 'x'"),
-        ("integrated_gradients", "steps=7.5", "steps: expected a whole number, got '7.5'"),
+        ("integrated_gradients", "steps=7.5", "steps: expected a whole number or none, got '7.5'"),
         ("integrated_gradients", "rule=simpson", "rule: expected gausslegendre or riemann_left"),
         ("integrated_gradients", "tolerance=x", "tolerance: expected a number or none, got 'x'"),
         ("smoothgrad", "seed=3", "got 'seed'"),

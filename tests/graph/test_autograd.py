@@ -29,7 +29,6 @@ def images():
     return torch.randn(2, 3, 3, 5, generator=torch.Generator().manual_seed(1)).double()
 
 
-@pytest.mark.filterwarnings("ignore:.*gap")
 @pytest.mark.parametrize(
     ("method", "params"),
     [
@@ -104,7 +103,6 @@ def test_methods_without_gradients_run_on_a_reentrant_checkpoint():
     assert torch.equal(one, other)
 
 
-@pytest.mark.filterwarnings("ignore:.*gap")
 @pytest.mark.parametrize("method", ["saliency", "lrp", "deeplift"])
 def test_a_checkpoint_that_is_not_reentrant_changes_nothing(method):
     model, x = Checkpointed(reentrant=False).eval().double(), images()

@@ -204,7 +204,7 @@ def _reached(found: ScoreGradients, layers: Sequence[str], image: bool) -> Score
         return found
     raise ModelError(
         f"expected a score that depends on {what}, but no gradient reaches {it}: look for "
-        f"detach(), no_grad(), argmax or rounding in the model or the target{remedy}"
+        f"detach(), no_grad(), argmax, rounding or int8 layers in the model or the target{remedy}"
     )
 
 

@@ -149,7 +149,7 @@ def propagate(trace: RecordedForward, seeds: Tensor, rules: Rules) -> tuple[Tens
     if root is None:
         raise MethodError(
             "expected a score that depends on the images, but no gradient reaches them: check the "
-            "model and the target for detach(), no_grad(), argmax or rounding"
+            "model and the target for detach(), no_grad(), argmax, rounding or int8 layers"
         )
     coverage = Coverage()
     pending: dict[Node, dict[int, Tensor]] = {root: {trace.scores.output_nr: seeds}}

@@ -1,5 +1,7 @@
 """Integrated gradients against closed forms and Captum 0.9.0 as an oracle."""
 
+import warnings
+
 import captum.attr
 import pytest
 import torch
@@ -54,6 +56,15 @@ class TestLinear:
         assert_close(e.attribution, x * weight[1] * 9 / 10)
 
 
+class Steep(torch.nn.Sequential):
+    """A score that changes within a small part of the path."""
+
+    def __init__(self, scale):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(4, 1), torch.nn.Sigmoid())
+        torch.nn.init.constant_(self[1].weight, scale)
+        torch.nn.init.constant_(self[1].bias, -3.2 * scale)
+
+
 class TestSteps:
     def test_tolerance_is_met_and_reported(self, toy):
         model, forward, x, target = toy
@@ -85,10 +96,41 @@ class TestSteps:
         assert together.diagnostics["steps"].tolist() == steps
         assert len(set(steps)) > 1
 
+    def test_by_default_the_gap_is_at_most_one_percent(self, toy):
+        model, _, x, target = toy
+        e = ek.explain(model, x, target, "integrated_gradients")
+        assert float(e.diagnostics["completeness_gap"].max()) < 0.0101
+        assert int(e.diagnostics["steps"].max()) <= 200
+        reference = ek.explain(model, x, target, "integrated_gradients", steps=300).attribution
+        assert float((e.attribution - reference).norm()) < 0.06 * float(reference.norm())
+
+    def test_a_number_of_steps_is_exact(self):
+        model, x = toy_models()["plain"]
+        e = ek.explain(model, x, 0, "integrated_gradients", steps=3)
+        total = torch.zeros_like(x)
+        for node, weight in zip(*quadrature("gausslegendre", 3), strict=True):
+            points = (float(node) * x).requires_grad_()
+            (gradient,) = torch.autograd.grad(model(points)[:, 0].sum(), points)
+            total += float(weight) * gradient * x
+        torch.testing.assert_close(e.attribution, total)
+        assert e.diagnostics["steps"].tolist() == [3] * 4
+
+    @pytest.mark.parametrize("method", ["integrated_gradients", "conductance"])
+    def test_few_steps_are_warned_of(self, method):
+        layer = {"layer": "0"} if method == "conductance" else {}
+        for scale, steps, wide in ((8.0, 1, True), (8.0, 400, False), (1e-9, 1, False)):
+            model = Steep(scale)
+            options = {"steps": steps, **layer}
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                e = ek.explain(model, torch.ones(1, 1, 2, 2), 0, method, **options)
+            assert any("completeness_gap above 0.05" in str(w.message) for w in caught) == wide
+            assert (float(e.diagnostics["completeness_gap"]) > 0.05) == wide
+
     def test_a_tolerance_out_of_reach_is_said(self):
         model, x = toy_models()["plain"]
-        with pytest.warns(ExplainkitWarning, match="completeness gap .* after 6 steps"):
-            e = ek.explain(model, x, 0, "integrated_gradients", max_steps=6, tolerance=1e-12)
+        with pytest.warns(ExplainkitWarning, match="completeness gap .* after 10 steps"):
+            e = ek.explain(model, x, 0, "integrated_gradients", max_steps=10, tolerance=1e-12)
         assert "raise max_steps" in e.diagnostics["warnings"][0]
 
     def test_refinement_needs_fewer_gradients_than_equal_steps(self):
@@ -152,7 +194,7 @@ def test_conformance(model):
         ({"rule": "simpson"}, "rule: expected one of .*, got 'simpson'"),
         ({"rule": "riemann_trapezoid", "steps": 1}, "at least 2"),
         ({"tolerance": -1.0}, "tolerance: expected a positive"),
-        ({"max_steps": 3}, "max_steps: expected at least 5, got 3"),
+        ({"max_steps": 3}, "max_steps: expected at least 9, got 3"),
         ({"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),
     ],
 )

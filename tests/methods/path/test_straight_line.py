@@ -6,8 +6,10 @@ from torch import nn
 
 from explainkit.engine.model import ScoreModel
 from explainkit.errors import MethodError, ModelError
+from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import (
     as_baselines,
+    complete,
     line_integral,
     score_and_gradient,
     visit,
@@ -71,3 +73,23 @@ def test_a_shared_baseline_is_seen_to_be_shared():
     for baseline in (0.3, torch.rand(3, 12, 10)):
         assert as_baselines(model, baseline, x).stride(0) == 0
     assert as_baselines(model, torch.rand(4, 3, 12, 10), x).stride(0) != 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "change", "warned"),
+    [
+        (torch.float32, [1.0, 1.0], 2.09, False),
+        (torch.float32, [1.0, 1.0], 2.11, True),
+        (torch.float32, [0.001, 0.001], 0.004, False),  # differences are at least 0.05
+        (torch.float32, [0.001, 0.001], 0.006, True),
+        (torch.float32, [1e6, -1e6], 0.1, False),  # closer than the rounding of two large parts
+        (torch.bfloat16, [4.0, -4.0], 0.06, False),
+        (torch.float32, [4.0, -4.0], 0.06, True),
+    ],
+)
+def test_a_gap_is_warned_of_if_it_is_more_than_rounding(dtype, values, change, warned):
+    a = torch.tensor(values, dtype=dtype).view(1, 1, 1, 2)
+    found = complete(Attribution(a), torch.tensor([change]).double(), "raise steps")
+    assert len(found.warnings) == warned
+    gap = abs(sum(values) - change) / max(abs(change), 0.05)
+    assert float(found.diagnostics["completeness_gap"]) == pytest.approx(gap, rel=1e-5)

@@ -278,3 +278,15 @@ def test_reveal_cancel_on_the_minimum_of_two():
     torch.testing.assert_close(rescale, torch.tensor([0.0, 4.0]))
     # up = 6, down = −4: relu's share is ½(6 + 2) = 4 and ½(0 − 4) = −2
     torch.testing.assert_close(cancel.attribution.flatten(), torch.tensor([2.0, 2.0]))
+
+
+def test_a_map_that_does_not_add_up_is_warned_of():
+    """A mask from a comparison has no derivative, so its change has no share."""
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            return (x * (x > 0)).sum((2, 3))
+
+    x = torch.tensor([2.0, 1.0, -1.0, 0.5]).view(1, 1, 2, 2)
+    with pytest.warns(match="completeness_gap above 0.05.* comparisons"):
+        ek.explain(Masked().eval(), x, 0, "deeplift", baseline=-3.0)

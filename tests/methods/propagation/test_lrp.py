@@ -1,5 +1,7 @@
 """LRP's rules against their formulas, conservation, and gradient identities."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -285,3 +287,16 @@ def test_wrong_fields():
 def test_keeps_the_promises(method):
     names = ("functional", "in_place", "reused", "batch_norm", "tuple", "vit")
     check_method(method, {name: toy_models()[name] for name in names})
+
+
+@pytest.mark.parametrize(("bias", "warned"), [(0.1, False), (5.0, True)])
+def test_relevance_that_biases_absorb_is_warned_of(bias, warned):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)).eval()
+    nn.init.ones_(model[1].weight)
+    nn.init.constant_(model[1].bias, bias)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        e = ek.explain(model, torch.ones(1, 1, 2, 2), 0, "lrp", composite="epsilon")
+    said = [str(w.message) for w in caught if "conservation_gap above 0.5" in str(w.message)]
+    assert len(said) == warned
+    assert float(e.diagnostics["conservation_gap"]) == pytest.approx(bias / (4 + bias), rel=1e-4)

@@ -23,7 +23,8 @@ class AttnLRP(RuleMethod):
       vision transformers: contributions with the sign of the output are weighted ``1 + γ`` times.
 
     Relevance is conserved except in softmax and biases, whose constant parts absorb some:
-    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much. The best γ depends on the
+    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much, with a warning
+    above 0.5. The best γ depends on the
     model; ``gamma=0, dense_gamma=0`` is the ε rule everywhere, as the paper uses it for language
     models.
 

@@ -12,7 +12,7 @@ from explainkit.interfaces import Attribution
 from explainkit.layers import path_of
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.integrated import QuadratureRule, quadrature
-from explainkit.methods.path.straight_line import as_baselines, completeness_gap
+from explainkit.methods.path.straight_line import as_baselines, complete
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Conductance(_Through):
     ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal
     rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. If
     the score depends on the image only through the layer, ``Σc = S(x) − S(b)``;
-    ``completeness_gap`` reports the deviation.
+    ``completeness_gap`` reports the deviation, with a warning above 0.05.
 
     Attributes:
         layer: Dotted path of the layer, or the module itself.
@@ -93,9 +93,10 @@ class Conductance(_Through):
                 ends = model(torch.stack([baseline, image])).double()[:, label]
             changes.append(ends[1] - ends[0])
         values = torch.stack(maps)
-        gap = completeness_gap(values, torch.stack(changes))
         layer = self._path(model)
-        return Attribution(values, layer=layer, at=layer, diagnostics={"completeness_gap": gap})
+        found = Attribution(values, layer=layer, at=layer)
+        remedy = "raise steps, or choose a layer that no other path bypasses"
+        return complete(found, torch.stack(changes), remedy)
 
 
 @dataclass(frozen=True)

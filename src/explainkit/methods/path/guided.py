@@ -24,7 +24,8 @@ class GuidedIG:
     The map is ``Σ_k (p_{k+1} − p_k) · (∇S(p_k) + ∇S(p_{k+1})) / 2`` over the path's points p_k; the
     authors' code uses the gradient at the start of each step instead, which leaves a larger gap.
     The exact map sums to ``S_c(x) − S_c(b)``; ``completeness_gap`` reports the deviation, relative
-    to that difference (at least 0.05). The images of a batch run together, each on its own path.
+    to that difference (at least 0.05), with a warning above 0.05. The images of a batch run
+    together, each on its own path.
 
     Attributes:
         baseline: The reference image in model-input space: one value, a tensor

@@ -17,7 +17,7 @@ from explainkit.methods.gradient import input_gradient
 from explainkit.methods.path.straight_line import (
     Visit,
     as_baselines,
-    completeness_gap,
+    complete,
     score_and_gradient,
     visit,
 )
@@ -61,8 +61,17 @@ def quadrature(rule: QuadratureRule, steps: int) -> tuple[Tensor, Tensor]:
     raise MethodError(f"rule: expected one of {', '.join(get_args(QuadratureRule))}, got {rule!r}")
 
 
-_FIRST = 4
+_FIRST = 8
 """Number of intervals of a path before refinement."""
+
+_TOLERANCE = 0.01
+"""The gap at which refinement ends if the caller chooses neither steps nor a tolerance."""
+
+_SLACK = 5
+"""How much larger the deviations may be before they cancel: they are deviations of pixels, too."""
+
+_EQUAL_STEPS = 50
+"""Steps of the path that other methods use, if the caller chooses none."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +80,25 @@ class IntegratedGradients:
 
     ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα``, approximated by
     ``(x − b) · Σ_k w_k ∂S_c(b + α_k (x − b)) / ∂x``. The exact map sums to ``S_c(x) − S_c(b)``.
-    ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05) reports the deviation for each image.
+    ``completeness_gap`` = |Σa − ΔS| / max(|ΔS|, 0.05) reports the deviation for each image, with a
+    warning above 0.05; ``steps`` in the diagnostics is the number of gradients.
+
+    By default each image's path is refined until its gap is at most 0.01: on every interval the
+    trapezoid of the gradients is compared with the actual change of the score, and intervals that
+    deviate by more than their share are halved. Few gradients suffice where a rule of equal steps
+    needs hundreds. Before deviations of opposite signs cancel, they may add up to five times as
+    much. With ``steps`` there are exactly so many gradients, at the nodes of ``rule``.
 
     Each image's path is its own batch, so a map does not depend on the other images.
 
     Attributes:
         baseline: The reference image in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image, ``[batch, channel, height, width]``.
-        steps: Gradients per image, if no tolerance is given.
-        rule: Quadrature over the path, if no tolerance is given.
-        tolerance: Refine each image's path until its gap is at most this. On every interval the
-            trapezoid of the gradients is compared with the actual change of the score, and the
-            intervals with the largest deviation are halved. Few gradients suffice where a rule of
-            equal steps needs hundreds.
-        max_steps: Largest number of gradients per image with a tolerance; all are held in memory.
+        steps: Gradients per image; None: as many as the tolerance needs.
+        rule: Quadrature over the path with ``steps``.
+        tolerance: The gap at which refinement ends, whatever ``steps`` is; None: 0.01 without
+            ``steps``.
+        max_steps: Largest number of gradients per image in refinement; all are held in memory.
 
     Raises:
         MethodError: A field is out of range, or the baseline does not fit the images.
@@ -97,20 +111,20 @@ class IntegratedGradients:
         >>> import explainkit as ek
         >>> from explainkit.testing import toy_models
         >>> model, images = toy_models()["plain"]
-        >>> e = ek.explain(model, images, 0, "integrated_gradients", tolerance=0.01)
+        >>> e = ek.explain(model, images, 0, "integrated_gradients")
         >>> bool((e.diagnostics["completeness_gap"] <= 0.01).all())
         True
     """
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
-    steps: int = 50
+    steps: int | None = None
     rule: QuadratureRule = "gausslegendre"
     tolerance: float | None = None
-    max_steps: int = 400
+    max_steps: int = 200
 
     def __post_init__(self) -> None:
         least = 2 if self.rule == "riemann_trapezoid" else 1
-        if self.steps < least:
+        if self.steps is not None and self.steps < least:
             raise MethodError(f"steps: expected at least {least}, got {self.steps}")
         if self.max_steps <= _FIRST:
             raise MethodError(f"max_steps: expected at least {_FIRST + 1}, got {self.max_steps}")
@@ -131,39 +145,50 @@ class IntegratedGradients:
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
         shared = baselines[:1] if baselines.stride(0) == 0 else None
         shared_scores = _scores(model, shared)[0] if shared is not None else None
-        maps, gaps, steps = [], [], []
+        maps, changes, steps = [], [], []
         for image, baseline, label, score in zip(
             inputs.detach(), baselines, target, scores, strict=True
         ):
             start = _scores(model, baseline[None])[0] if shared_scores is None else shared_scores
-            change = score - start[label]
-            values, gap, used = self._integrate(model, image, baseline, label, change)
+            if self._goal is None:
+                values, used = self._sum(model, image, baseline, label)
+            else:
+                values, used = self._refined(model, image, baseline, label, self._goal)
             maps.append(values)
-            gaps.append(gap)
+            changes.append(score - start[label])
             steps.append(used)
-        found = Attribution(torch.stack(maps))
-        found = found.saying(completeness_gap=torch.stack(gaps), steps=torch.tensor(steps))
-        worst = float(torch.stack(gaps).max())
-        if self.tolerance is None or worst <= self.tolerance:
+        found = Attribution(torch.stack(maps)).saying(steps=torch.tensor(steps))
+        change = torch.stack(changes)
+        remedy = "raise steps, or omit it" if self._goal is None else "raise max_steps"
+        if self.tolerance is None:
+            return complete(found, change, remedy)
+        found = complete(found, change, remedy, limit=torch.inf)
+        worst = float(found.diagnostics["completeness_gap"].max())
+        if worst <= self.tolerance:
             return found
         return found.saying(
             f"completeness gap {worst:.3g} after {max(steps)} steps, above the tolerance "
             f"{self.tolerance:g}: raise max_steps"
         )
 
+    @property
+    def _goal(self) -> float | None:
+        """The gap at which refinement ends; None for a fixed number of steps."""
+        if self.tolerance is None and self.steps is None:
+            return _TOLERANCE
+        return self.tolerance
+
     def walk(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Iterator[Visit]:
-        """The path in ``steps`` equal steps, for methods that use the path."""
-        inputs = inputs.detach()
+        """The path in ``steps`` equal steps (50 by default), for methods that use the path."""
+        inputs, steps = inputs.detach(), self.steps or _EQUAL_STEPS
         baselines = as_baselines(model, self.baseline, inputs)
-        path = (baselines + k / self.steps * (inputs - baselines) for k in range(self.steps))
+        path = (baselines + k / steps * (inputs - baselines) for k in range(steps))
         return visit(model, chain(path, [inputs]), inputs, target)
 
-    def _integrate(
-        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, change: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
-        if self.tolerance is None:
-            values = self._sum(model, image, baseline, label, self.steps)
-            return values, completeness_gap(values[None], change[None])[0], self.steps
+    def _refined(
+        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, goal: float
+    ) -> tuple[Tensor, int]:
+        """One image's map, and the number of gradients that it took."""
         span = (image - baseline).to(torch.promote_types(image.dtype, torch.float32))
         nodes: list[float] = []
         scores = torch.empty(0, dtype=torch.float64, device=image.device)
@@ -183,24 +208,26 @@ class IntegratedGradients:
             gradients = torch.cat([gradients, gradient])[order]
             width = torch.tensor(nodes, dtype=torch.float64, device=image.device).diff()
             missed = scores.diff() - width * (slopes[1:] + slopes[:-1]) / 2
-            gap = missed.sum().abs() / change.abs().clamp(min=0.05)
+            # from the path's own ends: scores in a batch differ by rounding
+            allowed = goal * (scores[-1] - scores[0]).abs().clamp(min=0.05)
             room = self.max_steps - len(nodes)
-            if gap <= self.tolerance or room <= 0:
+            close = missed.sum().abs() <= allowed and missed.abs().sum() <= _SLACK * allowed
+            if close or room <= 0:
                 break
-            count = min(max(len(missed) // 4, 1), room)
-            worst = missed.abs().topk(count).indices.sort().values.tolist()
+            excess = missed.abs() - allowed * width
+            count = min(int((excess > 0).sum()), room)
+            worst = excess.topk(count).indices.sort().values.tolist()
             new = [(nodes[k] + nodes[k + 1]) / 2 for k in worst]
         weights = torch.zeros_like(scores)
         weights[1:] += width / 2
         weights[:-1] += width / 2
-        values = (torch.einsum("n,nchw->chw", weights.to(span.dtype), gradients) * span).to(
-            image.dtype
-        )
-        return values, completeness_gap(values[None], change[None])[0], len(nodes)
+        total = torch.einsum("n,nchw->chw", weights.to(span.dtype), gradients) * span
+        return total.to(image.dtype), len(nodes)
 
     def _sum(
-        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, steps: int
-    ) -> Tensor:
+        self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor
+    ) -> tuple[Tensor, int]:
+        steps = self.steps or _EQUAL_STEPS
         precise = torch.promote_types(image.dtype, torch.float32)
         nodes, weights = (values.to(image.device) for values in quadrature(self.rule, steps))
         size = chunk_size(model, image)
@@ -213,7 +240,7 @@ class IntegratedGradients:
                 model, baseline + along * (image - baseline), label.expand(len(along))
             )
             total += torch.einsum("n,nchw->chw", weight.to(total), gradient.to(precise))
-        return (total * (image - baseline)).to(image.dtype)
+        return (total * (image - baseline)).to(image.dtype), steps
 
 
 def _scores(model: nn.Module, images: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tupl
                     return gradient
         raise ModelError(
             "expected a score that depends on the images, but no gradient reaches them: look for "
-            "detach(), no_grad(), argmax or rounding in the model or the target"
+            "detach(), no_grad(), argmax, rounding or int8 layers in the model or the target"
         )
 
     gradients = in_chunks(run, len(inputs), chunk_size(model, inputs[0]))
@@ -105,7 +105,8 @@ def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
         dtype: Dtype of the map.
 
     Returns:
-        The map with its ``completeness_gap`` against the score at the start.
+        The map with its ``completeness_gap`` against the score at the start, and a warning if that
+        is large.
     """
     total: Tensor | float = 0.0
     change: Tensor | float = 0.0
@@ -114,8 +115,7 @@ def line_integral(visits: Iterable[Visit], dtype: torch.dtype) -> Attribution:
         change = change + (now.scores - before.scores)
     if not (isinstance(total, Tensor) and isinstance(change, Tensor)):
         raise MethodError("expected a path of at least two points")
-    values = total.to(dtype)
-    return Attribution(values, diagnostics={"completeness_gap": completeness_gap(values, change)})
+    return complete(Attribution(total.to(dtype)), change, "raise steps")
 
 
 def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
@@ -130,6 +130,34 @@ def completeness_gap(values: Tensor, change: Tensor) -> Tensor:
         tensor([0.2000], dtype=torch.float64)
     """
     return (values.double().flatten(1).sum(1) - change).abs() / change.abs().clamp(min=0.05)
+
+
+def complete(
+    found: Attribution,
+    change: Tensor,
+    remedy: str,
+    *,
+    name: str = "completeness_gap",
+    limit: float = 0.05,
+) -> Attribution:
+    """Adds the gap of a map that should sum to ``change``, and a warning if it is large.
+
+    A sum that deviates by no more than the rounding of the map's own values is as good as its dtype
+    allows, so it is not warned of, however small the change is.
+
+    Args:
+        found: The map.
+        change: What each map should sum to, float64 ``[batch]``.
+        remedy: What to do about a large gap.
+        name: The diagnostic that the gap becomes.
+        limit: The largest gap without a warning.
+    """
+    gap = completeness_gap(found.values, change)
+    flat = found.values.flatten(1)
+    rounding = torch.finfo(flat.dtype).eps * flat.double().abs().sum(1)
+    wide = (gap > limit) & (gap * change.abs().clamp(min=0.05) > rounding)
+    warning = f"{name} above {limit:g}: the map does not add up; {remedy}"
+    return found.saying(*([warning] if bool(wide.any()) else []), **{name: gap})
 
 
 def as_baselines(model: nn.Module, baseline: float | Tensor, inputs: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ class BlackAndWhite:
         parts = [base.between(end.expand_as(images), model, inputs, target) for end in ends]
         gaps = torch.stack([part.diagnostics["completeness_gap"] for part in parts])
         values = (parts[0].values + parts[1].values) / 2
-        return Attribution(values, diagnostics={"completeness_gap": gaps.amax(0)})
+        warnings = [text for part in parts for text in part.warnings]
+        return Attribution(values).saying(*warnings, completeness_gap=gaps.amax(0))
 
 
 @dataclass(frozen=True)

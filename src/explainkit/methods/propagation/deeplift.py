@@ -26,7 +26,7 @@ from explainkit.graph.names import (
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward, record
 from explainkit.interfaces import Attribution
-from explainkit.methods.path.straight_line import as_baselines, completeness_gap
+from explainkit.methods.path.straight_line import as_baselines, complete
 from explainkit.methods.propagation import multipliers
 from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
@@ -47,6 +47,11 @@ KEEP = (
 )
 
 WITH_LAYERS = KEEP | LAYERS
+
+_REMEDY = (
+    "look in the coverage for operators without a rule, in the model for comparisons such as "
+    "x * (x > 0), and try float64"
+)
 
 
 class _Rescale:
@@ -277,7 +282,7 @@ class DeepLift(RuleMethod):
     logarithmic means of the two probabilities in place of the probabilities: what is added to all
     logits alike has no share. The map is complete on every architecture with supported operators,
     attention and gates included: ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which
-    ``completeness_gap`` reports.
+    ``completeness_gap`` reports, with a warning above 0.05.
 
     Attributes:
         baseline: The reference image in model-input space: one value, a tensor
@@ -330,8 +335,7 @@ class DeepLift(RuleMethod):
         values, change, coverage = contributions(
             model, trace, baselines, target, self.unsupported, cancel=self.rule == "reveal_cancel"
         )
-        gap = completeness_gap(values, change)
-        return Attribution(values, **coverage, diagnostics={"completeness_gap": gap})
+        return complete(Attribution(values, **coverage), change, _REMEDY)
 
 
 @dataclass(frozen=True)
@@ -383,8 +387,7 @@ class DeepLiftShap(RuleMethod):
             changes = changes + (change.cpu() - changes) / count
         mean, m = total.to(inputs.dtype), len(baselines)
         error = (squares / (m * (m - 1))).sqrt().to(inputs.dtype) if m > 1 else None
-        gap = completeness_gap(mean, changes.to(mean.device))
-        return Attribution(mean, error, **coverage, diagnostics={"completeness_gap": gap})
+        return complete(Attribution(mean, error, **coverage), changes.to(mean.device), _REMEDY)
 
     def _of(self, model: nn.Module, inputs: Tensor) -> Tensor:
         baselines = as_input(model, self.baselines, "baselines")

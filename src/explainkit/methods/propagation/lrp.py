@@ -52,7 +52,8 @@ class LRP(RuleMethod):
     two factors of a product get half each, softmax is expanded to first order, and the scale of a
     normalization counts as a constant (AttnLRP), as does any factor that is a reciprocal, or a
     function of the other factor (``x · σ(x)``). Biases absorb their share of the relevance;
-    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much.
+    ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much, with a warning
+    above 0.5.
 
     A patent on LRP is claimed by its authors' institutions; see the explanation pages.
 

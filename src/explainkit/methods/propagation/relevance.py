@@ -25,7 +25,7 @@ from explainkit.graph.names import (
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, spec_of
-from explainkit.methods.path.straight_line import completeness_gap
+from explainkit.methods.path.straight_line import complete
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
 from explainkit.methods.propagation.rules import (
@@ -381,8 +381,12 @@ def relevance(
         scores = torch.ones_like(scores)
     reached, coverage = propagate(trace, seeds, rules)
     values = reached if rules.complete else reached * trace.inputs.detach()
-    gap = completeness_gap(values, scores[:, 0].double())
-    return Attribution(values, **report(coverage), diagnostics={"conservation_gap": gap})
+    found = Attribution(values, **report(coverage))
+    remedy = (
+        "biases absorbed relevance, or parts that cancel were amplified: compare the map with "
+        "deeplift, which is complete"
+    )
+    return complete(found, scores[:, 0].double(), remedy, name="conservation_gap", limit=0.5)
 
 
 def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
