@@ -1,5 +1,7 @@
 """The default layers of class-activation maps."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from cam_toys import (
@@ -215,6 +217,13 @@ class TestTokens:
         model.first = nn.Sequential(Block())
         model.second = nn.Sequential(Block())
         assert layer_of(model.eval(), images()) == "first.0"
+
+    def test_blocks_with_a_number_in_their_name(self):
+        """As in torchvision: encoder_layer_0, encoder_layer_1."""
+        model = Registers()
+        blocks = OrderedDict(layer_0=model.first, layer_1=model.second)
+        model.first, model.second = nn.Sequential(blocks), nn.Identity()
+        assert layer_of(model.eval(), images()) == "first.layer_0"
 
 
 class TestBranches:

@@ -1,6 +1,7 @@
 """How the output of a layer maps onto the image: maps, channels-last maps, tokens."""
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -217,8 +218,7 @@ def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
     """The tokens of a layer; None if those that depend on the image are not consecutive."""
-    stack, _, last = path.rpartition(".")
-    first = f"{stack}.0".removeprefix(".") if last.isdigit() else ""
+    first = re.sub(r"\d+$", "0", path) if path[-1:].isdigit() else ""
     known = _tokens.setdefault(model, {})
     key = (count, first, *structure_of(model, images))
     if key not in known:

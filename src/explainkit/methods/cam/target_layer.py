@@ -178,15 +178,19 @@ def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
             edge = _edge(value)
             # dropout and the like pass on what they are given
             if isinstance(value, Tensor) and (edge is None or edge != entered[path]):
-                numbered = path.rpartition(".")[2].isdigit()
+                stack, _, name = path.rpartition(".")
+                numbered = name.isdigit() or (
+                    name[-1:].isdigit() and isinstance(modules[stack], nn.Sequential)
+                )
                 composite = next(module.children(), None) is not None
                 block = numbered and composite and value.dim() == 3
                 outputs.append(_Output(path, edge, tuple(value.shape), block))
 
         return record
 
+    modules = dict(scorer.owner.named_modules())
     with ExitStack() as hooks:
-        for path, module in scorer.owner.named_modules():
+        for path, module in modules.items():
             if path and not isinstance(module, torch.jit.ScriptModule):  # which take no hooks
                 hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
                 hooks.callback(module.register_forward_hook(leave(path)).remove)
