@@ -22,6 +22,8 @@ CHUNK = 20 * 2**20
 MOST = 256
 """Largest number of variants per chunk."""
 
+NO_GAIN = "boxes save no time"
+
 
 @dataclass(frozen=True, eq=False)
 class BoxPlan:
@@ -175,33 +177,33 @@ class Variants:
         """Why every run is a full one; empty if it is not."""
         return "; ".join(self._traced.reasons) if self.how == "hooks" else ""
 
-    def plan_for(self, corners: Tensor, size: tuple[int, int]) -> BoxPlan | None:
-        """The plan for boxes of a size; None if every run is a full one."""
-        if self._network is None:
-            return None
-        return make_plan(self._network, self._boxes(corners, size), self._most)
-
-    def verify(self, corners: Tensor, size: tuple[int, int]) -> None:
-        """Compares two variants with full runs; if they differ, every later run is a full one.
+    def decide(self, corners: Tensor, size: tuple[int, int]) -> str:
+        """Whether boxes are used: they save time, and two variants have the outputs of full runs.
 
         Args:
             corners: Top and left of each box, int64 ``[n, 2]``; the first and the last are run.
             size: Height and width of the boxes.
+
+        Returns:
+            Why they are not; empty if they are. If outputs differ, every later run is a full one.
         """
-        plan = self.plan_for(corners, size)
-        if plan is None or self._network is None:
-            return
-        part = torch.tensor([0, len(corners) - 1], device=self.image.device)
-        boxes = self._boxes(corners, size)[part]
-        with torch.no_grad():
-            try:
+        if self._network is None:
+            return self.refusal
+        try:
+            plan = make_plan(self._network, self._boxes(corners, size), self._most)
+            if not plan.saves:
+                return NO_GAIN
+            part = torch.tensor([0, len(corners) - 1], device=self.image.device)[: plan.chunk]
+            boxes = plan.boxes[self._network.image][part]
+            with torch.no_grad():
                 patches = 1 - self._clean().read(boxes)
                 found = self._run(self._network, plan, part, patches)
-                expected = pytree.tree_leaves(self._full(boxes, patches))
-                self._traced.compare(pytree.tree_leaves(found), expected)
-            except Exception as error:  # noqa: BLE001 - whatever fails, full runs are correct
-                self._traced.refuse(error)
-                self._network = None
+                expected = self._full(boxes, patches)
+            self._traced.compare(pytree.tree_leaves(found), pytree.tree_leaves(expected))
+        except Exception as error:  # noqa: BLE001 - whatever fails, full runs are correct
+            self._traced.refuse(error)
+            self._network = None
+        return self.refusal
 
     def run(self, corners: Tensor, patches: Tensor) -> Any:
         """The model's output for each variant: the image with one patch pasted in.
@@ -213,15 +215,15 @@ class Variants:
         Returns:
             The model's own output structure, for ``n`` images, without gradients.
         """
-        size = (patches.shape[2], patches.shape[3])
-        boxes, self.plan = self._boxes(corners, size), self.plan_for(corners, size)
+        boxes = self._boxes(corners, (patches.shape[2], patches.shape[3]))
         with torch.no_grad():
-            if self._network is None or self.plan is None:
+            if self._network is None:
                 parts = [
                     self._full(boxes[part], patches[part])
                     for part in _parts(len(boxes), min(self._most, 16))
                 ]
             else:
+                self.plan = make_plan(self._network, boxes, self._most)
                 parts = [
                     self._run(self._network, self.plan, part, patches[part])
                     for part in _parts(len(boxes), self.plan.chunk)

@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from explainkit.engine.model import ScoreModel
 from explainkit.graph.cached import Cached
 from explainkit.graph.incremental.cost import worth_tracing
-from explainkit.graph.incremental.run import MOST, Variants
+from explainkit.graph.incremental.run import MOST, NO_GAIN, Variants
 from explainkit.scores import as_scores
-
-NO_GAIN = "boxes save no time"
 
 BoxScores = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,11 +36,11 @@ def box_scores(
 
     Examples:
         >>> import torch
-        >>> net = nn.Sequential(nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 2))
+        >>> net = nn.Sequential(nn.Conv2d(1, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> corners = torch.tensor([[0, 0], [5, 6]]).repeat(5000, 1)
-        >>> score = box_scores(net.eval(), torch.rand(1, 8, 8), corners, (2, 2))
+        >>> score = box_scores(net.eval(), torch.rand(1, 32, 32), corners, (2, 2))
         >>> score(corners[:2], torch.zeros(2, 1, 2, 2)).shape
-        torch.Size([2, 2])
+        torch.Size([2, 64])
     """
     module, most = model, MOST
     if isinstance(model, ScoreModel):
@@ -57,7 +55,7 @@ def box_scores(
         variants, verdict = None, NO_GAIN
     else:
         variants = Variants(module, image, most)
-        verdict = _verdict(variants, corners, size) if verdict is None else variants.refusal
+        verdict = variants.decide(corners, size) if verdict is None else variants.refusal
     _verdicts.put(module, key, verdict)
     if variants is None or verdict:
         return verdict
@@ -69,15 +67,6 @@ def box_scores(
         return as_scores(output, batch)
 
     return score
-
-
-def _verdict(variants: Variants, corners: Tensor, size: tuple[int, int]) -> str:
-    """Why boxes are not used; empty if they are."""
-    plan = variants.plan_for(corners, size)
-    if plan is not None and not plan.saves:
-        return NO_GAIN
-    variants.verify(corners, size)
-    return variants.refusal
 
 
 def evaluation(reasons: Sequence[str]) -> dict[str, str]:
