@@ -72,17 +72,13 @@ def test_outputs(wrap):
     assert torch.equal(found.score, found.logits[:, 4])
 
 
-@pytest.mark.parametrize("wrap", [lambda y: y[:, 0], lambda y: y[:, :1]])
-def test_one_output_is_class_0(wrap):
-    e = ek.explain(_Output(wrap), torch.rand(2, 3, 4, 5))
-    assert e.logits.shape == (2, 1)
-    assert e.target.tolist() == [0, 0]
-
-
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda y: {"a": y, "b": y}, "dict with keys a, b"),
+        (
+            lambda y: {"out": y[:, :, None, None].expand(-1, -1, 2, 2)},
+            r"out float32 \[2, 7, 2, 2\]",
+        ),
         (lambda y: y[:, :, None, None].expand(-1, -1, 2, 2), r"float32 \[2, 7, 2, 2\]"),
         (lambda y: y.argmax(1), r"int64 \[2\]"),
         (lambda y: None, "NoneType"),

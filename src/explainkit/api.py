@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -18,7 +19,7 @@ from explainkit.catalog.factories import (
     load_model,
 )
 from explainkit.engine.inputs import check_inputs
-from explainkit.engine.record import as_explanation, class_names_of, model_name, versions
+from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
 from explainkit.engine.runner import run_all
 from explainkit.engine.targets import check_order, parse_target
 from explainkit.errors import ExplainkitWarning, InputError, TargetError
@@ -27,6 +28,7 @@ from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
+from explainkit.scores import Task
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.request import Objective
@@ -48,6 +50,9 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> Explanation: ...
 
@@ -64,6 +69,9 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> Explanations: ...
 
@@ -80,6 +88,9 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> Explanations: ...
 
@@ -96,6 +107,9 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> Explanations: ...
 
@@ -111,6 +125,9 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> Explanation | Explanations:
     """Explains a model's output for images.
@@ -120,13 +137,16 @@ def explain(
 
     Args:
         model: A registered name, a weights file, or any module. It may return a tensor, a tuple or
-            list, a dict, or an object with ``.logits``.
+            list, a dict, or an object with ``.logits``; where several outputs can be scores,
+            ``output`` chooses one.
         inputs: Floating-point images ``[batch, channel, height, width]`` in model-input space, on
             the model's device and in its dtype.
         target: What to explain of each image: a class index, or one per image as int64
             ``[batch]`` or a list; a class name where the model has them; an expression
             (`explainkit.expressions`) or its text, such as ``logit("fear") - logit("sad")``; a
-            function from the model's output to one score per image; or None: the predicted class.
+            function from the model's own output to one score per image; or None: the predicted
+            class, of labels the most probable one. A single logit z has two classes: 0 with the
+            score −z, and 1 with the score z.
         method: A registered name, or a method. A list gives a list of explanations; the methods
             share forwards and backwards.
         targets: Several targets instead of one: a list of targets, or ``"all"`` for every class.
@@ -139,6 +159,15 @@ def explain(
             map is bit-identical whatever the other images are. None: as many as fit a memory
             budget.
         keep_mode: Leave the model in its current mode.
+        output: Which of several outputs of the model holds the scores: an index, a key or an
+            attribute, or a dotted path such as ``"heads.age"``. None: that of its `ModelSpec`, or
+            the only output that can be scores.
+        task: ``"classification"``: one of several classes, by a softmax; a single logit is
+            ``"binary"``. ``"multilabel"``: any number of labels, a sigmoid each. ``"regression"``:
+            values without probabilities. None: that of the model's `ModelSpec` or configuration,
+            or ``"classification"``.
+        class_names: In the order of the classes; two for a single logit, the second for a positive
+            one. None: those of the model's `ModelSpec` or configuration.
         **params: The method's fields; each of several methods takes those that it has.
 
     Returns:
@@ -166,14 +195,14 @@ def explain(
     module = load_model(model) if isinstance(model, str | Path) else model
     spec = spec_of(module)
     check_inputs(module, inputs, spec)
-    class_names = class_names_of(module)
-    check_order(target, class_names, is_method_name)
+    outputs = outputs_of(module, output, task, class_names)
+    names = outputs.class_names
+    check_order(target, names, is_method_name)
     if targets is not None and target is not None:
         raise TargetError("expected target= (one) or targets= (several), got both")
     wanted = [target] if targets is None else ["all"] if isinstance(targets, str) else targets
     parsed = [
-        parse_target(given, class_names, len(inputs), several=targets is not None)
-        for given in wanted
+        parse_target(given, names, len(inputs), several=targets is not None) for given in wanted
     ]
     ready = [
         with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
@@ -192,11 +221,11 @@ def explain(
                 "the model was in train mode: explained in eval mode, then restored "
                 "(keep_mode=True leaves dropout and batch statistics on)"
             )
-        outcomes = run_all(ready, module, images, parsed, class_names, batch_size, inner)
+        outcomes = run_all(ready, module, images, parsed, outputs, batch_size, inner)
         found = [
             as_explanation(
                 one, module, images, outcome,
-                seed=seed or 0, class_names=class_names, expression=text, warned=notes,
+                seed=seed or 0, expression=text, warned=notes,
             )
             for one, outcomes_of_one in zip(ready, outcomes, strict=True)
             for outcome, text in outcomes_of_one
@@ -219,6 +248,9 @@ def maximize(
     frames: int = 0,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
     **params: Any,
 ) -> "Visualization":
     """Finds images that maximally activate units.
@@ -244,6 +276,10 @@ def maximize(
         frames: Number of intermediate images to record, for `Visualization.animate`.
         batch_size: Images optimized at once; the last chunk is padded to this size. None: chosen.
         keep_mode: Leave the model in its current mode.
+        output: Which of several outputs of the model holds the logits, as in `explain`.
+        task: What the logits decide, as in `explain`: of a single logit z, ``logit(0)`` is −z and
+            ``logit(1)`` is z, but in a regression ``logit(0)`` is the value.
+        class_names: In the order of the classes, as in `explain`.
         **params: The maximizer's fields.
 
     Returns:
@@ -286,7 +322,7 @@ def maximize(
             keep_mode=keep_mode,
         ),
         spec,
-        class_names_of(module),
+        outputs_of(module, output, task, class_names),
     )
     for text in found.diagnostics.get("warnings", []):
         warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from explainkit.expressions import Expression
+from explainkit.scores import Task
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.problem import OptimizedImages, Problem
@@ -113,7 +114,11 @@ class ModelSpec:
     Attributes:
         build: Returns the module with freshly initialized weights.
         weights: Returns its trained ``state_dict``, verified; None if the model has none.
-        class_names: The classes, in the order of the outputs; empty if they have no names.
+        task: ``"classification"`` by a softmax, where a single logit is ``"binary"``;
+            ``"multilabel"``, a sigmoid for each label; or ``"regression"``, values.
+        output: Index, key, attribute or dotted path of the scores among several outputs.
+        class_names: The classes, in the order of the outputs; two for a single logit, of which
+            the second is that of a positive logit; empty if they have no names.
         image_shape: Channel, height, width of an input.
         mean: Per channel, in units of pixel / 255: inputs are ``(pixel / 255 - mean) / std``.
         std: Per channel, in units of pixel / 255.
@@ -124,6 +129,8 @@ class ModelSpec:
 
     build: Callable[[], nn.Module]
     weights: Callable[[], Mapping[str, Tensor]] | None = None
+    task: Task = "classification"
+    output: int | str | None = None
     class_names: tuple[str, ...] = ()
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]

@@ -128,16 +128,16 @@ class _Residual(nn.Module):
 
 
 class _Tuple(nn.Module):
-    """Returns logits and features, as many classifiers do."""
+    """Returns logits and spatial features, as many classifiers do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten())
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AvgPool2d(2))
         self.head = nn.Linear(120, CLASSES)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
-        return self.head(features), features
+        return self.head(features.flatten(1)), features
 
 
 class _VisionTransformer(nn.Module):

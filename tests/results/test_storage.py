@@ -65,7 +65,7 @@ def test_round_trip(explanation, tmp_path):
     folder = explanation.save(tmp_path / "a/b")
     assert_same(explanation, ek.Explanation.load(folder))
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
-    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 2
+    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -289,6 +289,19 @@ class TestVersion1:
             ek.Explanation.load(tmp_path)
 
 
+@pytest.mark.parametrize(("outputs", "task"), [(1, "regression"), (3, "classification")])
+def test_version_2_knew_no_tasks(explanation, tmp_path, outputs, task):
+    """A single output was a value, whose class 0 was explained."""
+    old = replace(explanation, logits=torch.rand(len(explanation), outputs), class_names=())
+    path = save(old, tmp_path) / "explanation.json"
+    record = json.loads(path.read_text()) | {"schema_version": 2}
+    for name in ("task", "output", "squashed"):
+        del record[name]
+    path.write_text(json.dumps(sealed(record)))
+    found = ek.Explanation.load(tmp_path)
+    assert_same(found, replace(old, task=task))
+
+
 class TestRefusals:
     @pytest.fixture
     def folder(self, explanation, tmp_path):
@@ -359,10 +372,10 @@ class TestRefusals:
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    @pytest.mark.parametrize("version", [0, 3])
+    @pytest.mark.parametrize("version", [0, 4])
     def test_other_versions(self, folder, version):
         edit(folder, schema_version=version)
-        message = f"expected schema_version 1 to 2 .* got {version}: update"
+        message = f"expected schema_version 1 to 3 .* got {version}: update"
         with pytest.raises(StorageError, match=message):
             ek.Explanation.load(folder)
 

@@ -15,7 +15,7 @@ from explainkit.errors import ModelError
 from explainkit.expressions import Deferred, Scope
 from explainkit.expressions.terms import channel_means
 from explainkit.layers import get_layer
-from explainkit.scores import as_scores
+from explainkit.scores import VALUES, Outputs
 
 ChannelStatistics = Mapping[str, tuple[Tensor, Tensor]]
 """Layer path to mean and standard deviation per channel; see `channel_statistics_of`."""
@@ -89,6 +89,7 @@ class ActivationReader(nn.Module):
         layers: The inner layers whose outputs are needed.
         logits: Whether the logits are needed too; then the whole model runs.
         window: Height and width to which images are cropped at the bottom and the right, or None.
+        outputs: What the model's outputs mean.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class ActivationReader(nn.Module):
         *,
         logits: bool,
         window: tuple[int, int] | None = None,
+        outputs: Outputs = VALUES,
     ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.logits = logits
         self.window = window
+        self.outputs = outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
         """Logits ``[batch, classes]`` or None, and each layer's output in its first call."""
@@ -157,7 +160,11 @@ class ActivationReader(nn.Module):
                 if window == tuple(image.shape[1:]):
                     return self
                 found = ActivationReader(
-                    self.module, self.layers, logits=self.logits, window=window
+                    self.module,
+                    self.layers,
+                    logits=self.logits,
+                    window=window,
+                    outputs=self.outputs,
                 )
                 return found if _equal_outputs(self(image[None]), found(image[None])) else self
             except Exception:  # noqa: BLE001 - a model may fail in any way on NaN or another size
@@ -195,7 +202,8 @@ class ActivationReader(nn.Module):
             rows, columns = self.window
             images = images[..., :rows, :columns]
         # a model may modify its input in place
-        return as_scores(self.module(images.clone()), len(images))
+        output = self.module(images.clone())
+        return self.outputs.scores(self.outputs.logits(output, len(images)))
 
     @contextmanager
     def _captured(self, batch: int, *, defer: bool) -> Iterator[dict[str, Tensor | Deferred]]:
@@ -242,7 +250,6 @@ class ActivationReader(nn.Module):
         self,
         shown: Tensor,
         images: Tensor,
-        class_names: Sequence[str],
         reference: Mapping[str, Tensor] | None,
         opacity: Tensor | None = None,
         channel_statistics: ChannelStatistics | None = None,
@@ -255,9 +262,8 @@ class ActivationReader(nn.Module):
         which may need only one of its channels.
         """
         logits, activations = self._read(shown, defer=defer)
-        return Scope(
-            logits, activations, images, class_names, reference, opacity, channel_statistics
-        )
+        names = self.outputs.class_names
+        return Scope(logits, activations, images, names, reference, opacity, channel_statistics)
 
 
 def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:

@@ -17,6 +17,7 @@ from explainkit.activation_maximization.parameterization import frequencies
 from explainkit.activation_maximization.problem import Problem
 from explainkit.activation_maximization.transforms import Transforms
 from explainkit.engine.batching import chunk_size
+from explainkit.engine.record import outputs_of
 from explainkit.errors import InputError
 from explainkit.expressions import Expression, Scope, evaluate_each, parse
 from explainkit.expressions.terms import Channel, Logit, LogOdds, channel_means, z_scored
@@ -24,7 +25,7 @@ from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import capture
 from explainkit.progress import progress
 from explainkit.results.visualization import Visualization
-from explainkit.scores import as_scores, class_index
+from explainkit.scores import Outputs, class_index
 
 HELD_OUT = Transforms(scale=0.1, rotate=5.0, noise=0.05)
 """Transforms for measuring robustness, stronger than any maximizer's by default."""
@@ -133,7 +134,6 @@ class _Bench:
 
     reader: ActivationReader
     units: Sequence[Expression]
-    class_names: tuple[str, ...]
     size: int
     channel_statistics: ChannelStatistics
 
@@ -141,17 +141,17 @@ class _Bench:
     def of(cls, visualization: Visualization, model: nn.Module, images: Tensor) -> "_Bench":
         units = [parse(text) for text in visualization.objective]
         layers = sorted({layer for unit in units for layer in unit.layers})
-        reader = ActivationReader(model, layers, logits=any(unit.uses_logits for unit in units))
+        outputs = Outputs(visualization.output, visualization.task, visualization.class_names)
+        logits = any(unit.uses_logits for unit in units)
+        reader = ActivationReader(model, layers, logits=logits, outputs=outputs)
         size = chunk_size(reader, images[0])
         compared = sorted({layer for unit in units for layer in unit.z_scored})
         channel_statistics = channel_statistics_of(model, compared, images)
-        return cls(reader, units, visualization.class_names, size, channel_statistics)
+        return cls(reader, units, size, channel_statistics)
 
     def scope(self, part: Tensor) -> Scope:
         """The values that the objectives are computed from."""
-        return self.reader.scope(
-            part, part, self.class_names, None, channel_statistics=self.channel_statistics
-        )
+        return self.reader.scope(part, part, None, channel_statistics=self.channel_statistics)
 
     def read(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Objectives ``[n, unit]``, and each layer's channel means ``[n, channel]``."""
@@ -202,17 +202,20 @@ class _Bench:
         return torch.tensor(found)
 
     def _class(self, term: Logit, logits: Tensor) -> int:
-        return class_index(term.name, logits.shape[1], self.class_names)
+        return class_index(term.name, logits.shape[1], self.reader.outputs.class_names)
 
     def transfer(self, other: nn.Module, optimized: Tensor) -> Tensor:
         """Probability that another model assigns to each unit's class, ``[unit]``."""
-        logits = as_scores(other(optimized.clone()), len(optimized))
+        outputs = outputs_of(other)
+        logits = outputs.logits(other(optimized.clone()), len(optimized))
+        probabilities = outputs.resolved(logits).probabilities(logits)
         found = []
         for row, unit in enumerate(self.units):
             terms = [node for node in unit.walk() if isinstance(node, Logit)]
-            single = len(terms) == 1 and logits.shape[1] > 1
             found.append(
-                float(logits[row].softmax(0)[self._class(terms[0], logits)]) if single else math.nan
+                math.nan
+                if probabilities is None or len(terms) != 1
+                else float(probabilities[row, self._class(terms[0], probabilities)])
             )
         return torch.tensor(found)
 

@@ -11,6 +11,7 @@ from explainkit.activation_maximization.problem import Statistics
 from explainkit.errors import InputError, TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.interfaces import ModelSpec
+from explainkit.scores import Outputs
 
 Objective = Expression | str | Sequence[Expression | str]
 
@@ -46,6 +47,7 @@ class Setting:
     """A request on a model: what all images of one call share.
 
     Attributes:
+        outputs: What the model's outputs mean.
         shape: Channels, height, width.
         dtype: Of the model; the images have `precision`.
         start: Initial image ``[channel, height, width]``, or None.
@@ -60,7 +62,7 @@ class Setting:
     request: Request
     module: nn.Module
     spec: ModelSpec | None
-    class_names: tuple[str, ...]
+    outputs: Outputs
     shape: tuple[int, int, int]
     dtype: torch.dtype
     device: torch.device
@@ -73,7 +75,7 @@ class Setting:
 
     @classmethod
     def of(
-        cls, request: Request, module: nn.Module, spec: ModelSpec | None, names: tuple[str, ...]
+        cls, request: Request, module: nn.Module, spec: ModelSpec | None, outputs: Outputs
     ) -> "Setting":
         """Validates the images of a request, and moves them to the model's device."""
         start = check_image("start", request.start, 3)
@@ -88,7 +90,7 @@ class Setting:
             low, high = -mean / std, (1 - mean) / std
         few = None if images is None else images[:: -(-len(images) // MOST)]
         return cls(
-            request, module, spec, names, shape, own.dtype, own.device,
+            request, module, spec, outputs, shape, own.dtype, own.device,
             None if start is None else start.to(like), low, high,
             few, None if few is None else Statistics.of(few),
         )  # fmt: skip

@@ -16,13 +16,14 @@ from explainkit.activation_maximization.activations import (
 from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.request import Request, Setting, as_objectives
 from explainkit.engine.batching import chunk_size
-from explainkit.engine.runner import failing_as_model_error
+from explainkit.engine.failures import failing_as_model_error
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression, alpha, diversity, evaluate_each
 from explainkit.interfaces import Maximizer, ModelSpec
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.progress import progress
 from explainkit.results.visualization import Visualization, has_converged, ranked
+from explainkit.scores import Outputs
 
 WIDEST = 8
 """Maximum batch size on a CPU. Batches are padded to full size, so a small one keeps a single unit
@@ -37,7 +38,7 @@ def visualize(
     maximizer: Maximizer,
     request: Request,
     spec: ModelSpec | None,
-    class_names: tuple[str, ...],
+    outputs: Outputs,
 ) -> Visualization:
     """Validates a request, and runs the maximizer on the preserved model."""
     objectives = as_objectives(request.objective)
@@ -45,7 +46,7 @@ def visualize(
         preserve_process(request.seed),
         preserve_model(module, keep_mode=request.keep_mode) as training,
     ):
-        setting = Setting.of(request, module, spec, class_names)
+        setting = Setting.of(request, module, spec, outputs)
         found = maximize_all(maximizer, objectives, setting)
     warnings = []
     if training and not request.keep_mode:
@@ -113,7 +114,9 @@ def maximize_all(
         model="",
         layer=layers[0] if single else None,
         seed=request.seed,
-        class_names=setting.class_names,
+        task=setting.outputs.task,
+        output=setting.outputs.output,
+        class_names=setting.outputs.class_names,
         mean=spec.mean if spec else None,
         std=spec.std if spec else None,
         frames=torch.stack(stills, 1),
@@ -169,7 +172,7 @@ def _best_uniform(units: Sequence[Expression], setting: Setting) -> list[tuple[f
         for unit in units:
             if unit.form not in scopes:
                 scopes[unit.form] = _reader(unit, setting).scope(
-                    images, images, setting.class_names, None,
+                    images, images, None,
                     channel_statistics=setting.channel_statistics,
                 )  # fmt: skip
             scores = evaluate_each([unit] * len(images), scopes[unit.form])
@@ -207,7 +210,7 @@ def _units(objectives: Sequence[Expression], setting: Setting) -> list[Expressio
     """All objectives, with families expanded, each evaluated on one image to validate it."""
     layers = sorted({layer for one in objectives for layer in one.layers})
     logits = any(one.uses_logits for one in objectives)
-    reader = ActivationReader(setting.module, layers, logits=logits)
+    reader = ActivationReader(setting.module, layers, logits=logits, outputs=setting.outputs)
     example = torch.zeros((1, *setting.shape), dtype=setting.dtype, device=setting.device)
     with failing_as_model_error(setting.module, example):
         classes, channels = reader.probe(example)
@@ -216,7 +219,7 @@ def _units(objectives: Sequence[Expression], setting: Setting) -> list[Expressio
         units = [signed for unit in units for signed in (unit, -unit)]
     with torch.no_grad():
         scope = reader.scope(
-            example, example, setting.class_names, _reference(reader, setting),
+            example, example, _reference(reader, setting),
             channel_statistics=setting.channel_statistics,
         )  # fmt: skip
         for unit in units:
@@ -250,7 +253,8 @@ def _is_diverse(unit: Expression) -> bool:
 
 
 def _reader(unit: Expression, setting: Setting) -> ActivationReader:
-    return ActivationReader(setting.module, sorted(unit.layers), logits=unit.uses_logits)
+    layers, logits = sorted(unit.layers), unit.uses_logits
+    return ActivationReader(setting.module, layers, logits=logits, outputs=setting.outputs)
 
 
 def _size(reader: ActivationReader, setting: Setting) -> int:
@@ -288,7 +292,7 @@ def _run(
     def score(shown: Tensor, images: Tensor, opacity: Tensor | None = None) -> Tensor:
         with failing_as_model_error(setting.module, shown):
             scope = reader.scope(
-                shown.to(setting.dtype), images, setting.class_names, reference, opacity,
+                shown.to(setting.dtype), images, reference, opacity,
                 setting.channel_statistics, defer=True,
             )  # fmt: skip
         found = evaluate_each(units, scope).to(setting.precision)

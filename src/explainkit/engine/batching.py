@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.failures import is_inference, out_of_memory
 from explainkit.engine.model import ScoreModel
 
 BUDGET = 512 * 2**20
@@ -66,7 +67,11 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> tuple[int, int]:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # the tensor itself would hold its own graph, a cycle
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+    saves = not is_inference(model)
+    with (
+        torch.set_grad_enabled(saves),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda x: x),
+    ):
         output = model(image[None].detach().requires_grad_().clone())
     del output
     return max(sum(saved.values()), 1), max([1, *saved.values()])
@@ -92,12 +97,3 @@ def in_chunks(run: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
         else:
             start += size
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is an out-of-memory error, on any device."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("not enough memory" in text or "can't allocate memory" in text)
-    )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
+from explainkit.scores import Outputs
 
 SATURATED = 1e-4
 """An output this close to 0 or 1 counts as saturated: its gradient is nearly zero."""
@@ -22,7 +23,7 @@ class Outcome:
         values: The map ``[batch, channel or 1, height, width]``.
         target: int64 ``[batch]``.
         score: ``[batch]``.
-        logits: ``[batch, classes]``.
+        logits: The model's own outputs, ``[batch, outputs]``.
         standard_error: Of each value, or None.
         layer: The layer that the method used, or None.
         at: The layer whose output the map explains, or None.
@@ -30,6 +31,7 @@ class Outcome:
         warnings: The method's own warnings.
         diagnostics: Further results of the method.
         partial: Whether the method stopped early.
+        outputs: What the logits mean.
     """
 
     values: Tensor
@@ -43,6 +45,7 @@ class Outcome:
     warnings: tuple[str, ...]
     diagnostics: dict[str, Any]
     partial: bool
+    outputs: Outputs
 
     def all_warnings(self, module: nn.Module) -> list[str]:
         """The method's warnings, and those about saturated outputs and flat maps."""
@@ -106,6 +109,7 @@ def outcome_of(
     scores: Tensor,
     logits: Tensor,
     count: int,
+    outputs: Outputs,
 ) -> Outcome:
     """What a method returned for a chunk, checked and without the padding.
 
@@ -114,8 +118,9 @@ def outcome_of(
         inputs: The padded chunk ``[batch, channel, height, width]``.
         targets: int64 ``[batch]``.
         scores: The explained scores, ``[batch, classes]``.
-        logits: ``[batch, classes]``.
+        logits: The model's own outputs, ``[batch, outputs]``.
         count: How many images are not padding.
+        outputs: What the logits mean.
 
     Raises:
         MethodError: The map has the wrong type, shape or device, or is not finite.
@@ -137,6 +142,7 @@ def outcome_of(
         warnings=tuple(found.warnings),
         diagnostics={name: own(value) for name, value in found.diagnostics.items()},
         partial=found.partial,
+        outputs=outputs,
     )
 
 
@@ -193,4 +199,5 @@ def joined(parts: list[Outcome]) -> Outcome:
         warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
         diagnostics={name: join([p.diagnostics.get(name) for p in parts]) for name in names},
         partial=any(part.partial for part in parts),
+        outputs=parts[0].outputs,
     )

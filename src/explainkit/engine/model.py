@@ -1,18 +1,19 @@
 """Wraps any image model as one that returns scores ``[batch, classes]``."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.failures import failing_as_model_error
 from explainkit.engine.inner_layer import InnerLayer
 from explainkit.errors import ModelError, TargetError
 from explainkit.expressions import Expression
 from explainkit.graph.autograd import prepare
 from explainkit.layers import capture, single
-from explainkit.scores import as_scores
+from explainkit.scores import VALUES, Outputs
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class ScoreModel(nn.Module):
     Attributes:
         module: What runs: the caller's model, or the part of it after a layer.
         owner: The caller's model, which layer paths refer to.
+        outputs: What the model's outputs mean; `run` completes it.
         batch_size: Images run at once; None: as many as fit the budget.
         shared: Whether more than one computation uses the engine's forward, so that its graph must
             be retained.
@@ -65,17 +67,17 @@ class ScoreModel(nn.Module):
         module: nn.Module,
         score: "Callable[[Any], Tensor] | Expression | None" = None,
         batch_size: int | None = None,
-        class_names: Sequence[str] = (),
+        outputs: Outputs = VALUES,
         owner: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.owner = module if owner is None else owner
+        self.outputs = outputs
         self.batch_size = batch_size
         self.shared = False
         self.interrupted = False
         self._score = score
-        self._class_names = class_names
         self._ready: Forward | None = None
 
     def hold(self, forward: Forward | None) -> None:
@@ -91,15 +93,20 @@ class ScoreModel(nn.Module):
 
         Returns:
             The explained scores ``[batch, classes]`` (``[batch, 1]`` for a function or expression),
-            and the model's logits ``[batch, classes]``, or the scores again if it has none.
+            and the model's own outputs ``[batch, outputs]``, or the scores again if none of them
+            can be scores.
         """
-        scores, output = self._scores(inputs)
-        if self._score is None:
-            return scores, scores
+        output, activations = self._output(inputs)
         try:
-            return scores, as_scores(output, len(inputs))
+            logits = self.outputs.logits(output, len(inputs))
         except ModelError:
+            if self._score is None:
+                raise
+            self.outputs = replace(self.outputs, task="regression", class_names=())
+            scores = self._scores(output, activations, inputs)
             return scores, scores
+        self.outputs = self.outputs.resolved(logits)
+        return self._scores(output, activations, inputs), logits
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
@@ -109,7 +116,8 @@ class ScoreModel(nn.Module):
         if ready is not None and not self.shared:
             self._ready = None  # the caller may free its graph
             return ready.scores
-        return self._scores(inputs)[0]
+        output, activations = self._output(inputs)
+        return self._scores(output, activations, inputs)
 
     @property
     def reads_output_only(self) -> bool:
@@ -144,10 +152,13 @@ class ScoreModel(nn.Module):
             TargetError: The target function does not return one score per image.
         """
         if self._score is None:
-            return as_scores(output, batch)
+            return self.outputs.scores(self.outputs.logits(output, batch))
         if isinstance(self._score, Expression):
-            logits = as_scores(output, batch) if self._score.uses_logits else None
-            scores = self._score.evaluate(logits, activations or {}, images, self._class_names)
+            logits = None
+            if self._score.uses_logits:
+                logits = self.outputs.scores(self.outputs.logits(output, batch))
+            names = self.outputs.class_names
+            scores = self._score.evaluate(logits, activations or {}, images, names)
         else:
             scores = self._score(output)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -158,36 +169,18 @@ class ScoreModel(nn.Module):
             )
         return scores.reshape(batch, 1)
 
-    def _scores(self, inputs: Tensor) -> tuple[Tensor, Any]:
+    def _output(self, inputs: Tensor) -> tuple[Any, Mapping[str, Tensor]]:
+        """The model's own output, and the outputs of the layers that the score uses."""
         layers = self._score.layers if isinstance(self._score, Expression) else ()
-        with capture(self.owner, layers) as calls:
-            output = _run(self.module, inputs.clone())
-        activations = {path: single(outputs, path) for path, outputs in calls.items()}
+        with capture(self.owner, layers) as calls, failing_as_model_error(self.module, inputs):
+            output = self.module(inputs.clone())
+        return output, {path: single(outputs, path) for path, outputs in calls.items()}
+
+    def _scores(self, output: Any, activations: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         scores = self.scores_of(output, len(inputs), activations, inputs)
         if scores.grad_fn is not None:
             prepare(scores)
-        return scores, output
-
-
-def _run(module: nn.Module, inputs: Tensor) -> Any:
-    try:
-        return module(inputs)
-    except AssertionError as error:
-        if (refused := refused_shape(error, inputs)) is None:
-            raise
-        raise refused from error
-
-
-def refused_shape(error: Exception, images: Tensor) -> ModelError | None:
-    """What to do about an exported model that refuses a shape; None for another error."""
-    guard = (str(error).splitlines() or [""])[0]
-    if not guard.startswith("Guard failed"):
-        return None
-    return ModelError(
-        f"expected a model that takes images {list(images.shape)}, but it was exported for another "
-        f"shape ({guard}): export it with dynamic_shapes=({{0: torch.export.Dim.DYNAMIC}},) on two "
-        "images, or on one and pass batch_size=1"
-    )
+        return scores
 
 
 def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:

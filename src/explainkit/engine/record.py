@@ -12,10 +12,11 @@ import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import class_name, method_name, method_params
 from explainkit.engine.checks import Outcome
-from explainkit.errors import ExplainkitWarning
+from explainkit.errors import ExplainkitWarning, ModelError
 from explainkit.interfaces import Method, spec_of
 from explainkit.methods.contract import seed_of
 from explainkit.results.explanation import Explanation
+from explainkit.scores import TASKS, Outputs, Task
 
 
 def as_explanation(
@@ -25,7 +26,6 @@ def as_explanation(
     outcome: Outcome,
     *,
     seed: int,
-    class_names: tuple[str, ...],
     expression: str | None,
     warned: Sequence[str] = (),
 ) -> Explanation:
@@ -37,8 +37,7 @@ def as_explanation(
         images: ``[batch, channel, height, width]``.
         outcome: What the method returned.
         seed: Seed of the global generators.
-        class_names: In the order of the logits.
-        expression: Text of the explained expression; None if a class was explained.
+        expression: Text of the explained expression or function; None if a class was explained.
         warned: Warnings that do not come from the method.
     """
     name = method_name(method)
@@ -67,7 +66,10 @@ def as_explanation(
         at=outcome.at,
         expression=expression,
         seed=seed if own_seed is None else own_seed,
-        class_names=class_names,
+        task=outcome.outputs.task,
+        output=outcome.outputs.output,
+        squashed=outcome.outputs.squashed,
+        class_names=outcome.outputs.class_names,
         mean=spec.mean if spec else None,
         std=spec.std if spec else None,
         coverage=outcome.coverage,
@@ -101,13 +103,44 @@ def versions(name: str, module: nn.Module) -> dict[str, str]:
     return found
 
 
-def class_names_of(module: Any) -> tuple[str, ...]:
-    """Class names from a `ModelSpec` or from a transformers model's configuration."""
-    spec = spec_of(module)
-    if spec is not None:
-        return spec.class_names
-    names = getattr(getattr(module, "config", None), "id2label", None)
-    if not isinstance(names, dict):
+def outputs_of(
+    module: Any,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Outputs:
+    """What a model's outputs mean: as given, or else from its `ModelSpec` or configuration.
+
+    A transformers model has its task and its class names in its configuration.
+
+    Raises:
+        ModelError: No such task.
+    """
+    if task is not None and task not in TASKS:
+        raise ModelError(f"task: expected {', '.join(TASKS)}, got {task!r}")
+    spec, config = spec_of(module), getattr(module, "config", None)
+    if output not in (None, spec.output if spec else "logits"):
+        known = Outputs(output, "classification")  # what is known is about another output
+    elif spec:
+        known = Outputs(spec.output, spec.task, spec.class_names)
+    else:
+        found = _TASKS.get(getattr(config, "problem_type", None), "classification")
+        known = Outputs(output, found, _names_of(config))
+    names = known.class_names if class_names is None else tuple(map(str, class_names))
+    return Outputs(known.output, task or known.task, names)
+
+
+_TASKS: dict[object, Task] = {
+    "regression": "regression",
+    "multi_label_classification": "multilabel",
+}
+"""``problem_type`` of a transformers configuration."""
+
+
+def _names_of(config: object) -> tuple[str, ...]:
+    """Class names from a transformers configuration; a single logit has no name for each side."""
+    names = getattr(config, "id2label", None)
+    if not isinstance(names, dict) or len(names) < 2:
         return ()
     by_id = {str(i): str(name) for i, name in names.items()}
     ids = [str(i) for i in range(len(names))]

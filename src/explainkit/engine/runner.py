@@ -1,7 +1,7 @@
 """Runs methods on a model, in chunks of one size and with shared passes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -9,21 +9,25 @@ from operator import or_
 import torch
 from torch import Tensor, nn
 
-from explainkit.engine.batching import chunk_size, in_chunks, out_of_memory
+from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.checks import Outcome, joined, listed, outcome_of
+from explainkit.engine.failures import (
+    failing_as_model_error,
+    is_inference,
+    naming_missing_gradients,
+    out_of_memory,
+)
 from explainkit.engine.inner_layer import InnerLayer
-from explainkit.engine.model import Forward, ScoreModel, refused_shape, shapes_of_one
+from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
-from explainkit.engine.targets import Score, group_targets, resolve_target
+from explainkit.engine.targets import Score, group_targets, resolve_target, text_of
 from explainkit.errors import MethodError, ModelError
-from explainkit.expressions import Expression
 from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
 from explainkit.layers import capture, single
 from explainkit.methods.contract import for_images, looks_at_layers
-
-_PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
+from explainkit.scores import Outputs
 
 
 def run_all(
@@ -31,7 +35,7 @@ def run_all(
     module: nn.Module,
     images: Tensor,
     targets: Sequence[Target],
-    class_names: Sequence[str],
+    outputs: Outputs,
     batch_size: int | None,
     at: str | None = None,
 ) -> list[list[tuple[Outcome, str | None]]]:
@@ -42,7 +46,7 @@ def run_all(
         module: The caller's model.
         images: ``[batch, channel, height, width]``.
         targets: Of any kind, ``"all"`` among them.
-        class_names: In the order of the logits.
+        outputs: What the model's outputs mean.
         batch_size: Images run at once; None: chosen.
         at: The layer whose output is explained instead of the images.
 
@@ -51,7 +55,7 @@ def run_all(
     """
     found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
     for score, members in group_targets(targets):
-        scorer = ScoreModel(module, score, batch_size, class_names)
+        scorer = ScoreModel(module, score, batch_size, outputs)
         every: list[Target] = []
         for target in members:
             if isinstance(target, str) and target == "all":
@@ -60,10 +64,10 @@ def run_all(
             else:
                 every.append(target)
         if at is None:
-            per_method = run(methods, scorer, images, every, class_names)
+            per_method = run(methods, scorer, images, every)
         else:
-            per_method = run_at(at, methods, module, score, images, every, class_names, batch_size)
-        text = str(score) if isinstance(score, Expression) else None
+            per_method = run_at(at, methods, module, score, images, every, outputs, batch_size)
+        text = None if score is None else text_of(score)
         for i in range(len(methods)):
             block = per_method[i * len(every) : (i + 1) * len(every)]
             found[i] += [(outcome, text) for outcome in block]
@@ -77,7 +81,7 @@ def run_at(
     score: Score,
     images: Tensor,
     targets: Sequence[Target],
-    class_names: Sequence[str],
+    outputs: Outputs,
     batch_size: int | None,
 ) -> list[Outcome]:
     """Runs methods on the model from a layer on, with the layer's output in place of the image.
@@ -102,14 +106,14 @@ def run_at(
         part = suffix(module, layer, images)
         inner = InnerLayer(part, images[:1])
     if part.self_contained:
-        return _run_inner(inner, methods, module, score, images, targets, class_names, batch_size)
+        return _run_inner(inner, methods, module, score, images, targets, outputs, batch_size)
     shapes = [inner.image_shape, inner.shape]
     parts = []
     for i in range(len(images)):
         chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
         own = [for_images(method, [i], len(images), shapes) for method in methods]
         image = images[i : i + 1]
-        parts.append(_run_inner(inner, own, module, score, image, chosen, class_names, None))
+        parts.append(_run_inner(inner, own, module, score, image, chosen, outputs, None))
     return [joined(list(found)) for found in zip(*parts, strict=True)]
 
 
@@ -120,15 +124,15 @@ def _run_inner(
     score: Score,
     images: Tensor,
     targets: Sequence[Target],
-    class_names: Sequence[str],
+    outputs: Outputs,
     batch_size: int | None,
 ) -> list[Outcome]:
     """Runs methods on a layer's output for images."""
     with failing_as_model_error(module, images), torch.no_grad():
         size = chunk_size(module, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
-    scorer = ScoreModel(inner, score, batch_size, class_names, owner=module)
-    outcomes = run(methods, scorer, inner.present(values), targets, class_names)
+    scorer = ScoreModel(inner, score, batch_size, outputs, owner=module)
+    outcomes = run(methods, scorer, inner.present(values), targets)
     return [
         replace(
             found,
@@ -147,7 +151,6 @@ def run(
     scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
-    class_names: Sequence[str],
 ) -> list[Outcome]:
     """Runs methods in chunks of one size, the last one padded; halves it when memory runs out.
 
@@ -165,10 +168,11 @@ def run(
     size = scorer.batch_size or _balanced(scorer, images)
     while True:
         try:
-            chunks = [
-                _run_chunk(methods, scorer, images, targets, class_names, start, size)
-                for start in range(0, count, size)
-            ]
+            with naming_missing_gradients(scorer.owner):
+                chunks = [
+                    _run_chunk(methods, scorer, images, targets, start, size)
+                    for start in range(0, count, size)
+                ]
             return [joined(list(parts)) for parts in zip(*chunks, strict=True)]
         except RuntimeError as error:
             if size == 1 or not out_of_memory(error):
@@ -194,7 +198,6 @@ def _run_chunk(
     scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
-    class_names: Sequence[str],
     start: int,
     size: int,
 ) -> list[Outcome]:
@@ -215,7 +218,7 @@ def _run_chunk(
     for target in targets:
         if isinstance(target, Tensor) and target.dim():
             target = _padded(target, start, size)
-        resolved.append(resolve_target(target, scores, class_names))
+        resolved.append(resolve_target(target, scores, scorer.outputs))
     rows = [min(row, len(images) - 1) for row in range(start, start + size)]
     shapes = shapes_of_one(scorer, images)
     outcomes = []
@@ -224,13 +227,16 @@ def _run_chunk(
         for chosen in resolved:
             scorer.hold(forward)
             result = method(scorer, inputs, chosen)
-            outcomes.append(outcome_of(result, inputs, chosen, scores, logits, count))
+            outcomes.append(
+                outcome_of(result, inputs, chosen, scores, logits, count, scorer.outputs)
+            )
     return outcomes
 
 
 def _forward(scorer: ScoreModel, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
     """The forward of a chunk, with everything recorded that the methods need."""
     with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(not is_inference(scorer.owner)))
         calls = stack.enter_context(capture(scorer.owner, needs.layers))
         if needs.twice:
             stack.enter_context(twice_differentiable())
@@ -251,21 +257,3 @@ def _padded(tensor: Tensor, start: int, size: int) -> Tensor:
     if missing:
         rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
     return rows.clone()
-
-
-@contextmanager
-def failing_as_model_error(module: nn.Module, images: Tensor) -> Iterator[None]:
-    """Turns torch's errors into a one-line `ModelError` about the model and the images."""
-    try:
-        yield
-    except Exception as error:
-        # a subclass is an error of the caller's own, which should pass unchanged
-        if type(error) not in _PLAIN or out_of_memory(error):
-            raise
-        if (refused := refused_shape(error, images)) is not None:
-            raise refused from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{type(module).__name__} failed on images {list(images.shape)} "
-            f"{str(images.dtype).removeprefix('torch.')}: {reason}"
-        ) from error

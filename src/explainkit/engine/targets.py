@@ -12,7 +12,7 @@ from explainkit.errors import TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.interfaces import Target
 from explainkit.methods.contract import is_method
-from explainkit.scores import class_index
+from explainkit.scores import Outputs, class_index
 
 Score = Callable[[Any], Tensor] | Expression | None
 """Maps a model's output to one score per image; None: its own scores, one per class."""
@@ -120,27 +120,46 @@ def group_targets(targets: Sequence[Target]) -> list[tuple[Score, list[Target]]]
     return groups
 
 
-def resolve_target(target: Any, logits: Tensor, class_names: Sequence[str] = ()) -> Tensor:
+def text_of(score: Callable[[Any], Tensor] | Expression) -> str:
+    """The text of an expression, or the name of a function.
+
+    Examples:
+        >>> text_of(parse("logit(1) - logit(0)")), text_of(torch.norm)
+        ('logit(1) - logit(0)', 'function norm')
+    """
+    if isinstance(score, Expression):
+        return str(score)
+    return f"function {getattr(score, '__name__', type(score).__name__)}"
+
+
+def resolve_target(target: Any, scores: Tensor, outputs: Outputs) -> Tensor:
     """Resolves a target to one class per image.
 
     Args:
-        target: None (the predicted class), a class index, a tensor ``[batch]``, or a class name.
-        logits: ``[batch, classes]``.
-        class_names: In the order of the logits.
+        target: None (the class or label with the largest score), a class index, a tensor
+            ``[batch]``, or a class name.
+        scores: ``[batch, classes]``.
+        outputs: What the model's outputs mean.
 
     Returns:
-        int64 ``[batch]`` on the device of the logits.
+        int64 ``[batch]`` on the device of the scores.
 
     Raises:
-        TargetError: No such class.
+        TargetError: No such class, or none is predicted because the outputs are values.
 
     Examples:
-        >>> resolve_target("sad", torch.zeros(2, 3), ("happy", "sad", "calm"))
+        >>> names = Outputs(task="classification", class_names=("happy", "sad", "calm"))
+        >>> resolve_target("sad", torch.zeros(2, 3), names)
         tensor([1, 1])
     """
-    batch, classes = logits.shape
+    batch, classes = scores.shape
     if target is None:
-        return logits.argmax(1)
+        if outputs.task == "regression" and classes > 1:
+            raise TargetError(
+                f"expected target= to choose one of {classes} outputs, got None: a regression "
+                "predicts values, not one of them"
+            )
+        return scores.argmax(1)
     if not isinstance(target, Tensor):
         if not isinstance(target, str):
             try:
@@ -150,12 +169,12 @@ def resolve_target(target: Any, logits: Tensor, class_names: Sequence[str] = ())
                     "expected a class index, a tensor [batch], a class name, a function of the "
                     f"output, or None as target, got {type(target).__name__}"
                 ) from None
-        target = torch.tensor(class_index(target, classes, class_names))
+        target = torch.tensor(class_index(target, classes, outputs.class_names))
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
         raise TargetError(f"expected integer targets, got {target.dtype}")
     flat = target.reshape(-1)
     wrong = flat[(flat < 0) | (flat >= classes)]
     if len(wrong):
         class_index(int(wrong[0]), classes)
-    resolved: Tensor = target.to(logits.device, torch.int64).expand(batch).clone()
+    resolved: Tensor = target.to(scores.device, torch.int64).expand(batch).clone()
     return resolved

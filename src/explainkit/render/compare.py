@@ -123,14 +123,13 @@ def _title(
 
 def _prediction(content: Content, row: int) -> tuple[str, str]:
     """The title of an image, and its color."""
-    reading, label = content.readings[0], content.labels[row]
-    if reading.confidence[row] is None:
+    label = content.labels[row]
+    if content.readings[0].confidence[row] is None:
         return content.names[row], INK
-    predicted = reading.read[row]
     return prediction(
-        content.class_name(predicted),
+        content.predicted(row),
         None if label is None else content.class_name(label),
-        label == predicted,
+        bool(content.correct(row)),
     )
 
 

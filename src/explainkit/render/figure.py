@@ -200,7 +200,7 @@ class _Rows:
             raise RenderError(f"expected {len(explanation)} labels, got {len(labels)}")
         known = labels if labels is not None else [None] * len(explanation)
         self.labels = [None if label is None or label < 0 else int(label) for label in known]
-        classes = explanation.logits.shape[1]
+        classes = explanation.classes
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
         shown = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
@@ -251,41 +251,45 @@ class _Rows:
     def _explained(self) -> str:
         """The explained classes, unless they are the predicted ones."""
         one = self.explanation
-        if one.expression is None and torch.equal(one.target, one.logits.argmax(1)):
+        if one.expression is None and (one.classes == 1 or self._of_predicted()):
             return ""
         names = list(dict.fromkeys(one.target_name(i) for i in range(len(one))))
         return f" for {', '.join(names[:3])}" + (", …" if len(names) > 3 else "")
+
+    def _of_predicted(self) -> bool:
+        """Whether the predicted class of each image was explained, or its most probable label."""
+        probabilities = self.explanation.probabilities
+        if probabilities is None:
+            return False
+        return torch.equal(self.explanation.target, probabilities.argmax(1))
 
     def draw(self, sheet: Sheet, i: int, row: int, column: int = 0) -> None:
         """Image ``i`` and its probabilities, in a row, from a column on."""
         axes = sheet.axes(row, column, *self.size)
         show(axes, self.images[i])
-        label, predicted = self.labels[i], int(self.explanation.logits[i].argmax())
-        text, ink = prediction(
-            fit_name(self._name(predicted), 0.85, 7),
-            None if label is None else fit_name(self._name(label), 0.85, 7),
-            label == predicted,
-        )
-        sheet.title(axes, column, text, ink)
+        label, predicted = self.labels[i], self.explanation.predicted_classes(i)
+        if self.explanation.task != "regression":
+            names = ", ".join(map(self.explanation.class_name, predicted)) or "no label"
+            text, ink = prediction(
+                fit_name(names, 0.85, 7),
+                None if label is None else fit_name(self.explanation.class_name(label), 0.85, 7),
+                label in predicted,
+            )
+            sheet.title(axes, column, text, ink)
         self._draw_bars(sheet, i, row, column + 1)
 
-    def _name(self, label: int) -> str:
-        names = self.explanation.class_names
-        return names[label] if names else f"class {label}"
-
     def _draw_bars(self, sheet: Sheet, i: int, row: int, column: int) -> None:
-        """Softmax probabilities of the most probable classes, in class order.
+        """Probabilities of the most probable classes, in class order.
 
         The explained class and the true class are always included.
         """
         axes = sheet.axes(row, column, _BARS - _LABELS, shift=_LABELS)
-        logits = self.explanation.logits[i].double()
-        if len(logits) == 1:
+        if self.explanation.probabilities is None:
             axes.set_axis_off()
             score = float(self.explanation.score[i])
             axes.text(0, 0.5, f"score {score:.3g}", size=8, color=INK)
             return
-        probabilities = logits.softmax(0)
+        probabilities = self.explanation.probabilities[i].double()
         # an expression is not one class
         by_class = self.explanation.expression is None
         target = int(self.explanation.target[i]) if by_class else None
@@ -302,7 +306,7 @@ class _Rows:
         )
         for y, value in enumerate(values):
             axes.text(value + 0.03, y, f"{value:.2f}", size=6, color=FAINT, va="center")
-        names = [fit_name(self._name(k), _LABELS, 6.5) for k in shown]
+        names = [fit_name(self.explanation.class_name(k), _LABELS, 6.5) for k in shown]
         axes.set_yticks(range(len(shown)), names)
         for tick, k in zip(axes.get_yticklabels(), shown, strict=True):
             tick.set(

@@ -67,7 +67,7 @@ def _image(content: Content, row: int) -> dict[str, Any]:
     prediction = content.readings[0]
     title = "image"
     if prediction.confidence[row] is not None:
-        title = f"predicted: {content.class_name(prediction.read[row])}"
+        title = f"predicted: {content.predicted(row)}"
     alone = len(content.explanations) == 1
     blank = "" if alone else "\n "
     targets = {explained_class(one, row) for one in content.explanations}

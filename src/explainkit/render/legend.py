@@ -68,7 +68,8 @@ def legend(
 
 def _sentence(one: "Explanation", positive: str, negative: str) -> str:
     what = "a larger value" if one.at else "brighter"
-    goal = "score" if one.expression is not None else "class"
+    kinds = {"multilabel": "label", "regression": "output"}
+    goal = "score" if one.expression is not None else kinds.get(one.task, "class")
     return {
         "sensitivity": f"{what} here raises ({positive}) or lowers ({negative}) the score",
         "contribution": f"speaks for ({positive}) or against ({negative}) the explained {goal}",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from explainkit.catalog.synonyms import bare_name, plain
 from explainkit.errors import UnknownNameError
+from explainkit.scores import Outputs, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,16 +27,22 @@ class Explanation:
         attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit;
             with the shape of the layer's output if ``at`` names one.
         target: Explained class of each image, int64 ``[batch]``; 0 for a function or expression.
-        score: The explained score of each image, ``[batch]``.
-        logits: The model's outputs, ``[batch, classes]``.
+        score: The explained score of each image, ``[batch]``. A single logit z has two classes
+            with the scores −z and z, so that the score of the predicted one is never negative.
+        logits: The model's outputs, ``[batch, classes]``, or ``[batch, 1]`` for a single logit.
         method: Qualified name of the method.
         params: Its hyper-parameters, nested methods included.
         model: Qualified name of the model, or module and class if it is not registered.
         layer: Dotted path of the layer that the method used; None if it used none.
         at: Dotted path of the layer whose output was explained; None: the image.
-        expression: Text of the explained expression; None if a class was explained.
+        expression: Text of the explained expression, or the name of the explained function; None
+            if a class was explained.
         seed: The method's random seed.
-        class_names: In the order of the logits; empty if they have no names.
+        task: What the logits decide: ``"classification"``, ``"binary"`` for a single logit,
+            ``"multilabel"``, or ``"regression"`` for values.
+        output: Which of the model's outputs they are; None if it was not ambiguous.
+        squashed: Whether the model ends in a softmax or sigmoid, so that they are probabilities.
+        class_names: In the order of the classes; empty if they have no names.
         mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
         std: Per channel; None if unknown.
         coverage: The operators that the method's rules covered; None for methods without rules.
@@ -55,6 +62,9 @@ class Explanation:
     at: str | None = None
     expression: str | None = None
     seed: int = 0
+    task: Task = "classification"
+    output: int | str | None = None
+    squashed: bool = False
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -95,6 +105,52 @@ class Explanation:
             return self.expression
         label = int(self.target[index])
         return self.class_names[label] if self.class_names else str(label)
+
+    def class_name(self, label: int) -> str:
+        """Name of a class, or its kind and number: "class 2", "label 2", "output 2"."""
+        if self.class_names:
+            return self.class_names[label]
+        kind = {"multilabel": "label", "regression": "output"}.get(self.task, "class")
+        return f"{kind} {label}"
+
+    @property
+    def probabilities(self) -> Tensor | None:
+        """Probability of each class, ``[batch, classes]``; None for a regression.
+
+        A softmax over classes; for a single logit z, σ(−z) and σ(z); for labels, a sigmoid each.
+
+        Examples:
+            >>> import torch, explainkit as ek
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1)).eval()
+            >>> e = ek.explain(net, torch.rand(3, 1, 2, 2), class_names=("no", "yes"))
+            >>> torch.equal(e.probabilities[:, 1], e.logits[:, 0].sigmoid())
+            True
+        """
+        return self._outputs.probabilities(self.logits)
+
+    @property
+    def predicted(self) -> Tensor | None:
+        """The predicted class, int64 ``[batch]``; None for a regression.
+
+        For labels, bool ``[batch, labels]``: those whose logit is above 0.
+        """
+        return self._outputs.predicted(self.logits)
+
+    def predicted_classes(self, index: int) -> list[int]:
+        """The predicted classes of one image: one, any number of labels, or none of values."""
+        if (found := self.predicted) is None:
+            return []
+        row = found[index]
+        return [int(row)] if row.dim() == 0 else row.nonzero()[:, 0].tolist()
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: that of the logits, or 2 for a single logit."""
+        return 2 if self.task == "binary" else self.logits.shape[1]
+
+    @property
+    def _outputs(self) -> Outputs:
+        return Outputs(self.output, self.task, self.class_names, self.squashed)
 
     def _explains(self, target: object) -> bool:
         """Whether ``target`` (a class or an expression) was explained for all images."""

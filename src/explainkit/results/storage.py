@@ -24,8 +24,9 @@ from torch import Tensor
 
 from explainkit.errors import StorageError
 from explainkit.files import write_atomically
+from explainkit.scores import TASKS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 RENAMED = {
     "uncovered": "unsupported",
@@ -84,6 +85,7 @@ _EXPLANATION = _Form(
     {
         "method": str, "model": str, "layer": str | None, "at": str | None,
         "expression": str | None, "seed": int | np.integer,
+        "task": str, "output": int | str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
     },
     ("class_names",),
@@ -97,6 +99,7 @@ _VISUALIZATION = _Form(
     },
     {
         "maximizer": str, "model": str, "layer": str | None, "seed": int | np.integer,
+        "task": str, "output": int | str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "quality": Mapping,
     },
     ("class_names", "objective"),
@@ -155,7 +158,7 @@ def save(result: Any, directory: Path) -> Path:
 
 
 def load(result: type[T], directory: Path) -> T:
-    """Loads a result that `save` wrote, also in version 1 of the format.
+    """Loads a result that `save` wrote, also in versions 1 and 2 of the format.
 
     Args:
         result: The type of the result.
@@ -217,6 +220,11 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
             f"{str(record['tensors_sha256'])[:12]!r}…, got {digest[:12]!r}…"
         )
     tensors = load_tensors(data)
+    if version < 3:
+        # a single output was a value of its own
+        one = form is _EXPLANATION and tensors[record["logits"]["$tensor"]].shape[1:] == (1,)
+        task = "regression" if one or form is _VISUALIZATION else "classification"
+        record = record | {"task": task, "output": None, "squashed": False}
     values = {name: _from_json(record[name], tensors) for name in names}
     for name in (*form.texts, "mean", "std"):
         if isinstance(values[name], list):
@@ -276,6 +284,10 @@ def _check(form: _Form, fields: Mapping[str, Any]) -> None:
             raise TypeError(
                 f"{name}: expected {getattr(kind, '__name__', kind)}, got {fields[name]!r:.40}"
             )
+    if fields["task"] not in TASKS:
+        raise ValueError(f"task: expected {', '.join(TASKS)}, got {fields['task']!r:.40}")
+    if not isinstance(fields.get("squashed", False), bool):
+        raise TypeError(f"squashed: expected a bool, got {fields['squashed']!r:.40}")
     for name in form.texts:
         if not isinstance(fields[name], list | tuple):
             raise TypeError(f"{name}: expected a list, got {fields[name]!r:.40}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explainkit.scores import Task
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,7 +38,10 @@ class Visualization:
         model: Qualified name of the model, or module and class if it is not registered.
         layer: The inner layer of the objectives; None for logits or several layers.
         seed: Random seed.
-        class_names: In the order of the logits; empty if they have no names.
+        task: What the logits decide, as in `Explanation`; a single logit may be ``"binary"``
+            without being called so.
+        output: Which of the model's outputs they are; None if it was not ambiguous.
+        class_names: In the order of the classes; empty if they have no names.
         mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
         std: Per channel; None if unknown.
         frames: Intermediate images, ``[frame, unit, channel, height, width]``; may be empty.
@@ -58,6 +63,8 @@ class Visualization:
     model: str
     layer: str | None = None
     seed: int = 0
+    task: Task = "classification"
+    output: int | str | None = None
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

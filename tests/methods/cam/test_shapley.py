@@ -72,7 +72,7 @@ def test_a_quadratic_score_is_shared_out_to_the_last():
     model, x = Quadratic().eval(), images()
     score = model(x)[:, 0].detach()
     shapley, gradcam = (
-        ek.explain(model, x, 0, name).attribution.sum((1, 2, 3))
+        ek.explain(model, x, 1, name).attribution.sum((1, 2, 3))
         for name in ("shapleycam", "gradcam")
     )
     torch.testing.assert_close(shapley, score)

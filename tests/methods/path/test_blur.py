@@ -86,7 +86,7 @@ def test_a_linear_model_has_a_closed_form(steps):
 def test_a_quadratic_model_is_complete_at_any_number_of_steps(quadratic):
     x = torch.rand(2, 3, 12, 10)
     for steps in (1, 5):
-        e = ek.explain(quadratic, x, method="blur_ig", steps=steps)
+        e = ek.explain(quadratic, x, 1, method="blur_ig", steps=steps)
         assert float(e.diagnostics["completeness_gap"].max()) < 1e-5
 
 

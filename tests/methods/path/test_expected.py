@@ -83,7 +83,7 @@ class TestStatistics:
         truth = model.weight * (self.x.square() - BAG.square().mean(0))
         found = [
             ek.explain(
-                model, self.x, method="expected_gradients", baselines=BAG, samples=70,
+                model, self.x, 1, method="expected_gradients", baselines=BAG, samples=70,
                 stratified=stratified, seed=seed,
             )
             for seed in range(20)
@@ -98,14 +98,14 @@ class TestStatistics:
         """On S = Σ w x² with b = 0 the error is that of n uniform draws on n equal strata."""
         model, n = Quadratic(), 50
         options = {"method": "expected_gradients", "samples": n}
-        found = [ek.explain(model, self.x, seed=seed, **options) for seed in range(30)]
+        found = [ek.explain(model, self.x, 1, seed=seed, **options) for seed in range(30)]
         maps = torch.stack([e.attribution for e in found])
         reported = torch.stack([e.diagnostics["standard_error"] for e in found]).square().mean(0)
         scale = (2 * model.weight * self.x.square()).expand_as(reported)
         expected = scale.square() / (12 * n**3)
         torch.testing.assert_close(reported, expected, rtol=0.35, atol=1e-10)
         assert float((maps.var(0) / expected).mean()) == pytest.approx(1, rel=0.6)
-        plain = ek.explain(model, self.x, stratified=False, **options)
+        plain = ek.explain(model, self.x, 1, stratified=False, **options)
         ratio = plain.diagnostics["standard_error"] / reported.sqrt()
         assert float(ratio.median()) > n / 2
 
@@ -125,7 +125,7 @@ class TestStatistics:
         """E[S(x + ε)] − S(x) = Σ w σ² on S = Σ w x², and the map says where."""
         model, sigma = Quadratic(), 0.3
         e = ek.explain(
-            model, self.x, method="expected_gradients", samples=900, noise=sigma, relative=False
+            model, self.x, 1, method="expected_gradients", samples=900, noise=sigma, relative=False
         )
         truth = model.weight * (self.x.square() + sigma**2)
         z = (e.attribution - truth) / e.diagnostics["standard_error"]

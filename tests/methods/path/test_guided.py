@@ -97,7 +97,7 @@ def test_closed_forms(quadratic, steps):
     weight = linear[1].weight.detach()[1].reshape(3, 12, 10)
     e = ek.explain(linear, x, 1, "guided_ig", steps=steps, baseline=0.5)
     torch.testing.assert_close(e.attribution, (x - 0.5) * weight, atol=1e-6, rtol=1e-4)
-    e = ek.explain(quadratic, x, method="guided_ig", steps=steps, max_dist=0.4)
+    e = ek.explain(quadratic, x, 1, method="guided_ig", steps=steps, max_dist=0.4)
     assert float(e.diagnostics["completeness_gap"].max()) < 1e-5
 
 
@@ -111,7 +111,7 @@ def test_values_of_no_use_yet_go_first():
 
     x = torch.ones(1, 1, 1, 2)
     model = Saddle().eval()
-    free = ek.explain(model, x, method="guided_ig", max_dist=1.0, fraction=0.5).attribution
+    free = ek.explain(model, x, 1, method="guided_ig", max_dist=1.0, fraction=0.5).attribution
     assert float(free[0, 0, 0, 0].abs()) < 0.02
     torch.testing.assert_close(free.sum(), torch.tensor(3.0), atol=0.02, rtol=0)
 

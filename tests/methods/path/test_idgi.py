@@ -54,7 +54,7 @@ def test_the_papers_sum_step_by_step(quadratic):
     """S = Σ w x² + v x on the straight path, with the sum written out."""
     x, steps = torch.rand(2, 3, 12, 10).double(), 6
     model = quadratic.double()
-    found = ek.explain(model, x, method=IDGI(path=IntegratedGradients(steps=steps))).attribution
+    found = ek.explain(model, x, 1, method=IDGI(path=IntegratedGradients(steps=steps))).attribution
     expected = torch.zeros_like(x)
     for k in range(steps):
         point, after = x * k / steps, x * (k + 1) / steps
@@ -84,7 +84,7 @@ def test_tiny_gradients_do_not_vanish():
     with torch.no_grad():
         model[1].weight.copy_(-model[1].weight.abs() * 1e-25)
     x = torch.rand(1, 1, 2, 2)
-    a = ek.explain(model, x, 0, "idgi").attribution
+    a = ek.explain(model, x, 1, "idgi").attribution
     torch.testing.assert_close(a.sum() * 1e25, model(x)[0, 0].detach() * 1e25)
 
 

@@ -43,7 +43,7 @@ def test_two_relus_by_hand():
             return torch.stack([3 * F.relu(a - b) + 5 * torch.relu(b - a)], 1)
 
     x, base = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[0.0, 1.0]]])
-    e = ek.explain(Net().eval(), x, 0, "deeplift", baseline=base)
+    e = ek.explain(Net().eval(), x, 1, "deeplift", baseline=base)
     # Δ(a − b) = 2 with Δrelu = 1; Δ(b − a) = −2 with Δrelu = −1: both multipliers are 1/2
     wanted = torch.tensor([[[[2 * (3 * 0.5 - 5 * 0.5), 0.0]]]])
     torch.testing.assert_close(e.attribution, wanted)
@@ -55,7 +55,7 @@ def test_products_share_by_the_average_of_the_other():
             return x[:, :1].flatten(1) * x[:, 1:].flatten(1)
 
     x, b = torch.rand(2, 2, 1, 1) + 1.5, torch.rand(2, 1, 1)
-    e = ek.explain(Gate().eval(), x, 0, "deeplift", baseline=b)
+    e = ek.explain(Gate().eval(), x, 1, "deeplift", baseline=b)
     mean = (x + b) / 2
     wanted = (x - b) * mean.flip(1)  # the Shapley values of a product of two
     torch.testing.assert_close(e.attribution, wanted)
@@ -273,8 +273,8 @@ def test_reveal_cancel_on_the_minimum_of_two():
             return a[:, :1] - torch.relu(self.difference(a))
 
     x = torch.tensor([[[[6.0, 4.0]]]])
-    rescale = ek.explain(Minimum().eval(), x, 0, "deeplift").attribution.flatten()
-    cancel = ek.explain(Minimum().eval(), x, 0, "deeplift", rule="reveal_cancel")
+    rescale = ek.explain(Minimum().eval(), x, 1, "deeplift").attribution.flatten()
+    cancel = ek.explain(Minimum().eval(), x, 1, "deeplift", rule="reveal_cancel")
     torch.testing.assert_close(rescale, torch.tensor([0.0, 4.0]))
     # up = 6, down = −4: relu's share is ½(6 + 2) = 4 and ½(0 − 4) = −2
     torch.testing.assert_close(cancel.attribution.flatten(), torch.tensor([2.0, 2.0]))

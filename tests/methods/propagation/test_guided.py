@@ -54,11 +54,11 @@ def test_by_hand():
             return (-2 * torch.relu(a) + 3 * torch.relu(torch.relu(b)))[:, None]
 
     on, off = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[1.0, -1.0]]]])
-    guided = ek.explain(Net().eval(), on, 0, "guided_backprop").attribution
+    guided = ek.explain(Net().eval(), on, 1, "guided_backprop").attribution
     assert guided.flatten().tolist() == [0.0, 3.0]
     with pytest.warns(match="zero everywhere"):
-        ek.explain(Net().eval(), off, 0, "guided_backprop")
-    deconv = ek.explain(Net().eval(), off, 0, "deconvnet").attribution
+        ek.explain(Net().eval(), off, 1, "guided_backprop")
+    deconv = ek.explain(Net().eval(), off, 1, "deconvnet").attribution
     assert deconv.flatten().tolist() == [0.0, 3.0]
 
 

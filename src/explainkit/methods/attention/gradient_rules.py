@@ -54,7 +54,7 @@ class ModifiedGradients(ScoreModel):
 
     def __init__(self, model: nn.Module, rules: BackwardRules) -> None:
         base = model if isinstance(model, ScoreModel) else ScoreModel(model)
-        super().__init__(base.module, base._score, base.batch_size, base._class_names, base.owner)
+        super().__init__(base.module, base._score, base.batch_size, base.outputs, base.owner)
         self.coverage = Coverage()
         self._rules = rules
 

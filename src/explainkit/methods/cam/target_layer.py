@@ -65,7 +65,8 @@ def layers_of(
         return (spec.layer,)
     own_score = isinstance(model, ScoreModel) and not model.reads_logits_only
     known = _defaults.setdefault(model if own_score else owner, {})
-    key = (patch_grid, prefix_tokens, *structure_of(owner, inputs))
+    output = model.outputs.output if isinstance(model, ScoreModel) else None
+    key = (patch_grid, prefix_tokens, output, *structure_of(owner, inputs))
     if key not in known:
         known[key] = default_layers(model, inputs, patch_grid, prefix_tokens)
     return known[key]

@@ -45,6 +45,8 @@ _VIEWS = frozenset(
 )
 
 _VECTORS = frozenset({"mv", "addmv", "dot"})
+_VIEWS_OF_ONE = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select")
+
 _AFFINE = frozenset(["add", "sub", "rsub", "mul", "div", "neg"])
 _PADS = frozenset(
     f"{kind}_pad{dim}d" for kind in ("reflection", "replication") for dim in (1, 2, 3)
@@ -100,11 +102,14 @@ class Relevance:
         self._folded: dict[Node, Record] = {}
         self._biases: dict[Node, Tensor] = {}
         self._softmaxes: set[Node] = set()
+        self._bypassed: set[Node] = set()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         """The result for each input, and the name of the rule."""
         if operator.node in self.complete:
             return self._carry(operator, gradients), "relevance"
+        if operator.node in self._bypassed:
+            return gradients, "merged"
         gradient, record = gradients[0], operator.record
         kind = kind_of(operator)
         if record is None or gradient is None:
@@ -118,6 +123,8 @@ class Relevance:
                 return self._layer(operator, record, gradient)
             case "linear" if operator.name in BATCH_NORMS:
                 return self._batch_norm(operator, record, gradients)
+            case "linear" if operator.name == "mul" and self._merge_sides(operator, record):
+                return [gradient if wanted else None for wanted in operator.depends], "merged"
             case "linear" | "maximum" | "softmax":
                 if operator.name == "add":
                     self._note_bias(operator, record)
@@ -173,6 +180,25 @@ class Relevance:
             self._folded[below] = record
             return (gradients[0], *[None] * (len(operator.depends) - 1)), "merged"
         return operator.gradient(*gradients), "linear"
+
+    def _merge_sides(self, operator: Operator, record: Record) -> bool:
+        """Merges the two sides (−z, z) of a single logit z with the layer that computes it.
+
+        Rules that treat positive and negative weights differently then see both sides' weights.
+        """
+        node = operator.node.next_functions[operator.depends.index(True)][0]
+        views = []
+        while node is not None and node.name().startswith(_VIEWS_OF_ONE):
+            views.append(node)
+            node = node.next_functions[0][0]
+        if node is None or node.name() not in {"AddmmBackward0", "MmBackward0"}:
+            return False
+        alone = all(operator.users[one] == 1 for one in (*views, node))
+        if not alone or node._input_metadata[0].shape[1] != 1 or _sides(record) is None:
+            return False
+        self._folded[node] = record
+        self._bypassed.update(views)
+        return True
 
     def _note_bias(self, operator: Operator, record: Record) -> None:
         """A vector added to the output of a product is its bias, as ``F.linear`` may write it."""
@@ -291,6 +317,9 @@ def _linear(record: Record, norm: Record | None, *, transposed: bool, left: bool
     plain = plain_layer(record, left=left)
     if norm is None:
         return plain
+    if (sides := _sides(norm)) is not None:
+        bias = None if plain.bias is None else plain.bias * sides
+        return Linear(record, plain.inputs, plain.weight * sides, bias, norm.output)
     weight, rank = plain.weight, record.output.dim() - 2 if record.name == "convolution" else 0
     scale, shift, mean, variance = (norm.argument(i) for i in range(1, 5))
     eps = norm.argument(6 if norm.name.endswith("no_training") else 7)
@@ -309,6 +338,14 @@ def _linear(record: Record, norm: Record | None, *, transposed: bool, left: bool
         weight = weight * gain
     offset = offset.view(1, -1, *[1] * rank)
     return Linear(record, plain.inputs, weight, offset, norm.output)
+
+
+def _sides(record: Record) -> Tensor | None:
+    """The vector ``[2]`` by which a column is multiplied, or None."""
+    if record.name != "mul":
+        return None
+    vectors = [tensor for tensor in record.tensors if tensor.shape == (2,)]
+    return vectors[0] if len(vectors) == 1 and record.output.dim() == 2 else None
 
 
 def _gate(record: Record, gradient: Tensor) -> Tensor:

@@ -30,14 +30,14 @@ class ModelPrediction:
     Attributes:
         model: Its name.
         top: For each image, the most probable classes with their probabilities, in class order.
-            Target and true classes are always included. Empty if the model has a single output.
-        read: The predicted class of each image.
-        confidence: Its probability; None if the model has a single output.
+            Target and true classes are always included. Empty if the model has no probabilities.
+        predicted: The predicted classes of each image: one, or any number of labels.
+        confidence: Probability of the most probable one; None if the model has no probabilities.
     """
 
     model: str
     top: list[list[tuple[int, float]]]
-    read: list[int]
+    predicted: list[list[int]]
     confidence: list[float | None]
 
 
@@ -66,9 +66,20 @@ class Content:
     names: list[str]
 
     def class_name(self, label: int) -> str:
-        """Name of a class, or "class" and its number."""
-        known = self.explanations[0].class_names
-        return clean(known[label]) if known else f"class {label}"
+        """Name of a class, or its kind and number."""
+        return clean(self.explanations[0].class_name(label))
+
+    def predicted(self, row: int) -> str:
+        """The predicted classes of an image, by name."""
+        found = self.readings[0].predicted[row]
+        return ", ".join(map(self.class_name, found)) or "no label"
+
+    def correct(self, row: int) -> bool | None:
+        """Whether the true class of an image is predicted; None if unknown."""
+        prediction, label = self.readings[0], self.labels[row]
+        if label is None or prediction.confidence[row] is None:
+            return None
+        return label in prediction.predicted[row]
 
 
 def gather(
@@ -94,7 +105,7 @@ def gather(
                 f"expected models of the same classes, got {other.model} beside {first.model}: "
                 "write a report for each"
             )
-    count, classes = first.logits.shape
+    count, classes = len(first), first.classes
     for what, given in (("labels", labels), ("names", names)):
         if given is not None and len(given) != count:
             raise RenderError(f"expected {count} {what}, got {len(given)}")
@@ -135,6 +146,7 @@ def _readings(
             for i, other in enumerate(distinct)
             if other.model == one.model
             and other.logits.shape == one.logits.shape
+            and other.task == one.task
             and torch.allclose(other.logits.cpu(), one.logits.cpu(), atol=1e-4)
         )
         numbers.append(next(same, len(distinct)))
@@ -148,17 +160,14 @@ def _readings(
 
 
 def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> ModelPrediction:
-    logits = one.logits.detach().cpu().double()
-    predicted = logits.argmax(1).tolist()
-    if logits.shape[1] == 1:
-        return ModelPrediction(
-            one.model, [[] for _ in predicted], predicted, [None] * len(predicted)
-        )
-    probabilities = logits.softmax(1)
+    predicted = [one.predicted_classes(i) for i in range(len(one))]
+    if (probabilities := one.probabilities) is None:
+        return ModelPrediction(one.model, [[] for _ in predicted], predicted, [None] * len(one))
+    probabilities = probabilities.detach().cpu().double()
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :_MOST_BARS].tolist()
     top = []
     for row, most_probable in enumerate(order):
-        first = sorted(c for c in wanted[row] if c is not None and c < logits.shape[1])
+        first = sorted(c for c in wanted[row] if c is not None and c < one.classes)
         shown = list(dict.fromkeys([*first, *most_probable]))[: max(_MOST_BARS, len(first))]
         top.append([(c, float(probabilities[row, c])) for c in sorted(shown)])
     return ModelPrediction(one.model, top, predicted, probabilities.amax(1).tolist())

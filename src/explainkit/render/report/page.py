@@ -42,7 +42,8 @@ def page(content: Content, command: str | None) -> str:
     grid = SheetGrid.of(len(first), width, height)
     size = sum(maps.size for maps in content.maps) * 4
     packed = [pack(maps, "f4" if size <= ROOM else "i2") for maps in content.maps]
-    classes = {c for c in content.labels if c is not None} | set(content.readings[0].read)
+    classes = {c for c in content.labels if c is not None}
+    classes |= {c for found in content.readings[0].predicted for c in found}
     return fill(
         _PACKAGE, "report.html",
         style=inline(_PACKAGE, "report.css"),
@@ -95,10 +96,7 @@ def _subtitle(content: Content) -> str:
 
 def _outcome(content: Content, row: int) -> str:
     """Whether an image's prediction is correct, wrong or unknown."""
-    prediction, label = content.readings[0], content.labels[row]
-    if label is None or prediction.confidence[row] is None:
-        return "unknown"
-    return "correct" if label == prediction.read[row] else "wrong"
+    return {None: "unknown", True: "correct", False: "wrong"}[content.correct(row)]
 
 
 def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
@@ -149,13 +147,14 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
             str(c): content.class_name(c)
             for c in sorted(
                 {c for one in content.readings for row in one.top for c, _ in row}
+                | {c for one in content.readings for row in one.predicted for c in row}
                 | {c for c in content.labels if c is not None}
                 | {int(c) for one in content.explanations for c in one.target if not one.expression}
             )
         },
         "predictions": [
             {
-                "predicted": one.read,
+                "predicted": one.predicted,
                 "confidence": [c if c is None else round(c, 4) for c in one.confidence],
                 "top": [[[c, round(p, 6)] for c, p in row] for row in one.top],
             }
@@ -166,7 +165,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
                 "name": bare_name(one.method),
                 "target": [explained_class(one, i) for i in range(len(one))],
                 "expression": one.expression,
-                "one": content.readings[content.reading[m]].confidence[0] is None,
+                "one": one.classes == 1,
                 "numbers": per_image(one),
                 "limits": limits(content.maps[m]),
                 "kind": packed[m].kind,

@@ -176,14 +176,14 @@ function target(m) {
 function outcome(i) {
   const label = report.labels[i], prediction = report.predictions[0];
   if (label === null || prediction.confidence[i] === null) return "unknown";
-  return label === prediction.predicted[i] ? "correct" : "wrong";
+  return prediction.predicted[i].includes(label) ? "correct" : "wrong";
 }
 function describe() {
   const i = state.image, prediction = report.predictions[0], verdict = byId("verdict");
   byId("name").replaceChildren(name(report.names[i]));
   verdict.className = outcome(i);
   verdict.replaceChildren();
-  if (prediction.confidence[i] !== null) verdict.append("predicted: ", name(report.classes[prediction.predicted[i]]));
+  if (prediction.confidence[i] !== null) verdict.append("predicted: ", name(prediction.predicted[i].map((label) => report.classes[label]).join(", ") || "no label"));
   if (outcome(i) === "correct") verdict.append(" (correct)");
   if (outcome(i) === "wrong") verdict.append(" (true class: ", name(report.classes[report.labels[i]]), ")");
   report.maps.forEach((_, m) => panels[m + 1].figure.querySelector(".note").replaceChildren("target: ", name(target(m))));
@@ -232,12 +232,12 @@ function visible() {
     const confidence = prediction.confidence[i] ?? 1;
     return (!wanted || wanted === outcome(i))
       && (!of("true") || Number(of("true")) === report.labels[i])
-      && (!of("predicted") || Number(of("predicted")) === prediction.predicted[i])
+      && (!of("predicted") || prediction.predicted[i].includes(Number(of("predicted"))))
       && confidence >= Number(of("least")) && confidence <= Number(of("most") || 1);
   });
   const keys = {
     sure: (i) => -(prediction.confidence[i] ?? 0), unsure: (i) => prediction.confidence[i] ?? 0,
-    predicted: (i) => prediction.predicted[i], true: (i) => report.labels[i] ?? Infinity,
+    predicted: (i) => prediction.predicted[i][0] ?? Infinity, true: (i) => report.labels[i] ?? Infinity,
   };
   const key = keys[of("sort")];
   return key ? chosen.sort((a, b) => key(a) - key(b) || a - b) : chosen;

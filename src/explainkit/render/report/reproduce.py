@@ -44,7 +44,12 @@ def call(one: "Explanation") -> str:
         parameters = []
     targets = one.target.tolist()
     target = repr(targets[0])
-    if len(set(targets)) > 1 and one.logits.argmax(1).tolist() == targets:
+    predicted = one.probabilities
+    if one.expression is not None and one.expression.startswith("function "):
+        target = "target"
+    elif (
+        len(set(targets)) > 1 and predicted is not None and predicted.argmax(1).tolist() == targets
+    ):
         target = "None"
     elif len(set(targets)) > 1:
         target = f"torch.tensor({targets})"
@@ -55,6 +60,8 @@ def call(one: "Explanation") -> str:
         target = repr(one.class_names[targets[0]])
     arguments = [repr(one.model) if registered else "model", "images", target, *arguments]
     arguments += [f"at={one.at!r}"] if one.at else []
+    arguments += [f"output={one.output!r}"] if one.output is not None else []
+    arguments += [f"task={one.task!r}"] if one.task in {"multilabel", "regression"} else []
     arguments += [f"seed={one.seed}"] if one.seed and len(seeds) < 2 else []
     arguments += parameters
     return "\n".join(
@@ -63,6 +70,7 @@ def call(one: "Explanation") -> str:
             *sorted(imports),
             "",
             *([] if registered else [f"# model: {one.model}"]),
+            *([f"# target: {one.expression}"] if target == "target" else []),
             "explanation = ek.explain(",
             *(f"    {argument}," for argument in arguments),
             ")",
