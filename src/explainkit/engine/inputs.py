@@ -1,7 +1,11 @@
 """Checks that images fit the model."""
 
+import inspect
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
@@ -17,12 +21,27 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
         spec: The model's specification, or None.
 
     Raises:
-        ModelError: The model is not a module.
+        ModelError: The model is not a module, has no weights yet, or takes text.
         InputError: The images have the wrong type, shape, device or dtype, or are not finite.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
+            + ": call it in the forward of a module" * callable(module)
+        )
+    modules = submodules(module)
+    parameters = list(parameters_of(modules))
+    if any(map(is_lazy, parameters)):
+        raise ModelError(
+            "expected a model with weights, but it has lazy layers that are not initialized: run "
+            "it once, model(inputs), before it is explained"
+        )
+    names = _arguments(module)
+    if "pixel_values" in names and names[0] != "pixel_values":
+        raise ModelError(
+            f"expected a model of images alone, but {type(module).__name__} takes {names[0]} "
+            "first: explain a module whose forward(images) calls it with pixel_values=images and "
+            "a fixed text, and returns the scores, such as logits_per_image"
         )
     if not isinstance(inputs, Tensor):
         raise InputError(
@@ -31,7 +50,10 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
         )
     shape = list(inputs.shape)
     if inputs.dim() != 4:
-        hint = "; inputs[None] adds the batch axis" if inputs.dim() == 3 else ""
+        hint = {
+            3: "; inputs[None] adds the batch axis",
+            5: "; explain a module that takes one frame or slice, or has them all as channels",
+        }.get(inputs.dim(), "")
         raise InputError(f"expected images [batch, channel, height, width], got {shape}{hint}")
     if not inputs.numel():
         raise InputError(f"expected at least one image with at least one pixel, got {shape}")
@@ -45,9 +67,13 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"
         )
-    modules = submodules(module)
-    parameters = [p for p in parameters_of(modules) if p.is_floating_point()]
+    parameters = [p for p in parameters if p.is_floating_point()]
     buffers = (b for m in modules for b in m._buffers.values() if b is not None)
+    if _is_channels_last(module, shape):
+        raise InputError(
+            f"expected images [batch, channel, height, width], got {shape}, which looks like "
+            "[batch, height, width, channel]: inputs.permute(0, 3, 1, 2)"
+        )
     first = next((t for t in (*parameters, *buffers) if t.is_floating_point()), None)
     if first is not None and first.device != inputs.device:
         raise InputError(
@@ -70,3 +96,22 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"image {image}, channel {channel}, row {row}, column {column}): "
             "torch.nan_to_num replaces them"
         )
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    """Names of the arguments of a model's forward; a compiled one may not tell."""
+    with suppress(TypeError, ValueError):
+        return list(inspect.signature(module.forward).parameters)
+    return []
+
+
+def _is_channels_last(module: nn.Module, shape: list[int]) -> bool:
+    """Whether the last axis has as many channels as the first convolution takes, or three.
+
+    Both spatial axes of an image have more values than its channels.
+    """
+    _, *sizes, last = shape
+    if min(sizes) <= max(last, 4):
+        return False
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return last == (3 if first is None else first.in_channels)
