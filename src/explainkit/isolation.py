@@ -4,11 +4,12 @@ import random
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from operator import is_
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,38 @@ def uncompiled() -> AbstractContextManager[object]:
 
 
 @contextmanager
+def warnings_once() -> Iterator[None]:
+    """Shows each distinct warning once, however often the model runs and whatever the filters.
+
+    The filters stay as they are: a change would make Python forget what it has shown before.
+    """
+    show = warnings.showwarning
+    seen: set[object] | None = set()
+
+    def once(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        key = (str(message), category, filename, lineno)
+        if seen is None or key not in seen:
+            if seen is not None:
+                seen.add(key)
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = once
+    try:
+        yield
+    finally:
+        seen = None  # another thread may still hold it
+        if warnings.showwarning is once:
+            warnings.showwarning = show
+
+
+@contextmanager
 def preserve_process(seed: int) -> Iterator[None]:
     """Runs a block with gradients enabled and all global generators seeded, then undoes both.
 
@@ -53,7 +86,7 @@ def preserve_process(seed: int) -> Iterator[None]:
         mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         dtype = torch.get_default_dtype()
         try:
-            with torch.inference_mode(False), torch.enable_grad(), uncompiled():
+            with torch.inference_mode(False), torch.enable_grad(), uncompiled(), warnings_once():
                 torch.default_generator.manual_seed(seed)
                 random.seed(seed)
                 if numpy:

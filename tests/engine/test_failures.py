@@ -1,6 +1,7 @@
 """Models and images that can't be explained as they are: one line that says what to do."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -141,3 +142,33 @@ class TestImages:
         for dtype in (torch.int8, torch.uint8):
             text = refusal(network(), (100 * X).to(dtype), 0, error=ExplainkitError)
             assert "convert and normalize" in text
+
+
+class TestWarnings:
+    """What a model warns of in its forward is shown once a call, not once a pass."""
+
+    class Warning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+            self.eval()
+
+        def forward(self, x):
+            warnings.warn("deprecated indexing", UserWarning, stacklevel=1)
+            return self.body(x)
+
+    def test_each_is_shown_once_a_call_under_any_filter(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            show = warnings.showwarning
+            for calls in (1, 2):
+                ek.explain(self.Warning(), X, 0, "occlusion", window=6)
+                assert [str(w.message) for w in caught] == ["deprecated indexing"] * calls
+            assert warnings.showwarning is show
+
+    def test_the_callers_own_memory_of_warnings_is_kept(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(3):
+                ek.explain(self.Warning(), X, 0, "integrated_gradients", steps=5)
+        assert [str(w.message) for w in caught] == ["deprecated indexing"]
