@@ -107,7 +107,7 @@ class Outputs:
             return None
         if self.task == "multilabel":
             return logits > (0.5 if self.squashed else 0)
-        return self.scores(logits).argmax(1)
+        return (self.scores(logits) if self.task == "binary" else logits).argmax(1)
 
 
 VALUES = Outputs()

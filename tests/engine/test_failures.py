@@ -147,7 +147,7 @@ class TestImages:
 class TestWarnings:
     """What a model warns of in its forward is shown once a call, not once a pass."""
 
-    class Warning(nn.Module):
+    class Deprecated(nn.Module):
         def __init__(self):
             super().__init__()
             self.body = network()
@@ -162,7 +162,7 @@ class TestWarnings:
             warnings.simplefilter("always")
             show = warnings.showwarning
             for calls in (1, 2):
-                ek.explain(self.Warning(), X, 0, "occlusion", window=6)
+                ek.explain(self.Deprecated(), X, 0, "occlusion", window=6)
                 assert [str(w.message) for w in caught] == ["deprecated indexing"] * calls
             assert warnings.showwarning is show
 
@@ -170,5 +170,5 @@ class TestWarnings:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             for _ in range(3):
-                ek.explain(self.Warning(), X, 0, "integrated_gradients", steps=5)
+                ek.explain(self.Deprecated(), X, 0, "integrated_gradients", steps=5)
         assert [str(w.message) for w in caught] == ["deprecated indexing"]
