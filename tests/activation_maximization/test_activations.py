@@ -31,9 +31,7 @@ def shown(count=4):
 
 
 def scored(model, objectives, images, *, defer=True, layers=("0",)):
-    scope = ActivationReader(model, layers, logits=False).scope(
-        images, images, (), None, defer=defer
-    )
+    scope = ActivationReader(model, layers, logits=False).scope(images, images, None, defer=defer)
     return evaluate_each(objectives, scope)
 
 

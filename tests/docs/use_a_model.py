@@ -47,6 +47,32 @@ one.attribution.shape  # [2, 8, 28, 28]
 # --8<-- [end:questions]
 assert one.attribution.shape == (2, 8, 28, 28)
 
+# --8<-- [start:tasks]
+sick = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1)).eval()  # one logit
+one = ek.explain(sick, images, class_names=("healthy", "ill"))
+one.predicted, one.probabilities  # by the logit's sign; [2, 2], of each side
+one.score  # of the predicted side: −logit for "healthy", the logit for "ill"
+
+ek.explain(net, images, 2, task="multilabel").predicted  # [2, 4]: labels with a logit above 0
+ek.explain(sick, images, task="regression").score  # the value itself
+# --8<-- [end:tasks]
+assert one.task == "binary"
+assert bool((one.score >= 0).all())
+
+# --8<-- [start:output]
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.box, self.label = nn.Flatten(), nn.Linear(3072, 4), nn.Linear(3072, 2)
+
+    def forward(self, pixels):
+        features = self.body(pixels)
+        return self.box(features), {"label": self.label(features)}
+
+
+ek.explain(Heads().eval(), images, output="1.label")  # an index, key or attribute, or a path
+# --8<-- [end:output]
+
 # --8<-- [start:layers]
 from explainkit.layers import layer_names
 
