@@ -59,6 +59,7 @@ ek.explain(sick, images, task="regression").score  # the value itself
 assert one.task == "binary"
 assert bool((one.score >= 0).all())
 
+
 # --8<-- [start:output]
 class Heads(nn.Module):
     def __init__(self):
