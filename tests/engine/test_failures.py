@@ -55,7 +55,7 @@ class TestBatchSizes:
         four = torch.cat([X, X[:1]])
         model = torch.export.export(network(), (four,)).module()
         text = refusal(model, X, 0)
-        assert "use that batch_size=, or export it with a dynamic batch axis" in text
+        assert "use the batch_size= of its example, or export it" in text
         found = ek.explain(model, X, 0, batch_size=4).attribution
         torch.testing.assert_close(found, ek.explain(network(), X, 0).attribution)
         single = torch.export.export(network(), (X[:1],)).module()
