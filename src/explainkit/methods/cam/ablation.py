@@ -69,7 +69,7 @@ class AblationCAM(CAM):
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
         layers = self.layers(model, inputs)
         scale, warnings = self._scale(model, inputs, target)
-        maps, channels = [], 0
+        maps, channels = {}, 0
         runs = torch.zeros_like(target)
         for path in layers:
             after = SuffixScores(model, path, inputs)
@@ -80,10 +80,10 @@ class AblationCAM(CAM):
                 active = (features != 0).flatten(2).any(2)
                 drops = _drops(after, layout, target, active)
                 runs += active.sum(1)
-            maps.append(weighted(drops / scale[:, None], features))
+            maps[path] = layout, weighted(drops / scale[:, None], features)
             channels += features.shape[1]
-        upsampled = self.upsampled(maps, layers, inputs, warnings)
-        return upsampled.saying(runs=runs, channels=channels)
+        placed = self.placed(model, inputs, maps, warnings)
+        return placed.saying(runs=runs, channels=channels)
 
     def _scale(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, list[str]]:
         """The divisor of the drops, ``[batch]``, and a warning where it is negative."""

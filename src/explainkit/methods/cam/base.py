@@ -1,6 +1,6 @@
 """The base of class-activation maps: their layers, and upsampling to the image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,7 @@ from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.layout import Layout, layout_of
+from explainkit.methods.cam.placement import Draw, LayerView, Placement
 from explainkit.methods.cam.target_layer import layers_of, unwrapped
 
 Upsample = Literal["bilinear", "bicubic", "nearest"]
@@ -39,11 +40,17 @@ class CAM:
     upsample: Upsample = "bilinear"
     patch_grid: tuple[int, int] | None = None
     prefix_tokens: int | None = None
+    placement: Placement = "auto"
 
     def __post_init__(self) -> None:
         if self.upsample not in ("bilinear", "bicubic", "nearest"):
             raise MethodError(
                 f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"
+            )
+        if self.placement not in ("auto", "receptive_field", "stretch"):
+            raise MethodError(
+                "placement: expected 'auto', 'receptive_field' or 'stretch', got "
+                f"{self.placement!r}"
             )
         if self.layer is not None and not self.layer:
             raise MethodError("layer: expected a dotted path, or several, got none")
@@ -60,37 +67,78 @@ class CAM:
         """How a layer's output maps onto the image."""
         return layout_of(value, path, unwrapped(model), inputs, self.patch_grid, self.prefix_tokens)
 
-    def upsampled(
+    def placed(
         self,
-        maps: Sequence[Tensor],
-        layers: Sequence[str],
+        model: nn.Module,
         inputs: Tensor,
+        maps: Mapping[str, tuple[Layout, Tensor]],
         warnings: Sequence[str] = (),
     ) -> Attribution:
-        """Maps ``[batch, height, width]`` of layers, upsampled to the images and averaged."""
-        smooth = {} if self.upsample == "nearest" else {"align_corners": False}
-        large = [
-            F.interpolate(
-                (one.clamp(min=0) if self.relu else one)[:, None],
-                inputs.shape[2:],
-                mode=self.upsample,
-                **smooth,
-            )
-            for one in maps
-        ]
-        grids = [list(one.shape[1:]) for one in maps]
+        """Maps of layers, drawn on the images and averaged.
+
+        Args:
+            model: What the method is called with.
+            inputs: ``[batch, channel, height, width]``.
+            maps: For each layer its layout and its map, ``[batch, height, width]``.
+            warnings: Those of the method.
+
+        Raises:
+            MethodError: The receptive fields of a layer's cells take too much memory.
+        """
+        views = [LayerView(model, path, layout, inputs) for path, (layout, _) in maps.items()]
         found = [*warnings]
-        if self.relu and any(map(_all_negative, maps)):
+        if self.relu and any(_all_negative(one) for _, one in maps.values()):
             found.append(
                 "the map is nowhere positive in some image, so relu=True sets it to zero: use "
                 "relu=False to see the signed map"
             )
+        draws = self._on_fields(views)
+        placement: Placement = "receptive_field" if draws else "stretch"
+        large = [
+            draw(torch.where(view.read(), one.clamp(min=0) if self.relu else one, 0))
+            for view, (_, one), draw in zip(
+                views, maps.values(), draws or map(self._stretching, views), strict=True
+            )
+        ]
+        grids = [list(layout.patch_grid) for layout, _ in maps.values()]
         return Attribution(
-            large[0] if len(large) == 1 else torch.stack(large).mean(0),
-            layer=", ".join(layers),
+            (large[0] if len(large) == 1 else torch.stack(large).mean(0))[:, None],
+            layer=", ".join(maps),
             warnings=tuple(found),
-            diagnostics={"patch_grid": grids[0] if len(grids) == 1 else grids},
-        )
+            diagnostics={
+                "patch_grid": grids[0] if len(grids) == 1 else grids, "placement": placement
+            },
+        )  # fmt: skip
+
+    def _on_fields(self, views: Sequence[LayerView]) -> list[Draw]:
+        """Draws each layer's cells on their receptive fields; empty to stretch the maps."""
+        if self.placement == "stretch":
+            return []
+        if self.placement == "auto":
+            sights = [view.sight() for view in views]
+            off = [s.off_center(v.layout.patch_grid) for v, s in zip(views, sights, strict=True)]
+            # maps are averaged, so all have one unit
+            if not any(off) or any(sight.spans is None for sight in sights):
+                return []
+        draws = [(view.path, view.fields()) for view in views]
+        large = [path for path, draw in draws if draw is None]
+        if large and self.placement != "auto":
+            raise MethodError(
+                f"placement='receptive_field': the receptive fields of all positions of layer "
+                f"{large[0]!r} take too much memory: use placement='stretch'"
+            )
+        return [] if large else [draw for _, draw in draws if draw is not None]
+
+    def _stretching(self, view: LayerView) -> Draw:
+        """Interpolates a layer's map to the image, where the layer sees it."""
+        smooth = {} if self.upsample == "nearest" else {"align_corners": False}
+        pixels = view.sight().pixels
+
+        def draw(maps: Tensor) -> Tensor:
+            large = F.interpolate(maps[:, None], pixels.shape, mode=self.upsample, **smooth)
+            return torch.where(pixels, large[:, 0], 0)
+
+        return draw
 
 
 def _all_negative(one: Tensor) -> bool:
@@ -123,15 +171,15 @@ class GradientCAM(CAM):
         """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
         layers = self.layers(model, inputs)
         found = gradients(model, inputs, target, layers)
-        maps, warnings = [], []
+        maps, warnings = {}, []
         for path in layers:
             value, grad = found.activations[path], found.layers[path]
             layout = self.layout(value, path, model, inputs)
             check_reached(grad, layout, path)
             parts = precise(layout.to_nchw(value)), precise(layout.to_nchw(grad))
-            maps.append(self.combine(*parts))
+            maps[path] = layout, self.combine(*parts)
             warnings += self.warnings(*parts)
-        return self.upsampled(maps, layers, inputs, warnings)
+        return self.placed(model, inputs, maps, warnings)
 
 
 def precise(value: Tensor) -> Tensor:

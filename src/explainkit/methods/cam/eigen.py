@@ -57,12 +57,12 @@ class _ActivationCAM(CAM):
         """Returns ``[batch, 1, height, width]``, signed."""
         layers = self.layers(model, inputs)
         found = activations(model, inputs, layers)
-        maps = []
+        maps = {}
         for path in layers:
             layout = self.layout(found[path], path, model, inputs)
-            maps.append(self.combine(precise(layout.to_nchw(found[path]))))
-        upsampled = self.upsampled(maps, layers, inputs)
-        return upsampled.saying(uses_target=False)
+            maps[path] = layout, self.combine(precise(layout.to_nchw(found[path])))
+        placed = self.placed(model, inputs, maps)
+        return placed.saying(uses_target=False)
 
 
 @dataclass(frozen=True)

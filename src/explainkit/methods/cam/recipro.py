@@ -45,7 +45,7 @@ class ReciproCAM(CAM):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
         layers = self.layers(model, inputs)
-        maps, runs = [], 0
+        maps, runs = {}, 0
         for path in layers:
             after = SuffixScores(model, path, inputs)
             layout = self.layout(after.value, path, model, inputs)
@@ -54,10 +54,13 @@ class ReciproCAM(CAM):
                 [_scores(after, masks, i, label) for i, label in enumerate(target.tolist())]
             )
             scores = precise(scores)
-            maps.append((scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.patch_grid))
+            maps[path] = (
+                layout,
+                (scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.patch_grid),
+            )
             runs += len(masks)
-        upsampled = self.upsampled(maps, layers, inputs)
-        return upsampled.saying(runs=runs)
+        placed = self.placed(model, inputs, maps)
+        return placed.saying(runs=runs)
 
     def _masks(self, patch_grid: tuple[int, int], value: Tensor) -> Tensor:
         """All masked, then each position in turn, ``[1 + position, height, width]``."""

@@ -101,7 +101,7 @@ class ScoreCAM(CAM):
         """Returns ``[batch, 1, height, width]``, signed; runs per image in diagnostics."""
         layers = self.layers(model, inputs)
         values = activations(model, inputs, layers)
-        maps, channels = [], 0
+        maps, channels = {}, 0
         runs = torch.zeros_like(target)
         for path in layers:
             layout = self.layout(values[path], path, model, inputs)
@@ -129,11 +129,14 @@ class ScoreCAM(CAM):
                 ]
             )
             weights = scores.softmax(1).to(chosen)
-            maps.append(weighted(weights, chosen.view(*chosen.shape[:2], *layout.patch_grid)))
+            maps[path] = (
+                layout,
+                weighted(weights, chosen.view(*chosen.shape[:2], *layout.patch_grid)),
+            )
             runs += torch.tensor(counts, device=runs.device)
             channels += flat.shape[1]
-        upsampled = self.upsampled(maps, layers, inputs)
-        return upsampled.saying(runs=runs, channels=channels)
+        placed = self.placed(model, inputs, maps)
+        return placed.saying(runs=runs, channels=channels)
 
 
 def _most_varied(maps: Tensor, top: int | None) -> Tensor:

@@ -45,7 +45,7 @@ class ShapleyCAM(CAM):
         layers = self.layers(model, inputs)
         forward = scored(model, inputs, layers, twice=True)
         score = forward.scores.gather(1, target[:, None]).sum()
-        maps = []
+        maps = {}
         for i, path in enumerate(layers):
             value = forward.activations[path]
             keep = shared(model) or i + 1 < len(layers)
@@ -55,8 +55,8 @@ class ShapleyCAM(CAM):
             value, slope, curvature = (
                 precise(layout.to_nchw(part)) for part in (value.detach(), slope, curvature)
             )
-            maps.append(weighted((slope - curvature / 2).mean((2, 3)), value))
-        return self.upsampled(maps, layers, inputs)
+            maps[path] = layout, weighted((slope - curvature / 2).mean((2, 3)), value)
+        return self.placed(model, inputs, maps)
 
 
 def _derivatives(score: Tensor, value: Tensor, path: str, keep: bool) -> tuple[Tensor, Tensor]:
