@@ -145,7 +145,7 @@ def beside_peer(method: str, model: nn.Module, images: Tensor, ours: float, **fi
 
     def compare() -> None:
         # clipped before it is upsampled, as in the peer
-        found = ek.explain(model, images, 0, method, relu=True, **fields)
+        found = ek.explain(model, images, 0, method, relu=True, placement="stretch", **fields)
         assert found.layer is not None
         target = torch.zeros(len(images), dtype=torch.int64)
         start = time.perf_counter()

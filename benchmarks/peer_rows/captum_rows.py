@@ -173,7 +173,7 @@ def _deeplift_shap() -> Compared:
 def _layer_gradcam() -> Compared:
     model, x = cnn(), images()
     target = predicted(model, x)
-    ours = ek.explain(model, x, target, "gradcam", layer=LAST).attribution
+    ours = ek.explain(model, x, target, "gradcam", layer=LAST, placement="stretch").attribution
     peer = captum.attr.LayerGradCam(model, model.get_submodule(LAST))
     small = peer.attribute(x, target).detach()
     return ours, captum.attr.LayerAttribution.interpolate(small, x.shape[2:], "bilinear")
@@ -184,7 +184,7 @@ def _guided_gradcam() -> Compared:
 
     model, x = cnn(), images()
     target = predicted(model, x)
-    base = GradCAM(layer=LAST, relu=True, upsample="nearest")
+    base = GradCAM(layer=LAST, relu=True, upsample="nearest", placement="stretch")
     ours = ek.explain(model, x, target, "guided_gradcam", base=base).attribution
     peer = captum.attr.GuidedGradCam(model, model.get_submodule(LAST))
     return ours, peer.attribute(x.clone().requires_grad_(), target)

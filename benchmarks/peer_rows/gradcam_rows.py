@@ -41,6 +41,8 @@ NOTES = {
     "the score, and it sets a channel to 0 on signed layers too",
     "kpca_cam": "; the peer's sign is arbitrary, the closer one was taken: ours follows Σ|A|",
 }
+READ = 33
+"""Rows and columns of a face on which only positions that the score reads are interpolated."""
 NORMALIZED = "relu=True, then scaled to [0, 1] per image as the peer does; ours are raw and signed"
 
 
@@ -53,7 +55,7 @@ def rows() -> list[Row]:
     ]  # fmt: skip
     for name in ("gradcam", "layercam", "hirescam", "eigencam"):
         compare = functools.partial(_cam, name, trained=True)
-        how = NORMALIZED + NOTES.get(name, "")
+        how = NORMALIZED + NOTES.get(name, "") + "; on the part of the image that the score reads"
         found.append(Row(name, f"pytorch-grad-cam {CAMS[name]}", "fer_hw3/cnn", compare, 1e-4, how))
     found += [
         Row("finercam", "pytorch-grad-cam FinerCAM", "CNN", _finer, 1e-4,
@@ -93,14 +95,23 @@ def peer_map(
 
 def _cam(name: str, *, trained: bool = False) -> tuple[Tensor, Tensor]:
     model, x = faces() if trained else (cnn(curved=name == "shapleycam"), images())
-    return compared(name, model, "15" if trained else LAST, x, predicted(model, x))
+    maps = compared(name, model, "15" if trained else LAST, x, predicted(model, x))
+    if not trained:
+        return maps
+    # the network's score reads 4 × 4 of the layer's 5 × 5 positions; ours draws the others nowhere
+    ours, theirs = (scaled(one[:, None, :READ, :READ]) for one in maps)
+    return ours, theirs
 
 
 def compared(name: str, model: Any, layer: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Our map, made comparable, and the peer's."""
     theirs = peer_map(CAMS[name], model, layer, x, target)
     signed = "eigen" in name or "kpca" in name
-    layers = {"layer": layer} | ({} if signed else {"relu": True}) | FIELDS.get(name, {})
+    layers = (
+        {"layer": layer, "placement": "stretch"}
+        | ({} if signed else {"relu": True})
+        | FIELDS.get(name, {})
+    )
     # the peer clips before it upsamples, so the sign must be chosen before
     candidates = []
     for turn in (1, -1) if signed else (1,):
@@ -135,7 +146,8 @@ def _finer() -> tuple[Tensor, Tensor]:
 
     cams = importlib.import_module("pytorch_grad_cam")
     model, x = cnn(), images()
-    target, base = predicted(model, x), GradCAM(layer=LAST, relu=True)
+    base = GradCAM(layer=LAST, relu=True, placement="stretch")
+    target = predicted(model, x)
     ours = ek.explain(model, x, target, "finercam", base=base, similar=1).attribution
     cam = cams.FinerCAM(model, [model.get_submodule(LAST)])
     return scaled(ours), torch.as_tensor(cam(x.clone(), comparison_categories=[1])).double()

@@ -316,5 +316,11 @@ def _compiled_peer() -> str:
 def _overwritten(*, ours: bool) -> str:
     model, x = overwritten().eval(), row(1, -1, 0)
     if ours:
-        return shown(scaled(ek.explain(model, x, 0, "gradcam", layer="0", relu=True).attribution))
+        return shown(
+            scaled(
+                ek.explain(
+                    model, x, 0, "gradcam", layer="0", relu=True, placement="stretch"
+                ).attribution
+            )
+        )
     return shown(peer_map("GradCAM", model, "0", x, torch.tensor([0])))

@@ -53,7 +53,9 @@ def close(found, small):
 
 
 def ablated(model, x, target, **options):
-    return ek.explain(model, x, target, "ablation_cam", upsample="nearest", **options)
+    return ek.explain(
+        model, x, target, "ablation_cam", upsample="nearest", placement="stretch", **options
+    )
 
 
 @pytest.mark.parametrize("layer", ["0", "1", "2"])
@@ -260,11 +262,20 @@ def test_several_layers_give_the_mean():
 def test_scores_that_read_other_layers():
     model, x = unbiased(), images()
     found = ek.explain(
-        model, x, 'neuron("2", 1, 2, 2)', "ablation_cam", layer="1", upsample="nearest"
+        model,
+        x,
+        'neuron("2", 1, 2, 2)',
+        "ablation_cam",
+        layer="1",
+        upsample="nearest",
+        placement="stretch",
     )
     inner = nn.Sequential(*model[:3], nn.Flatten(), Unit(1 * 48 + 2 * 6 + 2))
     assert inner[:3](x).shape == (3, 5, 8, 6)
-    close(found, by_formula(inner, x, torch.zeros_like(TARGET), "1"))
+    expected = by_formula(inner, x, torch.zeros_like(TARGET), "1")
+    read = torch.zeros_like(expected)
+    read[..., 2:5, 2:5] = 1  # the unit reads 3 × 3 positions
+    close(found, expected * read)
 
 
 class Unit(nn.Module):

@@ -54,7 +54,13 @@ def test_eigengradcam_is_the_first_component_of_gradient_times_activation():
     shares = (kept[0] * g).detach().flatten(2).transpose(1, 2)
     expected = torch.stack([svd(one - one.mean(0)) for one in shares])
     ours = ek.explain(
-        model, x[..., :12, :10], TARGET, "eigengradcam", layer="3", upsample="nearest"
+        model,
+        x[..., :12, :10],
+        TARGET,
+        "eigengradcam",
+        layer="3",
+        upsample="nearest",
+        placement="stretch",
     )
     small = ours.attribution[:, 0]
     rows = torch.nn.functional.interpolate(

@@ -104,7 +104,7 @@ def test_definition(name, toy, layer):
     x = images().double()
     model.double()
     a, g = slopes(model, [layer], x)
-    ours = ek.explain(model, x, TARGET, name, layer=layer)
+    ours = ek.explain(model, x, TARGET, name, layer=layer, placement="stretch")
     assert_close(ours.attribution, large(by_hand(name, a[0], g[0])), 1e-10)
     assert ours.layer == layer
 
@@ -150,7 +150,7 @@ class TestClosedForms:
             nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2)
         )
         nn.init.ones_(model[0].weight)
-        model[3].weight.data = torch.tensor([[0.0, 3.0], [0.0, -1.0]])
+        model[3].weight.data = torch.tensor([[0.0, 3.0], [1.0, -1.0]])
         x = torch.tensor([[[[5.0, 0.5]]]])
         ours = ek.explain(model.eval(), x, 0, "gradcam_plus_plus", layer="1").attribution
         # only the second position has a gradient: α = 1 / (2 + 3 · 5.5)
@@ -170,7 +170,9 @@ class TestAxioms:
 
     def test_conservation(self):
         model, x = unbiased(), images()
-        ours = ek.explain(model, x, TARGET, "xgradcam", layer="3", upsample="nearest")
+        ours = ek.explain(
+            model, x, TARGET, "xgradcam", layer="3", upsample="nearest", placement="stretch"
+        )
         a, g = slopes(model, ["3"], x)
         small = by_hand("xgradcam", a[0], g[0])
         assert_close(ours.attribution, large(small, "nearest"))
@@ -195,10 +197,14 @@ class TestOptions:
         model = nn.Sequential(*model[:2], nn.AvgPool2d(2), *model[2:]).eval()
         a, g = slopes(model, ["2"], x)
         small = by_hand("gradcam", a[0], g[0])
-        ours = ek.explain(model, x, TARGET, "gradcam", layer="2", upsample=mode)
+        ours = ek.explain(
+            model, x, TARGET, "gradcam", layer="2", upsample=mode, placement="stretch"
+        )
         assert_close(ours.attribution, large(small, mode))
         assert ours.diagnostics["patch_grid"] == [6, 5]
-        cut = ek.explain(model, x, TARGET, "gradcam", layer="2", upsample=mode, relu=True)
+        cut = ek.explain(
+            model, x, TARGET, "gradcam", layer="2", upsample=mode, relu=True, placement="stretch"
+        )
         assert bool((small < 0).any())
         assert_close(cut.attribution, large(small.relu(), mode))
 
@@ -272,7 +278,9 @@ class TestCaptum:
     def test_layer_gradcam(self, toy):
         model, x = toy_models()[toy]
         model.eval()
-        ours = ek.explain(model, x - 0.4, TARGET, "gradcam", upsample="nearest")
+        ours = ek.explain(
+            model, x - 0.4, TARGET, "gradcam", upsample="nearest", placement="stretch"
+        )
         layer = dict(model.named_modules())[ours.layer]
         forward = (lambda v: model(v)[0]) if toy == "tuple" else model
         if any(getattr(m, "inplace", False) for m in model.modules()):
@@ -282,7 +290,7 @@ class TestCaptum:
 
     def test_layer_gradcam_relu(self):
         model, x = unbiased(), images()
-        ours = ek.explain(model, x, TARGET, "gradcam", relu=True, layer="2")
+        ours = ek.explain(model, x, TARGET, "gradcam", relu=True, layer="2", placement="stretch")
         oracle = captum.attr.LayerGradCam(model, model[2]).attribute(
             x, TARGET, relu_attributions=True
         )

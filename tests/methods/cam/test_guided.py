@@ -19,7 +19,9 @@ def images():
     return torch.randn(4, 3, 12, 10, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("base", [GradCAM(relu=True), LayerCAM(layer="1", upsample="nearest")])
+@pytest.mark.parametrize(
+    "base", [GradCAM(relu=True), LayerCAM(layer="1", upsample="nearest", placement="stretch")]
+)
 @pytest.mark.filterwarnings("ignore:.*nowhere positive", "ignore:.*zero everywhere")
 def test_is_the_product(base):
     for model, x in ((unbiased(), images()), (toy_models()["vit"][0], images())):
@@ -39,7 +41,10 @@ def test_is_the_product(base):
 def test_captum():
     model, x = unbiased(), images()
     ours = ek.explain(
-        model, x, TARGET, GuidedGradCAM(base=GradCAM(layer="2", relu=True, upsample="nearest"))
+        model,
+        x,
+        TARGET,
+        GuidedGradCAM(base=GradCAM(layer="2", relu=True, upsample="nearest", placement="stretch")),
     )
     oracle = captum.attr.GuidedGradCam(model, model[2]).attribute(
         x.clone().requires_grad_(), TARGET

@@ -46,7 +46,9 @@ def test_a_map_shows_the_place_that_was_changed():
     """An image whose only signal is in one patch: its token is where the map is."""
     model, x = Registers(3, 2, mean=True), torch.zeros(1, 3, 12, 10)
     x[..., 8:10, 2:4] = 5.0
-    ours = ek.explain(model, x, 1, "eigencam", layer="first", upsample="nearest").attribution
+    ours = ek.explain(
+        model, x, 1, "eigencam", layer="first", upsample="nearest", placement="stretch"
+    ).attribution
     odd = (ours - ours.median()).abs()[0, 0]
     assert divmod(int(odd.argmax()), 10)[0] in (8, 9)
     assert divmod(int(odd.argmax()), 10)[1] in (2, 3)

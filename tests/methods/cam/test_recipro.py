@@ -33,7 +33,14 @@ def replaced(model, layer, x, change):
 def test_definition(gaussian, layer):
     model, x = unbiased(), images()
     found = ek.explain(
-        model, x, TARGET, "recipro_cam", layer=layer, gaussian=gaussian, upsample="nearest"
+        model,
+        x,
+        TARGET,
+        "recipro_cam",
+        layer=layer,
+        gaussian=gaussian,
+        upsample="nearest",
+        placement="stretch",
     )
     h, w = found.diagnostics["patch_grid"]
     small = torch.zeros(3, h, w)
@@ -73,7 +80,14 @@ def test_only_the_tail_runs():
 def test_class_tokens_stay():
     model, x = Registers(2, 1), images()
     found = ek.explain(
-        model, x, TARGET, "recipro_cam", layer="first", gaussian=False, upsample="nearest"
+        model,
+        x,
+        TARGET,
+        "recipro_cam",
+        layer="first",
+        gaussian=False,
+        upsample="nearest",
+        placement="stretch",
     )
     nothing = torch.ones(33, 1)
     nothing[2:32] = 0
@@ -104,6 +118,7 @@ def test_scores_that_read_other_layers_run_whole():
         layer="1",
         gaussian=False,
         upsample="nearest",
+        placement="stretch",
     )
     # the unit at (2, 2) of the second convolution reads three by three positions of the first
     lit = found.attribution[:, 0].abs().amax(0) > 0

@@ -51,7 +51,14 @@ def close(found, small):
 def test_definition(layer, align_corners):
     model, x = unbiased(), images()
     found = ek.explain(
-        model, x, TARGET, "score_cam", layer=layer, align_corners=align_corners, upsample="nearest"
+        model,
+        x,
+        TARGET,
+        "score_cam",
+        layer=layer,
+        align_corners=align_corners,
+        upsample="nearest",
+        placement="stretch",
     )
     close(found, by_formula(model, x, TARGET, output(model, layer, x), align_corners))
 
@@ -62,18 +69,24 @@ def test_definition(layer, align_corners):
 def test_definition_on_other_networks(name, layer):
     model, x = toy_models()[name]
     target = torch.tensor([4, 0, 2, 2])
-    found = ek.explain(model, x, target, "score_cam", layer=layer, upsample="nearest")
+    found = ek.explain(
+        model, x, target, "score_cam", layer=layer, upsample="nearest", placement="stretch"
+    )
     close(found, by_formula(model, x, target, output(model, layer, x)))
 
 
 def test_tokens_and_channels_last():
     x = images()
     model = Registers(2, 1)
-    found = ek.explain(model, x, TARGET, "score_cam", layer="first", upsample="nearest")
+    found = ek.explain(
+        model, x, TARGET, "score_cam", layer="first", upsample="nearest", placement="stretch"
+    )
     tokens = output(model, "first", x)[:, 2:32]
     close(found, by_formula(model, x, TARGET, tokens.transpose(1, 2).reshape(3, 8, 6, 5)))
     model = Swin()
-    found = ek.explain(model, x, TARGET, "score_cam", layer="stage", upsample="nearest")
+    found = ek.explain(
+        model, x, TARGET, "score_cam", layer="stage", upsample="nearest", placement="stretch"
+    )
     close(found, by_formula(model, x, TARGET, output(model, "stage", x).permute(0, 3, 1, 2)))
 
 
@@ -116,7 +129,9 @@ def with_dead_and_equal_channels():
 
 def test_only_distinct_channels_run():
     model, x = with_dead_and_equal_channels(), images()
-    found = ek.explain(model, x, TARGET, "score_cam", layer="1", upsample="nearest")
+    found = ek.explain(
+        model, x, TARGET, "score_cam", layer="1", upsample="nearest", placement="stretch"
+    )
     maps = output(model, "1", x)
     # a constant map, such as the second's, has no stretch: its mask lets nothing through
     assert (maps[:, 1] == 2).all()
@@ -158,7 +173,9 @@ def test_neighbors_with_fewer_channels_change_no_bit():
 
 def test_top_runs_the_channels_that_vary_most():
     model, x = unbiased(), images()
-    found = ek.explain(model, x, TARGET, "score_cam", layer="3", top=2, upsample="nearest")
+    found = ek.explain(
+        model, x, TARGET, "score_cam", layer="3", top=2, upsample="nearest", placement="stretch"
+    )
     maps = output(model, "3", x)
     chosen = maps.flatten(2).std(2).argsort(1, descending=True)[:, :2]
     kept = maps.gather(1, chosen[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
@@ -176,9 +193,13 @@ def test_top_must_be_positive():
 
 def test_relu_cuts_the_small_map():
     model, x = unbiased(), images()
-    signed = ek.explain(model, x, TARGET, "score_cam", layer="2", upsample="nearest")
+    signed = ek.explain(
+        model, x, TARGET, "score_cam", layer="2", upsample="nearest", placement="stretch"
+    )
     assert (signed.attribution < 0).any()
-    cut = ek.explain(model, x, TARGET, "score_cam", layer="2", upsample="nearest", relu=True)
+    cut = ek.explain(
+        model, x, TARGET, "score_cam", layer="2", upsample="nearest", placement="stretch", relu=True
+    )
     assert torch.equal(cut.attribution, signed.attribution.clamp(min=0))
 
 

@@ -33,7 +33,9 @@ def test_definition_with_the_whole_hessian(layer):
         nn.Linear(12, 5), nn.GELU(), nn.Linear(5, 4),
     ).double().eval()  # fmt: skip
     x = images().double()
-    ours = ek.explain(model, x, TARGET, "shapleycam", layer=layer, upsample="nearest").attribution
+    ours = ek.explain(
+        model, x, TARGET, "shapleycam", layer=layer, upsample="nearest", placement="stretch"
+    ).attribution
     maps = []
     for name in [layer] if isinstance(layer, str) else layer:
         after = model[int(name) + 1 :]

@@ -1,6 +1,7 @@
 """The default layers of class-activation maps."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 import explainkit as ek
 from explainkit.errors import ModelError
 from explainkit.expressions import channel, logit
+from explainkit.methods.cam.gradient import GradCAM
 from explainkit.methods.cam.target_layer import default_layers
 from explainkit.testing import _state, toy_models
 
@@ -94,7 +96,7 @@ class TestActivation:
             nn.Conv2d(3, 6, 3), NormAct(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
         ).eval()
         x = images()
-        e = ek.explain(model, x, 1, "gradcam", upsample="nearest")
+        e = ek.explain(model, x, 1, "gradcam", upsample="nearest", placement="stretch")
         assert e.layer == "1"
         # with mean pooling and a linear head, Grad-CAM is the map of the score over the positions
         found = (model[:2](x) * model[4].weight[1][:, None, None] / 80).sum(1, keepdim=True)
@@ -149,7 +151,9 @@ class TestTarget:
 
     def test_channel_of_an_inner_layer(self):
         model, x = toy_models()["plain"]
-        e = ek.explain(model, x, channel("1", 2), "gradcam", upsample="nearest")
+        e = ek.explain(
+            model, x, channel("1", 2), "gradcam", upsample="nearest", placement="stretch"
+        )
         assert e.layer == "1"
         assert torch.equal(e.attribution > 0, model[:2](x)[:, 2:3] > 0)
         assert layer_of(model, x, logit(1) - logit(2)) == "4"
@@ -229,10 +233,12 @@ class TestTokens:
 class TestBranches:
     def test_two_streams(self):
         model, x = TwoStreams(), images(channels=4)
-        e = ek.explain(model, x, 1, "gradcam")
+        stretched = GradCAM(placement="stretch")
+        e = ek.explain(model, x, 1, stretched)
         assert e.layer == "depth, color"
         maps = [
-            ek.explain(model, x, 1, "gradcam", layer=one).attribution for one in ("depth", "color")
+            ek.explain(model, x, 1, replace(stretched, layer=one)).attribution
+            for one in ("depth", "color")
         ]
         torch.testing.assert_close(e.attribution, torch.stack(maps).mean(0))
 

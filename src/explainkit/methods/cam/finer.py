@@ -21,7 +21,7 @@ class FinerCAM:
     weights. Channels that support all of these classes equally cancel. Units as those of the base.
 
     Attributes:
-        base: A gradient CAM, which sets the layer and the upsampling.
+        base: A gradient CAM, which sets the layer and the placement.
         strength: α: 0 is the base itself, 1 subtracts the full scores of the similar classes.
         similar: Number of similar classes; all others if the model has fewer.
 

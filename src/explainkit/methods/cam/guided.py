@@ -17,11 +17,11 @@ class GuidedGradCAM(RuleMethod):
     """Guided backpropagation times Grad-CAM: fine detail in the region of the class.
 
     ``a = G ⊙ L``, with G the guided gradient of the image and L the positive part of Grad-CAM,
-    upsampled: score per unit of input, times score. Both share one forward pass. Guided
+    drawn on it: score per unit of input, times score. Both share one forward pass. Guided
     backpropagation hardly depends on the class (see `GuidedBackprop`); only L does.
 
     Attributes:
-        base: The CAM, with ``relu=True`` as in the paper; it sets the layer and the upsampling.
+        base: The CAM, with ``relu=True`` as in the paper; it sets the layer and the placement.
         unsupported: As in `GuidedBackprop`.
 
     References:

@@ -37,6 +37,8 @@ SHARED = 16
 
 V = TypeVar("V")
 
+State = list[Any]
+
 Draw = Callable[[Tensor], Tensor]
 """Draws maps ``[batch, height, width]`` of cells, ``[batch, image height, image width]``."""
 
@@ -75,16 +77,18 @@ class LayerView:
         path: Dotted path of the layer.
         layout: How its output covers the image.
         images: ``[batch, channel, height, width]``; only their shape, dtype and device matter.
+        state: The state of the model's weights, for which all this is found once.
     """
 
     model: nn.Module
     path: str
     layout: Layout
     images: Tensor
+    state: State
 
     def sight(self) -> Sight:
         """What the layer sees."""
-        return _sights(self._network, self._key, lambda: _sight(self))
+        return _sights(self._network, self.state, self._key, lambda: _sight(self))
 
     def read(self) -> Tensor:
         """The cells that the scores depend on, bool ``[height, width]``."""
@@ -92,13 +96,13 @@ class LayerView:
         if isinstance(model, ScoreModel) and model.reads_logits_only:
             logits = ScoreModel(model.module, owner=model.owner)
             view = replace(self, model=logits)
-            return _reads(self._network, self._key, lambda: _read(view))
+            return _reads(self._network, self.state, self._key, lambda: _read(view))
         # a function of the output lives for one call, and so does what is known of it
-        return _reads(model, self._key, lambda: _read(self))
+        return _reads(model, self.state, self._key, lambda: _read(self))
 
     def fields(self) -> Draw | None:
         """Draws cells on their receptive fields; None if that would take too much memory."""
-        return _draws(self._network, self._key, lambda: _fields(self))
+        return _draws(self._network, self.state, self._key, lambda: _fields(self))
 
     @property
     def _network(self) -> nn.Module:
@@ -156,12 +160,11 @@ class _Once(Generic[V]):
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
 
-    def __call__(self, model: nn.Module, key: Any, find: Callable[[], V]) -> V:
-        weights = _weights(model)
+    def __call__(self, model: nn.Module, state: State, key: Any, find: Callable[[], V]) -> V:
         before, values = self._known.get(model, (None, {}))
-        if before != weights:
+        if before != state:
             values = {}
-            self._known[model] = weights, values
+            self._known[model] = state, values
         if key not in values:
             with preserve_process(0):
                 values[key] = find()
@@ -171,17 +174,17 @@ class _Once(Generic[V]):
 _sights, _reads, _draws = _Once[Sight](), _Once[Tensor](), _Once[Draw | None]()
 
 
-def _weights(model: nn.Module) -> list[Any]:
+def state_of(model: nn.Module) -> State:
     """Differs once a module or a weight has been replaced or written to."""
-    return [
-        (type(module), [
-            (t.data_ptr(), 0 if t.is_inference() else t._version)
-            for tensors in (module._parameters, module._buffers)
-            for t in tensors.values()
-            if t is not None
-        ])
-        for module in model.modules()
-    ]  # fmt: skip
+    found: State = []
+    for module in model.modules():
+        found.append(type(module))
+        for tensors in (module._parameters, module._buffers):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    version = 0 if tensor.is_inference() else tensor._version
+                    found += (tensor.data_ptr(), version)
+    return found
 
 
 def _noise(images: Tensor) -> Tensor:
@@ -310,7 +313,7 @@ def _shared_field(
     chosen = cells[:: -(-len(cells) // SHARED)]
     field = sum(
         weights[top + i * jumps[0] :, left + j * jumps[1] :][: size[0], : size[1]]
-        for (i, j), weights in _weights_of(view, chosen)
+        for (i, j), weights in _slopes(view, chosen)
     )
     assert isinstance(field, Tensor)
     field = _normalized(field[None], torch.ones_like(field[None]))[None]
@@ -339,7 +342,7 @@ def _own_fields(view: LayerView, spans: tuple[Span, Span] | None) -> Draw:
     pixels, grid = view.sight().pixels, view.layout.patch_grid
     cells = [(i, j) for i in range(grid[0]) for j in range(grid[1])]
     fields = torch.zeros(len(cells), *pixels.shape, device=pixels.device)
-    for (i, j), weights in _weights_of(view, cells):
+    for (i, j), weights in _slopes(view, cells):
         fields[i * grid[1] + j] += weights
     sides = zip(spans or map(_evenly, grid, pixels.shape), grid, pixels.shape, strict=True)
     rows, columns = (_covered(span, count, length).to(fields) for span, count, length in sides)
@@ -352,7 +355,7 @@ def _own_fields(view: LayerView, spans: tuple[Span, Span] | None) -> Draw:
     return draw
 
 
-def _weights_of(
+def _slopes(
     view: LayerView, cells: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """``Σ_c |∂ Σ_k A_k[cell] / ∂x_c|`` of each cell, ``[height, width]``, for every probe."""

@@ -57,8 +57,8 @@ rules.plot(labels=[0])
 
 # %% A layer as a map
 # Class-activation maps are weighted sums of the channels of the last convolution. They are as
-# coarse as that layer, here 5 × 5 positions, and are upsampled to the image. The methods differ in
-# the weights.
+# coarse as that layer, here 5 × 5 positions. Without padding these look well inside the image, so
+# each is drawn on its receptive field. The methods differ in the weights.
 #
 # Alt: The face and eight coarse maps overlaid on it: soft red and blue blobs of a few positions
 # each.
