@@ -217,7 +217,9 @@ def _sight(view: LayerView) -> Sight:
             seen |= _reached(cells, forward.inputs)[0].any(0)
             if seen.all():
                 return Sight(spans, everything)
-        return Sight(spans, seen | ~_inert(~seen, view.output))
+        seen |= ~_inert(~seen, view.output)
+        # a dead layer sees nothing, and is shown where it would
+        return Sight(spans, seen if seen.any() else everything)
     except Exception:  # noqa: BLE001 - a model may refuse noise in any way
         return Sight(None, everything)
 
@@ -232,8 +234,9 @@ def _read(view: LayerView) -> Tensor:
             read |= view.layout.to_nchw(_reached(forward.scores, value))[0].any(0)
             if read.all():
                 return everything
+        read |= ~_inert(~read, view.scores)
         # a layer aside, which no score reads, is shown for itself
-        return read | ~_inert(~read, view.scores) if read.any() else everything
+        return read if read.any() else everything
     except Exception:  # noqa: BLE001 - a model may refuse noise in any way
         return everything
 
