@@ -170,5 +170,5 @@ class TestWarnings:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             for _ in range(3):
-                ek.explain(self.Deprecated(), X, 0, "integrated_gradients", steps=5)
+                ek.explain(self.Deprecated(), X, 0, "smoothgrad", samples=5)
         assert [str(w.message) for w in caught] == ["deprecated indexing"]
