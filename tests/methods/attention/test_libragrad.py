@@ -203,6 +203,7 @@ def test_promises(base):
     check_method(LibraGrad(base), models)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated")
 def test_a_scripted_model_is_refused():
     model, x = toy_models()["plain"]
     with pytest.raises(ModelError, match="got a ScriptModule"):
