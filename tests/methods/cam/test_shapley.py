@@ -53,6 +53,7 @@ def test_definition_with_the_whole_hessian(layer):
             maps.append((w * a).sum(1, keepdim=True))
     small = torch.cat(maps).reshape(-1, 4, 1, *maps[0].shape[2:]).mean(0)
     expected = nn.functional.interpolate(small, (12, 10), mode="nearest")
+    expected[..., 11:, :] = expected[..., 8:] = 0  # pixels that no stride reaches
     torch.testing.assert_close(ours, expected)
 
 
