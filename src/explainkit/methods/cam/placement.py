@@ -23,7 +23,7 @@ from explainkit.engine.model import ScoreModel
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
 from explainkit.isolation import preserve_process
-from explainkit.layers import capture, get_layer, single
+from explainkit.layers import capture, get_layer, single, submodules
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.target_layer import unwrapped
 
@@ -177,7 +177,7 @@ _sights, _reads, _draws = _Once[Sight](), _Once[Tensor](), _Once[Draw | None]()
 def state_of(model: nn.Module) -> State:
     """Differs once a module or a weight has been replaced or written to."""
     found: State = []
-    for module in model.modules():
+    for module in submodules(model):
         found.append(type(module))
         for tensors in (module._parameters, module._buffers):
             for tensor in tensors.values():
