@@ -80,6 +80,10 @@ class ScoreModel(nn.Module):
         self._score = score
         self._ready: Forward | None = None
 
+    def after(self, inner: InnerLayer) -> "ScoreModel":
+        """The same scores, computed from the output of a layer."""
+        return ScoreModel(inner, self._score, self.batch_size, self.outputs, owner=self.module)
+
     def hold(self, forward: Forward | None) -> None:
         """Stores a forward for `ready`; None releases it."""
         self._ready = forward

@@ -20,7 +20,7 @@ from explainkit.engine.failures import (
 from explainkit.engine.inner_layer import InnerLayer
 from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
-from explainkit.engine.targets import Score, group_targets, resolve_target, text_of
+from explainkit.engine.targets import group_targets, resolve_target, text_of
 from explainkit.errors import MethodError, ModelError
 from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
@@ -66,7 +66,7 @@ def run_all(
         if at is None:
             per_method = run(methods, scorer, images, every)
         else:
-            per_method = run_at(at, methods, module, score, images, every, outputs, batch_size)
+            per_method = run_at(at, methods, scorer, images, every)
         text = None if score is None else text_of(score)
         for i in range(len(methods)):
             block = per_method[i * len(every) : (i + 1) * len(every)]
@@ -77,12 +77,9 @@ def run_all(
 def run_at(
     layer: str,
     methods: Sequence[Method],
-    module: nn.Module,
-    score: Score,
+    scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
-    outputs: Outputs,
-    batch_size: int | None,
 ) -> list[Outcome]:
     """Runs methods on the model from a layer on, with the layer's output in place of the image.
 
@@ -102,37 +99,32 @@ def run_at(
                 f"{type(method).__name__} uses a layer of the whole model, but at= explains a "
                 "layer's output: omit at="
             )
-    with failing_as_model_error(module, images):
-        part = suffix(module, layer, images)
-        inner = InnerLayer(part, images[:1])
-    if part.self_contained:
-        return _run_inner(inner, methods, module, score, images, targets, outputs, batch_size)
+    with failing_as_model_error(scorer.module, images):
+        inner = InnerLayer(suffix(scorer.module, layer, images), images[:1])
+    if inner.part.self_contained:
+        return _run_inner(inner, methods, scorer, images, targets)
+    scorer.batch_size = None
     shapes = [inner.image_shape, inner.shape]
     parts = []
     for i in range(len(images)):
         chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
         own = [for_images(method, [i], len(images), shapes) for method in methods]
-        image = images[i : i + 1]
-        parts.append(_run_inner(inner, own, module, score, image, chosen, outputs, None))
+        parts.append(_run_inner(inner, own, scorer, images[i : i + 1], chosen))
     return [joined(list(found)) for found in zip(*parts, strict=True)]
 
 
 def _run_inner(
     inner: InnerLayer,
     methods: Sequence[Method],
-    module: nn.Module,
-    score: Score,
+    scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
-    outputs: Outputs,
-    batch_size: int | None,
 ) -> list[Outcome]:
     """Runs methods on a layer's output for images."""
-    with failing_as_model_error(module, images), torch.no_grad():
-        size = chunk_size(module, images[0]) if len(images) > 1 else 1
+    with failing_as_model_error(scorer.module, images), torch.no_grad():
+        size = chunk_size(scorer.module, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
-    scorer = ScoreModel(inner, score, batch_size, outputs, owner=module)
-    outcomes = run(methods, scorer, inner.present(values), targets)
+    outcomes = run(methods, scorer.after(inner), inner.present(values), targets)
     return [
         replace(
             found,
