@@ -161,7 +161,7 @@ def shown(values: Tensor) -> str:
 
 
 def _ours(model: nn.Module, x: Tensor, method: str, **fields: Any) -> str:
-    return shown(ek.explain(model.eval(), x, 0, method, **fields).attribution)
+    return shown(ek.explain(model.eval(), x, 0, method, task="regression", **fields).attribution)
 
 
 def _captum(name: str, model: nn.Module, x: Tensor, **fields: Any) -> str:
@@ -319,7 +319,14 @@ def _overwritten(*, ours: bool) -> str:
         return shown(
             scaled(
                 ek.explain(
-                    model, x, 0, "gradcam", layer="0", relu=True, placement="stretch"
+                    model,
+                    x,
+                    0,
+                    "gradcam",
+                    layer="0",
+                    relu=True,
+                    placement="stretch",
+                    task="regression",
                 ).attribution
             )
         )

@@ -334,8 +334,8 @@ def test_the_command(tmp_path, monkeypatch):
     assert facts["dnn"]["synthetic"]["n"] == 14
     assert len(facts["filters"]) == 2
     page = (tmp_path / "report.html").read_text()
-    share = EN.share(facts["dnn"]["images"]["accuracy"], facts["dnn"]["images"]["interval"])
-    assert share in page
+    images = facts["dnn"]["images"]
+    assert EN.share(Share(images["accuracy"], images["interval"])) in page
     assert page.count("<img") == len(list((tmp_path / "images").iterdir()))
     assert "--limit 21" in page
 

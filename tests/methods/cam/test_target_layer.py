@@ -126,7 +126,10 @@ class TestActivation:
         function, x = Functional().eval(), images()
         assert (layer_of(module, x), layer_of(function, x)) == ("1", "conv")
         for method in ("hirescam", "layercam", "elementwise_cam"):
-            maps = [ek.explain(model, x, 1, method).attribution for model in (module, function)]
+            maps = [
+                ek.explain(model, x, 1, method, placement="stretch").attribution
+                for model in (module, function)
+            ]
             torch.testing.assert_close(*maps)
         maps = [ek.explain(model, x, 1, "gradcam").attribution for model in (module, function)]
         assert not torch.allclose(*maps)

@@ -113,7 +113,7 @@ def networks():
         nn.Linear(24, 5),
     )  # fmt: skip
     toys = toy_models()
-    twin = nn.Sequential(*toys["tuple"][0].features, toys["tuple"][0].head)
+    twin = nn.Sequential(*toys["tuple"][0].features, nn.Flatten(), toys["tuple"][0].head)
     return {
         "pooled": pooled, "in_place": toys["in_place"][0], "batch_norm": toys["batch_norm"][0],
         "tanh": twin,

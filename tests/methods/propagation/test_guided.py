@@ -24,7 +24,8 @@ METHODS = {
 def test_parity_with_captum_where_relus_are_modules(method, name):
     model, x = toy_models()[name]
     model.eval()
-    wrapped = nn.Sequential(*model.features, model.head).eval() if name == "tuple" else model
+    flat = nn.Sequential(*model.features, nn.Flatten(), model.head) if name == "tuple" else model
+    wrapped = flat.eval()
     ours = ek.explain(wrapped, x, 1, method)
     theirs = METHODS[method](wrapped).attribute(x, target=1).detach()
     if name == "tuple":  # Captum rectifies at ReLU modules only, and this network has tanh
