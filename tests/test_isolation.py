@@ -257,6 +257,15 @@ def _small():
     return model
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal; a process started in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_on_every_line_of_the_guard():
     """Real signals: each is delivered once everything is restored, or before anything changed."""
     lines = _lines_of_isolation()
