@@ -170,7 +170,7 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
     """
     modules = submodules(model)
     attributes = [dict(vars(module)) for module in modules]
-    containers, tensors = _contents(attributes)
+    empty, containers, tensors = _contents(attributes)
     saved = [_Saved(tensor) for tensor in tensors]
     parameters = [_Parameter(parameter) for parameter in parameters_of(modules)]
     training = [module.training for module in modules]
@@ -185,7 +185,7 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
             yield any(training)
         finally:
             failures += _each(_Parameter.restore, parameters)
-            failures += _each(_refill, [(now, then) for now, then in containers if now or then])
+            failures += _each(_refill, [*containers, *((one, ()) for one in empty if one)])
             failures += _each(_refill, zip(map(vars, modules), attributes, strict=True))
             failures += _each(_set_mode, zip(modules, training, strict=True))
             if not _unchanged(saved):
@@ -330,29 +330,34 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
-def _contents(attributes: list[dict[str, Any]]) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
+def _contents(
+    attributes: list[dict[str, Any]],
+) -> tuple[list[Any], list[tuple[Any, Any]], list[Tensor]]:
     """What the attributes of modules hold.
 
     Returns:
-        Containers with shallow copies, torch's global module hooks among them; and tensors that are
-        not parameters, each once.
+        Empty containers, most of them of hooks, and too many to allocate anything for each; others
+        with shallow copies; and tensors that are not parameters, each once. Torch's global module
+        hooks are among the containers.
     """
     hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
-    containers = []
+    empty, containers = [], []
     tensors: dict[int, Tensor] = {}
     for values in (*attributes, hooks):
         for value in values.values():
             if type(value) in _ATOMS:
                 continue
             if isinstance(value, (dict, list, set)):
-                # most are empty hooks, too many to copy
-                containers.append((value, _shallow(value) if value else ()))
+                if value:
+                    containers.append((value, _shallow(value)))
+                else:
+                    empty.append(value)
             elif isinstance(value, Tensor):
                 tensors[id(value)] = value
         for buffer in values.get("_buffers", {}).values():
             if buffer is not None:
                 tensors[id(buffer)] = buffer
-    return containers, list(tensors.values())
+    return empty, containers, list(tensors.values())
 
 
 def _shallow(container: Any) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import ExplainkitError, ModelError
+from explainkit.layers import submodules
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
 
@@ -78,7 +79,13 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 def is_inference(module: nn.Module) -> bool:
     """Whether a weight or buffer was created in inference mode; autograd refuses to save it."""
-    return any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers()))
+    return any(
+        tensor.is_inference()
+        for one in submodules(module)
+        for tensors in (one._parameters, one._buffers)
+        for tensor in tensors.values()
+        if tensor is not None
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:
