@@ -33,6 +33,22 @@ def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     return list(found.values())
 
 
+def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """The buffers that modules hold themselves, each once."""
+    found = {
+        id(buffer): buffer
+        for module in modules
+        for buffer in module._buffers.values()
+        if buffer is not None
+    }
+    return list(found.values())
+
+
+def version_of(tensor: Tensor) -> int:
+    """Number of in-place changes of a tensor; 0 for inference tensors, which have no count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def layer_names(model: nn.Module) -> list[str]:
     """Dotted paths of all submodules, in order of definition.
 

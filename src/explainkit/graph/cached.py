@@ -49,17 +49,26 @@ class Cached(Generic[V]):
     def __init__(self) -> None:
         self._values: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
 
-    def get(self, model: nn.Module, key: Any) -> V | None:
-        """The cached value, or None if there is none or the model has changed."""
-        cached, values = self._values.get(model, (None, {}))
-        return values.get(key) if values and cached == _fingerprint(model) else None
+    def get(self, model: nn.Module, key: Any, state: Any = None) -> V | None:
+        """The cached value, or None if there is none or the model has changed.
 
-    def put(self, model: nn.Module, key: Any, value: V) -> None:
-        """Caches a value for the model's current structure."""
-        fingerprint = _fingerprint(model)
+        Args:
+            model: The model.
+            key: What the value is about.
+            state: What the value depends on, as given to `put`; None: the model's structure.
+        """
         cached, values = self._values.get(model, (None, {}))
-        if cached != fingerprint:
-            self._values[model] = fingerprint, values = fingerprint, {}
+        if not values or cached != (_fingerprint(model) if state is None else state):
+            return None
+        return values.get(key)
+
+    def put(self, model: nn.Module, key: Any, value: V, state: Any = None) -> None:
+        """Caches a value for the model's current structure, or for a ``state``."""
+        if state is None:
+            state = _fingerprint(model)
+        cached, values = self._values.get(model, (None, {}))
+        if cached != state:
+            self._values[model] = state, values = state, {}
         values[key] = value
 
 

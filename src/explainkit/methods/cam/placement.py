@@ -11,8 +11,7 @@ found once, on fixed random images, so a map never depends on the other images o
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,19 @@ from torch.nn import functional as F
 
 from explainkit.engine.batching import BUDGET
 from explainkit.engine.model import ScoreModel
+from explainkit.graph.cached import Cached
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
 from explainkit.isolation import preserve_process
-from explainkit.layers import capture, get_layer, single, submodules
+from explainkit.layers import (
+    buffers_of,
+    capture,
+    get_layer,
+    parameters_of,
+    single,
+    submodules,
+    version_of,
+)
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.target_layer import unwrapped
 
@@ -88,7 +96,7 @@ class LayerView:
 
     def sight(self) -> Sight:
         """What the layer sees."""
-        return _sights(self._network, self.state, self._key, lambda: _sight(self))
+        return _once(_sights, self._network, self.state, self._key, lambda: _sight(self))
 
     def read(self) -> Tensor:
         """The cells that the scores depend on, bool ``[height, width]``."""
@@ -96,13 +104,13 @@ class LayerView:
         if isinstance(model, ScoreModel) and model.reads_logits_only:
             logits = ScoreModel(model.module, owner=model.owner)
             view = replace(self, model=logits)
-            return _reads(self._network, self.state, self._key, lambda: _read(view))
+            return _once(_reads, self._network, self.state, self._key, lambda: _read(view))
         # a function of the output lives for one call, and so does what is known of it
-        return _reads(model, self.state, self._key, lambda: _read(self))
+        return _once(_reads, model, self.state, self._key, lambda: _read(self))
 
     def fields(self) -> Draw | None:
         """Draws cells on their receptive fields; None if that would take too much memory."""
-        return _draws(self._network, self.state, self._key, lambda: _fields(self))
+        return _once(_draws, self._network, self.state, self._key, lambda: _fields(self))
 
     @property
     def _network(self) -> nn.Module:
@@ -154,37 +162,29 @@ class LayerView:
         return single(calls[self.path], self.path)
 
 
-class _Once(Generic[V]):
-    """Results per model and key, found once while the model is alive and its weights stay."""
-
-    def __init__(self) -> None:
-        self._known: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
-
-    def __call__(self, model: nn.Module, state: State, key: Any, find: Callable[[], V]) -> V:
-        before, values = self._known.get(model, (None, {}))
-        if before != state:
-            values = {}
-            self._known[model] = state, values
-        if key not in values:
-            with preserve_process(0):
-                values[key] = find()
-        return values[key]
+# a result may be None: each is in a tuple
+_sights, _reads = Cached[tuple[Sight]](), Cached[tuple[Tensor]]()
+_draws = Cached[tuple[Draw | None]]()
 
 
-_sights, _reads, _draws = _Once[Sight](), _Once[Tensor](), _Once[Draw | None]()
+def _once(
+    cache: Cached[tuple[V]], model: nn.Module, state: State, key: Any, find: Callable[[], V]
+) -> V:
+    """A result that is found once while the model is alive and its weights stay."""
+    known = cache.get(model, key, state)
+    if known is None:
+        with preserve_process(0):
+            known = (find(),)
+        cache.put(model, key, known, state)
+    return known[0]
 
 
 def state_of(model: nn.Module) -> State:
     """Differs once a module or a weight has been replaced or written to."""
-    found: State = []
-    for module in submodules(model):
-        found.append(type(module))
-        for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                if tensor is not None:
-                    version = 0 if tensor.is_inference() else tensor._version
-                    found += (tensor.data_ptr(), version)
-    return found
+    modules = submodules(model)
+    tensors = (*parameters_of(modules), *buffers_of(modules))
+    weights = [(tensor.data_ptr(), version_of(tensor)) for tensor in tensors]
+    return [*map(type, modules), *weights]
 
 
 def _noise(images: Tensor) -> Tensor:
