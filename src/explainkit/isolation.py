@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from explainkit.errors import MethodError
-from explainkit.layers import parameters_of, submodules
+from explainkit.layers import buffers_of, parameters_of, submodules, version_of
 
 T = TypeVar("T")
 
@@ -171,7 +171,8 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
     modules = submodules(model)
     attributes = [dict(vars(module)) for module in modules]
     empty, containers, tensors = _contents(attributes)
-    saved = [_Saved(tensor) for tensor in tensors]
+    tensors |= {id(buffer): buffer for buffer in buffers_of(modules)}
+    saved = [_Saved(tensor) for tensor in tensors.values()]
     parameters = [_Parameter(parameter) for parameter in parameters_of(modules)]
     training = [module.training for module in modules]
     failures: list[Exception] = []
@@ -233,7 +234,7 @@ class _Parameter:
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad
         self.data = tensor.detach()
-        self.version = _version(tensor)
+        self.version = version_of(tensor)
 
     def freeze(self) -> None:
         self._require_grad(False)
@@ -253,12 +254,7 @@ class _Parameter:
                 self.tensor.requires_grad_(wanted)
 
     def was_written(self) -> bool:
-        return _version(self.tensor) != self.version
-
-
-def _version(tensor: Tensor) -> int:
-    """Number of in-place changes of a tensor; 0 for inference tensors, which have no count."""
-    return 0 if tensor.is_inference() else tensor._version
+        return version_of(self.tensor) != self.version
 
 
 class _Saved:
@@ -332,12 +328,12 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 def _contents(
     attributes: list[dict[str, Any]],
-) -> tuple[list[Any], list[tuple[Any, Any]], list[Tensor]]:
+) -> tuple[list[Any], list[tuple[Any, Any]], dict[int, Tensor]]:
     """What the attributes of modules hold.
 
     Returns:
         Empty containers, most of them of hooks, and too many to allocate anything for each; others
-        with shallow copies; and tensors that are not parameters, each once. Torch's global module
+        with shallow copies; and tensors that are plain attributes, by id. Torch's global module
         hooks are among the containers.
     """
     hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
@@ -354,10 +350,7 @@ def _contents(
                     empty.append(value)
             elif isinstance(value, Tensor):
                 tensors[id(value)] = value
-        for buffer in values.get("_buffers", {}).values():
-            if buffer is not None:
-                tensors[id(buffer)] = buffer
-    return empty, containers, list(tensors.values())
+    return empty, containers, tensors
 
 
 def _shallow(container: Any) -> Any:

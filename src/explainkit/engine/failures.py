@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import ExplainkitError, ModelError
-from explainkit.layers import submodules
+from explainkit.layers import buffers_of, parameters_of, submodules
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 @contextmanager
@@ -74,18 +75,10 @@ def _without_gradients(module: nn.Module) -> str:
     return "it is quantized: explain the model from before the quantization" * any(quantized)
 
 
-_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
-
-
 def is_inference(module: nn.Module) -> bool:
     """Whether a weight or buffer was created in inference mode; autograd refuses to save it."""
-    return any(
-        tensor.is_inference()
-        for one in submodules(module)
-        for tensors in (one._parameters, one._buffers)
-        for tensor in tensors.values()
-        if tensor is not None
-    )
+    modules = submodules(module)
+    return any(tensor.is_inference() for tensor in (*parameters_of(modules), *buffers_of(modules)))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
-from explainkit.layers import parameters_of, submodules
+from explainkit.layers import buffers_of, parameters_of, submodules
 
 
 def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
@@ -30,7 +30,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             + ": call it in the forward of a module" * callable(module)
         )
     modules = submodules(module)
-    parameters = list(parameters_of(modules))
+    parameters = parameters_of(modules)
     if any(map(is_lazy, parameters)):
         raise ModelError(
             "expected a model with weights, but it has lazy layers that are not initialized: run "
@@ -68,13 +68,13 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"got {shape}"
         )
     parameters = [p for p in parameters if p.is_floating_point()]
-    buffers = (b for m in modules for b in m._buffers.values() if b is not None)
     if _is_channels_last(module, shape):
         raise InputError(
             f"expected images [batch, channel, height, width], got {shape}, which looks like "
             "[batch, height, width, channel]: inputs.permute(0, 3, 1, 2)"
         )
-    first = next((t for t in (*parameters, *buffers) if t.is_floating_point()), None)
+    tensors = (*parameters, *buffers_of(modules))
+    first = next((t for t in tensors if t.is_floating_point()), None)
     if first is not None and first.device != inputs.device:
         raise InputError(
             f"expected inputs on the model's device {first.device}, got {inputs.device}: "

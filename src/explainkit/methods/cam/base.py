@@ -20,28 +20,7 @@ Upsample = Literal["bilinear", "bicubic", "nearest"]
 
 @dataclass(frozen=True)
 class CAM:
-    """Base of all class-activation maps.
-
-    Attributes:
-        layer: Dotted path of the layer, or the module itself; several: the mean of their drawn
-            maps. None: the layer of the model's `ModelSpec`, else the last one with spatial
-            positions.
-        relu: Keep only the positive part of each layer's map, before it is drawn.
-        upsample: Interpolation to the size of the image, where maps are stretched
-            (``align_corners=False``).
-        patch_grid: Height and width of the layer's map, if it cannot be inferred.
-        prefix_tokens: Number of class and register tokens before the patches, if it cannot be
-            inferred.
-        placement: Where the cells of a layer's map are drawn. ``"stretch"`` interpolates the map to
-            the image, where each pixel has the unit of a cell. ``"receptive_field"`` spreads each
-            cell's value over the pixels that it depends on, with weights
-            ``Σ_c |∂ Σ_k A_k[cell] / ∂x_c|`` (the mean of a few fixed random images, found once per
-            model) that sum to 1, so the map sums to what its cells sum to. ``"auto"``: the
-            receptive field where the center of a cell's is more than half a cell away from where
-            stretching draws it, as without padding; else, or if it is unknown, as for tokens,
-            stretching. Nothing is drawn at cells that the score does not read or at pixels that the
-            layer does not see.
-    """
+    """Base of all class-activation maps; `GradCAM` describes the fields."""
 
     layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
         default=None, metadata={"layer": True}

@@ -210,10 +210,10 @@ _tokens: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Tokens | None]] = W
 def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
     """What a remembered fact about a model's layers depends on."""
     # a model that was modified since has other modules
-    names = (
+    # (that of a scripted one has no names to iterate over, only keys())
+    return tuple(images.shape[1:]), *(
         (type(one), *one._modules.keys()) for one in submodules(model)
-    )  # also of scripted ones
-    return tuple(images.shape[1:]), *names
+    )
 
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
