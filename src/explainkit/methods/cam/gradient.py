@@ -32,7 +32,7 @@ class GradCAM(GradientCAM):
 
     Attributes:
         layer: Dotted path of the layer; several: the mean of their drawn maps. None: the layer
-            of the model's `ModelSpec`, else the last one with spatial positions.
+            of the model's `ModelSpec`, else the last one that the explained score reads.
         relu: Keep only the positive part of each layer's map, before it is drawn.
         upsample: Interpolation to the size of the image, where maps are stretched
             (``align_corners=False``).
@@ -43,11 +43,11 @@ class GradCAM(GradientCAM):
             the image, where each pixel has the unit of a cell. ``"receptive_field"`` spreads each
             cell's value over the pixels that it depends on, with weights
             ``Σ_c |∂ Σ_k A_k[cell] / ∂x_c|`` (the mean of a few fixed random images, found once per
-            model) that sum to 1, so the map sums to what its cells sum to. ``"auto"``: the
-            receptive field where the center of a cell's is more than half a cell away from where
-            stretching draws it, as without padding; else, or if it is unknown, as for tokens,
-            stretching. Nothing is drawn at cells that the score does not read or at pixels that the
-            layer does not see.
+            model) that sum to 1, so the map sums to what its cells sum to. ``"auto"`` takes the
+            receptive field where its center lies more than half a cell from where stretching draws
+            the cell, as without padding; otherwise, and where receptive fields are unknown, as for
+            tokens, it stretches. Nothing is drawn at cells that the score does not read or at
+            pixels that the layer does not see.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations
