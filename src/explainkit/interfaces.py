@@ -11,6 +11,7 @@ from explainkit.scores import Task
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.problem import OptimizedImages, Problem
+    from explainkit.adapters.preprocessing import Preprocessing
 
 Target = int | str | Tensor | list[int] | list[str] | Expression | Callable[[Any], Tensor] | None
 """What to explain: a class index or name, or one per image; an expression or its text; a function
@@ -109,32 +110,35 @@ class DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model that a plugin offers.
+    """A model that a plugin offers, or what is known about a model of another library.
 
     Attributes:
-        build: Returns the module with freshly initialized weights.
+        build: Returns the module with freshly initialized weights; a plugin's model needs it.
         weights: Returns its trained ``state_dict``, verified; None if the model has none.
         task: ``"classification"`` by a softmax, where a single logit is ``"binary"``;
             ``"multilabel"``, a sigmoid for each label; or ``"regression"``, values.
         output: Index, key, attribute or dotted path of the scores among several outputs.
         class_names: The classes, in the order of the outputs; two for a single logit, of which
             the second is that of a positive logit; empty if they have no names.
-        image_shape: Channel, height, width of an input.
-        mean: Per channel, in units of pixel / 255: inputs are ``(pixel / 255 - mean) / std``.
+        image_shape: Channel, height, width of an input; None if the model takes any size.
+        mean: Per channel, in units of pixel / 255: inputs are ``(pixel / 255 - mean) / std``. None
+            if it is not known.
         std: Per channel, in units of pixel / 255.
+        preprocessing: How images become inputs; None: resized to ``image_shape`` and normalized.
         dataset: Qualified name of the data set it was trained on.
         layer: Dotted path of the layer that class-activation maps use by default.
         summary: One-line description.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[[], nn.Module] | None = None
     weights: Callable[[], Mapping[str, Tensor]] | None = None
     task: Task = "classification"
     output: int | str | None = None
     class_names: tuple[str, ...] = ()
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    image_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    preprocessing: "Preprocessing | None" = None
     dataset: str | None = None
     layer: str | None = None
     summary: str = ""
@@ -180,6 +184,6 @@ class Attribution:
 
 
 def spec_of(model: object) -> ModelSpec | None:
-    """The specification that a registered model carries; None for any other model."""
+    """The specification that a registered or adapted model carries; None for any other model."""
     spec: ModelSpec | None = getattr(model, "explainkit_spec", None)
     return spec

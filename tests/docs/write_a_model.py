@@ -50,7 +50,7 @@ from explainkit.catalog.weights import build as built
 
 fresh = build().state_dict()
 net = built("digits", DIGITS, fresh)  # as load_model("digits") does
-image = (torch.rand(1, 1, 28, 28) - DIGITS.mean[0]) / DIGITS.std[0]
+image = (torch.rand(1, 1, 28, 28) - 0.1307) / 0.3081
 explanation = ek.explain(net, image, "7", "gradcam")
 assert explanation.layer == "1"
 assert explanation.target_name(0) == "7"

@@ -85,7 +85,7 @@ class Setting:
         own = weights[0].detach() if weights else torch.zeros(())
         like = own.new_zeros((), dtype=precision(own.dtype))
         low = high = None
-        if spec is not None:
+        if spec is not None and spec.mean is not None and spec.std is not None:
             mean, std = (like.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
             low, high = -mean / std, (1 - mean) / std
         few = None if images is None else images[:: -(-len(images) // MOST)]
@@ -129,7 +129,7 @@ def check_shape(
     """The size of the images: as given, else the model's, else that of a given image."""
     known = [tuple(example.shape[-3:]) for example in examples if example is not None]
     if shape is None:
-        shape = spec.image_shape if spec else known[0] if known else None
+        shape = (spec and spec.image_shape) or (known[0] if known else None)
     if shape is None:
         raise InputError(
             "expected shape=(channel, height, width): the model doesn't declare its input shape"

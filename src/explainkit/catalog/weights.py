@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from explainkit.catalog import discovery
-from explainkit.errors import ModelError
+from explainkit.errors import ModelError, PluginError
 from explainkit.interfaces import ModelSpec
 
 ARCHITECTURE = "explainkit_model"
@@ -16,6 +16,8 @@ ARCHITECTURE = "explainkit_model"
 
 def build(name: str, spec: ModelSpec, state: dict[str, Tensor] | None = None) -> nn.Module:
     """Builds a model in eval mode with its own weights, or with ``state``."""
+    if spec.build is None:
+        raise PluginError(f"model {name!r}: expected a ModelSpec with build=, got None")
     module = spec.build()
     values = state if state is not None else dict(spec.weights()) if spec.weights else None
     if values is not None:

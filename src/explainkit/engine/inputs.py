@@ -62,7 +62,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"expected floating-point images, got {str(inputs.dtype).removeprefix('torch.')}: "
             "convert and normalize them as in training, e.g. (inputs.float() / 255 - mean) / std"
         )
-    if spec and tuple(shape[1:]) != spec.image_shape:
+    if spec and spec.image_shape and tuple(shape[1:]) != spec.image_shape:
         raise InputError(
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"

@@ -432,5 +432,7 @@ def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
     spec = spec_of(module)
     if settings.first != "box" or settings.low is not None or spec is None:
         return settings
+    if spec.mean is None or spec.std is None:
+        return settings
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
     return replace(settings, low=(0 - mean) / std, high=(1 - mean) / std)
