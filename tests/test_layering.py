@@ -15,6 +15,7 @@ ROWS = [
     {"files", "progress", "isolation", "layers", "scores"},
     {"expressions", "graph"},
     {"interfaces", "methods.contract"},
+    {"adapters"},
     {"render", "catalog"},
     {"results", "engine"},
     {"activation_maximization", "methods"},

@@ -124,7 +124,8 @@ class ModelSpec:
         mean: Per channel, in units of pixel / 255: inputs are ``(pixel / 255 - mean) / std``. None
             if it is not known.
         std: Per channel, in units of pixel / 255.
-        preprocessing: How images become inputs; None: resized to ``image_shape`` and normalized.
+        preprocessing: How images become inputs; None: resized to cover ``image_shape``, cropped to
+            its center, and normalized.
         dataset: Qualified name of the data set it was trained on.
         layer: Dotted path of the layer that class-activation maps use by default.
         summary: One-line description.

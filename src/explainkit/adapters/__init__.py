@@ -1,0 +1,1 @@
+"""Other people's models and images: where they come from, and what happens to them on the way."""

@@ -1,0 +1,356 @@
+"""What happens to an image before the model sees it: declared, run, and undone for maps."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explainkit.adapters.geometry import Geometry, Size
+from explainkit.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Mode = Literal["shortest", "exact", "longest"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Rounding = Literal["floor", "nearest"]
+Align = Literal["center", "top left"]
+Fill = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resizes an image.
+
+    Attributes:
+        size: Height and width in pixels; an integer is both.
+        mode: ``"shortest"``: the smallest size of the same aspect ratio that covers ``size``;
+            ``"longest"``: the largest one inside it; ``"exact"``: ``size``, whatever the ratio.
+        interpolation: Pillow's name of the filter.
+        antialias: Whether the filter widens where the image shrinks. Pillow always does that;
+            some models were trained on tensors resized without, bilinear or bicubic.
+        rounding: What happens to the fraction of a pixel in the other side of ``"shortest"`` and
+            ``"longest"``: torchvision and transformers drop it, timm's ``ResizeKeepRatio`` rounds.
+    """
+
+    size: int | Size
+    mode: Mode = "shortest"
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    rounding: Rounding = "floor"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _sized(self.size))
+        _one_of("mode", self.mode, Mode)
+        _one_of("interpolation", self.interpolation, Interpolation)
+        _one_of("rounding", self.rounding, Rounding)
+        if not self.antialias and self.interpolation not in {"nearest", "bilinear", "bicubic"}:
+            raise InputError(
+                "antialias=False: expected nearest, bilinear or bicubic interpolation, got "
+                f"{self.interpolation}"
+            )
+
+    def target(self, size: Size) -> Size:
+        """Height and width that an image of a height and width is resized to."""
+        goal = _pair(self.size)
+        if self.mode == "exact":
+            return goal
+        choose = min if self.mode == "shortest" else max
+        ratios = [old / new for old, new in zip(size, goal, strict=True)]
+        fitting = ratios.index(choose(ratios))
+        other = 1 - fitting
+        if self.rounding == "floor":
+            free = int(goal[fitting] * size[other] / size[fitting])
+        else:
+            free = round(size[other] / ratios[fitting])
+        found = [max(free, 1)] * 2
+        found[fitting] = goal[fitting]
+        return found[0], found[1]
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The resized image, and where it lies now."""
+        from PIL import Image
+
+        size = self.target((image.height, image.width))
+        if size != (image.height, image.width):
+            if self.antialias or self.interpolation == "nearest":
+                how = Image.Resampling[self.interpolation.upper()]
+                image = image.resize((size[1], size[0]), how)
+            else:
+                image = _interpolated(image, size, self.interpolation)
+        return image, geometry.resized(size)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Cuts the center out of an image; an image that is too small is padded, as in torchvision.
+
+    Attributes:
+        size: Height and width in pixels; an integer is both.
+        fill: Pixel values of the padding, 0 to 255, for each channel or all.
+        rounding: What happens to half a pixel in the position of the crop: torchvision and timm
+            round to the nearest even pixel, transformers drops it.
+    """
+
+    size: int | Size
+    fill: Fill = 0
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _sized(self.size))
+        object.__setattr__(self, "fill", _filled(self.fill))
+        _one_of("rounding", self.rounding, Rounding)
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The crop, and where it lies."""
+        size = _pair(self.size)
+        top, left = (
+            self._start(have, want)
+            for have, want in zip((image.height, image.width), size, strict=True)
+        )
+        return _window(image, geometry, top, left, size, self.fill)
+
+    def _start(self, have: int, want: int) -> int:
+        if want > have:
+            return -((want - have) // 2)
+        half = (have - want) / 2
+        return round(half) if self.rounding == "nearest" else int(half)
+
+
+@dataclass(frozen=True)
+class CenterSquare:
+    """Cuts out the largest square at the center."""
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The square, and where it lies."""
+        side = min(image.size)
+        top, left = (image.height - side) // 2, (image.width - side) // 2
+        return _window(image, geometry, top, left, (side, side), 0)
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Pads an image that is smaller than a size; a larger side is left as it is.
+
+    Attributes:
+        size: Height and width in pixels; an integer is both.
+        fill: Pixel values of the padding, 0 to 255, for each channel or all.
+        align: Where the image goes: ``"center"`` or ``"top left"``.
+    """
+
+    size: int | Size
+    fill: Fill = 0
+    align: Align = "center"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _sized(self.size))
+        object.__setattr__(self, "fill", _filled(self.fill))
+        _one_of("align", self.align, Align)
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The padded image, and where the image lies in it."""
+        goal = _pair(self.size)
+        height, width = max(goal[0], image.height), max(goal[1], image.width)
+        top, left = (height - image.height) // 2, (width - image.width) // 2
+        if self.align == "top left":
+            top = left = 0
+        return _window(image, geometry, -top, -left, (height, width), self.fill)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Fits an image into a size at its own aspect ratio, and pads the rest, as in YOLO.
+
+    Attributes:
+        size: Height and width in pixels; an integer is both.
+        fill: Pixel values of the padding, 0 to 255, for each channel or all.
+        interpolation: Pillow's name of the filter.
+    """
+
+    size: int | Size
+    fill: Fill = 114
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _sized(self.size))
+        object.__setattr__(self, "fill", _filled(self.fill))
+        _one_of("interpolation", self.interpolation, Interpolation)
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The image with its borders, and where it lies between them."""
+        fit = Resize(self.size, "longest", self.interpolation, rounding="nearest")
+        return Pad(self.size, self.fill)(*fit(image, geometry))
+
+
+Step = Resize | CenterCrop | CenterSquare | Pad | Letterbox
+
+_STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in get_args(Step)}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to a model's input: ``(pixel / 255 - mean) / std`` after some steps.
+
+    Attributes:
+        steps: What happens to the image first, in this order.
+        mean: Per channel, in units of pixel / 255; None: 0.
+        std: Per channel; None: 1.
+        channels: 3 for RGB, 1 for gray.
+        known: Whether this is what the model was trained with; False: it is a guess.
+
+    Examples:
+        >>> from PIL import Image
+        >>> imagenet = Preprocessing((Resize(256), CenterCrop(224)), (0.5,) * 3, (0.25,) * 3)
+        >>> pixels, geometry = imagenet(Image.new("RGB", (640, 480), (255, 0, 0)))
+        >>> pixels.shape, pixels[0, 0, 0].item(), int(geometry.seen().sum())
+        (torch.Size([3, 224, 224]), 2.0, 176400)
+        >>> Preprocessing.from_dict(imagenet.to_dict()) == imagenet
+        True
+    """
+
+    steps: tuple[Step, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: int = 3
+    known: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        for step in self.steps:
+            if not isinstance(step, Step):
+                raise InputError(f"steps: expected {', '.join(_STEPS)}, got {step!r:.80}")
+        if self.channels not in {1, 3}:
+            raise InputError(f"channels: expected 1 (gray) or 3 (RGB), got {self.channels!r:.40}")
+        for name, neutral in (("mean", 0.0), ("std", 1.0)):
+            given = getattr(self, name)
+            numbers = (neutral,) * self.channels if given is None else tuple(map(float, given))
+            if len(numbers) != self.channels or not np.isfinite(numbers).all():
+                raise InputError(
+                    f"{name}: expected {self.channels} finite numbers, one per channel, got "
+                    f"{given!r:.80}"
+                )
+            if name == "std" and min(numbers) <= 0:
+                raise InputError(f"std: expected numbers above 0, got {given!r:.80}")
+            if given is not None:
+                object.__setattr__(self, name, numbers)
+
+    def __call__(self, image: "Image") -> tuple[Tensor, Geometry]:
+        """The model's input, and where its pixels lie in the image.
+
+        Args:
+            image: Of any mode; transparent parts are composited on middle gray.
+
+        Returns:
+            float32 ``[channel, height, width]``, and the geometry.
+        """
+        from explainkit.adapters.decoding import flat
+
+        image = flat(image, "RGB" if self.channels == 3 else "L")
+        size = image.height, image.width
+        geometry = Geometry(size, size)
+        for step in self.steps:
+            image, geometry = step(image, geometry)
+        pixels = torch.from_numpy(np.array(image)).reshape(*geometry.size, self.channels)
+        values = pixels.permute(2, 0, 1).to(torch.float32) / 255
+        if self.mean is not None:
+            values = values - torch.tensor(self.mean)[:, None, None]
+        if self.std is not None:
+            values = values / torch.tensor(self.std)[:, None, None]
+        return values.contiguous(), geometry
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; `from_dict` reads it."""
+        return {
+            "steps": [{"step": type(step).__name__, **asdict(step)} for step in self.steps],
+            "mean": self.mean,
+            "std": self.std,
+            "channels": self.channels,
+            "known": self.known,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":
+        """What `to_dict` wrote, also after a round trip through JSON.
+
+        Raises:
+            InputError: An unknown step or field, or an invalid value.
+        """
+        try:
+            return cls(**{**record, "steps": tuple(map(_step, record["steps"]))})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"expected a saved preprocessing, got {record!r:.80}") from error
+
+
+def _step(record: Mapping[str, Any]) -> Step:
+    kind = _STEPS.get(record["step"])
+    if kind is None:
+        raise InputError(f"step: expected {', '.join(_STEPS)}, got {record['step']!r:.40}")
+    values = {name: value for name, value in record.items() if name != "step"}
+    if unknown := values.keys() - {field.name for field in fields(kind)}:
+        raise InputError(f"{record['step']}: unknown {', '.join(sorted(unknown))}")
+    return kind(**values)
+
+
+def _window(
+    image: "Image", geometry: Geometry, top: int, left: int, size: Size, fill: Fill
+) -> tuple["Image", Geometry]:
+    """A window of an image; what lies outside the image is filled."""
+    from PIL import Image
+
+    height, width = size
+    inside = image.crop((
+        max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height),
+    ))  # fmt: skip
+    if inside.size != (width, height):
+        bands = len(image.getbands())
+        values = (fill,) * bands if isinstance(fill, int) else fill
+        if len(values) != bands:
+            raise InputError(f"fill: expected one value for {bands} channels, got {fill!r:.80}")
+        canvas = Image.new(image.mode, (width, height), values if bands > 1 else values[0])
+        canvas.paste(inside, (max(-left, 0), max(-top, 0)))
+        inside = canvas
+    return inside, geometry.windowed(top, left, size)
+
+
+def _interpolated(image: "Image", size: Size, mode: str) -> "Image":
+    """Resized by samples between pixel centers, without antialiasing."""
+    from PIL import Image
+
+    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
+    values = torch.nn.functional.interpolate(
+        pixels.permute(2, 0, 1)[None].to(torch.float32), size, mode=mode, align_corners=False
+    )
+    found = values[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).squeeze(2)
+    return Image.fromarray(found.contiguous().numpy())
+
+
+def _sized(size: Any) -> int | Size:
+    """A size as an integer or a pair of integers, both above 0."""
+    values = [size] if isinstance(size, int) else list(size) if _is_sequence(size) else []
+    if len(values) not in {1, 2} or not all(type(v) is int and v > 0 for v in values):
+        raise InputError(f"size: expected pixels or (height, width), got {size!r:.40}")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def _filled(fill: Any) -> Fill:
+    """A fill as an integer or a tuple of integers from 0 to 255."""
+    values = list(fill) if _is_sequence(fill) else [fill]
+    if not values or not all(type(v) is int and 0 <= v <= 255 for v in values):
+        raise InputError(f"fill: expected pixel values from 0 to 255, got {fill!r:.40}")
+    return tuple(values) if _is_sequence(fill) else values[0]
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _pair(size: int | Size) -> Size:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _one_of(name: str, value: Any, kind: Any) -> None:
+    if value not in get_args(kind):
+        raise InputError(f"{name}: expected {', '.join(get_args(kind))}, got {value!r:.40}")
