@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from torch import Tensor
 
 import explainkit as ek
 from explainkit.errors import StorageError
-from explainkit.files import write_atomically
+from explainkit.files import read_regular, write_atomically
 from explainkit.results.storage import RENAMED, save
 from explainkit.testing import toy_models
 
@@ -170,7 +173,9 @@ def test_file_permissions_follow_the_umask(tmp_path, mask, mode):
 
 
 def test_temporary_files_of_interrupted_writes_are_removed(explanation, tmp_path):
-    for name in (".explanation.json-0f3a", f".tensors-{'0' * 16}.safetensors-ab", ".mine", "mine"):
+    tensors = f"tensors-{'0' * 16}.safetensors"
+    stale = (".explanation.json-0f3a", f".{tensors}-ab", tensors, ".explanation.lock")
+    for name in (*stale, ".mine", "mine"):
         (tmp_path / name).write_text("")
     save(explanation, tmp_path)
     kept = {path.name for path in tmp_path.iterdir() if not path.name.startswith("tensors-")}
@@ -215,6 +220,84 @@ def test_an_interruption_leaves_the_old_or_the_new(explanation, tmp_path, monkey
     save(new, tmp_path)
     assert_same(ek.Explanation.load(tmp_path), new)
     assert len([p for p in tmp_path.iterdir() if p.suffix == ".safetensors"]) == 1
+
+
+def test_writers_of_one_folder_take_turns(explanation, tmp_path, monkeypatch):
+    """One writer starts while another is between its two files, each of which the other sweeps."""
+    one, two = (replace(explanation, attribution=explanation.attribution * k) for k in (2, 3))
+    others = []
+
+    def write(path, data):
+        if path.name == "explanation.json" and not others:
+            others.append(threading.Thread(target=save, args=(two, tmp_path)))
+            others[0].start()
+            others[0].join(0.2)
+        write_atomically(path, data)
+
+    monkeypatch.setattr("explainkit.results.storage.write_atomically", write)
+    save(one, tmp_path)
+    others[0].join()
+    assert_same(ek.Explanation.load(tmp_path), two)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_reader_gets_the_new_result_if_the_old_one_disappears(explanation, tmp_path, monkeypatch):
+    new = replace(explanation, attribution=explanation.attribution * 2)
+    save(explanation, tmp_path)
+
+    def read(path):
+        if path.suffix == ".safetensors":
+            monkeypatch.undo()
+            save(new, tmp_path)
+        return read_regular(path)
+
+    monkeypatch.setattr("explainkit.results.storage.read_regular", read)
+    assert_same(ek.Explanation.load(tmp_path), new)
+
+
+WRITERS = """
+import dataclasses, os, pathlib, signal, sys, time, torch, explainkit as ek
+
+root = pathlib.Path(sys.argv[1])
+one = ek.Explanation.load(root / "source")
+
+
+def write(number):
+    while True:
+        for name in range(3):
+            changed = dataclasses.replace(one, attribution=one.attribution * number, seed=number)
+            changed.save(root / str(name))
+            number += 2
+
+
+for kill in range(50):
+    writers = []
+    for number in (2, 3):
+        if not (child := os.fork()):
+            write(number)
+        writers.append(child)
+    time.sleep(0.05 + 0.001 * kill)
+    for child in writers:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    for name in range(3):
+        if (root / str(name) / "explanation.json").exists():
+            found = ek.Explanation.load(root / str(name))
+            assert torch.equal(found.attribution, one.attribution * found.seed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_two_writers_of_three_folders_are_killed_fifty_times(explanation, tmp_path):
+    save(explanation, tmp_path / "source")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITERS, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in range(3):
+        folder = save(explanation, tmp_path / str(name))
+        assert len(list(folder.iterdir())) == 2
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -354,17 +437,64 @@ class TestRefusals:
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    def test_inconsistent_batch_sizes(self, folder, explanation):
-        other = save(explanation[0], folder / "other")
-        (tensors,) = other.glob("tensors-*")
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("score", lambda x: x[:1], "score: expected 1 axes"),
+            ("logits", lambda x: x * torch.nan, "logits: expected finite numbers"),
+            ("logits", lambda x: x[:, :0], "logits: expected values, got none"),
+            ("inputs", lambda x: x[:, :, :0], "inputs: expected values, got none"),
+            ("inputs", lambda x: x * torch.inf, "inputs: expected finite numbers"),
+            ("attribution", lambda x: x.long(), "attribution: expected finite numbers"),
+            ("target", lambda x: x + 5, "target: expected classes 0 to 4, got"),
+            ("target", lambda x: x - 1, "target: expected classes 0 to 4, got"),
+            ("target", torch.Tensor.int, "target: expected torch.int64"),
+        ],
+    )
+    def test_tensors_that_no_run_writes(self, folder, name, change, message):
+        (tensors,) = folder.glob("tensors-*")
         values = load_file(tensors)
-        name = json.loads((other / "explanation.json").read_text())["score"]["$tensor"]
-        data = save_bytes(values | {name: torch.zeros(2)})
+        key = json.loads((folder / "explanation.json").read_text())[name]["$tensor"]
+        data = save_bytes(values | {key: change(values[key]).contiguous()})
         digest = hashlib.sha256(data).hexdigest()
-        (other / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
-        edit(other, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
-        with pytest.raises(StorageError, match="score: expected 1 axes"):
-            ek.Explanation.load(other)
+        (folder / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
+        edit(folder, tensors=f"tensors-{digest[:16]}.safetensors", tensors_sha256=digest)
+        with pytest.raises(StorageError, match=message):
+            ek.Explanation.load(folder)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"class_names": ["a", "b"]}, "class_names: expected 5, got 2"),
+            ({"task": "binary"}, "logits: expected one for a binary task, got 5"),
+            ({"mean": [0.5]}, "mean: expected one number for each of 3 channels, got 1"),
+        ],
+    )
+    def test_fields_that_contradict_the_tensors(self, folder, changes, message):
+        edit(folder, **changes)
+        with pytest.raises(StorageError, match=message):
+            ek.Explanation.load(folder)
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes and devices as POSIX has them")
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("which", ["explanation.json", "tensors-*"])
+    def test_pipes_and_devices(self, folder, which):
+        (path,) = folder.glob(which)
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(StorageError, match="not a regular file"):
+            ek.Explanation.load(folder)
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        with pytest.raises(StorageError, match="not a regular file"):
+            ek.Explanation.load(folder)
+
+    @pytest.mark.parametrize("name", ["a\0b", "a" * 5000])
+    def test_names_that_cannot_be(self, explanation, tmp_path, name):
+        with pytest.raises(StorageError, match="expected a saved explanation at"):
+            ek.Explanation.load(tmp_path / name)
+        with pytest.raises(StorageError, match="can't write the explanation into"):
+            save(explanation, tmp_path / name)
 
     def test_deep_nesting(self, folder):
         path = folder / "explanation.json"

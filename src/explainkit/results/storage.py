@@ -3,7 +3,8 @@
 The tensor file is written first, under a name made from its hash. The JSON record that refers to it
 is then replaced atomically. Finally, old tensor files and temporary files of interrupted writes are
 removed. An interruption at any moment leaves either the old result or the new one. The record
-contains the hashes of the tensor file and of itself. A folder supports one writer at a time.
+contains the hashes of the tensor file and of itself. Several writers of one folder take turns, and
+the last one wins.
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from explainkit.errors import StorageError
-from explainkit.files import write_atomically
-from explainkit.scores import TASKS
+from explainkit.files import locked, read_regular, reason, remove_drafts, write_atomically
+from explainkit.results.forms import EXPLANATION, VISUALIZATION, Form, check, form_of
 
 SCHEMA_VERSION = 3
 
@@ -45,74 +46,6 @@ and qualified names as values."""
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """How one type of result is stored.
-
-    Attributes:
-        noun: The type's name, in lowercase.
-        tensors: Prefix of its tensor files.
-        axes: For each tensor field, its number of axes and the index of its batch axis.
-        kinds: Types of the other fields.
-        texts: Fields that are tuples of strings.
-    """
-
-    noun: str
-    tensors: str
-    axes: Mapping[str, tuple[int, int]]
-    kinds: Mapping[str, Any]
-    texts: tuple[str, ...]
-
-    @property
-    def record(self) -> str:
-        """The name of the JSON file."""
-        return f"{self.noun}.json"
-
-    def names_tensors(self, name: str) -> bool:
-        """Whether a file name is that of a tensor file."""
-        return re.fullmatch(rf"{self.tensors}-[0-9a-f]{{16}}\.safetensors", name) is not None
-
-    def names_draft(self, name: str) -> bool:
-        """Whether a file name is that of a temporary file of an interrupted write."""
-        found = re.fullmatch(r"\.(.+)-\w+", name)
-        return found is not None and (self.names_tensors(found[1]) or found[1] == self.record)
-
-
-_EXPLANATION = _Form(
-    "explanation",
-    "tensors",
-    {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
-    {
-        "method": str, "model": str, "layer": str | None, "at": str | None,
-        "expression": str | None, "seed": int | np.integer,
-        "task": str, "output": int | str | None,
-        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
-    },
-    ("class_names",),
-)  # fmt: skip
-_VISUALIZATION = _Form(
-    "visualization",
-    "visualization",
-    {
-        "images": (4, 0), "opacity": (4, 0), "score": (1, 0), "trace": (2, 1), "rank": (1, 0),
-        "dead": (1, 0), "converged": (1, 0), "frames": (5, 1),
-    },
-    {
-        "maximizer": str, "model": str, "layer": str | None, "seed": int | np.integer,
-        "task": str, "output": int | str | None,
-        "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "quality": Mapping,
-    },
-    ("class_names", "objective"),
-)  # fmt: skip
-
-
-_FORMS = {form.noun: form for form in (_EXPLANATION, _VISUALIZATION)}
-
-
-def _form_of(result: type) -> _Form:
-    return _FORMS[result.__name__.lower()]
-
-
 def save(result: Any, directory: Path) -> Path:
     """Writes a result into a folder, which is created if necessary.
 
@@ -127,11 +60,11 @@ def save(result: Any, directory: Path) -> Path:
     Raises:
         StorageError: The folder can't be written, or a parameter can't be stored.
     """
-    form = _form_of(type(result))
+    form = form_of(type(result))
     tensors: dict[str, Tensor] = {}
     fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     try:
-        _check(form, fields)
+        check(form, fields)
         record = {name: _to_json(name, value, tensors) for name, value in fields.items()}
         data = save_tensors(tensors)
         digest = hashlib.sha256(data).hexdigest()
@@ -144,15 +77,16 @@ def save(result: Any, directory: Path) -> Path:
         raise StorageError(f"can't save the {form.noun}: {error}") from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / name, data)
-        write_atomically(directory / form.record, text.encode())
-        for other in directory.iterdir():
-            stale = form.names_tensors(other.name) and other.name != name
-            if stale or form.names_draft(other.name):
-                other.unlink(missing_ok=True)
-    except OSError as error:
+        with locked(directory / f".{form.noun}.lock", wait=True):
+            write_atomically(directory / name, data)
+            write_atomically(directory / form.record, text.encode())
+            for other in directory.iterdir():
+                if form.names_tensors(other.name) and other.name != name:
+                    other.unlink(missing_ok=True)
+            remove_drafts(directory, form.names_file)
+    except (OSError, ValueError) as error:
         raise StorageError(
-            f"can't write the {form.noun} into {directory}: {error.strerror or error}"
+            f"can't write the {form.noun} into {directory}: {reason(error)}"
         ) from error
     return directory
 
@@ -168,19 +102,37 @@ def load(result: type[T], directory: Path) -> T:
         StorageError: There is no result, or it is incomplete, was changed, or has a newer version.
     """
     names = [field.name for field in dataclasses.fields(result)]  # type: ignore[arg-type]
-    return result(**_load(_form_of(result), names, directory))
+    return result(**_load(form_of(result), names, directory))
 
 
-def _load(form: _Form, names: Sequence[str], directory: Path) -> dict[str, Any]:
+def _load(form: Form, names: Sequence[str], directory: Path) -> dict[str, Any]:
+    text = _read_record(form, directory)
+    while True:
+        try:
+            return _read(form, names, text, directory)
+        except StorageError:
+            before, text = text, _read_record(form, directory)
+            if text == before:
+                raise
+            # a writer has replaced the result after its record was read
+
+
+def _read_record(form: Form, directory: Path) -> bytes:
     path = directory / form.record
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"expected a saved {form.noun} at {path}: {error.strerror}") from error
+        return read_regular(path)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"expected a saved {form.noun} at {path}: {reason(error)}") from error
+
+
+def _read(form: Form, names: Sequence[str], text: bytes, directory: Path) -> dict[str, Any]:
+    path = directory / form.record
+    try:
+        record = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise StorageError(f"expected JSON in {path}: {error}") from error
     try:
-        return _read(form, names, record, directory)
+        return _from_record(form, names, record, directory)
     except (
         KeyError,
         TypeError,
@@ -195,7 +147,7 @@ def _load(form: _Form, names: Sequence[str], directory: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> dict[str, Any]:
+def _from_record(form: Form, names: Sequence[str], record: Any, directory: Path) -> dict[str, Any]:
     version = record["schema_version"]
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise StorageError(
@@ -210,9 +162,9 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
     if not form.names_tensors(name):
         raise StorageError(f"expected the name of a tensor file in {directory}, got {name!r}")
     try:
-        data = (directory / name).read_bytes()
+        data = read_regular(directory / name)
     except OSError as error:
-        raise StorageError(f"expected tensors at {directory / name}: {error.strerror}") from error
+        raise StorageError(f"expected tensors at {directory / name}: {reason(error)}") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != record["tensors_sha256"]:
         raise StorageError(
@@ -222,14 +174,14 @@ def _read(form: _Form, names: Sequence[str], record: Any, directory: Path) -> di
     tensors = load_tensors(data)
     if version < 3:
         # a single output was a value of its own
-        one = form is _EXPLANATION and tensors[record["logits"]["$tensor"]].shape[1:] == (1,)
-        task = "regression" if one or form is _VISUALIZATION else "classification"
+        one = form is EXPLANATION and tensors[record["logits"]["$tensor"]].shape[1:] == (1,)
+        task = "regression" if one or form is VISUALIZATION else "classification"
         record = record | {"task": task, "output": None, "squashed": False}
     values = {name: _from_json(record[name], tensors) for name in names}
     for name in (*form.texts, "mean", "std"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
-    _check(form, values)
+    check(form, values)
     return values
 
 
@@ -263,44 +215,6 @@ def _sealed(record: dict[str, Any]) -> dict[str, Any]:
     """The record with the hash of its content, which does not depend on the file's formatting."""
     content = json.dumps(record, separators=(",", ":"), allow_nan=False)
     return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def _check(form: _Form, fields: Mapping[str, Any]) -> None:
-    """Raises TypeError or ValueError for fields that are invalid in a result of this form."""
-    first = next(iter(form.axes))
-    for name, (rank, axis) in form.axes.items():
-        tensor = fields[name]
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-        if name == "attribution" and fields["at"] is not None:
-            rank = tensor.ndim  # a layer's output can have any number of axes
-        if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
-            raise ValueError(
-                f"{name}: expected {rank} axes, with axis {axis} as long as {first}, "
-                f"got {list(tensor.shape)}"
-            )
-    for name, kind in form.kinds.items():
-        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
-            raise TypeError(
-                f"{name}: expected {getattr(kind, '__name__', kind)}, got {fields[name]!r:.40}"
-            )
-    if fields["task"] not in TASKS:
-        raise ValueError(f"task: expected {', '.join(TASKS)}, got {fields['task']!r:.40}")
-    if not isinstance(fields.get("squashed", False), bool):
-        raise TypeError(f"squashed: expected a bool, got {fields['squashed']!r:.40}")
-    for name in form.texts:
-        if not isinstance(fields[name], list | tuple):
-            raise TypeError(f"{name}: expected a list, got {fields[name]!r:.40}")
-        if not all(isinstance(text, str) for text in fields[name]):
-            raise TypeError(f"{name}: expected strings only")
-    if not all(isinstance(version, str) for version in fields["versions"].values()):
-        raise TypeError("versions: expected strings only")
-    for name in ("mean", "std"):
-        numbers = () if fields[name] is None else fields[name]
-        if not isinstance(numbers, list | tuple) or not all(
-            isinstance(number, float | int) for number in numbers
-        ):
-            raise TypeError(f"{name}: expected numbers, got {numbers!r:.40}")
 
 
 def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
