@@ -20,7 +20,7 @@ ROWS = [
     {"results", "engine"},
     {"activation_maximization", "methods"},
     {"api"},
-    {"testing", "gallery"},
+    {"testing", "gallery", "interop"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROWS) for name in names}

@@ -28,6 +28,7 @@ from explainkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from explainkit import interop
     from explainkit.api import explain, maximize
     from explainkit.catalog.factories import (
         list_datasets,
@@ -75,6 +76,7 @@ __all__ = [
     "__version__",
     "explain",
     "hookimpl",
+    "interop",
     "list_datasets",
     "list_maximizers",
     "list_methods",
@@ -106,6 +108,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "interop":
+        return import_module("explainkit.interop")
     if name not in _LAZY:
         from explainkit.catalog.builtin import methods_hint
 

@@ -32,3 +32,14 @@ explanation.save("explanation")
 
 assert heat.shape == (4, 48, 48)
 assert ek.Explanation.load("explanation").method == "explainkit/integrated_gradients"
+
+# --8<-- [start:captum]
+from captum.attr import IntegratedGradients as CaptumIG
+from captum.attr import NoiseTunnel
+
+theirs = ek.interop.captum.from_captum(CaptumIG, n_steps=20)
+ek.explain(model, faces, method=[theirs, "integrated_gradients"])  # side by side
+
+ours = ek.interop.captum.to_captum(model, "lrp")
+NoiseTunnel(ours).attribute(faces, nt_samples=4, stdevs=0.1, target=3)
+# --8<-- [end:captum]

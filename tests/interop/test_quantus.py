@@ -1,0 +1,106 @@
+"""Methods as explanation functions of Quantus, and back: both equal direct calls."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import explainkit as ek
+from explainkit.errors import MethodError
+from explainkit.interop.quantus import explain_func, from_quantus
+from explainkit.testing import toy_models
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import third_party
+
+CLASSES = np.array([1, 0, 4, 2])
+
+
+@pytest.fixture
+def plain():
+    return toy_models()["plain"]
+
+
+def by_gradient(model, inputs, targets, *, power=1.0, noise=0.0):
+    """An explanation function in the form of Quantus; noise comes from numpy's global generator."""
+    images = torch.as_tensor(inputs).requires_grad_()
+    score = model(images)[range(len(targets)), targets].sum()
+    (gradient,) = torch.autograd.grad(score, images)
+    return (gradient.abs() ** power).sum(1).numpy() + noise * np.random.rand(*inputs.shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("integrated_gradients", {"steps": 6}), ("rise", {"samples": 32, "seed": 4}), ("gradcam", {})],
+)
+def test_an_explanation_function_equals_the_direct_call(plain, name, params):
+    model, x = plain
+    ours = explain_func(
+        model=model, inputs=x.numpy(), targets=CLASSES, method=name, device="cpu", **params
+    )
+    direct = ek.explain(model, x, torch.as_tensor(CLASSES), name, **params).attribution
+    assert np.array_equal(ours, direct.numpy())
+
+
+def test_images_take_the_models_dtype(plain):
+    model, x = plain
+    found = explain_func(model.double(), x.numpy(), CLASSES)
+    assert found.dtype == np.float64
+    assert explain_func(model.bfloat16(), x.numpy(), CLASSES).dtype == np.float32
+
+
+def test_a_function_as_a_method_equals_the_direct_call(plain):
+    model, x = plain
+    method = from_quantus(by_gradient, power=2.0)
+    ours = ek.explain(model, x, torch.as_tensor(CLASSES), method, batch_size=3)
+    direct = by_gradient(model, x.numpy(), CLASSES, power=2.0)
+    np.testing.assert_allclose(ours.attribution[:, 0].numpy(), direct, rtol=1e-6, atol=1e-6)
+    assert ours.method.endswith("test_quantus.by_gradient")
+    assert ours.params == {"seed": 0, "power": 2.0}
+
+
+def test_random_maps_depend_on_the_seed_alone(plain):
+    model, x = plain
+    method = from_quantus(by_gradient, noise=1.0)
+    state = np.random.get_state()[1].copy()
+    both = ek.explain(model, x[:2], 1, method, seed=5).attribution
+    assert torch.equal(ek.explain(model, x[1:2], 1, method, seed=5).attribution, both[1:])
+    assert not torch.equal(ek.explain(model, x[1:2], 1, method, seed=6).attribution, both[1:])
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_errors_are_one_line(plain):
+    model, x = plain
+    with pytest.raises(MethodError, match=r"expected func\(model, inputs, targets, \*\*kwargs\)"):
+        from_quantus("saliency")
+    with pytest.raises(MethodError, match=r"^by_gradient: .*unexpected keyword argument 'gain'$"):
+        ek.explain(model, x, 1, from_quantus(by_gradient, gain=2.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_with_quantus_itself(plain):
+    if importlib.util.find_spec("quantus") is None:
+        pytest.skip("needs quantus, which is not installed")
+    third_party.library("torchvision")  # zennit, which Quantus imports where it can, needs it
+    import quantus
+
+    model, x = plain
+    metric = quantus.Complexity(disable_warnings=True)
+    chosen = {"method": "input_x_gradient"}
+    ours = metric(
+        model=model, x_batch=x.numpy(), y_batch=CLASSES, explain_func=explain_func,
+        explain_func_kwargs=chosen, device="cpu",
+    )  # fmt: skip
+    given = quantus.Complexity(disable_warnings=True)(
+        model=model, x_batch=x.numpy(), y_batch=CLASSES,
+        a_batch=explain_func(model, x.numpy(), CLASSES, **chosen),
+    )  # fmt: skip
+    np.testing.assert_allclose(ours, given, rtol=1e-6)
+    method = from_quantus(quantus.explain, method="InputXGradient", device="cpu")
+    found = ek.explain(model, x, torch.as_tensor(CLASSES), method)
+    theirs = quantus.explain(model, x.numpy(), CLASSES, method="InputXGradient", device="cpu")
+    np.testing.assert_allclose(found.attribution.numpy(), theirs, rtol=1e-6, atol=1e-6)
