@@ -1,5 +1,7 @@
 """Discovery: broken plugins of every kind are reported, and the others work."""
 
+import sys
+
 import pytest
 
 from explainkit.catalog.discovery import Plugins
@@ -24,6 +26,27 @@ BROKEN = {
     "import_error": ("import no_such_module", "ModuleNotFoundError: No module named"),
     "syntax": ("def f(:", "SyntaxError: invalid syntax"),
     "system_exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "a_base_exception": (
+        "class Strange(BaseException): pass\nraise Strange('no')",
+        "Strange: no",
+    ),
+    "an_unreadable_message": (
+        ("class Strange(BaseException):\n    def __str__(self): raise Strange\nraise Strange"),
+        "Strange, whose message can't be read",
+    ),
+    "a_long_message": ("raise ValueError('x' * 10**6)", "ValueError: " + "x" * 287 + "…"),
+    "an_escape_sequence": ("raise ValueError('\\x1b[2J')", "ValueError: �[2J"),
+    "a_long_name": (
+        (
+            "from explainkit import hookimpl\n@hookimpl\n"
+            "def explainkit_methods(): return {'a ' * 10**6: 'x:y'}"
+        ),
+        "explainkit_methods returns the name 'a a a ",
+    ),
+    "a_base_exception_of_a_hook": (
+        "from explainkit import hookimpl\n@hookimpl\ndef explainkit_methods(): raise GeneratorExit",
+        "explainkit_methods raises GeneratorExit",
+    ),
     "unknown_hook": (
         "from explainkit import hookimpl\n@hookimpl\ndef explainkit_telepathy(): return {}",
         "built for another version of explainkit",
@@ -102,6 +125,7 @@ def test_a_broken_plugin_is_reported_and_the_others_work(fakes, source, reason):
     assert (bad.status, bad.distribution, bad.version) == ("broken", "fake-bad", "2.5")
     assert reason in bad.error
     assert "\n" not in bad.error
+    assert len(bad.error) <= 320
     assert [report.name for report in plugins.broken()] == ["bad"]
     assert report_of(plugins, "good").status == "ok"
 
@@ -238,6 +262,39 @@ def test_a_slow_plugin_is_reported_and_works(fakes, monkeypatch):
     assert report.status == "slow"
     assert report.seconds >= 0.1
     assert "to load" in report.error
+
+
+def test_the_import_of_torch_is_not_a_plugins_time(fakes, monkeypatch, tmp_path):
+    (tmp_path / "heavy_library.py").write_text("import time; time.sleep(0.3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("explainkit.catalog.discovery.SLOW", 0.2)
+    monkeypatch.setattr("explainkit.catalog.discovery.EXEMPT", "heavy_library")
+    finders = list(sys.meta_path)
+    fakes.add("good", "import heavy_library\n" + GOOD.replace("\n    ", "\n"))
+    report = report_of(Plugins(fakes.entry_points(), strict=False), "good")
+    assert (report.status, report.error) == ("ok", "")
+    assert "heavy_library" in sys.modules
+    assert sys.meta_path == finders
+    assert "exec_module" not in vars(sys.modules["heavy_library"].__spec__.loader)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("class Strange(BaseException): pass\nraise Strange('no')", "can't be loaded: Strange: no"),
+        ("X = 3", "which is not a method"),
+    ],
+)
+def test_a_lazy_name_that_fails_or_names_something_else(
+    fakes, monkeypatch, tmp_path, source, reason
+):
+    (tmp_path / "lazily_broken.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lazily_broken", raising=False)
+    fakes.add("lost", GOOD.replace("Good}", "'lazily_broken:X'}"))
+    found = Plugins(fakes.entry_points(), strict=False)
+    with pytest.raises(PluginError, match=f"plugin .* offers method 'lost/good' .*{reason}"):
+        found.registry("methods").get("lost/good")
 
 
 def test_bare_names_become_ambiguous_but_never_change(fakes):

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from packaging.utils import canonicalize_name
 import explainkit
 from explainkit.catalog import builtin, hookspecs
 from explainkit.catalog.hookspecs import PROJECT
-from explainkit.catalog.registry import Registry, foreign_code, line
+from explainkit.catalog.import_time import import_time
+from explainkit.catalog.registry import Registry, clipped, foreign_code, line
 from explainkit.errors import PluginError, UnknownNameError
 
 KINDS = {"methods": "method", "models": "model", "datasets": "dataset", "maximizers": "maximizer"}
@@ -36,6 +37,9 @@ DISTRIBUTION = "explainkit-vision"
 
 SLOW = 1.0
 """A plugin that takes more seconds than this to load is reported as slow."""
+
+EXEMPT = "torch"
+"""The time of its import is no plugin's fault: the first plugin that needs it would bear it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class Plugins:
     def registry(self, kind: str) -> Registry:
         """The registry of one kind, filled by every plugin that works."""
         if kind not in self._registries:
-            registry = Registry(KINDS[kind], self._described, self._reason)
+            registry = Registry(
+                KINDS[kind], self._described, self._reason, partial(_is_of_kind, kind)
+            )
             for name in (CORE, *self.names()):
                 for short, value in self._load(name).get(f"{PROJECT}_{kind}", {}).items():
                     registry.add(name, short, value)
@@ -147,8 +153,9 @@ class Plugins:
         """Loads one plugin, once, and returns what its hooks returned."""
         if name not in self._offers:
             start = time.perf_counter()
-            self._offers[name], hooks, errors = self._try(name)
-            seconds = time.perf_counter() - start
+            with import_time(EXEMPT) as exempt:
+                self._offers[name], hooks, errors = self._try(name)
+            seconds = time.perf_counter() - start - exempt()
             slow = seconds > SLOW and not errors
             self._reports[name] = replace(
                 self._reports[name],
@@ -180,8 +187,10 @@ class Plugins:
             manager.check_pending()
         except pluggy.PluginValidationError as error:
             reason = " ".join(str(error).split())
-            return {}, [], [f"built for another version of explainkit: {reason}"]
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return {}, [], [clipped(f"built for another version of explainkit: {reason}")]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
             return {}, [], [line(error)]
         offers, errors = {}, []
         callers = manager.get_hookcallers(module) or []
@@ -193,11 +202,13 @@ class Plugins:
                         if isinstance(result, Mapping):
                             result = dict(result)  # iterating runs plugin code too
                         problem = _problem(caller.name, result)
-                except (Exception, SystemExit) as error:  # noqa: BLE001
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001
                     errors.append(f"{caller.name} raises {line(error)}")
                     continue
                 if problem:
-                    errors.append(f"{caller.name} returns {problem}")
+                    errors.append(clipped(f"{caller.name} returns {problem}"))
                 else:
                     offers[caller.name] = result
         return offers, sorted(caller.name for caller in callers), errors
@@ -253,6 +264,12 @@ def _problem(hook: str, result: object) -> str | None:
         ):
             return f"{type(value).__name__} for {name!r}, not 'module:attribute' or a dataclass"
     return None
+
+
+def _is_of_kind(kind: str, value: object) -> bool:
+    """Whether an object can be what a plugin offers it as; duck-typed, which needs no torch."""
+    needed = {"models": "build", "datasets": "load"}.get(kind, "__call__")
+    return hasattr(value, "__dataclass_fields__") and hasattr(value, needed)
 
 
 @cache

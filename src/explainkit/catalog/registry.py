@@ -9,11 +9,31 @@ from contextlib import contextmanager, redirect_stdout
 from explainkit.catalog.synonyms import method_hint, plain
 from explainkit.errors import PluginError, UnknownNameError
 
+LONGEST = 300
+"""Characters of a plugin's text in a message of ours."""
+
 
 def line(error: BaseException) -> str:
-    """An error's type and message, in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    """An error's type and message, in one printable line of bounded length.
+
+    Examples:
+        >>> line(ValueError("no")), line(ValueError("x" * 10**6))[-3:]
+        ('ValueError: no', 'xx…')
+    """
+    kind = type(error).__name__
+    try:
+        text = str(error).strip().splitlines()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - also __str__ is a plugin's code
+        return clipped(f"{kind}, whose message can't be read")
+    return clipped(f"{kind}: {text[0]}" if text else kind)
+
+
+def clipped(text: str) -> str:
+    """A text without control characters and of bounded length."""
+    short = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return "".join(char if char.isprintable() else "�" for char in short)
 
 
 @contextmanager
@@ -28,7 +48,9 @@ def resolve(path: str, whose: str) -> object:
     try:
         with foreign_code():
             found: object = pkgutil.resolve_name(path)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(f"{whose} as {path!r}, which can't be loaded: {line(error)}") from error
     return found
 
@@ -51,14 +73,17 @@ class Registry:
         kind: str,
         describe: Callable[[str], str] = str,
         broken: Callable[[str], str] = lambda _: "",
+        accepts: Callable[[object], bool] = lambda _: True,
     ) -> None:
         """Creates an empty registry.
 
         Errors name its kind, the version of a plugin (``describe``), and why one is ``broken``.
+        What a string names is an error unless the registry ``accepts`` it.
         """
         self.kind = kind
         self._describe = describe
         self._broken = broken
+        self._accepts = accepts
         self._entries: dict[str, object] = {}
 
     def add(self, plugin: str, name: str, value: object) -> None:
@@ -112,7 +137,10 @@ class Registry:
         value = self._entries[full]
         if isinstance(value, str):
             plugin = self._describe(full.partition("/")[0])
-            value = resolve(value, f"plugin {plugin} offers {self.kind} {full!r}")
+            path, whose = value, f"plugin {plugin} offers {self.kind} {full!r}"
+            value = resolve(path, whose)
+            if not self._accepts(value):
+                raise PluginError(f"{whose} as {path!r}, which is not a {self.kind}")
             self._entries[full] = value
         return value
 
