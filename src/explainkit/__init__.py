@@ -29,6 +29,7 @@ from explainkit.errors import (
 
 if TYPE_CHECKING:
     from explainkit import interop
+    from explainkit.adapters.images import ImageBatch, load_images
     from explainkit.api import explain, maximize
     from explainkit.catalog.factories import (
         list_datasets,
@@ -61,6 +62,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "GalleryError",
+    "ImageBatch",
     "InputError",
     "Maximizer",
     "Method",
@@ -82,6 +84,7 @@ __all__ = [
     "list_methods",
     "list_models",
     "load_dataset",
+    "load_images",
     "load_model",
     "maximize",
 ]
@@ -92,6 +95,7 @@ _LAZY = {
     "DatasetSpec": "explainkit.interfaces",
     "Explanation": "explainkit.results.explanation",
     "Explanations": "explainkit.results.explanation",
+    "ImageBatch": "explainkit.adapters.images",
     "Maximizer": "explainkit.interfaces",
     "Method": "explainkit.interfaces",
     "ModelSpec": "explainkit.interfaces",
@@ -102,6 +106,7 @@ _LAZY = {
     "list_methods": "explainkit.catalog.factories",
     "list_models": "explainkit.catalog.factories",
     "load_dataset": "explainkit.catalog.factories",
+    "load_images": "explainkit.adapters.images",
     "load_model": "explainkit.catalog.factories",
     "maximize": "explainkit.api",
 }

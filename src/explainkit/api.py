@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from torch import Tensor, nn
 
@@ -32,8 +32,10 @@ from explainkit.scores import Task
 
 if TYPE_CHECKING:
     from explainkit.activation_maximization.request import Objective
+    from explainkit.adapters.images import ImageBatch, ImageSource
     from explainkit.results.visualization import Visualization
 
+Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
 Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
 Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, ...]
 
@@ -41,7 +43,7 @@ Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, 
 @overload
 def explain(
     model: str | Path | nn.Module,
-    inputs: Tensor,
+    inputs: Images,
     target: Target = None,
     method: AnyMethod = ...,
     *,
@@ -60,7 +62,7 @@ def explain(
 @overload
 def explain(
     model: str | Path | nn.Module,
-    inputs: Tensor,
+    inputs: Images,
     target: Target,
     method: Methods,
     *,
@@ -79,7 +81,7 @@ def explain(
 @overload
 def explain(
     model: str | Path | nn.Module,
-    inputs: Tensor,
+    inputs: Images,
     target: Target = None,
     *,
     method: Methods,
@@ -98,7 +100,7 @@ def explain(
 @overload
 def explain(
     model: str | Path | nn.Module,
-    inputs: Tensor,
+    inputs: Images,
     target: None = None,
     method: AnyMethod | Methods = ...,
     *,
@@ -116,7 +118,7 @@ def explain(
 
 def explain(
     model: str | Path | nn.Module,
-    inputs: Tensor,
+    inputs: Images,
     target: Target = None,
     method: AnyMethod | Methods = "saliency",
     *,
@@ -139,7 +141,9 @@ def explain(
         model: A registered name, a weights file, or any module. It may return a tensor, a tuple or
             list, a dict, or an object with ``.logits``; where several outputs can be scores,
             ``output`` chooses one.
-        inputs: Floating-point images ``[batch, channel, height, width]`` in model-input space, on
+        inputs: A path, a Pillow image, a uint8 array, or a list of them, which are preprocessed as
+            the model needs them, and whose maps can be carried back to them; see `load_images`.
+            Or floating-point images ``[batch, channel, height, width]`` in model-input space, on
             the model's device and in its dtype.
         target: What to explain of each image: a class index, or one per image as int64
             ``[batch]`` or a list; a class name where the model has them; an expression
@@ -193,8 +197,13 @@ def explain(
     chosen = list(method) if isinstance(method, list | tuple) else [method]
     several = isinstance(method, list | tuple) or targets is not None
     module = load_model(model) if isinstance(model, str | Path) else model
-    spec = spec_of(module)
-    check_inputs(module, inputs, spec)
+    batch = None
+    if isinstance(module, nn.Module) and not isinstance(inputs, Tensor):
+        from explainkit.adapters.images import ImageBatch, make_batch
+
+        batch = inputs if isinstance(inputs, ImageBatch) else make_batch(inputs, module)
+        inputs = batch.inputs
+    images = check_inputs(module, inputs, spec_of(module)).detach().clone()
     outputs = outputs_of(module, output, task, class_names)
     names = outputs.class_names
     check_order(target, names, is_method_name)
@@ -202,7 +211,7 @@ def explain(
         raise TargetError("expected target= (one) or targets= (several), got both")
     wanted = [target] if targets is None else ["all"] if isinstance(targets, str) else targets
     parsed = [
-        parse_target(given, names, len(inputs), several=targets is not None) for given in wanted
+        parse_target(given, names, len(images), several=targets is not None) for given in wanted
     ]
     ready = [
         with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
@@ -211,8 +220,7 @@ def explain(
     inner = None if at is None else path_of(module, at)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    images = inputs.detach().clone()
-    notes = []
+    notes = list(batch.warnings) if batch else []
     with preserve_process(seed or 0), preserve_model(module, keep_mode=keep_mode) as was_training:
         if was_training and keep_mode:
             batch_size = len(images)  # batch statistics need the batch as it is
@@ -225,7 +233,7 @@ def explain(
         found = [
             as_explanation(
                 one, module, images, outcome,
-                seed=seed or 0, expression=text, warned=notes,
+                seed=seed or 0, expression=text, warned=notes, batch=batch,
             )
             for one, outcomes_of_one in zip(ready, outcomes, strict=True)
             for outcome, text in outcomes_of_one

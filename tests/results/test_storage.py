@@ -44,6 +44,8 @@ def same(one, other):
         return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
     return one == other or (one != one and other != other)
 
 
@@ -68,7 +70,7 @@ def test_round_trip(explanation, tmp_path):
     folder = explanation.save(tmp_path / "a/b")
     assert_same(explanation, ek.Explanation.load(folder))
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
-    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 3
+    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -378,11 +380,50 @@ def test_version_2_knew_no_tasks(explanation, tmp_path, outputs, task):
     old = replace(explanation, logits=torch.rand(len(explanation), outputs), class_names=())
     path = save(old, tmp_path) / "explanation.json"
     record = json.loads(path.read_text()) | {"schema_version": 2}
-    for name in ("task", "output", "squashed"):
+    for name in ("task", "output", "squashed", "originals", "geometries", "names"):
         del record[name]
     path.write_text(json.dumps(sealed(record)))
     found = ek.Explanation.load(tmp_path)
     assert_same(found, replace(old, task=task))
+
+
+class TestOriginals:
+    @pytest.fixture
+    def loaded(self):
+        model, images = toy_models()["plain"]
+        size = tuple(images.shape[2:])
+        sources = [np.full((20, 31, 3), 7, np.uint8), np.full((25, 16), 9, np.uint8)]
+        with pytest.warns(ek.ExplainkitWarning, match="normalization is not known"):
+            return ek.explain(model, ek.load_images(sources, model, size))
+
+    def test_round_trip(self, loaded, tmp_path):
+        found = ek.Explanation.load(loaded.save(tmp_path))
+        assert_same(found, loaded)
+        assert [one.shape for one in found.originals] == [(20, 31, 3), (25, 16, 3)]
+        for one, other in zip(found.on_original(), loaded.on_original(), strict=True):
+            assert torch.equal(one.nan_to_num(-9.0), other.nan_to_num(-9.0))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"geometries": None}, "expected both or neither"),
+            ({"names": ("a",)}, "names: expected 2, got 1"),
+            ({"originals": (np.zeros((2, 2, 3), np.uint8),)}, "expected 2 of each"),
+            ({"originals": (np.zeros((2, 2, 3), np.uint8),) * 2}, r"expected uint8 \[20, 31, 3\]"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, loaded, tmp_path, changes, message):
+        with pytest.raises(StorageError, match=message):
+            replace(loaded, **changes).save(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_version_3_knew_no_originals(self, explanation, tmp_path):
+        path = save(explanation, tmp_path) / "explanation.json"
+        record = json.loads(path.read_text()) | {"schema_version": 3}
+        for name in ("originals", "geometries", "names"):
+            del record[name]
+        path.write_text(json.dumps(sealed(record)))
+        assert_same(ek.Explanation.load(tmp_path), explanation)
 
 
 class TestRefusals:
@@ -502,10 +543,10 @@ class TestRefusals:
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    @pytest.mark.parametrize("version", [0, 4])
+    @pytest.mark.parametrize("version", [0, 5])
     def test_other_versions(self, folder, version):
         edit(folder, schema_version=version)
-        message = f"expected schema_version 1 to 3 .* got {version}: update"
+        message = f"expected schema_version 1 to 4 .* got {version}: update"
         with pytest.raises(StorageError, match=message):
             ek.Explanation.load(folder)
 

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from explainkit.errors import InputError
+from explainkit.errors import ExplainkitError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,60 +21,96 @@ LARGEST_FILE = 64 << 20
 _GRAY = 128
 
 
-def read(path: Path) -> "Image":
+def read(path: Path, error: type[ExplainkitError] = InputError) -> "Image":
     """Reads and decodes an image file, upright.
 
-    Raises:
-        InputError: The file can't be read, is too large, damaged, or not an image.
+    Args:
+        path: The file.
+        error: What is raised if it can't be read, is too large, damaged, or not an image.
     """
     try:
         if not path.is_file() and path.exists():
-            raise InputError(f"{path}: expected a regular file")
+            raise error(f"{path}: expected a regular file")
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    except OSError as reason:
+        raise error(f"{path}: can't be read: {reason.strerror or reason}") from reason
     if len(data) > LARGEST_FILE:
-        raise InputError(f"{path}: expected at most {LARGEST_FILE:,} bytes")
-    return decode(data, str(path))
+        raise error(f"{path}: expected at most {LARGEST_FILE:,} bytes")
+    return decode(data, str(path), error=error)
 
 
-def decode(data: bytes, where: str, most_pixels: int = MOST_PIXELS) -> "Image":
+def decode(
+    data: bytes,
+    where: str,
+    most_pixels: int = MOST_PIXELS,
+    error: type[ExplainkitError] = InputError,
+) -> "Image":
     """Decodes an image upright, by its EXIF orientation; of an animation, the first frame.
 
     Args:
         data: The file's content.
         where: What errors call it.
         most_pixels: An image with more of them is refused before it is decoded.
-
-    Raises:
-        InputError: The image is too large, damaged, or none.
+        error: What is raised if the image is too large, damaged, or none.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata; sizes are checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            if width * height <= most_pixels:
-                image.load()
-                return _eight_bits(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise InputError(f"{where}: expected an image ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{where}: expected at most {most_pixels:,} pixels: {error}") from error
-    except Exception as error:
+        raise error(f"{where}: expected an image ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as reason:
+        raise error(f"{where}: expected at most {most_pixels:,} pixels: {reason}") from reason
+    except Exception as reason:
+        raise error(_damaged(where, reason)) from reason
+    width, height = image.size
+    if width * height > most_pixels:
+        raise error(f"{where}: expected at most {most_pixels:,} pixels, got {width} × {height}")
+    return upright(image, where, error)
+
+
+def upright(image: "Image", where: str, error: type[ExplainkitError] = InputError) -> "Image":
+    """An image, decoded and turned by its EXIF orientation; the given one is not turned.
+
+    Args:
+        image: May still have to be read.
+        where: What errors call it.
+        error: What is raised if it is damaged.
+    """
+    from PIL import ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata
+            image.load()
+            return _eight_bits(ImageOps.exif_transpose(image))
+    except Exception as reason:
         # on damaged files Pillow's decoders raise almost any exception
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{where}: the image is damaged: {reason[:120]}") from error
-    raise InputError(f"{where}: expected at most {most_pixels:,} pixels, got {width} × {height}")
+        raise error(_damaged(where, reason)) from reason
+
+
+def _damaged(where: str, reason: Exception) -> str:
+    text = (str(reason) or type(reason).__name__).splitlines()[0]
+    return f"{where}: the image is damaged: {text[:120]}"
 
 
 def flat(image: "Image", mode: Literal["RGB", "L"]) -> "Image":
-    """An image as 8-bit RGB or gray; transparent parts are composited on middle gray."""
+    """An image as 8-bit RGB or gray; transparent parts are composited on middle gray.
+
+    Raises:
+        InputError: Its pixels are real numbers of unknown range, or in a color space that Pillow
+            can't convert.
+    """
     from PIL import Image
 
+    if image.mode in {"F", "LAB"}:
+        raise InputError(
+            f"expected 8 or 16 bits per pixel, gray or color, got an image of mode {image.mode}: "
+            "convert it to a uint8 array"
+        )
     image = _eight_bits(image)
     if image.has_transparency_data:
         with warnings.catch_warnings():

@@ -43,6 +43,21 @@ class Geometry:
     offset: tuple[float, float] = (0.0, 0.0)
     content: tuple[float, float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("original", "size", "scale", "offset", "content"):
+            values = getattr(self, name)
+            if name == "content" and values is None:
+                continue
+            kind = int if name in {"original", "size"} else int | float
+            positive = name not in {"offset", "content"}
+            if (
+                len(values) != (4 if name == "content" else 2)
+                or not all(isinstance(value, kind) and math.isfinite(value) for value in values)
+                or (positive and min(values) <= 0)
+            ):
+                above = " above 0" if positive else ""
+                raise InputError(f"{name}: expected finite numbers{above}, got {values!r:.80}")
+
     def resized(self, size: Size) -> "Geometry":
         """After the input was resized to a height and width."""
         y, x = (new / old for new, old in zip(size, self.size, strict=True))

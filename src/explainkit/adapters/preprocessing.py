@@ -224,9 +224,11 @@ class Preprocessing:
                 raise InputError(f"steps: expected {', '.join(_STEPS)}, got {step!r:.80}")
         if self.channels not in {1, 3}:
             raise InputError(f"channels: expected 1 (gray) or 3 (RGB), got {self.channels!r:.40}")
-        for name, neutral in (("mean", 0.0), ("std", 1.0)):
+        for name in ("mean", "std"):
             given = getattr(self, name)
-            numbers = (neutral,) * self.channels if given is None else tuple(map(float, given))
+            if given is None:
+                continue
+            numbers = tuple(map(float, given))
             if len(numbers) != self.channels or not np.isfinite(numbers).all():
                 raise InputError(
                     f"{name}: expected {self.channels} finite numbers, one per channel, got "
@@ -234,8 +236,7 @@ class Preprocessing:
                 )
             if name == "std" and min(numbers) <= 0:
                 raise InputError(f"std: expected numbers above 0, got {given!r:.80}")
-            if given is not None:
-                object.__setattr__(self, name, numbers)
+            object.__setattr__(self, name, numbers)
 
     def __call__(self, image: "Image") -> tuple[Tensor, Geometry]:
         """The model's input, and where its pixels lie in the image.
@@ -254,12 +255,14 @@ class Preprocessing:
         for step in self.steps:
             image, geometry = step(image, geometry)
         pixels = torch.from_numpy(np.array(image)).reshape(*geometry.size, self.channels)
-        values = pixels.permute(2, 0, 1).to(torch.float32) / 255
-        if self.mean is not None:
-            values = values - torch.tensor(self.mean)[:, None, None]
-        if self.std is not None:
-            values = values / torch.tensor(self.std)[:, None, None]
+        mean, std = (torch.tensor(one)[:, None, None] for one in self.normalization)
+        values = (pixels.permute(2, 0, 1).to(torch.float32) / 255 - mean) / std
         return values.contiguous(), geometry
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of each channel."""
+        return self.mean or (0.0,) * self.channels, self.std or (1.0,) * self.channels
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; `from_dict` reads it."""

@@ -12,13 +12,16 @@ from explainkit.interfaces import ModelSpec
 from explainkit.layers import buffers_of, parameters_of, submodules
 
 
-def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> None:
+def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> Tensor:
     """Checks a model and its inputs.
 
     Args:
         module: The caller's model.
         inputs: What the caller passed as images.
         spec: The model's specification, or None.
+
+    Returns:
+        The images.
 
     Raises:
         ModelError: The model is not a module, has no weights yet, or takes text.
@@ -96,6 +99,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> N
             f"image {image}, channel {channel}, row {row}, column {column}): "
             "torch.nan_to_num replaces them"
         )
+    return inputs
 
 
 def _arguments(module: nn.Module) -> list[str]:

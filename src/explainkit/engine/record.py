@@ -3,7 +3,7 @@
 import platform
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from explainkit.methods.contract import seed_of
 from explainkit.results.explanation import Explanation
 from explainkit.scores import TASKS, Outputs, Task
 
+if TYPE_CHECKING:
+    from explainkit.adapters.images import ImageBatch
+
 
 def as_explanation(
     method: Method,
@@ -28,6 +31,7 @@ def as_explanation(
     seed: int,
     expression: str | None,
     warned: Sequence[str] = (),
+    batch: "ImageBatch | None" = None,
 ) -> Explanation:
     """The result of one method; its warnings are also issued as `ExplainkitWarning`.
 
@@ -39,6 +43,7 @@ def as_explanation(
         seed: Seed of the global generators.
         expression: Text of the explained expression or function; None if a class was explained.
         warned: Warnings that do not come from the method.
+        batch: Where the images come from; None: the caller gave a tensor.
     """
     name = method_name(method)
     found = [*warned, *outcome.all_warnings(module)]
@@ -53,6 +58,9 @@ def as_explanation(
         diagnostics["warnings"] = found
     own_seed = seed_of(method)
     spec = spec_of(module)
+    mean, std = (spec.mean, spec.std) if spec else (None, None)
+    if batch:
+        mean, std = batch.preprocessing.normalization
     return Explanation(
         inputs=images,
         attribution=outcome.values,
@@ -70,8 +78,11 @@ def as_explanation(
         output=outcome.outputs.output,
         squashed=outcome.outputs.squashed,
         class_names=outcome.outputs.class_names,
-        mean=spec.mean if spec else None,
-        std=spec.std if spec else None,
+        mean=mean,
+        std=std,
+        originals=batch.originals if batch else None,
+        geometries=batch.geometries if batch else None,
+        names=batch.names if batch else (),
         coverage=outcome.coverage,
         diagnostics=diagnostics,
         versions=versions(name, module),

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from explainkit.catalog.synonyms import bare_name, plain
-from explainkit.errors import UnknownNameError
+from explainkit.errors import InputError, UnknownNameError
 from explainkit.scores import Outputs, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
+    from explainkit.adapters.geometry import Geometry
     from explainkit.render.heatmap import Reduce, Scaling
 
 
@@ -45,6 +48,10 @@ class Explanation:
         class_names: In the order of the classes; empty if they have no names.
         mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
         std: Per channel; None if unknown.
+        originals: Each image as it was loaded, uint8 RGB ``[height, width, 3]`` of its own size;
+            None if the images were given as a tensor.
+        geometries: Where the pixels of each input lie in its original; None as above.
+        names: Of the images, such as file names; empty if they have none.
         coverage: The operators that the method's rules covered; None for methods without rules.
         diagnostics: Further results, such as completeness gaps, standard errors and warnings.
         versions: Versions of Python, torch, explainkit and the plugins involved.
@@ -68,6 +75,9 @@ class Explanation:
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    originals: "tuple[NDArray[np.uint8], ...] | None" = None
+    geometries: "tuple[Geometry, ...] | None" = None
+    names: tuple[str, ...] = ()
     coverage: Mapping[str, Any] | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -89,6 +99,8 @@ class Explanation:
 
         changes = {name: cut(value) for name, value in vars(self).items()}
         changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
+        for name in ("originals", "geometries", "names"):
+            changes[name] = changes[name] and changes[name][index]
         return Explanation(**changes)
 
     def __repr__(self) -> str:
@@ -181,6 +193,45 @@ class Explanation:
                 return values.square().sum(1).sqrt()
         raise ValueError(f"reduce: expected sum, abs_sum, abs_max or norm, got {reduce!r}")
 
+    def on_original(self, reduce: "Reduce" = "sum") -> list[Tensor]:
+        """Each map at the resolution of the image as it was loaded, aligned to its pixels.
+
+        The map is interpolated linearly between the centers of the input's pixels; resizing,
+        cropping and padding are undone (`explainkit.adapters.geometry`).
+
+        Args:
+            reduce: How channels are reduced to one, as in `heatmap`.
+
+        Returns:
+            ``[height, width]`` of each original, in the method's own unit; NaN where the model did
+            not see the image.
+
+        Raises:
+            InputError: The images were given as a tensor, so that their originals are unknown.
+
+        Examples:
+            >>> import numpy as np, torch, explainkit as ek
+            >>> from explainkit.adapters.preprocessing import CenterCrop, Preprocessing, Resize
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 3)).eval()
+            >>> net = ek.adapt(net, preprocessing=Preprocessing((Resize(16), CenterCrop(16))))
+            >>> photo = np.zeros((30, 40, 3), np.uint8)
+            >>> [found] = ek.explain(net, photo).on_original()
+            >>> found.shape, int(found.isnan().sum())
+            (torch.Size([30, 40]), 300)
+        """
+        from explainkit.render.heatmap import over_images
+
+        if self.geometries is None:
+            raise InputError(
+                "expected an explanation of loaded images, got one of a tensor, whose originals "
+                "are unknown: ek.explain(model, paths) or ek.load_images(paths, model) keeps them"
+            )
+        maps = over_images(self, reduce)
+        return [
+            geometry.to_original(values)
+            for geometry, values in zip(self.geometries, maps, strict=True)
+        ]
+
     def plot(
         self,
         *,
@@ -223,7 +274,7 @@ class Explanation:
             path: The file.
             beside: Other explanations of the same images, for comparison.
             labels: True class of each image; None or −1 if unknown.
-            names: Names of the images.
+            names: Names of the images; None: those of the explanation.
             command: The command line that reproduces the report.
             reduce: How channels are reduced to one, as in `heatmap`.
         """

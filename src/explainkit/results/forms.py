@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from explainkit.results import originals
 from explainkit.scores import TASKS
 
 
@@ -58,7 +59,7 @@ EXPLANATION = Form(
         "task": str, "output": int | str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
     },
-    ("class_names",),
+    ("class_names", "names"),
     {"target": torch.int64},
     ("inputs", "attribution", "logits"),
 )  # fmt: skip
@@ -132,6 +133,7 @@ def check(form: Form, fields: Mapping[str, Any]) -> None:
     _check_tensors(form, fields)
     if form is EXPLANATION:
         _check_classes(fields)
+        originals.check(fields)
     elif len(fields["objective"]) != len(fields["images"]):
         raise ValueError(
             f"objective: expected {len(fields['images'])}, got {len(fields['objective'])}"

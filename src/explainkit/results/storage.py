@@ -25,9 +25,10 @@ from torch import Tensor
 
 from explainkit.errors import StorageError
 from explainkit.files import locked, read_regular, reason, remove_drafts, write_atomically
+from explainkit.results import originals
 from explainkit.results.forms import EXPLANATION, VISUALIZATION, Form, check, form_of
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 RENAMED = {
     "uncovered": "unsupported",
@@ -65,6 +66,8 @@ def save(result: Any, directory: Path) -> Path:
     fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     try:
         check(form, fields)
+        if form is EXPLANATION:
+            fields |= originals.storable(fields)
         record = {name: _to_json(name, value, tensors) for name, value in fields.items()}
         data = save_tensors(tensors)
         digest = hashlib.sha256(data).hexdigest()
@@ -92,7 +95,7 @@ def save(result: Any, directory: Path) -> Path:
 
 
 def load(result: type[T], directory: Path) -> T:
-    """Loads a result that `save` wrote, also in versions 1 and 2 of the format.
+    """Loads a result that `save` wrote, also in older versions of the format.
 
     Args:
         result: The type of the result.
@@ -177,7 +180,11 @@ def _from_record(form: Form, names: Sequence[str], record: Any, directory: Path)
         one = form is EXPLANATION and tensors[record["logits"]["$tensor"]].shape[1:] == (1,)
         task = "regression" if one or form is VISUALIZATION else "classification"
         record = record | {"task": task, "output": None, "squashed": False}
+    if version < 4 and form is EXPLANATION:
+        record = record | originals.NONE
     values = {name: _from_json(record[name], tensors) for name in names}
+    if form is EXPLANATION:
+        values |= originals.loaded(values)
     for name in (*form.texts, "mean", "std"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])

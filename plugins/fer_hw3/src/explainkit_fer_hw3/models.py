@@ -9,12 +9,19 @@ from importlib.resources import files
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from explainkit.adapters.preprocessing import CenterSquare, Preprocessing, Resize
 from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 MEAN, STD = 0.5077, 0.2550
 """Mean and standard deviation of FER2013's training images, in units of pixel / 255."""
+
+PHOTO = Preprocessing(
+    # the crop comes first: resampling with a box would blend in pixels outside it
+    (CenterSquare(), Resize(48, "exact", "lanczos")), (MEAN,), (STD,), channels=1,
+)  # fmt: skip
+"""How a photo becomes an input: its central square, gray, resized."""
 
 REACH = {"cnn": 43, "dnn": 48}
 """Rows and columns, from the upper left, that a network's output depends on. The CNN's pooling
@@ -109,6 +116,7 @@ CNN = ModelSpec(
     image_shape=(1, 48, 48),
     mean=(MEAN,),
     std=(STD,),
+    preprocessing=PHOTO,
     dataset="fer_hw3/fer2013",
     layer="15",
     summary="Six convolutions on 48×48 gray faces, seven expressions, 4,845,063 parameters.",

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from explainkit.adapters.decoding import decode, flat
 from explainkit.errors import DatasetError
-from explainkit_fer_hw3.data.photo import decode, gray
 from explainkit_fer_hw3.data.source import MOST_IMAGES, SIDE, Source, short
 from explainkit_fer_hw3.data.splits import SPLITS
 from explainkit_fer_hw3.faces import CLASS_NAMES
@@ -109,13 +109,13 @@ def _pixels(entry: Entry, place: str) -> NDArray[np.uint8]:
         raise DatasetError(f"{place}: can't be read: {error.strerror or error}") from error
     if len(data) > LARGEST_IMAGE:
         raise DatasetError(f"{place}: expected at most {LARGEST_IMAGE:,} bytes")
-    image = decode(data, place, most_pixels=4_000_000)
+    image = decode(data, place, 4_000_000, DatasetError)
     if image.size != (SIDE, SIDE):
         raise DatasetError(
             f"{place}: expected {SIDE} × {SIDE} pixels, got {image.width} × {image.height}; "
             "use --image for photos of other sizes"
         )
-    return np.asarray(gray(image))
+    return np.asarray(flat(image, "L"))
 
 
 def _label(path: PurePosixPath, where: str) -> int:
