@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import explainkit as ek
 import explainkit_fer_hw3
+from explainkit.cli.names import file_name, joined
 from explainkit.errors import DatasetError, ExplainkitError, MethodError, ModelError, TargetError
 from explainkit_fer_hw3.commands import app, options
 from explainkit_fer_hw3.commands.summary import layers
@@ -284,11 +285,9 @@ def test_no_method_is_dropped_from_file_names(here):
 
 def test_cut_and_sanitized_names_stay_different():
     many = [str(i) for i in range(100)]
-    assert len(options.joined(many)) == len(options.joined(many[:-1])) == 80
-    assert options.joined(many) != options.joined(many[:-1])
-    assert options.file_name('logit("a") - logit("b")') != options.file_name(
-        'logit("a") + logit("b")'
-    )
+    assert len(joined(many)) == len(joined(many[:-1])) == 80
+    assert joined(many) != joined(many[:-1])
+    assert file_name('logit("a") - logit("b")') != file_name('logit("a") + logit("b")')
     assert options.model_tags(["cnn", "cnn", "dnn"]) == ["cnn", "cnn_2", "dnn"]
 
 

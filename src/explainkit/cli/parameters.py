@@ -47,6 +47,24 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
     return found
 
 
+def parse_for(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Parses ``name=value`` strings for several methods, each by the first one that takes it.
+
+    Examples:
+        >>> parse_for(["saliency", "lime", "rise"], ["samples=64"])
+        {'samples': 64}
+    """
+    registry = discovery.registry("methods")
+    kinds: list[Any] = [registry.get(name) for name in names]
+    fields = [{field.name for field in dataclasses.fields(kind)} for kind in kinds]
+    params: dict[str, Any] = {}
+    for text in texts:
+        field = text.partition("=")[0].strip()
+        takers = [name for name, own in zip(names, fields, strict=True) if field in own]
+        params |= parse_params((takers or names)[0], [text])
+    return params
+
+
 def _parse(hint: Any, text: str) -> Any:
     """Converts a string to the first of the hint's types that accepts it."""
     if typing.get_origin(hint) is typing.Literal:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from explainkit.cli.names import joined
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def compare(
     faces, predictions = run.faces, run.predictions
     rows = index or _first_of_each(predictions)
     stem = "-".join(["compare", *tags, *options.data_tags(data, run.split)])
-    about = options.joined([method.rpartition("/")[2], *map(str, index or [])])
+    about = joined([method.rpartition("/")[2], *map(str, index or [])])
     met, shown = agreement(*predictions), faces.subset(rows)
     images = shown.images.to(options.find_device(device))
     maps = [ek.explain(one, images, None, method, seed=seed, **params) for one in run.networks]

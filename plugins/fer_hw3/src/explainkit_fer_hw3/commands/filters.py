@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from explainkit.cli.names import file_name, joined
 from explainkit.progress import progress
 from explainkit_fer_hw3.commands import options
 
@@ -131,10 +132,10 @@ def filters(
         images = faces.images.to(found.images)
         found = measure(found, network, images, other=other, features=other[:-1], seed=seed)  # type: ignore[index]
     evidence = gather(network, layer, faces, seed=seed) if exemplars and faces else None
-    what = options.file_name(objective) if objective else layer
+    what = file_name(objective) if objective else layer
     chosen = ["full"] if full else []
     if units:
-        chosen.append(options.joined("".join(units.split()).replace("-", "to").split(",")))
+        chosen.append(joined("".join(units.split()).replace("-", "to").split(",")))
     name = maximizer.rpartition("/")[2]
     tags = [options.model_tag(model), what, *options.data_tags(data, split), *chosen]
     stem = "-".join(["filters", name, *tags])

@@ -1,7 +1,5 @@
-"""The options that commands share, each declared once, and what the commands load with them."""
+"""Options that the study's commands share, beside those of the core, and what they load."""
 
-import hashlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from explainkit.cli.names import distinct, file_name
+from explainkit.cli.options import OUT as OUT
+from explainkit.cli.options import Device as Device
+from explainkit.cli.options import Json as Json
+from explainkit.cli.options import MethodName as MethodName
+from explainkit.cli.options import Out as Out
+from explainkit.cli.options import Param as Param
+from explainkit.cli.options import Report as Report
+from explainkit.cli.options import Seed as Seed
+from explainkit.cli.options import Target as Target
+from explainkit.cli.options import command_line as command_line
+from explainkit.cli.options import find_device as find_device
+from explainkit.cli.options import find_target as find_target
+from explainkit.cli.options import show as show
 from explainkit.progress import progress
 
 if TYPE_CHECKING:
@@ -45,16 +56,6 @@ Image = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="cnn, dnn, or a .safetensors weights file.")]
-MethodName = Annotated[
-    str, typer.Option(help="An attribution method; see `explainkit list methods`.")
-]
-Param = Annotated[
-    list[str] | None, typer.Option(help="A parameter of the method, `name=value`. Repeatable.")
-]
-Target = Annotated[
-    str | None,
-    typer.Option(help="The class to explain, by name or number. By default: the predicted class."),
-]
 Histories = Annotated[
     list[Path] | None,
     typer.Option(
@@ -62,15 +63,6 @@ Histories = Annotated[
         "default: the curves that ship with the weights."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="The output folder.")]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]
-
-Report = Annotated[bool, typer.Option("--report", help="Also write an interactive HTML report.")]
-
-OUT = Path("explainkit-out")
-
 notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -106,58 +98,6 @@ def model_tags(names: Sequence[str]) -> list[str]:
 def data_tags(data: Path | None, split: str | None) -> list[str]:
     """The data's parts of a file name: stem and split where they were given."""
     return [*([] if data is None else [file_name(data.stem)]), *([split] if split else [])]
-
-
-def file_name(text: str) -> str:
-    """A text as part of a file name; one that loses characters gets a digest, to stay unique.
-
-    Examples:
-        >>> file_name("sad"), file_name("sad - fear"), file_name("sad + fear")
-        ('sad', 'sad_-_fear_514c9f38', 'sad_fear_2f4e4379')
-    """
-    words = "".join(c if c.isalnum() or c in "_-" else " " for c in text).split()
-    name = "_".join(words)[:40]
-    return name if name == text else f"{name}_{_digest(text)}"
-
-
-def joined(names: Sequence[str], longest: int = 80) -> str:
-    """Names as one part of a file name; a list that is cut ends in a digest of the whole list."""
-    text = "-".join(names)
-    return text if len(text) <= longest else f"{text[: longest - 9]}_{_digest(text)}"
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """The names, repeated ones numbered.
-
-    Examples:
-        >>> distinct(["face", "me", "face"])
-        ['face', 'me', 'face_2']
-    """
-    found: list[str] = []
-    for name in names:
-        unique, number = name, 1
-        while unique in found:
-            number += 1
-            unique = f"{name}_{number}"
-        found.append(unique)
-    return found
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def find_device(name: str) -> "torch.device":
-    """The torch device with this name; ``auto`` is the GPU if there is one, else the CPU."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"--device {name}: {reason}; try auto or cpu") from error
 
 
 def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
@@ -304,26 +244,6 @@ def test_split(path: Path | None) -> str:
 def describe_data(path: Path | None) -> str:
     """The name of the data, for a title or a JSON file."""
     return "synthetic faces" if path is None else str(path)
-
-
-def command_line(context: typer.Context) -> str:
-    """The command line that was called, with the options that differ from their defaults."""
-    words = context.command_path.split()
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        if value == option.default or value is None or option.name is None:
-            continue
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += [option.opts[0]] if one is True else [option.opts[0], str(one)]
-    return shlex.join(words)
-
-
-def show(table: Table) -> None:
-    """Prints a table at its full width, so a narrow terminal wraps lines and cuts no numbers."""
-    console = Console()
-    wide = console.options.update(max_width=1000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
 
 
 def predict(model: "nn.Module", faces: "FaceDataset", batch: int = 64) -> "Predictions":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from explainkit.cli.names import distinct, file_name, joined
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
@@ -58,23 +59,26 @@ def saliency(
         explainkit run fer_hw3 saliency --target 'logit("fear") - logit("sad")'
     """
     import explainkit as ek
+    from explainkit.cli.parameters import parse_for
     from explainkit.render.figure import save_figure, study_figure
 
     names = [name.strip() for name in method.split(",") if name.strip()]
-    params = _params(names, param or [])
+    params = parse_for(names, param or [])
     images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     start = time.perf_counter()
-    explanations = ek.explain(network, images.images, _target(target), names, seed=seed, **params)
+    explanations = ek.explain(
+        network, images.images, options.find_target(target), names, seed=seed, **params
+    )
     seconds = time.perf_counter() - start
     chosen = [
         options.model_tag(model),
         *options.data_tags(data, split),
-        options.joined(images.tags),
-        *([f"as_{options.file_name(target)}"] if target else []),
+        joined(images.tags),
+        *([f"as_{file_name(target)}"] if target else []),
     ]
-    tags = options.distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
-    stem = "-".join([options.joined(tags), *chosen])
+    tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
+    stem = "-".join([joined(tags), *chosen])
     panels = (
         study_figure(explanations[0], labels=images.labels)
         if len(explanations) == 1
@@ -108,30 +112,6 @@ def saliency(
     typer.echo(f"figure: {figure}")
     if written:
         typer.echo(f"report: {written}")
-
-
-def _params(names: list[str], texts: list[str]) -> dict[str, Any]:
-    """The parameters, each parsed by the first method that takes it."""
-    from dataclasses import fields
-
-    from explainkit.catalog import discovery
-    from explainkit.cli.parameters import parse_params
-
-    registry = discovery.registry("methods")
-    own = {name: {f.name for f in fields(registry.get(name))} for name in names}  # type: ignore[arg-type]
-    params: dict[str, Any] = {}
-    for text in texts:
-        field = text.partition("=")[0].strip()
-        takers = [name for name in names if field in own[name]]
-        params |= parse_params((takers or names)[0], [text])
-    return params
-
-
-def _target(text: str | None) -> str | int | None:
-    try:
-        return text if text is None else int(text)
-    except ValueError:
-        return text
 
 
 def _sentence(explanation: "Explanation", images: options.Images, i: int) -> str:
