@@ -157,7 +157,7 @@ def _dense(value):
 
 def _write(value):
     """Changes values behind the version counter, as ``.data`` does."""
-    for part in isolation._parts(value):
+    for part in isolation._dense(value):
         part.copy_(part.clone().flip(0) if part.dim() else part + 1)
 
 

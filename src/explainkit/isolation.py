@@ -5,8 +5,10 @@ import signal
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import chain
 from operator import is_
 from types import FrameType
 from typing import Any, TextIO, TypeVar
@@ -21,8 +23,9 @@ from explainkit.layers import buffers_of, parameters_of, submodules, version_of
 T = TypeVar("T")
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, tuple, torch.device})
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 _SMALL = 4096
-"""Tensors with fewer values are compared in one go."""
+"""Tensors with fewer values are copied and compared in one go."""
 
 
 def uncompiled() -> AbstractContextManager[object]:
@@ -172,7 +175,7 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
     attributes = [dict(vars(module)) for module in modules]
     empty, containers, tensors = _contents(attributes)
     tensors |= {id(buffer): buffer for buffer in buffers_of(modules)}
-    saved = [_Saved(tensor) for tensor in tensors.values()]
+    saved = _saved(tensors.values())
     parameters = [_Parameter(parameter) for parameter in parameters_of(modules)]
     training = [module.training for module in modules]
     failures: list[Exception] = []
@@ -186,11 +189,14 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[boo
             yield any(training)
         finally:
             failures += _each(_Parameter.restore, parameters)
-            failures += _each(_refill, [*containers, *((one, ()) for one in empty if one)])
-            failures += _each(_refill, zip(map(vars, modules), attributes, strict=True))
+            filled = ((one, ()) for one in empty if one)
+            failures += _each(_refill, [*_changed(containers), *filled])
+            own = [*zip(map(vars, modules), attributes, strict=True)]
+            failures += _each(_refill, _changed(own))
             failures += _each(_set_mode, zip(modules, training, strict=True))
             if not _unchanged(saved):
-                failures += _each(_Saved.restore, saved)
+                parts = [part for one in saved for part in one.parts()]
+                failures += _each(_Saved.restore, parts)
     except BaseException as error:
         if failures:
             error.add_note(_unrestored(model, failures))
@@ -260,51 +266,84 @@ class _Parameter:
 class _Saved:
     """The values of a tensor that is not a parameter: a buffer or a plain attribute."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, data: Tensor, values: Tensor) -> None:
         self.tensor = tensor
-        self.data = tensor.detach()
-        self.values = self.data.clone()
+        self.data = data
+        self.values = values
 
-    def moved(self) -> bool:
-        """Whether the tensor has other memory or another form than before."""
-        now, then = self.tensor, self.data
-        if now.shape != self.values.shape or now.dtype != then.dtype:
-            return True
-        return now.layout == torch.strided and now.data_ptr() != then.data_ptr()
+    def parts(self) -> "list[_Saved]":
+        return [self]
+
+    def unchanged(self) -> bool:
+        return not _moved(self.tensor, self.data) and self._same_values()
 
     def restore(self) -> None:
-        if self.moved():
+        if _moved(self.tensor, self.data):
             self.data.resize_(self.values.shape)
             self.tensor.data = self.data
-        if not all(map(_same_bits, _parts(self.tensor), _parts(self.values))):
+        if not self._same_values():
             with torch.no_grad(), torch.inference_mode(self.tensor.is_inference()):
                 self.tensor.copy_(self.values)
 
+    def _same_values(self) -> bool:
+        return all(map(_same_bits, _dense(self.tensor), _dense(self.values)))
 
-def _unchanged(saved: list[_Saved]) -> bool:
-    """Whether no tensor has changed. The many small ones are compared at once."""
-    small: dict[tuple[Any, ...], list[_Saved]] = {}
+
+class _SavedTogether:
+    """Small tensors of one dtype and device, copied and compared in one go."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+        self.data = [tensor.detach() for tensor in tensors]
+        self.values = _flat(tensors)
+
+    def parts(self) -> list[_Saved]:
+        values = self.values.split([data.numel() for data in self.data])
+        return [
+            _Saved(tensor, data, own.view(data.shape))
+            for tensor, data, own in zip(self.tensors, self.data, values, strict=True)
+        ]
+
+    def unchanged(self) -> bool:
+        if any(map(_moved, self.tensors, self.data)):
+            return False
+        return _same_bits(_flat(self.tensors), self.values)
+
+
+def _saved(tensors: Iterable[Tensor]) -> list[_Saved | _SavedTogether]:
+    """Copies of tensors."""
+    small: dict[tuple[Any, ...], list[Tensor]] = {}
+    found: list[_Saved | _SavedTogether] = []
+    for tensor in tensors:
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
+        if plain and tensor.numel() < _SMALL:
+            small.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+        else:
+            found.append(_Saved(tensor, tensor.detach(), tensor.detach().clone()))
+    return [*found, *map(_SavedTogether, small.values())]
+
+
+def _unchanged(saved: list[_Saved | _SavedTogether]) -> bool:
+    """Whether no tensor has changed."""
     try:
-        for one in saved:
-            if one.moved():
-                return False
-            dense = one.tensor.layout == torch.strided and not one.tensor.is_quantized
-            if dense and not one.tensor.is_meta and one.tensor.numel() < _SMALL:
-                small.setdefault((one.tensor.dtype, one.tensor.device), []).append(one)
-            elif not all(map(_same_bits, _parts(one.tensor), _parts(one.values))):
-                return False
-        return all(
-            _same_bits(
-                torch.cat([one.tensor.detach().reshape(-1) for one in group]),
-                torch.cat([one.values.reshape(-1) for one in group]),
-            )
-            for group in small.values()
-        )
+        return all(one.unchanged() for one in saved)
     except (RuntimeError, NotImplementedError):
         return False  # a form of tensor that cannot be compared like this
 
 
-def _parts(tensor: Tensor) -> list[Tensor]:
+def _moved(now: Tensor, then: Tensor) -> bool:
+    """Whether a tensor has other memory or another form than before."""
+    if now.shape != then.shape or now.dtype != then.dtype:
+        return True
+    return now.layout == torch.strided and now.data_ptr() != then.data_ptr()
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([one if one.dim() == 1 else one.reshape(-1) for one in tensors])
+
+
+def _dense(tensor: Tensor) -> list[Tensor]:
     """The dense tensors that a tensor consists of; none if it has no values."""
     if tensor.is_meta:
         return []
@@ -337,19 +376,18 @@ def _contents(
         hooks are among the containers.
     """
     hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
-    empty, containers = [], []
+    values = chain.from_iterable(map(dict.values, (*attributes, hooks)))
+    objects = [value for value in values if type(value) not in _ATOMS]
+    # most are dictionaries of hooks: loops in C, without a call for each
+    empty = [value for value in objects if type(value) in _CONTAINERS and not value]
+    others = [value for value in objects if type(value) not in _CONTAINERS or value]
+    containers = []
     tensors: dict[int, Tensor] = {}
-    for values in (*attributes, hooks):
-        for value in values.values():
-            if type(value) in _ATOMS:
-                continue
-            if isinstance(value, (dict, list, set)):
-                if value:
-                    containers.append((value, _shallow(value)))
-                else:
-                    empty.append(value)
-            elif isinstance(value, Tensor):
-                tensors[id(value)] = value
+    for value in others:
+        if isinstance(value, (dict, list, set)):
+            containers.append((value, _shallow(value)))
+        elif isinstance(value, Tensor):
+            tensors[id(value)] = value
     return empty, containers, tensors
 
 
@@ -360,14 +398,27 @@ def _shallow(container: Any) -> Any:
     return list(container) if isinstance(container, list) else set(container)
 
 
+def _changed(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The containers that now hold anything else than their copies."""
+    return [pair for pair in pairs if _differ([pair])] if _differ(pairs) else []
+
+
+def _differ(pairs: list[tuple[Any, Any]]) -> bool:
+    """Whether any container holds other objects than its copy; a loop in C."""
+    now, then = [one for one, _ in pairs], [one for _, one in pairs]
+    if [*map(len, now)] != [*map(len, then)] or not _identical(now, then):
+        return True
+    values = [[one.values() for one in side if isinstance(one, dict)] for side in (now, then)]
+    return not _identical(*values)
+
+
+def _identical(now: list[Any], then: list[Any]) -> bool:
+    return all(map(is_, chain.from_iterable(now), chain.from_iterable(then)))
+
+
 def _refill(pair: tuple[Any, Any]) -> None:
-    """Puts back what a container held, if it holds anything else now."""
+    """Puts back what a container held."""
     container, saved = pair
-    if len(container) == len(saved) and all(map(is_, container, saved)):
-        if not isinstance(container, dict):
-            return
-        if all(map(is_, container.values(), saved.values())):
-            return
     container.clear()
     container.extend(saved) if isinstance(container, list) else container.update(saved)
 

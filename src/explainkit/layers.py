@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from explainkit.errors import ModelError
@@ -99,7 +100,9 @@ def path_of(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 @contextmanager
-def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
+def capture(
+    model: nn.Module, paths: Iterable[str], *, leaves: bool = False
+) -> Iterator[dict[str, list[Tensor]]]:
     """Records layer outputs while the block runs, still attached to the graph.
 
     The model continues with a copy, so that later in-place changes do not affect the recorded
@@ -108,6 +111,7 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
     Args:
         model: The model. Its hooks are removed after the block, also after an exception.
         paths: Dotted layer paths.
+        leaves: Begin the graph at these layers where it has not begun before.
 
     Yields:
         For each path one tensor per call of the layer.
@@ -135,6 +139,8 @@ def capture(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[T
                     f"expected a tensor from layer {path!r}, got {type(output).__name__}; "
                     "name a layer inside it"
                 )
+            if leaves and torch.is_grad_enabled() and not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_()
             outputs[path].append(tensor)
             return (tensor.clone(), *output[1:]) if several else tensor.clone()
 

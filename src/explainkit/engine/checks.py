@@ -75,8 +75,12 @@ class Outcome:
 
     def _flatness(self) -> Iterator[str]:
         flat = self.values.reshape(len(self.values), -1)
-        zero = ~(flat != 0).any(1)
-        constant = (flat == flat[:, :1]).all(1) & ~zero
+        low, high = flat.aminmax(dim=1)
+        constant = low == high
+        if not constant.any():
+            return
+        zero = constant & (low == 0)
+        constant &= ~zero
         if zero.any():
             yield (
                 f"the map is zero everywhere in {listed(zero)}: the score does not change with "
@@ -88,6 +92,18 @@ class Outcome:
                 f"the map is constant in {listed(constant)}: it locates nothing; try a method "
                 "of finer resolution or an earlier layer"
             )
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite, in one pass and without a tensor of flags.
+
+    Examples:
+        >>> all_finite(torch.tensor([0.0, 1.0])), all_finite(torch.tensor([0.0, torch.nan]))
+        (True, False)
+    """
+    if not values.numel():
+        return True
+    return all(bool(torch.isfinite(end)) for end in values.aminmax())  # NaN is both
 
 
 def listed(flags: Tensor) -> str:
@@ -166,8 +182,8 @@ def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
         raise MethodError(f"expected a map {wanted} from the method, got {list(values.shape)}")
     if values.device != inputs.device:
         raise MethodError(f"expected a map on {inputs.device} from the method, got {values.device}")
-    wrong = ~torch.isfinite(values)
-    if wrong.any():
+    if not all_finite(values):
+        wrong = ~torch.isfinite(values)
         raise MethodError(
             f"expected a finite map, got {int(wrong.sum())} values that are NaN or infinite in "
             f"{listed(wrong.flatten(1).any(1))}: a gradient overflows in this dtype, or the model "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from explainkit.engine.checks import all_finite
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
 from explainkit.layers import buffers_of, parameters_of, submodules
@@ -91,8 +92,8 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
         )
     if inputs.device.type == "meta":
         raise InputError("expected images with values, got a tensor on the meta device")
-    wrong = ~torch.isfinite(inputs)
-    if wrong.any():
+    if not all_finite(inputs):
+        wrong = ~torch.isfinite(inputs)
         image, channel, row, column = wrong.nonzero()[0].tolist()
         raise InputError(
             f"expected finite pixels, got {int(wrong.sum())} that are NaN or infinite (first in "

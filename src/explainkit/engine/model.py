@@ -24,6 +24,7 @@ class Forward:
         inputs: The images, a leaf that requires grad.
         scores: ``[batch, classes]``, attached to the graph.
         needs: What was recorded during the pass.
+        from_layers: Whether the graph begins at the layers of ``needs``, not at the images.
         activations: Output of each layer of ``needs``, attached to the graph.
         records: Operators by sequence number, if ``needs`` asks for them.
         gradients: Results of `passes.gradients`, by the id of the target tensor.
@@ -33,6 +34,7 @@ class Forward:
     inputs: Tensor
     scores: Tensor
     needs: Any = None
+    from_layers: bool = False
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     records: Mapping[int, list[Any]] | None = None
     gradients: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
@@ -117,7 +119,7 @@ class ScoreModel(nn.Module):
         ready = self.ready(inputs)
         if ready is not None and not torch.is_grad_enabled():
             return ready.scores.detach()
-        if ready is not None and not self.shared:
+        if ready is not None and not (self.shared or ready.from_layers):
             self._ready = None  # the caller may free its graph
             return ready.scores
         output, activations = self._output(inputs)

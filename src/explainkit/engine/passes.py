@@ -37,6 +37,11 @@ class Needs:
     values: frozenset[str] | None = None
     twice: bool = False
 
+    @property
+    def only_layers(self) -> bool:
+        """Whether the graph may begin at the layers, which saves that of what is before them."""
+        return bool(self.layers) and not self.image and self.values is None and not self.twice
+
     def __or__(self, other: "Needs") -> "Needs":
         traces = [need.values for need in (self, other) if need.values is not None]
         return Needs(
@@ -92,21 +97,20 @@ def scored(
         image: Whether the image's gradient will be needed.
         twice: Whether the graph will be differentiated twice.
     """
-    if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
+    ready = model.ready(inputs) if isinstance(model, ScoreModel) else None
+    if ready and ready.has(layers) and not (image and ready.from_layers):
         if not model.shared:
             model.hold(None)  # differentiation frees its graph
         return ready
+    wanted = Needs(tuple(layers), image, twice=twice)
     leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
-    if image and not leaf.requires_grad:
-        leaf.requires_grad_()
     with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
-        if not leaf.requires_grad:
-            leaf = leaf.requires_grad_()
+        leaf = leaf.detach() if wanted.only_layers else leaf.requires_grad_()
         module = model.owner if isinstance(model, ScoreModel) else model
-        with capture(module, layers) as outputs:
+        with capture(module, layers, leaves=wanted.only_layers) as outputs:
             scores = model(leaf)
     captured = {path: single(outputs[path], path) for path in layers}
-    return Forward(leaf, scores, Needs(tuple(layers), image), captured)
+    return Forward(leaf, scores, wanted, wanted.only_layers, captured)
 
 
 def shared(model: nn.Module) -> bool:

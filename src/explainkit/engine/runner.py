@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
-from explainkit.engine.checks import Outcome, joined, listed, outcome_of
+from explainkit.engine.checks import Outcome, all_finite, joined, listed, outcome_of
 from explainkit.engine.failures import (
     failing_as_model_error,
     is_inference,
@@ -197,10 +197,10 @@ def _run_chunk(
     inputs = _padded(images, start, size).requires_grad_()
     scorer.shared = len(methods) * len(targets) > 1
     with failing_as_model_error(scorer.module, images):
-        needs = reduce(or_, (needs_of(m, scorer, inputs) for m in methods), Needs())
+        needs = [needs_of(method, scorer, inputs) for method in methods]
         forward, logits = _forward(scorer, inputs, needs)
     scores = forward.scores
-    if not torch.isfinite(logits).all():
+    if not all_finite(logits):
         raise ModelError(
             "expected finite outputs from the model, got NaN or infinity for "
             f"{listed(~torch.isfinite(logits[:count]).all(1))} on finite inputs: check its "
@@ -225,21 +225,23 @@ def _run_chunk(
     return outcomes
 
 
-def _forward(scorer: ScoreModel, inputs: Tensor, needs: Needs) -> tuple[Forward, Tensor]:
-    """The forward of a chunk, with everything recorded that the methods need."""
+def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[Forward, Tensor]:
+    """The forward of a chunk, with everything recorded that each method needs."""
+    needs = reduce(or_, each, Needs())
+    from_layers = all(need.only_layers for need in each)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(not is_inference(scorer.owner)))
-        calls = stack.enter_context(capture(scorer.owner, needs.layers))
+        calls = stack.enter_context(capture(scorer.owner, needs.layers, leaves=from_layers))
         if needs.twice:
             stack.enter_context(twice_differentiable())
         tape = None
         if needs.values is not None:
             refuse_scripted(scorer.owner)
             tape = stack.enter_context(recording(needs.values))
-        scores, logits = scorer.run(inputs)
+        scores, logits = scorer.run(inputs.detach() if from_layers else inputs)
     activations = {path: single(calls[path], path) for path in needs.layers}
     records = tape.records if tape else None
-    return Forward(inputs, scores, needs, activations, records), logits
+    return Forward(inputs, scores, needs, from_layers, activations, records), logits
 
 
 def _padded(tensor: Tensor, start: int, size: int) -> Tensor:

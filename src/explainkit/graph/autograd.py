@@ -16,23 +16,46 @@ _BATCH_NORM = "NativeBatchNormBackward0"
 _REENTRANT = "CheckpointFunctionBackward"
 
 
+_OWN_MEMORY = frozenset({
+    _BATCH_NORM, "ConvolutionBackward0", "MeanBackward1", "AvgPool2DBackward0",
+    "AdaptiveAvgPool2DBackward0", "MaxPool2DWithIndicesBackward0",
+})  # fmt: skip
+"""Operators whose gradients are new tensors, and have the usual batch stride."""
+
+_SAME_STRIDES = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "Add", "Sub", "Mul", "Div", "Relu", "Silu", "Gelu", "Sigmoid", "Tanh", "Elu", "LeakyRelu",
+        "Hardtanh", "Hardswish", "Hardsigmoid", "Clone", "View",
+    )
+)  # fmt: skip
+"""Operators whose gradients have the strides of the gradient that arrives."""
+
+
 def prepare(scores: Tensor) -> None:
-    """Makes gradients of scores correct, or an error, by hooks on their graph."""
-    seen = {scores.grad_fn}
-    stack = [scores.grad_fn]
+    """Makes gradients of scores correct, or an error, by hooks on their graph.
+
+    A hook in Python costs more than many an operator, so only those batch normalizations get one
+    which a gradient with unusual strides may reach.
+    """
+    hooked: set[Node] = set()
+    seen = set()
+    stack = [(scores.grad_fn, True)]
     while stack:
-        node = stack.pop()
-        if node is None:
+        node, unusual = stack.pop()
+        if node is None or (node, unusual) in seen or (node, True) in seen:
             continue
+        seen.add((node, unusual))
         name = node.name()
-        if name == _BATCH_NORM:
-            node.register_prehook(_contiguous)
-        elif name == _REENTRANT:
-            node.register_prehook(_refuse)
-        for below, _ in node.next_functions:
-            if below not in seen:
-                seen.add(below)
-                stack.append(below)
+        if name == _REENTRANT or (name == _BATCH_NORM and unusual):
+            if node not in hooked:
+                node.register_prehook(_refuse if name == _REENTRANT else _contiguous)
+            hooked.add(node)
+        if name in _OWN_MEMORY:
+            unusual = False
+        elif name not in _SAME_STRIDES:
+            unusual = True
+        stack += [(below, unusual) for below, _ in node.next_functions]
 
 
 def refuse_reentrant(node: Node) -> None:
