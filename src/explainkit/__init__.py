@@ -29,6 +29,7 @@ from explainkit.errors import (
 
 if TYPE_CHECKING:
     from explainkit import interop
+    from explainkit.adapters.adapt import adapt
     from explainkit.adapters.images import ImageBatch, load_images
     from explainkit.api import explain, maximize
     from explainkit.catalog.factories import (
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
         list_methods,
         list_models,
         load_dataset,
-        load_model,
     )
+    from explainkit.catalog.models import load_model
     from explainkit.interfaces import (
         Attribution,
         Dataset,
@@ -76,6 +77,7 @@ __all__ = [
     "UnknownNameError",
     "Visualization",
     "__version__",
+    "adapt",
     "explain",
     "hookimpl",
     "interop",
@@ -100,6 +102,7 @@ _LAZY = {
     "Method": "explainkit.interfaces",
     "ModelSpec": "explainkit.interfaces",
     "Visualization": "explainkit.results.visualization",
+    "adapt": "explainkit.adapters.adapt",
     "explain": "explainkit.api",
     "list_datasets": "explainkit.catalog.factories",
     "list_maximizers": "explainkit.catalog.factories",
@@ -107,7 +110,7 @@ _LAZY = {
     "list_models": "explainkit.catalog.factories",
     "load_dataset": "explainkit.catalog.factories",
     "load_images": "explainkit.adapters.images",
-    "load_model": "explainkit.catalog.factories",
+    "load_model": "explainkit.catalog.models",
     "maximize": "explainkit.api",
 }
 

@@ -16,8 +16,8 @@ from explainkit.catalog.factories import (
     is_method_name,
     load_maximizer,
     load_methods,
-    load_model,
 )
+from explainkit.catalog.models import load_model
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
 from explainkit.engine.runner import run_all

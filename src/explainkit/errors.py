@@ -51,3 +51,30 @@ class GalleryError(ExplainkitError, RuntimeError):
 
 class ExplainkitWarning(UserWarning):
     """A result is valid but has limitations; also recorded in ``Explanation.diagnostics``."""
+
+
+LONGEST = 300
+"""Characters of another's text in a message of ours."""
+
+
+def line(error: BaseException) -> str:
+    """An error's type and message, in one printable line of bounded length.
+
+    Examples:
+        >>> line(ValueError("no")), line(ValueError("x" * 10**6))[-3:]
+        ('ValueError: no', 'xx…')
+    """
+    kind = type(error).__name__
+    try:
+        text = str(error).strip().splitlines()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - also __str__ can be anybody's code
+        return clipped(f"{kind}, whose message can't be read")
+    return clipped(f"{kind}: {text[0]}" if text else kind)
+
+
+def clipped(text: str) -> str:
+    """A text without control characters and of bounded length."""
+    short = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return "".join(char if char.isprintable() else "�" for char in short)

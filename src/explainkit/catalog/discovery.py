@@ -21,8 +21,8 @@ import explainkit
 from explainkit.catalog import builtin, hookspecs
 from explainkit.catalog.hookspecs import PROJECT
 from explainkit.catalog.import_time import import_time
-from explainkit.catalog.registry import Registry, clipped, foreign_code, line
-from explainkit.errors import PluginError, UnknownNameError
+from explainkit.catalog.registry import Registry, foreign_code
+from explainkit.errors import PluginError, UnknownNameError, clipped, line
 
 KINDS = {"methods": "method", "models": "model", "datasets": "dataset", "maximizers": "maximizer"}
 """What plugins can offer, plural to singular; the hook is ``explainkit_<plural>``."""

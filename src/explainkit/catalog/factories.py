@@ -5,15 +5,12 @@ import difflib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from explainkit.catalog import discovery
 from explainkit.catalog.synonyms import parameter_hint
-from explainkit.catalog.weights import build, load_file
 from explainkit.errors import MethodError, UnknownNameError
-from explainkit.interfaces import Dataset, DatasetSpec, Method, ModelSpec
+from explainkit.interfaces import Dataset, DatasetSpec, Method
 from explainkit.methods.contract import is_method
 
 if TYPE_CHECKING:
@@ -43,28 +40,6 @@ def list_maximizers() -> dict[str, str]:
     return discovery.described("maximizers")
 
 
-def load_model(name: str | Path) -> nn.Module:
-    """Builds a registered model with its trained weights, or a model from a weights file.
-
-    Args:
-        name: ``"fer_hw3/cnn"``, or ``"cnn"`` if that is unique; or the path of a
-            ``.safetensors`` file whose metadata names its architecture
-            (``explainkit_model: fer_hw3/cnn``).
-
-    Returns:
-        The module in eval mode, float32, on the CPU, with its `ModelSpec` at ``.explainkit_spec``.
-
-    Raises:
-        UnknownNameError: No such model.
-        ModelError: The weights are missing, damaged, or do not fit the architecture.
-    """
-    if Path(name).suffix or Path(name).is_file():
-        return load_file(Path(name))
-    registry = discovery.registry("models")
-    qualified = registry.qualify(str(name))
-    return build(qualified, typing.cast(ModelSpec, registry.get(qualified)))
-
-
 def load_dataset(
     name: str, path: str | Path | None = None, split: str = "train", seed: int = 0
 ) -> Dataset:
@@ -80,7 +55,7 @@ def load_dataset(
         UnknownNameError: No such data set.
         DatasetError: The data can't be read, or has no such split.
     """
-    spec = typing.cast(DatasetSpec, discovery.registry("datasets").get(name))
+    spec = cast(DatasetSpec, discovery.registry("datasets").get(name))
     return spec.load(None if path is None else Path(path), split, seed=seed)
 
 
@@ -147,7 +122,7 @@ def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any
     of = kind if isinstance(kind, type) else type(kind)
     _check_fields(kind, registry.name_of(of) or class_name(of), params)
     made: Any = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
-    return typing.cast("Maximizer", made)
+    return cast("Maximizer", made)
 
 
 def is_method_name(text: str) -> bool:

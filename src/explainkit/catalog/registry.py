@@ -7,33 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from explainkit.catalog.synonyms import method_hint, plain
-from explainkit.errors import PluginError, UnknownNameError
-
-LONGEST = 300
-"""Characters of a plugin's text in a message of ours."""
-
-
-def line(error: BaseException) -> str:
-    """An error's type and message, in one printable line of bounded length.
-
-    Examples:
-        >>> line(ValueError("no")), line(ValueError("x" * 10**6))[-3:]
-        ('ValueError: no', 'xx…')
-    """
-    kind = type(error).__name__
-    try:
-        text = str(error).strip().splitlines()
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - also __str__ is a plugin's code
-        return clipped(f"{kind}, whose message can't be read")
-    return clipped(f"{kind}: {text[0]}" if text else kind)
-
-
-def clipped(text: str) -> str:
-    """A text without control characters and of bounded length."""
-    short = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    return "".join(char if char.isprintable() else "�" for char in short)
+from explainkit.errors import PluginError, UnknownNameError, line
 
 
 @contextmanager

@@ -60,13 +60,16 @@ def plain(name: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """A qualified name without its plugin, or without its module.
+    """A name without its plugin, its module, its package or its folder.
 
     Examples:
         >>> bare_name("explainkit/gradcam"), bare_name("torch.nn.Sequential")
         ('gradcam', 'Sequential')
+        >>> bare_name("timm:resnet50.a1_in1k"), bare_name("nets/small.py:make")
+        ('resnet50.a1_in1k', 'make')
     """
-    return name.rpartition("/")[2].rpartition(".")[2]
+    last = name.rpartition(":")[2].rpartition("/")[2]
+    return last if ":" in name else last.rpartition(".")[2]
 
 
 def method_hint(name: str) -> str | None:

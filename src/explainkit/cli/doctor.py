@@ -14,7 +14,7 @@ from packaging.version import Version
 
 import explainkit
 from explainkit.catalog import discovery
-from explainkit.catalog.registry import line
+from explainkit.errors import line
 
 IMPORT_SECONDS = 120
 """Time limit for a trial import."""

@@ -6,10 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from explainkit.adapters.black_box import is_black_box
 from explainkit.errors import ExplainkitError, ModelError
 from explainkit.layers import buffers_of, parameters_of, submodules
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
+_INSIDE = ("grad", "layer", "attention")
+"""Words in errors of methods that look inside a model."""
+
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
@@ -52,10 +56,16 @@ def _runs_on(module: nn.Module, images: Tensor) -> bool:
 
 @contextmanager
 def naming_missing_gradients(module: nn.Module) -> Iterator[None]:
-    """Says why a method finds no gradients, if that is due to the model's weights."""
+    """Says why a method finds no gradients or layers, if that is due to the model itself."""
     try:
         yield
     except (RuntimeError, ExplainkitError) as error:
+        if is_black_box(module) and any(word in str(error) for word in _INSIDE):
+            raise ModelError(
+                "expected a model of torch with gradients and layers, but this one runs outside of "
+                f"torch ({type(module).__name__}): use a method that only runs the model, such as "
+                "occlusion, rise, lime or kernel_shap"
+            ) from error
         if "grad" not in str(error) or not (why := _without_gradients(module)):
             raise
         raise ModelError(

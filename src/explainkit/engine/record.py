@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import explainkit
+from explainkit.adapters.packages import installed_version
+from explainkit.adapters.sources import package_of
+from explainkit.adapters.transformers import declared_outputs
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import class_name, method_name, method_params
 from explainkit.engine.checks import Outcome
@@ -90,13 +93,13 @@ def as_explanation(
 
 
 def model_name(module: nn.Module) -> str:
-    """Qualified name of a registered model, or module and class of any other."""
+    """The name by which a model was loaded, or module and class of any other."""
     registered: str | None = getattr(module, "explainkit_name", None)
     return registered or class_name(type(module))
 
 
 def versions(name: str, module: nn.Module) -> dict[str, str]:
-    """Versions of Python, torch, explainkit, and the plugins that a result comes from.
+    """Versions of Python, torch, explainkit, and the plugins and packages of method and model.
 
     Args:
         name: Qualified name of the method or maximizer.
@@ -107,9 +110,12 @@ def versions(name: str, module: nn.Module) -> dict[str, str]:
         "torch": torch.__version__,
         "explainkit": explainkit.__version__,
     }
-    for qualified in (name, getattr(module, "explainkit_name", "")):
+    source: str = getattr(module, "explainkit_name", "")
+    if package := package_of(source):
+        found[package] = installed_version(package) or "unknown"
+    for qualified in (name, source):
         plugin, slash, _ = qualified.partition("/")
-        if slash and plugin != "explainkit":
+        if slash and plugin in discovery.default().names():
             found[plugin] = discovery.default().version_of(plugin)
     return found
 
@@ -135,24 +141,6 @@ def outputs_of(
     elif spec:
         known = Outputs(spec.output, spec.task, spec.class_names)
     else:
-        found = _TASKS.get(getattr(config, "problem_type", None), "classification")
-        known = Outputs(output, found, _names_of(config))
+        known = Outputs(output, *declared_outputs(config))
     names = known.class_names if class_names is None else tuple(map(str, class_names))
     return Outputs(known.output, task or known.task, names)
-
-
-_TASKS: dict[object, Task] = {
-    "regression": "regression",
-    "multi_label_classification": "multilabel",
-}
-"""``problem_type`` of a transformers configuration."""
-
-
-def _names_of(config: object) -> tuple[str, ...]:
-    """Class names from a transformers configuration; a single logit has no name for each side."""
-    names = getattr(config, "id2label", None)
-    if not isinstance(names, dict) or len(names) < 2:
-        return ()
-    by_id = {str(i): str(name) for i, name in names.items()}
-    ids = [str(i) for i in range(len(names))]
-    return tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def call(one: "Explanation") -> str:
     """Python code that computes an explanation again, given the same ``images``.
 
-    An unregistered model and tensors among the parameters appear as variables to fill in.
+    A model that no name loads, and tensors among the parameters, appear as variables to fill in.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -31,7 +31,8 @@ def call(one: "Explanation") -> str:
         )
     """
     imports: dict[str, None] = {}
-    registered = "/" in one.model
+    # a name that load_model takes, of a plugin's model or of a source; with weights, it has a space
+    registered = bool({"/", ":"} & set(one.model)) and " " not in one.model
     seeds = set(_seeds(one.params))
     if len(seeds) > 1:  # the call's one seed would override the others
         arguments = [_expression(one.method, one.params, imports, seeds=True)]

@@ -1,0 +1,167 @@
+"""Image classifiers of transformers, by their name on the Hub or a folder."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from explainkit.adapters.checkpoints import load_state, outputs_in
+from explainkit.adapters.packages import loading, package
+from explainkit.adapters.preprocessing import (
+    CenterCrop,
+    Interpolation,
+    Preprocessing,
+    Resize,
+    Step,
+)
+from explainkit.adapters.spec import Wanted, spec_for
+from explainkit.errors import ExplainkitWarning, ModelError
+from explainkit.interfaces import ModelSpec
+from explainkit.scores import Task
+
+_TASKS: dict[object, Task] = {
+    "regression": "regression",
+    "multi_label_classification": "multilabel",
+}
+"""``problem_type`` of a configuration."""
+
+_FILTERS: tuple[Interpolation, ...] = (
+    "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming",
+)  # fmt: skip
+"""Pillow's filters, in the order of its numbers."""
+
+_SQUASHED_FROM = 384
+"""From this side on, ConvNeXT's processor resizes to a square instead of cropping one."""
+
+
+def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
+    """An image classifier, with the preprocessing of its image processor.
+
+    Raises:
+        ModelError: transformers is not installed, there is no such classifier, its weights can't be
+            downloaded or don't fit, or they lack a layer.
+    """
+    found = package("transformers")
+    name = str(Path(wanted.name).expanduser()) if wanted.name.startswith("~") else wanted.name
+    auto = found.AutoModelForImageClassification
+    remedy = "expected an image classifier on the Hub that can be reached, or a folder that has one"
+    if not wanted.allow_pickle:
+        remedy += "; allow_pickle=True also reads weights that are not in safetensors"
+    with loading(f"transformers:{name}", remedy):
+        if wanted.state is None and wanted.pretrained:
+            model, info = auto.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True,
+                use_safetensors=None if wanted.allow_pickle else True,
+            )  # fmt: skip
+            if lacking := sorted(info["missing_keys"]):
+                raise ModelError(
+                    f"expected a trained image classifier, but {name} has no weights for "
+                    f"{', '.join(lacking[:3])}: they would be random"
+                )
+        else:
+            config = found.AutoConfig.from_pretrained(name)
+            model = auto.from_config(config, dtype=torch.float32)
+            count = None if wanted.state is None else outputs_in(model, wanted.state)
+            if count not in {None, config.num_labels}:
+                config.num_labels = count
+                model = auto.from_config(config, dtype=torch.float32)
+        processor = found.AutoImageProcessor.from_pretrained(name, backend="pil")
+    if wanted.state is not None:
+        load_state(model, wanted.state, f"transformers:{name}")
+    task, names = declared_outputs(model.config)
+    preprocessing = checked(preprocessing_of(processor), processor)
+    return model, spec_for(preprocessing, task=task, class_names=names)
+
+
+def declared_outputs(config: object) -> tuple[Task, tuple[str, ...]]:
+    """The task and the class names of a configuration; a single logit has no name for each side."""
+    task = _TASKS.get(getattr(config, "problem_type", None), "classification")
+    names = getattr(config, "id2label", None)
+    if not isinstance(names, Mapping) or len(names) < 2:
+        return task, ()
+    by_id = {str(i): str(name) for i, name in names.items()}
+    ids = [str(i) for i in range(len(names))]
+    return task, tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()
+
+
+def preprocessing_of(processor: Any) -> Preprocessing:
+    """What an image processor does, from its configuration.
+
+    Values are ``(pixel · rescale_factor - mean) / std``, here in units of pixel / 255.
+    """
+    kind = type(processor).__name__.removesuffix("Fast").removesuffix("Pil")
+    factor = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    mean, std = (
+        np.broadcast_to(np.asarray(value, float), 3)
+        for value in (
+            (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+        )
+    )
+    if kind == "EfficientNetImageProcessor":
+        mean = mean + processor.rescale_offset
+        std = std * std if processor.include_top else std
+    return Preprocessing(
+        steps=tuple(_steps(processor, kind)),
+        mean=tuple(mean / factor),
+        std=tuple(std / factor),
+    )
+
+
+def checked(preprocessing: Preprocessing, processor: Any) -> Preprocessing:
+    """The preprocessing, known only if it gives what the processor gives for an image of noise.
+
+    Processors can have rules of their own. Those that this module does not know show here.
+    """
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (241, 317, 3), np.uint8)
+    image = Image.fromarray(noise)
+    theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+    ours, _ = preprocessing(image)
+    if theirs.shape == ours.shape:
+        difference = (theirs - ours).abs().amax((1, 2)) * torch.tensor(preprocessing.std)
+        if float(difference.max()) <= 2.5 / 255:
+            return preprocessing
+    warnings.warn(
+        f"the preprocessing of {type(processor).__name__} is not one that explainkit knows: pass "
+        "tensors that the processor made, or a Preprocessing of your own by ek.adapt",
+        ExplainkitWarning,
+        stacklevel=2,
+    )
+    return Preprocessing(preprocessing.steps, known=False)
+
+
+def _steps(processor: Any, kind: str) -> list[Step]:
+    """The resize and the crop; some processors enlarge the first by a rule of their own."""
+    crops = bool(getattr(processor, "do_center_crop", False))
+    crop = _pair(processor.crop_size) if crops else None
+    if not processor.do_resize:
+        return [CenterCrop(crop, rounding="floor")] if crop else []
+    how = _FILTERS[int(processor.resample)]
+    size, part = dict(processor.size), getattr(processor, "crop_pct", None)
+    exact = "shortest_edge" not in size
+    goal = _pair(size) if exact else (size["shortest_edge"],) * 2
+    if kind == "ConvNextImageProcessor":
+        exact = goal[0] >= _SQUASHED_FROM
+        crop = crop if exact else goal
+    if kind in {"ConvNextImageProcessor", "PoolFormerImageProcessor"} and part and not exact:
+        goal = int(goal[0] / part), int(goal[1] / part)
+    elif kind == "LevitImageProcessor" and not exact:
+        goal = (int(256 / 224 * goal[0]),) * 2
+    steps: list[Step] = [Resize(goal, "exact" if exact else "shortest", how)]
+    if crop:
+        steps.append(CenterCrop(crop, rounding="floor"))
+    return steps
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    fields = dict(size)
+    if not {"height", "width"} <= fields.keys():
+        raise ModelError(
+            f"expected an image processor with a height and width or a shortest edge, got {fields}"
+        )
+    return fields["height"], fields["width"]
