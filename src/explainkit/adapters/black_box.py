@@ -32,6 +32,7 @@ class BlackBox(nn.Module):
     def __init__(self, function: Callable[[np.ndarray], Any]) -> None:
         super().__init__()
         self.function = function
+        self.eval()  # a function has no modes
 
     def forward(self, images: Tensor) -> Any:
         """What the function returns, as tensors on the device and in the dtype of the images."""

@@ -38,13 +38,17 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
             raise InputError(f"{path}: expected JSON: {error}") from error
     else:
         names = [line.strip() for line in text.rstrip().splitlines()]
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        at = next((i for i, name in enumerate(names or ()) if not (name and str(name).strip())), 0)
+    if not names or not all(map(_is_name, names)):
+        at = next((i for i, name in enumerate(names or ()) if not _is_name(name)), 0)
         raise InputError(
             f"{path}: expected one class name a line, or JSON with a list of names or with names "
             f"and indices from 0 on; class {at} has none"
         )
     return tuple(names)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _ordered(found: Any) -> list[Any] | None:

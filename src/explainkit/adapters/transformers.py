@@ -46,7 +46,12 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
             downloaded or don't fit, or they lack a layer.
     """
     found = package("transformers")
-    name = str(Path(wanted.name).expanduser()) if wanted.name.startswith("~") else wanted.name
+    name = wanted.name
+    if name.startswith(("~", ".", "/")) or Path(name).is_absolute():
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"expected a folder with a transformers model, found none at {folder}")
+        name = str(folder)
     auto = found.AutoModelForImageClassification
     remedy = "expected an image classifier on the Hub that can be reached, or a folder that has one"
     if not wanted.allow_pickle:
