@@ -30,7 +30,9 @@ def test_more_than_ten_indices_are_numbers_not_texts(tmp_path):
     assert read_class_names(path)[10:] == ("class 10", "class 11")
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\ngreat crane\n", "\ufeffcat\r\ndog\r\ngreat crane\r\n\r\n"])
+@pytest.mark.parametrize(
+    "text", ["cat\ndog\ngreat crane\n", "\ufeffcat\r\ndog\r\ngreat crane\r\n\r\n"]
+)
 def test_one_a_line(text, tmp_path):
     path = tmp_path / "names.txt"
     path.write_bytes(text.encode())

@@ -9,8 +9,10 @@ from torch import nn
 
 from explainkit.adapters import timm
 from explainkit.adapters.black_box import BlackBox
+from explainkit.adapters.images import preprocessing_of
+from explainkit.adapters.overrides import Numbers, Size, changed
 from explainkit.adapters.preprocessing import Preprocessing
-from explainkit.adapters.spec import Numbers, Size, changed, preprocessing_of, spec_for
+from explainkit.adapters.spec import spec_for
 from explainkit.adapters.transformers import declared_outputs
 from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec, spec_of
@@ -110,24 +112,21 @@ def with_outputs(
 
 
 def with_inputs(
-    module: nn.Module,
-    spec: ModelSpec,
+    model: nn.Module,
     *,
     mean: Numbers | None = None,
     std: Numbers | None = None,
     size: Size | None = None,
     crop: float | None = None,
 ) -> ModelSpec:
-    """A specification with what the caller knows about the inputs, as in `changed`."""
+    """A model's specification with what the caller knows about its inputs, as in `changed`."""
+    spec = known_of(model)
     if mean is std is size is crop is None:
         return spec
-    own = preprocessing_of(module, spec)
-    preprocessing = changed(own, mean=mean, std=std, size=size, crop=crop)
-    known = spec_for(preprocessing)
+    found = changed(preprocessing_of(model), mean=mean, std=std, size=size, crop=crop)
+    known = spec_for(found)
     shape = spec.image_shape
     if shape is not None and size is not None:
         height, width = (size, size) if isinstance(size, int) else size
         shape = (shape[0], height, width)
-    return replace(
-        spec, preprocessing=preprocessing, mean=known.mean, std=known.std, image_shape=shape
-    )
+    return replace(spec, preprocessing=found, mean=known.mean, std=known.std, image_shape=shape)

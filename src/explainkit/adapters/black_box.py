@@ -24,7 +24,7 @@ class BlackBox(nn.Module):
     Examples:
         >>> import explainkit as ek
         >>> def bright(images):
-        ...     return np.stack([1 - images.mean((1, 2, 3)), images.mean((1, 2, 3))], 1)
+        ...     return np.stack([-images.mean((1, 2, 3)), images.mean((1, 2, 3))], 1)
         >>> ek.explain(BlackBox(bright), torch.rand(1, 3, 8, 8), 1, "occlusion").attribution.shape
         torch.Size([1, 1, 8, 8])
     """

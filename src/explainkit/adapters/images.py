@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from explainkit.adapters.decoding import flat, read, upright
 from explainkit.adapters.geometry import Geometry, Size
-from explainkit.adapters.preprocessing import CenterCrop, Preprocessing, Resize
+from explainkit.adapters.overrides import changed, covering
+from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.errors import ExplainkitWarning, InputError
 from explainkit.interfaces import spec_of
 
@@ -65,8 +66,9 @@ def load_images(
         model: Its specification says what happens to an image (`explainkit.adapt` declares it).
             Without one, inputs are pixel / 255, gray if its first convolution takes one channel
             and RGB otherwise, at the image's own size.
-        size: Height and width, or both in one number, instead of the model's own: the image is
-            scaled to cover it, and its center is cropped.
+        size: Height and width, or both in one number, instead of the model's own, whose steps are
+            scaled with it. Where none are known, the image is scaled to cover it, and its center
+            is cropped.
 
     Returns:
         The inputs with their originals, for `explainkit.explain`.
@@ -80,6 +82,7 @@ def load_images(
 
     Examples:
         >>> import numpy as np, torch, explainkit as ek
+        >>> from explainkit.adapters.preprocessing import CenterCrop, Preprocessing, Resize
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()).eval()
         >>> known = Preprocessing((Resize(32), CenterCrop(32)), (0.5,) * 3, (0.5,) * 3)
         >>> net = ek.adapt(net, preprocessing=known)
@@ -158,12 +161,7 @@ def preprocessing_of(model: nn.Module, size: int | Size | None = None) -> Prepro
             covering(shape[1:]) if shape else (),
             mean, std, channels=channels, known=mean is not None and std is not None,
         )  # fmt: skip
-    return found if size is None else replace(found, steps=covering(size))
-
-
-def covering(size: int | Size) -> tuple[Resize, CenterCrop]:
-    """The steps that scale an image to cover a size and crop its center."""
-    return Resize(size), CenterCrop(size)
+    return changed(found, size=size)
 
 
 def _channels(model: nn.Module) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 from torch import nn
 
 from explainkit.adapters.black_box import BlackBox
+from explainkit.adapters.overrides import covering
 from explainkit.adapters.packages import loading, package
-from explainkit.adapters.preprocessing import Preprocessing, Resize
+from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.adapters.spec import Wanted, spec_for
 from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec
@@ -118,7 +119,7 @@ def _spec(channels: int | None, size: list[int | None], dtype: type) -> ModelSpe
     preprocessing = None
     if count in {1, 3}:
         preprocessing = Preprocessing(
-            steps=(Resize(fixed, "exact"),) if fixed else (),
+            steps=covering(fixed) if fixed else (),
             std=(1 / 255,) * count if pixels else None,
             channels=count,
             known=pixels,

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from explainkit.adapters import onnx, python, timm, torchvision, transformers
-from explainkit.adapters.adapt import known_of
+from explainkit.adapters.adapt import described, known_of
 from explainkit.adapters.checkpoints import load_state
-from explainkit.adapters.spec import Size, Wanted
+from explainkit.adapters.overrides import Size
+from explainkit.adapters.spec import Wanted
 from explainkit.interfaces import ModelSpec
-
-Loaded = tuple[nn.Module, ModelSpec]
 
 _SCHEMES = {
     "timm": "timm",
@@ -20,7 +19,7 @@ _SCHEMES = {
 }
 """What stands before the colon to the package that has the model."""
 
-_LOADERS: dict[str, Callable[[Wanted], Loaded]] = {
+_LOADERS: dict[str, Callable[[Wanted], tuple[nn.Module, ModelSpec]]] = {
     "timm": timm.load,
     "torchvision": torchvision.load,
     "transformers": transformers.load,
@@ -51,8 +50,8 @@ def load(
     pretrained: bool,
     allow_pickle: bool,
     size: Size | None,
-) -> Loaded:
-    """The model of a source that `is_foreign`, in eval mode, and what is known about it.
+) -> nn.Module:
+    """The model of a source that `is_foreign`, in eval mode, with what is known about it.
 
     Args:
         source: ``"timm:resnet50"``, ``"onnx:file.onnx"``, ``"file.py:make"``, ….
@@ -68,8 +67,8 @@ def load(
     scheme, _, name = source.partition(":")
     if scheme in _LOADERS:
         model, spec = _LOADERS[scheme](Wanted(name, state, pretrained, allow_pickle, size))
-        return model.eval(), spec
+        return described(model.eval(), spec)
     model = python.load(source)
     if state is not None:
         load_state(model, state, source)
-    return model.eval(), known_of(model)
+    return described(model.eval(), known_of(model))

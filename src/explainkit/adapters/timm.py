@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 from explainkit.adapters.checkpoints import load_state, outputs_in
+from explainkit.adapters.overrides import Size
 from explainkit.adapters.packages import UNREACHABLE, loading, package, unknown
 from explainkit.adapters.preprocessing import (
     CenterCrop,
@@ -16,7 +17,7 @@ from explainkit.adapters.preprocessing import (
     Resize,
     Step,
 )
-from explainkit.adapters.spec import Size, Wanted, spec_for
+from explainkit.adapters.spec import Wanted, spec_for
 from explainkit.interfaces import ModelSpec
 
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")

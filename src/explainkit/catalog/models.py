@@ -7,9 +7,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from explainkit.adapters import sources
-from explainkit.adapters.adapt import described, known_of, with_inputs, with_outputs
+from explainkit.adapters.adapt import described, with_inputs, with_outputs
 from explainkit.adapters.checkpoints import read_state
-from explainkit.adapters.spec import Numbers, Size
+from explainkit.adapters.overrides import Numbers, Size
 from explainkit.catalog import discovery
 from explainkit.catalog.weights import build, load_file
 from explainkit.errors import ModelError
@@ -59,8 +59,9 @@ def load_model(
         class_names: In the order of the classes; two for a single logit.
         mean: Per channel, or one for all, in units of pixel / 255.
         std: Per channel, or one for all, in units of pixel / 255.
-        size: Height and width of inputs, or one number for both. Where the model's preprocessing
-            is not known, images are resized to it, whatever their aspect ratio.
+        size: Height and width of inputs, or one number for both. The steps that are known, such as
+            a resize and a crop, are scaled with it; without any, images are scaled to cover it and
+            their center is cropped.
         crop: The part of the shorter side that a center crop keeps, in (0, 1]: images are resized
             at their aspect ratio to size / crop, then cropped to the size.
         output: Which of several outputs holds the scores, as in `explain`.
@@ -90,13 +91,12 @@ def load_model(
     state = None if weights is None else read_state(weights, allow_pickle=allow_pickle)
     with preserve_process(seed=0):
         if sources.is_foreign(text):
-            model, spec = sources.load(
+            model = sources.load(
                 text, state, pretrained=pretrained, allow_pickle=allow_pickle, size=size
             )
         else:
             model = _registered(source, state, pretrained)
-            spec = known_of(model)
-    spec = with_inputs(model, spec, mean=mean, std=std, size=size, crop=crop)
+    spec = with_inputs(model, mean=mean, std=std, size=size, crop=crop)
     name = getattr(model, "explainkit_name", text)
     if weights is not None:
         name += f" ({Path(weights).name})"
