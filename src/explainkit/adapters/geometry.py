@@ -91,6 +91,13 @@ class Geometry:
             ),
         )
 
+    def seen_from(self, size: Size) -> "Geometry":
+        """The same input, in the original resized to a height and width."""
+        y, x = (new / old for new, old in zip(size, self.original, strict=True))
+        content = self._content
+        scale = self.scale[0] / y, self.scale[1] / x
+        return replace(self, original=size, scale=scale, content=content)
+
     def seen(self) -> Tensor:
         """The pixels of the original that the model saw: those whose center is in its input.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["shortest", "exact", "longest"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Resampler = Literal["pillow", "torch"]
 Rounding = Literal["floor", "nearest"]
 Align = Literal["center", "top left"]
 Fill = int | tuple[int, ...]
@@ -30,8 +31,11 @@ class Resize:
         mode: ``"shortest"``: the smallest size of the same aspect ratio that covers ``size``;
             ``"longest"``: the largest one inside it; ``"exact"``: ``size``, whatever the ratio.
         interpolation: Pillow's name of the filter.
-        antialias: Whether the filter widens where the image shrinks. Pillow always does that;
-            some models were trained on tensors resized without, bilinear or bicubic.
+        antialias: Whether the filter widens where the image shrinks. Pillow always does that; False
+            is for models of tensors that were resized without.
+        resampler: What computes it: ``"pillow"``, as for Pillow images in torchvision and timm, or
+            ``"torch"`` on a uint8 tensor, as in transformers on torchvision. Their bicubic
+            and Lanczos filters differ by several pixel values at sharp edges.
         rounding: What happens to the fraction of a pixel in the other side of ``"shortest"`` and
             ``"longest"``: torchvision and transformers drop it, timm's ``ResizeKeepRatio`` rounds.
     """
@@ -40,17 +44,20 @@ class Resize:
     mode: Mode = "shortest"
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
+    resampler: Resampler = "pillow"
     rounding: Rounding = "floor"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _sized(self.size))
         _one_of("mode", self.mode, Mode)
         _one_of("interpolation", self.interpolation, Interpolation)
+        _one_of("resampler", self.resampler, Resampler)
         _one_of("rounding", self.rounding, Rounding)
-        if not self.antialias and self.interpolation not in {"nearest", "bilinear", "bicubic"}:
+        known = ("nearest", "bilinear", "bicubic", "lanczos")[: 4 if self.antialias else 3]
+        if self._by_torch and self.interpolation not in known:
             raise InputError(
-                "antialias=False: expected nearest, bilinear or bicubic interpolation, got "
-                f"{self.interpolation}"
+                f"resizing by torch{'' if self.antialias else ' without antialiasing'}: expected "
+                f"{', '.join(known)} interpolation, got {self.interpolation}"
             )
 
     def target(self, size: Size) -> Size:
@@ -76,12 +83,27 @@ class Resize:
 
         size = self.target((image.height, image.width))
         if size != (image.height, image.width):
-            if self.antialias or self.interpolation == "nearest":
+            if self._by_torch:
+                image = self._interpolated(image, size)
+            else:
                 how = Image.Resampling[self.interpolation.upper()]
                 image = image.resize((size[1], size[0]), how)
-            else:
-                image = _interpolated(image, size, self.interpolation)
         return image, geometry.resized(size)
+
+    @property
+    def _by_torch(self) -> bool:
+        return self.resampler == "torch" or not self.antialias
+
+    def _interpolated(self, image: "Image", size: Size) -> "Image":
+        from PIL import Image
+
+        pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
+        filtered = self.interpolation != "nearest"
+        values = torch.nn.functional.interpolate(
+            pixels.permute(2, 0, 1)[None].contiguous(), size, mode=self.interpolation,
+            align_corners=False if filtered else None, antialias=filtered and self.antialias,
+        )  # fmt: skip
+        return Image.fromarray(values[0].permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
 @dataclass(frozen=True)
@@ -316,18 +338,6 @@ def _window(
         canvas.paste(inside, (max(-left, 0), max(-top, 0)))
         inside = canvas
     return inside, geometry.windowed(top, left, size)
-
-
-def _interpolated(image: "Image", size: Size, mode: str) -> "Image":
-    """Resized by samples between pixel centers, without antialiasing."""
-    from PIL import Image
-
-    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
-    values = torch.nn.functional.interpolate(
-        pixels.permute(2, 0, 1)[None].to(torch.float32), size, mode=mode, align_corners=False
-    )
-    found = values[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).squeeze(2)
-    return Image.fromarray(found.contiguous().numpy())
 
 
 def _sized(size: Any) -> int | Size:
