@@ -7,8 +7,8 @@ import torch
 from report_forms import DESKTOP, HOSTILE, PHONE, explained
 
 import explainkit as ek
-from explainkit.render.figure import overlay
 from explainkit.render.report import report
+from explainkit.render.shown_image import overlay
 
 pytestmark = pytest.mark.browser
 

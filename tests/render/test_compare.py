@@ -7,8 +7,9 @@ from report_forms import explained
 
 from explainkit.errors import RenderError
 from explainkit.render.compare import colored, comparison_figure, images_figure
-from explainkit.render.figure import overlay, png
+from explainkit.render.figure import png
 from explainkit.render.heatmap import color, scale
+from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanations
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.render.diagram import architecture_figure
-from explainkit.render.figure import overlay, plot, png, save_figure, study_figure
+from explainkit.render.figure import plot, png, save_figure, study_figure
 from explainkit.render.heatmap import color, scale, to_pixels
 from explainkit.render.matrix import matrix_figure
+from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanation, Explanations
 
 

@@ -11,11 +11,22 @@ from torch import Tensor
 
 from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
-from explainkit.render.figure import overlay, prediction
+from explainkit.render.figure import prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import Content, gather
-from explainkit.render.sheet import FAINT, INK, Page, Sheet, balanced, fit, house_style, show
+from explainkit.render.sheet import (
+    FAINT,
+    INK,
+    Page,
+    Sheet,
+    balanced,
+    fit,
+    fit_image,
+    house_style,
+    show,
+)
+from explainkit.render.shown_image import overlay
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -58,32 +69,30 @@ def comparison_figure(
         raise RenderError(f"columns: expected at least 1, got {columns}")
     content = gather(explanations, labels, None, reduce)
     rule = Scaling.parse(scaling)
-    height, width = content.maps[0].shape[1:]
-    inch = min(1.55 / height, 2.4 / width)
-    size = width * inch, height * inch
+    smooth = content.explanations[0].geometries is not None
+    sizes = [fit_image(one.size) for one in content.shown]
     methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
     models = list(dict.fromkeys(one.model for one in explanations))
     title = f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'} of "
-    cells = _cells(len(content.images), len(explanations), columns)
+    cells = _cells(len(content.shown), len(explanations), columns)
     rows, across = (max(cell[axis] for cell in cells.values()) + 1 for axis in (0, 1))
     ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         rows,
-        [max(size[0], 1.4)] * across,
+        [max(1.4, *(width for width, _ in sizes))] * across,
         title + " and ".join(models),
         f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
-        legend(explanations, *ends) if rule.sign == "signed" else "",
+        "; ".join([*[legend(explanations, *ends)] * (rule.sign == "signed"), *content.notes]),
     )
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
     for (i, m), (row, column) in cells.items():
-        axes = sheet.axes(row, column, *size)
-        image = content.images[i] / 255
+        axes = sheet.axes(row, column, *sizes[i])
         if m is None:
-            show(axes, image)
+            show(axes, content.shown[i].pixels, smooth)
             sheet.title(axes, column, *_prediction(content, i))
             continue
         values = torch.from_numpy(content.maps[m][i])
-        show(axes, overlay(image, values, rule, cmap=cmap, alpha=alpha))
+        show(axes, overlay(content.shown[i], values, rule, cmap=cmap, alpha=alpha), smooth)
         title = _title(explanations, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
     return sheet.figure

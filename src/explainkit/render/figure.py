@@ -23,7 +23,6 @@ from explainkit.render.heatmap import (
     most_relevant,
     over_images,
     scale,
-    to_pixels,
 )
 from explainkit.render.legend import legend
 from explainkit.render.parameters import changed_parameters, parameters
@@ -32,20 +31,21 @@ from explainkit.render.sheet import (
     FAINT,
     INK,
     RIGHT,
-    TALL,
     WRONG,
     Sheet,
+    fit_image,
     fit_name,
     house_style,
     show,
 )
+from explainkit.render.shown_image import OPACITY, ShownImage, notes, overlay, shown_images
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
-_OPACITY, _APART = 0.85, 0.35
+_APART = 0.35
 
 
 @house_style()
@@ -81,10 +81,10 @@ def study_figure(
     for row, image in enumerate(rows.images):
         rows.draw(sheet, row, row)
         for column, (rule, found) in enumerate(scaled, 2):
-            _draw_map(sheet, row, column, rows.size, found, row, rule)
+            _draw_map(sheet, row, column, rows.sizes[row], image, found, row, rule)
         kept = most_relevant(maps[row].abs(), keep)
-        axes = sheet.axes(row, last, *rows.size)
-        show(axes, masked(image, kept))
+        axes = sheet.axes(row, last, *rows.sizes[row])
+        show(axes, masked(image.pixels, image.place(kept.astype(float)) > 0.5), rows.smooth)
         sheet.title(axes, last, _kept(kept, keep))
     return sheet.figure
 
@@ -97,7 +97,7 @@ def plot(
     reduce: Reduce = "sum",
     ax: Axes | None = None,
     cmap: str | None = None,
-    alpha: float = _OPACITY,
+    alpha: float = OPACITY,
     columns: int = 1,
 ) -> Figure:
     """Each image with its probabilities, its heatmap, and the heatmap over the image.
@@ -127,7 +127,8 @@ def plot(
             raise RenderError(
                 f"ax: expected one image, got {len(explanation)}: plot explanation[i] instead"
             )
-        show(ax, overlay(rows.images[0], maps[0], rule, cmap=cmap, alpha=alpha))
+        drawn = overlay(rows.images[0], maps[0], rule, cmap=cmap, alpha=alpha)
+        show(ax, drawn, rows.smooth)
         limit = f"±{scaled.limits[0]:.2g}" if scaled.limits[0] else "zero everywhere"
         ax.set_title(f"{rows.headline()}, {limit}", size=8, color=INK, loc="left")
         return ax.figure.figure  # of a subfigure, too
@@ -141,48 +142,11 @@ def plot(
     for i, image in enumerate(rows.images):
         row, column = i // columns, 4 * (i % columns)
         rows.draw(sheet, i, row, column)
-        _draw_map(sheet, row, column + 2, rows.size, scaled, i, rule, cmap)
-        axes = sheet.axes(row, column + 3, *rows.size)
-        show(axes, overlay(image, maps[i], rule, cmap=cmap, alpha=alpha))
+        _draw_map(sheet, row, column + 2, rows.sizes[i], image, scaled, i, rule, cmap)
+        axes = sheet.axes(row, column + 3, *rows.sizes[i])
+        show(axes, overlay(image, maps[i], rule, cmap=cmap, alpha=alpha), rows.smooth)
         sheet.title(axes, column + 3, "map over image")
     return sheet.figure
-
-
-def overlay(
-    image: NDArray[np.float64],
-    values: torch.Tensor,
-    scaling: Scaling | str = "percentile",
-    *,
-    cmap: str | None = None,
-    alpha: float = _OPACITY,
-) -> NDArray[np.float64]:
-    """A map over its grayscale image: the stronger the value, the more opaque its color.
-
-    The opacity of a pixel is alpha · |s|^0.7, where s is the scaled value in [−1, 1]. The exponent
-    makes weak values a little more visible.
-
-    Args:
-        image: ``[height, width]`` or ``[height, width, 3]`` in [0, 1].
-        values: ``[height, width]`` in the method's own unit.
-        scaling: How values become colors.
-        cmap: Name of a matplotlib color map; None: the scaling's own.
-        alpha: Opacity of the strongest values.
-
-    Returns:
-        RGB ``[height, width, 3]`` in [0, 1].
-
-    Raises:
-        RenderError: An unknown scaling or color map, or an opacity outside [0, 1].
-    """
-    if not 0 <= alpha <= 1:
-        raise RenderError(f"alpha: expected an opacity from 0 to 1, got {alpha}")
-    rule = Scaling.parse(scaling)
-    strength = scale(values[None], rule).values[0]
-    gray = (image.mean(-1) if image.ndim == 3 else image)[..., None]
-    opacity = alpha * np.abs(strength)[..., None] ** 0.7
-    colors = color(strength, cmap or rule.colors, signed=rule.sign == "signed") / 255
-    mixed: NDArray[np.float64] = (1 - opacity) * gray + opacity * colors
-    return mixed
 
 
 class _Rows:
@@ -190,7 +154,8 @@ class _Rows:
 
     Attributes:
         images: Each image for display.
-        size: Width and height of an image in inches.
+        sizes: Width and height of each image in inches.
+        smooth: Whether the images are photos, whose pixels need not be told apart.
         cell: Width of a column of images, wide enough for a title.
     """
 
@@ -203,13 +168,11 @@ class _Rows:
         classes = explanation.classes
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-        shown = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
-        self.images = [image for image, _ in shown]
-        self._notes = list(dict.fromkeys(note for _, note in shown if note))
-        high, wide = explanation.inputs.shape[-2:]
-        inch = min(TALL / high, 2.4 / wide)
-        self.size = wide * inch, high * inch
-        self.cell = max(self.size[0], 1.4)
+        self.images = shown_images(explanation)
+        self._notes = notes(self.images)
+        self.smooth = explanation.geometries is not None
+        self.sizes = [fit_image(one.size) for one in self.images]
+        self.cell = max(1.4, *(width for width, _ in self.sizes))
 
     def sheet(
         self,
@@ -265,8 +228,8 @@ class _Rows:
 
     def draw(self, sheet: Sheet, i: int, row: int, column: int = 0) -> None:
         """Image ``i`` and its probabilities, in a row, from a column on."""
-        axes = sheet.axes(row, column, *self.size)
-        show(axes, self.images[i])
+        axes = sheet.axes(row, column, *self.sizes[i])
+        show(axes, self.images[i].pixels, self.smooth)
         label, predicted = self.labels[i], self.explanation.predicted_classes(i)
         if self.explanation.task != "regression":
             names = ", ".join(map(self.explanation.class_name, predicted)) or "no label"
@@ -349,6 +312,7 @@ def _draw_map(
     row: int,
     column: int,
     size: tuple[float, float],
+    image: ShownImage,
     scaled: Scaled,
     i: int,
     rule: Scaling,
@@ -357,7 +321,7 @@ def _draw_map(
     """Map ``i`` with its color bar."""
     signed, colors = rule.sign == "signed", cmap or rule.colors
     axes = sheet.axes(row, column, *size)
-    show(axes, color(scaled.values[i], colors, signed=signed))
+    show(axes, image.colored(scaled.values[i], colors, signed), image.geometry is not None)
     sheet.title(axes, column, f"map, scaled {rule.title}")
     limit = float(scaled.limits[i])
     bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -21,6 +20,7 @@ from explainkit.render.report.content import (
     per_image,
 )
 from explainkit.render.report.sheets import data_uri
+from explainkit.render.shown_image import overlay, to_bytes
 from explainkit.render.templates import fill
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MOST = 8
 """Number of images of a large batch that a notebook shows."""
 
-_SIDE = 128
+_SIDE, _PHOTO = 128, 256
+"""Longer side in CSS pixels of a model's input, and of an original."""
 
 
 def to_html(explanations: "Sequence[Explanation]") -> str:
@@ -49,15 +50,17 @@ def to_html(explanations: "Sequence[Explanation]") -> str:
         return "".join(to_html([one]) for one in explanations)
     shown = [one if len(one) <= MOST else one[:MOST] for one in explanations]
     images: list[dict[str, Any]] = []
+    remarks = [legend(shown)]
     if all(one.attribution.ndim == 4 for one in shown):
-        content = gather(shown, None, None, "sum")
-        images = [_image(content, i) for i in range(len(content.images))]
+        content = gather(shown, None, None, "sum", 2 * _PHOTO)
+        images = [_image(content, i) for i in range(len(content.shown))]
+        remarks += content.notes
     scaling = f"Each map is normalized separately ({Scaling.parse(SCALINGS[0]).limit})"
     return fill(
         "explainkit.render", "notebook.html",
         images=images,
         ramp=data_uri(Image.fromarray(color(np.linspace(-1, 1, 64)[None], DIVERGING))),
-        legend=f"{legend(shown)}. {scaling}; ± is the value at full color.",
+        legend=f"{'; '.join(remarks)}. {scaling}; ± is the value at full color.",
         tables=[list(_facts(one, len(explanations) == 1)) for one in explanations],
     )  # fmt: skip
 
@@ -71,7 +74,8 @@ def _image(content: Content, row: int) -> dict[str, Any]:
     alone = len(content.explanations) == 1
     blank = "" if alone else "\n "
     targets = {explained_class(one, row) for one in content.explanations}
-    pixels = content.images[row]
+    image = content.shown[row]
+    side = _SIDE if image.geometry is None else _PHOTO
     maps = []
     for one, values in zip(content.explanations, content.maps, strict=True):
         tensor = torch.from_numpy(values[row])
@@ -79,15 +83,16 @@ def _image(content: Content, row: int) -> dict[str, Any]:
         limit = float(scaled.limits[0])
         alt = f"{one.method} of {one.model}, target: {one.target_name(row)}"
         if alone:
-            maps.append(_panel("map", color(scaled.values[0]), alt, limit))
-        mixed = np.rint(255 * overlay(pixels / 255, tensor)).astype(np.uint8)
+            colored = image.colored(scaled.values[0], DIVERGING, signed=True)
+            maps.append(_panel("map", colored, alt, side, limit))
+        mixed = overlay(image, tensor)
         if alone:
-            maps.append(_panel("map over image", mixed, f"{alt}, over the image"))
+            maps.append(_panel("map over image", mixed, f"{alt}, over the image", side))
         else:
             title_of_map = f"{one.method.rpartition('/')[2]}\ntarget: {one.target_name(row)}"
-            maps.append(_panel(title_of_map, mixed, f"{alt}, over the image", limit))
+            maps.append(_panel(title_of_map, mixed, f"{alt}, over the image", side, limit))
     return {
-        "panel": _panel(title + blank, pixels, content.names[row]),
+        "panel": _panel(title + blank, image.pixels, content.names[row], side),
         "heading": f"probabilities{blank}",
         "bars": [(content.class_name(c), p, c in targets) for c, p in prediction.top[row]],
         "maps": maps,
@@ -95,17 +100,17 @@ def _image(content: Content, row: int) -> dict[str, Any]:
 
 
 def _panel(
-    title: str, image: NDArray[np.uint8], alt: str, limit: float | None = None
+    title: str, image: NDArray[np.float64], alt: str, side: int, limit: float | None = None
 ) -> dict[str, Any]:
-    """An image under its title; with a limit, a color bar below it."""
+    """An image in [0, 1] under its title; with a limit, a color bar below it."""
     height, width = image.shape[:2]
-    wide = min(_SIDE, round(_SIDE * width / height))
+    wide = min(side, round(side * width / height))
     return {
         "title": title,
         "alt": alt,
-        "source": data_uri(Image.fromarray(image)),
+        "source": data_uri(Image.fromarray(to_bytes(image))),
         "width": wide,
-        "rendering": "pixelated" if width < _SIDE else "auto",
+        "rendering": "pixelated" if width < side else "auto",
         "full_color": limit is not None and (f"±{number(limit)}" if limit else "zero everywhere"),
     }
 

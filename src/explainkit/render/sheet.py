@@ -101,9 +101,20 @@ def balanced(count: int, most: int) -> int:
     return -(-count // rows)
 
 
-def show(axes: Axes, image: NDArray[Any]) -> None:
-    """Shows an image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+def fit_image(size: tuple[int, int]) -> tuple[float, float]:
+    """Width and height in inches of an image of a height and width, in a cell."""
+    height, width = size
+    inch = min(TALL / height, 2.4 / width)
+    return width * inch, height * inch
+
+
+def show(axes: Axes, image: NDArray[Any], smooth: bool = False) -> None:
+    """Shows an image ``[height, width]`` or ``[height, width, 3]`` at the top left of its cell.
+
+    Its pixels are squares; those of a smooth image are averaged where the figure has fewer.
+    """
+    how = "antialiased" if smooth else "nearest"
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation=how, aspect="equal")
     axes.set_anchor("NW")
     axes.set(xticks=[], yticks=[])
     # a white image needs an edge on a white page

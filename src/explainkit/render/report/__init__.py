@@ -9,6 +9,10 @@ from explainkit.files import write_file
 from explainkit.render.heatmap import Reduce
 from explainkit.render.report.content import gather
 from explainkit.render.report.page import page
+from explainkit.render.shown_image import LONGEST
+
+_FEW = 8
+"""Largest number of images that are shown in full size."""
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -27,14 +31,16 @@ def report(
 
     The file opens from disk, loads nothing, and shows its images without scripts too. Scripts add
     opacity, threshold, sign and scaling, the values at the pointer and, for several images, an
-    index with sorting and filters.
+    index with sorting and filters. Maps of loaded images are shown over the originals, with at
+    most 1024 pixels on the longer side, or 512 for more than eight images; what the model did not
+    see is hatched.
 
     Args:
         explanations: One, or several of the same images to show side by side: different methods,
             targets, or models with the same classes.
         path: The file; it is written atomically.
         labels: True class of each image; None or −1 if unknown.
-        names: Names of the images.
+        names: Names of the images; None: those of the explanation.
         command: The command line that reproduces the report; the Python call is always included.
         reduce: How channels are reduced to one.
 
@@ -54,5 +60,6 @@ def report(
         'report.html'
     """
     given = list(explanations) if isinstance(explanations, Sequence) else [explanations]
-    text = page(gather(given, labels, names, reduce), command)
+    longest = LONGEST if len(given[:1]) and len(given[0]) <= _FEW else LONGEST // 2
+    text = page(gather(given, labels, names, reduce, longest), command)
     return write_file(path, text.encode(), RenderError)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.render.heatmap import Reduce, over_images, scale, to_pixels
+from explainkit.render.heatmap import Reduce, over_images, scale
 from explainkit.render.parameters import parameters
+from explainkit.render.shown_image import LONGEST, ShownImage, notes, shown_images
 from explainkit.render.templates import clean
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Content:
 
     Attributes:
         explanations: One per map.
-        images: Displayable images, gray or RGB, uint8.
-        note: How the images were made displayable if that took a guess, or "".
+        shown: The images as they are shown.
+        notes: What there is to say about the images.
         maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit.
         readings: The predictions, one entry per model.
         reading: For each explanation, the index of its model's predictions in ``readings``.
@@ -57,8 +58,8 @@ class Content:
     """
 
     explanations: "Sequence[Explanation]"
-    images: list[NDArray[np.uint8]]
-    note: str
+    shown: list[ShownImage]
+    notes: list[str]
     maps: list[NDArray[np.float64]]
     readings: list[ModelPrediction]
     reading: list[int]
@@ -87,8 +88,12 @@ def gather(
     labels: Sequence[int | None] | None,
     names: Sequence[str] | None,
     reduce: Reduce,
+    longest: int = LONGEST,
 ) -> Content:
-    """Collects what explanations of the same images show."""
+    """Collects what explanations of the same images show.
+
+    Originals are reduced to ``longest`` pixels on their longer side.
+    """
     if not explanations or not len(explanations[0]):
         raise RenderError("expected at least one explained image to show, got none")
     first = explanations[0]
@@ -113,12 +118,13 @@ def gather(
     known = known or [None] * count
     if beyond := [label for label in known if label is not None and label >= classes]:
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-    pixels = [to_pixels(one, first.mean, first.std) for one in first.inputs]
+    shown = shown_images(first, longest)
+    names = names or first.names
     readings, reading = _readings(explanations, known)
     return Content(
         explanations=explanations,
-        images=[np.rint(image * 255).astype(np.uint8) for image, _ in pixels],
-        note="; ".join(dict.fromkeys(note for _, note in pixels if note)),
+        shown=shown,
+        notes=notes(shown),
         maps=[over_images(one, reduce).cpu().double().numpy() for one in explanations],
         readings=readings,
         reading=reading,

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.catalog.synonyms import bare_name
-from explainkit.render.figure import overlay
 from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -24,6 +23,7 @@ from explainkit.render.report.content import (
 )
 from explainkit.render.report.reproduce import call
 from explainkit.render.report.sheets import ROOM, Packed, SheetGrid, data_uri, pack
+from explainkit.render.shown_image import ShownImage, overlay, to_bytes
 from explainkit.render.templates import fill, inline
 
 _PACKAGE = "explainkit.render.report"
@@ -38,7 +38,7 @@ _SMALL = 40_000
 def page(content: Content, command: str | None) -> str:
     """The whole file."""
     first = content.explanations[0]
-    height, width = first.inputs.shape[-2:]
+    height, width = (max(one.size[axis] for one in content.shown) for axis in (0, 1))
     grid = SheetGrid.of(len(first), width, height)
     size = sum(maps.size for maps in content.maps) * 4
     packed = [pack(maps, "f4" if size <= ROOM else "i2") for maps in content.maps]
@@ -52,6 +52,7 @@ def page(content: Content, command: str | None) -> str:
         subtitle=_subtitle(content),
         content=content,
         many=len(first) > 1,
+        photos=first.geometries is not None,
         few=len(first) <= _FEW,
         labeled=any(label is not None for label in content.labels),
         outcomes=[_outcome(content, i) for i in range(len(first))],
@@ -83,15 +84,26 @@ def _title(content: Content) -> str:
 
 
 def _subtitle(content: Content) -> str:
-    height, width = content.maps[0].shape[1:]
-    count = len(content.images)
+    count = len(content.shown)
     outcomes = [_outcome(content, i) for i in range(count)]
     correct, wrong = outcomes.count("correct"), outcomes.count("wrong")
     parts = [f"{count:,} images"] if count > 1 else []
-    parts.append(f"{width} × {height} pixels")
+    parts.append(_sizes(content))
     if correct + wrong > 1:
         parts.append(f"{correct:,} of {correct + wrong:,} predicted correctly")
-    return " · ".join([*parts, *([content.note] if content.note else [])])
+    return " · ".join([*parts, *content.notes])
+
+
+def _sizes(content: Content) -> str:
+    """The sizes of the images, and that of the model's inputs if it is another."""
+    height, width = content.maps[0].shape[1:]
+    size = f"{width} × {height} pixels"
+    geometries = content.explanations[0].geometries
+    if geometries is None:
+        return size
+    found = dict.fromkeys(one.original for one in geometries)
+    originals = " and ".join(f"{w} × {h}" for h, w in found) if len(found) < 3 else "several sizes"
+    return f"{originals}, seen by the model at {size}"
 
 
 def _outcome(content: Content, row: int) -> str:
@@ -101,14 +113,17 @@ def _outcome(content: Content, row: int) -> str:
 
 def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
     """The image, then each map over it."""
-    count = len(content.images)
+    count = len(content.shown)
     what = f"{count} images" if count > 1 else content.names[0]
-    yield _panel("image", "Image", grid, content.images, f"The image: {what}")
+    small = sum(one.size[0] * one.size[1] for one in content.shown) <= _SMALL
+    plain = [to_bytes(one.pixels) for one in content.shown]
+    exact = small or content.explanations[0].geometries is None
+    yield _panel("image", "Image", grid, plain, f"The image: {what}", exact=exact)
     several = len({one.model for one in content.explanations}) > 1
     for m, one in enumerate(content.explanations):
         mixed = [
-            np.rint(255 * overlay(image / 255, torch.from_numpy(values))).astype(np.uint8)
-            for image, values in zip(content.images, content.maps[m], strict=True)
+            to_bytes(overlay(image, torch.from_numpy(values)))
+            for image, values in zip(content.shown, content.maps[m], strict=True)
         ]
         title = bare_name(one.method) + (f" of {bare_name(one.model)}" if several else "")
         alt = f"{title} over the image, scaled {Scaling.parse(SCALINGS[0]).title}: {what}"
@@ -117,7 +132,7 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
             full = float(scale(torch.from_numpy(content.maps[m]), SCALINGS[0]).limits[0])
             ticks = [number(tick) for tick in (-full, 0.0, full)] if full else ["zero everywhere"]
         yield _panel(
-            f"map-{m}", title, grid, mixed, alt, exact=content.maps[m].size <= _SMALL,
+            f"map-{m}", title, grid, mixed, alt, exact=small,
             target=one.target_name(0) if count == 1 else None, ticks=ticks,
         )  # fmt: skip
 
@@ -139,8 +154,10 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
     """The data of the script."""
     ramp = np.linspace(0, 1, 256)
     return {
-        "count": len(content.images),
+        "count": len(content.shown),
         "grid": vars(grid),
+        "input": content.maps[0].shape[1:],
+        "shown": [_shown(one, i, content) for i, one in enumerate(content.shown)],
         "names": content.names,
         "labels": content.labels,
         "classes": {
@@ -178,6 +195,18 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
             "signed": _ramp(color(2 * ramp[None] - 1, DIVERGING)),
             "sequential": _ramp(color(ramp[None], SEQUENTIAL)),
         },
+    }
+
+
+def _shown(image: ShownImage, row: int, content: Content) -> dict[str, Any]:
+    """The size of an image as it is shown and of its original, and where the input lies in it."""
+    height, width = image.size
+    geometries = content.explanations[0].geometries
+    return {
+        "height": height,
+        "width": width,
+        "original": image.size if geometries is None else geometries[row].original,
+        "geometry": None if image.geometry is None else image.geometry.to_dict(),
     }
 
 

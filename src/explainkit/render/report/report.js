@@ -1,7 +1,8 @@
 "use strict";
 const byId = (id) => document.getElementById(id);
 const report = JSON.parse(byId("data").textContent);
-const { width, height, columns, rows } = report.grid;
+const { columns, rows } = report.grid;
+let { width, height } = report.shown[0];
 const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent);
 const state = { image: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
 
@@ -32,10 +33,42 @@ function values(m) {
   const start = state.image * map.length;
   const raw = bytes(packed[m].slice(start, start + map.length)).buffer;
   const unit = map.units[state.image];
-  const numbers = map.kind === "f4" ? new Float32Array(raw, 0, width * height) : new Int16Array(raw, 0, width * height);
-  map.values = Float64Array.from(numbers, map.kind === "f4" ? (n) => n * unit : (n) => (n / 32767) * unit);
+  const size = report.input[0] * report.input[1];
+  const numbers = map.kind === "f4" ? new Float32Array(raw, 0, size) : new Int16Array(raw, 0, size);
+  map.values = placed(Float64Array.from(numbers, map.kind === "f4" ? (n) => n * unit : (n) => (n / 32767) * unit));
   map.cached = state.image;
   return map.values;
+}
+const hat = (end) => (end < 0 ? Math.max(0, 1 + end) ** 2 / 2 : 1 - Math.max(0, 1 - end) ** 2 / 2);
+function weights({ scale, offset, content }, axis, length) {
+  // of the input's rows or columns in each row or column of the image; null where it was not seen
+  const s = scale[axis], from = offset[axis], half = Math.max(0, (s - 1) / 2), slack = 1e-6;
+  const first = Math.ceil(content[axis] - 0.5 - slack), last = Math.floor(content[axis + 2] - 0.5 + slack);
+  const [start, stop] = [content[axis], content[axis + 2]].map((end) => Math.ceil((end - from) / s - 0.5 - slack));
+  return Array.from({ length }, (_, i) => {
+    if (i < start || i >= stop) return null;
+    const center = (i + 0.5) * s + from - 0.5, found = [];
+    for (let j = Math.max(first, Math.ceil(center - half - 1)); j <= Math.min(last, center + half + 1); j += 1) {
+      found.push([j, half ? hat(center - j + half) - hat(center - j - half) : Math.max(0, 1 - Math.abs(center - j))]);
+    }
+    const sum = found.reduce((all, [, weight]) => all + weight, 0);
+    return found.map(([j, weight]) => [j, weight / sum]);
+  });
+}
+function placed(numbers) {
+  const { geometry } = report.shown[state.image];
+  if (!geometry) return numbers;
+  const [high, wide] = report.input, across = weights(geometry, 1, width), down = weights(geometry, 0, height);
+  const wider = new Float64Array(high * width), found = new Float64Array(height * width).fill(NaN);
+  across.forEach((row, x) => row?.forEach(([j, weight]) => {
+    for (let y = 0; y < high; y += 1) wider[y * width + x] += weight * numbers[y * wide + j];
+  }));
+  down.forEach((column, y) => {
+    for (let x = 0; column && x < width; x += 1) {
+      if (across[x]) found[y * width + x] = column.reduce((sum, [j, weight]) => sum + weight * wider[j * width + x], 0);
+    }
+  });
+  return found;
 }
 const limit = (m) => report.maps[m].limits[state.scaling][state.sign][state.image];
 function share(value, full) {
@@ -49,10 +82,18 @@ const entry = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed"
 function cell(figure, image) {
   const sheets = figure.querySelectorAll(".sheet");
   const index = image % (columns * rows);
-  return [sheets[Math.floor(image / (columns * rows))], (index % columns) * width, Math.floor(index / columns) * height];
+  return [sheets[Math.floor(image / (columns * rows))], (index % columns) * report.grid.width, Math.floor(index / columns) * report.grid.height];
 }
 function copy(context, figure, image) {
-  context.drawImage(...cell(figure, image), width, height, 0, 0, width, height);
+  const { width: wide, height: high } = report.shown[image];
+  context.drawImage(...cell(figure, image), wide, high, 0, 0, wide, high);
+}
+function resize() {
+  ({ width, height } = report.shown[state.image]);
+  for (const { view } of panels) if (view.width !== width || view.height !== height) {
+    Object.assign(view, { width, height });
+    state.at = null;
+  }
 }
 function canvas(parent, wide = width, high = height) {
   const made = element("canvas");
@@ -92,7 +133,14 @@ function draw() {
     const { context, view } = panels[m + 1];
     const full = limit(m), numbers = values(m), table = ramp();
     const image = context.createImageData(width, height);
+    const period = Math.max(Math.max(width, height) / 30, 3);
     for (let i = 0, o = 0; i < numbers.length; i += 1, o += 4) {
+      if (Number.isNaN(numbers[i])) {
+        const stripe = (Math.floor(i / width) + (i % width)) % period < period / 3;
+        image.data.fill(0.1 * (pixels[o] + pixels[o + 1] + pixels[o + 2]) + (stripe ? 145 : 168), o, o + 3);
+        image.data[o + 3] = 255;
+        continue;
+      }
       const s = share(numbers[i], full), size = Math.abs(s), at = entry(s);
       const gray = (pixels[o] + pixels[o + 1] + pixels[o + 2]) / 3;
       const shown = size >= state.threshold;
@@ -139,18 +187,24 @@ function step(event) {
   const [x, y] = state.at ?? [Math.floor(width / 2), Math.floor(height / 2)];
   state.at = [Math.max(0, Math.min(width - 1, x + far * move[0])), Math.max(0, Math.min(height - 1, y + far * move[1]))];
   tell();
-  const texts = report.maps.map((map, m) => `${map.name} ${number(values(m)[state.at[1] * width + state.at[0]])}`);
-  byId("spoken").textContent = `row ${state.at[1]}, column ${state.at[0]}: ${texts.join(", ")}`;
+  const texts = report.maps.map((map, m) => `${map.name} ${known(values(m)[state.at[1] * width + state.at[0]])}`);
+  byId("spoken").textContent = `${place()}: ${texts.join(", ")}`;
+}
+const known = (value) => (Number.isNaN(value) ? "not seen by the model" : number(value));
+function place() {
+  // in pixels of the original, which may be shown reduced
+  const [high, wide] = report.shown[state.image].original, [x, y] = state.at;
+  return `row ${Math.floor(((y + 0.5) * high) / height)}, column ${Math.floor(((x + 0.5) * wide) / width)}`;
 }
 function tell() {
   const table = byId("pointer"), point = state.at;
   const head = element("tr");
-  head.append(element("th", point ? `row ${point[1]}, column ${point[0]}` : "no pixel selected", { scope: "col" }), element("th", "value", { scope: "col" }), element("th", "% of full color", { scope: "col" }));
+  head.append(element("th", point ? place() : "no pixel selected", { scope: "col" }), element("th", "value", { scope: "col" }), element("th", "% of full color", { scope: "col" }));
   const body = element("tbody");
   report.maps.forEach((map, m) => {
     const line = element("tr");
     const value = point ? values(m)[point[1] * width + point[0]] : null;
-    line.append(element("th", caption(m), { scope: "row" }), element("td", point ? number(value) : "–"), element("td", point ? `${Math.round(100 * share(value, limit(m)))}`.replace("-", "−") : "–"));
+    line.append(element("th", caption(m), { scope: "row" }), element("td", point ? known(value) : "–"), element("td", point && !Number.isNaN(value) ? `${Math.round(100 * share(value, limit(m)))}`.replace("-", "−") : "–"));
     body.append(line);
   });
   const top = element("thead");
@@ -265,6 +319,7 @@ function open() {
   items[state.image]?.querySelector("a").removeAttribute("aria-current");
   state.image = wanted < report.count ? wanted : 0;
   items[state.image]?.querySelector("a").setAttribute("aria-current", "true");
+  resize();
   describe();
   draw();
   if (cards) turnable();
@@ -274,10 +329,11 @@ function thumbnails() {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       seen.unobserve(target);
-      const link = target.querySelector("a"), context = canvas(link);
+      const link = target.querySelector("a"), i = items.indexOf(target);
+      const context = canvas(link, report.shown[i].width, report.shown[i].height);
       context.canvas.setAttribute("aria-hidden", "true");
       link.prepend(context.canvas);
-      copy(context, panels[1].figure, items.indexOf(target));
+      copy(context, panels[1].figure, i);
     }
   }, { root: cards, rootMargin: "200px" });
   items.forEach((item) => seen.observe(item));

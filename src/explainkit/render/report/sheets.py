@@ -34,7 +34,10 @@ class SheetGrid:
         return cls(columns, rows, width, height)
 
     def sheets(self, images: Sequence[NDArray[np.uint8]]) -> Iterable[Image.Image]:
-        """Contact sheets of gray ``[height, width]`` or RGB ``[height, width, 3]`` images."""
+        """Contact sheets of gray ``[height, width]`` or RGB ``[height, width, 3]`` images.
+
+        An image that is smaller than a cell lies in its upper left corner.
+        """
         full = self.columns * self.rows
         for start in range(0, len(images), full):
             cells = images[start : start + full]
@@ -45,7 +48,7 @@ class SheetGrid:
             for index, cell in enumerate(cells):
                 row, column = divmod(index, self.columns)
                 top, left = row * self.height, column * self.width
-                sheet[top : top + self.height, left : left + self.width] = cell
+                sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
             yield Image.fromarray(sheet)
 
 

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainkit.render.figure import overlay
 from explainkit.render.heatmap import Scaling, color, scale, to_pixels
 from explainkit.render.legend import legend
 from explainkit.render.sheet import INK, RIGHT, TALL, WRONG, Sheet, house_style, show
+from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanation
 from explainkit_fer_hw3.study.confusions import Examples
 
