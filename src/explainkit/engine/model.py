@@ -60,6 +60,7 @@ class ScoreModel(nn.Module):
         batch_size: Images run at once; None: as many as fit the budget.
         shared: Whether more than one computation uses the engine's forward, so that its graph must
             be retained.
+        found: What methods have found out about the model in this call, by what it is about.
         interrupted: Whether the user has interrupted: what remains is computed with the fewest
             possible samples.
     """
@@ -78,6 +79,7 @@ class ScoreModel(nn.Module):
         self.outputs = outputs
         self.batch_size = batch_size
         self.shared = False
+        self.found: dict[Any, Any] = {}
         self.interrupted = False
         self._score = score
         self._ready: Forward | None = None

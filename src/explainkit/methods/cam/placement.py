@@ -180,7 +180,12 @@ def _once(
 
 
 def state_of(model: nn.Module) -> State:
-    """Differs once a module or a weight has been replaced or written to."""
+    """Differs once a module or a weight has been replaced or written to; read once in a call."""
+    if isinstance(model, ScoreModel):
+        if state_of not in model.found:
+            model.found[state_of] = state_of(model.owner)
+        found: State = model.found[state_of]
+        return found
     modules = submodules(model)
     tensors = (*parameters_of(modules), *buffers_of(modules))
     weights = [(tensor.data_ptr(), version_of(tensor)) for tensor in tensors]

@@ -63,12 +63,28 @@ def layers_of(
     spec = spec_of(owner)
     if spec is not None and spec.layer is not None:
         return (spec.layer,)
-    own_score = isinstance(model, ScoreModel) and not model.reads_logits_only
-    known = _defaults.setdefault(model if own_score else owner, {})
-    output = model.outputs.output if isinstance(model, ScoreModel) else None
-    key = (patch_grid, prefix_tokens, output, *structure_of(owner, inputs))
+    scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
+    key = (default_layers, patch_grid, prefix_tokens, inputs.shape[1:])
+    if key not in scorer.found:
+        scorer.found[key] = _default_layers(scorer, inputs, patch_grid, prefix_tokens)
+    found: tuple[str, ...] = scorer.found[key]
+    return found
+
+
+def _default_layers(
+    scorer: ScoreModel,
+    inputs: Tensor,
+    patch_grid: PatchGrid | None,
+    prefix_tokens: int | None,
+) -> tuple[str, ...]:
+    """The default layers, determined once per model if the score reads its output alone."""
+    if not scorer.reads_logits_only:
+        return default_layers(scorer, inputs, patch_grid, prefix_tokens)
+    known = _defaults.setdefault(scorer.owner, {})
+    output = scorer.outputs.output
+    key = (patch_grid, prefix_tokens, output, *structure_of(scorer.owner, inputs))
     if key not in known:
-        known[key] = default_layers(model, inputs, patch_grid, prefix_tokens)
+        known[key] = default_layers(scorer, inputs, patch_grid, prefix_tokens)
     return known[key]
 
 
