@@ -1,12 +1,9 @@
 """The command line; torch is imported only by commands that need it."""
 
 import dataclasses
-import inspect
 import json
 import os
-import re
 import sys
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -20,14 +17,14 @@ from typer.core import TyperGroup
 import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.registry import resolve
+from explainkit.cli.describe import describe
+from explainkit.cli.explain import explain
+from explainkit.cli.options import JsonValue
+from explainkit.cli.printing import errors, mention_broken
 from explainkit.errors import ExplainkitError, PluginError, UnknownNameError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value to stdout.")]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
-
-errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 class PluginGroup(TyperGroup):
@@ -112,12 +109,16 @@ def root(
     """Visual explanations of PyTorch image models."""
 
 
+app.command()(explain)
+app.command()(describe)
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[
         str | None, typer.Argument(help=f"One of {', '.join(discovery.KINDS)}. Default: all.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonValue = False,
 ) -> None:
     """List the available methods, models and data sets."""
     kinds = _kinds(kind)
@@ -126,7 +127,7 @@ def list_names(
         for one in kinds
         for name, summary in discovery.described(one).items()
     ]
-    _mention_broken()
+    mention_broken()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -148,67 +149,8 @@ def _kinds(kind: str | None) -> Sequence[str]:
     return (kind,)
 
 
-@app.command()
-def describe(
-    name: Annotated[str, typer.Argument(help="A method, model, data set or maximizer.")],
-    as_json: Json = False,
-) -> None:
-    """Describe a method, model or data set: formula, parameters with defaults, source."""
-    from explainkit.catalog.factories import defaults
-
-    kind, full, value = _find(name)
-    _mention_broken()
-    text = inspect.getdoc(value) if isinstance(value, type) else discovery.summary(value)
-    values = defaults(value) if isinstance(value, type) else vars(value)
-    fields = {
-        field.name: {"type": _type(field.type), "default": values.get(field.name, "(required)")}
-        for field in dataclasses.fields(value)
-        if field.name != "summary"
-    }
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {"kind": kind, "name": full, "text": text, "fields": fields}, indent=2, default=str
-            )
-        )
-        return
-    console = Console(emoji=False)
-    console.print(f"[bold]{escape(full)}[/bold] ({kind})\n")
-    console.print(escape(text or ""), highlight=False, soft_wrap=True, end="\n\n")
-    if fields:
-        table = Table("field", "type", "default" if isinstance(value, type) else "value", box=None)
-        for field, facts in fields.items():
-            table.add_row(field, escape(facts["type"]), escape(str(facts["default"])))
-        console.print(table)
-
-
-def _find(name: str) -> tuple[str, str, Any]:
-    """The kind, qualified name and object of anything registered."""
-    for kind, singular in discovery.KINDS.items():
-        registry = discovery.registry(kind)
-        if any(name in (full, full.partition("/")[2]) for full in registry.names()):
-            full = registry.qualify(name)
-            return singular, full, registry.get(full)
-    methods = discovery.registry("methods")
-    if not methods.candidates(name):
-        raise UnknownNameError(
-            f"nothing is named {name!r}: {methods.hint(name)} 'explainkit list' shows all"
-        )
-    full = methods.qualify(name)
-    return discovery.KINDS["methods"], full, methods.get(full)
-
-
-def _type(annotation: Any) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__
-    text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(annotation))
-    if typing.get_origin(annotation) is typing.Literal:
-        return " | ".join(map(repr, typing.get_args(annotation)))
-    return text
-
-
 @app.command("plugins")
-def list_plugins(as_json: Json = False) -> None:
+def list_plugins(as_json: JsonValue = False) -> None:
     """List the installed plugins: version, hooks, status, and the error of a broken one."""
     reports = discovery.default().reports()
     if as_json:
@@ -244,7 +186,7 @@ def new_plugin(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: JsonValue = False) -> None:
     """Check this installation: versions, devices, plugins, incompatible packages."""
     from explainkit.cli.doctor import examine
 
@@ -301,18 +243,8 @@ def build_gallery(
         for note in getattr(error, "__notes__", ()):
             typer.echo(note, err=True)
         raise
-    _mention_broken()
+    mention_broken()
     typer.echo(f"gallery: {out / 'index.md'}")
-
-
-def _mention_broken() -> None:
-    """Prints a warning to stderr for each broken plugin."""
-    for report in discovery.default().broken():
-        errors.print(
-            f"warning: plugin {escape(str(report))}: {escape(report.error)}; "
-            "see 'explainkit plugins'",
-            soft_wrap=True,
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -22,9 +22,14 @@ Target = Annotated[
     typer.Option(help="The class to explain, by name or number. By default: the predicted class."),
 ]
 Out = Annotated[Path, typer.Option(help="The output folder.")]
+Dtype = Annotated[
+    Literal["float32", "float64", "float16", "bfloat16"] | None,
+    typer.Option(help="The number format to run the model in. By default: the model's own."),
+]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]
+JsonValue = Annotated[bool, typer.Option("--json", help="Print one JSON value to stdout.")]
 Report = Annotated[bool, typer.Option("--report", help="Also write an interactive HTML report.")]
 
 OUT = Path("explainkit-out")
@@ -41,6 +46,14 @@ def find_device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise typer.BadParameter(f"--device {name}: {reason}; try auto or cpu") from error
+
+
+def find_dtype(name: str) -> "torch.dtype":
+    """The torch dtype with this name."""
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def find_target(text: str | None) -> str | int | None:

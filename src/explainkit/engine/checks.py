@@ -1,6 +1,6 @@
 """Outcomes: checks what methods return, joins chunks, and collects warnings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,14 @@ class Outcome:
     partial: bool
     outputs: Outputs
 
-    def all_warnings(self, module: nn.Module) -> list[str]:
-        """The method's warnings, and those about saturated outputs and flat maps."""
-        return [*self.warnings, *self._saturation(module), *self._flatness()]
+    def all_warnings(self, module: nn.Module, names: Sequence[str] = ()) -> list[str]:
+        """The method's warnings, and those about saturated outputs and flat maps.
+
+        Args:
+            module: The caller's model.
+            names: Of the images, if they have any.
+        """
+        return [*self.warnings, *self._saturation(module), *self._flatness(names)]
 
     def _saturation(self, module: nn.Module) -> Iterator[str]:
         logits, score = self.logits.float(), self.score.float()
@@ -73,7 +78,7 @@ class Outcome:
                 "since a probability also depends on the other classes"
             )
 
-    def _flatness(self) -> Iterator[str]:
+    def _flatness(self, names: Sequence[str]) -> Iterator[str]:
         flat = self.values.reshape(len(self.values), -1)
         low, high = flat.aminmax(dim=1)
         constant = low == high
@@ -83,14 +88,14 @@ class Outcome:
         constant &= ~zero
         if zero.any():
             yield (
-                f"the map is zero everywhere in {listed(zero)}: the score does not change with "
-                "these images (a saturated output, dead units, or a baseline equal to the image); "
-                "try another target, or integrated_gradients with another baseline"
+                f"the map is zero everywhere in {listed(zero, names)}: the score does not change "
+                "with these images (a saturated output, dead units, or a baseline equal to the "
+                "image); try another target, or integrated_gradients with another baseline"
             )
         if constant.any() and flat.shape[1] > 1:
             yield (
-                f"the map is constant in {listed(constant)}: it locates nothing; try a method "
-                "of finer resolution or an earlier layer"
+                f"the map is constant in {listed(constant, names)}: it locates nothing; try a "
+                "method of finer resolution or an earlier layer"
             )
 
 
@@ -106,16 +111,19 @@ def all_finite(values: Tensor) -> bool:
     return all(bool(torch.isfinite(end)) for end in values.aminmax())  # NaN is both
 
 
-def listed(flags: Tensor) -> str:
+def listed(flags: Tensor, names: Sequence[str] = ()) -> str:
     """The flagged images, as text.
 
     Examples:
         >>> listed(torch.tensor([True, False, True]))
         'images 0, 2'
+        >>> listed(torch.tensor([True, False, True]), ["cat.png", "dog.png", "owl.png"])
+        'cat.png, owl.png'
     """
     found = flags.nonzero().flatten().tolist()
-    shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-    return f"image{'s' if len(found) > 1 else ''} {shown}"
+    chosen = [names[i] if names else str(i) for i in found[:5]]
+    shown = ", ".join(chosen) + (", …" if len(found) > 5 else "")
+    return shown if names else f"image{'s' if len(found) > 1 else ''} {shown}"
 
 
 def outcome_of(

@@ -49,7 +49,7 @@ def as_explanation(
         batch: Where the images come from; None: the caller gave a tensor.
     """
     name = method_name(method)
-    found = [*warned, *outcome.all_warnings(module)]
+    found = [*warned, *outcome.all_warnings(module, batch.names if batch else ())]
     for text in found:
         warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=4)
     diagnostics = dict(outcome.diagnostics)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     from explainkit.adapters.geometry import Geometry
     from explainkit.render.heatmap import Reduce, Scaling
@@ -257,6 +258,40 @@ class Explanation:
         return plot(
             self, scaling=scaling, reduce=reduce, ax=ax, cmap=cmap, alpha=alpha, columns=columns
         )
+
+    def overlays(
+        self,
+        *,
+        scaling: "Scaling | str" = "percentile",
+        reduce: "Reduce" = "sum",
+        cmap: str | None = None,
+        alpha: float = 0.85,
+    ) -> "list[Image]":
+        """Each map over its image in gray, at the resolution of the image as it was loaded.
+
+        What the model did not see is hatched.
+
+        Args:
+            scaling: How values are mapped to colors, by name (`explainkit.render.heatmap`).
+            reduce: How channels are reduced to one, as in `heatmap`.
+            cmap: Name of a matplotlib color map; None: red and blue for signed values.
+            alpha: Opacity of the strongest values over the image.
+
+        Returns:
+            Pillow images, in RGB.
+
+        Examples:
+            >>> import numpy as np, torch, explainkit as ek
+            >>> from explainkit.adapters.preprocessing import Preprocessing, Resize
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 3)).eval()
+            >>> net = ek.adapt(net, preprocessing=Preprocessing((Resize(16, "exact"),)))
+            >>> photo = np.zeros((300, 400, 3), np.uint8)
+            >>> ek.explain(net, photo).overlays()[0].size  # width and height; .save("map.png")
+            (400, 300)
+        """
+        from explainkit.render.overlays import overlays
+
+        return overlays(self, scaling=scaling, reduce=reduce, cmap=cmap, alpha=alpha)
 
     def report(
         self,

@@ -1,0 +1,179 @@
+"""``explainkit explain``: heatmaps on photos, by any method, for any model."""
+
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from explainkit.cli import model_options, options
+from explainkit.cli.names import distinct, file_name
+from explainkit.cli.printing import errors
+from explainkit.progress import progress
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanations
+
+
+def explain(
+    context: typer.Context,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, or patterns such as '*.jpg'."
+        ),
+    ],
+    model: model_options.Source,
+    weights: model_options.Weights = None,
+    pretrained: model_options.Pretrained = True,
+    allow_pickle: model_options.AllowPickle = False,
+    classes: model_options.Classes = None,
+    mean: model_options.Mean = None,
+    std: model_options.Std = None,
+    size: model_options.Size = None,
+    crop: model_options.Crop = None,
+    output: model_options.Output = None,
+    task: model_options.TaskName = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A method, or several separated by commas; see `explainkit list methods`."
+        ),
+    ] = "gradcam",
+    param: options.Param = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
+    ] = None,
+    target: options.Target = None,
+    top: Annotated[
+        int, typer.Option(min=1, help="Explain the most probable classes, this many.")
+    ] = 1,
+    at: Annotated[
+        str | None, typer.Option(help="Explain this layer's output instead of the image.")
+    ] = None,
+    out: options.Out = options.OUT,
+    figure: Annotated[
+        bool, typer.Option(help="Whether to draw a figure with probabilities and scales.")
+    ] = True,
+    report: options.Report = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    seed: options.Seed = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images run at once. By default: as many as fit in memory."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Explain what a model sees in photos: a heatmap on each, at the photo's own resolution.
+
+    Every photo gets `NAME_METHOD.png`, the photo in gray with the method's map over it, and
+    `NAME.png`, a figure with the probabilities and the scale of every map. What the model does not
+    see is hatched. A file that can't be read is reported, and the others are explained.
+
+    For example:
+
+        explainkit explain photo.jpg --model timm:resnet50
+
+        explainkit explain photos --model torchvision:vit_b_16 --method gradcam,lrp --top 3
+
+        explainkit explain '*.png' --model nets.py:make --weights net.safetensors --size 224
+
+        explainkit explain scan.png --model nets.py:make --classes names.txt --target tumor --report
+    """
+    from explainkit.cli.explaining import Question, explain_photos
+    from explainkit.cli.parameters import parse_for
+    from explainkit.cli.photos import find_photos
+    from explainkit.cli.written import line, write
+    from explainkit.errors import ExplainkitWarning, InputError
+
+    if top > 1 and target is not None:
+        raise typer.BadParameter("--top explains the most probable classes: leave out --target")
+    methods = [name.strip() for name in method.split(",") if name.strip()]
+    params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
+    wanted = options.find_target(target)
+    question = Question(methods, params, wanted, top, at, seed, batch_size)
+    about = (f"_as_{file_name(target)}" if target else "") + (f"_at_{file_name(at)}" if at else "")
+    tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in methods])
+    ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    endings = [about, *(f"_{tag}{about}{rank}" for tag in tags for rank in ranks)]
+    photos = find_photos(images, out, endings)
+    place = options.find_device(device)
+    module = model_options.load(
+        model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
+        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
+    ).to(place, None if dtype is None else options.find_dtype(dtype))  # fmt: skip
+    command = options.command_line(context) if report else None
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    said: set[str] = set()
+    complete = False
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=ExplainkitWarning),
+            _interruptible() as stop_if_interrupted,
+            progress("images", len(photos)) as advance,
+        ):
+            for photo, found in explain_photos(photos, module, question):
+                stop_if_interrupted()
+                if isinstance(found, InputError):
+                    failed.append({"image": str(photo.path), "error": str(found)})
+                    errors.print(f"[red]error:[/red] {escape(str(found))}", soft_wrap=True)
+                else:
+                    _warn(found, said)
+                    written = write(photo, found, endings, out, figure=figure, command=command)
+                    rows += written
+                    for row in [] if as_json else written:
+                        typer.echo(line(row))
+                advance(1, "")
+        complete = True
+    finally:
+        if as_json:
+            facts = {"schema_version": 1, "model": model, "complete": complete}
+            typer.echo(json.dumps({**facts, "images": rows, "failed": failed}, allow_nan=False))
+    if failed:
+        errors.print(f"{len(failed)} of {len(photos)} images could not be read")
+        raise typer.Exit(1)
+
+
+def _warn(found: "Explanations", said: set[str]) -> None:
+    """Prints the warnings of a photo that were not said before."""
+    for one in found:
+        for text in one.diagnostics.get("warnings", ()):
+            full = f"warning: {one.method.rpartition('/')[2]}: {text}"
+            if full not in said:
+                said.add(full)
+                errors.print(escape(full), soft_wrap=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Yields a function that stops the command if Ctrl-C was pressed.
+
+    Sampling methods take Ctrl-C as a wish for what they have so far, and return it.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    def stop_if_interrupted() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stop_if_interrupted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,106 @@
+"""The options that say which model a command loads, and what is known about it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SOURCES = (
+    "timm:NAME, torchvision:NAME, transformers:NAME or a folder of it, FILE.py:NAME, "
+    "PACKAGE.MODULE:NAME, onnx:FILE, or a registered name; see `explainkit list models`."
+)
+
+Source = Annotated[str, typer.Option("--model", help=f"The model: {SOURCES}")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A file of weights to load into the model.", dir_okay=False)
+]
+Pretrained = Annotated[
+    bool, typer.Option(help="Whether to load the weights that come with the model.")
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Also read weights saved by torch.save.")
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(help="A file with the class names: one a line, or JSON.", dir_okay=False),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Mean of the pixels / 255 in training, per channel: 0.485,0.456,0.406."),
+]
+Std = Annotated[str | None, typer.Option(help="Their standard deviation, per channel.")]
+Size = Annotated[
+    str | None, typer.Option(help="Size of the model's input: 224, or height x width: 224x320.")
+]
+Crop = Annotated[
+    float | None,
+    typer.Option(help="Part of the shorter side that the model sees; the rest is cropped."),
+]
+Output = Annotated[
+    str | None, typer.Option(help="Which of several outputs holds the scores: index, key or path.")
+]
+TaskName = Annotated[
+    Literal["classification", "multilabel", "regression"] | None,
+    typer.Option("--task", help="What the scores decide. By default: one of several classes."),
+]
+
+
+def load(
+    source: str,
+    *,
+    weights: Path | None,
+    pretrained: bool,
+    allow_pickle: bool,
+    classes: Path | None,
+    mean: str | None,
+    std: str | None,
+    size: str | None,
+    crop: float | None,
+    output: str | None,
+    task: Any,
+) -> "nn.Module":
+    """Loads the model that the options describe.
+
+    Raises:
+        typer.BadParameter: A value is not of its form.
+        ExplainkitError: The model can't be loaded.
+    """
+    from explainkit.adapters.class_names import read_class_names
+    from explainkit.catalog.models import load_model
+
+    given: dict[str, Any] = {
+        "mean": None if mean is None else _numbers("--mean", mean),
+        "std": None if std is None else _numbers("--std", std),
+        "size": None if size is None else _size(size),
+    }
+    return load_model(
+        source,
+        weights=weights,
+        pretrained=pretrained,
+        allow_pickle=allow_pickle,
+        class_names=None if classes is None else read_class_names(classes),
+        crop=crop,
+        output=int(output) if output is not None and output.lstrip("-").isdigit() else output,
+        task=task,
+        **given,
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{option}: expected numbers separated by commas, got {text!r}"
+        ) from None
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    sides = text.lower().replace(",", "x").split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.strip().isdigit() for side in sides):
+        raise typer.BadParameter(f"--size: expected 224 or height x width (224x320), got {text!r}")
+    numbers = [int(side) for side in sides]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
