@@ -19,6 +19,7 @@ ROWS = [
     {"render", "catalog"},
     {"results", "engine"},
     {"activation_maximization", "methods"},
+    {"metrics"},
     {"api"},
     {"testing", "gallery", "interop"},
     {"cli", "__main__"},

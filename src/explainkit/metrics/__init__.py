@@ -1,0 +1,1 @@
+"""Metrics of saliency maps, and the scorecard that judges them."""
