@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST = 8
 """Number of images of a large batch that a notebook shows."""
 
-_SIDE, _PHOTO = 128, 256
+_SIDE, _PHOTO = 128, 224
 """Longer side in CSS pixels of a model's input, and of an original."""
 
 
