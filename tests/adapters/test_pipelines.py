@@ -76,12 +76,13 @@ def test_torchvision(images, interpolation, resize, crop):
 @pytest.mark.parametrize(
     ("interpolation", "antialias"),
     [("bilinear", True), ("bilinear", False), ("bicubic", True), ("bicubic", False),
-     ("lanczos", True), ("nearest", True)],
+     ("lanczos", True), ("nearest", True), ("nearest", False)],
 )  # fmt: skip
 def test_torchvision_on_tensors(images, interpolation, antialias):
     transforms = torchvision()
     functional = importlib.import_module("torchvision.transforms.v2.functional")
-    mode = transforms.InterpolationMode(interpolation)
+    exact = {"nearest": "nearest-exact"}.get(interpolation, interpolation)
+    mode = transforms.InterpolationMode(exact)
 
     def theirs(image):
         pixels = functional.pil_to_tensor(image)

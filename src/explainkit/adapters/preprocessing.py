@@ -98,11 +98,13 @@ class Resize:
         from PIL import Image
 
         pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
-        filtered = self.interpolation != "nearest"
-        values = torch.nn.functional.interpolate(
-            pixels.permute(2, 0, 1)[None].contiguous(), size, mode=self.interpolation,
-            align_corners=False if filtered else None, antialias=filtered and self.antialias,
-        )  # fmt: skip
+        tensor = pixels.permute(2, 0, 1)[None].contiguous()
+        if self.interpolation == "nearest":
+            values = torch.nn.functional.interpolate(tensor, size, mode="nearest-exact")
+        else:
+            values = torch.nn.functional.interpolate(
+                tensor, size, mode=self.interpolation, align_corners=False, antialias=self.antialias
+            )
         return Image.fromarray(values[0].permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
