@@ -114,7 +114,7 @@ class TestModels:
 
     def test_a_function(self):
         text = refusal(torch.sin, X, 0)
-        assert text.endswith("got builtin_function_or_method: call it in the forward of a module")
+        assert "got builtin_function_or_method: ek.adapt(function) makes one" in text
 
 
 class TestImages:

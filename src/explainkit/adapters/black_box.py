@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from explainkit.errors import ModelError
 
+_ARRAYS = (np.ndarray, Tensor)
+
 
 class BlackBox(nn.Module):
     """A model whose scores a function computes, outside of torch.
@@ -42,7 +44,7 @@ class BlackBox(nn.Module):
     def _as_tensors(self, value: Any, like: Tensor) -> Any:
         if isinstance(value, Mapping):
             return {key: self._as_tensors(part, like) for key, part in value.items()}
-        if isinstance(value, tuple | list) and not all(isinstance(v, int | float) for v in value):
+        if isinstance(value, tuple | list) and any(isinstance(v, _ARRAYS) for v in value):
             return tuple(self._as_tensors(part, like) for part in value)
         array = value.detach().cpu() if isinstance(value, Tensor) else np.asarray(value)
         if not isinstance(array, Tensor) and array.dtype.kind not in "fiub":

@@ -31,7 +31,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
-            + ": call it in the forward of a module" * callable(module)
+            + ": ek.adapt(function) makes one of a function on numpy arrays" * callable(module)
         )
     modules = submodules(module)
     parameters = parameters_of(modules)
