@@ -4,11 +4,13 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from report_forms import DESKTOP, HOSTILE, PHONE, explained
 
 import explainkit as ek
+from explainkit.adapters.preprocessing import CenterCrop, Preprocessing, Resize
 from explainkit.render.report import report
-from explainkit.render.shown_image import overlay
+from explainkit.render.shown_image import overlay, shown_images
 
 pytestmark = pytest.mark.browser
 
@@ -90,6 +92,44 @@ def test_the_overlay_matches_the_figures(browser, faces):
     wanted = overlay(image.clip(0, 1).numpy(), one.heatmap()[0])
     # both color maps have 256 steps
     assert (seen - torch.from_numpy(255 * wanted)).abs().max() < 6
+
+
+def test_maps_lie_on_the_originals(browser, tmp_path):
+    """Photos of three shapes: cropped, enlarged and cropped, and one that is shown reduced."""
+    random = torch.Generator().manual_seed(0)
+    originals = [
+        torch.randint(0, 256, (*size, 3), generator=random, dtype=torch.uint8).numpy()
+        for size in ((40, 64), (9, 7), (600, 1500))
+    ]
+    steps = Preprocessing((Resize(24), CenterCrop(20)))
+    found = explained(
+        3, 20, channels=3, originals=tuple(originals), names=("a", "b", "c"),
+        geometries=tuple(steps(Image.fromarray(one))[1] for one in originals),
+    )  # fmt: skip
+    path = report(found, tmp_path / "photos.html")
+    browser.open(path)
+    for i, image in enumerate(shown_images(found)):
+        browser.js(f"location.hash = 'image-{i + 1}'")
+        browser.wait(f"document.querySelector('#name').textContent === '{'abc'[i]}'")
+        high, wide = image.size
+        values = image.place(found.heatmap()[i].double().numpy())
+        seen = browser.js("return Array.from(values(0))")  # NaN arrives as null
+        seen = torch.tensor([float("nan") if v is None else v for v in seen]).reshape(high, wide)
+        assert torch.allclose(
+            seen, torch.from_numpy(values).float(), atol=1e-4 * abs(values[values == values]).max(),
+            equal_nan=True,
+        )  # fmt: skip
+        drawn = torch.tensor([int(n) for n in pixels(browser, 1).split(",")])
+        wanted = torch.from_numpy(255 * overlay(image, found.heatmap()[i]))
+        # the image below is a JPEG, and both color maps have 256 steps
+        difference = (drawn.reshape(high, wide, 4)[..., :3] - wanted).abs()
+        assert float(difference.mean()) < 4
+        browser.js("state.at = [0, 0]; tell()")
+        text = browser.js("return document.querySelector('#pointer').textContent")
+        assert ("not seen by the model" in text) == bool(torch.isnan(seen[0, 0]))
+        assert text.startswith("row 0, column 0")
+    assert browser.js("state.at = [1023, 5]; return place()") == "row 8, column 1499"
+    assert_silent(browser, path)
 
 
 def test_sliders_and_switches_change_the_pixels(browser, faces):
