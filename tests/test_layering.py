@@ -21,7 +21,7 @@ ROWS = [
     {"activation_maximization", "methods"},
     {"metrics"},
     {"api"},
-    {"testing", "gallery", "interop"},
+    {"testing", "gallery", "interop", "jobs"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROWS) for name in names}

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         Method,
         ModelSpec,
     )
+    from explainkit.jobs.batch import batch
+    from explainkit.jobs.store import Store
     from explainkit.results.explanation import Explanation, Explanations
     from explainkit.results.visualization import Visualization
 
@@ -73,11 +75,13 @@ __all__ = [
     "PluginError",
     "RenderError",
     "StorageError",
+    "Store",
     "TargetError",
     "UnknownNameError",
     "Visualization",
     "__version__",
     "adapt",
+    "batch",
     "explain",
     "hookimpl",
     "interop",
@@ -101,8 +105,10 @@ _LAZY = {
     "Maximizer": "explainkit.interfaces",
     "Method": "explainkit.interfaces",
     "ModelSpec": "explainkit.interfaces",
+    "Store": "explainkit.jobs.store",
     "Visualization": "explainkit.results.visualization",
     "adapt": "explainkit.adapters.adapt",
+    "batch": "explainkit.jobs.batch",
     "explain": "explainkit.api",
     "list_datasets": "explainkit.catalog.factories",
     "list_maximizers": "explainkit.catalog.factories",

@@ -50,10 +50,21 @@ def reason(error: OSError | ValueError) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file atomically: other processes see the whole new file or the old one.
+    """Writes a file atomically, as `replacing` does.
 
-    Of several writers the last one wins. Drafts of this file that killed writers have left are
-    removed.
+    Raises:
+        OSError: As raised by the system; no partial file is left.
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a new file that takes the place of another when the block ends, atomically.
+
+    Other processes see the whole new file or the old one. Of several writers the last one wins.
+    Drafts of this file that killed writers have left are removed.
 
     Raises:
         OSError: As raised by the system; no partial file is left.
@@ -62,7 +73,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
         with _open_locked(draft, "xb", wait=True) as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             if sys.platform != "win32":  # which renames no open file

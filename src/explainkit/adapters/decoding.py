@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from explainkit.errors import ExplainkitError, InputError
+from explainkit.files import reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +22,19 @@ LARGEST_FILE = 64 << 20
 _GRAY = 128
 
 
+def suffixes() -> frozenset[str]:
+    """Endings of the names of files in `FORMATS`, in lower case.
+
+    Examples:
+        >>> sorted(suffixes() & {".jpg", ".png", ".pdf"})
+        ['.jpg', '.png']
+    """
+    from PIL import Image
+
+    found = Image.registered_extensions()
+    return frozenset(end for end, kind in found.items() if kind in FORMATS)
+
+
 def read(path: Path, error: type[ExplainkitError] = InputError) -> "Image":
     """Reads and decodes an image file, upright.
 
@@ -28,16 +42,26 @@ def read(path: Path, error: type[ExplainkitError] = InputError) -> "Image":
         path: The file.
         error: What is raised if it can't be read, is too large, damaged, or not an image.
     """
+    return decode(read_bytes(path, error), str(path), error=error)
+
+
+def read_bytes(path: Path, error: type[ExplainkitError] = InputError) -> bytes:
+    """The content of an image file, whose size is limited.
+
+    Args:
+        path: The file.
+        error: What is raised if it can't be read or is too large.
+    """
     try:
         if not path.is_file() and path.exists():
             raise error(f"{path}: expected a regular file")
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
-    except OSError as reason:
-        raise error(f"{path}: can't be read: {reason.strerror or reason}") from reason
+    except (OSError, ValueError) as refused:  # ValueError: a path with a null character
+        raise error(f"{path}: can't be read: {reason(refused)}") from refused
     if len(data) > LARGEST_FILE:
         raise error(f"{path}: expected at most {LARGEST_FILE:,} bytes")
-    return decode(data, str(path), error=error)
+    return data
 
 
 def decode(

@@ -111,7 +111,7 @@ def make_batch(
     geometries: list[Geometry] = []
     names: list[str] = []
     for number, source in enumerate(listed):
-        image, name = _open(source, number)
+        image, name = open_image(source, number)
         values, geometry = preprocessing(image)
         if inputs and values.shape != inputs[0].shape:
             raise InputError(
@@ -178,7 +178,7 @@ def _listed(sources: object) -> list[Any]:
     return [sources]
 
 
-def _open(source: object, number: int) -> tuple[Image.Image, str]:
+def open_image(source: object, number: int) -> tuple[Image.Image, str]:
     """An image upright, and its name."""
     name = f"image {number}"
     if isinstance(source, str | Path):

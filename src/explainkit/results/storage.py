@@ -68,7 +68,7 @@ def save(result: Any, directory: Path) -> Path:
         check(form, fields)
         if form is EXPLANATION:
             fields |= originals.storable(fields)
-        record = {name: _to_json(name, value, tensors) for name, value in fields.items()}
+        record = {name: to_json(name, value, tensors) for name, value in fields.items()}
         data = save_tensors(tensors)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{form.tensors}-{digest[:16]}.safetensors"
@@ -182,7 +182,7 @@ def _from_record(form: Form, names: Sequence[str], record: Any, directory: Path)
         record = record | {"task": task, "output": None, "squashed": False}
     if version < 4 and form is EXPLANATION:
         record = record | originals.NONE
-    values = {name: _from_json(record[name], tensors) for name in names}
+    values = {name: from_json(record[name], tensors) for name in names}
     if form is EXPLANATION:
         values |= originals.loaded(values)
     for name in (*form.texts, "mean", "std"):
@@ -224,7 +224,7 @@ def _sealed(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
-def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+def to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     """Converts a value to JSON; tensors are collected in ``tensors`` and referenced by number."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -252,25 +252,26 @@ def _to_json(path: str, value: Any, tensors: dict[str, Tensor]) -> Any:
                 raise StorageError(
                     f"{path}: expected strings as keys to save, got {key!r:.40}: use str()"
                 )
-        items = {key: _to_json(f"{path}.{key}", inner, tensors) for key, inner in value.items()}
+        items = {key: to_json(f"{path}.{key}", inner, tensors) for key, inner in value.items()}
         # such keys could be mistaken for the markers above
         return {"$mapping": items} if any(key.startswith("$") for key in items) else items
     if isinstance(value, list | tuple):
-        return [_to_json(f"{path}.{i}", inner, tensors) for i, inner in enumerate(value)]
+        return [to_json(f"{path}.{i}", inner, tensors) for i, inner in enumerate(value)]
     raise StorageError(
         f"{path}: expected a number, string, tensor, list or mapping to save, got "
         f"{type(value).__name__}"
     )
 
 
-def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `to_json` converted; tensors are looked up by their key."""
     if isinstance(value, dict):
         if value.keys() == {"$tensor"}:
             return tensors[value["$tensor"]]
         if value.keys() == {"$float"}:
             return float(value["$float"])
         items = value["$mapping"] if value.keys() == {"$mapping"} else value
-        return {key: _from_json(inner, tensors) for key, inner in items.items()}
+        return {key: from_json(inner, tensors) for key, inner in items.items()}
     if isinstance(value, list):
-        return [_from_json(inner, tensors) for inner in value]
+        return [from_json(inner, tensors) for inner in value]
     return value

@@ -1,0 +1,1 @@
+"""Whole data sets: planned, computed in shards, stored, resumed, verified and exported."""

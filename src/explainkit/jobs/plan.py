@@ -1,0 +1,235 @@
+"""What a job computes and how, fixed before it starts: every shard is a function of the plan."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.adapters.images import preprocessing_of
+from explainkit.catalog.factories import method_name, method_params
+from explainkit.engine.record import model_name, outputs_of, versions
+from explainkit.errors import MethodError, StorageError
+from explainkit.files import read_regular, reason, write_atomically
+from explainkit.interfaces import Method
+from explainkit.jobs.items import Items
+
+SCHEMA_VERSION = 1
+
+PLAN = "plan.json"
+ITEMS = "items.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A job. Whoever computes a shard of the same plan on the same kind of machine gets its bits.
+
+    Attributes:
+        items: Number, hash and offsets of the sorted items.
+        model: Its name, and the hashes of its weights and of what happens to images before it.
+        methods: Names and parameters.
+        target: The class or the text of the expression; None: the predicted class.
+        seed: Random seed; None: the methods' own.
+        library: Versions of explainkit, torch and the plugins involved.
+        device: Type of the device, such as ``"cpu"``.
+        dtype: How maps are stored.
+        batch_size: Images run at once; smaller batches are padded to it.
+        threads: Threads of one worker.
+        shard_size: Items of a shard.
+        inputs: Whether the store keeps the model's inputs: their source can't be read again.
+        source: Where the images are; not part of the hash.
+        preprocessing: What happens to an image first, as `Preprocessing.to_dict` gives it.
+        command: The command line that goes on with the job; not part of the hash.
+    """
+
+    items: Items
+    model: Mapping[str, str]
+    methods: Sequence[Mapping[str, Any]]
+    target: int | str | None
+    seed: int | None
+    library: Mapping[str, str]
+    device: str
+    dtype: str
+    batch_size: int
+    threads: int
+    shard_size: int
+    inputs: bool
+    source: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return len(self.items.offsets) - 1
+
+    def size_of(self, shard: int) -> int:
+        """The number of items of a shard."""
+        return min(self.shard_size, self.items.count - shard * self.shard_size)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What is computed: two jobs with the same question have the same result."""
+        return {
+            "images": f"{self.items.count}, list {self.items.sha256[:12]}",
+            **{f"model {name}": value for name, value in self.model.items()},
+            "methods": list(self.methods),
+            "target": self.target,
+            "seed": self.seed,
+            **{f"version of {name}": value for name, value in self.library.items()},
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of all that decides the bits of a result."""
+        fields = self.question | {
+            "items": self.items.sha256,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "shard_size": self.shard_size,
+            "inputs": self.inputs,
+        }
+        return hashlib.sha256(_canonical(fields)).hexdigest()
+
+    def differences(self, other: "Plan") -> list[str]:
+        """What another plan asks differently, one line each: "seed: 0 in the store, 1 now"."""
+        mine, theirs = self.question, other.question
+        return [
+            f"{name}: {_shown(mine.get(name))} in the store, {_shown(theirs.get(name))} now"
+            for name in mine | theirs
+            if mine.get(name) != theirs.get(name)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Writes the plan into the folder of a store, atomically."""
+        record = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), "hash": self.hash}
+        write_atomically(folder / PLAN, json.dumps(sealed(record), indent=1).encode())
+
+    @staticmethod
+    def load(folder: Path) -> "Plan":
+        """The plan of a store.
+
+        Raises:
+            StorageError: There is none, or it was changed, or is of a newer version.
+        """
+        record = load_sealed(folder / PLAN, "plan")
+        try:
+            if record["schema_version"] != SCHEMA_VERSION:
+                raise StorageError(
+                    f"expected schema_version {SCHEMA_VERSION} in {folder / PLAN}, got "
+                    f"{record['schema_version']!r}: update explainkit-vision"
+                )
+            fields = {one.name: record[one.name] for one in dataclasses.fields(Plan)}
+            items = fields.pop("items")
+            plan = Plan(items=Items(**items | {"offsets": tuple(items["offsets"])}), **fields)
+            if plan.hash != record["hash"]:
+                raise StorageError(f"{folder / PLAN} was changed: its hash does not match")
+        except (KeyError, TypeError) as error:
+            raise StorageError(f"{folder / PLAN} is not a plan, or was changed: {error}") from error
+        return plan
+
+
+def described_model(module: nn.Module) -> dict[str, str]:
+    """The name of a model, and hashes of all that decides its results."""
+    outputs = outputs_of(module)
+    known = [outputs.output, outputs.task, list(outputs.class_names)]
+    return {
+        "name": model_name(module),
+        "weights": weights_hash(module)[:16],
+        "preprocessing": _hash_of(preprocessing_of(module).to_dict())[:16],
+        "outputs": _hash_of(known)[:16],
+    }
+
+
+def weights_hash(module: nn.Module) -> str:
+    """The sha256 of a model's parameters and buffers, with their names, shapes and dtypes."""
+    digest = hashlib.sha256()
+    named = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name in sorted(named):
+        _update(digest, name, named[name])
+    return digest.hexdigest()
+
+
+def described_methods(methods: Iterable[Method]) -> list[dict[str, Any]]:
+    """Names and parameters of methods as JSON; a tensor is its hash."""
+    return [
+        {"method": method_name(method), "params": _plain(method_params(method))}
+        for method in methods
+    ]
+
+
+def library_versions(module: nn.Module, methods: Iterable[Method]) -> dict[str, str]:
+    """Versions of all that computes; Python's does not matter."""
+    found: dict[str, str] = {}
+    for method in methods:
+        found |= versions(method_name(method), module)
+    return {name: version for name, version in sorted(found.items()) if name != "python"}
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the hash of its content."""
+    return record | {"sha256": hashlib.sha256(_canonical(record)).hexdigest()}
+
+
+def load_sealed(path: Path, noun: str) -> dict[str, Any]:
+    """A JSON file that was written with its hash.
+
+    Raises:
+        StorageError: It can't be read, or was changed.
+    """
+    try:
+        record = json.loads(read_regular(path))
+    except OSError as error:
+        raise StorageError(f"expected a {noun} at {path}: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"expected JSON in {path}: {error}") from error
+    if not isinstance(record, dict) or record != sealed(
+        {name: value for name, value in record.items() if name != "sha256"}
+    ):
+        raise StorageError(f"{path} was changed: its sha256 does not match")
+    return record
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _hash_of(value: Any) -> str:
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _update(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+    values = tensor.detach().cpu().contiguous()
+    if values.numel():
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON."""
+    if isinstance(value, Tensor):
+        digest = hashlib.sha256()
+        _update(digest, "", value)
+        return f"tensor {list(value.shape)}, sha256 {digest.hexdigest()[:16]}"
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise MethodError(
+        "expected parameters that a store can record (numbers, texts, tensors, lists, methods), "
+        f"got {value!r:.60}"
+    )
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

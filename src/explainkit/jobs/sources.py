@@ -1,0 +1,338 @@
+"""Where the images of a job come from: a folder, a list, a zip file, a data set, or memory."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from explainkit.adapters.decoding import LARGEST_FILE, decode, read_bytes, suffixes
+from explainkit.adapters.images import ImageSource, open_image
+from explainkit.catalog.factories import load_dataset
+from explainkit.errors import DatasetError, InputError
+from explainkit.files import reason
+
+Data: TypeAlias = "Source | str | Path | Mapping[str, Any] | Iterable[tuple[str, Any]] | Any"
+"""What `explainkit.batch` takes: a folder, a list file or a zip file; a mapping of ids to images;
+pairs of an id and an image; or a data set whose items are ``(image, label)``."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One image, and the hash of its bytes.
+
+    Attributes:
+        value: An upright Pillow image, or a tensor ``[channel, height, width]`` as the model takes
+            it.
+        sha256: Of the file, or of the pixels of an image in memory.
+    """
+
+    value: Image.Image | Tensor
+    sha256: str
+
+
+class Source(Protocol):
+    """The images of a job. It is pickled for each worker, and loads its data there."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the images can be read again later; otherwise the store keeps the inputs."""
+        ...
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Each image's id, and what tells that its content changed, or "" if that takes reading."""
+        ...
+
+    def read(self, item: str) -> Loaded:
+        """One image.
+
+        Raises:
+            ExplainkitError: It can't be read, or is not an image.
+        """
+        ...
+
+    def record(self) -> dict[str, str]:
+        """What `reopened` needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The image files in a folder and its subfolders, hidden ones left out; ids are paths.
+
+    Attributes:
+        path: The folder.
+        without: A folder in it that is left out.
+    """
+
+    path: Path
+    without: Path | None = None
+    lasting: bool = field(default=True, init=False)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Paths relative to the folder, with slashes."""
+        ends = tuple(suffixes())
+        without = str(self.without.resolve()) if self.without else None
+        # a stack of folders instead of recursion: trees may be deep
+        waiting = [(str(self.path.resolve()), "")]
+        while waiting:
+            folder, prefix = waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.name.startswith(".") or entry.path == without:
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                        elif entry.name.lower().endswith(ends):
+                            yield prefix + entry.name, ""
+            except OSError as error:
+                raise DatasetError(f"can't list {folder}: {reason(error)}") from error
+
+    def read(self, item: str) -> Loaded:
+        """A file of the folder."""
+        if PurePosixPath(item).is_absolute() or ".." in PurePosixPath(item).parts:
+            raise InputError(f"{item}: expected a file inside {self.path}")
+        return _from_file(self.path / item)
+
+    def record(self) -> dict[str, str]:
+        """Kind and path."""
+        return {"kind": "folder", "path": str(self.path.resolve())}
+
+
+@dataclass(frozen=True)
+class ListFile:
+    """The image files that a text file names, one a line; relative paths start at its folder."""
+
+    path: Path
+    lasting: bool = field(default=True, init=False)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """The lines that are not empty."""
+        try:
+            with self.path.open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in lines:
+                    if name := line.strip():
+                        yield name, ""
+        except OSError as error:
+            raise DatasetError(f"can't read {self.path}: {reason(error)}") from error
+
+    def read(self, item: str) -> Loaded:
+        """A file that is in the list."""
+        return _from_file(self.path.parent / item)
+
+    def record(self) -> dict[str, str]:
+        """Kind and path."""
+        return {"kind": "list", "path": str(self.path.resolve())}
+
+
+@dataclass(frozen=True)
+class ZipFile:
+    """The image files in a zip file; ids are the names of its members."""
+
+    path: Path
+    lasting: bool = field(default=True, init=False)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Names and checksums of the members that are images."""
+        ends = tuple(suffixes())
+        for member in self._archive.infolist():
+            parts = PurePosixPath(member.filename).parts
+            hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+            if member.filename.lower().endswith(ends) and not hidden:
+                yield member.filename, f"{member.CRC:08x}"
+
+    def read(self, item: str) -> Loaded:
+        """A member; no more of it is unpacked than the largest file that is read."""
+        where = f"{self.path}:{item}"
+        try:
+            with self._archive.open(item) as file:
+                data = file.read(LARGEST_FILE + 1)
+        except (KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+            # RuntimeError: encrypted; NotImplementedError: compressed in an unknown way
+            raise InputError(f"{where}: can't be read: {error}") from error
+        if len(data) > LARGEST_FILE:
+            raise InputError(f"{where}: expected at most {LARGEST_FILE:,} bytes")
+        return _from_bytes(data, where)
+
+    def record(self) -> dict[str, str]:
+        """Kind and path."""
+        return {"kind": "zip", "path": str(self.path.resolve())}
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DatasetError(f"expected a zip file at {self.path}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file."""
+        return {"path": self.path, "lasting": True}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered data set, loaded by each process; ids are its names, or else numbers."""
+
+    name: str
+    path: Path | None = None
+    split: str = "train"
+    seed: int = 0
+    lasting: bool = field(default=False, init=False)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Ids and hashes of the images."""
+        return self._items.entries()
+
+    def read(self, item: str) -> Loaded:
+        """An image as the model takes it."""
+        return self._items.read(item)
+
+    def record(self) -> dict[str, str]:
+        """Kind, name, path, split and seed."""
+        return {
+            "kind": "registered",
+            "name": self.name,
+            "path": "" if self.path is None else str(self.path.resolve()),
+            "split": self.split,
+            "seed": str(self.seed),
+        }
+
+    @cached_property
+    def _items(self) -> "Memory":
+        return Memory(numbered(load_dataset(self.name, self.path, self.split, self.seed)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the images."""
+        return {name: value for name, value in vars(self).items() if name != "_items"}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Images that a mapping holds or loads: paths, Pillow images, arrays, or tensors."""
+
+    images: Mapping[str, "ImageSource | Tensor"]
+    lasting: bool = field(default=False, init=False)
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Ids and hashes of the images; a file that can't be read has none."""
+        for item in self.images:
+            try:
+                yield item, self.read(item).sha256[:16]
+            except InputError:
+                yield item, ""
+
+    def read(self, item: str) -> Loaded:
+        """The image of an id."""
+        value = self.images[item]
+        if isinstance(value, str | Path):
+            return _from_file(Path(value))
+        if isinstance(value, Tensor):
+            digest = _digest(value.detach().cpu().contiguous().numpy())
+            return Loaded(value, digest)
+        image, _ = open_image(value, 0)
+        return Loaded(image, _digest(np.asarray(image)))
+
+    def record(self) -> dict[str, str]:
+        """The kind alone: the images are not found again."""
+        return {"kind": "memory"}
+
+
+class numbered(Mapping[str, Tensor]):  # noqa: N801 - used as a function
+    """A data set of ``(image, label)`` as a mapping from names, or else numbers, to images."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        count = len(dataset)
+        names = [str(name) for name in getattr(dataset, "names", ())]
+        if len(set(names)) != count:
+            width = len(str(count - 1))
+            names = [f"{number:0{width}}" for number in range(count)]
+        self.rows = {name: number for number, name in enumerate(names)}
+
+    def __getitem__(self, item: str) -> Tensor:
+        found = self.dataset[self.rows[item]]
+        image: Tensor = found[0] if isinstance(found, tuple | list) else found
+        return image
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def source_of(data: Data, *, without: Path | None = None) -> Source:
+    """The source that a path, a mapping, pairs or a data set stand for.
+
+    Args:
+        data: See `Data`.
+        without: A folder whose images are left out, if they are in a folder.
+
+    Raises:
+        DatasetError: Nothing is there, or it is of no such kind.
+    """
+    if isinstance(data, Folder | ListFile | ZipFile | Registered | Memory):
+        return data
+    if isinstance(data, str | Path):
+        path = Path(data)
+        if path.is_dir():
+            return Folder(path, without)
+        if not path.is_file():
+            raise DatasetError(f"expected a folder, a list file or a zip file, got {path}")
+        if zipfile.is_zipfile(path):
+            return ZipFile(path)
+        if path.suffix.lower() in suffixes():
+            raise DatasetError(
+                f"expected a folder, a list of paths or a zip file, got one image, {path}"
+            )
+        return ListFile(path)
+    if isinstance(data, Mapping):
+        return Memory(data)
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, list):
+        return Memory(numbered(data))
+    images: dict[str, Any] = {}
+    pairs: Iterable[Any] = data
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise DatasetError(f"expected pairs (id, image) with text as id, got {pair!r:.60}")
+        if pair[0] in images:
+            raise DatasetError(f"expected each id once, got {pair[0]!r} twice")
+        images[pair[0]] = pair[1]
+    return Memory(images)
+
+
+def reopened(record: Mapping[str, str]) -> Source | None:
+    """The source with this record; None if it was in memory."""
+    match record["kind"]:
+        case "folder":
+            return Folder(Path(record["path"]))
+        case "list":
+            return ListFile(Path(record["path"]))
+        case "zip":
+            return ZipFile(Path(record["path"]))
+        case "registered":
+            path = Path(record["path"]) if record["path"] else None
+            return Registered(record["name"], path, record["split"], int(record["seed"]))
+    return None
+
+
+def _from_file(path: Path) -> Loaded:
+    return _from_bytes(read_bytes(path), str(path))
+
+
+def _from_bytes(data: bytes, where: str) -> Loaded:
+    return Loaded(decode(data, where), hashlib.sha256(data).hexdigest())
+
+
+def _digest(values: "np.ndarray[Any, Any]") -> str:
+    head = f"{values.dtype} {values.shape} ".encode()
+    return hashlib.sha256(head + values.tobytes()).hexdigest()

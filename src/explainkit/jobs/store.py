@@ -1,0 +1,279 @@
+"""Reading a store: lazily, by position, id or filter, also while its job runs."""
+
+import dataclasses
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from explainkit.adapters.decoding import flat
+from explainkit.adapters.geometry import Geometry
+from explainkit.adapters.preprocessing import Preprocessing
+from explainkit.errors import StorageError
+from explainkit.jobs.items import read_items
+from explainkit.jobs.plan import ITEMS, Plan
+from explainkit.jobs.shards import Item, Status, Stored, check_tensors, read_shard
+from explainkit.jobs.sources import reopened
+from explainkit.results.explanation import Explanation, Explanations
+
+OPEN = 4
+"""Records of shards that are kept in memory."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        items: Of the plan.
+        ok: Items that were explained.
+        refused: Items that a method refused.
+        failed: Items whose image can't be read, or on which the model fails.
+        shards: Of the plan.
+        done: Shards whose files are complete.
+        damaged: Why shards are not valid, one line each.
+    """
+
+    items: int
+    ok: int
+    refused: int
+    failed: int
+    shards: int
+    done: int
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Items that have no status yet."""
+        return self.items - self.ok - self.refused - self.failed
+
+
+class Store:
+    """The results of a job, or a part of them; nothing is read before it is asked for.
+
+    ``store[i]`` is the `Explanation` of an item by its position in the sorted ids, ``store["id"]``
+    by its id, and with several methods their `Explanations`. A slice and `where` give a part of the
+    store. Iterating yields what was explained, without refused and failed items.
+
+    Tensors are memory-mapped, and each shard is hashed when it is first read. Images in files are
+    read from where they were; one that was changed since is an error.
+
+    Args:
+        path: The folder of the store.
+
+    Raises:
+        StorageError: There is no store, or its plan was changed.
+
+    Examples:
+        >>> import tempfile, torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+        >>> images = {f"image {i}": torch.rand(1, 4, 4) for i in range(10)}
+        >>> store = ek.batch(images, net, "saliency", tempfile.mkdtemp())
+        >>> len(store), store["image 3"].attribution.shape, len(store[2:5])
+        (10, torch.Size([1, 1, 4, 4]), 3)
+        >>> len(store.where(status="ok")), len(store.where(confidence=(0.99, 1)))
+        (10, 0)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.plan = Plan.load(self.path)
+        self._rows: Sequence[int] = range(self.plan.items.count)
+        self._read: OrderedDict[int, Stored] = OrderedDict()
+        self._source = reopened(self.plan.source)
+        self._preprocessing = Preprocessing.from_dict(self.plan.preprocessing)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.methods)
+        return f"<Store {self.path}: {len(self)} items, {names} of {self.plan.model['name']}>"
+
+    @overload
+    def __getitem__(self, key: int | str) -> Explanation: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> "Store": ...
+
+    def __getitem__(self, key: int | str | slice) -> "Explanation | Explanations | Store":
+        """One item's explanation, or several methods' explanations of it; or a part of the store.
+
+        Raises:
+            StorageError: The item is not explained, or its files were changed.
+            IndexError: There is no such item.
+        """
+        if isinstance(key, slice):
+            return self._part(self._rows[key])
+        row = self._position(key) if isinstance(key, str) else self._rows[key]
+        found = self._explanations(row)
+        return found[0] if len(self.methods) == 1 else found
+
+    def __iter__(self) -> Iterator[Explanation]:
+        for row in self._rows:
+            item = self._item(row)
+            if item is not None and item.status == "ok":
+                found = self._explanations(row)
+                yield found[0] if len(self.methods) == 1 else found  # type: ignore[misc]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods."""
+        return tuple(method["method"] for method in self.plan.methods)
+
+    @property
+    def items(self) -> Iterator[Item]:
+        """Ids, statuses and facts of all items that have a status."""
+        for row in self._rows:
+            if (item := self._item(row)) is not None:
+                yield item
+
+    def where(
+        self,
+        *,
+        status: Status | None = None,
+        target: int | None = None,
+        predicted: int | None = None,
+        confidence: tuple[float, float] | None = None,
+    ) -> "Store":
+        """The items that meet all given conditions.
+
+        Args:
+            status: ``"ok"``, ``"refused"`` or ``"failed"``.
+            target: The explained class.
+            predicted: The predicted class.
+            confidence: Least and greatest probability of the explained class.
+        """
+
+        def meets(item: Item | None) -> bool:
+            return (
+                item is not None
+                and (status is None or item.status == status)
+                and (target is None or item.target == target)
+                and (predicted is None or item.predicted == predicted)
+                and (
+                    confidence is None
+                    or (
+                        item.confidence is not None
+                        and confidence[0] <= item.confidence <= confidence[1]
+                    )
+                )
+            )
+
+        return self._part([row for row in self._rows if meets(self._item(row))])
+
+    def progress(self, *, check: bool = False) -> Progress:
+        """How far the job is.
+
+        Args:
+            check: Whether to hash all tensors, too.
+        """
+        counts: Counter[Status] = Counter()
+        done = 0
+        damaged = []
+        for number in range(self.plan.shards):
+            try:
+                shard = self.shard(number)
+                if shard is None:
+                    continue
+                if check:
+                    check_tensors(shard)
+            except StorageError as error:
+                damaged.append(str(error))
+                continue
+            done += 1
+            counts.update(item.status for item in shard.items)
+        return Progress(
+            items=self.plan.items.count,
+            ok=counts["ok"],
+            refused=counts["refused"],
+            failed=counts["failed"],
+            shards=self.plan.shards,
+            done=done,
+            damaged=tuple(damaged),
+        )
+
+    def shard(self, number: int) -> Stored | None:
+        """A shard, or None if it is not done; its tensors are not hashed."""
+        return read_shard(self.path, number, self.plan.hash, self.plan.size_of(number))
+
+    def _part(self, rows: Sequence[int]) -> "Store":
+        found = object.__new__(Store)
+        vars(found).update(vars(self), _rows=rows, _read=OrderedDict())
+        return found
+
+    def _position(self, item: str) -> int:
+        offsets = self.plan.items.offsets
+        # ids are sorted: search for the shard, then in it
+        low, high = 0, self.plan.shards
+        while high - low > 1:
+            middle = (low + high) // 2
+            first = read_items(self.path / ITEMS, offsets[middle], offsets[middle + 1])[0]
+            low, high = (middle, high) if first <= item else (low, middle)
+        ids = read_items(self.path / ITEMS, offsets[low], offsets[low + 1])
+        if item in ids:
+            row = low * self.plan.shard_size + ids.index(item)
+            if row in self._rows:
+                return row
+        raise IndexError(f"{self.path} has no item {item!r}")
+
+    def _checked(self, number: int) -> Stored | None:
+        """A shard whose tensors were hashed; the last ones are remembered."""
+        if number in self._read:
+            self._read.move_to_end(number)
+            return self._read[number]
+        shard = self.shard(number)
+        if shard is None:
+            return None
+        check_tensors(shard)
+        self._read[number] = shard
+        if len(self._read) > OPEN:
+            self._read.popitem(last=False)
+        return shard
+
+    def _item(self, row: int) -> Item | None:
+        shard = self._checked(row // self.plan.shard_size)
+        return None if shard is None else shard.items[row % self.plan.shard_size]
+
+    def _explanations(self, row: int) -> Explanations:
+        number, inner = divmod(row, self.plan.shard_size)
+        shard = self._checked(number)
+        if shard is None:
+            raise StorageError(f"item {row} of {self.path} is not explained yet (shard {number})")
+        item = shard.items[inner]
+        if item.status != "ok":
+            raise StorageError(
+                f"item {row} of {self.path}, {item.id}, {item.status}: {item.reason}"
+            )
+        facts = shard.record["facts"]
+        known = {"python": facts["python"], **self.plan.library}
+        return Explanations(
+            dataclasses.replace(one, versions=known)
+            for one in shard.explanations(inner, self._images)
+        )
+
+    def _images(self, item: Item, stored: Tensor | None) -> dict[str, Any]:
+        """The fields of an explanation that are not stored with its maps."""
+        mean, std = self._preprocessing.normalization if self._preprocessing.known else (None, None)
+        fields: dict[str, Any] = {"names": (item.id,), "mean": mean, "std": std}
+        if stored is not None:
+            return fields | {"inputs": stored}
+        assert self._source is not None  # the store keeps the inputs of images in memory
+        loaded = self._source.read(item.id)
+        if loaded.sha256 != item.sha256:
+            raise StorageError(f"{item.id} was changed since it was explained: other sha256")
+        if not isinstance(loaded.value, Image.Image):
+            return fields | {"inputs": loaded.value[None]}
+        values, geometry = self._preprocessing(loaded.value)
+        if geometry.to_dict() != item.geometry:
+            raise StorageError(f"{item.id}: its size differs from that when it was explained")
+        return fields | {
+            "inputs": values[None],
+            "originals": (np.array(flat(loaded.value, "RGB")),),
+            "geometries": (Geometry.from_dict(geometry.to_dict()),),
+        }

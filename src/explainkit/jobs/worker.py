@@ -1,0 +1,258 @@
+"""Computes one shard: reads its images, explains those of one size together, and writes it."""
+
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from explainkit.adapters.geometry import Geometry
+from explainkit.adapters.images import preprocessing_of
+from explainkit.api import explain
+from explainkit.engine.failures import out_of_memory
+from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
+from explainkit.interfaces import Method
+from explainkit.jobs.items import read_items
+from explainkit.jobs.plan import ITEMS, Plan, described_model
+from explainkit.jobs.shards import Item, Shard, Status, write_shard
+from explainkit.jobs.sources import Source
+from explainkit.results.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to compute any shard of a store; it is pickled for each.
+
+    Attributes:
+        store: The folder of the store.
+        plan: What is computed.
+        source: The images.
+        model: The model, or what loads it.
+        methods: Ready to be called.
+        device: Where a model that is loaded runs; a given one stays where it is.
+    """
+
+    store: Path
+    plan: Plan
+    source: Source
+    model: nn.Module | Callable[[], nn.Module]
+    methods: Sequence[Method]
+    device: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a shard.
+
+    Attributes:
+        shard: Its number.
+        ok: Items that were explained.
+        refused: Items that a method refused.
+        failed: Items whose image can't be read, or on which the model fails.
+    """
+
+    shard: int
+    ok: int
+    refused: int
+    failed: int
+
+    @staticmethod
+    def of(shard: int, items: Sequence[Item]) -> "Report":
+        """Counts the statuses of a shard's items."""
+        found = [item.status for item in items]
+        return Report(shard, found.count("ok"), found.count("refused"), found.count("failed"))
+
+
+class Worker:
+    """Holds the model and computes shards.
+
+    Args:
+        job: The job.
+
+    Raises:
+        ModelError: The model is not the one that the plan was made for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        given = job.model
+        self.model = given if isinstance(given, nn.Module) else given().to(job.device)
+        found, wanted = described_model(self.model), job.plan.model
+        if found != wanted:
+            changed = ", ".join(name for name in wanted if found.get(name) != wanted[name])
+            raise ModelError(f"expected the model that the plan was made for: other {changed}")
+        self.preprocessing = preprocessing_of(self.model)
+
+    def run(self, number: int, keep: Callable[[], bool] = lambda: True) -> Report:
+        """Computes a shard and writes it.
+
+        Args:
+            number: Of the shard.
+            keep: Asked before the shard is written; False: Ctrl-C has cut it short.
+
+        Raises:
+            StorageError: It can't be written.
+            KeyboardInterrupt: It is not to be kept.
+        """
+        shard = self.compute(number)
+        if not keep():
+            raise KeyboardInterrupt
+        plan = self.job.plan
+        write_shard(
+            self.job.store, shard, plan.hash, half=plan.dtype == "float16", inputs=plan.inputs
+        )
+        return Report.of(number, shard.items)
+
+    def compute(self, number: int) -> Shard:
+        """Computes a shard."""
+        begin = time.monotonic()
+        offsets = self.job.plan.items.offsets
+        ids = read_items(self.job.store / ITEMS, offsets[number], offsets[number + 1])
+        items, inputs = self.load(ids)
+        groups: list[list[Explanation]] = []
+        for rows in _of_one_shape(inputs):
+            found = self._explained(items, inputs, rows)
+            if found:
+                for row, position in enumerate(p for p in rows if items[p].status == "ok"):
+                    items[position] = replace(
+                        items[position], group=len(groups), row=row, **_facts(found[0], row)
+                    )
+                groups.append(found)
+        facts = {
+            "seconds": round(time.monotonic() - begin, 3),
+            "host": platform.node(),
+            "process": os.getpid(),
+            "device": self.job.device,
+            "python": platform.python_version(),
+        }
+        return Shard(number, items, groups, facts)
+
+    def load(self, ids: Sequence[str]) -> tuple[list[Item], list[Tensor | None]]:
+        """The images of some ids as the model takes them; None where one can't be read."""
+        items: list[Item] = []
+        inputs: list[Tensor | None] = []
+        for item in ids:
+            value: Tensor | None = None
+            geometry: Geometry | None = None
+            try:
+                loaded = self.job.source.read(item)
+                if isinstance(loaded.value, Image.Image):
+                    value, geometry = self.preprocessing(loaded.value)
+                else:
+                    value = _checked(loaded.value)
+                known = geometry.to_dict() if geometry else None
+                items.append(Item(item, "ok", sha256=loaded.sha256, geometry=known))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a caller's images may raise anything
+                items.append(Item(item, *_reason(error)))
+                value = None
+            inputs.append(value)
+        return items, inputs
+
+    def explained(self, inputs: Sequence[Tensor]) -> list[Explanation]:
+        """The explanations of inputs of one shape, one for each method."""
+        parameters = (*self.model.parameters(), *self.model.buffers())
+        like = next((one for one in parameters if one.is_floating_point()), torch.empty(0))
+        plan = self.job.plan
+        with warnings.catch_warnings(action="ignore", category=ExplainkitWarning):
+            return explain(
+                self.model,
+                torch.stack(list(inputs)).to(like.device, like.dtype),
+                plan.target,
+                tuple(self.job.methods),
+                seed=plan.seed,
+                batch_size=plan.batch_size,
+            )
+
+    def _explained(
+        self, items: list[Item], inputs: Sequence[Tensor | None], rows: Sequence[int]
+    ) -> list[Explanation]:
+        """The explanations of some of the images; the status of others is set.
+
+        An image's map does not depend on the others, so that those that are left when one fails
+        get the same maps without it.
+        """
+
+        def together(chosen: Sequence[int]) -> list[Explanation]:
+            return self.explained([one for row in chosen if (one := inputs[row]) is not None])
+
+        try:
+            return together(rows)
+        except Exception as error:
+            if out_of_memory(error) or isinstance(error, MemoryError):
+                raise
+        for row in rows:
+            try:
+                together([row])
+            except Exception as error:
+                if out_of_memory(error) or isinstance(error, MemoryError):
+                    raise
+                status, reason = _reason(error)
+                items[row] = replace(items[row], status=status, reason=reason)
+        left = [row for row in rows if items[row].status == "ok"]
+        return together(left) if left else []
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """Runs a block as every worker does, so that it computes the same bits, then undoes that."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _of_one_shape(inputs: Sequence[Tensor | None]) -> list[list[int]]:
+    """Positions of inputs of each shape, in order of their first one."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for position, value in enumerate(inputs):
+        if value is not None:
+            found.setdefault(tuple(value.shape), []).append(position)
+    return list(found.values())
+
+
+def _checked(value: Tensor) -> Tensor:
+    if value.dim() != 3 or not value.is_floating_point():
+        raise InputError(
+            "expected a floating-point image [channel, height, width], got "
+            f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        )
+    return value.detach().cpu()
+
+
+def _reason(error: Exception) -> tuple[Status, str]:
+    """The status of an image that raised an error, and why, in one line."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MethodError | TargetError):
+        return "refused", text
+    if isinstance(error, InputError | ModelError):
+        return "failed", text
+    return "failed", f"{type(error).__name__}: {text}"
+
+
+def _facts(found: Explanation, row: int) -> dict[str, Any]:
+    """What can be filtered by, of one image."""
+    predicted, probabilities = found.predicted, found.probabilities
+    single = predicted is not None and predicted.dim() == 1
+    target = int(found.target[row])
+    by_class = found.expression is None and probabilities is not None
+    return {
+        "target": target if found.expression is None else None,
+        "score": float(found.score[row]),
+        "predicted": int(predicted[row]) if single and predicted is not None else None,
+        "confidence": float(probabilities[row, target])
+        if by_class and probabilities is not None
+        else None,
+    }
