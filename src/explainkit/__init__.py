@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     )
     from explainkit.jobs.batch import batch
     from explainkit.jobs.store import Store
+    from explainkit.metrics.scorecard import scorecard
     from explainkit.results.explanation import Explanation, Explanations
+    from explainkit.results.scorecard import Scorecard
     from explainkit.results.visualization import Visualization
 
 __version__ = "0.1.0"
@@ -74,6 +76,7 @@ __all__ = [
     "ModelSpec",
     "PluginError",
     "RenderError",
+    "Scorecard",
     "StorageError",
     "Store",
     "TargetError",
@@ -93,6 +96,7 @@ __all__ = [
     "load_images",
     "load_model",
     "maximize",
+    "scorecard",
 ]
 
 _LAZY = {
@@ -106,6 +110,7 @@ _LAZY = {
     "Method": "explainkit.interfaces",
     "ModelSpec": "explainkit.interfaces",
     "Store": "explainkit.jobs.store",
+    "Scorecard": "explainkit.results.scorecard",
     "Visualization": "explainkit.results.visualization",
     "adapt": "explainkit.adapters.adapt",
     "batch": "explainkit.jobs.batch",
@@ -118,6 +123,7 @@ _LAZY = {
     "load_images": "explainkit.adapters.images",
     "load_model": "explainkit.catalog.models",
     "maximize": "explainkit.api",
+    "scorecard": "explainkit.metrics.scorecard",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from weakref import ref
 
 from torch import Tensor, nn
 
@@ -21,13 +22,14 @@ from explainkit.catalog.models import load_model
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
 from explainkit.engine.runner import run_all
-from explainkit.engine.targets import check_order, parse_target
+from explainkit.engine.targets import check_order, parse_target, text_of
 from explainkit.errors import ExplainkitWarning, InputError, TargetError
 from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
+from explainkit.results.origin import Origin
 from explainkit.scores import Task
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -71,6 +74,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -90,6 +94,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -109,6 +114,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -127,6 +133,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -163,6 +170,8 @@ def explain(
             map is bit-identical whatever the other images are. None: as many as fit a memory
             budget.
         keep_mode: Leave the model in its current mode.
+        scorecard: Also test whether each map predicts what hiding parts of its image does;
+            `Explanation.scorecard` has the result.
         output: Which of several outputs of the model holds the scores: an index, a key or an
             attribute, or a dotted path such as ``"heads.age"``. None: that of its `ModelSpec`, or
             the only output that can be scores.
@@ -220,6 +229,8 @@ def explain(
     inner = None if at is None else path_of(module, at)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    # what the caller named is loaded again; what the caller holds is not kept alive
+    source = partial(load_model, model) if isinstance(model, str | Path) else ref(module)
     notes = list(batch.warnings) if batch else []
     with preserve_process(seed or 0), preserve_model(module, keep_mode=keep_mode) as was_training:
         if was_training and keep_mode:
@@ -233,11 +244,15 @@ def explain(
         found = [
             as_explanation(
                 one, module, images, outcome,
-                seed=seed or 0, expression=text, warned=notes, batch=batch,
-            )
+                seed=seed or 0, expression=None if score is None else text_of(score), warned=notes,
+                batch=batch,
+            ).coming_from(Origin(source, one, score, tuple(range(len(images))), len(images)))
             for one, outcomes_of_one in zip(ready, outcomes, strict=True)
-            for outcome, text in outcomes_of_one
+            for outcome, score in outcomes_of_one
         ]  # fmt: skip
+    if scorecard:
+        for one in found:
+            one.scorecard()
     return Explanations(found) if several else found[0]
 
 

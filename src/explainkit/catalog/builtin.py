@@ -67,6 +67,9 @@ def explainkit_methods() -> Mapping[str, str]:
     }
 
 
+SCORECARD = "explainkit.metrics.scorecard:scorecard_of"
+"""What gives an explanation its scorecard. Metrics run models, of which results know nothing."""
+
 METHOD_CLASSES = {path.partition(":")[2]: path for path in explainkit_methods().values()}
 """Class name to the ``"module:attribute"`` string of each method."""
 

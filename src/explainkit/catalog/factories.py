@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -143,6 +143,22 @@ def method_name(method: Method | type[Method]) -> str:
 def method_params(method: Method) -> dict[str, Any]:
     """A method's fields; a nested method becomes a mapping of its name and its own fields."""
     return _as_params({f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
+
+
+def method_from(name: str, params: Mapping[str, Any]) -> Method:
+    """The method that `method_name` and `method_params` describe.
+
+    Raises:
+        UnknownNameError: No such method is registered.
+        MethodError: It has other parameters.
+    """
+    values = {
+        field: method_from(value["method"], {k: v for k, v in value.items() if k != "method"})
+        if isinstance(value, Mapping) and "method" in value
+        else value
+        for field, value in params.items()
+    }
+    return load_method(name, **values)
 
 
 def default_params(method: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from explainkit.engine.failures import (
 from explainkit.engine.inner_layer import InnerLayer
 from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
-from explainkit.engine.targets import group_targets, resolve_target, text_of
+from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
 from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
@@ -38,7 +38,7 @@ def run_all(
     outputs: Outputs,
     batch_size: int | None,
     at: str | None = None,
-) -> list[list[tuple[Outcome, str | None]]]:
+) -> list[list[tuple[Outcome, Score]]]:
     """Runs methods on targets of every kind; shares passes between them where possible.
 
     Args:
@@ -51,9 +51,9 @@ def run_all(
         at: The layer whose output is explained instead of the images.
 
     Returns:
-        For each method, the outcome of each target with the text of its expression.
+        For each method, the outcome of each target with its expression or function; None: a class.
     """
-    found: list[list[tuple[Outcome, str | None]]] = [[] for _ in methods]
+    found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
     for score, members in group_targets(targets):
         scorer = ScoreModel(module, score, batch_size, outputs)
         every: list[Target] = []
@@ -67,10 +67,9 @@ def run_all(
             per_method = run(methods, scorer, images, every)
         else:
             per_method = run_at(at, methods, scorer, images, every)
-        text = None if score is None else text_of(score)
         for i in range(len(methods)):
             block = per_method[i * len(every) : (i + 1) * len(every)]
-            found[i] += [(outcome, text) for outcome in block]
+            found[i] += [(outcome, score) for outcome in block]
     return found
 
 

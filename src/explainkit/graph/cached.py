@@ -46,7 +46,9 @@ class Cached(Generic[V]):
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """Creates an empty cache, which keeps the last ``most`` values per model; None: all."""
+        self._most = most
         self._values: WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, V]]] = WeakKeyDictionary()
 
     def get(self, model: nn.Module, key: Any, state: Any = None) -> V | None:
@@ -70,6 +72,8 @@ class Cached(Generic[V]):
         if cached != state:
             self._values[model] = state, values = state, {}
         values[key] = value
+        if self._most is not None and len(values) > self._most:
+            del values[next(iter(values))]
 
 
 def _fingerprint(model: nn.Module) -> Any:

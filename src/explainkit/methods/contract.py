@@ -6,6 +6,9 @@ The role of a field is declared in its metadata, never by its name:
 - ``field(metadata={"seed": True})``: the seed of the method's random numbers.
 - ``field(metadata={"layer": True})``: the layer, or layers, that the method uses.
 
+A class attribute ``hides_parts = True`` says that a method measures what hiding parts of the image
+does: a scorecard then hides other parts.
+
 A method that holds another method in a field wraps it. All functions here apply to the wrapped
 method as well.
 """
@@ -45,6 +48,16 @@ def seed_of(method: Method) -> int | None:
 def looks_at_layers(method: Method) -> bool:
     """Whether the method, or one that it wraps, uses a layer."""
     return any(True for _ in _marked(method, "layer"))
+
+
+def hides_parts(method: Method) -> bool:
+    """Whether the method, or one that it wraps, measures what hiding parts of the image does.
+
+    Such a method says so with the class attribute ``hides_parts = True``.
+    """
+    wrapped = (getattr(method, field.name) for field in fields(method))
+    own = bool(getattr(method, "hides_parts", False))
+    return own or any(hides_parts(one) for one in wrapped if is_method(one))
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:

@@ -11,6 +11,9 @@ _SIDE, _DIAGONAL = 1 / 6, 1 / 12
 _OFFSETS = ((0, 1, _SIDE), (1, 0, _SIDE), (1, 1, _DIAGONAL), (1, -1, _DIAGONAL))
 """One of each pair of opposite neighbors, with its weight."""
 
+_CACHED = 2**18
+"""Values of the images that are solved together: conjugate gradients are bound by memory."""
+
 _Pair = tuple[tuple[slice, slice], tuple[slice, slice], float]
 
 
@@ -20,7 +23,7 @@ def linear_infill(images: Tensor, groups: Tensor, tolerance: float = 1e-4) -> Te
     Hidden pixels solve ``u_i = Σ_j w_ij u_j / Σ_j w_ij`` over their neighbors inside the image; the
     weights are 1/6 at a side and 1/12 at a corner. Each group is hidden on its own, and sees the
     original pixels of all other groups: disjoint regions that are hidden one at a time take one
-    solve. All systems are solved at once by conjugate gradients.
+    solve. The systems are solved in batches by conjugate gradients.
 
     Args:
         images: ``[n, channel, height, width]``, float32 or float64.
@@ -48,6 +51,13 @@ def linear_infill(images: Tensor, groups: Tensor, tolerance: float = 1e-4) -> Te
     whole = (groups == groups[:, :1, :1]).flatten(1).all(1) & (groups[:, 0, 0] > 0)
     if whole.any():
         raise InputError("expected some visible pixels to fill hidden ones from, got none")
+    size = max(1, _CACHED // images[0].numel())
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    return torch.cat([_filled(images[part], groups[part], tolerance) for part in parts])
+
+
+def _filled(images: Tensor, groups: Tensor, tolerance: float) -> Tensor:
+    """The images with all hidden pixels replaced, in one solve."""
     hidden = (groups > 0)[:, None]
     pairs = list(_pairs(*groups.shape[1:]))
     degree = torch.zeros_like(images[:1, :1])

@@ -1,12 +1,14 @@
 """The result of an explanation: maps with everything needed to interpret and reproduce them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from explainkit.catalog.builtin import SCORECARD
+from explainkit.catalog.registry import resolve
 from explainkit.catalog.synonyms import bare_name, plain
 from explainkit.errors import InputError, UnknownNameError
 from explainkit.scores import Outputs, Task
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from torch import nn
 
     from explainkit.adapters.geometry import Geometry
     from explainkit.render.heatmap import Reduce, Scaling
+    from explainkit.results.origin import Origin
+    from explainkit.results.scorecard import Scorecard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +88,8 @@ class Explanation:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    _origin: "ClassVar[Origin | None]" = None
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -98,11 +105,12 @@ class Explanation:
             batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self)
             return value[index] if batched else value
 
-        changes = {name: cut(value) for name, value in vars(self).items()}
+        changes = {f.name: cut(getattr(self, f.name)) for f in fields(self)}
         changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
         for name in ("originals", "geometries", "names"):
             changes[name] = changes[name] and changes[name][index]
-        return Explanation(**changes)
+        found = Explanation(**changes)
+        return found if self._origin is None else found.coming_from(self._origin.of(index))
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.attribution.shape))
@@ -111,6 +119,11 @@ class Explanation:
     def _targets(self) -> str:
         shown = [self.target_name(i) for i in range(min(len(self), 4))]
         return ", ".join(shown) + (", …" if len(self) > 4 else "")
+
+    def coming_from(self, origin: "Origin") -> "Explanation":
+        """This explanation, with what a scorecard needs of the call that made it."""
+        object.__setattr__(self, "_origin", origin)  # not a field: it is neither saved nor compared
+        return self
 
     def target_name(self, index: int) -> str:
         """What was explained for one image: class name, class index, or expression."""
@@ -292,6 +305,48 @@ class Explanation:
         from explainkit.render.overlays import overlays
 
         return overlays(self, scaling=scaling, reduce=reduce, cmap=cmap, alpha=alpha)
+
+    def scorecard(
+        self,
+        seed: int = 0,
+        *,
+        model: "str | Path | nn.Module | None" = None,
+        reduce: "Reduce" = "sum",
+        power: bool | None = None,
+    ) -> "Scorecard":
+        """Tests whether each map predicts what hiding parts of its image does to the score.
+
+        A method that hides parts of the image itself is judged on a grid that is moved by half a
+        cell.
+
+        Args:
+            seed: Random seed of what is hidden.
+            model: The explained model. It is needed for loaded explanations, and if the model no
+                longer exists or has changed.
+            reduce: How channels are reduced to one, as in `heatmap`: a map is judged as it is
+                drawn.
+            power: Measure the positive control; None: for a batch of at least 10 images, where it
+                can tell whether the network has too little power.
+
+        Raises:
+            ModelError: The model is needed, or is not the one that was explained.
+            MethodError: The map is that of a layer.
+
+        Examples:
+            >>> import torch, explainkit as ek
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24 * 24, 3)).eval()
+            >>> x = torch.rand(2, 1, 24, 24)
+            >>> card = ek.explain(net, x, method="input_x_gradient").scorecard()
+            >>> len(card.verdict), card.grid
+            (2, (6, 6))
+        """
+        key = ("scorecard", seed, reduce, power)
+        known = {} if self._origin is None or model is not None else self._origin.results
+        if key not in known:
+            judge: Any = resolve(SCORECARD, "explainkit offers the scorecard")
+            known[key] = judge(self, self._origin, model, reduce=reduce, power=power, seed=seed)
+        card: Scorecard = known[key]
+        return card
 
     def report(
         self,

@@ -1,6 +1,7 @@
 """Feature ablation: one segment at a time is replaced by the baseline."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ class FeatureAblation:
         True
     """
 
+    hides_parts: ClassVar[bool] = True
+
     segments: int | str | Tensor = field(default=7, metadata={"per_image": True})
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
     seed: int = field(default=0, metadata={"seed": True})
@@ -67,7 +70,7 @@ class FeatureAblation:
             else:
                 reasons.append("")
                 fill = masks.baseline[i]
-                scores = _score_segments(score, image, fill, labels[i], corners, size)
+                scores = score_segments(score, image, fill, labels[i], corners, size)
             maps.append(masks.upsample(i, clean[i] - scores[:, label]))
         values = torch.stack(maps).to(images.dtype)
         return Attribution(values, diagnostics=evaluation(reasons))
@@ -103,7 +106,7 @@ def bounding_boxes(labels: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return torch.stack(corners, 1), (sizes[0], sizes[1])
 
 
-def _score_segments(
+def score_segments(
     score: BoxScores,
     image: Tensor,
     fill: Tensor,

@@ -1,7 +1,7 @@
 """Occlusion: a window slides over the image, and the drop of the score is recorded there."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Occlusion:
         >>> torch.allclose(a.values.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
         True
     """
+
+    hides_parts: ClassVar[bool] = True
 
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None

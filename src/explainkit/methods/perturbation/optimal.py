@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ class _Optimized:
     The score is normalized, ``share = (S_c(m) − S_c(fill)) / |S_c(x) − S_c(fill)|``, so that the
     weights of a loss have the same meaning for every model.
     """
+
+    hides_parts: ClassVar[bool] = True
 
     steps: int = 300
     lr: float = 0.1

@@ -4,6 +4,7 @@ import heapq
 import time
 from dataclasses import dataclass, field
 from itertools import count
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,8 @@ class PartitionShap:
         >>> torch.allclose(e.attribution.flatten(), x.flatten() * net[1].weight[1], atol=1e-6)
         True
     """
+
+    hides_parts: ClassVar[bool] = True
 
     samples: int = 512
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})

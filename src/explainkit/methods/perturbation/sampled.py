@@ -4,7 +4,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Sampled:
     it for each image as soon as the largest standard error of its map is at most this fraction of
     the largest absolute value.
     """
+
+    hides_parts: ClassVar[bool] = True
 
     samples: int = 512
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})

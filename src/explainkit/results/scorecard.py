@@ -1,0 +1,191 @@
+"""The scorecard: whether each map predicts what hiding parts of its image does, in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SENTENCES = {
+    "supported": "Hiding what this map marks changed the answer as the map predicts, better than "
+    "an edge drawing or a spot in the middle would.",
+    "partly supported": "The map predicts some of what hiding does; another test may disagree.",
+    "not class-specific": "The map predicts what hiding does, but would do so for the next likely "
+    "class too.",
+    "not supported: edges": "An edge drawing predicts this as well.",
+    "not supported: center": "A spot in the middle predicts this as well.",
+    "not supported: moved": "Put in the wrong place, this map would predict as well.",
+    "cannot be judged": "Hiding parts of this image hardly changed the answer.",
+    "low power on this network": "On this network, the test also fails maps that are known to "
+    "predict what hiding does.",
+}
+"""The verdicts, each with what it means."""
+
+CONSISTENT, STRICT = 0.05, 0.02
+"""Largest p-values of a test that passes, and of the second test of a map that is supported."""
+
+POWER_IMAGES, POWER_FAILURES = 10, 1 / 3
+"""The positive control tells a network's power on at least so many images, and shows too little of
+it if it fails in more than this share of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scorecard:
+    """The verdict on each map of a batch, with the numbers that it follows from.
+
+    The three tests are *predicts*, *beyond the image* and *this class*: does the map predict what
+    hiding parts of its image does to the score; still so, if edges and a spot in the center are
+    regressed out; and does the difference from the map of the next likely class predict the
+    difference of the effects? `explainkit.metrics.evidence.weigh` has the formulas. Each p-value
+    compares the map with shifted and flipped copies of itself.
+
+    Attributes:
+        caveat: What holds for every verdict.
+        verdict: One of `SENTENCES` for each image.
+        statistic: Of the three tests, float64 ``[batch, 3]``; NaN where there is none.
+        p: Their p-values, ``[batch, 3]``.
+        reason: For each image, why it can't be judged, or why a test is missing; or empty.
+        effects: How much hiding each cell lowers the score, ``[batch, cells]``.
+        sums: The map's sum in each cell, ``[batch, cells]``.
+        band: 5 % and 95 % quantiles of the correlation of both for shifted copies, ``[batch, 2]``.
+        grid: Rows and columns of cells.
+        half_cell: Whether the grid is moved by half a cell, because the method itself hides parts
+            of the image.
+        power: P-values of the positive control, ``[batch]``: the effects on the grid half a cell
+            away, tested like a map by the first test. None if it was not measured.
+        method: Name of the method; None for a map from elsewhere.
+        model: Name of the model.
+        target: What was explained, for each image.
+        seed: Random seed of what was hidden.
+
+    Examples:
+        >>> import torch, explainkit as ek
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24 * 24, 3)).eval()
+        >>> _ = torch.manual_seed(0)
+        >>> found = ek.explain(net, torch.rand(1, 1, 24, 24), method="input_x_gradient")
+        >>> found.scorecard().p.shape
+        torch.Size([1, 3])
+    """
+
+    caveat: ClassVar[str] = (
+        "A verdict is about what hiding does, not about causes. One image is a hint, and "
+        "“not supported” is not “wrong”."
+    )
+
+    verdict: tuple[str, ...]
+    statistic: Tensor
+    p: Tensor
+    reason: tuple[str, ...]
+    effects: Tensor
+    sums: Tensor
+    band: Tensor
+    grid: tuple[int, int]
+    half_cell: bool = False
+    power: Tensor | None = None
+    method: str | None = None
+    model: str = ""
+    target: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.verdict)
+
+    def __repr__(self) -> str:
+        shown = "; ".join(self.verdict[:4]) + ("; …" if len(self) > 4 else "")
+        return f"<Scorecard of {self.method or 'a map'} on {self.model}: {shown}>"
+
+    def sentence(self, index: int) -> str:
+        """What the verdict on one image means."""
+        meaning = SENTENCES[self.verdict[index]]
+        return f"{meaning} {self.reason[index]}".rstrip()
+
+    @property
+    def low_power(self) -> bool:
+        """Whether the positive control fails too often on this network to tell maps apart."""
+        return self.power is not None and has_low_power(self.power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON; NaN is None."""
+        return {
+            "verdict": list(self.verdict),
+            "sentence": [self.sentence(i) for i in range(len(self))],
+            "caveat": self.caveat,
+            "statistic": _plain(self.statistic),
+            "p": _plain(self.p),
+            "reason": list(self.reason),
+            "effects": _plain(self.effects),
+            "sums": _plain(self.sums),
+            "band": _plain(self.band),
+            "grid": list(self.grid),
+            "half_cell": self.half_cell,
+            "power": None if self.power is None else _plain(self.power),
+            "low_power": self.low_power,
+            "method": self.method,
+            "model": self.model,
+            "target": list(self.target),
+            "seed": self.seed,
+        }
+
+    def plot(self, columns: int = 3) -> "Figure":
+        """Draws the effect of hiding each cell against the map's sum in it, one panel per image.
+
+        The band is where the line of best fit runs for 90 % of the map's shifted and flipped
+        copies.
+
+        Args:
+            columns: Panels side by side.
+        """
+        from explainkit.render.scorecard import scorecard_figure
+
+        return scorecard_figure(self, columns)
+
+    def _repr_html_(self) -> str:
+        from explainkit.render.scorecard import scorecard_html
+
+        return scorecard_html(self)
+
+
+def verdict_of(p: Sequence[float], control: str) -> str:
+    """The verdict that follows from the p-values of the three tests of one map.
+
+    Args:
+        p: Of *predicts*, *beyond the image* and *this class*; NaN where there is no test.
+        control: Which control predicts the effects best, ``"edges"`` or ``"center"``.
+
+    Examples:
+        >>> verdict_of((0.001, 0.01, 0.03), "edges"), verdict_of((0.2, 0.01, 0.03), "edges")
+        ('supported', 'not supported: moved')
+        >>> verdict_of((0.001, 0.2, 0.03), "center"), verdict_of((0.01, 0.01, 0.3), "edges")
+        ('not supported: center', 'not class-specific')
+        >>> verdict_of((0.001, 0.01, float("nan")), "edges")
+        'partly supported'
+    """
+    predicts, beyond, specific = p
+    if predicts != predicts:
+        return "cannot be judged"
+    if predicts > CONSISTENT:
+        return "not supported: moved"
+    if beyond > CONSISTENT:
+        return f"not supported: {control}"
+    if specific > CONSISTENT:
+        return "not class-specific"
+    if beyond <= STRICT and specific <= CONSISTENT:
+        return "supported"
+    return "partly supported"
+
+
+def has_low_power(p: Tensor) -> bool:
+    """Whether the positive control fails in too many of enough images; NaN is not counted."""
+    judged = p[~p.isnan()]
+    failed = int((judged > CONSISTENT).sum())
+    return len(judged) >= POWER_IMAGES and failed > POWER_FAILURES * len(judged)
+
+
+def _plain(values: Tensor) -> Any:
+    """Nested lists of numbers, with None for NaN."""
+    if values.dim():
+        return [_plain(row) for row in values]
+    return None if values.isnan() else float(values)
