@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+.PHONY: help demo test test-adapters test-browser chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
 	bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -23,6 +23,10 @@ test: $(VENV)/.test ## Install what the tests need and run all of them
 
 quick: $(VENV)/.test ## Run the tests except the slow ones
 	$(PYTEST) -m 'not slow and not browser'
+
+test-adapters: $(VENV)/.networks ## Test models of timm, torchvision, transformers and ONNX files
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix tests/adapters/test_, \
+		onnx.py pipelines.py timm.py torchvision.py transformers.py)
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m browser tests/browser
@@ -105,6 +109,7 @@ $(VENV)/.transformers: $(VENV)/.test
 
 # in a folder of their own: benchmarks/third_party.py says why
 $(VENV)/.networks: $(VENV)/.transformers
+	$(PIP) -e '.[onnx]' onnx
 	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
 	touch $@
 

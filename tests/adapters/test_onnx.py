@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from foreign import foreign
+from safetensors.torch import save_file
 from torch import nn
 
 import explainkit as ek
@@ -120,8 +121,9 @@ def test_errors(tmp_path):
         ek.load_model(f"onnx:{tmp_path}/none.onnx")
     path = tmp_path / "net.onnx"
     source = write(path)
-    with pytest.raises(ModelError, match="omit weights= and pretrained="):
-        ek.load_model(source, pretrained=False)
+    save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="has its weights inside: omit weights="):
+        ek.load_model(source, weights=tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="write 'onnx:"):
         ek.load_model(path)
     model = onnx.load(path)

@@ -81,8 +81,8 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
         ModelError: ONNX Runtime is not installed, the file can't be read, or its input is no image.
     """
     path = Path(wanted.name)
-    if wanted.state is not None or not wanted.pretrained:
-        raise ModelError(f"{path} has its weights inside: omit weights= and pretrained=")
+    if wanted.state is not None:
+        raise ModelError(f"{path} has its weights inside: omit weights=")
     if not path.is_file():
         raise ModelError(f"expected an ONNX file, found nothing at {path}")
     runtime = package("onnxruntime")
