@@ -26,11 +26,14 @@ def help_of(command: list[str]) -> str:
 
 def main() -> None:
     print("# Command line\n")
-    print("Exit codes: 0 success, 1 runtime error, 2 usage error, 130 interrupted. An error is one")
     print(
-        "line on stderr; `--traceback`, at any position, shows the full traceback. `--json` prints"
+        "Exit codes: 0 success; 1 it failed; 2 the command is wrong: a name, a value or a file that"
     )
-    print("one JSON value to stdout and nothing else.")
+    print("can't be used; 130 interrupted, by Ctrl-C, SIGTERM or SIGHUP. An error is one line on")
+    print(
+        "stderr; `--traceback`, at any position, shows the full traceback. `--json` prints one JSON"
+    )
+    print("value to stdout and nothing else.")
     for command in COMMANDS:
         name = " ".join(["explainkit", *command])
         print(f"\n## {name}\n\n```text\n{help_of(command)}\n```")

@@ -5,7 +5,15 @@ import threading
 
 import pytest
 
-from explainkit.files import _open_locked, locked, read_regular, write_atomically
+from explainkit.errors import StorageError
+from explainkit.files import (
+    _open_locked,
+    check_writable,
+    locked,
+    read_regular,
+    reserved,
+    write_atomically,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="locks, pipes and devices as POSIX has them")
 
@@ -83,3 +91,44 @@ def test_pipes_in_the_way_of_a_writer(tmp_path):
     assert (tmp_path / "report.html").read_bytes() == b"new"
     with pytest.raises(OSError, match=str(tmp_path)), locked(tmp_path / "lock", wait=True):
         pass
+
+
+def test_a_reserved_folder_that_stays_empty_is_removed(tmp_path):
+    lock = tmp_path / "out" / ".a.lock"
+    with pytest.raises(KeyError), reserved(lock, StorageError):
+        raise KeyError
+    assert names(tmp_path) == []
+    with reserved(lock, StorageError):
+        (tmp_path / "out" / "mine").touch()
+    assert names(tmp_path / "out") == ["mine"]
+    (tmp_path / "empty").mkdir()
+    with reserved(tmp_path / "empty" / "lock", StorageError):
+        pass
+    assert names(tmp_path) == ["empty", "out"]
+
+
+def test_folders_that_can_be_written_are_left_as_they_are(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_full_disk_is_noticed(tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            check_writable(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_link_to_nothing_is_no_folder(tmp_path):
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(FileNotFoundError):
+        check_writable(tmp_path / "link")

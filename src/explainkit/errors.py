@@ -17,6 +17,10 @@ class ModelError(ExplainkitError, RuntimeError):
     """The model can't be loaded, fails on the images, or does not return scores."""
 
 
+class ModelLookupError(ModelError, LookupError):
+    """A model's file does not exist, or the model has no such layer."""
+
+
 class TargetError(ExplainkitError, ValueError):
     """The target does not exist in the model's output."""
 

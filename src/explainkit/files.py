@@ -6,8 +6,9 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,9 @@ from explainkit.errors import ExplainkitError
 
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems that have no locks answer."""
+
+_ROOM = 1 << 16
+"""Bytes that must fit for a folder to count as writable: those of a small figure."""
 
 
 def read_regular(path: Path) -> bytes:
@@ -42,6 +46,30 @@ def write_file(path: str | Path, data: bytes, error: type[ExplainkitError]) -> P
     except (OSError, ValueError) as refused:  # ValueError: a path with a null character
         raise error(f"can't write {path}: {reason(refused)}") from refused
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written into a folder, which need not exist; leaves nothing behind.
+
+    Raises:
+        OSError: A part of the path is a file, the folder can't be written, or there is no room.
+        ValueError: The path has a null character.
+    """
+    place = folder
+    while True:
+        try:
+            os.lstat(place)
+            break
+        except FileNotFoundError:
+            if place == place.parent:
+                raise
+            place = place.parent
+    if not stat.S_ISDIR(place.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder", str(place))
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.write(bytes(_ROOM))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -124,6 +152,37 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         finally:
             if sys.platform != "win32":
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def reserved(lock: Path, error: type[ExplainkitError], what: str = "command") -> Iterator[None]:
+    """Creates a lock file's folder if needed, and holds the lock while the block runs.
+
+    A folder that it created is removed again if nothing was written into it.
+
+    Raises:
+        ExplainkitError: Of the given class: another ``what`` holds the lock, or the folder can't be
+            written.
+    """
+    with ExitStack() as held:
+        try:
+            if not lock.parent.exists():
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                held.callback(_remove_if_empty, lock.parent)
+            held.enter_context(locked(lock, wait=False))
+        except BlockingIOError:
+            raise error(
+                f"{lock.parent} is in use by another {what}: wait for it to end, or choose "
+                "another --out"
+            ) from None
+        except (OSError, ValueError) as refused:
+            raise error(f"can't write into {lock.parent}: {reason(refused)}") from refused
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds files, or another process has removed it
+        folder.rmdir()
 
 
 def _open_locked(path: Path, mode: str, *, wait: bool) -> IO[bytes]:

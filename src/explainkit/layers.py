@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.errors import ModelError
+from explainkit.errors import ModelError, ModelLookupError
 
 
 def submodules(model: nn.Module) -> list[nn.Module]:
@@ -65,14 +65,14 @@ def get_layer(model: nn.Module, path: str) -> nn.Module:
     """The submodule at a dotted path such as ``"features.3"``.
 
     Raises:
-        ModelError: No such layer; the message lists similar names.
+        ModelLookupError: No such layer; the message lists similar names.
     """
     if path:
         with suppress(AttributeError):
             return model.get_submodule(path)
     near = difflib.get_close_matches(path, layer_names(model), n=3, cutoff=0.4)
     hint = ", ".join(map(repr, near or layer_names(model)[:8])) or "none: it has no layers"
-    raise ModelError(
+    raise ModelLookupError(
         f"expected a layer of {type(model).__name__}, got {path!r}; names near it: {hint}"
     )
 

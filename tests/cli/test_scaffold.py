@@ -47,6 +47,9 @@ def test_its_test_passes_right_after_the_installation(tmp_path):
         "_",
         "vision",
         "fer_hw3",
+        "a" * 65,
+        "a" * 5000,
+        "a\0b",
     ],
 )
 def test_names_that_cannot_be(name, tmp_path):

@@ -18,7 +18,15 @@ from typer.testing import CliRunner
 import explainkit as ek
 import explainkit_fer_hw3
 from explainkit.cli.names import file_name, joined
-from explainkit.errors import DatasetError, ExplainkitError, MethodError, ModelError, TargetError
+from explainkit.errors import (
+    DatasetError,
+    ExplainkitError,
+    MethodError,
+    ModelError,
+    StorageError,
+    TargetError,
+)
+from explainkit.files import locked
 from explainkit_fer_hw3.commands import app, options
 from explainkit_fer_hw3.commands.summary import layers
 from explainkit_fer_hw3.models import build_cnn
@@ -291,11 +299,13 @@ def test_cut_and_sanitized_names_stay_different():
     assert options.model_tags(["cnn", "cnn", "dnn"]) == ["cnn", "cnn_2", "dnn"]
 
 
-def test_synthetic_training_faces_are_not_a_test_set(monkeypatch):
-    few = ek.load_dataset("fer_hw3/synthetic", split="train").subset(range(7))
-    monkeypatch.setattr("explainkit_fer_hw3.data.load_synthetic", lambda *_, **__: few)
-    run = CliRunner().invoke(app, ["evaluate", "--model", "dnn", "--split", "train"])
-    assert "not a test score" in run.stderr
+@pytest.mark.parametrize(
+    "command", ["saliency", "evaluate", "confusion", "compare", "filters", "classes", "report"]
+)
+def test_a_split_needs_the_data_that_it_is_of(command, here):
+    with pytest.raises(DatasetError, match="--split train: expected --data"):
+        run(command, "--split", "train")
+    assert not list(here.iterdir())
 
 
 def test_narrow_terminals_cut_no_numbers(csv, monkeypatch):
@@ -338,12 +348,75 @@ def test_help_is_wrapped_as_prose():
         (["--index", "x"], "unable to parse"),
         (["--image", "a.jpg", "--index", "1"], "--image stands alone"),
         (["--device", "warp"], "--device warp"),
+        (["--device", "privateuseone"], "--device privateuseone: No module named"),
+        (["--device", "meta"], "--device meta: it holds no values"),
+        (["--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
+        (["--out", "/dev/null"], "can't write into /dev/null: /dev/null is not a folder"),
+        (["--out", "/dev/null/x"], "can't write into /dev/null/x: Not a directory"),
+        (["--out", "/proc/x"], "can't write into /proc/x: No such file or directory"),
+        (["--out", "x" * 300], "File name too long"),
+        (["--out", "a\0b"], "embedded null byte"),
     ],
 )
 def test_wrong_use(arguments, message):
     result = run("saliency", *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "summary",
+        "compare",
+        "confusion",
+        "saliency",
+        "filters",
+        "classes",
+        "activations",
+        "train",
+        "report",
+    ],
+)
+def test_the_output_folder_is_checked_before_work_starts(command, here, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(options, "load_model", work)
+    monkeypatch.setattr(options, "load_data", work)
+    (here / "file").write_text("mine")
+    result = run(command, "--out", "file")
+    assert result.exit_code == 2
+    assert "can't write into file" in result.output
+    assert (here / "file").read_text() == "mine"
+
+
+def test_every_class_at_once(here):
+    found = run_json("saliency", "--target", "all", "--index", 3, "--index", 4)["images"]
+    names = ek.load_model("fer_hw3/cnn").explainkit_spec.class_names
+    assert [row["target"] for row in found] == [name for name in names for _ in range(2)]
+    assert len({row["figure"] for row in found}) == 1
+    assert is_png(found[0]["figure"])
+    for row in found:
+        one = ek.Explanation.load(row["explanation"])
+        assert one.target_name(0) == row["target"]
+        assert row["explanation"].endswith(f"as_{row['target']}")
+    assert "explained: every class" in run("saliency", "--target", "all", "--index", 3).stdout
+
+
+@pytest.mark.parametrize("command", ["saliency", "activations", "summary", "report"])
+def test_two_commands_never_write_the_same_files(command, here):
+    if command == "report":
+        lock = here / "explainkit-out/.report.lock"
+    else:
+        parts = {"saliency": "saliency-cnn-14-10-12", "activations": "activations-cnn-0-14"}
+        lock = here / f"explainkit-out/.{parts.get(command, 'summary-dnn')}.lock"
+    lock.parent.mkdir()
+    with locked(lock, wait=False):
+        with pytest.raises(StorageError, match="explainkit-out is in use by another command"):
+            run(command)
+        assert not [path for path in lock.parent.iterdir() if command in path.name and path != lock]
+    assert not list(lock.parent.glob(".*"))
 
 
 def test_a_process_prints_its_json_and_nothing_else(here):
@@ -356,7 +429,7 @@ def test_a_process_prints_its_json_and_nothing_else(here):
         [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--data", "no"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert failed.stdout == ""
     assert failed.stderr.strip() == "error: expected a file or folder at no, found nothing"
 

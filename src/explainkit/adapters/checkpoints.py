@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from explainkit.errors import ModelError, line
+from explainkit.errors import ModelError, ModelLookupError, line
 
 PICKLED = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar"})
 """Suffixes of files that torch.save writes."""
@@ -58,7 +58,7 @@ def read_state(path: str | Path, *, allow_pickle: bool = False) -> dict[str, Ten
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelError(f"expected a weights file, found nothing at {path}") from None
+        raise ModelLookupError(f"expected a weights file, found nothing at {path}") from None
     except Exception as error:
         # damaged archives raise almost anything; objects in them, UnpicklingError
         raise ModelError(
@@ -79,7 +79,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return state, file.metadata() or {}
     except FileNotFoundError:
-        raise ModelError(f"expected a weights file, found nothing at {path}") from None
+        raise ModelLookupError(f"expected a weights file, found nothing at {path}") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a safetensors file, got {path}: {error}") from error
 

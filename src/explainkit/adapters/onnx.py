@@ -13,7 +13,7 @@ from explainkit.adapters.overrides import covering
 from explainkit.adapters.packages import loading, package
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.adapters.spec import Wanted, spec_for
-from explainkit.errors import ModelError
+from explainkit.errors import ModelError, ModelLookupError
 from explainkit.interfaces import ModelSpec
 
 _DTYPES = {
@@ -84,7 +84,7 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
     if wanted.state is not None:
         raise ModelError(f"{path} has its weights inside: omit weights=")
     if not path.is_file():
-        raise ModelError(f"expected an ONNX file, found nothing at {path}")
+        raise ModelLookupError(f"expected an ONNX file, found nothing at {path}")
     runtime = package("onnxruntime")
     available = runtime.get_available_providers()
     options = runtime.SessionOptions()

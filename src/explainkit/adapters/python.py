@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from explainkit.adapters.black_box import BlackBox
-from explainkit.errors import ModelError, line
+from explainkit.errors import ModelError, ModelLookupError, line
 
 
 def is_python(source: str) -> bool:
@@ -65,7 +65,7 @@ def load(source: str) -> nn.Module:
 def _from_file(path: Path) -> ModuleType:
     """Runs a file as a module of its own."""
     if not path.is_file():
-        raise ModelError(f"expected a Python file, found nothing at {path}")
+        raise ModelLookupError(f"expected a Python file, found nothing at {path}")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

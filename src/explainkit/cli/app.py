@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +16,12 @@ from typer.core import TyperGroup
 import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.registry import resolve
+from explainkit.cli import process
 from explainkit.cli.describe import describe
 from explainkit.cli.explain import explain
-from explainkit.cli.options import JsonValue
-from explainkit.cli.printing import errors, mention_broken
-from explainkit.errors import ExplainkitError, PluginError, UnknownNameError
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
+from explainkit.cli.options import JsonValue, Seed, show, writable
+from explainkit.cli.printing import complain, mention_broken
+from explainkit.errors import PluginError, line
 
 
 class PluginGroup(TyperGroup):
@@ -57,7 +54,14 @@ class PluginGroup(TyperGroup):
         # Typer takes the markup mode from the outer app and ignores that of a mounted one
         mounted = typer.Typer(add_completion=False, rich_markup_mode=commands.rich_markup_mode)
         mounted.add_typer(commands, name=name)
-        return name, typer.main.get_group(mounted).commands[name], rest
+        try:
+            group = typer.main.get_group(mounted)
+        except Exception as error:
+            # Typer raises various errors for parameters that it does not support
+            raise PluginError(
+                f"plugin {name!r} offers commands that Typer refuses: {line(error)}"
+            ) from error
+        return name, group.commands[name], rest
 
 
 app = typer.Typer(
@@ -131,14 +135,15 @@ def list_names(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    longest = max((len(row["name"]) for row in rows), default=0)  # all tables are aligned
     for one in kinds:
         table = Table(title=one, title_justify="left", box=None)
-        table.add_column("name", min_width=max((len(row["name"]) for row in rows), default=0))
+        table.add_column("name".ljust(longest))
         table.add_column("summary")
         for row in rows:
             if row["kind"] == one:
                 table.add_row(escape(row["name"]), escape(row["summary"]))
-        Console(emoji=False).print(table)
+        show(table)
 
 
 def _kinds(kind: str | None) -> Sequence[str]:
@@ -162,7 +167,7 @@ def list_plugins(as_json: JsonValue = False) -> None:
         table.add_row(
             *map(escape, (report.name, report.distribution, report.version, report.status, hooks))
         )
-    Console(emoji=False).print(table)
+    show(table)
     for report in reports:
         if report.error:
             Console(highlight=False, emoji=False).print(
@@ -173,7 +178,9 @@ def list_plugins(as_json: JsonValue = False) -> None:
 @app.command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="The plugin's id, e.g. my_method.")],
-    path: Annotated[Path, typer.Option(help="Parent of the new folder.")] = Path(),
+    path: Annotated[
+        Path, typer.Option(help="Parent of the new folder.", callback=writable)
+    ] = Path(),
 ) -> None:
     """Create a working plugin with a test."""
     from explainkit.cli.scaffold import new_plugin as write
@@ -219,10 +226,12 @@ def gallery_root() -> None:
 
 @gallery.command("build")
 def build_gallery(
-    out: Annotated[Path, typer.Option(help="The output folder.")] = Path("docs/gallery"),
+    out: Annotated[Path, typer.Option(help="The output folder.", callback=writable)] = Path(
+        "docs/gallery"
+    ),
     plugin: Annotated[str | None, typer.Option(help="Build only this plugin's pages.")] = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="CPU time limit of a script.")] = 300,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Seed = 0,
     jobs: Annotated[int, typer.Option(min=1, help="How many scripts run at the same time.")] = 1,
 ) -> None:
     """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
@@ -250,28 +259,29 @@ def build_gallery(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits.
 
-    Exit codes: 0 success, 1 runtime error, 2 usage error, 130 interrupted.
+    Exit codes: 0 success; 1 it failed; 2 the command is wrong: a name, a value or a file that can't
+    be used; 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in arguments
     # --traceback works at any position, also after a command
     arguments = [argument for argument in arguments if argument != "--traceback"]
+    process.prepare_streams()
     try:
-        app(arguments, prog_name="explainkit")
+        with process.ending_signals():
+            try:
+                app(arguments, prog_name="explainkit")
+            finally:
+                sys.stdout.flush()
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # Typer turns the interrupt into an exit
-            errors.print("interrupted")
+        if process.was_interrupted(end):
+            complain("interrupted")
         raise
-    except ExplainkitError as error:
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(process.INTERRUPTED)
+    except BaseException as error:
         if traceback:
             raise
-        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2 if isinstance(error, UnknownNameError) else 1)
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # the reader has closed the pipe; without this, the flush at exit would raise again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(process.report(error))
     sys.exit(0)

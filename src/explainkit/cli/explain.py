@@ -104,6 +104,7 @@ def explain(
     ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]
     endings = [about, *(f"_{tag}{about}{rank}" for tag in tags for rank in ranks)]
     photos = find_photos(images, out, endings)
+    options.claim(context, out, "explain")  # the figure of a photo has one name for all methods
     place = options.find_device(device)
     module = model_options.load(
         model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,

@@ -2,14 +2,40 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from explainkit.errors import StorageError, line
+from explainkit.files import check_writable, reason, reserved
 
 if TYPE_CHECKING:
     import torch
+
+Folder = TypeVar("Folder", Path, Path | None)
+
+
+def writable(out: Folder) -> Folder:
+    """Checks an output folder before work starts that would be lost."""
+    if out is None:
+        return out
+    try:
+        check_writable(out)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"can't write into {out}: {reason(error)}") from error
+    return out
+
+
+def valid_seed(seed: int) -> int:
+    """Checks a seed, which all generators must accept."""
+    if not 0 <= seed < 2**32:
+        raise typer.BadParameter(f"--seed {seed}: expected 0 to {2**32 - 1}")
+    return seed
+
 
 MethodName = Annotated[
     str, typer.Option(help="An attribution method; see `explainkit list methods`.")
@@ -21,12 +47,12 @@ Target = Annotated[
     str | None,
     typer.Option(help="The class to explain, by name or number. By default: the predicted class."),
 ]
-Out = Annotated[Path, typer.Option(help="The output folder.")]
+Out = Annotated[Path, typer.Option(help="The output folder.", callback=writable)]
 Dtype = Annotated[
     Literal["float32", "float64", "float16", "bfloat16"] | None,
     typer.Option(help="The number format to run the model in. By default: the model's own."),
 ]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
+Seed = Annotated[int, typer.Option(help="Random seed.", callback=valid_seed)]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]
 JsonValue = Annotated[bool, typer.Option("--json", help="Print one JSON value to stdout.")]
@@ -42,10 +68,24 @@ def find_device(name: str) -> "torch.device":
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"--device {name}: {reason}; try auto or cpu") from error
+        device = torch.zeros(1, device=name).device
+    except Exception as error:
+        # a device's backend raises what it likes
+        why = line(error).partition(": ")[2] or line(error)
+        raise typer.BadParameter(f"--device {name}: {why}; try auto or cpu") from error
+    if device.type == "meta":
+        raise typer.BadParameter("--device meta: it holds no values; try auto or cpu")
+    return device
+
+
+def claim(context: typer.Context, out: Path, *stems: str) -> None:
+    """Reserves the files of ``out`` whose names start with these stems, until the command ends.
+
+    Raises:
+        StorageError: Another command is writing some of them.
+    """
+    for stem in stems:
+        context.with_resource(reserved(out / f".{stem}.lock", StorageError))
 
 
 def find_dtype(name: str) -> "torch.dtype":
@@ -78,8 +118,13 @@ def command_line(context: typer.Context) -> str:
 
 
 def show(table: Table) -> None:
-    """Prints a table at its full width, so a narrow terminal wraps lines and cuts no numbers."""
+    """Prints a table with whole words, even if that is wider than the terminal."""
     console = Console(emoji=False)
+    for column in table.columns:
+        texts = (Text.from_markup(str(cell)).plain for cell in (column.header, *column.cells))
+        column.min_width = max(
+            (cell_len(word) for text in texts for word in text.split()), default=0
+        )
     wide = console.options.update(max_width=1000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
+    console.width = max(console.width, console.measure(table, options=wide).minimum)
+    console.print(table, crop=False)

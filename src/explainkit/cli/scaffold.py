@@ -8,7 +8,7 @@ from pathlib import Path
 
 import explainkit
 from explainkit.catalog import discovery
-from explainkit.errors import PluginError
+from explainkit.errors import PluginError, clipped
 
 _PYPROJECT = """\
 [build-system]
@@ -111,20 +111,35 @@ explainkit describe {name}
 """
 
 
+LONGEST = 64
+"""Characters of a plugin's id, which is part of the names of files."""
+
+
+class UnusableNameError(PluginError, ValueError):
+    """The name can't be that of a new plugin."""
+
+
 def new_plugin(name: str, parent: Path) -> Path:
-    """Creates a package with one method, its entry point and a test."""
+    """Creates a package with one method, its entry point and a test.
+
+    Raises:
+        UnusableNameError: The name is no identifier, too long or taken, or its folder exists.
+        PluginError: The package can't be written.
+    """
     name = name.replace("-", "_")
     taken = {"vision", discovery.CORE, *discovery.default().names()}
     valid = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not name.endswith("_")
-    if not valid or keyword.iskeyword(name) or name in {"true", "false", "none"} or name in taken:
-        raise PluginError(
+    valid = valid and len(name) <= LONGEST and not keyword.iskeyword(name)
+    if not valid or name in {"true", "false", "none"} or name in taken:
+        raise UnusableNameError(
             "expected a name of lowercase letters, digits and underscores that starts with a "
-            f"letter and that no installed plugin has, such as my_method, got {name!r}"
+            f"letter, has at most {LONGEST} characters and is no installed plugin's, such as "
+            f"my_method, got {clipped(repr(name))}"
         )
     dashed = name.strip("_").replace("_", "-")
     folder = parent / f"explainkit-{dashed}"
     if folder.exists():
-        raise PluginError(f"{folder} already exists: choose another name or --path")
+        raise UnusableNameError(f"{folder} already exists: choose another name or --path")
     major, minor, *_ = explainkit.__version__.split(".")
     words = {
         "name": name,

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import explainkit
 from explainkit.catalog import discovery
 from explainkit.errors import GalleryError
-from explainkit.files import write_atomically
+from explainkit.files import read_regular, reason, reserved, write_atomically
+from explainkit.gallery.children import Children
 from explainkit.gallery.page import index, markdown, notebook, thumbnail
 from explainkit.gallery.script import OUT_OF_TIME, OUTPUTS, Script, read
 
@@ -29,6 +31,9 @@ WEIGHTS = {".safetensors", ".pt", ".pth", ".onnx"}
 SCHEMA_VERSION = 1
 _WAIT = 20
 """A script may take this many times its CPU limit on the clock, in case it waits forever."""
+
+_worker = local()
+"""Of each worker thread, the `Children` of its build."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,18 @@ def build(
         The outcome of each page, in order.
 
     Raises:
-        GalleryError: A script fails or exceeds its limit; nothing of its page is written.
+        GalleryError: A script fails or exceeds its limit; nothing of its page is written. Or the
+            folder can't be written, or another build is writing into it.
         UnknownNameError: There is no such plugin.
         PluginError: The plugin has no gallery, or is broken.
     """
+    with reserved(out / ".gallery.lock", GalleryError, "gallery build"):
+        yield from _build(out, plugin, seed, max_seconds, jobs)
+
+
+def _build(
+    out: Path, plugin: str | None, seed: int, max_seconds: float, jobs: int
+) -> Iterator[Built]:
     old = _read_manifest(out)
     folders = _folders(plugin)
     entries = {
@@ -76,7 +89,8 @@ def build(
         if plugin is not None and entry["plugin"] != plugin
     }
     digests = _Digests(folders.values())
-    pool = ThreadPoolExecutor(jobs)
+    children = Children()
+    pool = ThreadPoolExecutor(jobs, initializer=setattr, initargs=(_worker, "children", children))
     results: dict[str, Built | Future[dict[str, Any]]] = {}
     try:
         for owner, folder in folders.items():
@@ -104,6 +118,7 @@ def build(
             _write_manifest(out, old | entries)
             yield Built(page, entries[page]["seconds"])
     finally:
+        children.stop()
         pool.shutdown(cancel_futures=True)
     _remove(out, old, entries)
     out.mkdir(parents=True, exist_ok=True)
@@ -211,43 +226,44 @@ def _run(script: Script, folder: Path, work: Path, seed: int, max_seconds: float
     """Runs a script in a fresh process, in its own folder."""
     arguments = map(str, (script.path.resolve(), folder, seed, max_seconds))
     try:
-        done = subprocess.run(  # noqa: S603 - the interpreter that runs us
+        code, printed = _worker.children.run(
             [sys.executable, "-m", "explainkit.gallery.run", *arguments],
+            _WAIT * max_seconds,
             cwd=work,
             env=os.environ | {"PYTHONHASHSEED": "0", "MPLBACKEND": "agg"},
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_WAIT * max_seconds,
-            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise GalleryError(
             f"{script.path} did not end within {_WAIT * max_seconds:g} s: it seems to wait forever"
         ) from error
-    if done.returncode == OUT_OF_TIME:
+    if code == OUT_OF_TIME:
         raise GalleryError(
             f"{script.path} used more than {max_seconds:g} s of CPU time: "
             "make it shorter, or allow more with --max-seconds"
         )
-    if done.returncode:
+    if code:
         failure = GalleryError(
-            f"{script.path} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+            f"{script.path} failed: {(printed.strip().splitlines() or ['no reason given'])[-1]}"
         )
-        failure.add_note(done.stderr)
+        failure.add_note(printed)
         raise failure
 
 
 def _read_manifest(out: Path) -> dict[str, Any]:
     """The pages of an earlier build; empty without one, or if its schema version differs."""
     try:
-        found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads(read_regular(out / MANIFEST).decode())
+        pages: dict[str, Any] = found["pages"] if found["schema_version"] == SCHEMA_VERSION else {}
+        names = [name for page in pages.values() for name in (page["plugin"], *page["files"])]
+        strange = [name for name in names if Path(name).name != name]
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except OSError as error:
+        raise GalleryError(f"can't read {out / MANIFEST}: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GalleryError(f"{out / MANIFEST} is damaged ({error}): delete the folder") from error
-    pages: dict[str, Any] = found["pages"] if found["schema_version"] == SCHEMA_VERSION else {}
+    if strange:  # they would be removed as pages of an earlier build
+        raise GalleryError(f"{out / MANIFEST} names {strange[0]!r}, no file: delete the folder")
     return pages
 
 

@@ -11,6 +11,7 @@ from explainkit_fer_hw3.commands import options
 
 
 def activations(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     index: Annotated[int | None, typer.Option(help="Index of the image within the split.")] = None,
@@ -44,10 +45,11 @@ def activations(
     images = options.load_image(data, split, index, image, seed, device)
     network = options.load_model(model, device)
     one = images.images[0]
-    found = run(network, one, layer)
     tag, name = options.model_tag(model), images.tags[0]
     title = f"layer {layer} of {tag}, image {name}"
     stem = "-".join(["activations", tag, layer, *options.data_tags(data, split), name])
+    options.claim(context, out, stem)
+    found = run(network, one, layer)
     figure = save_figure(activations_figure(found, one.cpu(), title), out / f"{stem}.png")
     channels = found.statistics()
     if as_json:

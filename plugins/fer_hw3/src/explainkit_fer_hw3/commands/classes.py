@@ -19,6 +19,7 @@ MODELS = ["cnn", "dnn"]
 
 
 def classes(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     index: Annotated[
@@ -67,6 +68,7 @@ def classes(
     for name in chosen:
         if name not in CLASS_NAMES:
             raise typer.BadParameter(f"--class: expected {', '.join(CLASS_NAMES)}, got {name!r}")
+    options.check_split(data, split)
     params = maximizer_params(maximizer, param or [], full)
     start, tag = None, []
     if index is not None or image is not None:
@@ -78,13 +80,14 @@ def classes(
         dataset = faces.images
     tags = options.model_tags(model)
     networks = dict(zip(tags, (options.load_model(m, device) for m in model), strict=True))
+    named = [] if class_ is None else chosen
+    parts = [maximizer.rpartition("/")[2], *networks, *(["full"] if full else []), *named, *tag]
+    stem = "-".join(["classes", *parts])
+    options.claim(context, out, stem)
     found = find_ideals(
         networks, chosen, maximizer=maximizer, start=start, dataset=dataset,
         frames=24 if animate else 0, seed=seed, **params,
     )  # fmt: skip
-    named = [] if class_ is None else chosen
-    parts = [maximizer.rpartition("/")[2], *networks, *(["full"] if full else []), *named, *tag]
-    stem = "-".join(["classes", *parts])
     files = {"figure": str(save_figure(ideals_figure(found), out / f"{stem}.png"))}
     if animate:
         for one in found.by_network:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def compare(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     model: Annotated[
@@ -65,6 +66,7 @@ def compare(
     faces, predictions = run.faces, run.predictions
     rows = index or _first_of_each(predictions)
     stem = "-".join(["compare", *tags, *options.data_tags(data, run.split)])
+    options.claim(context, out, stem)
     about = joined([method.rpartition("/")[2], *map(str, index or [])])
     met, shown = agreement(*predictions), faces.subset(rows)
     images = shown.images.to(options.find_device(device))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def confusion(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     model: options.Model = "cnn",
@@ -60,6 +61,7 @@ def confusion(
     tag = options.model_tag(model)
     title = f"{tag} on {len(faces):,} images ({run.split}): accuracy {predictions.accuracy:.3f}"
     stem = "-".join(["confusion", tag, *options.data_tags(data, run.split)])
+    options.claim(context, out, stem)
     figure = save_figure(
         matrix_figure(predictions.counts.numpy(), faces.class_names, title), out / f"{stem}.png"
     )

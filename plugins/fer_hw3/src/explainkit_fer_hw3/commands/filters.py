@@ -44,6 +44,7 @@ Quality = Annotated[
 
 
 def filters(
+    context: typer.Context,
     data: options.Data = None,
     split: options.Split = None,
     model: options.Model = "cnn",
@@ -113,6 +114,7 @@ def filters(
         raise typer.BadParameter("--objective names its own units: leave out --units")
     if objective and exemplars:
         raise typer.BadParameter("--exemplars needs units of a layer: leave out --objective")
+    options.check_split(data, split)
     params = maximizer_params(maximizer, param or [], full)
     network = options.load_model(model, device)
     numbers = parse_units(units) if units else None
@@ -123,6 +125,14 @@ def filters(
     compared = parse(text).z_scored or maximizer.rpartition("/")[2] == "maco"
     if exemplars or quality or data or compared:
         faces = options.load_data(data, split or options.test_split(data), seed)
+    what = file_name(objective) if objective else layer
+    chosen = ["full"] if full else []
+    if units:
+        chosen.append(joined("".join(units.split()).replace("-", "to").split(",")))
+    name = maximizer.rpartition("/")[2]
+    tags = [options.model_tag(model), what, *options.data_tags(data, split), *chosen]
+    stem = "-".join(["filters", name, *tags])
+    options.claim(context, out, stem)
     found = ek.maximize(
         network, text, maximizer=maximizer, seed=seed, dataset=faces.images if faces else None,
         frames=24 if animate else 0, **params,
@@ -132,13 +142,6 @@ def filters(
         images = faces.images.to(found.images)
         found = measure(found, network, images, other=other, features=other[:-1], seed=seed)  # type: ignore[index]
     evidence = gather(network, layer, faces, seed=seed) if exemplars and faces else None
-    what = file_name(objective) if objective else layer
-    chosen = ["full"] if full else []
-    if units:
-        chosen.append(joined("".join(units.split()).replace("-", "to").split(",")))
-    name = maximizer.rpartition("/")[2]
-    tags = [options.model_tag(model), what, *options.data_tags(data, split), *chosen]
-    stem = "-".join(["filters", name, *tags])
     files = {}
     for start in range(0, len(found), SHEET):
         number = f"_{start // SHEET + 1}" if start else ""

@@ -18,10 +18,12 @@ from explainkit.cli.options import Param as Param
 from explainkit.cli.options import Report as Report
 from explainkit.cli.options import Seed as Seed
 from explainkit.cli.options import Target as Target
+from explainkit.cli.options import claim as claim
 from explainkit.cli.options import command_line as command_line
 from explainkit.cli.options import find_device as find_device
 from explainkit.cli.options import find_target as find_target
 from explainkit.cli.options import show as show
+from explainkit.cli.options import writable as writable
 from explainkit.progress import progress
 
 if TYPE_CHECKING:
@@ -100,6 +102,19 @@ def data_tags(data: Path | None, split: str | None) -> list[str]:
     return [*([] if data is None else [file_name(data.stem)]), *([split] if split else [])]
 
 
+def check_split(data: Path | None, split: str | None) -> None:
+    """Refuses a split that does not exist, and one of a data set that was not given."""
+    from explainkit.errors import DatasetError
+    from explainkit_fer_hw3.data.splits import SPLITS
+
+    if split is None:
+        return
+    if split not in (*SPLITS, "all"):
+        raise DatasetError(f"--split: expected {', '.join(SPLITS)} or all, got {split!r:.80}")
+    if data is None:
+        raise DatasetError(f"--split {split}: expected --data, the data set whose split it is")
+
+
 def load_data(path: Path | None, split: str, seed: int) -> "FaceDataset":
     """FER2013 from a file or folder, or synthetic faces without one."""
     from explainkit_fer_hw3.data import load_fer2013, load_synthetic
@@ -144,6 +159,7 @@ def load_images(
         if index or data or split:
             raise typer.BadParameter("--image stands alone: leave out --data, --split and --index")
         return _photos(image, place)
+    check_split(data, split)
     faces = load_data(data, split or "all", seed)
     chosen = list(index or (STUDY_ROW if data is None else [0]))
     _check_indices(chosen, len(faces), f"{describe_data(data)} ({split or 'all'}) has images")
@@ -225,11 +241,12 @@ def load_labeled(path: Path | None, split: str, seed: int) -> "FaceDataset":
 
 def labeled(path: Path | None, split: str | None, seed: int) -> tuple["FaceDataset", str]:
     """The labeled images to evaluate on, and the split they belong to."""
+    check_split(path, split)
     split = split or test_split(path)
-    if split in ({"train"} if path is None else {"train", "validation", "all"}):
+    if split in {"train", "validation", "all"}:
         notes.print(
             f"note: {split} may contain images that the weights were trained on (the shipped "
-            "weights: FER2013's training images and synthetic faces), so this is not a test score"
+            "weights: FER2013's training images), so this is not a test score"
         )
     return load_labeled(path, split, seed), split
 

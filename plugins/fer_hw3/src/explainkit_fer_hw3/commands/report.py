@@ -64,6 +64,8 @@ def report(
 
     if lang not in LANGUAGES:
         raise typer.BadParameter(f"--lang: expected {' or '.join(LANGUAGES)}, got {lang!r}")
+    options.check_split(data, split)
+    options.claim(context, out, "report")
     start = time.perf_counter()
     names = (model_cnn, model_dnn)
     curves = [curves_of(names[i : i + 1], (history or [])[i : i + 1]) for i in range(2)]

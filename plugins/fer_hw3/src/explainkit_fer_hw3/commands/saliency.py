@@ -36,7 +36,7 @@ def saliency(
     scalings, and the image masked to its most relevant pixels. Several methods, separated by
     commas, share their passes and one figure.
 
-    `--target` takes a class, or an expression of logits and inner layers.
+    `--target` takes a class, all classes (`all`), or an expression of logits and inner layers.
 
     The study's example is image 38 of its own file, an angry face: `--index 38` on a CSV of that
     layout. A folder tree has another order. Without `--split`, `--index` counts all images of
@@ -66,29 +66,25 @@ def saliency(
     params = parse_for(names, param or [])
     images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
-    start = time.perf_counter()
-    explanations = ek.explain(
-        network, images.images, options.find_target(target), names, seed=seed, **params
-    )
-    seconds = time.perf_counter() - start
-    chosen = [
-        options.model_tag(model),
-        *options.data_tags(data, split),
-        joined(images.tags),
-        *([f"as_{file_name(target)}"] if target else []),
-    ]
     tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
-    stem = "-".join([joined(tags), *chosen])
+    chosen = [options.model_tag(model), *options.data_tags(data, split), joined(images.tags)]
+    each = network.explainkit_spec.class_names if target == "all" else [target]
+    stem = "-".join([joined(tags), *chosen, *_explained(target)])
+    folders = ["-".join([tag, *chosen, *_explained(one)]) for tag in tags for one in each]
+    options.claim(context, out, *{stem, *folders})
+    start = time.perf_counter()
+    wanted: dict[str, Any] = (
+        {"targets": "all"} if target == "all" else {"target": options.find_target(target)}
+    )
+    explanations = ek.explain(network, images.images, method=names, seed=seed, **wanted, **params)
+    seconds = time.perf_counter() - start
     panels = (
         study_figure(explanations[0], labels=images.labels)
         if len(explanations) == 1
         else explanations.plot(labels=images.labels)
     )
     figure = save_figure(panels, out / f"{stem}.png")
-    saved = [
-        one.save(out / "-".join([tag, *chosen]))
-        for tag, one in zip(tags, explanations, strict=True)
-    ]
+    saved = [one.save(out / name) for name, one in zip(folders, explanations, strict=True)]
     written: Path | None = None
     if report:
         written = explanations.report(
@@ -106,7 +102,7 @@ def saliency(
         typer.echo(json.dumps({"schema_version": 1, "images": rows}))
         return
     for i in range(len(images.images)):
-        typer.echo(_sentence(explanations[0], images, i))
+        typer.echo(_sentence(explanations[0], images, i, "every class" if target == "all" else ""))
     for folder in saved:
         typer.echo(f"explanation: {folder}")
     typer.echo(f"figure: {figure}")
@@ -114,7 +110,14 @@ def saliency(
         typer.echo(f"report: {written}")
 
 
-def _sentence(explanation: "Explanation", images: options.Images, i: int) -> str:
+def _explained(target: str | None) -> list[str]:
+    """The target's part of a file name."""
+    return [f"as_{file_name(target)}"] if target else []
+
+
+def _sentence(
+    explanation: "Explanation", images: options.Images, i: int, explained: str = ""
+) -> str:
     probabilities = explanation.logits[i].softmax(0)
     best = int(probabilities.argmax())
     label, names = images.labels[i], explanation.class_names
@@ -122,7 +125,8 @@ def _sentence(explanation: "Explanation", images: options.Images, i: int) -> str
     verdict = "" if label is None else " (correct)" if label == best else " (wrong)"
     return (
         f"image {images.tags[i]}{truth}: predicted {names[best]}{verdict}, "
-        f"probability {float(probabilities[best]):.2f}; explained: {explanation.target_name(i)}"
+        f"probability {float(probabilities[best]):.2f}; explained: "
+        f"{explained or explanation.target_name(i)}"
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def summary(
+    context: typer.Context,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +37,9 @@ def summary(
 
     found = []
     names = model or ["cnn", "dnn"]
-    for name, tag in zip(names, options.model_tags(names), strict=True):
+    tags = options.model_tags(names)
+    options.claim(context, out, *(f"summary-{tag}" for tag in tags))
+    for name, tag in zip(names, tags, strict=True):
         rows = layers(options.load_model(name, "cpu"))
         title = f"{tag}: {sum(row['parameters'] for row in rows):,} parameters"
         blocks = [(r["name"], r["kind"], tuple(r["output"]), r["parameters"]) for r in rows]

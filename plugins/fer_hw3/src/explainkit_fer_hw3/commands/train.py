@@ -63,7 +63,10 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The output folder. By default: `explainkit-out/train-MODEL`."),
+        typer.Option(
+            help="The output folder. By default: `explainkit-out/train-MODEL`.",
+            callback=options.writable,
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the output folder.")
@@ -95,13 +98,11 @@ def train(
     from explainkit_fer_hw3.training.recipe import EPOCHS, recipe_for
     from explainkit_fer_hw3.training.run import Training
 
-    if not 0 <= seed < 2**32:
-        raise typer.BadParameter(f"--seed {seed}: expected 0 to {2**32 - 1}")
     if lr is not None and not 0 < lr <= 1000:
         raise typer.BadParameter(f"--lr {lr}: expected a number above 0, at most 1000")
     if recipe == "finish" and start is None and not resume:
         raise typer.BadParameter("--recipe finish: expected --start with the initial weights")
-    place = out or options.OUT / f"train-{model}"
+    place = out or options.writable(options.OUT / f"train-{model}")
     given: dict[str, Any] = {"lr": lr, "batch": batch}
     given = {name: value for name, value in given.items() if value is not None}
     settings = replace(recipe_for(model, recipe), **given)
@@ -170,7 +171,7 @@ def recycle_memory() -> None:
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Yields a function: has Ctrl-C or SIGTERM been received? A second one acts as usual."""
+    """Yields a function: was Ctrl-C, SIGTERM or SIGHUP received? A second one acts as usual."""
     received: list[int] = []
     before: dict[int, Any] = {}
 
@@ -178,8 +179,10 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         received.append(number)
         signal.signal(number, before[number])
 
-    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
-        before[number] = signal.signal(number, note)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            before[number] = signal.signal(number, note)
     try:
         yield lambda: bool(received)
     finally:

@@ -1,6 +1,5 @@
 """A run and its output folder: results and checkpoints, so that a kill costs minutes at most."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from explainkit.errors import StorageError
+from explainkit.files import reserved
 from explainkit.render.figure import save_figure
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.study.charts import curves_figure
@@ -35,22 +35,7 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
     The system releases the lock when the process ends, even after a kill. There is no lock on
     Windows.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise StorageError(f"can't write into {folder}: {error.strerror or error}") from error
-    with lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"{folder} is in use by another training run: wait for it to end, or choose "
-                    "another --out"
-                ) from None
+    with reserved(folder / ".lock", StorageError, "training run"):
         if not resume and (folder / checkpoint.FILE).exists():
             raise StorageError(
                 f"{folder} already holds a training run: continue it with --resume, or choose "
