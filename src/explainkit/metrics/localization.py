@@ -1,14 +1,14 @@
 """How much of a map lies inside a mask.
 
-Compare `pointing_game`, `mass_accuracy` and `rank_accuracy` with `area_share`, which is their mean for
-a map that knows nothing. Channels are summed. Images without an answer are NaN, and a warning says
-why.
+Compare `pointing_game`, `mass_accuracy` and `rank_accuracy` with `area_share`, which is their mean
+for a map that knows nothing. Channels are summed. Images without an answer are NaN, and a warning
+says why.
 """
 
-import torch
 from torch import Tensor
 
 from explainkit.errors import InputError
+from explainkit.metrics.correlation import ranks
 from explainkit.metrics.results import nan_where, planes, same_size
 
 _EMPTY, _FLAT = "the mask is empty", "the map is constant"
@@ -24,6 +24,7 @@ def area_share(mask: Tensor) -> Tensor:
         float64 ``[batch]`` in [0, 1].
 
     Examples:
+        >>> import torch
         >>> area_share(torch.eye(4, dtype=torch.bool)[None]).item()
         0.25
     """
@@ -51,6 +52,7 @@ def pointing_game(attribution: Tensor, mask: Tensor) -> Tensor:
         Backprop", arXiv:1608.00507.
 
     Examples:
+        >>> import torch
         >>> maps = torch.tensor([[[0.0, 2.0], [1.0, 0.0]]])
         >>> pointing_game(maps, maps > 1).tolist(), pointing_game(maps, maps == 1).tolist()
         ([1.0], [0.0])
@@ -78,6 +80,7 @@ def mass_accuracy(attribution: Tensor, mask: Tensor) -> Tensor:
         evaluation of neural network explanations", arXiv:2003.07258.
 
     Examples:
+        >>> import torch
         >>> maps = torch.tensor([[[3.0, 1.0], [-9.0, 0.0]]])
         >>> mass_accuracy(maps, maps > 2).tolist()
         [0.75]
@@ -106,6 +109,7 @@ def rank_accuracy(attribution: Tensor, mask: Tensor) -> Tensor:
         Arras, Osman and Samek (2022), arXiv:2003.07258.
 
     Examples:
+        >>> import torch
         >>> maps = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
         >>> rank_accuracy(maps, torch.tensor([[[True, False], [True, False]]])).tolist()
         [0.5]
@@ -137,18 +141,15 @@ def auc(attribution: Tensor, mask: Tensor) -> Tensor:
         Fawcett (2006), "An introduction to ROC analysis", DOI 10.1016/j.patrec.2005.10.010.
 
     Examples:
+        >>> import torch
         >>> maps = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
         >>> auc(maps, torch.tensor([[[True, False], [True, False]]])).tolist()
         [0.75]
     """
     values, inside = _prepared(attribution, mask)
-    ordered = values.sort(1).values
-    below = torch.searchsorted(ordered, values)
-    upto = torch.searchsorted(ordered, values, right=True)
-    ranks = (below + upto + 1) / 2  # the mean rank of ties, from 1
     within = inside.sum(1).double()
     outside = (~inside).sum(1).double()
-    wins = (ranks * inside).sum(1) - within * (within + 1) / 2
+    wins = (ranks(values) * inside).sum(1) - within * (within + 1) / 2
     found = nan_where("auc", wins / (within * outside), within == 0, _EMPTY)
     return nan_where("auc", found, outside == 0, "the mask covers the whole image")
 
