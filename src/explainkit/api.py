@@ -25,7 +25,7 @@ from explainkit.engine.runner import run_all
 from explainkit.engine.targets import check_order, parse_target, text_of
 from explainkit.errors import ExplainkitWarning, InputError, TargetError
 from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
-from explainkit.isolation import preserve_model, preserve_process
+from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
@@ -142,7 +142,8 @@ def explain(
     """Explains a model's output for images.
 
     The model, the caller's tensors, the grad mode and all random generators are unchanged when this
-    returns or raises. A model in train mode is explained in eval mode, with a warning.
+    returns or raises. A model in train mode is explained in eval mode, with a warning. Calls from
+    several threads take turns.
 
     Args:
         model: A registered name, a weights file, or any module. It may return a tensor, a tuple or
@@ -231,8 +232,14 @@ def explain(
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     # what the caller named is loaded again; what the caller holds is not kept alive
     source = partial(load_model, model) if isinstance(model, str | Path) else ref(module)
-    notes = list(batch.warnings) if batch else []
-    with preserve_process(seed or 0), preserve_model(module, keep_mode=keep_mode) as was_training:
+    notes = [
+        *(batch.warnings if batch else ()),
+        *without_autocast_warning(images.device, images.dtype),
+    ]
+    with (
+        preserve_process(seed or 0),
+        preserve_model(module, keep_mode=keep_mode, seed=seed or 0) as was_training,
+    ):
         if was_training and keep_mode:
             batch_size = len(images)  # batch statistics need the batch as it is
         elif was_training:

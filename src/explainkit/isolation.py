@@ -1,31 +1,40 @@
 """Isolation: restores the caller's model, random generators and modes after every call."""
 
+import os
 import random
 import signal
 import sys
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from itertools import chain
-from operator import is_
 from types import FrameType
 from typing import Any, TextIO, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
+from explainkit.contents import Contents, HeldGenerator, differing, refill
 from explainkit.errors import MethodError
 from explainkit.layers import buffers_of, parameters_of, submodules, version_of
+from explainkit.settings import read_settings, write_settings
 
 T = TypeVar("T")
 
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, tuple, torch.device})
-_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 _SMALL = 4096
 """Tensors with fewer values are copied and compared in one go."""
+
+LARGE = 64 * 2**20
+"""Bytes above which a tensor that is no buffer is not copied, just as parameters are not."""
+
+SAMPLED = 32
+"""Values of each parameter that are compared, evenly spaced, besides its count of changes."""
+
+_turn = threading.RLock()
+"""Held by the thread whose call runs: generators and settings belong to the whole process."""
+
+if hasattr(os, "register_at_fork"):  # a child has no thread that would release it
+    os.register_at_fork(after_in_child=lambda: globals().update(_turn=threading.RLock()))
 
 
 def uncompiled() -> AbstractContextManager[object]:
@@ -72,13 +81,15 @@ def warnings_once() -> Iterator[None]:
 
 @contextmanager
 def preserve_process(seed: int) -> Iterator[None]:
-    """Runs a block with gradients enabled and all global generators seeded, then undoes both.
+    """Runs a block with gradients enabled, without autocast, and with global generators seeded.
 
     Seeding makes methods that use a global generator, and models with active dropout,
-    reproducible. It covers torch, numpy and the standard library. Ctrl-C takes effect only where no
+    reproducible. It covers torch, numpy and the standard library. Generators, and the settings of
+    torch that `explainkit.settings` lists, are restored afterwards. They belong to the whole
+    process, so threads take turns; a thread may nest blocks. Ctrl-C takes effect only where no
     context is being entered or left, so that each is left as a whole.
     """
-    with _whole_contexts():
+    with _turn, _whole_contexts():
         numpy = sys.modules.get("numpy")
         torch_state = torch.get_rng_state()
         python_state = random.getstate()
@@ -87,9 +98,12 @@ def preserve_process(seed: int) -> Iterator[None]:
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         cuda_states = torch.cuda.get_rng_state_all() if cuda else []
         mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-        dtype = torch.get_default_dtype()
+        settings = read_settings()
         try:
-            with torch.inference_mode(False), torch.enable_grad(), uncompiled(), warnings_once():
+            with (
+                torch.inference_mode(False), torch.enable_grad(), without_autocast(),
+                uncompiled(), warnings_once(),
+            ):  # fmt: skip
                 torch.default_generator.manual_seed(seed)
                 random.seed(seed)
                 if numpy:
@@ -100,7 +114,7 @@ def preserve_process(seed: int) -> Iterator[None]:
                     torch.mps.manual_seed(seed)
                 yield
         finally:
-            torch.set_default_dtype(dtype)
+            write_settings(settings)
             torch.set_rng_state(torch_state)
             random.setstate(python_state)
             if numpy:
@@ -109,6 +123,42 @@ def preserve_process(seed: int) -> Iterator[None]:
                 torch.cuda.set_rng_state_all(cuda_states)
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
+
+
+def without_autocast_warning(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """A warning if the caller's autocast is on, which `preserve_process` turns off."""
+    if not torch.is_autocast_enabled(device.type):
+        return []
+    own = str(dtype).removeprefix("torch.")
+    return [f"torch.autocast was on: the model ran without it, in its own dtype {own}"]
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Runs models and methods in the dtype of the model."""
+    devices = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(kind)]
+    try:
+        for kind in devices:
+            torch.set_autocast_enabled(kind, False)
+        yield
+    finally:
+        for kind in devices:
+            torch.set_autocast_enabled(kind, True)
+
+
+@contextmanager
+def preserve_generators(model: nn.Module) -> Iterator[None]:
+    """Runs a block that leaves all generators as they are, those that the model holds included.
+
+    What is found out about a model once, and then cached, must not change what follows.
+    """
+    held = Contents(map(vars, submodules(model)), ()).generators
+    with preserve_process(0):
+        try:
+            yield
+        finally:
+            for generator in held:
+                generator.restore()
 
 
 @contextmanager
@@ -152,65 +202,78 @@ def _in_transition(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def preserve_model(model: nn.Module, *, keep_mode: bool = False) -> Iterator[bool]:
+def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) -> Iterator[bool]:
     """Runs a block with the model frozen and in eval mode, then restores everything.
 
-    It restores every module's attributes (`training`, hooks, children, patched methods, plain
-    values), `requires_grad`, `.grad`, the values of buffers, and torch's global module hooks.
-    Parameters are not copied, since that would double the memory of a large model; an in-place
-    change of one is an error. Each part is restored whatever happens to the others.
+    The page "What a call leaves unchanged" of the reference lists what is restored. Parameters are
+    not copied, since that would double the memory of a large model; a change of their values is an
+    error. Each part is restored whatever happens to the others.
 
     Args:
         model: The caller's model.
         keep_mode: Leave each module in its current mode.
+        seed: Seed of the random generators that the model holds.
 
     Yields:
         Whether any module was in train mode.
 
     Raises:
-        MethodError: A parameter was changed in place during the block, or something could not be
+        MethodError: The values of a parameter changed during the block, or something could not be
             restored.
     """
     modules = submodules(model)
     attributes = [dict(vars(module)) for module in modules]
-    empty, containers, tensors = _contents(attributes)
-    tensors |= {id(buffer): buffer for buffer in buffers_of(modules)}
-    saved = _saved(tensors.values())
-    parameters = [_Parameter(parameter) for parameter in parameters_of(modules)]
+    registered, buffers = parameters_of(modules), buffers_of(modules)
+    held = Contents(attributes, (*modules, *registered, *buffers))
+    uncopied = [tensor for tensor in held.tensors if _is_uncopied(tensor)]
+    saved = _saved(t for t in (*buffers, *held.tensors) if not _is_in(t, uncopied))
+    parameters = [_Parameter(parameter) for parameter in (*registered, *uncopied)]
+    samples = _Samples(parameters)
     training = [module.training for module in modules]
     failures: list[Exception] = []
     try:
         try:
             for parameter in parameters:
                 parameter.freeze()
+            for number, generator in enumerate(held.generators):
+                generator.seed((seed + 1_000_003 * (number + 1)) % 2**63)
             if not keep_mode:
                 for module in modules:
                     _set_mode((module, False))
             yield any(training)
         finally:
             failures += _each(_Parameter.restore, parameters)
-            filled = ((one, ()) for one in empty if one)
-            failures += _each(_refill, [*_changed(containers), *filled])
+            filled = ((one, ()) for one in held.empty if one)
+            failures += _each(refill, [*differing(held.containers), *filled])
             own = [*zip(map(vars, modules), attributes, strict=True)]
-            failures += _each(_refill, _changed(own))
+            failures += _each(refill, differing(own))
             failures += _each(_set_mode, zip(modules, training, strict=True))
+            failures += _each(HeldGenerator.restore, held.generators)
             if not _unchanged(saved):
                 parts = [part for one in saved for part in one.parts()]
                 failures += _each(_Saved.restore, parts)
     except BaseException as error:
         if failures:
             error.add_note(_unrestored(model, failures))
+        if written := samples.written():
+            if type(error) is RuntimeError:  # autograd's own complaint about the same
+                raise MethodError(_changed(model, written)) from error
+            error.add_note(_changed(model, written))
         raise
     if failures:
         raise MethodError(_unrestored(model, failures)) from failures[0]
-    written = {id(parameter.tensor) for parameter in parameters if parameter.was_written()}
-    if written:
-        first = next(name for name, tensor in model.named_parameters() if id(tensor) in written)
-        raise MethodError(
-            f"expected the model's parameters to be unchanged, but {first!r} was written in "
-            f"place ({len(written)} in total): a method must work on a copy "
-            "(torch.func.functional_call)"
-        )
+    if written := samples.written():
+        raise MethodError(_changed(model, written))
+
+
+def _is_uncopied(tensor: Tensor) -> bool:
+    """Whether a tensor that is not registered is treated like a parameter."""
+    size = tensor.numel() * tensor.element_size()
+    return isinstance(tensor, nn.Parameter) or size > LARGE
+
+
+def _is_in(tensor: Tensor, tensors: list[Tensor]) -> bool:
+    return any(tensor is other for other in tensors)
 
 
 def _each(restore: Callable[[T], None], parts: Iterable[T]) -> list[Exception]:
@@ -229,6 +292,16 @@ def _unrestored(model: nn.Module, failures: list[Exception]) -> str:
     return (
         f"expected to leave {type(model).__name__} as it was, but {len(failures)} of its parts "
         f"could not be restored, first: {first}; load the model again before using it"
+    )
+
+
+def _changed(model: nn.Module, written: list[Tensor]) -> str:
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    first = next((names[id(t)] for t in written if id(t) in names), "a tensor that it holds")
+    return (
+        f"expected the model's parameters to be unchanged, but {first!r} was written in place "
+        f"({len(written)} in total): a method or a forward must work on a copy "
+        "(torch.func.functional_call), and no thread may train the model meanwhile"
     )
 
 
@@ -255,12 +328,57 @@ class _Parameter:
             self.tensor.grad = self.grad
 
     def _require_grad(self, wanted: bool) -> None:
-        if self.tensor.requires_grad != wanted:
+        if self.tensor.requires_grad != wanted and self.tensor.is_leaf:
             with torch.inference_mode(self.tensor.is_inference()):
                 self.tensor.requires_grad_(wanted)
 
-    def was_written(self) -> bool:
-        return version_of(self.tensor) != self.version
+
+class _Samples:
+    """A few values of each parameter, to detect changes that its version doesn't count."""
+
+    def __init__(self, parameters: list[_Parameter]) -> None:
+        self._parameters = parameters
+        self._views: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            data = parameter.data
+            # other classes, such as quantized ones, may have no views
+            plain = type(parameter.tensor) in (Tensor, nn.Parameter)
+            if plain and data.layout == torch.strided and not data.is_meta and data.numel():
+                group = self._views.setdefault((data.dtype, data.device), [])
+                group.append((parameter.tensor, _evenly_spaced(data)))
+        self._values = self._read()
+
+    def _read(self) -> list[Tensor]:
+        groups = self._views.values()
+        return [
+            torch.cat([view if view.dim() == 1 else view.reshape(-1) for _, view in group])
+            for group in groups
+        ]
+
+    def written(self) -> list[Tensor]:
+        """The parameters that changed, once their memory is back in place."""
+        found = {
+            id(one.tensor): one.tensor
+            for one in self._parameters
+            if version_of(one.tensor) != one.version
+        }
+        groups = zip(self._views.values(), self._values, self._read(), strict=True)
+        for group, before, after in groups:
+            if not _same_bits(before, after):
+                sizes = [view.numel() for _, view in group]
+                pairs = zip(torch.split(before, sizes), torch.split(after, sizes), strict=True)
+                for (tensor, _), pair in zip(group, pairs, strict=True):
+                    if not _same_bits(*pair):
+                        found[id(tensor)] = tensor
+        return list(found.values())
+
+
+def _evenly_spaced(data: Tensor) -> Tensor:
+    """A view of about `SAMPLED` values of a tensor; more if its memory is not contiguous."""
+    if data.is_contiguous():
+        size = data.numel()
+        return data.as_strided((min(size, SAMPLED),), (max(size // SAMPLED, 1),))
+    return data[tuple(slice(None, None, max(size // 4, 1)) for size in data.shape)]
 
 
 class _Saved:
@@ -363,64 +481,6 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
-
-
-def _contents(
-    attributes: list[dict[str, Any]],
-) -> tuple[list[Any], list[tuple[Any, Any]], dict[int, Tensor]]:
-    """What the attributes of modules hold.
-
-    Returns:
-        Empty containers, most of them of hooks, and too many to allocate anything for each; others
-        with shallow copies; and tensors that are plain attributes, by id. Torch's global module
-        hooks are among the containers.
-    """
-    hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
-    values = chain.from_iterable(map(dict.values, (*attributes, hooks)))
-    objects = [value for value in values if type(value) not in _ATOMS]
-    # most are dictionaries of hooks: loops in C, without a call for each
-    empty = [value for value in objects if type(value) in _CONTAINERS and not value]
-    others = [value for value in objects if type(value) not in _CONTAINERS or value]
-    containers = []
-    tensors: dict[int, Tensor] = {}
-    for value in others:
-        if isinstance(value, (dict, list, set)):
-            containers.append((value, _shallow(value)))
-        elif isinstance(value, Tensor):
-            tensors[id(value)] = value
-    return empty, containers, tensors
-
-
-def _shallow(container: Any) -> Any:
-    """A shallow copy as a plain container, since a subclass may have another constructor."""
-    if isinstance(container, dict):
-        return dict(container)
-    return list(container) if isinstance(container, list) else set(container)
-
-
-def _changed(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """The containers that now hold anything else than their copies."""
-    return [pair for pair in pairs if _differ([pair])] if _differ(pairs) else []
-
-
-def _differ(pairs: list[tuple[Any, Any]]) -> bool:
-    """Whether any container holds other objects than its copy; a loop in C."""
-    now, then = [one for one, _ in pairs], [one for _, one in pairs]
-    if [*map(len, now)] != [*map(len, then)] or not _identical(now, then):
-        return True
-    values = [[one.values() for one in side if isinstance(one, dict)] for side in (now, then)]
-    return not _identical(*values)
-
-
-def _identical(now: list[Any], then: list[Any]) -> bool:
-    return all(map(is_, chain.from_iterable(now), chain.from_iterable(then)))
-
-
-def _refill(pair: tuple[Any, Any]) -> None:
-    """Puts back what a container held."""
-    container, saved = pair
-    container.clear()
-    container.extend(saved) if isinstance(container, list) else container.update(saved)
 
 
 def _set_mode(pair: tuple[nn.Module, bool]) -> None:

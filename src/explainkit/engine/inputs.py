@@ -85,7 +85,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
             f"inputs.to({str(first.device)!r})"
         )
     dtypes = {p.dtype for p in parameters}
-    if len(dtypes) == 1 and inputs.dtype not in dtypes and not torch.is_autocast_enabled():
+    if len(dtypes) == 1 and inputs.dtype not in dtypes:
         (dtype,) = dtypes
         raise InputError(
             f"expected inputs in the model's dtype {dtype}, got {inputs.dtype}: inputs.to({dtype})"
