@@ -411,8 +411,12 @@ class TestBatches:
             raise torch.OutOfMemoryError("out of memory")
 
         plain[0].register_forward_pre_hook(limited)
-        with pytest.raises(torch.OutOfMemoryError):
+        text = (
+            r"out of memory while Sequential ran: a single image \[3, 12, 10\] is too large [^\n]+$"
+        )
+        with pytest.raises(ModelError, match=text) as caught:
             ek.explain(*plain, 2)
+        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
     def test_large_batches_are_cut_to_the_budget(self, plain, monkeypatch):
         model, x = plain

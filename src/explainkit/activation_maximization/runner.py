@@ -16,11 +16,11 @@ from explainkit.activation_maximization.activations import (
 from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.request import Request, Setting, as_objectives
 from explainkit.engine.batching import chunk_size
-from explainkit.engine.failures import failing_as_model_error
+from explainkit.engine.failures import failing_as_model_error, naming_missing_memory
 from explainkit.errors import MethodError, ModelError
 from explainkit.expressions import Expression, alpha, diversity, evaluate_each
 from explainkit.interfaces import Maximizer, ModelSpec
-from explainkit.isolation import preserve_model, preserve_process
+from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
 from explainkit.progress import progress
 from explainkit.results.visualization import Visualization, has_converged, ranked
 from explainkit.scores import Outputs
@@ -44,11 +44,12 @@ def visualize(
     objectives = as_objectives(request.objective)
     with (
         preserve_process(request.seed),
-        preserve_model(module, keep_mode=request.keep_mode) as training,
+        preserve_model(module, keep_mode=request.keep_mode, seed=request.seed) as training,
+        naming_missing_memory(module, "use a smaller batch_size= or shape="),
     ):
         setting = Setting.of(request, module, spec, outputs)
         found = maximize_all(maximizer, objectives, setting)
-    warnings = []
+    warnings = without_autocast_warning(setting.device, setting.dtype)
     if training and not request.keep_mode:
         warnings.append(
             "the model was in train mode: it ran in eval mode and was put back "

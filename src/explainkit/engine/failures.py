@@ -91,10 +91,21 @@ def is_inference(module: nn.Module) -> bool:
     return any(tensor.is_inference() for tensor in (*parameters_of(modules), *buffers_of(modules)))
 
 
+@contextmanager
+def naming_missing_memory(module: nn.Module, remedy: str) -> Iterator[None]:
+    """Turns an allocator's error into a one-line `ModelError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ModelError(f"out of memory while {type(module).__name__} ran: {remedy}") from error
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is an out-of-memory error, on any device."""
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError)
         and ("not enough memory" in text or "can't allocate memory" in text)
     )

@@ -6,11 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explainkit.engine.batching import budget_of
 from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import fill_images
 from explainkit.methods.perturbation.mask_scores import MaskEvaluations, Masks, SegmentMasks
 from explainkit.methods.perturbation.sampled import Sampled, bernoulli
 from explainkit.methods.perturbation.segments import grid
+
+_BYTES = 32
+"""Memory of one mask's pixel in an estimate: as float32 while it is made, twice as float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +143,10 @@ class Rise(Sampled):
         total = square = torch.zeros((), dtype=torch.float64, device=scores.device)
         offset = self.probability if self.centered else 0.0
         samples = evaluations.masks.samples[image][:count]
-        for part, score in zip(torch.split(samples, 256), torch.split(scores, 256), strict=True):
+        height, width = evaluations.images.shape[2:]
+        at_once = max(min(budget_of(scores.device) // (_BYTES * height * width), 256), 1)
+        parts = zip(torch.split(samples, at_once), torch.split(scores, at_once), strict=True)
+        for part, score in parts:
             features = evaluations.masks.features(image, part).double() - offset
             total = total + score @ features
             square = square + score.square() @ features.square()
