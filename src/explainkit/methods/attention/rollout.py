@@ -76,7 +76,8 @@ def rollout(readout: Tensor, layers: Sequence[Tensor], identity: float) -> Tenso
     """
     for layer in reversed(layers):
         residual = identity * readout if layer.shape[1] == layer.shape[2] else 0
-        readout = readout @ layer + residual
+        # a matrix product may round an image differently at another place in the batch
+        readout = (readout.mT * layer).sum(1, keepdim=True) + residual
     return readout[:, 0]
 
 

@@ -1,5 +1,6 @@
 """Maps of the first principal component of a layer's output."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,14 @@ def _centered(values: Tensor) -> Tensor:
     """Positions ``[batch, position, channel]`` of a map, minus their mean."""
     positions = values.flatten(2).transpose(1, 2)
     return positions - positions.mean(1, keepdim=True)
+
+
+def _each_alone(compute: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Applies a function to each image, ``[1, …]``, in memory of its own.
+
+    Matrix routines round differently, depending on where the memory of an image begins.
+    """
+    return torch.cat([compute(one.clone()) for one in torch.split(values, 1)])
 
 
 def _projected(positions: Tensor) -> Tensor:
@@ -96,7 +105,7 @@ class EigenCAM(_ActivationCAM):
     def combine(self, values: Tensor) -> Tensor:
         """``A v``."""
         positions = _centered(values) if self.centered else values.flatten(2).transpose(1, 2)
-        found = _signed(_projected(positions), values.abs().sum(1).flatten(1))
+        found = _signed(_each_alone(_projected, positions), values.abs().sum(1).flatten(1))
         return found.view(values[:, 0].shape)
 
 
@@ -139,11 +148,14 @@ class KPCACAM(_ActivationCAM):
     def combine(self, values: Tensor) -> Tensor:
         """``√λ u``."""
         # centering subtracts nearly equal numbers
-        kernel = self._kernel(_centered(values.double()))
-        over_rows = kernel.mean(1, keepdim=True)
-        centered = kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True)
-        found = _signed(_principal(centered), values.double().abs().sum(1).flatten(1))
+        projected = _each_alone(self._component, _centered(values.double()))
+        found = _signed(projected, values.double().abs().sum(1).flatten(1))
         return found.to(values.dtype).view(values[:, 0].shape)
+
+    def _component(self, positions: Tensor) -> Tensor:
+        kernel = self._kernel(positions)
+        over_rows = kernel.mean(1, keepdim=True)
+        return _principal(kernel - over_rows - over_rows.mT + over_rows.mean(2, keepdim=True))
 
     def _kernel(self, positions: Tensor) -> Tensor:
         products = positions @ positions.mT
@@ -182,5 +194,6 @@ class EigenGradCAM(GradientCAM):
     def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``(g A) v``."""
         shares = grads * activations
-        found = _signed(_projected(_centered(shares)), shares.sum(1).flatten(1))
+        projected = _each_alone(_projected, _centered(shares))
+        found = _signed(projected, shares.sum(1).flatten(1))
         return found.view(shares[:, 0].shape)
