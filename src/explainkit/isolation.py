@@ -416,7 +416,7 @@ class _SavedTogether:
         self.values = _flat(tensors)
 
     def parts(self) -> list[_Saved]:
-        values = self.values.split([data.numel() for data in self.data])
+        values = torch.split(self.values, [data.numel() for data in self.data])
         return [
             _Saved(tensor, data, own.view(data.shape))
             for tensor, data, own in zip(self.tensors, self.data, values, strict=True)
