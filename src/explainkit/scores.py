@@ -1,5 +1,6 @@
 """What a model's outputs mean: which of them holds the scores, for which task, of which classes."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,9 @@ Task = Literal["classification", "binary", "multilabel", "regression"]
 labels (a sigmoid each), or values without probabilities."""
 
 TASKS: tuple[Task, ...] = ("classification", "binary", "multilabel", "regression")
+
+_FEW = 32
+"""Class names that an error lists; of more, it lists similar ones."""
 
 _SCORE_KEYS = ("out", "output", "scores")
 
@@ -234,26 +238,47 @@ def class_index(name: str | int, classes: int, class_names: Sequence[str] = ()) 
     """The index of a class.
 
     Args:
-        name: A class name, ignoring case, or an index.
+        name: A class name or one of several that are separated by commas, as in "tench, Tinca
+            tinca", ignoring case; or an index.
         classes: The model's number of classes.
         class_names: In the order of the logits.
 
     Raises:
-        TargetError: No such class.
+        TargetError: No such class, or several of that name.
 
     Examples:
         >>> class_index("sad", 3, ("happy", "sad", "calm"))
         1
     """
     if isinstance(name, str):
-        names = [known.casefold() for known in class_names]
-        if name.casefold() not in names:
-            known = ", ".join(class_names) or "none: this model's classes have no names"
-            raise TargetError(f"expected a class name of the model ({known}), got {name!r}")
-        name = names.index(name.casefold())
+        found = _named(name.casefold(), [known.casefold() for known in class_names])
+        if len(found) > 1:
+            raise TargetError(
+                f"expected the name of one class, got {name!r} of classes "
+                f"{', '.join(map(str, found))}: use an index"
+            )
+        if not found:
+            raise TargetError(
+                f"expected a class name of the model ({_listed(name, class_names)}), got {name!r}"
+            )
+        (name,) = found
     if not 0 <= name < classes:
         raise TargetError(
             f"expected targets from 0 to {classes - 1} (the model has {classes} classes), "
             f"got {name}"
         )
     return name
+
+
+def _named(name: str, names: Sequence[str]) -> list[int]:
+    """The classes of a name, or else those of which it is one of several names."""
+    exact = [i for i, known in enumerate(names) if known == name]
+    return exact or [i for i, known in enumerate(names) if name in map(str.strip, known.split(","))]
+
+
+def _listed(name: str, names: Sequence[str]) -> str:
+    """The names of all classes if they are few, otherwise similar ones."""
+    if len(names) <= _FEW:
+        return ", ".join(names) or "none: this model's classes have no names"
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"one of {len(names)}" + (f", such as {', '.join(near)}" if near else "")

@@ -144,6 +144,14 @@ class TestPartOfASpec:
         found = ek.maximize(model, "logit(1)", shape=(3, 4, 4), steps=1)
         assert found.mean is None
 
+    def test_maximize_makes_images_of_the_size_of_inputs(self):
+        model = ek.adapt(net(), preprocessing=SMALL)
+        found = ek.maximize(model, "logit(1)", steps=1)
+        assert found.images.shape == (1, 3, 4, 4)
+        assert found.mean == (0.5, 0.5, 0.5)
+        with pytest.raises(ek.ModelError):  # another size, which this network does not take
+            ek.maximize(model, "logit(1)", start=torch.zeros(3, 6, 6), steps=1)
+
     def test_lrp_without_a_normalization_bounds_pixels_by_the_image(self):
         x = torch.rand(1, 3, 4, 4)
         known, bare = ek.adapt(net(), class_names=["cat", "dog"]), net()

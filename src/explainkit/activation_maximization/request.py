@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from explainkit.activation_maximization.activations import ChannelStatistics
 from explainkit.activation_maximization.problem import Statistics
+from explainkit.adapters.overrides import final_size
 from explainkit.errors import InputError, TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.interfaces import ModelSpec
@@ -126,10 +127,10 @@ def as_objectives(objective: object) -> list[Expression]:
 def check_shape(
     shape: object, spec: ModelSpec | None, *examples: Tensor | None
 ) -> tuple[int, int, int]:
-    """The size of the images: as given, else the model's, else that of a given image."""
+    """The size of the images: as given, else the model's, a given image's or that of its inputs."""
     known = [tuple(example.shape[-3:]) for example in examples if example is not None]
     if shape is None:
-        shape = (spec and spec.image_shape) or (known[0] if known else None)
+        shape = (spec and spec.image_shape) or (known[0] if known else _shape_of_inputs(spec))
     if shape is None:
         raise InputError(
             "expected shape=(channel, height, width): the model doesn't declare its input shape"
@@ -141,6 +142,14 @@ def check_shape(
         if other != sizes:
             raise InputError(f"expected images of shape {list(sizes)}, got {list(other)}")
     return sizes
+
+
+def _shape_of_inputs(spec: ModelSpec | None) -> tuple[int, int, int] | None:
+    """What a model's preprocessing makes of images, if it makes all of one size."""
+    if spec is None or spec.preprocessing is None:
+        return None
+    size = final_size(spec.preprocessing.steps)
+    return None if size is None else (spec.preprocessing.channels, *size)
 
 
 def check_image(name: str, image: object, dims: int) -> Tensor | None:

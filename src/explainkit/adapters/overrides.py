@@ -67,9 +67,24 @@ def covering(size: Size) -> tuple[Resize, CenterCrop]:
     return Resize(size), CenterCrop(size)
 
 
+def final_size(steps: tuple[Step, ...]) -> tuple[int, int] | None:
+    """Height and width of inputs after all steps; None if they depend on the image.
+
+    Examples:
+        >>> final_size((Resize(256), CenterCrop(224))), final_size((Resize(256),))
+        ((224, 224), None)
+    """
+    last = steps[-1] if steps else None
+    if last is None or isinstance(last, CenterSquare):
+        return None
+    if isinstance(last, Resize) and last.mode != "exact":
+        return None
+    return _pair(last.size)
+
+
 def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
     goal = _pair(size)
-    own = _final(steps)
+    own = final_size(steps)
     if own is None:
         return covering(size)
 
@@ -87,23 +102,13 @@ def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
 def _cropped(steps: tuple[Step, ...], crop: float) -> tuple[Step, ...]:
     if not 0 < crop <= 1:
         raise InputError(f"crop: expected the part that is kept, above 0 and up to 1, got {crop}")
-    size = _final(steps)
+    size = final_size(steps)
     if size is None:
         raise InputError("crop: expected size= with it, the size of the model's inputs")
     resize, center = covering(_one(size))
     height, width = (floor(side / crop) for side in size)
     like = next((step for step in steps if isinstance(step, Resize)), resize)
     return replace(like, size=_one((height, width)), mode="shortest"), center
-
-
-def _final(steps: tuple[Step, ...]) -> tuple[int, int] | None:
-    """The size of inputs after all steps; None if it depends on the image."""
-    last = steps[-1] if steps else None
-    if last is None or isinstance(last, CenterSquare):
-        return None
-    if isinstance(last, Resize) and last.mode != "exact":
-        return None
-    return _pair(last.size)
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -57,8 +57,8 @@ def call(one: "Explanation") -> str:
         imports["import torch"] = None
     elif one.expression is not None:
         target = repr(one.expression)
-    elif one.class_names:
-        target = repr(one.class_names[targets[0]])
+    elif one.class_names and one.class_names.count(name := one.class_names[targets[0]]) == 1:
+        target = repr(name)
     arguments = [repr(one.model) if registered else "model", "images", target, *arguments]
     arguments += [f"at={one.at!r}"] if one.at else []
     arguments += [f"output={one.output!r}"] if one.output is not None else []
