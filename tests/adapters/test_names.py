@@ -28,7 +28,7 @@ def test_a_name_of_several_classes_is_refused(name, found):
 
 
 def test_of_many_classes_similar_ones_are_listed():
-    many = tuple(f"class {i}" for i in range(1000)) + ("golden retriever",)
+    many = (*(f"class {i}" for i in range(1000)), "golden retriever")
     with pytest.raises(TargetError, match="one of 1001, such as golden retriever") as caught:
         class_index("goldenretriever", 1001, many)
     assert len(str(caught.value)) < 200
