@@ -9,7 +9,6 @@ from torch import nn
 
 from explainkit.adapters import timm
 from explainkit.adapters.black_box import BlackBox
-from explainkit.adapters.images import preprocessing_of
 from explainkit.adapters.overrides import Numbers, Size, changed
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.adapters.spec import spec_for
@@ -123,6 +122,8 @@ def with_inputs(
     spec = known_of(model)
     if mean is std is size is crop is None:
         return spec
+    from explainkit.adapters.images import preprocessing_of  # imports Pillow
+
     found = changed(preprocessing_of(model), mean=mean, std=std, size=size, crop=crop)
     known = spec_for(found)
     shape = spec.image_shape
