@@ -1,12 +1,11 @@
 """Preprocessing equals the pipelines of torchvision, timm and transformers within 1/255."""
 
 import dataclasses
-import importlib
-import importlib.util
 
 import numpy as np
 import pytest
 import torch
+from foreign import foreign
 from PIL import Image
 
 from explainkit.adapters.preprocessing import (
@@ -34,21 +33,6 @@ def images():
     return found
 
 
-def torchvision():
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("needs torchvision")
-    if not _KEPT and not hasattr(torch.ops.torchvision, "nms"):
-        # the wheel of another build of torch lacks its operators, which no transform uses
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
-    return importlib.import_module("torchvision.transforms")
-
-
-_KEPT = []
-
-
 def assert_equal(steps, theirs, images, normalized=True):
     """Within one step of a pixel value."""
     ours = Preprocessing(steps, MEAN, STD) if normalized else Preprocessing(steps)
@@ -64,8 +48,8 @@ def assert_equal(steps, theirs, images, normalized=True):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
 @pytest.mark.parametrize(("resize", "crop"), [(64, 56), (57, 57), (40, 71)])
 def test_torchvision(images, interpolation, resize, crop):
-    transforms = torchvision()
-    presets = importlib.import_module("torchvision.transforms._presets")
+    transforms = foreign("torchvision.transforms")
+    presets = foreign("torchvision.transforms._presets")
     theirs = presets.ImageClassification(
         resize_size=resize, crop_size=crop, mean=MEAN, std=STD,
         interpolation=transforms.InterpolationMode(interpolation),
@@ -79,8 +63,8 @@ def test_torchvision(images, interpolation, resize, crop):
      ("lanczos", True), ("nearest", True), ("nearest", False)],
 )  # fmt: skip
 def test_torchvision_on_tensors(images, interpolation, antialias):
-    transforms = torchvision()
-    functional = importlib.import_module("torchvision.transforms.v2.functional")
+    transforms = foreign("torchvision.transforms")
+    functional = foreign("torchvision.transforms.v2.functional")
     exact = {"nearest": "nearest-exact"}.get(interpolation, interpolation)
     mode = transforms.InterpolationMode(exact)
 
@@ -112,9 +96,7 @@ def test_torchvision_on_tensors(images, interpolation, antialias):
     ],
 )  # fmt: skip
 def test_timm(images, mode, size, steps):
-    torchvision()
-    pytest.importorskip("timm")
-    factory = importlib.import_module("timm.data.transforms_factory")
+    factory = foreign("timm.data.transforms_factory")
     theirs = factory.transforms_imagenet_eval(
         img_size=size, crop_pct=0.875, crop_mode=mode, interpolation="bicubic", mean=MEAN, std=STD
     )
@@ -133,8 +115,7 @@ def test_timm(images, mode, size, steps):
     ],
 )  # fmt: skip
 def test_transformers(images, backend, name, options, steps):
-    torchvision()
-    transformers = pytest.importorskip("transformers")
+    transformers = foreign("transformers")
     if not backend:
         steps = (dataclasses.replace(steps[0], resampler="torch"), *steps[1:])
     processor = getattr(transformers, name + backend)(
