@@ -29,9 +29,11 @@ explanation.plot().savefig("heatmaps.png")
 explanation.report("heatmaps.html")
 # --8<-- [end:explain]
 assert explanation.names == ("photo.jpg", "tall.png")
+assert explanation.originals is not None
+assert explanation.geometries is not None
 
 # --8<-- [start:original]
-values = explanation.on_original()[0]  # [120, 200], as photo.jpg; NaN where the model did not see it
+values = explanation.on_original()[0]  # [120, 200] as photo.jpg; NaN where it was not seen
 values.nanmean()
 explanation.originals[0]  # the photo itself, uint8 [120, 200, 3]
 explanation.geometries[0].seen()  # bool [120, 200]
