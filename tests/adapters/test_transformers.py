@@ -9,13 +9,8 @@ from PIL import Image
 transformers = foreign("transformers")
 
 from transformers import (
-    BeitImageProcessorPil,
+    AutoImageProcessor,
     ConvNextImageProcessorPil,
-    DeiTImageProcessorPil,
-    EfficientNetImageProcessorPil,
-    LevitImageProcessorPil,
-    MobileViTImageProcessorPil,
-    PoolFormerImageProcessorPil,
     ResNetConfig,
     ResNetForImageClassification,
     ResNetModel,
@@ -25,7 +20,7 @@ from transformers import (
 )
 
 import explainkit as ek
-from explainkit.adapters.transformers import checked, preprocessing_of
+from explainkit.adapters.transformers import known_preprocessing
 from explainkit.errors import ModelError
 from explainkit.interfaces import spec_of
 
@@ -38,43 +33,56 @@ RESNET = {"embedding_size": 4, "hidden_sizes": [8], "depths": [1], "layer_type":
 SQUARE = {"height": 32, "width": 32}
 
 PROCESSORS = {
-    "vit": lambda: ViTImageProcessorPil(size=SQUARE),
-    "vit, not normalized": lambda: ViTImageProcessorPil(size=SQUARE, do_normalize=False),
-    "vit, not rescaled": lambda: ViTImageProcessorPil(
-        size=SQUARE, do_rescale=False, image_mean=[127.5] * 3, image_std=[127.5] * 3
+    "vit": ("ViT", {"size": SQUARE}),
+    "vit, not normalized": ("ViT", {"size": SQUARE, "do_normalize": False}),
+    "vit, not rescaled": (
+        "ViT",
+        {"size": SQUARE, "do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3},
     ),
-    "not square": lambda: ViTImageProcessorPil(size={"height": 24, "width": 36}, resample=3),
-    "shortest edge": lambda: ViTImageProcessorPil(
-        size={"shortest_edge": 40}, do_center_crop=True, crop_size=SQUARE
+    "not square": ("ViT", {"size": {"height": 24, "width": 36}, "resample": 3}),
+    "shortest edge": (
+        "ViT",
+        {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": SQUARE},
     ),
-    "crop alone": lambda: ViTImageProcessorPil(
-        do_resize=False, do_center_crop=True, crop_size={"height": 33, "width": 28}
+    "crop alone": (
+        "ViT",
+        {"do_resize": False, "do_center_crop": True, "crop_size": {"height": 33, "width": 28}},
     ),
-    "deit": lambda: DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size=SQUARE),
-    "beit": lambda: BeitImageProcessorPil(size=SQUARE, do_center_crop=False),
-    "convnext": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 48}),
-    "convnext, large": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 384}),
-    "poolformer": lambda: PoolFormerImageProcessorPil(size={"shortest_edge": 48}, crop_size=SQUARE),
-    "levit": lambda: LevitImageProcessorPil(size={"shortest_edge": 56}, crop_size=SQUARE),
-    "efficientnet": lambda: EfficientNetImageProcessorPil(size=SQUARE),
-    "efficientnet, offset": lambda: EfficientNetImageProcessorPil(
-        size=SQUARE, rescale_factor=1 / 127.5, rescale_offset=True, include_top=False
+    "deit": ("DeiT", {"size": {"height": 40, "width": 40}, "crop_size": SQUARE}),
+    "beit": ("Beit", {"size": SQUARE, "do_center_crop": False}),
+    "convnext": ("ConvNext", {"size": {"shortest_edge": 48}}),
+    "convnext, large": ("ConvNext", {"size": {"shortest_edge": 384}}),
+    "poolformer": ("PoolFormer", {"size": {"shortest_edge": 48}, "crop_size": SQUARE}),
+    "levit": ("Levit", {"size": {"shortest_edge": 56}, "crop_size": SQUARE}),
+    "efficientnet": ("EfficientNet", {"size": SQUARE}),
+    "efficientnet, offset": (
+        "EfficientNet",
+        {"size": SQUARE, "rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False},
     ),
 }
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
-@pytest.mark.parametrize("size", [(61, 83), (120, 45)], ids=str)
-def test_inputs_are_those_of_the_processor(name, size):
-    processor = PROCESSORS[name]()
-    found = checked(preprocessing_of(processor), processor)
+def processor_of(name, backend, options):
+    """An image processor on Pillow, or on torchvision if it is installed."""
+    if not backend and not transformers.utils.is_torchvision_available():
+        pytest.skip("needs torchvision")
+    return getattr(transformers, f"{name}ImageProcessor{backend}")(**options)
+
+
+@pytest.mark.parametrize("form", PROCESSORS)
+@pytest.mark.parametrize("backend", ["Pil", ""], ids=["pillow", "torchvision"])
+def test_inputs_are_those_of_the_processor(form, backend):
+    name, options = PROCESSORS[form]
+    processor = processor_of(name, backend, options)
+    found = known_preprocessing(processor)
     assert found.known
-    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-    ours, _ = found(image)
-    difference = (ours - theirs).abs() * torch.tensor(found.std)[:, None, None]
-    assert float(difference.max()) <= 1 / 255 + 1e-6
+    for size in ((61, 83), (120, 45)):
+        pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+        image = Image.fromarray(pixels)
+        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+        ours, _ = found(image)
+        difference = (ours - theirs).abs() * torch.tensor(found.std)[:, None, None]
+        assert float(difference.max()) <= 1 / 255 + 1e-6
 
 
 def test_rules_that_are_not_known_are_found_by_a_run():
@@ -84,7 +92,7 @@ def test_rules_that_are_not_known_are_found_by_a_run():
 
     processor = Blurred(size=SQUARE)
     with pytest.warns(ek.ExplainkitWarning, match="preprocessing of Blurred is not one"):
-        found = checked(preprocessing_of(processor), processor)
+        found = known_preprocessing(processor)
     assert not found.known
     assert found.mean is None
 
@@ -107,9 +115,9 @@ def test_a_folder(folder):
     assert spec.mean == spec.std == (0.5, 0.5, 0.5)
     photo = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     explanation = ek.explain(model, photo, "dog")
-    processor = ViTImageProcessorPil.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
     inputs = processor(Image.fromarray(photo), return_tensors="pt")["pixel_values"]
-    assert torch.allclose(explanation.inputs, inputs, atol=2.1 / 255)
+    assert torch.allclose(explanation.inputs, inputs, atol=2.1 / 255)  # the std is one half
     assert torch.equal(explanation.logits, theirs(explanation.inputs).logits)
     assert explanation.versions["transformers"] == transformers.__version__
 
@@ -158,7 +166,14 @@ def test_errors(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_mirrored_order_of_channels_is_not_taken_for_known():
-    processor = MobileViTImageProcessorPil(size={"shortest_edge": 40}, crop_size=SQUARE)
-    with pytest.warns(ek.ExplainkitWarning, match="is not one that explainkit knows"):
-        assert not checked(preprocessing_of(processor), processor).known
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        ("MobileViT", {"size": {"shortest_edge": 40}, "crop_size": SQUARE}, "pixel values"),  # BGR
+        ("ViT", {"size": {"longest_edge": 40}}, "KeyError: 'height'"),
+    ],
+)
+def test_what_is_not_known_is_said(name, options, why):
+    processor = processor_of(name, "Pil", options)
+    with pytest.warns(ek.ExplainkitWarning, match=rf"is not one that explainkit knows .*{why}"):
+        assert not known_preprocessing(processor).known

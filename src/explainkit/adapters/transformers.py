@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from explainkit.adapters import timm
 from explainkit.adapters.checkpoints import load_state, outputs_in
 from explainkit.adapters.packages import loading, package
 from explainkit.adapters.preprocessing import (
@@ -21,7 +22,7 @@ from explainkit.adapters.preprocessing import (
     Step,
 )
 from explainkit.adapters.spec import Wanted, spec_for
-from explainkit.errors import ExplainkitWarning, ModelError
+from explainkit.errors import ExplainkitWarning, ModelError, line
 from explainkit.interfaces import ModelSpec
 from explainkit.scores import Task
 
@@ -35,6 +36,9 @@ _FILTERS: tuple[Interpolation, ...] = (
     "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming",
 )  # fmt: skip
 """Pillow's filters, in the order of its numbers."""
+
+_ROUNDED = 1.01 / 255
+"""How much two pipelines may differ because of the order in which they round."""
 
 _SQUASHED_FROM = 384
 """From this side on, ConvNeXT's processor resizes to a square instead of cropping one."""
@@ -76,12 +80,11 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
             if count not in {None, config.num_labels}:
                 config.num_labels = count
                 model = auto.from_config(config, dtype=torch.float32)
-        processor = found.AutoImageProcessor.from_pretrained(name, backend="pil")
+        processor = found.AutoImageProcessor.from_pretrained(name)
     if wanted.state is not None:
         load_state(model, wanted.state, f"transformers:{name}")
     task, names = declared_outputs(model.config)
-    preprocessing = checked(preprocessing_of(processor), processor)
-    return model, spec_for(preprocessing, task=task, class_names=names)
+    return model, spec_for(known_preprocessing(processor), task=task, class_names=names)
 
 
 def declared_outputs(config: object) -> tuple[Task, tuple[str, ...]]:
@@ -95,12 +98,43 @@ def declared_outputs(config: object) -> tuple[Task, tuple[str, ...]]:
     return task, tuple(by_id[i] for i in ids) if by_id.keys() == set(ids) else ()
 
 
+def known_preprocessing(processor: Any) -> Preprocessing:
+    """What an image processor does, if that is what it does to an image of noise; else a guess.
+
+    Processors can have rules of their own. Those that this module does not know show here.
+    """
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (241, 317, 3), np.uint8)
+    image = Image.fromarray(noise)
+    try:
+        found = preprocessing_of(processor)
+        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+        ours, _ = found(image)
+        std = torch.tensor(found.normalization[1])[:, None, None]
+        difference = float(((theirs - ours) * std).abs().max())
+        why = f"it differs by {255 * difference:.1f} pixel values"
+        if difference <= _ROUNDED:
+            return found
+    except Exception as error:  # noqa: BLE001 - a processor of another kind lacks anything
+        why = line(error)
+    warnings.warn(
+        f"the preprocessing of {type(processor).__name__} is not one that explainkit knows ({why}):"
+        " explain tensors that it made, or declare a Preprocessing by ek.adapt",
+        ExplainkitWarning,
+        stacklevel=2,
+    )
+    return Preprocessing(known=False)
+
+
 def preprocessing_of(processor: Any) -> Preprocessing:
     """What an image processor does, from its configuration.
 
     Values are ``(pixel · rescale_factor - mean) / std``, here in units of pixel / 255.
     """
     kind = type(processor).__name__.removesuffix("Fast").removesuffix("Pil")
+    if kind == "TimmWrapperImageProcessor":
+        return timm.preprocessing_of(processor.data_config)
     factor = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean, std = (
         np.broadcast_to(np.asarray(value, float), 3)
@@ -116,30 +150,6 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         mean=tuple(mean / factor),
         std=tuple(std / factor),
     )
-
-
-def checked(preprocessing: Preprocessing, processor: Any) -> Preprocessing:
-    """The preprocessing, known only if it gives what the processor gives for an image of noise.
-
-    Processors can have rules of their own. Those that this module does not know show here.
-    """
-    from PIL import Image
-
-    noise = np.random.default_rng(0).integers(0, 256, (241, 317, 3), np.uint8)
-    image = Image.fromarray(noise)
-    theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-    ours, _ = preprocessing(image)
-    if theirs.shape == ours.shape:
-        difference = (theirs - ours).abs().amax((1, 2)) * torch.tensor(preprocessing.std)
-        if float(difference.max()) <= 1.01 / 255:
-            return preprocessing
-    warnings.warn(
-        f"the preprocessing of {type(processor).__name__} is not one that explainkit knows: pass "
-        "tensors that the processor made, or a Preprocessing of your own by ek.adapt",
-        ExplainkitWarning,
-        stacklevel=2,
-    )
-    return Preprocessing(preprocessing.steps, known=False)
 
 
 def _steps(processor: Any, kind: str) -> list[Step]:
@@ -170,8 +180,4 @@ def _steps(processor: Any, kind: str) -> list[Step]:
 
 def _pair(size: Any) -> tuple[int, int]:
     fields = dict(size)
-    if not {"height", "width"} <= fields.keys():
-        raise ModelError(
-            f"expected an image processor with a height and width or a shortest edge, got {fields}"
-        )
     return fields["height"], fields["width"]
