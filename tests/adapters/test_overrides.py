@@ -6,7 +6,14 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.adapters.overrides import changed
-from explainkit.adapters.preprocessing import CenterCrop, Letterbox, Pad, Preprocessing, Resize
+from explainkit.adapters.preprocessing import (
+    CenterCrop,
+    Letterbox,
+    Pad,
+    Preprocessing,
+    Resize,
+    ReverseChannels,
+)
 from explainkit.errors import InputError
 from explainkit.interfaces import spec_of
 
@@ -29,6 +36,7 @@ IMAGENET = Preprocessing(
         ((Resize(60, "longest"), Pad(64)), 128, (Resize(120, "longest"), Pad(128))),
         ((), 32, (Resize(32), CenterCrop(32))),
         ((Resize(60),), 32, (Resize(32), CenterCrop(32))),  # of no fixed size
+        ((ReverseChannels(), Resize(60, "exact")), 30, (ReverseChannels(), Resize(30, "exact"))),
     ],
 )
 def test_a_size_scales_the_steps(steps, size, wanted):

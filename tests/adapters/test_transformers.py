@@ -54,6 +54,7 @@ PROCESSORS = {
     "convnext, large": ("ConvNext", {"size": {"shortest_edge": 384}}),
     "poolformer": ("PoolFormer", {"size": {"shortest_edge": 48}, "crop_size": SQUARE}),
     "levit": ("Levit", {"size": {"shortest_edge": 56}, "crop_size": SQUARE}),
+    "mobilevit": ("MobileViT", {"size": {"shortest_edge": 40}, "crop_size": SQUARE}),
     "efficientnet": ("EfficientNet", {"size": SQUARE}),
     "efficientnet, offset": (
         "EfficientNet",
@@ -169,7 +170,7 @@ def test_errors(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "why"),
     [
-        ("MobileViT", {"size": {"shortest_edge": 40}, "crop_size": SQUARE}, "pixel values"),  # BGR
+        ("Perceiver", {"size": SQUARE}, r"it makes \[3, 32, 32\]"),  # a square crop first
         ("ViT", {"size": {"longest_edge": 40}}, "KeyError: 'height'"),
     ],
 )
@@ -177,3 +178,11 @@ def test_what_is_not_known_is_said(name, options, why):
     processor = processor_of(name, "Pil", options)
     with pytest.warns(ek.ExplainkitWarning, match=rf"is not one that explainkit knows .*{why}"):
         assert not known_preprocessing(processor).known
+
+
+def test_a_model_of_timm_in_transformers():
+    cfg = foreign("timm").create_model("test_resnet").pretrained_cfg
+    processor = transformers.TimmWrapperImageProcessor(cfg, architecture="test_resnet")
+    found = known_preprocessing(processor)
+    assert found.known
+    assert found.mean == cfg["mean"]

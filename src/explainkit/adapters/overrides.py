@@ -3,7 +3,14 @@
 from dataclasses import replace
 from math import floor
 
-from explainkit.adapters.preprocessing import CenterCrop, CenterSquare, Preprocessing, Resize, Step
+from explainkit.adapters.preprocessing import (
+    CenterCrop,
+    CenterSquare,
+    Preprocessing,
+    Resize,
+    ReverseChannels,
+    Step,
+)
 from explainkit.errors import InputError
 
 Size = int | tuple[int, int]
@@ -75,7 +82,7 @@ def final_size(steps: tuple[Step, ...]) -> tuple[int, int] | None:
         ((224, 224), None)
     """
     last = steps[-1] if steps else None
-    if last is None or isinstance(last, CenterSquare):
+    if last is None or isinstance(last, CenterSquare | ReverseChannels):
         return None
     if isinstance(last, Resize) and last.mode != "exact":
         return None
@@ -89,7 +96,7 @@ def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
         return covering(size)
 
     def scaled(step: Step) -> Step:
-        if isinstance(step, CenterSquare):
+        if isinstance(step, CenterSquare | ReverseChannels):
             return step
         height, width = _pair(step.size)
         ratio = goal[0] / own[0], goal[1] / own[1]

@@ -209,7 +209,18 @@ class Letterbox:
         return Pad(self.size, self.fill)(*fit(image, geometry))
 
 
-Step = Resize | CenterCrop | CenterSquare | Pad | Letterbox
+@dataclass(frozen=True)
+class ReverseChannels:
+    """Reverses the order of the channels: from RGB to BGR."""
+
+    def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
+        """The image in BGR, where it was."""
+        from PIL import Image
+
+        return Image.merge(image.mode, image.split()[::-1]), geometry
+
+
+Step = Resize | CenterCrop | CenterSquare | Pad | Letterbox | ReverseChannels
 
 _STEPS: dict[str, type[Step]] = {kind.__name__: kind for kind in get_args(Step)}
 

@@ -19,6 +19,7 @@ from explainkit.adapters.preprocessing import (
     Preprocessing,
     Resampler,
     Resize,
+    ReverseChannels,
     Step,
 )
 from explainkit.adapters.spec import Wanted, spec_for
@@ -37,8 +38,8 @@ _FILTERS: tuple[Interpolation, ...] = (
 )  # fmt: skip
 """Pillow's filters, in the order of its numbers."""
 
-_ROUNDED = 1.01 / 255
-"""How much two pipelines may differ because of the order in which they round."""
+_ROUNDED = 1.01
+"""Pixel values by which two pipelines may differ, because they round in another order."""
 
 _SQUASHED_FROM = 384
 """From this side on, ConvNeXT's processor resizes to a square instead of cropping one."""
@@ -111,11 +112,14 @@ def known_preprocessing(processor: Any) -> Preprocessing:
         found = preprocessing_of(processor)
         theirs = processor(image, return_tensors="pt")["pixel_values"][0]
         ours, _ = found(image)
-        std = torch.tensor(found.normalization[1])[:, None, None]
-        difference = float(((theirs - ours) * std).abs().max())
-        why = f"it differs by {255 * difference:.1f} pixel values"
-        if difference <= _ROUNDED:
-            return found
+        if theirs.shape == ours.shape:
+            std = torch.tensor(found.normalization[1])[:, None, None]
+            difference = 255 * float(((theirs - ours) * std).abs().max())
+            if difference <= _ROUNDED:
+                return found
+            why = f"it differs by {difference:.1f} pixel values"
+        else:
+            why = f"it makes {list(theirs.shape)} of an image, expected {list(ours.shape)}"
     except Exception as error:  # noqa: BLE001 - a processor of another kind lacks anything
         why = line(error)
     warnings.warn(
@@ -145,8 +149,9 @@ def preprocessing_of(processor: Any) -> Preprocessing:
     if kind == "EfficientNetImageProcessor":
         mean = mean + processor.rescale_offset
         std = std * std if processor.include_top else std
+    flip = [ReverseChannels()] if getattr(processor, "do_flip_channel_order", False) else []
     return Preprocessing(
-        steps=tuple(_steps(processor, kind)),
+        steps=(*flip, *_steps(processor, kind)),
         mean=tuple(mean / factor),
         std=tuple(std / factor),
     )
