@@ -19,6 +19,7 @@ from explainkit.catalog.factories import (
     load_methods,
 )
 from explainkit.catalog.models import load_model
+from explainkit.engine.failures import naming_missing_memory
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
 from explainkit.engine.runner import run_all
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
 Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
 Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, ...]
+
+_LESS = "explain fewer or smaller images, or use a method with less work per image, such as gradcam"
+"""What to do if memory runs out."""
 
 
 @overload
@@ -190,7 +194,8 @@ def explain(
 
     Raises:
         InputError: Inputs of the wrong type, shape or device, or that are not finite.
-        ModelError: The model fails on these inputs, or its output cannot be interpreted as scores.
+        ModelError: The model fails on these inputs, its output cannot be interpreted as scores, or
+            memory runs out for a single image.
         TargetError: The target does not exist in the output.
         MethodError: The method has no such parameter, or its map is not finite.
 
@@ -213,7 +218,8 @@ def explain(
 
         batch = inputs if isinstance(inputs, ImageBatch) else make_batch(inputs, module)
         inputs = batch.inputs
-    images = check_inputs(module, inputs, spec_of(module)).detach().clone()
+    with naming_missing_memory(module, _LESS):
+        images = check_inputs(module, inputs, spec_of(module)).detach().clone()
     outputs = outputs_of(module, output, task, class_names)
     names = outputs.class_names
     check_order(target, names, is_method_name)
@@ -239,6 +245,7 @@ def explain(
     with (
         preserve_process(seed or 0),
         preserve_model(module, keep_mode=keep_mode, seed=seed or 0) as was_training,
+        naming_missing_memory(module, _LESS),
     ):
         if was_training and keep_mode:
             batch_size = len(images)  # batch statistics need the batch as it is

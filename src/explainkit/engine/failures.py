@@ -99,7 +99,7 @@ def naming_missing_memory(module: nn.Module, remedy: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise ModelError(f"out of memory while {type(module).__name__} ran: {remedy}") from error
+        raise ModelError(f"out of memory in {type(module).__name__}: {remedy}") from error
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ from explainkit.engine.failures import (
     failing_as_model_error,
     is_inference,
     naming_missing_gradients,
-    naming_missing_memory,
     out_of_memory,
 )
 from explainkit.engine.inner_layer import InnerLayer
@@ -152,24 +151,10 @@ def run(
         For each method, in order, the outcome of each target.
 
     Raises:
-        ModelError: The model fails on the images, its output is not finite, or memory runs out.
+        ModelError: The model fails on the images, or its output is not finite.
         TargetError: A target does not exist in the output.
         MethodError: A method's map has the wrong shape or is not finite.
     """
-    remedy = (
-        f"a single image {list(images.shape[1:])} is too large for the free memory: make it "
-        "smaller, or use a method with less work per image, such as gradcam"
-    )
-    with naming_missing_memory(scorer.owner, remedy):
-        return _run(methods, scorer, images, targets)
-
-
-def _run(
-    methods: Sequence[Method],
-    scorer: ScoreModel,
-    images: Tensor,
-    targets: Sequence[Target],
-) -> list[Outcome]:
     count = len(images)
     size = scorer.batch_size or _balanced(scorer, images)
     while True:
