@@ -147,7 +147,7 @@ class _Noisy:
         details = Attribution(mean)
         for start in range(0, self.samples, size):
             now = min(size, self.samples - start)
-            noisy = torch.stack([image + deviation * _normal(image, generator) for _ in range(now)])
+            noisy = image + deviation * _normal(image, now, generator)
             base = for_images(self.base, [i] * now, len(inputs), shapes)
             found = Attribution.of(base(model, noisy.requires_grad_(), label.expand(now)))
             details = replace(details, layer=found.layer, coverage=found.coverage)
@@ -177,9 +177,10 @@ class _Noisy:
         return replace(details, values=mean.to(inputs.dtype), standard_error=error)
 
 
-def _normal(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise, the same on every device and in every dtype."""
-    return torch.randn(image.shape, generator=generator).to(image)
+def _normal(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Standard normal noise ``[count, *image]``, the same for every device, dtype and chunk."""
+    noise = [torch.randn(image.shape, generator=generator) for _ in range(count)]
+    return torch.stack(noise).to(image)
 
 
 @dataclass(frozen=True)
