@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-adapters test-browser chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+.PHONY: help demo test test-adapters test-browser test-gpu chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
 	bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -39,6 +39,9 @@ chromium:
 
 test-transformers: $(VENV)/.transformers ## Test the architectures of the transformers package
 	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
+
+test-gpu: $(VENV)/.test ## Test on an accelerator; without one, the tests are skipped
+	$(BIN)/python -m pytest -rs tests/gpu
 
 lint: $(VENV)/.lint ## Check the style
 	$(BIN)/ruff check .
