@@ -311,7 +311,7 @@ def test_ctrl_c_on_every_line_of_the_guard():
 @pytest.mark.parametrize("last", [nn.Tanh(), nn.Sigmoid(), nn.BatchNorm1d(2)])
 def test_a_model_that_was_explained_can_be_freed(last):
     """An operator that saves its own output made a cycle which no garbage collector sees."""
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2), last)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU(), nn.Flatten(), nn.Linear(32, 2), last)
     explanation = ek.explain(model.eval(), torch.rand(3, 1, 6, 6), 0)
     gone = [weakref.ref(value) for value in (model, *model.parameters())]
     del model, last

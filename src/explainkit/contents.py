@@ -47,11 +47,14 @@ class Contents:
         self.tensors: list[Tensor] = []
         self.generators: list[HeldGenerator] = []
         hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
-        values = chain.from_iterable(map(dict.values, (*attributes, hooks)))
-        objects = [value for value in values if type(value) not in _ATOMS]
-        # most are dictionaries of hooks: loops in C, without a call for each
+        values = [*chain.from_iterable(map(dict.values, (*attributes, hooks)))]
+        objects = [one for one in values if type(one) not in _ATOMS and type(one) is not tuple]
+        # most are dictionaries of hooks: loops without a call for each
         self.empty: list[Any] = [one for one in objects if type(one) in _CONTAINERS and not one]
-        waiting = deque(one for one in objects if not _is_plain(one))
+        waiting = deque(one for one in objects if type(one) not in _CONTAINERS or one)
+        waiting += [
+            one for one in values if type(one) is tuple and not _ATOMS.issuperset(map(type, one))
+        ]
         seen = set(map(id, known))
         left = len(waiting) + MOST
         while waiting and left:
@@ -87,14 +90,6 @@ class Contents:
         ):
             return [vars(value)]
         return ()
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is an empty container, or a tuple of plain values."""
-    kind = type(value)
-    if kind is tuple:
-        return _ATOMS.issuperset(map(type, value))
-    return kind in _CONTAINERS and not value
 
 
 def differing(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
