@@ -17,10 +17,12 @@ import explainkit
 from explainkit.catalog import discovery
 from explainkit.catalog.registry import resolve
 from explainkit.cli import process
+from explainkit.cli.batch import batch
 from explainkit.cli.describe import describe
 from explainkit.cli.explain import explain
 from explainkit.cli.options import JsonValue, Seed, show, writable
 from explainkit.cli.printing import complain, mention_broken
+from explainkit.cli.stores import status
 from explainkit.errors import PluginError, line
 
 
@@ -114,6 +116,8 @@ def root(
 
 
 app.command()(explain)
+app.command()(batch)
+app.command()(status)
 app.command()(describe)
 
 

@@ -48,8 +48,19 @@ TaskName = Annotated[
 ]
 
 
-def load(
-    source: str,
+def load(source: str, **options: Any) -> "nn.Module":
+    """Loads the model that the options describe; see `arguments`.
+
+    Raises:
+        typer.BadParameter: A value is not of its form.
+        ExplainkitError: The model can't be loaded.
+    """
+    from explainkit.catalog.models import load_model
+
+    return load_model(source, **arguments(**options))
+
+
+def arguments(
     *,
     weights: Path | None,
     pretrained: bool,
@@ -61,32 +72,27 @@ def load(
     crop: float | None,
     output: str | None,
     task: Any,
-) -> "nn.Module":
-    """Loads the model that the options describe.
+) -> dict[str, Any]:
+    """The arguments of `load_model` that the options stand for.
 
     Raises:
         typer.BadParameter: A value is not of its form.
-        ExplainkitError: The model can't be loaded.
+        ModelError: The file of class names can't be read.
     """
     from explainkit.adapters.class_names import read_class_names
-    from explainkit.catalog.models import load_model
 
-    given: dict[str, Any] = {
+    return {
+        "weights": weights,
+        "pretrained": pretrained,
+        "allow_pickle": allow_pickle,
+        "class_names": None if classes is None else read_class_names(classes),
         "mean": None if mean is None else _numbers("--mean", mean),
         "std": None if std is None else _numbers("--std", std),
         "size": None if size is None else _size(size),
+        "crop": crop,
+        "output": int(output) if output is not None and output.lstrip("-").isdigit() else output,
+        "task": task,
     }
-    return load_model(
-        source,
-        weights=weights,
-        pretrained=pretrained,
-        allow_pickle=allow_pickle,
-        class_names=None if classes is None else read_class_names(classes),
-        crop=crop,
-        output=int(output) if output is not None and output.lstrip("-").isdigit() else output,
-        task=task,
-        **given,
-    )
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -113,7 +113,10 @@ def command_line(context: typer.Context) -> str:
             continue
         flag = [] if option.param_type_name == "argument" else [option.opts[0]]
         for one in value if isinstance(value, list | tuple) else [value]:
-            words += flag if one is True else [*flag, str(one)]
+            if one is False:
+                words.append(option.secondary_opts[0])
+            else:
+                words += flag if one is True else [*flag, str(one)]
     return shlex.join(words)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from explainkit.adapters.decoding import FORMATS
+from explainkit.adapters.decoding import suffixes
 from explainkit.cli.names import distinct, file_name
 
 
@@ -54,11 +54,11 @@ def _expanded(text: str, out: Path) -> Iterator[tuple[Path, Sequence[str]]]:
     """The files that an argument stands for, each with the parts of its name."""
     path = Path(text)
     if path.is_dir():
-        suffixes = _suffixes()
+        ends = suffixes()
         for file in sorted(path.rglob("*")):
             inner = file.relative_to(path)
             hidden = any(part.startswith(".") for part in inner.parts)
-            if file.suffix.lower() not in suffixes or hidden or not file.is_file():
+            if file.suffix.lower() not in ends or hidden or not file.is_file():
                 continue
             if not file.resolve().is_relative_to(out):
                 yield file, (*inner.parent.parts, file.stem)
@@ -68,10 +68,3 @@ def _expanded(text: str, out: Path) -> Iterator[tuple[Path, Sequence[str]]]:
                 yield Path(match), (Path(match).stem,)
     else:
         yield path, (path.stem,)  # one that is missing is reported when it is read
-
-
-def _suffixes() -> set[str]:
-    """Endings of files in the formats that can be read."""
-    from PIL import Image
-
-    return {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}

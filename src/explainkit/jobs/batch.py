@@ -64,7 +64,7 @@ RECORD_BYTES = 400
 """About what the id, the hash and the facts of an item take."""
 
 Dtype = Literal["float32", "float16"]
-Done = Callable[[Report, int], None]
+Done = Callable[[Report, bool], None]
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class PlannedJob:
         share: Share,
         workers: int,
         stop: Stop,
-        done: Done = lambda _report, _seen: None,
+        done: Done = lambda _report, _before: None,
         *,
         retry_failed: bool = False,
         overwrite: bool = False,
@@ -295,8 +295,7 @@ class PlannedJob:
             share: The part of the shards.
             workers: Processes.
             stop: Whether to stop.
-            done: Called after each shard with its report; and once at the start, with what is done
-                already, for each shard.
+            done: Called for each shard with its report, and whether it was done before.
             retry_failed: Compute shards with failed images again.
             overwrite: Replace a store of another call.
 
@@ -329,8 +328,8 @@ class PlannedJob:
                 if report is None or (retry_failed and report.failed):
                     left.append(number)
                 else:
-                    done(report, 1)
-            return run_local(job, left, workers, lambda report: done(report, 0), stop)
+                    done(report, True)
+            return run_local(job, left, workers, lambda report: done(report, False), stop)
 
     def forecast(self) -> Forecast:
         """Items, shards, and the bytes and seconds that a first batch lets expect."""

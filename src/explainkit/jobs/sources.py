@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from PIL import Image
@@ -300,8 +300,7 @@ def source_of(data: Data, *, without: Path | None = None) -> Source:
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, list):
         return Memory(numbered(data))
     images: dict[str, Any] = {}
-    pairs: Iterable[Any] = data
-    for pair in pairs:
+    for pair in cast(Iterable[Any], data):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise DatasetError(f"expected pairs (id, image) with text as id, got {pair!r:.60}")
         if pair[0] in images:

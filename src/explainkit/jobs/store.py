@@ -37,6 +37,7 @@ class Progress:
         shards: Of the plan.
         done: Shards whose files are complete.
         damaged: Why shards are not valid, one line each.
+        failures: The items that have no map.
     """
 
     items: int
@@ -46,6 +47,7 @@ class Progress:
     shards: int
     done: int
     damaged: tuple[str, ...] = ()
+    failures: tuple[Item, ...] = ()
 
     @property
     def left(self) -> int:
@@ -175,7 +177,8 @@ class Store:
         """
         counts: Counter[Status] = Counter()
         done = 0
-        damaged = []
+        damaged: list[str] = []
+        failures: list[Item] = []
         for number in range(self.plan.shards):
             try:
                 shard = self.shard(number)
@@ -188,6 +191,7 @@ class Store:
                 continue
             done += 1
             counts.update(item.status for item in shard.items)
+            failures += [item for item in shard.items if item.status != "ok"]
         return Progress(
             items=self.plan.items.count,
             ok=counts["ok"],
@@ -196,6 +200,7 @@ class Store:
             shards=self.plan.shards,
             done=done,
             damaged=tuple(damaged),
+            failures=tuple(failures),
         )
 
     def shard(self, number: int) -> Stored | None:
@@ -248,7 +253,7 @@ class Store:
         item = shard.items[inner]
         if item.status != "ok":
             raise StorageError(
-                f"item {row} of {self.path}, {item.id}, {item.status}: {item.reason}"
+                f"item {row} of {self.path}, {item.id}, has no map: {item.status}: {item.reason}"
             )
         facts = shard.record["facts"]
         known = {"python": facts["python"], **self.plan.library}

@@ -1,0 +1,223 @@
+"""``explainkit batch``: whole data sets, resumable."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from explainkit.cli import model_options, options
+from explainkit.cli.printing import complain
+from explainkit.cli.process import INTERRUPTED
+from explainkit.progress import Advance, progress
+
+if TYPE_CHECKING:
+    from explainkit.jobs.batch import Forecast, PlannedJob
+    from explainkit.jobs.sources import Source
+    from explainkit.jobs.worker import Report
+
+
+def batch(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of images, a text file with one path a line, a zip file, or the name of "
+            "a registered data set.",
+        ),
+    ],
+    model: model_options.Source,
+    out: Annotated[Path, typer.Option(help="The folder of the store.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A method, or several separated by commas; see `explainkit list methods`."
+        ),
+    ] = "gradcam",
+    param: options.Param = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
+    ] = None,
+    target: options.Target = None,
+    seed: options.Seed = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Where a registered data set's files are.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a registered data set.")] = "train",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first of the sorted images, this many.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, each with the model and its own threads.")
+    ] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="i/n: the i-th of n processes that share the store, i from 0 to n - 1. By "
+            "default: as torchrun, SLURM or Kubernetes say in the environment, or all."
+        ),
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images of a shard, which an interruption can cost.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images run at once. By default: as many as fit in memory."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of a worker. By default: all, divided by the workers."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="How maps are stored; float16 scales each by its largest value."),
+    ] = "float32",
+    device: options.Device = "auto",
+    weights: model_options.Weights = None,
+    pretrained: model_options.Pretrained = True,
+    allow_pickle: model_options.AllowPickle = False,
+    classes: model_options.Classes = None,
+    mean: model_options.Mean = None,
+    std: model_options.Std = None,
+    size: model_options.Size = None,
+    crop: model_options.Crop = None,
+    output: model_options.Output = None,
+    task: model_options.TaskName = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the store of another command.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print images, shards, bytes and time, and compute one batch only."
+        ),
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Explain all images of a data set, in shards that survive interruptions.
+
+    The same command again goes on where the last one ended; another command on the same store is
+    refused. An image that can't be read or explained gets a status and a reason, and stops nothing;
+    the exit code is then 1. Ctrl-C finishes the shards at hand; a second one stops at once.
+
+    For example:
+
+        explainkit batch photos --model timm:resnet50 --method gradcam,lrp --out maps --workers 4
+
+        explainkit batch imagenet.txt --model torchvision:resnet50 --out maps --shard 3/64
+
+        explainkit batch fer2013 --data fer2013.csv --model cnn --method saliency --out maps
+    """
+    from explainkit.cli.parameters import parse_for
+    from explainkit.jobs.batch import planned
+    from explainkit.jobs.local import Stop
+    from explainkit.jobs.shares import share_of
+
+    methods = [name.strip() for name in method.split(",") if name.strip()]
+    params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
+    share = share_of(shard)
+    known = model_options.arguments(
+        weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
+        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
+    )  # fmt: skip
+    command = options.command_line(context)
+    with (
+        planned(
+            _source(source, data, split, out), model, methods, out,
+            target=options.find_target(target), seed=seed, limit=limit, workers=workers,
+            dtype=dtype, device=str(options.find_device(device)), batch_size=batch_size,
+            shard_size=shard_size, threads=threads, model_options=known, command=command, **params,
+        ) as plan,
+        Stop(complain) as stop,
+    ):  # fmt: skip
+        if dry_run:
+            _forecast(plan.forecast(), as_json)
+            return
+        total = sum(map(plan.job.plan.size_of, share.shards(plan.job.plan.shards)))
+        try:
+            with progress("images", total) as advance:
+                undone = plan.run(
+                    share, workers, stop, _Shown(advance),
+                    retry_failed=retry_failed, overwrite=overwrite,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            stop.times = 2
+            undone = {}
+        _summary(plan, undone, command, stopped=stop.requested, as_json=as_json)
+
+
+class _Shown:
+    """Shows progress: images per second of this run, and failures so far."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+        self.begin = time.monotonic()
+        self.computed = self.failed = 0
+
+    def __call__(self, report: "Report", before: bool) -> None:
+        count = report.ok + report.refused + report.failed
+        self.failed += report.failed + report.refused
+        self.computed += 0 if before else count
+        rate = self.computed / max(time.monotonic() - self.begin, 1e-9)
+        note = f"{rate:.1f} images/s" + (f", {self.failed} failed" if self.failed else "")
+        self.advance(count, note)
+
+
+def _source(text: str, data: Path | None, split: str, out: Path) -> "Source":
+    """The images that the argument names."""
+    from explainkit.catalog import discovery
+    from explainkit.jobs.sources import Registered, source_of
+
+    if not Path(text).exists() and discovery.registry("datasets").candidates(text):
+        return Registered(text, data, split)
+    if data is not None:
+        raise typer.BadParameter(f"--data: expected the name of a data set as SOURCE, got {text}")
+    return source_of(text, without=out)
+
+
+def _forecast(found: "Forecast", as_json: bool) -> None:
+    if as_json:
+        facts = {"items": found.items, "shards": found.shards}
+        typer.echo(json.dumps(facts | {"bytes": found.bytes, "seconds": found.seconds}))
+        return
+    typer.echo(f"{found.items:,} images in {found.shards:,} shards")
+    if found.bytes is None or found.seconds is None:
+        typer.echo("none of the first images can be read: no estimate")
+        return
+    typer.echo(f"about {found.bytes / 1e6:,.1f} MB, and {found.seconds:,.0f} s with one worker")
+
+
+def _summary(
+    plan: "PlannedJob", undone: dict[int, str], command: str, *, stopped: bool, as_json: bool
+) -> None:
+    """Says what became of the images and how to go on, and ends the command accordingly."""
+    from explainkit.cli.stores import facts_of, say
+    from explainkit.jobs.plan import PLAN
+    from explainkit.jobs.store import Store
+
+    complete = False
+    failed = 0
+    if (plan.job.store / PLAN).exists():
+        store = Store(plan.job.store)
+        facts = facts_of(store, check=False)
+        complete, failed = facts["complete"], facts["failed"]
+        if as_json:
+            reasons = {str(number): why for number, why in undone.items()}
+            typer.echo(json.dumps(facts | {"command": command, "undone": reasons}))
+        else:
+            say(facts)
+    for number, why in undone.items():
+        complain(f"[red]error:[/red] shard {number}: {escape(why)}")
+    if stopped or (undone and not complete):
+        complain(f"go on with: {escape(command)}")
+    if stopped:
+        sys.exit(INTERRUPTED)
+    if undone or failed:
+        raise typer.Exit(1)

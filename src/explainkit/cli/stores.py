@@ -1,0 +1,84 @@
+"""``explainkit status``: what a store has."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from explainkit.cli import options
+from explainkit.cli.printing import errors
+
+if TYPE_CHECKING:
+    from explainkit.jobs.store import Store
+
+SHOWN = 5
+"""Failures that are printed one by one."""
+
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")]
+
+
+def status(
+    path: StorePath,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also hash all tensors, to find damaged shards.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far a data set's job is, and which images failed and why.
+
+    It can be asked while the job runs. Shards that are damaged are computed again by the next run.
+    """
+    from explainkit.jobs.store import Store
+
+    store = Store(path)
+    facts = facts_of(store, check=check)
+    if as_json:
+        typer.echo(json.dumps(facts | {"command": store.plan.command}))
+        return
+    say(facts)
+    if not facts["complete"] and store.plan.command:
+        typer.echo(f"go on with: {store.plan.command}")
+
+
+def facts_of(store: "Store", *, check: bool) -> dict[str, Any]:
+    """The state of a store as JSON, with the reason of each item that has no map."""
+    progress = store.progress(check=check)
+    return {
+        "schema_version": 1,
+        "store": str(store.path),
+        "model": store.plan.model["name"],
+        "methods": list(store.methods),
+        "items": progress.items,
+        "ok": progress.ok,
+        "refused": progress.refused,
+        "failed": progress.failed,
+        "left": progress.left,
+        "shards": progress.shards,
+        "done": progress.done,
+        "complete": progress.done == progress.shards,
+        "damaged": list(progress.damaged),
+        "failures": [
+            {"id": item.id, "status": item.status, "reason": item.reason}
+            for item in progress.failures
+        ],
+    }
+
+
+def say(facts: dict[str, Any]) -> None:
+    """Prints what `facts_of` found."""
+    counts = [f"{facts[name]:,} {name}" for name in ("ok", "refused", "failed") if facts[name]]
+    typer.echo(
+        f"{facts['store']}: {facts['items']:,} images: {', '.join(counts) or 'none explained'}; "
+        f"{facts['done']:,} of {facts['shards']:,} shards"
+    )
+    failures = facts["failures"]
+    for one in failures[:SHOWN]:
+        errors.print(
+            f"{one['status']}: {escape(one['id'])}: {escape(one['reason'])}", soft_wrap=True
+        )
+    if len(failures) > SHOWN:
+        errors.print(f"{len(failures) - SHOWN} more: explainkit status {facts['store']} --json")
+    for text in facts["damaged"]:
+        errors.print(f"damaged: {escape(text)}", soft_wrap=True)

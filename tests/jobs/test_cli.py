@@ -1,0 +1,201 @@
+"""The commands: one line says what happened, exit codes say how, and the last line how to go on."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import explainkit as ek
+from explainkit.cli.app import app, main
+from explainkit.jobs.worker import Worker
+
+NETS = """
+import multiprocessing, os, pathlib, signal
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+
+class Dying(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = make()
+    def forward(self, x):
+        once = pathlib.Path(__file__).with_name("died")
+        if multiprocessing.parent_process() is not None and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.net(x)
+
+def dying():
+    return Dying()
+"""
+OPTIONS = ["--method", "smoothgrad", "--param", "samples=2", "--size", "8", "--device", "cpu"]
+
+
+@pytest.fixture
+def words(images, tmp_path, monkeypatch):
+    """The arguments of a batch of 20 images in 5 shards, run in a folder with the model."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--batch-size", "4", "--shard-size", "4", "--threads", "1"]
+    return ["batch", "images", "--model", "nets.py:make", *OPTIONS, *sizes, "--out"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def contents(store):
+    """Hashes of tensors, which tell everything that does not depend on the run."""
+    return {
+        path.name: json.loads(path.read_text())["tensors_sha256"]
+        for path in sorted((Path(store) / "shards").glob("*.json"))
+    }
+
+
+def test_a_batch_and_its_status(words, images):
+    done = run(*words, "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "out: 20 images: 20 ok; 5 of 5 shards\n"
+    (images / "broken.png").write_text("not an image")
+    done = run(*words, "other", "--json")
+    assert done.exit_code == 1
+    facts = json.loads(done.stdout)
+    assert (facts["ok"], facts["failed"], facts["complete"]) == (20, 1, True)
+    [failure] = facts["failures"]
+    assert failure["id"] == "broken.png"
+    assert "expected an image" in failure["reason"]
+    assert json.loads(run("status", "other", "--json").stdout)["failures"] == [failure]
+    refused = run(*words, "out")
+    assert "images: 20" in str(refused.exception)
+
+
+def test_ctrl_c_finishes_the_shard_and_says_how_to_go_on(words, monkeypatch, capsys):
+    compute = Worker.compute
+
+    def interrupted(self, number):
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return compute(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "compute", interrupted)
+        with pytest.raises(SystemExit) as end:
+            main([*words, "out"])
+    assert end.value.code == 130
+    assert len(contents("out")) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("go on with: explainkit batch images ")
+    assert "go on with" in run("status", "out").stdout
+    assert run(*shlex.split(last.partition(": ")[2])[1:]).exit_code == 0
+    assert run(*words, "whole").exit_code == 0
+    assert contents("out") == contents("whole")
+
+
+def test_ctrl_c_twice_stops_at_once(words, monkeypatch, capsys):
+    compute = Worker.compute
+
+    def interrupted(self, number):
+        found = compute(self, number)
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Worker, "compute", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main([*words, "out"])
+    assert end.value.code == 130
+    assert len(contents("out")) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_dry_run_writes_nothing(words):
+    done = run(*words, "out", "--dry-run", "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["items"], facts["shards"]) == (20, 5)
+    assert facts["seconds"] > 0
+    assert not Path("out").exists()
+    assert run(*words, "out").exit_code == 0
+    size = sum(path.stat().st_size for path in Path("out").rglob("*") if path.is_file())
+    assert facts["bytes"] / 3 < size < facts["bytes"] * 3
+
+
+def test_a_registered_data_set(tmp_path):
+    done = run(
+        "batch", "synthetic", "--split", "validation", "--model", "fer_hw3/cnn", "--method",
+        "saliency", "--limit", "3", "--out", tmp_path / "out", "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert len(ek.Store(tmp_path / "out")) == 3
+    assert run("batch", tmp_path / "nothing", "--model", "cnn", "--out", tmp_path / "x").exit_code
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_shard_whose_worker_dies_is_done_again(words):
+    assert run(*words, "whole").exit_code == 0
+    dying = ["nets.py:dying" if word == "nets.py:make" else word for word in words]
+    done = run(*dying, "out", "--workers", "2")
+    assert done.exit_code == 0, done.output
+    assert Path("died").exists()
+    assert len(contents("out")) == 5
+    # another module around the same weights: the maps are the same
+    for one, other in zip(ek.Store("whole"), ek.Store("out"), strict=True):
+        assert one.attribution.equal(other.attribution)
+
+
+def started(words, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "explainkit", *words, *more],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing(words):
+    assert run(*words, "whole").exit_code == 0
+    whole = contents("whole")
+    moments = random.Random(int(os.environ.get("EXPLAINKIT_KILL_SEED", "0")))
+    seen = 0
+    for _ in range(int(os.environ.get("EXPLAINKIT_KILLS", "4"))):
+        process = started(words, "out", "--workers", "2" if moments.random() < 0.3 else "1")
+        begin = time.monotonic()
+        wanted = min(seen + moments.randint(0, 2), 4)
+        while process.poll() is None and time.monotonic() - begin < 60:
+            if (
+                Path("out/shards").exists()
+                and len(list(Path("out/shards").glob("*.json"))) >= wanted
+            ):
+                break
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.02)
+        process.kill()
+        process.wait()
+        if not Path("out/plan.json").exists():
+            continue
+        progress = ek.Store("out").progress(check=True)
+        assert progress.damaged == ()
+        assert progress.done >= seen
+        seen = progress.done
+    assert run(*words, "out").exit_code == 0
+    assert contents("out") == whole
+
+
+@pytest.mark.slow
+def test_four_processes_share_a_store(words):
+    processes = [started(words, "out", "--shard", f"{i}/4") for i in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert run(*words, "whole").exit_code == 0
+    assert contents("out") == contents("whole")
