@@ -1,14 +1,14 @@
-"""``explainkit status``: what a store has."""
+"""``explainkit status`` and ``explainkit export``: what a store has."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
 from explainkit.cli import options
-from explainkit.cli.printing import errors
+from explainkit.cli.printing import complain
 
 if TYPE_CHECKING:
     from explainkit.jobs.store import Store
@@ -40,6 +40,32 @@ def status(
     say(facts)
     if not facts["complete"] and store.plan.command:
         typer.echo(f"go on with: {store.plan.command}")
+
+
+def export(
+    path: StorePath,
+    to: Annotated[
+        Literal["npz", "parquet", "png"],
+        typer.Option(
+            help="npz: NumPy arrays, a file for each shard; parquet: a table, which needs pyarrow; "
+            "png: each map over its image."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The output folder.")],
+    as_json: options.Json = False,
+) -> None:
+    """Write a store's maps in another format, a shard at a time.
+
+    Images without maps are listed in `failures.json`.
+    """
+    from explainkit.jobs.export import export as write
+    from explainkit.jobs.store import Store
+
+    found = write(Store(path), to, out)
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "files": [str(one) for one in found]}))
+        return
+    typer.echo(f"{out}: {len(found):,} files")
 
 
 def facts_of(store: "Store", *, check: bool) -> dict[str, Any]:
@@ -75,10 +101,8 @@ def say(facts: dict[str, Any]) -> None:
     )
     failures = facts["failures"]
     for one in failures[:SHOWN]:
-        errors.print(
-            f"{one['status']}: {escape(one['id'])}: {escape(one['reason'])}", soft_wrap=True
-        )
+        complain(f"{one['status']}: {escape(one['id'])}: {escape(one['reason'])}")
     if len(failures) > SHOWN:
-        errors.print(f"{len(failures) - SHOWN} more: explainkit status {facts['store']} --json")
+        complain(f"{len(failures) - SHOWN} more: explainkit status {facts['store']} --json")
     for text in facts["damaged"]:
-        errors.print(f"damaged: {escape(text)}", soft_wrap=True)
+        complain(f"damaged: {escape(text)}")

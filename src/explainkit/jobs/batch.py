@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from explainkit.adapters.images import preprocessing_of
 from explainkit.adapters.preprocessing import Preprocessing
-from explainkit.catalog.factories import AnyMethod, load_methods
+from explainkit.catalog.factories import AnyMethod, load_methods, method_name
 from explainkit.catalog.models import load_model
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.failures import failing_as_model_error
@@ -246,7 +246,7 @@ def planned(
             methods=described_methods(ready),
             target=_target(target, module),
             seed=seed,
-            library=library_versions(module, ready),
+            library=library_versions(module, map(method_name, ready)),
             device=torch.device(device).type,
             dtype=dtype,
             batch_size=at_once,

@@ -222,7 +222,9 @@ def _serve(pickled: bytes, pipe: Connection) -> None:
             while True:
                 shard = pipe.recv()
                 try:
-                    worker = worker or Worker(job)
+                    if worker is None:
+                        worker = Worker(job)
+                        worker.check_model()
                     pipe.send(worker.run(shard))
                 except Exception as error:
                     if _lacks_memory(error):

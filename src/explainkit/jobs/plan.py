@@ -165,11 +165,11 @@ def described_methods(methods: Iterable[Method]) -> list[dict[str, Any]]:
     ]
 
 
-def library_versions(module: nn.Module, methods: Iterable[Method]) -> dict[str, str]:
-    """Versions of all that computes; Python's does not matter."""
+def library_versions(module: nn.Module, methods: Iterable[str]) -> dict[str, str]:
+    """Versions of all that computes, for methods by name; Python's does not matter."""
     found: dict[str, str] = {}
     for method in methods:
-        found |= versions(method_name(method), module)
+        found |= versions(method, module)
     return {name: version for name, version in sorted(found.items()) if name != "python"}
 
 
@@ -217,7 +217,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         digest = hashlib.sha256()
         _update(digest, "", value)
-        return f"tensor {list(value.shape)}, sha256 {digest.hexdigest()[:16]}"
+        return {"$tensor": digest.hexdigest()[:16], "shape": list(value.shape)}
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

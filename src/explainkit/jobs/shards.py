@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -149,12 +149,6 @@ class Stored:
     path: Path
     items: Sequence[Item]
 
-    @property
-    def methods(self) -> int:
-        """The number of methods; 0 if no item is ok."""
-        groups = self.record["groups"]
-        return len(groups[0]["methods"]) if groups else 0
-
     def explanations(
         self, row: int, images: Callable[[Item, Tensor | None], dict[str, Any]]
     ) -> list[Explanation]:
@@ -177,19 +171,33 @@ class Stored:
                 for record in group["methods"]
             ]
 
+    def groups(self) -> Iterator[tuple[list[Item], list[dict[str, Any]]]]:
+        """For each group of images of one size, its items and the fields of each method's maps."""
+        with safe_open(self.path, "pt") as file:
+            for number, group in enumerate(self.record["groups"]):
+                items = [one for one in self.items if one.status == "ok" and one.group == number]
+                yield items, [_unpacked(from_json(one, _Rows(file))) for one in group["methods"]]
+
 
 class _Rows(Mapping[str, Tensor]):
-    """The tensors of an open file, cut to one image where they have a row for each."""
+    """The tensors of an open file, cut to one image where they have a row for each.
 
-    def __init__(self, file: Any, row: int, count: int) -> None:
+    Args:
+        file: The file.
+        row: Of the image; None: tensors are whole.
+        count: The number of images.
+    """
+
+    def __init__(self, file: Any, row: int | None = None, count: int = 0) -> None:
         self.file, self.row, self.count = file, row, count
 
     def __getitem__(self, key: str) -> Tensor:
-        part = self.file.get_slice(key)
-        shape = part.get_shape()
-        if shape and shape[0] == self.count:
-            found: Tensor = part[self.row : self.row + 1]
-            return found
+        if self.row is not None:
+            part = self.file.get_slice(key)
+            shape = part.get_shape()
+            if shape and shape[0] == self.count:
+                found: Tensor = part[self.row : self.row + 1]
+                return found
         whole: Tensor = self.file.get_tensor(key)
         return whole
 

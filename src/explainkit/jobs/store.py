@@ -112,9 +112,17 @@ class Store:
         """
         if isinstance(key, slice):
             return self._part(self._rows[key])
-        row = self._position(key) if isinstance(key, str) else self._rows[key]
-        found = self._explanations(row)
+        found = self.explanations(key)
         return found[0] if len(self.methods) == 1 else found
+
+    def explanations(self, key: int | str) -> Explanations:
+        """One item's explanations, also if there is one method only.
+
+        Raises:
+            StorageError: The item is not explained, or its files were changed.
+            IndexError: There is no such item.
+        """
+        return self._explanations(self._position(key) if isinstance(key, str) else self._rows[key])
 
     def __iter__(self) -> Iterator[Explanation]:
         for row in self._rows:

@@ -76,20 +76,24 @@ class Worker:
 
     Args:
         job: The job.
-
-    Raises:
-        ModelError: The model is not the one that the plan was made for.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         given = job.model
         self.model = given if isinstance(given, nn.Module) else given().to(job.device)
-        found, wanted = described_model(self.model), job.plan.model
+        self.preprocessing = preprocessing_of(self.model)
+
+    def check_model(self) -> None:
+        """Compares the model with the plan.
+
+        Raises:
+            ModelError: The plan was made for another one.
+        """
+        found, wanted = described_model(self.model), self.job.plan.model
         if found != wanted:
             changed = ", ".join(name for name in wanted if found.get(name) != wanted[name])
             raise ModelError(f"expected the model that the plan was made for: other {changed}")
-        self.preprocessing = preprocessing_of(self.model)
 
     def run(self, number: int, keep: Callable[[], bool] = lambda: True) -> Report:
         """Computes a shard and writes it.
