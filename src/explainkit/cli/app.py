@@ -20,6 +20,8 @@ from explainkit.cli import process
 from explainkit.cli.batch import batch
 from explainkit.cli.describe import describe
 from explainkit.cli.explain import explain
+from explainkit.cli.options import JsonValue, Seed, show, writable
+from explainkit.cli.printing import complain, mention_broken
 from explainkit.cli.stores import export, status
 from explainkit.cli.verify import verify
 from explainkit.errors import PluginError, line
