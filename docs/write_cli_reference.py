@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 COMMANDS = [
-    [], ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"],
+    [], ["batch"], ["status"], ["export"], ["verify"],
+    ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"],
     ["gallery", "build"], ["run", "fer_hw3"],
     ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
     ["run", "fer_hw3", "compare"], ["run", "fer_hw3", "saliency"], ["run", "fer_hw3", "filters"],

@@ -31,7 +31,7 @@ def batch(
         ),
     ],
     model: model_options.Source,
-    out: Annotated[Path, typer.Option(help="The folder of the store.")],
+    out: Annotated[Path, typer.Option(help="The folder of the store.", callback=options.writable)],
     method: Annotated[
         str,
         typer.Option(

@@ -51,7 +51,7 @@ def export(
             "png: each map over its image."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The output folder.")],
+    out: options.Out,
     as_json: options.Json = False,
 ) -> None:
     """Write a store's maps in another format, a shard at a time.

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from explainkit.engine.failures import out_of_memory
-from explainkit.errors import ExplainkitError, ModelError
+from explainkit.errors import ExplainkitError, ModelError, line
 from explainkit.jobs.worker import Job, Report, Worker, computing
 
 ATTEMPTS = 3
@@ -104,7 +104,7 @@ def _in_process(
             except (RuntimeError, MemoryError) as error:
                 if not _lacks_memory(error):
                     raise
-                undone[shard] = _line(error)
+                undone[shard] = line(error)
     return undone
 
 
@@ -153,7 +153,7 @@ class _Pool:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ModelError(
                 "expected a model and images that can be sent to other processes, but they can't "
-                f"be pickled: {_line(error)}; name the model, or use workers=1"
+                f"be pickled: {line(error)}; name the model, or use workers=1"
             ) from error
         self.workers = workers
         self.undone: dict[int, str] = {}
@@ -228,7 +228,7 @@ def _serve(pickled: bytes, pipe: Connection) -> None:
                     pipe.send(worker.run(shard))
                 except Exception as error:
                     if _lacks_memory(error):
-                        pipe.send(_line(error))
+                        pipe.send(line(error))
                     elif isinstance(error, ExplainkitError):
                         pipe.send(error)
                     else:
@@ -239,7 +239,3 @@ def _serve(pickled: bytes, pipe: Connection) -> None:
 
 def _lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or out_of_memory(error)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

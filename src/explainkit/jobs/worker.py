@@ -18,7 +18,16 @@ from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.images import preprocessing_of
 from explainkit.api import explain
 from explainkit.engine.failures import out_of_memory
-from explainkit.errors import ExplainkitWarning, InputError, MethodError, ModelError, TargetError
+from explainkit.errors import (
+    ExplainkitError,
+    ExplainkitWarning,
+    InputError,
+    MethodError,
+    ModelError,
+    TargetError,
+    clipped,
+    line,
+)
 from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
 from explainkit.jobs.plan import ITEMS, Plan, described_model
@@ -238,12 +247,10 @@ def _checked(value: Tensor) -> Tensor:
 
 def _reason(error: Exception) -> tuple[Status, str]:
     """The status of an image that raised an error, and why, in one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, MethodError | TargetError):
-        return "refused", text
-    if isinstance(error, InputError | ModelError):
-        return "failed", text
-    return "failed", f"{type(error).__name__}: {text}"
+    if not isinstance(error, ExplainkitError):
+        return "failed", line(error)
+    status: Status = "refused" if isinstance(error, MethodError | TargetError) else "failed"
+    return status, clipped(str(error).partition("\n")[0])
 
 
 def _facts(found: Explanation, row: int) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""A whole data set: what `ek.batch` adds to a loop over `explain`, and what a second worker saves.
+
+Run ``make bench``. PNG files of 48 × 48 pixels are explained by the FER CNN, one thread per process.
+"loop" calls `ek.explain` on the files, as many at once as a shard has, and keeps nothing; "batch"
+also plans, writes and flushes shards. Interleaved, medians, a warm-up round dropped. The time of two
+workers has the start of their processes in it, which does not grow with the data set; "without
+start" subtracts that of a job of one shard. A plan of many ids is measured in a process of its own.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timing import interleaved, parse
+
+import explainkit as ek
+
+SHARD = 256
+METHODS = ["saliency", "gradcam"]
+PLAN = """
+import resource, tempfile, time
+from explainkit.jobs.items import write_items
+count = {count}
+ids = ((f"n{{i * 7919 % 1000:08d}}/image_{{i * 2654435761 % count:09d}}_{{i:08d}}.JPEG", "")
+       for i in range(count))
+begin = time.perf_counter()
+with tempfile.TemporaryFile() as file:
+    found = write_items(ids, file, 256)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"{{found.count:,}} ids: {{time.perf_counter() - begin:.1f}} s, {{peak:.0f}} MB")
+"""
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = [folder / f"image_{i:05d}.png" for i in range(count)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (48, 48), np.uint8)).save(path)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--ids", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parse(parser, images=8, ids=1000, rounds=0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        paths = write_images(folder / "images", options.images)
+        model = ek.load_model("fer_hw3/cnn")
+        stores = iter(range(10**6))
+
+        def batch(limit: int = options.images, **more: Any) -> ek.Store:
+            return ek.batch(
+                folder / "images", "fer_hw3/cnn", METHODS, folder / f"store {next(stores)}",
+                shard_size=SHARD, threads=1, limit=limit, **more,
+            )  # fmt: skip
+
+        size = batch(1).plan.batch_size
+
+        def loop() -> None:
+            for start in range(0, len(paths), SHARD):
+                ek.explain(model, paths[start : start + SHARD], method=METHODS, batch_size=size)
+
+        calls = {"loop": loop, "batch": batch, "two workers": lambda: batch(workers=2)}
+        calls["start"] = lambda: batch(min(2 * SHARD, options.images), workers=2)
+        calls["one shard each"] = lambda: batch(min(2 * SHARD, options.images))
+        seconds, failed = interleaved(calls, options.rounds)
+        assert not failed, failed
+    start = seconds["start"] - seconds["one shard each"] / 2
+    print("| | s | |\n| --- | ---: | --- |")
+    print(f"| loop | {seconds['loop']:.2f} | {len(paths) / seconds['loop']:.0f} images/s |")
+    print(f"| batch | {seconds['batch']:.2f} | {seconds['batch'] / seconds['loop'] - 1:+.1%} |")
+    two = seconds["two workers"]
+    print(
+        f"| two workers | {two:.2f} | {seconds['batch'] / two:.2f} ×, "
+        f"{seconds['batch'] / (two - start):.2f} × without start |"
+    )
+    code = PLAN.format(count=options.ids)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    print(f"\nPlan: {done.stdout.strip()}")
+
+
+if __name__ == "__main__":
+    main()

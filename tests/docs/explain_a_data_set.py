@@ -1,0 +1,30 @@
+"""Snippets of docs/how-to/explain-a-data-set.md; run by tests/test_docs.py."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Path("photos").mkdir()
+for i in range(12):
+    Image.fromarray(np.full((60, 50, 3), 20 * i, np.uint8)).save(f"photos/photo_{i:02d}.png")
+
+# --8<-- [start:batch]
+import explainkit as ek
+
+store = ek.batch("photos", "fer_hw3/cnn", ["saliency", "gradcam"], "maps")
+store.progress().ok  # 12
+# --8<-- [end:batch]
+assert store.progress().ok == 12
+
+# --8<-- [start:read]
+store = ek.Store("maps")  # nothing is read yet
+found = store["photo_03.png"]  # or store[3], by position in the sorted ids
+found.get(method="gradcam").plot()
+
+happy = store.where(predicted=3, confidence=(0.2, 1.0))
+len(happy), len(store[2:10])
+for item in store.where(status="failed").items:
+    print(item.id, item.reason)
+# --8<-- [end:read]
+assert found[0].names == ("photo_03.png",)
