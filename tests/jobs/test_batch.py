@@ -332,3 +332,26 @@ def test_filters_and_slices(images, model, tmp_path):
         store["nobody"]
     with pytest.raises(StorageError, match="expected a plan"):
         ek.Store(tmp_path)
+
+
+class Cramped(nn.Module):
+    """Has memory for two images, and for none that is bright."""
+
+    def forward(self, x):
+        if len(x) > 2 or bool((x > 9).any()):
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return torch.stack([x.mean((1, 2, 3)), x.square().mean((1, 2, 3))], 1)
+
+
+def test_out_of_memory_halves_what_runs_at_once(tmp_path):
+    images = {str(i): torch.full((1, 2, 2), float(i)) for i in range(8)}
+    images["5"] = torch.full((1, 2, 2), 10.0)
+    store = ek.batch(
+        images, Cramped(), "input_x_gradient", tmp_path / "out", target=1, batch_size=4
+    )
+    [failed] = store.where(status="failed").items
+    assert failed.id == "5"
+    assert "out of memory" in failed.reason
+    for one in store:
+        value = float(one.names[0])
+        assert one.attribution.sum().item() == pytest.approx(2 * value**2)

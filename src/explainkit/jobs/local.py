@@ -238,4 +238,4 @@ def _serve(pickled: bytes, pipe: Connection) -> None:
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or out_of_memory(error)
+    return any(map(out_of_memory, filter(None, (error, error.__cause__))))

@@ -5,7 +5,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.images import preprocessing_of
 from explainkit.api import explain
-from explainkit.engine.failures import out_of_memory
 from explainkit.errors import (
     ExplainkitError,
     ExplainkitWarning,
@@ -198,17 +197,12 @@ class Worker:
         def together(chosen: Sequence[int]) -> list[Explanation]:
             return self.explained([one for row in chosen if (one := inputs[row]) is not None])
 
-        try:
+        with suppress(Exception):  # each image says why below
             return together(rows)
-        except Exception as error:
-            if out_of_memory(error) or isinstance(error, MemoryError):
-                raise
         for row in rows:
             try:
                 together([row])
-            except Exception as error:
-                if out_of_memory(error) or isinstance(error, MemoryError):
-                    raise
+            except Exception as error:  # noqa: BLE001 - a model may raise anything
                 status, reason = _reason(error)
                 items[row] = replace(items[row], status=status, reason=reason)
         left = [row for row in rows if items[row].status == "ok"]
