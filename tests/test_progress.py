@@ -97,3 +97,34 @@ def test_an_error_ends_the_bar(stderr, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         stopped()
     work()  # only one bar may be alive at once
+
+
+def test_a_block_inside_another_gets_a_bar_below_it(stderr, monkeypatch):
+    monkeypatch.setattr(module, "DELAY", -1)
+    stream = stderr(Terminal())
+    with progress("images", 3) as advance:
+        work()
+        advance(1, "")
+        with progress("masks", 10) as inner:
+            inner(1, "")
+            (display,) = module._open
+            assert [task.description for task in display.bars.tasks] == ["images", "masks"]
+        assert [task.description for task in display.bars.tasks] == ["images"]
+        advance(2, "")
+    assert not module._open
+    assert "images" in stream.getvalue()
+    assert "masks" in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_printed_meanwhile_reaches_stdout(stderr, monkeypatch, terminal):
+    monkeypatch.setattr(module, "DELAY", -1)
+    stream = stderr(Terminal())
+    out = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    with progress("images", 2) as advance:
+        advance(1, "")
+        print("a.png: cat")  # above the bar on a terminal, which both streams share
+        advance(1, "")
+    assert ("a.png: cat" in out.getvalue()) is not terminal
+    assert ("a.png: cat" in stream.getvalue()) is terminal

@@ -4,7 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 DELAY = 1.0
 """Seconds of work before a bar appears."""
@@ -20,8 +25,8 @@ Advance = Callable[[int, str], None]
 def progress(name: str, total: int) -> Iterator[Advance]:
     """Shows the progress of a block, unless it ends soon.
 
-    On a terminal a bar appears after `DELAY` seconds. Elsewhere a line with the steps done and the
-    time left is printed every `INTERVAL` seconds.
+    On a terminal a bar appears after `DELAY` seconds; a block inside another gets a bar below it.
+    Elsewhere a line with the steps done and the time left is printed every `INTERVAL` seconds.
 
     Args:
         name: What is counted.
@@ -37,23 +42,53 @@ def progress(name: str, total: int) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _lines(name, total)
         return
+    with ExitStack() as stack:
+        inside = bool(_open)
+        display = _open[-1] if inside else stack.enter_context(_opened())
+        task = display.bars.add_task(name, total=total, note="")
+        if inside:
+            stack.callback(display.bars.remove_task, task)
+
+        def advance(count: int, note: str) -> None:
+            display.bars.update(task, advance=count, note=note)
+            display.appear()
+
+        yield advance
+
+
+@dataclass(eq=False)
+class _Display:
+    """The bars of a block and of those inside it."""
+
+    bars: "Progress"
+    stack: ExitStack
+    begin: float
+
+    def appear(self) -> None:
+        """Shows the bars once the work has taken `DELAY` seconds."""
+        if not self.bars.live.is_started and time.monotonic() - self.begin > DELAY:
+            self.stack.enter_context(self.bars)
+
+
+_open: list[_Display] = []
+
+
+@contextmanager
+def _opened() -> Iterator[_Display]:
+    """A display that blocks inside this one share."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    bar = Progress(
+    bars = Progress(
         "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         "{task.fields[note]}", console=Console(stderr=True), transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # a pipe or a file gets what is printed meanwhile
     )  # fmt: skip
-    task = bar.add_task(name, total=total, note="")
-    begin = time.monotonic()
     with ExitStack() as stack:
-
-        def advance(count: int, note: str) -> None:
-            bar.update(task, advance=count, note=note)
-            if not bar.live.is_started and time.monotonic() - begin > DELAY:
-                stack.enter_context(bar)
-
-        yield advance
+        display = _Display(bars, stack, time.monotonic())
+        _open.append(display)
+        stack.callback(_open.remove, display)
+        yield display
 
 
 def _lines(name: str, total: int) -> Advance:

@@ -54,6 +54,61 @@ def test_describe_shows_formula_fields_and_source():
     assert "gausslegendre" in found["fields"]["rule"]["type"]
 
 
+NET = """
+from torch import nn
+print("built")
+def make():
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    return nn.Sequential(nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.ReLU()), head)
+def scores(images):
+    return images.mean((2, 3))
+"""
+
+
+def test_describe_a_model_of_code(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(NET)
+    done = run("describe", f"{file}:make", "--json")
+    found = json.loads(done.stdout)  # what the code prints goes to stderr
+    assert (found["kind"], found["name"]) == ("model", f"{file}:make")
+    facts = found["model"]
+    assert (facts["classes"], facts["class_names"]) == (3, [])
+    assert facts["task"] == "classification"
+    assert facts["preprocessing"] == "RGB, pixel / 255 (normalization not known)"
+    assert facts["input"] == "3 × 256 × 256"
+    assert facts["parameters"] == 3 * 5 * 9 + 5 + 5 * 3 + 3
+    assert facts["default_layer"] == "0"
+    rows = {row["name"]: row for row in facts["layers"]}
+    assert list(rows) == ["0", "0.0", "0.1", "1", "1.0", "1.1", "1.2"]
+    assert rows["0.0"] == {
+        "name": "0.0", "kind": "Conv2d", "output": [5, 127, 127], "parameters": 140,
+    }  # fmt: skip
+    assert rows["1"]["output"] == [3]
+    text = run("describe", f"{file}:make", "--depth", "1").stdout
+    assert "classes: 3\n" in text
+    assert "default layer: 0\n" in text
+    assert "5 × 127 × 127" in text
+    assert "0.0" not in text
+
+
+def test_describe_a_black_box(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(NET)
+    facts = json.loads(run("describe", f"{file}:scores", "--json").stdout)["model"]
+    assert facts["default_layer"].startswith("none: ")
+    assert facts["classes"] == 3
+    assert facts["layers"] == []
+
+
+def test_describe_a_registered_model_lists_its_layers():
+    facts = json.loads(run("describe", "fer_hw3/cnn", "--json").stdout)["model"]
+    assert facts["classes"] == 7
+    assert facts["class_names"][0] == "angry"
+    assert facts["preprocessing"].startswith("gray, CenterSquare, Resize 48 (exact, lanczos)")
+    assert facts["input"] == "1 × 48 × 48"
+    assert facts["default_layer"] in {row["name"] for row in facts["layers"]}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

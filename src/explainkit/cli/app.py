@@ -73,11 +73,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 run = typer.Typer(
     cls=PluginGroup,
-    help="Run a plugin's commands, e.g. [bold]explainkit run fer_hw3 saliency[/bold].",
+    help="Run a plugin's commands, e.g. `explainkit run fer_hw3 saliency`.",
     no_args_is_help=True,
     add_completion=False,
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from explainkit.adapters.images import ImageBatch, make_batch, preprocessing_of
 from explainkit.api import explain
+from explainkit.catalog.registry import foreign_code
 from explainkit.cli.photos import Photo
 from explainkit.errors import InputError, TargetError
 from explainkit.interfaces import Target
@@ -101,7 +102,8 @@ def explain_photos(
         loaded.sort(key=_shape)
         for _, group in groupby(loaded, _shape):
             members = list(group)
-            found = question.ask(model, _joined(members))
+            with foreign_code():
+                found = question.ask(model, _joined(members))
             for i, (photo, _batch) in enumerate(members):
                 yield photo, Explanations(one[i] for one in found)
 

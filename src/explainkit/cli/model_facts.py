@@ -14,9 +14,11 @@ from explainkit.adapters.images import ImageBatch, make_batch
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.api import explain
 from explainkit.catalog.models import load_model
+from explainkit.catalog.registry import foreign_code
 from explainkit.engine.model import ScoreModel
 from explainkit.engine.record import outputs_of
 from explainkit.errors import ExplainkitError, ExplainkitWarning
+from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, preserve_process
 
 _SIDE = 256
@@ -33,7 +35,13 @@ def facts(source: str, depth: int) -> dict[str, Any]:
     Raises:
         ExplainkitError: The model can't be built or run.
     """
-    model = load_model(source, pretrained=False)
+    with foreign_code():
+        return _facts(load_model(source, pretrained=False), depth)
+
+
+def _facts(model: nn.Module, depth: int) -> dict[str, Any]:
+    spec = spec_of(model)
+    assert spec is not None
     batch = make_batch(Image.new("RGB", (_SIDE, _SIDE), (128, 128, 128)), model)
     layers = {
         name: layer for name, layer in model.named_modules() if name and name.count(".") < depth
@@ -50,7 +58,7 @@ def facts(source: str, depth: int) -> dict[str, Any]:
         "preprocessing": _described(batch.preprocessing),
         "input": " × ".join(map(str, batch.inputs.shape[1:])),
         "parameters": _size(model),
-        "default_layer": model.explainkit_spec.layer or _default_layer(model, batch),
+        "default_layer": spec.layer or _default_layer(model, batch),
         "layers": [
             {
                 "name": name,

@@ -56,8 +56,10 @@ def load(source: str, **options: Any) -> "nn.Module":
         ExplainkitError: The model can't be loaded.
     """
     from explainkit.catalog.models import load_model
+    from explainkit.catalog.registry import foreign_code
 
-    return load_model(source, **arguments(**options))
+    with foreign_code():
+        return load_model(source, **arguments(**options))
 
 
 def arguments(
