@@ -61,7 +61,7 @@ docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
 
 BENCHMARKS := bench_call.py bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
 	bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
-	bench_maximize.py bench_batch.py bench_csv.py bench_train.py
+	bench_maximize.py bench_batch.py bench_csv.py bench_train.py photo_to_overlay.py
 comma := ,
 run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)
 
@@ -98,7 +98,7 @@ $(VENV)/.test: $(VENV)/.demo
 $(VENV)/.peers: $(VENV)/.test
 	$(PIP) opencv-python-headless scikit-learn scipy ttach tqdm click decorator
 	$(PIP) --no-deps --ignore-requires-python \
-		grad-cam==1.5.7 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
+		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test

@@ -17,7 +17,12 @@ Calls = dict[str, Callable[[], Any]]
 SECONDS = 40.0
 """A comparison starts no further round after this time."""
 
-PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "lucent": "lucent"}
+PEERS = {
+    "captum": "captum",
+    "grad-cam": "pytorch_grad_cam",
+    "torch-cam": "torchcam",
+    "lucent": "lucent",
+}
 """Candidates are named after their library first; these may be missing or fail."""
 
 

@@ -44,7 +44,12 @@ Output = Annotated[
 ]
 TaskName = Annotated[
     Literal["classification", "multilabel", "regression"] | None,
-    typer.Option("--task", help="What the scores decide. By default: one of several classes."),
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="What the scores decide: classification (one class, the default), multilabel or "
+        "regression.",
+    ),
 ]
 
 

@@ -50,7 +50,10 @@ Target = Annotated[
 Out = Annotated[Path, typer.Option(help="The output folder.", callback=writable)]
 Dtype = Annotated[
     Literal["float32", "float64", "float16", "bfloat16"] | None,
-    typer.Option(help="The number format to run the model in. By default: the model's own."),
+    typer.Option(
+        metavar="DTYPE",
+        help="float32, float64, float16 or bfloat16. By default: the model's own.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.", callback=valid_seed)]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
