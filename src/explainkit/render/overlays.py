@@ -2,20 +2,23 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.files import write_file
 from explainkit.render.heatmap import Reduce, Scaling, over_images
-from explainkit.render.shown_image import OPACITY, overlay, shown_images, to_bytes
+from explainkit.render.shown_image import (
+    OPACITY,
+    overlay,
+    overlay_original,
+    shown_images,
+    to_bytes,
+)
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
-
-_WHOLE = 1 << 30
-"""Pixels of the longer side of an original: no original is reduced."""
 
 
 def overlays(
@@ -43,11 +46,15 @@ def overlays(
             spatial positions.
     """
     maps = over_images(explanation, reduce)
-    shown = shown_images(explanation, _WHOLE)
-    return [
-        Image.fromarray(to_bytes(overlay(image, values, scaling, cmap=cmap, alpha=alpha)))
-        for image, values in zip(shown, maps, strict=True)
-    ]
+    style: dict[str, Any] = {"scaling": scaling, "cmap": cmap, "alpha": alpha}
+    if explanation.originals is None or explanation.geometries is None:
+        shown = shown_images(explanation)
+        return [
+            Image.fromarray(to_bytes(overlay(image, values, **style)))
+            for image, values in zip(shown, maps, strict=True)
+        ]
+    originals = zip(explanation.originals, explanation.geometries, maps, strict=True)
+    return [Image.fromarray(overlay_original(*one, **style)) for one in originals]
 
 
 def save_overlay(explanation: "Explanation", path: Path) -> Path:
@@ -58,5 +65,5 @@ def save_overlay(explanation: "Explanation", path: Path) -> Path:
     """
     [image] = overlays(explanation)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=1)  # 6 takes three times as long for a sixth less
     return write_file(path, buffer.getvalue(), RenderError)
