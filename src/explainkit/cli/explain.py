@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from explainkit.cli import model_options, options
 from explainkit.cli.names import distinct, file_name
-from explainkit.cli.printing import errors
+from explainkit.cli.printing import complain
 from explainkit.progress import progress
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def explain(
                 stop_if_interrupted()
                 if isinstance(found, InputError):
                     failed.append({"image": str(photo.path), "error": str(found)})
-                    errors.print(f"[red]error:[/red] {escape(str(found))}", soft_wrap=True)
+                    complain(f"[red]error:[/red] {escape(str(found))}")
                 else:
                     _warn(found, said)
                     written = write(photo, found, endings, out, figure=figure, command=command)
@@ -139,7 +139,7 @@ def explain(
             facts = {"schema_version": 1, "model": model, "complete": complete}
             typer.echo(json.dumps({**facts, "images": rows, "failed": failed}, allow_nan=False))
     if failed:
-        errors.print(f"{len(failed)} of {len(photos)} images could not be read")
+        complain(f"{len(failed)} of {len(photos)} images could not be read")
         raise typer.Exit(1)
 
 
@@ -150,7 +150,7 @@ def _warn(found: "Explanations", said: set[str]) -> None:
             full = f"warning: {one.method.rpartition('/')[2]}: {text}"
             if full not in said:
                 said.add(full)
-                errors.print(escape(full), soft_wrap=True)
+                complain(escape(full))
 
 
 @contextmanager
