@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         list_datasets,
         list_maximizers,
         list_methods,
+        list_metrics,
         list_models,
         load_dataset,
     )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         DatasetSpec,
         Maximizer,
         Method,
+        Metric,
         ModelSpec,
     )
     from explainkit.jobs.batch import batch
@@ -73,6 +75,7 @@ __all__ = [
     "Maximizer",
     "Method",
     "MethodError",
+    "Metric",
     "ModelError",
     "ModelLookupError",
     "ModelSpec",
@@ -93,6 +96,7 @@ __all__ = [
     "list_datasets",
     "list_maximizers",
     "list_methods",
+    "list_metrics",
     "list_models",
     "load_dataset",
     "load_images",
@@ -110,6 +114,7 @@ _LAZY = {
     "ImageBatch": "explainkit.adapters.images",
     "Maximizer": "explainkit.interfaces",
     "Method": "explainkit.interfaces",
+    "Metric": "explainkit.interfaces",
     "ModelSpec": "explainkit.interfaces",
     "Store": "explainkit.jobs.store",
     "Scorecard": "explainkit.results.scorecard",
@@ -120,6 +125,7 @@ _LAZY = {
     "list_datasets": "explainkit.catalog.factories",
     "list_maximizers": "explainkit.catalog.factories",
     "list_methods": "explainkit.catalog.factories",
+    "list_metrics": "explainkit.catalog.factories",
     "list_models": "explainkit.catalog.factories",
     "load_dataset": "explainkit.catalog.factories",
     "load_images": "explainkit.adapters.images",

@@ -55,6 +55,22 @@ class Maximizer(Protocol):
 
 
 @runtime_checkable
+class Metric(Protocol):
+    """A measure of saliency maps: a function of tensors that returns one number per image.
+
+    Positional parameters are what it measures, some of ``model``, ``inputs`` (``[batch, channel,
+    height, width]``), ``attribution`` (maps ``[batch, channel or 1, height, width]``), ``target``,
+    ``mask`` (bool ``[batch, height, width]``) and ``method``. Options are by keyword, with
+    defaults. It returns ``[batch]``, the same for an image whatever the others are: NaN where
+    undefined, with an `ExplainkitWarning` that says why.
+    """
+
+    def __call__(self, *given: Any, **options: Any) -> Tensor:
+        """Measures each image."""
+        ...
+
+
+@runtime_checkable
 class Dataset(Protocol):
     """Labeled images in model-input space."""
 

@@ -124,6 +124,19 @@ def test_describe_hints(name, message):
         CliRunner().invoke(app, ["describe", name], catch_exceptions=False)
 
 
+def test_metrics_are_listed_and_described():
+    rows = json.loads(run("list", "metrics", "--json").stdout)
+    assert {"kind": "metrics", "name": "explainkit/road"}.items() <= rows[-3].items()
+    found = json.loads(run("describe", "road", "--json").stdout)
+    assert (found["kind"], found["name"]) == ("metric", "explainkit/road")
+    assert "arXiv:2202.00449" in found["text"]
+    assert found["fields"]["model"]["default"] == "(given)"
+    assert found["fields"]["seed"] == {"type": "int", "default": 0}
+    assert "shares" in run("describe", "ROAD").stdout
+    with pytest.raises(UnknownNameError, match="here it is called deletion, the area"):
+        CliRunner().invoke(app, ["describe", "PixelFlipping"], catch_exceptions=False)
+
+
 def test_describe_accepts_other_spellings():
     assert json.loads(run("describe", "Smooth-Grad", "--json").stdout)["name"].endswith(
         "smoothgrad"

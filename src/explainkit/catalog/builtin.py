@@ -1,4 +1,4 @@
-"""The core's own methods, maximizers and pages, offered as the plugin ``explainkit``."""
+"""The core's own methods, maximizers, metrics and pages, offered as the plugin ``explainkit``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +98,32 @@ def explainkit_maximizers() -> Mapping[str, str]:
         "pixel": "explainkit.activation_maximization.optimize:Pixel",
         "pyramid": "explainkit.activation_maximization.optimize:LaplacianPyramid",
         "plain": "explainkit.activation_maximization.optimize:Plain",
+    }
+
+
+@hookimpl
+def explainkit_metrics() -> Mapping[str, str]:
+    """The core's metrics."""
+    return {
+        "area_share": "explainkit.metrics.localization:area_share",
+        "auc": "explainkit.metrics.localization:auc",
+        "completeness": "explainkit.metrics.agreement:completeness",
+        "deletion": "explainkit.metrics.curves:deletion",
+        "entropy": "explainkit.metrics.complexity:entropy",
+        "faithfulness_correlation": "explainkit.metrics.agreement:faithfulness_correlation",
+        "gini": "explainkit.metrics.complexity:gini",
+        "infidelity": "explainkit.metrics.agreement:infidelity",
+        "insertion": "explainkit.metrics.curves:insertion",
+        "mass_accuracy": "explainkit.metrics.localization:mass_accuracy",
+        "max_sensitivity": "explainkit.metrics.robustness:max_sensitivity",
+        "mprt": "explainkit.metrics.randomization:mprt",
+        "pointing_game": "explainkit.metrics.localization:pointing_game",
+        "random_logit": "explainkit.metrics.randomization:random_logit",
+        "rank_accuracy": "explainkit.metrics.localization:rank_accuracy",
+        "relative_output_stability": "explainkit.metrics.robustness:relative_output_stability",
+        "road": "explainkit.metrics.curves:road",
+        "single_deletion": "explainkit.metrics.agreement:single_deletion",
+        "srg": "explainkit.metrics.curves:srg",
     }
 
 

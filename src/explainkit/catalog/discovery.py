@@ -4,6 +4,7 @@ pluggy's own loader stops at the first entry point that fails, and silently skip
 Here each plugin is loaded, validated and called separately, and a report records the outcome.
 """
 
+import inspect
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -24,11 +25,20 @@ from explainkit.catalog.import_time import import_time
 from explainkit.catalog.registry import Registry, foreign_code
 from explainkit.errors import PluginError, UnknownNameError, clipped, line
 
-KINDS = {"methods": "method", "models": "model", "datasets": "dataset", "maximizers": "maximizer"}
+KINDS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "dataset",
+    "maximizers": "maximizer",
+    "metrics": "metric",
+}
 """What plugins can offer, plural to singular; the hook is ``explainkit_<plural>``."""
 
 CLASSES = {"explainkit_methods", "explainkit_maximizers"}
 """Hooks that offer classes, which are instantiated with the caller's parameters."""
+
+GIVEN = ("model", "inputs", "attribution", "target", "mask", "method")
+"""What metrics take by position; everything else is an option, by keyword."""
 
 CORE = "explainkit"
 """The core's own plugin id."""
@@ -253,12 +263,19 @@ def _problem(hook: str, result: object) -> str | None:
         return None if result.is_dir() else f"{result}, which is not a folder"
     if not isinstance(result, Mapping):
         return f"{type(result).__name__}, not a mapping of names"
+    metrics = hook == f"{PROJECT}_metrics"
     for name, value in result.items():
         if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
             return f"the name {name!r}, which is not an identifier"
         if isinstance(value, str):
             if ":" not in value:
                 return f"{value!r} for {name!r}, not 'module:attribute'"
+        elif metrics:
+            if not is_metric(value):
+                return (
+                    f"{value!r:.60} for {name!r}, not 'module:attribute' or a function of "
+                    f"{', '.join(GIVEN)}, with options by keyword"
+                )
         elif not hasattr(value, "__dataclass_fields__") or (
             hook in CLASSES and not isinstance(value, type)
         ):
@@ -268,8 +285,31 @@ def _problem(hook: str, result: object) -> str | None:
 
 def _is_of_kind(kind: str, value: object) -> bool:
     """Whether an object can be what a plugin offers it as; duck-typed, which needs no torch."""
+    if kind == "metrics":
+        return is_metric(value)
     needed = {"models": "build", "datasets": "load"}.get(kind, "__call__")
     return hasattr(value, "__dataclass_fields__") and hasattr(value, needed)
+
+
+def is_metric(value: object) -> bool:
+    """Whether this is a function of what metrics are given, with options by keyword.
+
+    Examples:
+        >>> is_metric(lambda attribution, mask, *, power=2: 0), is_metric(lambda maps: 0)
+        (True, False)
+    """
+    if isinstance(value, type) or not callable(value):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return all(
+        parameter.name in GIVEN
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        else parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+        for parameter in parameters
+    )
 
 
 @cache
@@ -296,7 +336,7 @@ def _described(kind: str, name: str) -> str:
 
 
 def summary(value: object) -> str:
-    """One line: the first of a class's docstring, or the summary of a specification."""
-    if isinstance(value, type):
+    """One line: the first of a docstring, or the summary of a specification."""
+    if isinstance(value, type) or is_metric(value):
         return (value.__doc__ or "").strip().partition("\n")[0]
     return str(getattr(value, "summary", ""))

@@ -40,6 +40,11 @@ def list_maximizers() -> dict[str, str]:
     return discovery.described("maximizers")
 
 
+def list_metrics() -> dict[str, str]:
+    """All metrics: qualified name to a one-line summary."""
+    return discovery.described("metrics")
+
+
 def load_dataset(
     name: str, path: str | Path | None = None, split: str = "train", seed: int = 0
 ) -> Dataset:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import typer
 
-    from explainkit.interfaces import DatasetSpec, Maximizer, Method, ModelSpec
+    from explainkit.interfaces import DatasetSpec, Maximizer, Method, Metric, ModelSpec
 
 PROJECT = "explainkit"
 """The pluggy project name and the entry-point group."""
@@ -32,6 +32,11 @@ def explainkit_methods() -> "Mapping[str, type[Method] | str]":  # type: ignore[
 @hookspec
 def explainkit_maximizers() -> "Mapping[str, type[Maximizer] | str]":  # type: ignore[empty-body]
     """Maximizers, e.g. ``{"mine": "my_package:MyMaximizer"}``."""
+
+
+@hookspec
+def explainkit_metrics() -> "Mapping[str, Metric | str]":  # type: ignore[empty-body]
+    """Measures of saliency maps: functions, e.g. ``{"mine": "my_package:my_metric"}``."""
 
 
 @hookspec

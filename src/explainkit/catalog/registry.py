@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from explainkit.catalog.synonyms import method_hint, plain
+from explainkit.catalog.synonyms import method_hint, metric_hint, plain
 from explainkit.errors import PluginError, UnknownNameError, line
 
 
@@ -97,7 +97,8 @@ class Registry:
 
     def hint(self, name: str) -> str:
         """What may have been meant by an unknown name, for error messages."""
-        if self.kind == "method" and (ours := method_hint(name)):
+        known = {"method": method_hint, "metric": metric_hint}.get(self.kind)
+        if known and (ours := known(name)):
             return f"here it is called {ours};"
         bare = [full.partition("/")[2] for full in self.names()]
         near = difflib.get_close_matches(name, [*self.names(), *bare], n=3)

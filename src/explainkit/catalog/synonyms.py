@@ -23,6 +23,30 @@ _METHODS = {
 METHODS = {theirs: ours for ours, names in _METHODS.items() for theirs in names.split()}
 """Another library's name of a method to ours."""
 
+METRICS = {
+    "abpc": "srg, the area between both orders",
+    "attribution_localisation": "mass_accuracy, which never takes absolute values",
+    "avg_sensitivity": "max_sensitivity, the largest change instead of the mean",
+    "complexity": "entropy, of the values with channels summed",
+    "drop_in_confidence": "deletion, of the score as it is explained",
+    "idsds": "single_deletion, without fine-tuning the model",
+    "model_parameter_randomisation": "mprt, which draws every parameter again",
+    "model_parameter_randomisation_test": "mprt, which draws every parameter again",
+    "morf": "deletion, the area under the curve",
+    "pixel_flipping": "deletion, the area under the curve, in 20 steps by default",
+    "region_perturbation": "deletion, pixel by pixel instead of region by region",
+    "relevance_mass_accuracy": "mass_accuracy, of positive values only",
+    "relevance_rank_accuracy": "rank_accuracy, in which ties count in proportion",
+    "remove_and_debias": "road, the mean over the shares of removed pixels",
+    "road_combined": "srg, the difference of the two orders instead of half of it",
+    "selectivity": "single_deletion, a rank correlation over the cells of a grid",
+    "sensitivity_max": "max_sensitivity, with a radius in units of the image's range",
+    "sensitivity_n": "faithfulness_correlation, for one size of the sets",
+    "sparseness": "gini, of the values with channels summed",
+    "top_k_intersection": "rank_accuracy, where k is the size of the mask",
+}
+"""Another library's name of a metric to ours, with the difference."""
+
 _PARAMETERS = {
     "absolute": "abs",
     "baseline": "baselines",
@@ -75,6 +99,18 @@ def bare_name(name: str) -> str:
 def method_hint(name: str) -> str | None:
     """Our name of a method that another library calls ``name``, or None."""
     return next((ours for theirs, ours in METHODS.items() if plain(theirs) == plain(name)), None)
+
+
+def metric_hint(name: str) -> str | None:
+    """Our name of a metric that another library calls ``name``, with the difference, or None.
+
+    Examples:
+        >>> metric_hint("PixelFlipping")
+        'deletion, the area under the curve, in 20 steps by default'
+    """
+    # as in America, too
+    spelled = plain(name).replace("ization", "isation")
+    return next((ours for theirs, ours in METRICS.items() if plain(theirs) == spelled), None)
 
 
 def parameter_hint(name: str, known: set[str]) -> str | None:

@@ -131,7 +131,7 @@ def list_names(
     ] = None,
     as_json: JsonValue = False,
 ) -> None:
-    """List the available methods, models and data sets."""
+    """List the available methods, metrics, models, data sets and maximizers."""
     kinds = _kinds(kind)
     rows = [
         {"kind": one, "name": name, "summary": summary}

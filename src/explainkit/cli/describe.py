@@ -1,4 +1,4 @@
-"""``explainkit describe``: what is known about a method, a model or a data set."""
+"""``explainkit describe``: what is known about a method, a metric, a model or a data set."""
 
 import dataclasses
 import inspect
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from explainkit.catalog import discovery
+from explainkit.catalog.synonyms import metric_hint
 from explainkit.cli import model_options, options
 from explainkit.cli.printing import mention_broken
 from explainkit.errors import UnknownNameError
@@ -23,7 +24,7 @@ def describe(
     name: Annotated[
         str,
         typer.Argument(
-            help=f"A method, data set or maximizer, or a model: {model_options.SOURCES}"
+            help=f"A method, metric, data set or maximizer, or a model: {model_options.SOURCES}"
         ),
     ],
     depth: Annotated[
@@ -31,7 +32,7 @@ def describe(
     ] = 2,
     as_json: options.JsonValue = False,
 ) -> None:
-    """Describe a method (formula, parameters, source), a data set, or a model.
+    """Describe a method or metric (formula, parameters, source), a data set, or a model.
 
     Of a model: its classes, its preprocessing, its layers, and the layer that class-activation maps
     use by default. Its weights are not loaded.
@@ -57,7 +58,8 @@ def describe(
     if kind == "model":
         _print_model(record["model"])
     elif fields := record["fields"]:
-        table = Table("field", "type", "default" if isinstance(value, type) else "value", box=None)
+        third = "value" if kind == "dataset" else "default"
+        table = Table("field", "type", third, box=None)
         for field, about in fields.items():
             table.add_row(field, escape(about["type"]), escape(str(about["default"])))
         console.print(table)
@@ -72,6 +74,8 @@ def _registered(value: Any) -> dict[str, Any]:
     """The text and the fields of something registered."""
     from explainkit.catalog.factories import defaults
 
+    if discovery.is_metric(value):
+        return {"text": inspect.getdoc(value), "fields": _options(value)}
     text = inspect.getdoc(value) if isinstance(value, type) else discovery.summary(value)
     values = defaults(value) if isinstance(value, type) else vars(value)
     fields = {
@@ -80,6 +84,17 @@ def _registered(value: Any) -> dict[str, Any]:
         if field.name != "summary"
     }
     return {"text": text, "fields": fields}
+
+
+def _options(function: Any) -> dict[str, dict[str, Any]]:
+    """The parameters of a metric, of which those by position are given with the images."""
+    return {
+        name: {
+            "type": _type(one.annotation),
+            "default": one.default if one.kind is one.KEYWORD_ONLY else "(given)",
+        }
+        for name, one in inspect.signature(function).parameters.items()
+    }
 
 
 def _print_model(facts: dict[str, Any]) -> None:
@@ -109,13 +124,13 @@ def _find(name: str) -> tuple[str, str, Any]:
         if any(name in (full, full.partition("/")[2]) for full in registry.names()):
             full = registry.qualify(name)
             return singular, full, registry.get(full)
-    methods = discovery.registry("methods")
-    if not methods.candidates(name):
-        raise UnknownNameError(
-            f"nothing is named {name!r}: {methods.hint(name)} 'explainkit list' shows all"
-        )
-    full = methods.qualify(name)
-    return discovery.KINDS["methods"], full, methods.get(full)
+    methods, metrics = discovery.registry("methods"), discovery.registry("metrics")
+    for kind, registry in (("methods", methods), ("metrics", metrics)):
+        if registry.candidates(name):
+            full = registry.qualify(name)
+            return discovery.KINDS[kind], full, registry.get(full)
+    hint = (metrics if metric_hint(name) else methods).hint(name)
+    raise UnknownNameError(f"nothing is named {name!r}: {hint} 'explainkit list' shows all")
 
 
 def _type(annotation: Any) -> str:

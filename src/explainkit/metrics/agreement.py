@@ -1,5 +1,6 @@
 """Whether a map's values predict what changes of the image do to the score."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from explainkit.metrics.results import nan_where
 
 
 def faithfulness_correlation(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -32,7 +33,7 @@ def faithfulness_correlation(
     better. The sets are the same for every image.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: What the maps explain, as in `explainkit.explain`.
@@ -79,7 +80,7 @@ def faithfulness_correlation(
 
 
 def single_deletion(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -94,7 +95,7 @@ def single_deletion(
     ``Spearman_p(Σ_{i∈p} a_i, S(x) − S(x with p hidden))``. Higher is better.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: What the maps explain, as in `explainkit.explain`.
@@ -134,7 +135,7 @@ def single_deletion(
 
 
 def infidelity(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -158,7 +159,7 @@ def infidelity(
     square. ``"noise"`` is for gradients: I is normal noise, and ``I·a`` the product.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; for noise, with all channels.
         target: What the maps explain, as in `explainkit.explain`.
@@ -212,7 +213,7 @@ def infidelity(
 
 
 def completeness(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -226,7 +227,7 @@ def completeness(
     ``|Σ a − (S(x) − S(b))|``; 0 for methods that are complete, such as integrated gradients.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``.
         target: What the maps explain, as in `explainkit.explain`.

@@ -1,6 +1,7 @@
 """Pixels are removed in the order of a map: how much of the score remains."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def deletion(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -35,7 +36,7 @@ def deletion(
     broken at random, for all images alike.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: What the maps explain, as in `explainkit.explain`; its score is measured as it is
@@ -68,7 +69,7 @@ def deletion(
 
 
 def insertion(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -83,7 +84,7 @@ def insertion(
     As `deletion`, but from the baseline to the image. Higher is better.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: What the maps explain, as in `explainkit.explain`.
@@ -112,7 +113,7 @@ def insertion(
 
 
 def srg(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -128,7 +129,7 @@ def srg(
     Higher is better; a random map has 0 on average.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: What the maps explain, as in `explainkit.explain`.
@@ -158,7 +159,7 @@ def srg(
 
 
 def road(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     attribution: Tensor,
     target: Target = None,
@@ -175,7 +176,7 @@ def road(
     never by a threshold: of a map that is zero in most places, no more than the share is hidden.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         attribution: Maps ``[batch, channel or 1, height, width]``; channels are summed.
         target: The class that the maps explain; the paper's is the label.

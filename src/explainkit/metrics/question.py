@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.factories import AnyMethod, load_method
+from explainkit.catalog.models import load_model
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.checks import Outcome
 from explainkit.engine.failures import failing_as_model_error, is_inference
@@ -169,21 +171,26 @@ def _scored(model: ScoreModel, images: Tensor, change: Change, variants: int) ->
 
 @contextmanager
 def asking(
-    model: nn.Module, inputs: Tensor, target: Target, seed: int, batch_size: int | None
+    model: str | Path | nn.Module,
+    inputs: Tensor,
+    target: Target,
+    seed: int,
+    batch_size: int | None,
 ) -> Iterator[Question]:
     """Checks a question, and leaves model and process as they were.
 
     Args:
-        model: The caller's model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         target: What is explained, as in `explainkit.explain`.
         seed: Seed of the global random generators within the block.
         batch_size: Images run at once; None: chosen.
     """
-    images = check_inputs(model, inputs, spec_of(model)).detach().clone()
+    module = load_model(model) if isinstance(model, str | Path) else model
+    images = check_inputs(module, inputs, spec_of(module)).detach().clone()
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    outputs = outputs_of(model)
+    outputs = outputs_of(module)
     parsed = parse_target(target, outputs.class_names, len(images))
-    with preserve_process(seed), preserve_model(model):
-        yield Question(model, images, parsed, outputs, batch_size)
+    with preserve_process(seed), preserve_model(module):
+        yield Question(module, images, parsed, outputs, batch_size)

@@ -6,6 +6,7 @@ it is right.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ _SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def mprt(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     method: AnyMethod,
     target: Target = None,
@@ -47,7 +48,7 @@ def mprt(
     mean and the deviation of its values.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         method: A registered name, or a method.
         target: What is explained, as in `explainkit.explain`; the predicted class is the model's
@@ -93,7 +94,7 @@ def mprt(
 
 
 def random_logit(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     method: AnyMethod,
     target: Target = None,
@@ -108,7 +109,7 @@ def random_logit(
     many classes further for every image.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         method: A registered name, or a method.
         target: The class, as in `explainkit.explain`.

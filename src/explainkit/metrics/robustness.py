@@ -5,6 +5,7 @@ A constant map is perfectly stable: these describe a method, and do not say whet
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ _ZERO = 1e-6
 
 
 def max_sensitivity(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     method: AnyMethod,
     target: Target = None,
@@ -38,7 +39,7 @@ def max_sensitivity(
     itself stays the target, and the noise is the same for every image.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         method: A registered name, or a method.
         target: What is explained, as in `explainkit.explain`.
@@ -75,7 +76,7 @@ def max_sensitivity(
 
 
 def relative_output_stability(
-    model: nn.Module,
+    model: str | Path | nn.Module,
     inputs: Tensor,
     method: AnyMethod,
     target: Target = None,
@@ -92,7 +93,7 @@ def relative_output_stability(
     pixel; values of the map near zero count as a millionth of its largest.
 
     Args:
-        model: The model.
+        model: A registered name, a weights file, or any module.
         inputs: ``[batch, channel, height, width]``.
         method: A registered name, or a method.
         target: What is explained, as in `explainkit.explain`.
