@@ -150,9 +150,9 @@ def explain(
     several threads take turns.
 
     Args:
-        model: A registered name, a weights file, or any module. It may return a tensor, a tuple or
-            list, a dict, or an object with ``.logits``; where several outputs can be scores,
-            ``output`` chooses one.
+        model: Any module, or a source of `load_model` such as a registered name. It may return a
+            tensor, a tuple or list, a dict, or an object with ``.logits``; where several outputs
+            can be scores, ``output`` chooses one.
         inputs: A path, a Pillow image, a uint8 array, or a list of them, which are preprocessed as
             the model needs them, and whose maps can be carried back to them; see `load_images`.
             Or floating-point images ``[batch, channel, height, width]`` in model-input space, on
@@ -297,7 +297,7 @@ def maximize(
     normalization, and are unbounded otherwise.
 
     Args:
-        model: A registered name, a weights file, or any module.
+        model: Any module, or a source of `load_model` such as a registered name.
         objective: An expression (`explainkit.expressions`), its text, or a list of them; each is a
             unit. ``channels("features.0")`` is every channel of a layer, ``classes()`` every class.
         shape: Channel, height, width; by default the model's own, or that of ``start`` or

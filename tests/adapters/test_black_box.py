@@ -79,6 +79,18 @@ def test_the_function_cannot_change_the_callers_images():
     assert torch.equal(IMAGES, before)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_scores_in_memory_that_the_function_uses_again(kind):
+    memory = np.empty((64, 3), np.float32)
+
+    def reuses(images):
+        memory[: len(images)] = run(images)
+        return kind(memory[: len(images)])
+
+    maps = [ek.explain(ek.adapt(f), IMAGES, 0, "occlusion").attribution for f in (reuses, run)]
+    assert torch.equal(*maps)
+
+
 @pytest.mark.parametrize(
     ("form", "output"),
     [
@@ -88,8 +100,9 @@ def test_the_function_cannot_change_the_callers_images():
         (lambda s: torch.from_numpy(s), None),
         (lambda s: s.astype(np.float64), None),
         (lambda s: s.tolist(), None),
+        (lambda s: s[:, ::-1].copy()[:, ::-1], None),
     ],
-    ids=["dict", "tuple", "list", "tensor", "float64", "numbers"],
+    ids=["dict", "tuple", "list", "tensor", "float64", "numbers", "reversed"],
 )
 def test_forms_of_scores(form, output):
     model = ek.adapt(lambda images: form(run(images)))

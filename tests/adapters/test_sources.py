@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import explainkit as ek
 from explainkit.adapters.sources import is_foreign, package_of
 
 CODE = """
@@ -41,3 +42,16 @@ def test_no_package_is_imported_for_nothing():
 def test_forms(source, package, foreign):
     assert package_of(source) == package
     assert is_foreign(source) == foreign
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        ("resnet50", "written 'timm:resnet50' or 'torchvision:resnet50'"),
+        ("google/vit-base-patch16-224", "written 'transformers:google/vit-base-patch16-224'"),
+        ("fer_hw3/cnnn", "did you mean 'fer_hw3/cnn'"),
+    ],
+)
+def test_a_name_without_its_package(source, written):
+    with pytest.raises(ek.UnknownNameError, match=written):
+        ek.load_model(source)

@@ -46,13 +46,15 @@ class BlackBox(nn.Module):
             return {key: self._as_tensors(part, like) for key, part in value.items()}
         if isinstance(value, tuple | list) and any(isinstance(v, _ARRAYS) for v in value):
             return tuple(self._as_tensors(part, like) for part in value)
-        array = value.detach().cpu() if isinstance(value, Tensor) else np.asarray(value)
-        if not isinstance(array, Tensor) and array.dtype.kind not in "fiub":
+        if isinstance(value, Tensor):
+            return value.detach().to(like, copy=True)
+        array = np.array(value)  # a copy: the function may write its next scores to the same memory
+        if array.dtype.kind not in "fiub":
             raise ModelError(
                 f"expected the function to return arrays of numbers, got {type(value).__name__}"
                 + ": a function that makes a model takes no argument" * isinstance(value, nn.Module)
             )
-        return torch.as_tensor(array).to(like)
+        return torch.from_numpy(array).to(like)
 
 
 def is_black_box(model: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from explainkit.adapters.checkpoints import read_state
 from explainkit.adapters.overrides import Numbers, Size
 from explainkit.catalog import discovery
 from explainkit.catalog.weights import build, load_file
-from explainkit.errors import ModelError
+from explainkit.errors import ModelError, UnknownNameError
 from explainkit.interfaces import ModelSpec
 from explainkit.isolation import preserve_process
 from explainkit.scores import Task
@@ -112,5 +112,13 @@ def _registered(source: str | Path, state: dict[str, Tensor] | None, pretrained:
             )
         return load_file(Path(source))
     registry = discovery.registry("models")
+    if not registry.candidates(str(source)):
+        near = registry.hint(str(source))
+        packages = ("transformers",) if "/" in str(source) else ("timm", "torchvision")
+        written = " or ".join(f"'{package}:{source}'" for package in packages)
+        raise UnknownNameError(
+            f"no model is named {str(source)!r}: {near} 'explainkit list models' shows all; a "
+            f"model of another package is written {written}"
+        )
     name = registry.qualify(str(source))
     return build(name, cast(ModelSpec, registry.get(name)), state, pretrained=pretrained)
