@@ -25,8 +25,8 @@ quick: $(VENV)/.test ## Run the tests except the slow ones
 	$(PYTEST) -m 'not slow and not browser'
 
 test-adapters: $(VENV)/.networks ## Test models of timm, torchvision, transformers and ONNX files
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix tests/adapters/test_, \
-		onnx.py pipelines.py timm.py torchvision.py transformers.py)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop/test_quantus.py \
+		$(addprefix tests/adapters/test_, onnx.py pipelines.py timm.py torchvision.py transformers.py)
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m browser tests/browser
@@ -112,7 +112,7 @@ $(VENV)/.transformers: $(VENV)/.test
 
 # in a folder of their own: benchmarks/third_party.py says why
 $(VENV)/.networks: $(VENV)/.transformers
-	$(PIP) -e '.[onnx]' onnx
+	$(PIP) -e '.[onnx]' onnx quantus==0.6.0
 	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
 	touch $@
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ def saliency(
     import explainkit as ek
     from explainkit.cli.parameters import parse_for
     from explainkit.render.figure import save_figure, study_figure
+    from explainkit_fer_hw3.faces import CLASS_NAMES
 
     names = [name.strip() for name in method.split(",") if name.strip()]
     params = parse_for(names, param or [])
@@ -68,7 +70,7 @@ def saliency(
     network = options.load_model(model, device)
     tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in names])
     chosen = [options.model_tag(model), *options.data_tags(data, split), joined(images.tags)]
-    each = network.explainkit_spec.class_names if target == "all" else [target]
+    each: Sequence[str | None] = CLASS_NAMES if target == "all" else [target]
     stem = "-".join([joined(tags), *chosen, *_explained(target)])
     folders = ["-".join([tag, *chosen, *_explained(one)]) for tag in tags for one in each]
     options.claim(context, out, *{stem, *folders})
