@@ -37,9 +37,9 @@ assert ek.Explanation.load("explanation").method == "explainkit/integrated_gradi
 from captum.attr import IntegratedGradients as CaptumIG
 from captum.attr import NoiseTunnel
 
-theirs = ek.interop.captum.from_captum(CaptumIG, n_steps=20)
-ek.explain(model, faces, method=[theirs, "integrated_gradients"])  # side by side
+theirs = ek.interop.captum.from_captum(CaptumIG, n_steps=8)
+ek.explain(model, faces[:1], method=[theirs, "integrated_gradients"], steps=8)  # side by side
 
 ours = ek.interop.captum.to_captum(model, "lrp")
-NoiseTunnel(ours).attribute(faces, nt_samples=4, stdevs=0.1, target=3)
+NoiseTunnel(ours).attribute(faces[:1], nt_samples=2, stdevs=0.1, target=3)
 # --8<-- [end:captum]
