@@ -15,7 +15,7 @@ from explainkit.cli.process import INTERRUPTED
 from explainkit.progress import Advance, progress
 
 if TYPE_CHECKING:
-    from explainkit.jobs.batch import Forecast, PlannedJob
+    from explainkit.jobs.planned import Forecast, PlannedJob
     from explainkit.jobs.sources import Source
     from explainkit.jobs.worker import Report
 
@@ -173,7 +173,8 @@ class _Shown:
 def _source(text: str, data: Path | None, split: str, out: Path) -> "Source":
     """The images that the argument names."""
     from explainkit.catalog import discovery
-    from explainkit.jobs.sources import Registered, source_of
+    from explainkit.jobs.opening import source_of
+    from explainkit.jobs.sources import Registered
 
     if not Path(text).exists() and discovery.registry("datasets").candidates(text):
         return Registered(text, data, split)

@@ -15,9 +15,10 @@ from explainkit.catalog.factories import load_method
 from explainkit.errors import ExplainkitError, StorageError
 from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
+from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, PLAN, described_model, library_versions
 from explainkit.jobs.shards import check_tensors
-from explainkit.jobs.sources import Memory, reopened
+from explainkit.jobs.sources import Memory
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job, Worker, computing
 from explainkit.results.explanation import Explanation

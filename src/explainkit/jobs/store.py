@@ -16,9 +16,9 @@ from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.errors import StorageError
 from explainkit.jobs.items import read_items
+from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, Plan
 from explainkit.jobs.shards import Item, Status, Stored, check_tensors, read_shard
-from explainkit.jobs.sources import reopened
 from explainkit.results.explanation import Explanation, Explanations
 
 OPEN = 4
