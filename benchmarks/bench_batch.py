@@ -1,10 +1,10 @@
 """A whole data set: what `ek.batch` adds to a loop over `explain`, and what a second worker saves.
 
-Run ``make bench``. PNG files of 48 × 48 pixels are explained by the FER CNN, one thread per process.
-"loop" calls `ek.explain` on the files, as many at once as a shard has, and keeps nothing; "batch"
-also plans, writes and flushes shards. Interleaved, medians, a warm-up round dropped. The time of two
-workers has the start of their processes in it, which does not grow with the data set; "without
-start" subtracts that of a job of one shard. A plan of many ids is measured in a process of its own.
+Run ``make bench``. PNG files of 48 × 48 pixels are explained by the FER CNN, one thread for each
+process. "loop" calls `ek.explain` on the files, as many at once as a shard has, and keeps nothing;
+"batch" also plans, writes and flushes shards. Interleaved, medians, a warm-up round dropped. The
+time of two workers has the start of their processes in it, which does not grow with the data set;
+"without start" leaves it out. A plan of many ids is measured in a process of its own.
 """
 
 import argparse

@@ -136,6 +136,25 @@ def test_another_call_is_refused_with_the_difference(images, model, tmp_path):
     assert changed.progress().ok == 20
 
 
+def test_what_an_interrupted_start_leaves_is_replaced(images, model, tmp_path):
+    out = tmp_path / "out"
+    whole = files(ek.batch(images, model, "saliency", out, batch_size=4, shard_size=8).path)
+    (out / "shards" / "notes.txt").write_text("mine")
+    (out / "plan.json").unlink()
+    ek.batch(images, model, "saliency", out, batch_size=2, shard_size=4)
+    assert (out / "shards" / "notes.txt").read_text() == "mine"
+    (out / "shards" / "notes.txt").unlink()
+    assert len(files(out)) == 2 * 5
+    (out / "items.txt").write_text("damaged")
+    (out / "shards" / "part-00000.json").unlink()
+    ek.batch(images, model, "saliency", out)
+    (out / "plan.json").write_text("{}")
+    with pytest.raises(StorageError, match="was changed"):
+        ek.batch(images, model, "saliency", out)
+    ek.batch(images, model, "saliency", out, batch_size=4, shard_size=8, overwrite=True)
+    assert files(out) == whole
+
+
 def test_a_folder_with_other_files_is_not_touched(images, model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from explainkit.jobs.items import ids_in
 from explainkit.jobs.local import Stop, run_local
 from explainkit.jobs.locks import owning
 from explainkit.jobs.plan import ITEMS, PLAN, Plan
-from explainkit.jobs.shards import SHARDS, check_tensors
+from explainkit.jobs.shards import SHARDS, check_tensors, remove_shards, sha256_of
 from explainkit.jobs.shares import Share
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job, Report, Worker, computing
@@ -91,21 +92,19 @@ class PlannedJob:
             StorageError: The store is of another call, or can't be written, or is in use.
         """
         out = self.job.store
-        try:
+        if overwrite and share.count > 1:
+            raise InputError("overwrite: expected one process for all shards, got a share of them")
+        with _writing(out):
             if out.exists() and not (out / PLAN).exists() and _foreign(out):
                 raise StorageError(
                     f"expected an empty folder or a store, got {out} with other files"
                 )
             out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"can't write {out}: {reason(error)}") from error
-        if overwrite and share.count > 1:
-            raise InputError("overwrite: expected one process for all shards, got a share of them")
         with owning(out, share):
-            with locked(out / ".plan.lock", wait=True):
+            with _writing(out), locked(out / ".plan.lock", wait=True):
                 plan = self._settled(overwrite)
-            (out / SHARDS).mkdir(exist_ok=True)
-            remove_drafts(out / SHARDS, lambda _name: True)
+                (out / SHARDS).mkdir(exist_ok=True)
+                remove_drafts(out / SHARDS, lambda _name: True)
             # one worker is this process, which has loaded the model
             model = self.module if workers == 1 else self.job.model
             job = dataclasses.replace(self.job, plan=plan, model=model)
@@ -144,14 +143,16 @@ class PlannedJob:
             StorageError: The store has another plan.
         """
         out, plan = self.job.store, self.job.plan
-        if (out / PLAN).exists():
-            before = Plan.load(out)
+        before = _plan_of(out, damaged_too=overwrite)
+        if before is not None:
             found = before.differences(plan) + [
                 f"{name}: {getattr(before, name)} in the store, {value} now"
                 for name, value in self.given.items()
                 if getattr(before, name) != value
             ]
             if not found:
+                if sha256_of(out / ITEMS) != before.items.sha256:
+                    self._write_items()
                 return before
             if not overwrite:
                 raise StorageError(
@@ -159,18 +160,17 @@ class PlannedJob:
                     "overwrite it"
                 )
         self._try_first()
-        try:
-            # the plan goes first: without it, nothing in the folder counts
-            (out / PLAN).unlink(missing_ok=True)
-            if (out / SHARDS).exists():
-                shutil.rmtree(out / SHARDS)
-            self.file.seek(0)
-            with replacing(out / ITEMS) as file:
-                shutil.copyfileobj(self.file, file)
-            plan.save(out)
-        except OSError as error:
-            raise StorageError(f"can't write {out}: {reason(error)}") from error
+        # the plan goes first: without it, nothing in the folder counts
+        (out / PLAN).unlink(missing_ok=True)
+        remove_shards(out)
+        self._write_items()
+        plan.save(out)
         return plan
+
+    def _write_items(self) -> None:
+        self.file.seek(0)
+        with replacing(self.job.store / ITEMS) as file:
+            shutil.copyfileobj(self.file, file)
 
     def _try_first(self) -> None:
         """Explains an image, so that what fails for all of them is an error before the job."""
@@ -199,6 +199,27 @@ class PlannedJob:
                 yield value
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns the system's refusal to write into a one-line `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"can't write {folder}: {reason(error)}") from error
+
+
+def _plan_of(folder: Path, *, damaged_too: bool) -> Plan | None:
+    """The plan in a folder; None if there is none, or a damaged one may be replaced."""
+    if not (folder / PLAN).exists():
+        return None
+    try:
+        return Plan.load(folder)
+    except StorageError:
+        if not damaged_too:
+            raise
+    return None
+
+
 def _finished(store: Store, number: int) -> Report | None:
     """What became of a shard that is done; None if it isn't, or is damaged."""
     try:
@@ -213,4 +234,5 @@ def _finished(store: Store, number: int) -> Report | None:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder has files that no interrupted start of a job has left."""
-    return any(not (one.name.startswith(".") or one.name == ITEMS) for one in folder.iterdir())
+    own = {ITEMS, SHARDS}
+    return any(not (one.name.startswith(".") or one.name in own) for one in folder.iterdir())

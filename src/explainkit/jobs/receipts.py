@@ -1,6 +1,5 @@
 """Verifies results: are the files whole, are the images and the model the same, do maps recur?"""
 
-import hashlib
 import json
 import math
 import random
@@ -17,7 +16,7 @@ from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
 from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, PLAN, described_model, library_versions
-from explainkit.jobs.shards import check_tensors
+from explainkit.jobs.shards import check_tensors, sha256_of
 from explainkit.jobs.sources import Memory
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job, Worker, computing
@@ -114,15 +113,8 @@ def _saved(path: Path) -> Check:
 
 
 def _files(store: Store) -> Check:
-    digest = hashlib.sha256()
-    try:
-        with (store.path / ITEMS).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        return Check("files", "damaged", f"can't read {store.path / ITEMS}: {error.strerror}")
-    if digest.hexdigest() != store.plan.items.sha256:
-        return Check("files", "damaged", f"{store.path / ITEMS} was changed")
+    if sha256_of(store.path / ITEMS) != store.plan.items.sha256:
+        return Check("files", "damaged", f"{store.path / ITEMS} is missing or was changed")
     offsets = store.plan.items.offsets
     done = 0
     for number in range(store.plan.shards):

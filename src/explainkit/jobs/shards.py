@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +34,6 @@ Status = Literal["ok", "refused", "failed"]
 
 LEFT_OUT = frozenset({"inputs", "originals", "geometries", "names", "mean", "std", "versions"})
 """Fields of an explanation that are the images' own, or the plan's."""
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -235,19 +234,34 @@ def check_tensors(shard: Stored) -> None:
     Raises:
         StorageError: They are missing or were changed.
     """
-    digest = hashlib.sha256()
     try:
-        with shard.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        if digest.hexdigest() != shard.record["tensors_sha256"]:
-            raise StorageError(f"{shard.path} was changed or truncated: its sha256 does not match")
+        if sha256_of(shard.path) != shard.record["tensors_sha256"]:
+            raise StorageError(
+                f"{shard.path} is missing, or was changed or truncated: its sha256 does not match"
+            )
         with safe_open(shard.path, "pt"):
             pass
     except OSError as error:
         raise StorageError(f"expected tensors at {shard.path}: {reason(error)}") from error
     except SafetensorError as error:
         raise StorageError(f"{shard.path} is not a safetensors file: {error}") from error
+
+
+def remove_shards(store: Path) -> None:
+    """Removes the files of all shards, and nothing else."""
+    folder = store / SHARDS
+    for path in folder.iterdir() if folder.exists() else ():
+        if re.fullmatch(r"part-\d{5,}\.(json|safetensors)", path.name):
+            path.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, read in blocks; "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _packed(found: Explanation, tensors: dict[str, Tensor], half: bool) -> dict[str, Any]:
