@@ -85,21 +85,26 @@ def test_a_model_that_has_no_memory_for_gradients_runs_one_image_at_once():
     assert batching.chunk_size(Large(), torch.rand(1, 6, 6)) == 1
 
 
-def test_measuring_a_model_draws_no_random_number_of_a_call():
-    """The first call measures the model, the second one does not."""
+@pytest.mark.filterwarnings("ignore::explainkit.ExplainkitWarning")
+@pytest.mark.parametrize(
+    "method", ["saliency", "smoothgrad", "gradcam", "ablation_cam", "occlusion", "recipro_cam"]
+)
+def test_what_is_found_out_once_draws_no_random_number_of_a_call(method):
+    """The first call measures and traces the model, the second one does not."""
 
     class Noisy(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = _network()
+            self.first, self.inner = nn.Conv2d(1, 1, 1), _network()
             self.generator = torch.Generator()
 
         def forward(self, x):
             noise = torch.rand(x.shape) + torch.rand(x.shape, generator=self.generator)
-            return self.inner(x + noise)
+            return self.inner(self.first(x) + noise)
 
+    params = {"smoothgrad": {"samples": 2}, "occlusion": {"window": 3}}.get(method, {})
     net, images = Noisy().eval(), torch.rand(3, 1, 6, 6)
-    first, second = (ek.explain(net, images, 0, "smoothgrad", samples=2) for _ in range(2))
+    first, second = (ek.explain(net, images, 0, method, **params) for _ in range(2))
     assert torch.equal(first.score, second.score)
     assert torch.equal(first.attribution, second.attribution)
 

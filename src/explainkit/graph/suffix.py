@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from explainkit.errors import ModelError
 from explainkit.graph.trace import How, TracedModel, recall, trace
-from explainkit.isolation import preserve_model
+from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import get_layer
 
 
@@ -283,7 +283,7 @@ def _partial(traced: TracedModel, layer: str, call: int | None, images: Tensor) 
     index = _which(len(traced.layers[layer]), layer, call)
     partial = _Partial(traced, layer, index)
     of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
-    with preserve_model(model, keep_mode=True), torch.no_grad():
+    with preserve_process(0), preserve_model(model, keep_mode=True), torch.no_grad():
         if traced.values:
             expected, values = traced.values[traced.output], partial._first()
             traced.values, traced.calls = {}, {}
@@ -319,7 +319,7 @@ def _calls(model: nn.Module, layer: str, images: Tensor) -> int:
         nonlocal count
         count += 1
 
-    with preserve_model(model, keep_mode=True), torch.no_grad():
+    with preserve_process(0), preserve_model(model, keep_mode=True), torch.no_grad():
         get_layer(model, layer).register_forward_hook(hit)
         model(images.clone())
     return count

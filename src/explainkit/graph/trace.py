@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from explainkit.graph.cached import Cached
 from explainkit.graph.recorder import OperatorCall, Recorder, is_write
-from explainkit.isolation import preserve_model
+from explainkit.isolation import preserve_model, preserve_process
 
 How = Literal["fx", "export", "hooks"]
 
@@ -173,7 +173,7 @@ def trace(
     known = recall(model, example, layer)
     if known is not None and known.how == "hooks":
         return known
-    with preserve_model(model, keep_mode=True), torch.no_grad():
+    with preserve_process(0), preserve_model(model, keep_mode=True), torch.no_grad():
         expected = pytree.tree_leaves(model(example.clone()))
         again = known is not None and _runs(known, example, expected, layer)
         found = known if known and again else _found(model, example, expected, layer)

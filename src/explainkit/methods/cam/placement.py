@@ -22,7 +22,7 @@ from explainkit.engine.model import ScoreModel
 from explainkit.graph.cached import Cached
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
-from explainkit.isolation import preserve_process
+from explainkit.isolation import preserve_generators
 from explainkit.layers import (
     buffers_of,
     capture,
@@ -173,7 +173,7 @@ def _once(
     """A result that is found once while the model is alive and its weights stay."""
     known = cache.get(model, key, state)
     if known is None:
-        with preserve_process(0):
+        with preserve_generators(model):
             known = (find(),)
         cache.put(model, key, known, state)
     return known[0]

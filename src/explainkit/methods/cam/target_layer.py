@@ -16,7 +16,7 @@ from explainkit.engine.model import ScoreModel
 from explainkit.errors import ModelError
 from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
-from explainkit.isolation import preserve_model, uncompiled
+from explainkit.isolation import preserve_model, preserve_process, uncompiled
 from explainkit.layers import path_of
 from explainkit.methods.cam.layout import PatchGrid, layout_of, structure_of
 
@@ -66,7 +66,8 @@ def layers_of(
     scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
     key = (default_layers, patch_grid, prefix_tokens, inputs.shape[1:])
     if key not in scorer.found:
-        scorer.found[key] = _default_layers(scorer, inputs, patch_grid, prefix_tokens)
+        with preserve_process(0):  # found once, in the first call only
+            scorer.found[key] = _default_layers(scorer, inputs, patch_grid, prefix_tokens)
     found: tuple[str, ...] = scorer.found[key]
     return found
 
