@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 SPEC := pyproject.toml plugins/fer_hw3/pyproject.toml constraints.txt
 # small networks gain more from two processes than from two threads
@@ -9,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-adapters test-browser test-gpu chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+.PHONY: help demo test test-lowest test-adapters test-browser test-gpu chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
 	bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -27,6 +28,9 @@ quick: $(VENV)/.test ## Run the tests except the slow ones
 test-adapters: $(VENV)/.networks ## Test models of timm, torchvision, transformers and ONNX files
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop/test_quantus.py \
 		$(addprefix tests/adapters/test_, onnx.py pipelines.py timm.py torchvision.py transformers.py)
+
+test-lowest: $(LOWEST)/.test ## Run the quick tests on the lowest versions that pyproject.toml allows
+	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST)) -m 'not slow and not browser'
 
 test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m browser tests/browser
@@ -82,7 +86,7 @@ matrix: $(VENV)/.networks ## Try 15 methods on 40 networks of other libraries, a
 peers: $(VENV)/.peers ## Install the libraries that benchmarks compare with
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) site build dist docs/gallery explainkit-out
+	rm -rf $(VENV) $(LOWEST) site build dist docs/gallery explainkit-out
 
 $(VENV)/.demo: $(SPEC)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -91,6 +95,13 @@ $(VENV)/.demo: $(SPEC)
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) -e '.[test]' -e plugins/fer_hw3
+	touch $@
+
+$(LOWEST)/.test: $(SPEC) .ci/lowest.py
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check --quiet install -c $(LOWEST)/constraints.txt \
+		-e '.[test]' -e plugins/fer_hw3
 	touch $@
 
 # The last four declare dependencies that they do not use here, or that would replace ours:
