@@ -19,12 +19,19 @@ from explainkit.catalog.factories import (
     load_methods,
 )
 from explainkit.catalog.models import load_model
+from explainkit.engine.arguments import (
+    batch_number,
+    flag,
+    seed_number,
+    several_targets,
+    whole_number,
+)
 from explainkit.engine.failures import naming_missing_memory
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
 from explainkit.engine.runner import run_all
 from explainkit.engine.targets import check_order, parse_target, text_of
-from explainkit.errors import ExplainkitWarning, InputError, TargetError
+from explainkit.errors import ExplainkitWarning, TargetError
 from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
 from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
 from explainkit.layers import path_of
@@ -209,6 +216,9 @@ def explain(
         >>> len(ek.explain(net, x, targets="all", method=["saliency", "input_x_gradient"]))
         6
     """
+    seed = None if seed is None else seed_number(seed)
+    batch_size = None if batch_size is None else batch_number(batch_size)
+    keep_mode = flag("keep_mode", keep_mode)
     chosen = list(method) if isinstance(method, list | tuple) else [method]
     several = isinstance(method, list | tuple) or targets is not None
     module = load_model(model) if isinstance(model, str | Path) else model
@@ -225,7 +235,7 @@ def explain(
     check_order(target, names, is_method_name)
     if targets is not None and target is not None:
         raise TargetError("expected target= (one) or targets= (several), got both")
-    wanted = [target] if targets is None else ["all"] if isinstance(targets, str) else targets
+    wanted = [target] if targets is None else several_targets(targets)
     parsed = [
         parse_target(given, names, len(images), several=targets is not None) for given in wanted
     ]
@@ -234,8 +244,6 @@ def explain(
         for one in load_methods(chosen, params)
     ]
     inner = None if at is None else path_of(module, at)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     # what the caller named is loaded again; what the caller holds is not kept alive
     source = partial(load_model, model) if isinstance(model, str | Path) else ref(module)
     notes = [
@@ -338,6 +346,13 @@ def maximize(
     from explainkit.activation_maximization.request import Request
     from explainkit.activation_maximization.runner import visualize
 
+    seed = seed_number(seed)
+    restarts = whole_number("restarts", restarts, 1, 10**6)
+    frames = whole_number("frames", frames, 0, 10**6)
+    batch_size = None if batch_size is None else batch_number(batch_size)
+    negative, keep_mode = flag("negative", negative), flag("keep_mode", keep_mode)
+    # of a Dataset, or given as they are
+    images: Any = getattr(dataset, "images", dataset)
     module = load_model(model) if isinstance(model, str | Path) else model
     ready = load_maximizer(maximizer, **params | ({} if steps is None else {"steps": steps}))
     spec = spec_of(module)
@@ -353,7 +368,7 @@ def maximize(
             start=start,
             restarts=restarts,
             negative=negative,
-            dataset=dataset if dataset is None or isinstance(dataset, Tensor) else dataset.images,
+            dataset=images,
             frames=frames,
             batch_size=batch_size,
             keep_mode=keep_mode,

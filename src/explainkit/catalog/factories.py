@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from explainkit.catalog import discovery
+from explainkit.catalog.fields import check_values
 from explainkit.catalog.synonyms import parameter_hint
-from explainkit.errors import MethodError, UnknownNameError
+from explainkit.errors import ExplainkitError, MethodError, UnknownNameError
 from explainkit.interfaces import Dataset, DatasetSpec, Method
 from explainkit.methods.contract import is_method
 
@@ -80,7 +81,7 @@ def load_method(method: str | Method | type[Method], **params: Any) -> Method:
     for name, value in params.items():
         if isinstance(value, str) and _holds_method(kind, name):
             params[name] = load_method(value)
-    made: Method = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
+    made: Method = _made(kind, method_name(kind), params)
     return made
 
 
@@ -125,9 +126,9 @@ def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any
             f"{maximizer!r}"
         )
     of = kind if isinstance(kind, type) else type(kind)
-    _check_fields(kind, registry.name_of(of) or class_name(of), params)
-    made: Any = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
-    return cast("Maximizer", made)
+    name = registry.name_of(of) or class_name(of)
+    _check_fields(kind, name, params)
+    return cast("Maximizer", _made(kind, name, params))
 
 
 def is_method_name(text: str) -> bool:
@@ -209,6 +210,22 @@ def _check_fields(kind: Any, name: str, params: dict[str, Any]) -> None:
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and field.name not in params:
             raise MethodError(f"{name}: expected {field.name}=, which has no default")
+
+
+def _made(kind: Any, name: str, params: Mapping[str, Any]) -> Any:
+    """Builds an object and checks the types of its fields, after its own checks, which say more."""
+    own = {} if isinstance(kind, type) else vars(kind)
+    try:
+        made = kind(**params) if isinstance(kind, type) else dataclasses.replace(kind, **params)
+    except ExplainkitError:
+        raise
+    except Exception:
+        # a comparison or a conversion failed on a value of another type
+        check_values(kind if isinstance(kind, type) else type(kind), name, {**own, **params})
+        raise
+    fields = dataclasses.fields(made)
+    check_values(type(made), name, {field.name: getattr(made, field.name) for field in fields})
+    return made
 
 
 def class_name(kind: type) -> str:

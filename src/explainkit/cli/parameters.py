@@ -7,12 +7,14 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from explainkit.catalog import discovery
+from explainkit.catalog.fields import accepted
 from explainkit.errors import MethodError
 from explainkit.interfaces import Method
 from explainkit.methods.contract import is_seed
+
+_UNTYPED = {"a tensor", "a module"}
+"""What nobody can type."""
 
 
 def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict[str, Any]:
@@ -42,7 +44,8 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
         try:
             found[field] = _parse(hints[field], value)
         except ValueError:
-            wanted = " or ".join(_accepted(hints[field]))
+            words = accepted(hints[field])
+            wanted = " or ".join(word for word in words if word not in _UNTYPED)
             raise MethodError(f"{field}: expected {wanted}, got {value!r}") from None
     return found
 
@@ -97,20 +100,3 @@ def _parse(hint: Any, text: str) -> Any:
     if hint in {str, Method}:
         return text
     raise ValueError(text)
-
-
-def _accepted(hint: Any) -> list[str]:
-    """What a type hint accepts, for error messages."""
-    if typing.get_origin(hint) is typing.Literal:
-        return list(typing.get_args(hint))
-    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
-        return [word for one in typing.get_args(hint) for word in _accepted(one)]
-    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
-        parts = [word for one in typing.get_args(hint) for word in _accepted(one)]
-        return [", ".join(parts)]
-    named = {
-        int: "a whole number", float: "a number", bool: "true or false", str: "text",
-        Method: "a method's name", types.NoneType: "none", Tensor: "",
-    }  # fmt: skip
-    word = named.get(hint, "")
-    return [word] if word else []

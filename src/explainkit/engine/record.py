@@ -14,6 +14,7 @@ from explainkit.adapters.sources import package_of
 from explainkit.adapters.transformers import declared_outputs
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import class_name, method_name, method_params
+from explainkit.engine.arguments import names_of_classes
 from explainkit.engine.checks import Outcome
 from explainkit.errors import ExplainkitWarning, ModelError
 from explainkit.interfaces import Method, spec_of
@@ -142,5 +143,5 @@ def outputs_of(
         known = Outputs(spec.output, spec.task, spec.class_names)
     else:
         known = Outputs(output, *declared_outputs(config))
-    names = known.class_names if class_names is None else tuple(map(str, class_names))
+    names = known.class_names if class_names is None else names_of_classes(class_names)
     return Outputs(known.output, task or known.task, names)

@@ -183,4 +183,6 @@ def as_baselines(model: nn.Module, baseline: float | Tensor, inputs: Tensor) -> 
             )
     else:
         baseline = torch.full_like(inputs[0], baseline)
+    if not bool(baseline.isfinite().all()):
+        raise MethodError("baseline: expected finite numbers, got NaN or infinity")
     return baseline.expand_as(inputs)

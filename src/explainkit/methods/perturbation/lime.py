@@ -66,8 +66,8 @@ class Lime(SegmentSampled):
             )
         if self.width is not None and not self.width > 0:
             raise MethodError(f"width: expected a positive number, got {self.width}")
-        if not self.ridge >= 0:
-            raise MethodError(f"ridge: expected a number of at least 0, got {self.ridge}")
+        if not 0 <= self.ridge < float("inf"):
+            raise MethodError(f"ridge: expected a finite number of at least 0, got {self.ridge}")
 
     def draw(self, features: int) -> Tensor:
         """Samples ``[samples, features]`` for images with this many segments."""

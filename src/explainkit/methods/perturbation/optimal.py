@@ -139,6 +139,11 @@ class MeaningfulPerturbation(_Optimized):
     smoothness: float = 0.2
     power: float = 3.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step is not None and self.step < 1:
+            raise MethodError(f"step: expected at least 1 pixel, got {self.step}")
+
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]``, from 0 (kept) to 1 (deleted)."""
         return 1 - self._optimize(model, inputs, target)
@@ -200,7 +205,7 @@ class ExtremalPerturbation(_Optimized):
         super().__post_init__()
         if not 0 < self.area < 1:
             raise MethodError(f"area: expected a share between 0 and 1, got {self.area}")
-        if self.sigma is not None and not self.sigma > 0:
+        if self.sigma is not None and not 0 < self.sigma < float("inf"):
             raise MethodError(f"sigma: expected a positive number of pixels, got {self.sigma}")
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,141 @@
+"""The types of a method's or maximizer's fields: which values they accept, and in words."""
+
+import math
+import numbers
+import operator
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from explainkit.errors import MethodError, clipped
+from explainkit.interfaces import Method
+from explainkit.methods.contract import is_method
+
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text",
+    Method: "a method", types.NoneType: "none", Tensor: "a tensor", nn.Module: "a module",
+}  # fmt: skip
+
+
+def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
+    """Checks values against the types of a dataclass's fields.
+
+    A type that is not of the kinds that methods use, such as a plugin's own, accepts any value, and
+    so does a field that holds one value per image. Choices and sizes are left to the method, whose
+    own message says more.
+
+    Args:
+        kind: The dataclass.
+        name: Its name, for the message.
+        values: By field.
+
+    Raises:
+        MethodError: A value has another type.
+
+    Examples:
+        >>> from explainkit.methods.gradient import SmoothGrad
+        >>> check_values(SmoothGrad, "smoothgrad", {"samples": 20, "noise": 0.1})
+        >>> check_values(SmoothGrad, "smoothgrad", {"samples": 1.5})
+        Traceback (most recent call last):
+        explainkit.errors.MethodError: smoothgrad: samples: expected a whole number, got 1.5
+    """
+    try:
+        hints = typing.get_type_hints(kind)
+    except (NameError, TypeError, AttributeError):
+        return  # a plugin may name types that exist for type checkers only
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    for field, value in values.items():
+        listed = isinstance(value, list | tuple) and len(value) > 0
+        if (
+            (listed and fields[field].metadata.get("per_image"))
+            or _left(hints[field], value)
+            or fits(hints[field], value)
+        ):
+            continue
+        got = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+        wanted = " or ".join(accepted(hints[field]))
+        raise MethodError(f"{name}: {field}: expected {wanted}, got {clipped(got)}")
+
+
+def _left(hint: Any, value: Any) -> bool:
+    """Whether a value may be meant as one of several choices, or as a size."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {types.UnionType, typing.Union}:
+        return any(_left(one, value) for one in inner)
+    sizes = origin is tuple and Ellipsis not in inner
+    return (sizes and isinstance(value, float | tuple)) or (
+        origin is typing.Literal and isinstance(value, str)
+    )
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a type; NaN is no number.
+
+    Examples:
+        >>> fits(int | None, 3), fits(int | None, 1.5), fits(tuple[int, int], (1, 2))
+        (True, False, True)
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {types.UnionType, typing.Union}:
+        return any(fits(one, value) for one in inner)
+    if origin is typing.Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if Ellipsis in inner:
+            return all(fits(inner[0], one) for one in value)
+        return len(value) == len(inner) and all(map(fits, inner, value))
+    if hint is int:
+        return _is_whole(value)
+    if hint is float:
+        return _is_number(value)
+    if hint is bool:
+        return isinstance(value, bool | np.bool_)
+    if hint is Method:
+        return is_method(value)
+    if hint in _WORDS:
+        return isinstance(value, hint)
+    return True
+
+
+def accepted(hint: Any) -> list[str]:
+    """What a type accepts, in words.
+
+    Examples:
+        >>> accepted(int | None)
+        ['a whole number', 'none']
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return list(map(str, inner))
+    if origin in {types.UnionType, typing.Union}:
+        return list(dict.fromkeys(word for one in inner for word in accepted(one)))
+    if origin is tuple:
+        if Ellipsis in inner:
+            return [f"a tuple of these: {' or '.join(accepted(inner[0]))}"]
+        return [", ".join(word for one in inner for word in accepted(one))]
+    return [_WORDS[hint]] if hint in _WORDS else []
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and not value.is_floating_point() and not value.is_complex()
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and not value.is_complex() and not bool(value.isnan())
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    return real and not math.isnan(value)
