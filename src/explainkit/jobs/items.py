@@ -9,8 +9,8 @@ import hashlib
 import heapq
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from json.encoder import encode_basestring_ascii
@@ -102,17 +102,16 @@ def _sorted(entries: Iterable[tuple[str, str]], stack: ExitStack) -> Iterator[st
         run.sort()
         if not runs and len(run) < IN_MEMORY:
             return iter(run)
-        runs.append(stack.enter_context(_spilled(run)))
+        file = stack.enter_context(_temporary())
+        file.writelines(run)
+        file.seek(0)
+        runs.append(file)
+        del run[:]  # before the next one is read
     return heapq.merge(*runs)
 
 
-@contextmanager
-def _spilled(run: Sequence[str]) -> Iterator[IO[str]]:
-    """A temporary file with some lines, to be read."""
-    with tempfile.TemporaryFile("w+", encoding="ascii", newline="\n") as file:
-        file.writelines(run)
-        file.seek(0)
-        yield file
+def _temporary() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="ascii", newline="\n")
 
 
 def _encoded(item: str) -> str:
