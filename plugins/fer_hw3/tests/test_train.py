@@ -205,8 +205,9 @@ class TestRefusals:
             run(*SHORT, "--data", data, "--out", whole)
         with pytest.raises(StorageError, match="found none: omit --resume"):
             run(*SHORT, "--data", data, "--out", "empty", "--resume")
-        with pytest.raises(StorageError, match="can't write into file: File exists"):
-            run(*SHORT, "--data", data, "--out", "file")
+        refused = run(*SHORT, "--data", data, "--out", "file")
+        assert refused.exit_code == 2
+        assert "can't write into file: file is not a folder" in refused.output
         with (
             folder.claimed(whole, resume=True),
             pytest.raises(StorageError, match="whole is in use by another training run"),
