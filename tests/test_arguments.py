@@ -63,7 +63,11 @@ def test_a_text_is_neither_a_list_of_classes_nor_of_names():
         ("occlusion", {"window": 1.5}, "window: expected a whole number of pixels or .*, got 1.5"),
         ("occlusion", {"window": (1, 2, 3)}, "window: expected a whole number of pixels or .*got "),
         ("gradcam", {"relu": 1}, "relu: expected true or false, got 1"),
-        ("gradcam", {"upsample": ["cubic"]}, "upsample: expected .bilinear., .bicubic. or .nearest."),
+        (
+            "gradcam",
+            {"upsample": ["cubic"]},
+            "upsample: expected .bilinear., .bicubic. or .nearest.",
+        ),
         ("gradcam", {"layer": 3}, "layer: expected text or a module or .*none, got 3"),
         ("integrated_gradients", {"baseline": INF}, "baseline: expected finite numbers"),
         ("integrated_gradients", {"baseline": []}, "baseline: expected a number or a tensor"),

@@ -97,8 +97,12 @@ def scored(
         image: Whether the image's gradient will be needed.
         twice: Whether the graph will be differentiated twice.
     """
-    ready = model.ready(inputs) if isinstance(model, ScoreModel) else None
-    if ready and ready.has(layers) and not (image and ready.from_layers):
+    if (
+        isinstance(model, ScoreModel)
+        and (ready := model.ready(inputs))
+        and ready.has(layers)
+        and not (image and ready.from_layers)
+    ):
         if not model.shared:
             model.hold(None)  # differentiation frees its graph
         return ready

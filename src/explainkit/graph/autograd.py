@@ -5,7 +5,8 @@ the gradient that arrives has the memory of channels-last images and another bat
 that of ``y.flatten(2).transpose(1, 2) @ weights``. Such a gradient is copied first.
 """
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -14,7 +15,6 @@ from explainkit.errors import ModelError
 
 _BATCH_NORM = "NativeBatchNormBackward0"
 _REENTRANT = "CheckpointFunctionBackward"
-
 
 _OWN_MEMORY = frozenset({
     _BATCH_NORM, "ConvolutionBackward0", "MeanBackward1", "AvgPool2DBackward0",
@@ -49,7 +49,8 @@ def prepare(scores: Tensor) -> None:
         name = node.name()
         if name == _REENTRANT or (name == _BATCH_NORM and unusual):
             if node not in hooked:
-                node.register_prehook(_refuse if name == _REENTRANT else _contiguous)
+                hook: Callable[..., Any] = _refuse if name == _REENTRANT else _contiguous
+                node.register_prehook(hook)
             hooked.add(node)
         if name in _OWN_MEMORY:
             unusual = False

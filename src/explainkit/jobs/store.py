@@ -98,7 +98,7 @@ class Store:
         return f"<Store {self.path}: {len(self)} items, {names} of {self.plan.model['name']}>"
 
     @overload
-    def __getitem__(self, key: int | str) -> Explanation: ...
+    def __getitem__(self, key: int | str) -> Any: ...  # by the number of methods
 
     @overload
     def __getitem__(self, key: slice) -> "Store": ...
