@@ -14,7 +14,7 @@ from toys import detector, generator, linear, planted, textures
 import explainkit as ek
 from explainkit.errors import InputError, MethodError, ModelError, RenderError, TargetError
 from explainkit.metrics import hiding
-from explainkit.results.scorecard import SENTENCES, has_low_power, verdict_of
+from explainkit.results.scorecard import SENTENCES, has_low_power, holm, verdict_of
 
 NAN = float("nan")
 
@@ -317,3 +317,31 @@ def test_results_are_json_html_and_a_figure():
     )
     with pytest.raises(RenderError, match="columns: expected at least 1"):
         card.plot(columns=0)
+
+
+def test_several_methods_share_one_error_rate():
+    net, x = linear(), textures(2)
+    names = ["input_x_gradient", "saliency", "integrated_gradients"]
+    found = ek.explain(net, x, 0, names)
+    alone = torch.stack([one.scorecard().p for one in found])
+    cards = found.scorecards()
+    assert [card.methods for card in cards] == [3, 3, 3]
+    assert (torch.stack([card.p for card in cards]) >= alone).all()
+    assert cards[0].verdict == ("supported", "supported")
+    assert "adjusted for 3 methods" in cards[0]._repr_html_()
+    targets = ek.explain(net, x, method=["saliency", "input_x_gradient"], targets=[0, 1])
+    assert [card.methods for card in targets.scorecards()] == [2, 2, 2, 2]
+
+
+def test_holm_is_the_smallest_level_at_which_a_test_is_rejected():
+    p = torch.rand(5, 40, generator=generator(0), dtype=torch.float64) / 4
+    for column in range(40):
+        adjusted, ordered = holm(p)[:, column], p[:, column].sort().values
+        for level in adjusted.tolist():
+            # step down: stop at the first that is not small enough
+            passed = 0
+            while passed < 5 and ordered[passed] * (5 - passed) <= level + 1e-12:
+                passed += 1
+            assert (adjusted <= level + 1e-12).sum() >= passed or level == 1
+    with_nan = torch.tensor([0.02, NAN, 0.5]), torch.tensor([0.04, NAN, 0.5])
+    torch.testing.assert_close(holm(with_nan[0]), with_nan[1].clone(), equal_nan=True)

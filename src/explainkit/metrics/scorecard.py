@@ -269,6 +269,7 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
         statistic=_stacked([one.evidence.statistic for one in found]),
         p=_stacked([one.evidence.p for one in found]),
         reason=tuple(one.reason or missing for one in found),
+        control=tuple(one.evidence.control for one in found),
         effects=torch.stack([one.effects for one in found]),
         sums=torch.stack([one.sums for one in found]),
         band=_stacked([one.evidence.band for one in found]),

@@ -94,7 +94,8 @@ def scorecard_html(card: "Scorecard") -> str:
             f'{verdict_ink(verdict)}">{escape(verdict)}</b><br>{escape(card.sentence(i))}</td>'
             f"{p}</tr>"
         )
+    several = f" P-values are adjusted for {card.methods} methods (Holm)." * (card.methods > 1)
     return (
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"<p><small>{escape(card.caveat)}</small></p>"
+        f"<p><small>{escape(card.caveat)}{several}</small></p>"
     )

@@ -463,6 +463,21 @@ class Explanations(list[Explanation]):
             columns=columns,
         )
 
+    def scorecards(self, seed: int = 0, **options: Any) -> "list[Scorecard]":
+        """The scorecard of each, as `Explanation.scorecard` makes it.
+
+        Where several methods explain the same target, their p-values are adjusted for that.
+        """
+        from explainkit.results.scorecard import together
+
+        cards = [one.scorecard(seed, **options) for one in self]
+        for target in dict.fromkeys(card.target for card in cards):
+            same = [i for i, card in enumerate(cards) if card.target == target]
+            if len(same) > 1:
+                for i, card in zip(same, together([cards[i] for i in same]), strict=True):
+                    cards[i] = card
+        return cards
+
     def report(self, path: str | Path, **options: Any) -> Path:
         """Writes a report that shows them side by side, as `Explanation.report` does."""
         first, *others = self

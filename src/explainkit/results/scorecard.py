@@ -1,9 +1,10 @@
 """The scorecard: whether each map predicts what hiding parts of its image does, in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ SENTENCES = {
     "predict what hiding does.",
 }
 """The verdicts, each with what it means."""
+
+WITHHELD = ("cannot be judged", "low power on this network")
+"""Verdicts that do not follow from p-values."""
 
 CONSISTENT, STRICT = 0.05, 0.02
 """Largest p-values of a test that passes, and of the second test of a map that is supported."""
@@ -48,6 +52,7 @@ class Scorecard:
         statistic: Of the three tests, float64 ``[batch, 3]``; NaN where there is none.
         p: Their p-values, ``[batch, 3]``.
         reason: For each image, why it can't be judged, or why a test is missing; or empty.
+        control: For each image, which control predicts the effects best, "edges" or "center".
         effects: How much hiding each cell lowers the score, ``[batch, cells]``.
         sums: The map's sum in each cell, ``[batch, cells]``.
         band: 5 % and 95 % quantiles of the correlation of both for shifted copies, ``[batch, 2]``.
@@ -56,6 +61,8 @@ class Scorecard:
             of the image.
         power: P-values of the positive control, ``[batch]``: the effects on the grid half a cell
             away, tested like a map by the first test. None if it was not measured.
+        methods: Number of methods that were tested on these images; p-values of several are
+            adjusted by Holm's procedure.
         method: Name of the method; None for a map from elsewhere.
         model: Name of the model.
         target: What was explained, for each image.
@@ -79,12 +86,14 @@ class Scorecard:
     statistic: Tensor
     p: Tensor
     reason: tuple[str, ...]
+    control: tuple[str, ...]
     effects: Tensor
     sums: Tensor
     band: Tensor
     grid: tuple[int, int]
     half_cell: bool = False
     power: Tensor | None = None
+    methods: int = 1
     method: str | None = None
     model: str = ""
     target: tuple[str, ...] = ()
@@ -116,6 +125,7 @@ class Scorecard:
             "statistic": _plain(self.statistic),
             "p": _plain(self.p),
             "reason": list(self.reason),
+            "control": list(self.control),
             "effects": _plain(self.effects),
             "sums": _plain(self.sums),
             "band": _plain(self.band),
@@ -123,6 +133,7 @@ class Scorecard:
             "half_cell": self.half_cell,
             "power": None if self.power is None else _plain(self.power),
             "low_power": self.low_power,
+            "methods": self.methods,
             "method": self.method,
             "model": self.model,
             "target": list(self.target),
@@ -175,6 +186,42 @@ def verdict_of(p: Sequence[float], control: str) -> str:
     if beyond <= STRICT and specific <= CONSISTENT:
         return "supported"
     return "partly supported"
+
+
+def together(cards: Sequence[Scorecard]) -> list[Scorecard]:
+    """The scorecards of several methods on the same images, with p-values adjusted by Holm.
+
+    Otherwise the best of many maps would be supported by chance. Each test of each image is
+    adjusted over the methods, and the verdicts follow from the adjusted p-values.
+
+    References:
+        Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
+        Journal of Statistics 6.
+    """
+    adjusted = holm(torch.stack([card.p for card in cards]))
+    found = []
+    for card, p in zip(cards, adjusted, strict=True):
+        verdict = tuple(
+            old if old in WITHHELD else verdict_of(row, control)
+            for old, row, control in zip(card.verdict, p.tolist(), card.control, strict=True)
+        )
+        found.append(replace(card, p=p, verdict=verdict, methods=len(cards)))
+    return found
+
+
+def holm(p: Tensor) -> Tensor:
+    """P-values ``[tests, …]``, adjusted over the first axis; NaN is not a test.
+
+    Examples:
+        >>> holm(torch.tensor([0.25, 0.125, 0.5, float("nan")])).tolist()
+        [0.5, 0.375, 0.5, nan]
+    """
+    missing = p.isnan()
+    ordered, order = p.masked_fill(missing, torch.inf).sort(0)
+    place = torch.arange(len(p)).view(-1, *[1] * (p.dim() - 1))
+    steps = (ordered * ((~missing).sum(0) - place)).clamp(max=1)
+    steps = steps.masked_fill(ordered.isinf(), torch.nan).cummax(0).values
+    return torch.empty_like(p).scatter(0, order, steps)
 
 
 def has_low_power(p: Tensor) -> bool:
