@@ -21,8 +21,8 @@ NAN = float("nan")
 
 def test_rules_follow_their_order():
     for p, verdict in {
-        (0.05, 0.02, 0.05): "supported",
-        (0.05, 0.021, 0.05): "partly supported",
+        (0.05, 0.01, 0.05): "supported",
+        (0.05, 0.011, 0.05): "partly supported",
         (0.05, 0.05, 0.051): "not class-specific",
         (0.05, 0.051, 0.9): "not supported: edges",
         (0.051, 0.001, 0.001): "not supported: moved",

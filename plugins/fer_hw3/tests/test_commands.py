@@ -27,6 +27,7 @@ from explainkit.errors import (
     TargetError,
 )
 from explainkit.files import locked
+from explainkit.results.scorecard import SENTENCES
 from explainkit_fer_hw3.commands import app, options
 from explainkit_fer_hw3.commands.summary import layers
 from explainkit_fer_hw3.models import build_cnn
@@ -49,6 +50,13 @@ def csv(images, tmp_path):
 
 
 def run(*arguments):
+    """Runs a command; maps are tested only where a test asks for that, since it takes a second."""
+    if arguments[0] == "saliency" and not any("scorecard" in str(one) for one in arguments):
+        arguments = (*arguments, "--no-scorecard")
+    return run_as_typed(*arguments)
+
+
+def run_as_typed(*arguments):
     result = CliRunner().invoke(app, list(map(str, arguments)))
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -141,12 +149,30 @@ def test_confusion(csv):
 
 
 class TestSaliency:
-    def test_the_default_needs_nothing(self):
-        result = run("saliency")
+    def test_the_default_needs_nothing_and_has_verdicts(self):
+        result = run_as_typed("saliency")
         assert result.exit_code == 0
+        assert result.stdout.count("  saliency: ") == result.stdout.count("  deeplift: ") == 3
+        assert "not about causes" in result.stdout
         last = result.stdout.strip().splitlines()[-1]
         assert last.startswith("figure: ")
         assert is_png(last.removeprefix("figure: "))
+
+    def test_verdicts_are_in_its_json_and_only_where_power_is_known(self, csv, here):
+        ask = "saliency", "--index", 3, "--model", "dnn", "--json"
+        (row,) = json.loads(run_as_typed(*ask).stdout)["images"]
+        assert row["method"] == row["scorecard"]["method"] == "explainkit/saliency"
+        assert row["beside"]["method"] == "explainkit/lrp"
+        assert row["beside"]["verdict"] in SENTENCES
+        assert len(row["scorecard"]["p"]) == 3
+        chosen = json.loads(run_as_typed(*ask, "--method", "saliency,lrp", "--seed", 1).stdout)
+        assert [one["scorecard"]["methods"] for one in chosen["images"]] == [2, 2]
+        shutil.copy(WEIGHTS / "dnn.safetensors", here / "mine.safetensors")
+        own = "saliency", "--index", 3, "--model", here / "mine.safetensors", "--json"
+        assert "scorecard" not in json.loads(run_as_typed(*own).stdout)["images"][0]
+        wanted = json.loads(run_as_typed(*own, "--scorecard", "--seed", 1).stdout)["images"][0]
+        assert wanted["scorecard"]["verdict"] in SENTENCES
+        assert "beside" not in wanted
 
     def test_its_json_is_what_was_explained(self, csv):
         found = run_json(

@@ -26,6 +26,7 @@ from explainkit.render.heatmap import (
 )
 from explainkit.render.legend import legend
 from explainkit.render.parameters import changed_parameters, parameters
+from explainkit.render.scorecard import verdict_ink
 from explainkit.render.sheet import (
     BAR,
     FAINT,
@@ -42,6 +43,7 @@ from explainkit.render.shown_image import OPACITY, ShownImage, notes, overlay, s
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
+    from explainkit.results.scorecard import Scorecard
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
 _MOST_BARS = 7
@@ -56,6 +58,8 @@ def study_figure(
     scalings: Sequence[Scaling | str] = ("max", "percentile:97"),
     reduce: Reduce = "sum",
     keep: float = 0.2,
+    beside: "Explanation | None" = None,
+    cards: "Sequence[Scorecard]" = (),
 ) -> Figure:
     """One row per image: image, probabilities, the map under each scaling, most relevant pixels.
 
@@ -66,6 +70,9 @@ def study_figure(
         reduce: How channels are reduced to one.
         keep: Fraction of the pixels that the last column keeps: those with the largest |a|, or
             fewer if fewer are nonzero.
+        beside: Another explanation of the same images, in a column of its own, with the last of
+            the scalings.
+        cards: Their scorecards, in this order, whose verdicts stand below the maps.
 
     Raises:
         RenderError: An unknown scaling, a fraction outside [0, 1], labels that are not one per
@@ -76,8 +83,14 @@ def study_figure(
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
     widths = [rows.cell, _BARS, *[rows.cell + _SCALE] * len(scaled), rows.cell]
     signed = all(rule.sign == "signed" for rule, _ in scaled)
-    sheet = rows.sheet(len(explanation), widths, [found for _, found in scaled], signed)
     last = len(widths) - 1
+    other = None
+    if beside is not None:
+        rule = Scaling.parse(scalings[-1])
+        other = scale(over_images(beside, reduce), rule)
+        widths.append(rows.cell + _SCALE)
+    rows.add_notes(cards)
+    sheet = rows.sheet(len(explanation), widths, [found for _, found in scaled], signed)
     for row, image in enumerate(rows.images):
         rows.draw(sheet, row, row)
         for column, (rule, found) in enumerate(scaled, 2):
@@ -86,6 +99,14 @@ def study_figure(
         axes = sheet.axes(row, last, *rows.sizes[row])
         show(axes, masked(image.pixels, image.place(kept.astype(float)) > 0.5), rows.smooth)
         sheet.title(axes, last, _kept(kept, keep))
+        if beside is not None and other is not None:
+            named = beside.method.rpartition("/")[2]
+            _draw_map(
+                sheet, row, last + 1, rows.sizes[row], image, other, row, rule, named=named
+            )  # fmt: skip
+        for card, column in zip(cards, (2, last + 1), strict=False):
+            wide = sum(widths[column:last]) if column == 2 else widths[column]
+            _write_verdict(sheet, row, column, wide, card.verdict[row])
     return sheet.figure
 
 
@@ -169,7 +190,7 @@ class _Rows:
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
         self.images = shown_images(explanation)
-        self._notes = notes(self.images)
+        self._notes = list(notes(self.images))
         self.smooth = explanation.geometries is not None
         self.sizes = [fit_image(one.size) for one in self.images]
         self.cell = max(1.4, *(width for width, _ in self.sizes))
@@ -204,6 +225,14 @@ class _Rows:
             parameters(changed_parameters(one.method, one.params)) or "default parameters",
             "; ".join([*colors, *self._notes, *about]),
         )
+
+    def add_notes(self, cards: "Sequence[Scorecard]") -> None:
+        """Adds what the verdicts of scorecards mean, once each."""
+        shown = [(v, card.sentence(i)) for card in cards for i, v in enumerate(card.verdict)]
+        self._notes += [
+            f"{verdict}: {meaning.rstrip('.')}" for verdict, meaning in dict(shown).items()
+        ]
+        self._notes += [card.caveat.rstrip(".") for card in cards[:1]]
 
     def headline(self) -> str:
         """The method, and the layer where it uses one."""
@@ -307,6 +336,14 @@ def _kept(kept: NDArray[np.bool_], keep: float) -> str:
     return f"most relevant {100 * keep:.3g}% by |a|"
 
 
+def _write_verdict(sheet: Sheet, row: int, column: int, wide: float, verdict: str) -> None:
+    """A verdict below the map in a column."""
+    axes = sheet.axes(row, column, wide)
+    axes.set_axis_off()
+    ink = verdict_ink(verdict)
+    axes.text(0, -0.03, verdict, size=7, color=ink, va="top", transform=axes.transAxes)
+
+
 def _draw_map(
     sheet: Sheet,
     row: int,
@@ -317,12 +354,13 @@ def _draw_map(
     i: int,
     rule: Scaling,
     cmap: str | None = None,
+    named: str = "map",
 ) -> None:
     """Map ``i`` with its color bar."""
     signed, colors = rule.sign == "signed", cmap or rule.colors
     axes = sheet.axes(row, column, *size)
     show(axes, image.colored(scaled.values[i], colors, signed), image.geometry is not None)
-    sheet.title(axes, column, f"map, scaled {rule.title}")
+    sheet.title(axes, column, f"{named}, scaled {rule.title}")
     limit = float(scaled.limits[i])
     bar = sheet.axes(row, column, 0.09, size[1], shift=size[0] + 0.08)
     low = -1 if signed else 0

@@ -28,7 +28,7 @@ SENTENCES = {
 WITHHELD = ("cannot be judged", "low power on this network")
 """Verdicts that do not follow from p-values."""
 
-CONSISTENT, STRICT = 0.05, 0.02
+CONSISTENT, STRICT = 0.05, 0.01
 """Largest p-values of a test that passes, and of the second test of a map that is supported."""
 
 POWER_IMAGES, POWER_FAILURES = 10, 1 / 3

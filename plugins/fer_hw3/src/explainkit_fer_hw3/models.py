@@ -28,6 +28,12 @@ REACH = {"cnn": 43, "dnn": 48}
 layers drop the last row and column of odd maps: it ignores the last five pixels."""
 
 
+CALIBRATED = {"cnn": "deeplift", "dnn": "lrp"}
+"""The method that the scorecards of a network supported most often, on images that nothing was
+chosen on; methods that hide parts of the image are left out. The cards in ``weights/`` have the
+numbers."""
+
+
 def build_cnn() -> nn.Sequential:
     """Six 3×3 convolutions of 128-128-256-256-512-512 channels, then 2048-128-64-7.
 

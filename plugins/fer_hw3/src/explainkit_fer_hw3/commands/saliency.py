@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,26 @@ from explainkit.cli.names import distinct, file_name, joined
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
-    from explainkit.results.explanation import Explanation
+    from explainkit.results.explanation import Explanation, Explanations
+    from explainkit.results.scorecard import Scorecard
+
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        help="An attribution method; see `explainkit list methods`. Default: saliency, and beside "
+        "it the method that ranks first in the network's calibration.",
+        show_default=False,
+    ),
+]
+Verdicts = Annotated[
+    bool | None,
+    typer.Option(
+        "--scorecard/--no-scorecard",
+        help="Test whether each map predicts what hiding parts of its image does. Default: for "
+        "cnn and dnn, unless all classes are explained.",
+        show_default=False,
+    ),
+]
 
 
 def saliency(
@@ -22,13 +41,14 @@ def saliency(
     index: options.Index = None,
     image: options.Image = None,
     model: options.Model = "cnn",
-    method: options.MethodName = "explainkit/saliency",
+    method: MethodName = None,
     param: options.Param = None,
     target: options.Target = None,
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     report: options.Report = False,
+    scorecard: Verdicts = None,
     as_json: options.Json = False,
 ) -> None:
     """Explain predictions: a figure with one row per image, and the saved explanation.
@@ -36,6 +56,10 @@ def saliency(
     Each row shows the image, the predicted probabilities, the attribution map under two
     scalings, and the image masked to its most relevant pixels. Several methods, separated by
     commas, share their passes and one figure.
+
+    A verdict says whether a map predicts what hiding parts of the image does to the score. For cnn
+    and dnn, the figure also has the map of the method that the network's card names: it ranked
+    first in a calibration on other images.
 
     `--target` takes a class, all classes (`all`), or an expression of logits and inner layers.
 
@@ -60,11 +84,13 @@ def saliency(
         explainkit run fer_hw3 saliency --target 'logit("fear") - logit("sad")'
     """
     import explainkit as ek
+    from explainkit.catalog.synonyms import bare_name
     from explainkit.cli.parameters import parse_for
     from explainkit.render.figure import save_figure, study_figure
     from explainkit_fer_hw3.faces import CLASS_NAMES
+    from explainkit_fer_hw3.models import CALIBRATED
 
-    names = [name.strip() for name in method.split(",") if name.strip()]
+    names = [name.strip() for name in (method or "explainkit/saliency").split(",") if name.strip()]
     params = parse_for(names, param or [])
     images = options.load_images(data, split, index, image, seed, device)
     network = options.load_model(model, device)
@@ -80,8 +106,13 @@ def saliency(
     )
     explanations = ek.explain(network, images.images, method=names, seed=seed, **wanted, **params)
     seconds = time.perf_counter() - start
+    calibrated = CALIBRATED.get(model)
+    beside = None
+    if method is None and calibrated and target != "all":
+        beside = ek.explain(network, images.images, method=calibrated, seed=seed, **wanted)
+    cards = _scorecards(explanations, beside) if _tests(scorecard, model, target) else []
     panels = (
-        study_figure(explanations[0], labels=images.labels)
+        study_figure(explanations[0], labels=images.labels, beside=beside, cards=cards)
         if len(explanations) == 1
         else explanations.plot(labels=images.labels)
     )
@@ -101,15 +132,56 @@ def saliency(
             files = {"figure": figure, "explanation": folder}
             files |= {"report": written} if written else {}
             rows += _rows(one, images, files, seconds / len(explanations))
+        _add_verdicts(rows, cards)
         typer.echo(json.dumps({"schema_version": 1, "images": rows}))
         return
     for i in range(len(images.images)):
         typer.echo(_sentence(explanations[0], images, i, "every class" if target == "all" else ""))
+        for card in cards:
+            typer.echo(f"  {bare_name(card.method or '')}: {card.verdict[i]}. {card.sentence(i)}")
+    if cards:
+        several = f" P-values are adjusted for {cards[0].methods} methods." * (cards[0].methods > 1)
+        typer.echo(f"{cards[0].caveat}{several}")
     for folder in saved:
         typer.echo(f"explanation: {folder}")
     typer.echo(f"figure: {figure}")
     if written:
         typer.echo(f"report: {written}")
+
+
+def _tests(wanted: bool | None, model: str, target: str | None) -> bool:
+    """Whether maps get verdicts: as asked for, or else where the network's power is known."""
+    from explainkit_fer_hw3.models import CALIBRATED
+
+    return wanted if wanted is not None else model in CALIBRATED and target != "all"
+
+
+def _scorecards(explanations: "Explanations", beside: "Explanation | None") -> "list[Scorecard]":
+    """The scorecard of each explanation, and that of the calibrated method."""
+    cards = explanations.scorecards()
+    # it was chosen beforehand, so it is not one of several that were tried
+    return cards if beside is None else [*cards, beside.scorecard()]
+
+
+def _add_verdicts(rows: list[dict[str, Any]], cards: "list[Scorecard]") -> None:
+    """Adds its scorecard to each row, and that of the calibrated method to the rows of an image."""
+    if not cards:
+        return
+    verdicts = [_verdict(card, i) for card in cards for i in range(len(card))]
+    for row, verdict in zip(rows, verdicts, strict=False):
+        row["scorecard"] = verdict
+    for i, verdict in enumerate(verdicts[len(rows) :]):
+        rows[i]["beside"] = verdict
+
+
+def _verdict(card: "Scorecard", i: int) -> dict[str, Any]:
+    """What a scorecard says about one image."""
+    found = card.to_dict()
+    return {
+        "method": card.method,
+        "methods": card.methods,
+        **{name: found[name][i] for name in ("verdict", "sentence", "statistic", "p")},
+    }
 
 
 def _explained(target: str | None) -> list[str]:
