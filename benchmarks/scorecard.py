@@ -155,17 +155,14 @@ def controls(net: nn.Module, images: Tensor) -> None:
             found = judge(image, values, effects(i), label, (contrast, against)).evidence
             evidence.setdefault(name, []).append(found)
     every = [one for name, some in evidence.items() if "another" not in name for one in some]
-    print(
-        "| map without knowledge | maps | passes *predicts* | supported | … with p ≤ .01 | partly |"
-    )
+    print("| map without knowledge | maps | passes *predicts* | supported | … at .02 | partly |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, found in {**evidence, "all but another image": every}.items():
         verdicts = [verdict_of(one.p, one.control) for one in found]
-        strict = [
-            one.p[1] <= 0.01 and v == "supported" for one, v in zip(found, verdicts, strict=True)
-        ]
+        # the limit of the second test that was tried first
+        looser = [max(one.p[0], one.p[2]) <= 0.05 and one.p[1] <= 0.02 for one in found]
         row = [percent([one.p[0] <= 0.05 for one in found]), share(verdicts, VERDICTS[:1])]
-        row += [percent(strict), share(verdicts, VERDICTS[1:2])]
+        row += [percent(looser), share(verdicts, VERDICTS[1:2])]
         print(f"| {name} | {len(found)} | {' | '.join(row)} |", flush=True)
 
 

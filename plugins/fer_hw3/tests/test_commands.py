@@ -162,7 +162,7 @@ class TestSaliency:
         ask = "saliency", "--index", 3, "--model", "dnn", "--json"
         (row,) = json.loads(run_as_typed(*ask).stdout)["images"]
         assert row["method"] == row["scorecard"]["method"] == "explainkit/saliency"
-        assert row["beside"]["method"] == "explainkit/lrp"
+        assert row["beside"]["method"] == "explainkit/input_x_gradient"
         assert row["beside"]["verdict"] in SENTENCES
         assert len(row["scorecard"]["p"]) == 3
         chosen = json.loads(run_as_typed(*ask, "--method", "saliency,lrp", "--seed", 1).stdout)

@@ -28,10 +28,10 @@ REACH = {"cnn": 43, "dnn": 48}
 layers drop the last row and column of odd maps: it ignores the last five pixels."""
 
 
-CALIBRATED = {"cnn": "deeplift", "dnn": "lrp"}
+CALIBRATED = {"cnn": "deeplift", "dnn": "input_x_gradient"}
 """The method that the scorecards of a network supported most often, on images that nothing was
-chosen on; methods that hide parts of the image are left out. The cards in ``weights/`` have the
-numbers."""
+chosen on; methods that hide parts of the image are left out. The cards in ``weights/`` name
+it, too."""
 
 
 def build_cnn() -> nn.Sequential:
