@@ -5,8 +5,7 @@ the gradient that arrives has the memory of channels-last images and another bat
 that of ``y.flatten(2).transpose(1, 2) @ weights``. Such a gradient is copied first.
 """
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -47,11 +46,12 @@ def prepare(scores: Tensor) -> None:
             continue
         seen.add((node, unusual))
         name = node.name()
-        if name == _REENTRANT or (name == _BATCH_NORM and unusual):
-            if node not in hooked:
-                hook: Callable[..., Any] = _refuse if name == _REENTRANT else _contiguous
-                node.register_prehook(hook)
+        if node not in hooked and (name == _REENTRANT or (name == _BATCH_NORM and unusual)):
             hooked.add(node)
+            if name == _REENTRANT:
+                node.register_prehook(_refuse)
+            else:
+                node.register_prehook(_contiguous)
         if name in _OWN_MEMORY:
             unusual = False
         elif name not in _SAME_STRIDES:
