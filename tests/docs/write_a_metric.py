@@ -44,8 +44,9 @@ def score_without_negatives(model, inputs, attribution, target=None, *, fill=0.0
 
 # --8<-- [end:model]
 
-net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False)).eval()
+linear = torch.nn.Linear(16, 2, bias=False)
+net = torch.nn.Sequential(torch.nn.Flatten(), linear).eval()
 x = torch.rand(3, 1, 4, 4)
-exact = x * net[1].weight[1].detach().view(1, 1, 4, 4)
+exact = x * linear.weight[1].detach().view(1, 1, 4, 4)
 expected = exact.clamp(min=0).flatten(1).sum(1).double()
 torch.testing.assert_close(score_without_negatives(net, x, exact, 1), expected)
