@@ -87,7 +87,7 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ModelError(
+        raise ModelLookupError(
             f"expected a module {name!r}, found none: run in the folder that has it, or give its "
             f"file, {name.replace('.', '/')}.py:…"
         ) from error
@@ -102,7 +102,7 @@ def _attribute(module: ModuleType, name: str, source: str) -> Any:
                 for key, value in vars(module).items()
                 if callable(value) and getattr(value, "__module__", None) == module.__name__
             ]
-            raise ModelError(
+            raise ModelLookupError(
                 f"expected {name!r} in {source.rpartition(':')[0]}, found "
                 f"{', '.join(own[:8]) or 'no functions or classes'}"
             )
