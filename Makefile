@@ -72,7 +72,8 @@ run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma
 bench: peers $(VENV)/.networks ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
-SMOKE := $(addprefix smoke/,matrix.py $(BENCHMARKS) parity.py maximize_quality.py placement.py)
+SMOKE := $(addprefix smoke/,matrix.py $(BENCHMARKS) parity.py parity_metrics.py scorecard.py \
+	maximize_quality.py placement.py)
 
 bench-smoke: $(VENV)/.networks ## Run every benchmark once on tiny inputs
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync $(SMOKE)
