@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from report_forms import DESKTOP
 
+TALLEST = 16_000
+"""Pixels of a page that a screenshot shows."""
+
 
 class Browser:
     """One page at a time, with its console and network recorded."""
@@ -80,9 +83,14 @@ class Browser:
         return self.driver.find_element("css selector", selector)
 
     def screenshot(self, path):
-        """Writes a screenshot of the whole page as PNG."""
+        """Writes a screenshot of the page as PNG, up to the height that Chromium can draw."""
+        width, height = self.js(
+            "const page = document.documentElement; return [page.scrollWidth, page.scrollHeight]"
+        )
+        clip = {"x": 0, "y": 0, "width": width, "height": min(height, TALLEST), "scale": 1}
         data = self.driver.execute_cdp_cmd(
-            "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}
+            "Page.captureScreenshot",
+            {"captureBeyondViewport": True, "format": "png", "clip": clip},
         )["data"]
         path.write_bytes(base64.b64decode(data))
 
