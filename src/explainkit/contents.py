@@ -22,6 +22,7 @@ _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, torch.device, torch.dtype, torch.Size}
 )
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, deque})
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
 _FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"types"}
 """Packages whose objects are left alone: a lock or a queue belongs to other threads, too."""
 
@@ -43,7 +44,11 @@ class Contents:
     """
 
     def __init__(self, attributes: Iterable[dict[str, Any]], known: Iterable[object]) -> None:
-        self.containers: list[tuple[Any, Any]] = []
+        attributes = [*attributes]
+        # what a module registers is known: nothing inside has to be searched
+        registries: list[Any] = [one.get(name) for one in attributes for name in _REGISTRIES]
+        registries = [one for one in registries if type(one) in _CONTAINERS and one]
+        self.containers: list[tuple[Any, Any]] = [(one, dict(one)) for one in registries]
         self.tensors: list[Tensor] = []
         self.generators: list[HeldGenerator] = []
         hooks = {name: v for name, v in vars(torch_module).items() if name.startswith("_global_")}
@@ -55,7 +60,7 @@ class Contents:
         waiting += [
             one for one in values if type(one) is tuple and not _ATOMS.issuperset(map(type, one))
         ]
-        seen = set(map(id, known))
+        seen = {*map(id, known), *map(id, registries)}
         left = len(waiting) + MOST
         while waiting and left:
             value = waiting.popleft()

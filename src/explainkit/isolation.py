@@ -328,9 +328,13 @@ class _Parameter:
             self.tensor.grad = self.grad
 
     def _require_grad(self, wanted: bool) -> None:
-        if self.tensor.requires_grad != wanted and self.tensor.is_leaf:
-            with torch.inference_mode(self.tensor.is_inference()):
-                self.tensor.requires_grad_(wanted)
+        if self.tensor.requires_grad == wanted or not self.tensor.is_leaf:
+            return
+        if not self.tensor.is_inference():
+            self.tensor.requires_grad_(wanted)
+            return
+        with torch.inference_mode():
+            self.tensor.requires_grad_(wanted)
 
 
 class _Samples:
