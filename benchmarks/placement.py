@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import explainkit as ek
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.placement import LayerView, state_of
+from explainkit.metrics.infill import linear_infill
 from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
 METHODS = ("gradcam", "hirescam", "layercam")
@@ -41,36 +42,15 @@ with the drop when that quarter is hidden. Hidden pixels are filled by linear im
 al., 2022, arXiv:2202.00449), with noise of 1 % of the range. `p ≤ .05` is the share of images whose
 J is higher than in 95 % of the copies of the map that are shifted around the image or flipped. The
 predicted class is explained."""
-NEIGHBORS = torch.tensor([[1.0, 2, 1], [2, 0, 2], [1, 2, 1]])[None, None] / 12
-"""Weights of linear imputation: 1/6 for a pixel's side neighbors, 1/12 for diagonal ones."""
 
 
 def imputed(image: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
     """An image ``[channel, height, width]`` with each of the parts ``[n, height, width]`` hidden.
 
-    A hidden pixel is the weighted mean of its neighbors, found by conjugate gradients, plus noise.
+    A hidden pixel is the weighted mean of its neighbors, plus noise.
     """
-    count, (channels, *size) = len(hidden), image.shape
-    hide = hidden[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *size).to(image)
-    known = image.repeat(count, 1, 1)[:, None] * (1 - hide)
-    degree = F.conv2d(torch.ones_like(hide[:1]), NEIGHBORS, padding=1)
-
-    def applied(u: Tensor) -> Tensor:
-        return hide * (degree * u - F.conv2d(u, NEIGHBORS, padding=1))
-
-    found = torch.zeros_like(known)
-    residual = hide * F.conv2d(known, NEIGHBORS, padding=1)
-    direction, power = residual, residual.square().sum((2, 3), keepdim=True)
-    for _ in range(200):
-        if float(power.max()) < 1e-6:
-            break
-        step = applied(direction)
-        length = power / (direction * step).sum((2, 3), keepdim=True).clamp(min=1e-20)
-        found, residual = found + length * direction, residual - length * step
-        before, power = power, residual.square().sum((2, 3), keepdim=True)
-        direction = residual + power / before.clamp(min=1e-20) * direction
-    whole = known + hide * (found + noise.repeat(count, 1, 1)[:, None])
-    return whole.view(count, channels, *size)
+    images = image.expand(len(hidden), -1, -1, -1)
+    return linear_infill(images, hidden.long()) + noise * hidden[:, None]
 
 
 @dataclass
