@@ -111,7 +111,16 @@ def test_shares_cover_every_shard_once():
             },
             Share(3, 4),
         ),
-        ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETION_COUNT": "2"}, Share(0, 2)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "8",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_MAX": "12",
+                "SLURM_ARRAY_TASK_STEP": "4",
+            },
+            Share(2, 4),
+        ),
     ],
 )
 def test_shares_from_the_environment(environment, expected):
@@ -125,8 +134,21 @@ def test_shares_from_the_environment(environment, expected):
         ("4/4", {}, "the last one is 3/4"),
         ("1", {}, "expected i/n"),
         ("-1/4", {}, "expected i/n"),
-        (None, {"JOB_COMPLETION_INDEX": "1"}, "set JOB_COMPLETION_COUNT"),
-        (None, {"RANK": "x", "WORLD_SIZE": "2"}, "whole numbers"),
+        (None, {"JOB_COMPLETION_INDEX": "1"}, r"--shard '\$\(JOB_COMPLETION_INDEX\)/n'"),
+        (None, {"SLURM_ARRAY_TASK_ID": "1"}, "set SLURM_ARRAY_TASK_COUNT"),
+        (None, {"RANK": "0"}, "set WORLD_SIZE"),
+        (
+            None,  # --array=1,5,7
+            {
+                "SLURM_ARRAY_TASK_ID": "5",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_MAX": "7",
+                "SLURM_ARRAY_TASK_STEP": "1",
+            },
+            "such as --array=0-2",
+        ),
+        (None, {"RANK": "x", "WORLD_SIZE": "2"}, "whole number"),
         (None, {"RANK": "2", "WORLD_SIZE": "2"}, "0 to n - 1"),
     ],
 )

@@ -2,19 +2,19 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from explainkit.errors import InputError
 
-VARIABLES = (
-    ("RANK", "WORLD_SIZE", ""),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("JOB_COMPLETION_INDEX", "JOB_COMPLETION_COUNT", ""),
-)
-"""Variables that give this process's number, the number of processes, and the first number, as
-torchrun, SLURM's job arrays and Kubernetes' indexed jobs set them. Kubernetes sets no count: the
-job's specification has to."""
+TORCHRUN = ("RANK", "WORLD_SIZE")
+"""A process's number and the number of processes, as torchrun sets them."""
+
+SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+"""As SLURM sets them in the tasks of an array."""
+
+KUBERNETES = "JOB_COMPLETION_INDEX"
+"""The number of a pod of an indexed job; Kubernetes does not tell a pod how many there are."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def share_of(text: str | None, environment: Mapping[str, str] = os.environ) -> S
     """The share that ``--shard i/n`` names, or else the environment.
 
     Args:
-        text: ``"i/n"`` with i from 0 to n - 1; None: the first complete pair of `VARIABLES`, or
-            all shards.
+        text: ``"i/n"`` with i from 0 to n - 1; None: as torchrun or SLURM say, or all shards.
         environment: The environment variables.
 
     Raises:
-        InputError: The text or a variable is not of this form.
+        InputError: The text or a variable is not of this form, or this is a pod of an indexed job
+            of Kubernetes, which knows its number alone.
 
     Examples:
         >>> share_of("2/4"), share_of(None, {"RANK": "1", "WORLD_SIZE": "2"}), share_of(None, {})
@@ -56,20 +56,44 @@ def share_of(text: str | None, environment: Mapping[str, str] = os.environ) -> S
         if not (found := re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)):
             raise InputError(f"shard: expected i/n such as 0/4, got {text!r}")
         return _checked("shard", int(found[1]), int(found[2]))
-    for index, count, first in VARIABLES:
-        if index not in environment:
-            continue
-        if count not in environment:
-            raise InputError(
-                f"{index} is set without {count}, so that the number of processes is unknown: set "
-                f"{count}, or give shard i/n"
-            )
-        numbers = [environment[index], environment[count], environment.get(first, "0")]
-        if not all(re.fullmatch(r"\d+", number, re.ASCII) for number in numbers):
-            raise InputError(f"{index}, {count}: expected whole numbers, got {', '.join(numbers)}")
-        i, n, start = map(int, numbers)
-        return _checked(f"{index}, {count}", i - start, n)
+    if TORCHRUN[0] in environment:
+        return _checked(", ".join(TORCHRUN), *_numbers(environment, TORCHRUN))
+    if SLURM[0] in environment:
+        return _of_array(environment)
+    if KUBERNETES in environment:
+        raise InputError(
+            f"{KUBERNETES} is set, but Kubernetes does not tell the number of pods: give it with "
+            f"--shard '$({KUBERNETES})/n', where n is the job's completions"
+        )
     return Share()
+
+
+def _of_array(environment: Mapping[str, str]) -> Share:
+    """The share of a task of a SLURM array such as 0-63, 1-64 or 0-60:4."""
+    task, count = _numbers(environment, SLURM)
+    given = [f"SLURM_ARRAY_TASK_{name}" for name in ("MIN", "STEP", "MAX")]
+    found = {name: _numbers(environment, [name])[0] for name in given if name in environment}
+    first, step = found.get(given[0], 0), max(found.get(given[1], 1), 1)
+    last = first + (count - 1) * step
+    if found.get(given[2], last) != last or (task - first) % step:
+        raise InputError(
+            f"SLURM_ARRAY_TASK_ID: expected one of {count} tasks at equal distances, such as "
+            f"--array=0-{count - 1}, got task {task} of other ones: give each its --shard i/n"
+        )
+    return _checked(", ".join(SLURM), (task - first) // step, count)
+
+
+def _numbers(environment: Mapping[str, str], names: Sequence[str]) -> list[int]:
+    """The values of some variables."""
+    for name in names:
+        if name not in environment:
+            raise InputError(
+                f"{names[0]} is set without {name}, so that the number of processes is unknown: "
+                f"set {name}, or give --shard i/n"
+            )
+        if not re.fullmatch(r"\d+", environment[name], re.ASCII):
+            raise InputError(f"{name}: expected a whole number, got {environment[name]!r}")
+    return [int(environment[name]) for name in names]
 
 
 def _checked(name: str, index: int, count: int) -> Share:
