@@ -58,7 +58,7 @@ def batch(
         str | None,
         typer.Option(
             help="i/n: the i-th of n processes that share the store, i from 0 to n - 1. By "
-            "default: as torchrun, SLURM or Kubernetes say in the environment, or all."
+            "default: as torchrun or SLURM say in the environment, or all."
         ),
     ] = None,
     shard_size: Annotated[
@@ -76,6 +76,20 @@ def batch(
         Literal["float32", "float16"],
         typer.Option(help="How maps are stored; float16 scales each by its largest value."),
     ] = "float32",
+    map_size: Annotated[
+        str | None,
+        typer.Option(
+            help="The most rows and columns of a stored map, 56 or 56x28: larger ones are reduced "
+            "to means over areas."
+        ),
+    ] = None,
+    scorecard: Annotated[
+        bool,
+        typer.Option(
+            "--scorecard",
+            help="Also test whether each map predicts what hiding does, and store the verdict.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     weights: model_options.Weights = None,
     pretrained: model_options.Pretrained = True,
@@ -132,7 +146,8 @@ def batch(
         planned(
             _source(source, data, split, out), model, methods, out,
             target=options.find_target(target), seed=seed, limit=limit, workers=workers,
-            dtype=dtype, device=str(options.find_device(device)), batch_size=batch_size,
+            dtype=dtype, map_size=map_size and model_options.read_size("--map-size", map_size),
+            scorecard=scorecard, device=str(options.find_device(device)), batch_size=batch_size,
             shard_size=shard_size, threads=threads, model_options=known, command=command, **params,
         ) as plan,
         Stop(complain) as stop,

@@ -95,7 +95,7 @@ def arguments(
         "class_names": None if classes is None else read_class_names(classes),
         "mean": None if mean is None else _numbers("--mean", mean),
         "std": None if std is None else _numbers("--std", std),
-        "size": None if size is None else _size(size),
+        "size": None if size is None else read_size("--size", size),
         "crop": crop,
         "output": int(output) if output is not None and output.lstrip("-").isdigit() else output,
         "task": task,
@@ -111,9 +111,16 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def read_size(option: str, text: str) -> int | tuple[int, int]:
+    """A number for height and width, or both: 224, 224x320.
+
+    Raises:
+        typer.BadParameter: The text is not of this form.
+    """
     sides = text.lower().replace(",", "x").split("x")
     if not 1 <= len(sides) <= 2 or not all(side.strip().isdigit() for side in sides):
-        raise typer.BadParameter(f"--size: expected 224 or height x width (224x320), got {text!r}")
+        raise typer.BadParameter(
+            f"{option}: expected 224 or height x width (224x320), got {text!r}"
+        )
     numbers = [int(side) for side in sides]
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

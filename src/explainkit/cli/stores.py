@@ -85,6 +85,8 @@ def facts_of(store: "Store", *, check: bool) -> dict[str, Any]:
         "done": progress.done,
         "complete": progress.done == progress.shards,
         "damaged": list(progress.damaged),
+        "verdicts": {name: dict(counts) for name, counts in progress.verdicts.items()},
+        "low_power": list(progress.low_power),
         "failures": [
             {"id": item.id, "status": item.status, "reason": item.reason}
             for item in progress.failures
@@ -99,6 +101,10 @@ def say(facts: dict[str, Any]) -> None:
         f"{facts['store']}: {facts['items']:,} images: {', '.join(counts) or 'none explained'}; "
         f"{facts['done']:,} of {facts['shards']:,} shards"
     )
+    for method, counts in facts["verdicts"].items():
+        listed = (f"{count:,} {verdict}" for verdict, count in sorted(counts.items()))
+        weak = "; low power on this network" if method in facts["low_power"] else ""
+        typer.echo(f"{method}: {', '.join(listed) or 'no verdicts'}{weak}")
     failures = facts["failures"]
     for one in failures[:SHOWN]:
         complain(f"{one['status']}: {escape(one['id'])}: {escape(one['reason'])}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from explainkit.adapters.geometry import Size
 from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import AnyMethod, load_methods, method_name
 from explainkit.catalog.models import load_model
@@ -44,6 +45,8 @@ def batch(
     workers: int = 1,
     shard: str | None = None,
     dtype: Dtype = "float32",
+    map_size: int | Size | None = None,
+    scorecard: bool = False,
     device: str = "cpu",
     batch_size: int | None = None,
     shard_size: int | None = None,
@@ -73,11 +76,14 @@ def batch(
         workers: Processes that each load the model. A script that uses several needs
             ``if __name__ == "__main__":``, as always with `multiprocessing`.
         shard: ``"i/n"``: only every n-th shard from the i-th on, i from 0 to n - 1; n processes on
-            any machines share a store in this way. None: from ``RANK`` and ``WORLD_SIZE``,
-            ``SLURM_ARRAY_TASK_ID`` and ``SLURM_ARRAY_TASK_COUNT``, or ``JOB_COMPLETION_INDEX`` and
-            ``JOB_COMPLETION_COUNT``, or everything.
+            any machines share a store in this way. None: from ``RANK`` and ``WORLD_SIZE``, or
+            ``SLURM_ARRAY_TASK_ID`` and ``SLURM_ARRAY_TASK_COUNT``, or everything.
         dtype: How maps are stored. ``"float16"`` divides each map by its largest absolute value:
             half the bytes, and errors below 2⁻¹¹ of that value.
+        map_size: The most rows and columns of a stored map, or one number for both: a larger map
+            is reduced to means over equal rectangles, so that values keep their unit.
+        scorecard: Also test whether each map predicts what hiding parts of its image does, as
+            `Explanation.scorecard` does. Verdicts are filtered by `Store.where`.
         device: Where a named model runs; a module stays where it is.
         batch_size: Images run at once, a smaller number is padded. None: as many as fit a memory
             budget, if the model takes images of one size, or else 1.
@@ -109,8 +115,8 @@ def batch(
     with (
         planned(
             source, model, methods, out, target=target, seed=seed, limit=limit, workers=workers,
-            dtype=dtype, device=device, batch_size=batch_size, shard_size=shard_size,
-            threads=threads, **params,
+            dtype=dtype, map_size=map_size, scorecard=scorecard, device=device,
+            batch_size=batch_size, shard_size=shard_size, threads=threads, **params,
         ) as plan,
         Stop(lambda _text: None) as stop,
     ):  # fmt: skip
@@ -135,6 +141,8 @@ def planned(
     limit: int | None = None,
     workers: int = 1,
     dtype: Dtype = "float32",
+    map_size: int | Size | None = None,
+    scorecard: bool = False,
     device: str = "cpu",
     batch_size: int | None = None,
     shard_size: int | None = None,
@@ -155,6 +163,8 @@ def planned(
         limit: Only the first items.
         workers: Processes.
         dtype: How maps are stored.
+        map_size: The most rows and columns of a stored map.
+        scorecard: Whether maps are tested.
         device: Where a named model runs.
         batch_size: Images run at once.
         shard_size: Images of a shard.
@@ -163,9 +173,10 @@ def planned(
         command: The command line that goes on with the job.
         **params: The methods' fields.
     """
+    rows, columns = (map_size, map_size) if isinstance(map_size, int) else map_size or (None, None)
     for name, value in (
         ("workers", workers), ("limit", limit), ("batch_size", batch_size),
-        ("shard_size", shard_size), ("threads", threads),
+        ("shard_size", shard_size), ("threads", threads), ("map_size", rows), ("map_size", columns),
     ):  # fmt: skip
         if value is not None and value < 1:
             raise InputError(f"{name}: expected at least 1, got {value}")
@@ -204,6 +215,8 @@ def planned(
             source=images.record(),
             preprocessing=preprocessing.to_dict(),
             command=command,
+            map_size=None if rows is None or columns is None else (rows, columns),
+            scorecard=scorecard,
         )
         job = Job(out, plan, images, loader, ready, device)
         fixed = {"batch_size": batch_size, "shard_size": shard_size, "threads": threads}

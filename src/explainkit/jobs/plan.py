@@ -19,7 +19,7 @@ from explainkit.files import read_regular, reason, write_atomically
 from explainkit.interfaces import Method
 from explainkit.jobs.items import Items
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PLAN = "plan.json"
 ITEMS = "items.txt"
@@ -38,6 +38,8 @@ class Plan:
         library: Versions of explainkit, torch and the plugins involved.
         device: Type of the device, such as ``"cpu"``.
         dtype: How maps are stored.
+        map_size: The most rows and columns of a stored map; None: all.
+        scorecard: Whether each map is tested against what hiding parts of its image does.
         batch_size: Images run at once; smaller batches are padded to it.
         threads: Threads of one worker.
         shard_size: Items of a shard.
@@ -62,6 +64,8 @@ class Plan:
     source: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    map_size: tuple[int, int] | None = None
+    scorecard: bool = False
 
     @property
     def shards(self) -> int:
@@ -84,6 +88,9 @@ class Plan:
             **{f"version of {name}": value for name, value in self.library.items()},
             "device": self.device,
             "dtype": self.dtype,
+            # left out where they change nothing: plans of version 1 had neither
+            **({} if self.map_size is None else {"map size": list(self.map_size)}),
+            **({"scorecard": True} if self.scorecard else {}),
         }
 
     @property
@@ -121,12 +128,15 @@ class Plan:
         """
         record = load_sealed(folder / PLAN, "plan")
         try:
-            if record["schema_version"] != SCHEMA_VERSION:
+            if record["schema_version"] not in range(1, SCHEMA_VERSION + 1):
                 raise StorageError(
-                    f"expected schema_version {SCHEMA_VERSION} in {folder / PLAN}, got "
+                    f"expected schema_version 1 to {SCHEMA_VERSION} in {folder / PLAN}, got "
                     f"{record['schema_version']!r}: update explainkit-vision"
                 )
+            if record["schema_version"] == 1:
+                record |= {"map_size": None, "scorecard": False}
             fields = {one.name: record[one.name] for one in dataclasses.fields(Plan)}
+            fields["map_size"] = fields["map_size"] and tuple(fields["map_size"])
             items = fields.pop("items")
             plan = Plan(items=Items(**items | {"offsets": tuple(items["offsets"])}), **fields)
             if plan.hash != record["hash"]:

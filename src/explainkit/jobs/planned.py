@@ -18,6 +18,7 @@ from explainkit.jobs.items import ids_in
 from explainkit.jobs.local import Stop, run_local
 from explainkit.jobs.locks import owning
 from explainkit.jobs.plan import ITEMS, PLAN, Plan
+from explainkit.jobs.reduction import reduced
 from explainkit.jobs.shards import SHARDS, check_tensors, remove_shards, sha256_of
 from explainkit.jobs.shares import Share
 from explainkit.jobs.store import Store
@@ -126,12 +127,13 @@ class PlannedJob:
         if first is None:
             return Forecast(plan.items.count, plan.shards, None, None)
         with computing(plan.threads):
-            worker.explained([first])  # what runs once
+            worker.tested([first])  # what runs once
             begin = time.perf_counter()
-            found = worker.explained([first] * plan.batch_size)
+            found, _ = worker.tested([first] * plan.batch_size)
             seconds = (time.perf_counter() - begin) / plan.batch_size
         each = 2 if plan.dtype == "float16" else 4
-        size = sum(one.attribution[0].numel() * each + one.logits[0].numel() * 4 for one in found)
+        small = [one if plan.map_size is None else reduced(one, plan.map_size) for one in found]
+        size = sum(one.attribution[0].numel() * each + one.logits[0].numel() * 4 for one in small)
         size += first.numel() * 4 * plan.inputs + RECORD_BYTES
         count = plan.items.count
         return Forecast(count, plan.shards, size * count, seconds * count)
@@ -179,7 +181,7 @@ class PlannedJob:
         with computing(self.job.plan.threads):
             for value in islice(self._readable(worker), TRIED_IN_VAIN):
                 try:
-                    worker.explained([value])
+                    worker.tested([value])
                 except Exception as error:  # noqa: BLE001 - a model may raise anything
                     failures.append(error)
                 else:

@@ -16,6 +16,7 @@ from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
 from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, PLAN, described_model, library_versions
+from explainkit.jobs.reduction import reduced
 from explainkit.jobs.shards import check_tensors, sha256_of
 from explainkit.jobs.sources import Memory
 from explainkit.jobs.store import Store
@@ -201,7 +202,8 @@ def _numbers(store: Store, module: nn.Module, count: int, seed: int) -> Check:
                 continue  # a changed image is another line of the table
             again += 1
             found = worker.explained([stored[0].inputs[0]])
-            for one, other in zip(stored, found, strict=True):
+            for one, full in zip(stored, found, strict=True):
+                other = full if plan.map_size is None else reduced(full, plan.map_size)
                 difference = _difference(one.attribution, other.attribution.cpu())
                 if difference >= worst:
                     worst, where = difference, f"{item.id}, {other.method}"

@@ -22,9 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from explainkit.adapters.geometry import Size
 from explainkit.errors import StorageError
 from explainkit.files import reason, write_atomically
 from explainkit.jobs.plan import load_sealed, sealed
+from explainkit.jobs.reduction import reduced
 from explainkit.results.explanation import Explanation
 from explainkit.results.storage import from_json, to_json
 
@@ -53,6 +55,7 @@ class Item:
         score: The explained score.
         predicted: The predicted class; None unless there is a single one.
         confidence: The probability of the explained class; None if there is none.
+        judged: For each method, what the scorecard says; empty if there is none.
     """
 
     id: str
@@ -66,6 +69,32 @@ class Item:
     score: float | None = None
     predicted: int | None = None
     confidence: float | None = None
+    judged: Sequence["Judged"] = ()
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> "Item":
+        """An item as `dataclasses.asdict` gave it."""
+        cards = tuple(Judged(**card) for card in record.get("judged", ()))
+        return Item(**{**record, "judged": cards})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a scorecard says about one map; p-values are adjusted for the number of methods.
+
+    Attributes:
+        verdict: One of those of `explainkit.results.scorecard.SENTENCES`.
+        statistic: Of the three tests; None where there is none.
+        p: Their p-values.
+        power: The p-value of the positive control; None if it could not be measured.
+        reason: Why the map can't be judged, or why a test is missing; or empty.
+    """
+
+    verdict: str
+    statistic: Sequence[float | None]
+    p: Sequence[float | None]
+    power: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +120,13 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(
-    store: Path, shard: Shard, plan_hash: str, *, half: bool = False, inputs: bool = False
+    store: Path,
+    shard: Shard,
+    plan_hash: str,
+    *,
+    half: bool = False,
+    inputs: bool = False,
+    size: Size | None = None,
 ) -> None:
     """Writes a shard so that it is either done or does not count.
 
@@ -101,6 +136,7 @@ def write_shard(
         plan_hash: Of the plan that it belongs to.
         half: Store maps as float16, each divided by its largest absolute value.
         inputs: Store the inputs, too.
+        size: The most rows and columns of a map; None: all.
 
     Raises:
         StorageError: It can't be written.
@@ -109,7 +145,8 @@ def write_shard(
     groups = []
     for found in shard.groups:
         own = [to_json("inputs", found[0].inputs, tensors)] if inputs else []
-        methods = [_packed(one, tensors, half) for one in found]
+        small = [one if size is None else reduced(one, size) for one in found]
+        methods = [_packed(one, tensors, half) for one in small]
         groups.append({"inputs": own, "methods": methods})
     data = save_tensors(tensors)
     record = {
@@ -220,7 +257,7 @@ def read_shard(store: Path, number: int, plan_hash: str, size: int) -> Stored | 
     try:
         if (record["plan"], record["number"]) != (plan_hash, number):
             raise StorageError(f"{path} belongs to another plan")
-        items = tuple(Item(**item) for item in record["items"])
+        items = tuple(Item.from_dict(item) for item in record["items"])
         if len(items) != size:
             raise StorageError(f"{path}: expected {size} items, got {len(items)}")
     except (KeyError, TypeError) as error:

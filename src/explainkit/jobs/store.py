@@ -1,25 +1,29 @@
 """Reading a store: lazily, by position, id or filter, also while its job runs."""
 
 import dataclasses
+from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from explainkit.adapters.decoding import flat
 from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.preprocessing import Preprocessing
-from explainkit.errors import StorageError
+from explainkit.catalog.synonyms import bare_name
+from explainkit.errors import InputError, StorageError
 from explainkit.jobs.items import read_items
 from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, Plan
-from explainkit.jobs.shards import Item, Status, Stored, check_tensors, read_shard
+from explainkit.jobs.shards import Item, Judged, Status, Stored, check_tensors, read_shard
 from explainkit.results.explanation import Explanation, Explanations
+from explainkit.results.scorecard import has_low_power, is_verdict
 
 OPEN = 4
 """Records of shards that are kept in memory."""
@@ -38,6 +42,9 @@ class Progress:
         done: Shards whose files are complete.
         damaged: Why shards are not valid, one line each.
         failures: The items that have no map.
+        verdicts: For each method, how many maps have which verdict; empty without scorecards.
+        low_power: Methods whose positive control fails too often on this network, so that their
+            verdicts say little.
     """
 
     items: int
@@ -48,6 +55,8 @@ class Progress:
     done: int
     damaged: tuple[str, ...] = ()
     failures: tuple[Item, ...] = ()
+    verdicts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    low_power: tuple[str, ...] = ()
 
     @property
     def left(self) -> int:
@@ -150,6 +159,8 @@ class Store:
         target: int | None = None,
         predicted: int | None = None,
         confidence: tuple[float, float] | None = None,
+        verdict: str | None = None,
+        method: str | None = None,
     ) -> "Store":
         """The items that meet all given conditions.
 
@@ -158,7 +169,23 @@ class Store:
             target: The explained class.
             predicted: The predicted class.
             confidence: Least and greatest probability of the explained class.
+            verdict: That of the scorecard, such as ``"supported"``; ``"not supported"`` stands for
+                all that begin with it.
+            method: The method whose map has the verdict; None: any.
+
+        Raises:
+            InputError: The store has no scorecards, or no such method.
         """
+        if verdict is not None and not self.plan.scorecard:
+            raise InputError("verdict: expected a store with scorecards: batch(…, scorecard=True)")
+        known = self.methods
+        names = [name for name in known if method in (None, name, bare_name(name))]
+        if not names:
+            raise InputError(f"method: expected {', '.join(known)}, got {method!r}")
+        chosen = [known.index(name) for name in names]
+
+        def cards(item: Item) -> list[Judged]:
+            return [item.judged[i] for i in chosen if item.judged]
 
         def meets(item: Item | None) -> bool:
             return (
@@ -171,6 +198,12 @@ class Store:
                     or (
                         item.confidence is not None
                         and confidence[0] <= item.confidence <= confidence[1]
+                    )
+                )
+                and (
+                    verdict is None
+                    or any(
+                        is_verdict(item.judged[i].verdict, verdict) for i in chosen if item.judged
                     )
                 )
             )
@@ -187,6 +220,8 @@ class Store:
         done = 0
         damaged: list[str] = []
         failures: list[Item] = []
+        verdicts: dict[str, Counter[str]] = {name: Counter() for name in self.methods}
+        powers = {name: array("d") for name in self.methods}
         for number in range(self.plan.shards):
             try:
                 shard = self.shard(number)
@@ -200,6 +235,11 @@ class Store:
             done += 1
             counts.update(item.status for item in shard.items)
             failures += [item for item in shard.items if item.status != "ok"]
+            for item in shard.items:
+                for name, card in zip(self.methods, item.judged, strict=False):
+                    verdicts[name][card.verdict] += 1
+                    if card.power is not None:
+                        powers[name].append(card.power)
         return Progress(
             items=self.plan.items.count,
             ok=counts["ok"],
@@ -209,6 +249,8 @@ class Store:
             done=done,
             damaged=tuple(damaged),
             failures=tuple(failures),
+            verdicts=verdicts if self.plan.scorecard else {},
+            low_power=tuple(name for name, p in powers.items() if has_low_power(torch.tensor(p))),
         )
 
     def shard(self, number: int) -> Stored | None:

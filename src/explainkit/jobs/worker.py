@@ -30,9 +30,10 @@ from explainkit.errors import (
 from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
 from explainkit.jobs.plan import ITEMS, Plan, described_model
-from explainkit.jobs.shards import Item, Shard, Status, write_shard
+from explainkit.jobs.shards import Item, Judged, Shard, Status, write_shard
 from explainkit.jobs.sources import Source
-from explainkit.results.explanation import Explanation
+from explainkit.results.explanation import Explanation, Explanations
+from explainkit.results.scorecard import Scorecard, verdict_alone
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ class Worker:
             raise KeyboardInterrupt
         plan = self.job.plan
         write_shard(
-            self.job.store, shard, plan.hash, half=plan.dtype == "float16", inputs=plan.inputs
-        )
+            self.job.store, shard, plan.hash,
+            half=plan.dtype == "float16", inputs=plan.inputs, size=plan.map_size,
+        )  # fmt: skip
         return Report.of(number, shard.items)
 
     def compute(self, number: int) -> Shard:
@@ -131,12 +133,13 @@ class Worker:
         items, inputs = self.load(ids)
         groups: list[list[Explanation]] = []
         for rows in _of_one_shape(inputs):
-            found = self._explained(items, inputs, rows)
+            found, cards = self._explained(items, inputs, rows)
             if found:
                 for row, position in enumerate(p for p in rows if items[p].status == "ok"):
                     items[position] = replace(
-                        items[position], group=len(groups), row=row, **_facts(found[0], row)
-                    )
+                        items[position], group=len(groups), row=row, **_facts(found[0], row),
+                        judged=tuple(judged(card, row) for card in cards),
+                    )  # fmt: skip
                 groups.append(found)
         facts = {
             "seconds": round(time.monotonic() - begin, 3),
@@ -170,7 +173,7 @@ class Worker:
             inputs.append(value)
         return items, inputs
 
-    def explained(self, inputs: Sequence[Tensor]) -> list[Explanation]:
+    def explained(self, inputs: Sequence[Tensor]) -> Explanations:
         """The explanations of inputs of one shape, one for each method."""
         parameters = (*self.model.parameters(), *self.model.buffers())
         like = next((one for one in parameters if one.is_floating_point()), torch.empty(0))
@@ -185,17 +188,24 @@ class Worker:
                 batch_size=plan.batch_size,
             )
 
+    def tested(self, inputs: Sequence[Tensor]) -> tuple[list[Explanation], list[Scorecard]]:
+        """As `explained`, with a scorecard of each if the plan wants them."""
+        found = self.explained(inputs)
+        if not self.job.plan.scorecard:
+            return found, []
+        return found, found.scorecards(self.job.plan.seed or 0, power=True)
+
     def _explained(
         self, items: list[Item], inputs: Sequence[Tensor | None], rows: Sequence[int]
-    ) -> list[Explanation]:
-        """The explanations of some of the images; the status of others is set.
+    ) -> tuple[list[Explanation], list[Scorecard]]:
+        """The explanations and scorecards of some of the images; the status of others is set.
 
         An image's map does not depend on the others, so that those that are left when one fails
         get the same maps without it.
         """
 
-        def together(chosen: Sequence[int]) -> list[Explanation]:
-            return self.explained([one for row in chosen if (one := inputs[row]) is not None])
+        def together(chosen: Sequence[int]) -> tuple[list[Explanation], list[Scorecard]]:
+            return self.tested([one for row in chosen if (one := inputs[row]) is not None])
 
         with suppress(Exception):  # each image says why below
             return together(rows)
@@ -206,7 +216,7 @@ class Worker:
                 status, reason = _reason(error)
                 items[row] = replace(items[row], status=status, reason=reason)
         left = [row for row in rows if items[row].status == "ok"]
-        return together(left) if left else []
+        return together(left) if left else ([], [])
 
 
 @contextmanager
@@ -261,3 +271,23 @@ def _facts(found: Explanation, row: int) -> dict[str, Any]:
         if by_class and probabilities is not None
         else None,
     }
+
+
+def judged(card: Scorecard, row: int) -> Judged:
+    """What a scorecard says about one image, whatever the other images of its shard are.
+
+    A verdict is not withheld for low power here: that takes all images of a store.
+    """
+    power = None if card.power is None else _known(card.power)[row]
+    return Judged(
+        verdict=verdict_alone(card, row),
+        statistic=_known(card.statistic[row]),
+        p=_known(card.p[row]),
+        power=power,
+        reason=card.reason[row],
+    )
+
+
+def _known(values: Tensor) -> list[float | None]:
+    """Numbers for JSON, with None for NaN."""
+    return [None if value != value else value for value in values.tolist()]

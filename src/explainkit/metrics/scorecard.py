@@ -125,6 +125,12 @@ def scorecard_of(
             f"expected maps of the image, got maps of layer {explanation.at!r}: a scorecard hides "
             "parts of the image"
         )
+    if explanation.attribution.shape[2:] != explanation.inputs.shape[2:]:
+        raise MethodError(
+            f"expected maps of {_pixels(explanation.inputs)} like the images, got maps that were "
+            f"stored at {_pixels(explanation.attribution)}: ek.batch(…, scorecard=True) tests maps "
+            "before they are reduced"
+        )
     module = _module(origin, model)
     method, score = _source(explanation, origin)
     first = next((p for p in module.parameters() if p.is_floating_point()), explanation.inputs)
@@ -141,6 +147,10 @@ def scorecard_of(
     found = _judged(ask, half_cell=half_cell, power=power, seed=seed)
     names = tuple(explanation.target_name(i) for i in range(len(images)))
     return replace(found, method=explanation.method, target=names)
+
+
+def _pixels(values: Tensor) -> str:
+    return " × ".join(map(str, values.shape[2:]))
 
 
 def _explained(

@@ -188,6 +188,23 @@ def verdict_of(p: Sequence[float], control: str) -> str:
     return "partly supported"
 
 
+def is_verdict(verdict: str, wanted: str) -> bool:
+    """Whether a verdict is the wanted one, or one of those that the wanted one stands for.
+
+    Examples:
+        >>> is_verdict("not supported: edges", "not supported"), is_verdict("supported", "support")
+        (True, False)
+    """
+    return verdict == wanted or verdict.startswith(f"{wanted}:")
+
+
+def verdict_alone(card: Scorecard, index: int) -> str:
+    """The verdict on one image, also where it was withheld for the low power on all of them."""
+    if card.verdict[index] != "low power on this network":
+        return card.verdict[index]
+    return verdict_of(card.p[index].tolist(), card.control[index])
+
+
 def together(cards: Sequence[Scorecard]) -> list[Scorecard]:
     """The scorecards of several methods on the same images, with p-values adjusted by Holm.
 
