@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-adapters test-browser test-gpu chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+.PHONY: help demo test test-lowest test-adapters test-browser test-gpu test-ray chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
 	bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -43,6 +43,9 @@ chromium:
 
 test-transformers: $(VENV)/.transformers ## Test the architectures of the transformers package
 	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
+
+test-ray: $(VENV)/.ray ## Test whole data sets on a Ray cluster of this machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/jobs/test_ray.py
 
 test-gpu: $(VENV)/.test ## Test on an accelerator; without one, the tests are skipped
 	$(BIN)/python -m pytest -rs tests/gpu
@@ -116,6 +119,10 @@ $(VENV)/.peers: $(VENV)/.test
 $(VENV)/.browser: $(VENV)/.test
 	$(PIP) -e '.[browser]'
 	$(PIP) --no-deps axe-playwright-python  # for its axe-core; its dependencies include a browser
+	touch $@
+
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP) -e '.[ray]'
 	touch $@
 
 $(VENV)/.transformers: $(VENV)/.test

@@ -54,6 +54,20 @@ def batch(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes, each with the model and its own threads.")
     ] = 1,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="Where workers run: on this machine, or on a Ray cluster that shares the store's "
+            "folder."
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="A running cluster: auto, or HOST:PORT. By default: one on this machine, for this "
+            "command."
+        ),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -131,7 +145,7 @@ def batch(
     """
     from explainkit.cli.parameters import parse_for
     from explainkit.jobs.batch import planned
-    from explainkit.jobs.local import Stop
+    from explainkit.jobs.pool import Stop
     from explainkit.jobs.shares import share_of
 
     methods = [name.strip() for name in method.split(",") if name.strip()]
@@ -159,7 +173,7 @@ def batch(
         try:
             with progress("images", total) as advance:
                 undone = plan.run(
-                    share, workers, stop, _Shown(advance),
+                    share, workers, stop, _Shown(advance), engine=engine, ray_address=ray_address,
                     retry_failed=retry_failed, overwrite=overwrite,
                 )  # fmt: skip
         except KeyboardInterrupt:

@@ -20,10 +20,10 @@ from explainkit.errors import InputError, StorageError, TargetError
 from explainkit.expressions import Expression
 from explainkit.jobs.defaults import default_batch_size, default_shard_size, input_shape
 from explainkit.jobs.items import write_items
-from explainkit.jobs.local import Stop
 from explainkit.jobs.opening import Data, source_of
 from explainkit.jobs.plan import Plan, described_methods, described_model, library_versions
-from explainkit.jobs.planned import PlannedJob
+from explainkit.jobs.planned import Engine, PlannedJob
+from explainkit.jobs.pool import Stop
 from explainkit.jobs.shares import share_of
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job
@@ -43,6 +43,8 @@ def batch(
     seed: int | None = None,
     limit: int | None = None,
     workers: int = 1,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     shard: str | None = None,
     dtype: Dtype = "float32",
     map_size: int | Size | None = None,
@@ -75,6 +77,13 @@ def batch(
         limit: Only the first of the sorted ids, this many.
         workers: Processes that each load the model. A script that uses several needs
             ``if __name__ == "__main__":``, as always with `multiprocessing`.
+        engine: ``"local"``: workers are processes of this machine. ``"ray"``: they are actors of a
+            Ray cluster whose machines share the store's folder, paths and packages; each takes as
+            many CPUs as it has threads, and a GPU if ``device`` is one. Needs
+            ``pip install 'explainkit-vision[ray]'``.
+        ray_address: A running cluster, such as ``"auto"`` or ``"10.0.0.1:6379"``. None: the one
+            that this process is connected to, or else one that is started on this machine for the
+            job, without a dashboard and out of reach of the network.
         shard: ``"i/n"``: only every n-th shard from the i-th on, i from 0 to n - 1; n processes on
             any machines share a store in this way. None: from ``RANK`` and ``WORLD_SIZE``, or
             ``SLURM_ARRAY_TASK_ID`` and ``SLURM_ARRAY_TASK_COUNT``, or everything.
@@ -120,7 +129,10 @@ def batch(
         ) as plan,
         Stop(lambda _text: None) as stop,
     ):  # fmt: skip
-        undone = plan.run(share, workers, stop, retry_failed=retry_failed, overwrite=overwrite)
+        undone = plan.run(
+            share, workers, stop, engine=engine, ray_address=ray_address,
+            retry_failed=retry_failed, overwrite=overwrite,
+        )  # fmt: skip
         if stop.requested:
             raise KeyboardInterrupt
     if undone:

@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from explainkit.errors import InputError, StorageError
 from explainkit.files import locked, reason, remove_drafts, replacing
 from explainkit.jobs.items import ids_in
-from explainkit.jobs.local import Stop, run_local
+from explainkit.jobs.local import run_local
 from explainkit.jobs.locks import owning
 from explainkit.jobs.plan import ITEMS, PLAN, Plan
+from explainkit.jobs.pool import Stop
+from explainkit.jobs.ray import check_ray, run_ray
 from explainkit.jobs.reduction import reduced
 from explainkit.jobs.shards import SHARDS, check_tensors, remove_shards, sha256_of
 from explainkit.jobs.shares import Share
@@ -34,6 +37,8 @@ RECORD_BYTES = 400
 """About what the id, the hash and the facts of an item take."""
 
 Done = Callable[[Report, bool], None]
+
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class PlannedJob:
         stop: Stop,
         done: Done = lambda _report, _before: None,
         *,
+        engine: Engine = "local",
+        ray_address: str | None = None,
         retry_failed: bool = False,
         overwrite: bool = False,
     ) -> dict[int, str]:
@@ -86,12 +93,21 @@ class PlannedJob:
             workers: Processes.
             stop: Whether to stop.
             done: Called for each shard with its report, and whether it was done before.
+            engine: Where the workers run.
+            ray_address: Of a running Ray cluster.
             retry_failed: Compute shards with failed images again.
             overwrite: Replace a store of another call.
 
         Raises:
-            StorageError: The store is of another call, or can't be written, or is in use.
+            StorageError: The store is of another call, or can't be written, or is in use, or Ray is
+                not to be reached.
         """
+        if engine not in {"local", "ray"}:
+            raise InputError(f"engine: expected local or ray, got {engine!r}")
+        if engine == "ray":
+            check_ray()
+        elif ray_address is not None:
+            raise InputError(f"ray_address: expected engine ray, got {engine}")
         out = self.job.store
         if overwrite and share.count > 1:
             raise InputError("overwrite: expected one process for all shards, got a share of them")
@@ -106,8 +122,9 @@ class PlannedJob:
                 plan = self._settled(overwrite)
                 (out / SHARDS).mkdir(exist_ok=True)
                 remove_drafts(out / SHARDS, lambda _name: True)
-            # one worker is this process, which has loaded the model
-            model = self.module if workers == 1 else self.job.model
+            # one local worker is this process, which has loaded the model
+            here = engine == "local" and workers == 1
+            model = self.module if here else self.job.model
             job = dataclasses.replace(self.job, plan=plan, model=model)
             left = []
             store = Store(out)
@@ -117,7 +134,8 @@ class PlannedJob:
                     left.append(number)
                 else:
                     done(report, True)
-            return run_local(job, left, workers, lambda report: done(report, False), stop)
+            run = run_local if engine == "local" else partial(run_ray, address=ray_address)
+            return run(job, left, workers, lambda report: done(report, False), stop)
 
     def forecast(self) -> Forecast:
         """Items, shards, and the bytes and seconds that a first batch lets expect."""
