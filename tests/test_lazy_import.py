@@ -56,6 +56,17 @@ def test_a_plugins_help_imports_that_plugin_and_no_torch():
     assert "'torch'" not in found
 
 
+def test_a_scorecard_does_not_import_the_compiler():
+    code = (
+        "import sys, torch, explainkit as ek; from torch import nn\n"
+        "net = nn.Sequential(nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),\n"
+        "                    nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()\n"
+        "ek.explain(net, torch.rand(1, 1, 48, 48), method='saliency', scorecard=True)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_plugins_table_needs_no_torch():
     assert "'torch'" not in loaded_by(command("plugins", "--json"))
 
