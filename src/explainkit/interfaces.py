@@ -144,6 +144,8 @@ class ModelSpec:
             its center, and normalized.
         dataset: Qualified name of the data set it was trained on.
         layer: Dotted path of the layer that class-activation maps use by default.
+        positive_control: On how many images the positive control of scorecards passes, and of how
+            many, as ``benchmarks/scorecard.py`` measures it; None: not measured.
         summary: One-line description.
     """
 
@@ -158,6 +160,7 @@ class ModelSpec:
     preprocessing: "Preprocessing | None" = None
     dataset: str | None = None
     layer: str | None = None
+    positive_control: tuple[int, int] | None = None
     summary: str = ""
 
 

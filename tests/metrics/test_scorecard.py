@@ -38,7 +38,7 @@ def test_the_exact_maps_of_a_linear_model_are_supported():
     net, x = linear(), textures(8)
     card = ek.explain(net, x, 1, "input_x_gradient", scorecard=True).scorecard()
     assert set(card.verdict) == {"supported"}
-    assert card.sentence(0) == SENTENCES["supported"]
+    assert card.sentence(0).startswith(SENTENCES["supported"])
     assert card.p.max() <= 0.05
     exact = x * net[1].weight.detach()[1].view(1, 1, 24, 24)
     moved = ek.scorecard(net, x, -exact, 1)
@@ -295,6 +295,43 @@ def test_power_needs_ten_images_and_a_third_of_failures():
     assert has_low_power(torch.tensor(4 * fails + 6 * passes))
     assert not has_low_power(torch.tensor(4 * fails + 8 * passes))
     assert not has_low_power(torch.tensor(9 * fails + [NAN]))
+
+
+def test_the_specification_knows_the_power_of_few_images():
+    net, x = linear(), textures(2)
+    unknown = ek.explain(net, x, 0, "input_x_gradient").scorecard()
+    assert unknown.positive_control is None
+    assert "power of these tests on this network is unknown" in unknown.notes[-1]
+    net.explainkit_spec = ek.ModelSpec(positive_control=(14, 28))
+    weak = ek.explain(net, x, 0, "input_x_gradient").scorecard()
+    assert weak.low_power
+    assert set(weak.verdict) == {"low power on this network"}
+    assert torch.equal(weak.p, unknown.p)
+    assert weak.notes == (weak.caveat,)
+    # ten images are measured, whatever the specification says
+    many = ek.explain(net, textures(10), 0, "input_x_gradient").scorecard()
+    assert many.positive_control == (10, 10)
+    assert "low power on this network" not in many.verdict
+    net.explainkit_spec = ek.ModelSpec(positive_control=(19, 28))
+    assert not ek.explain(net, x, 0, "input_x_gradient").scorecard().low_power
+
+
+def test_sentences_name_what_the_target_is_compared_with():
+    x = textures(1)
+
+    def sentence(net, target, **options):
+        card = ek.explain(net, x, target, "input_x_gradient", **options).scorecard()
+        return card.sentence(0), card.contrast
+
+    names = ["cat", "dog", "ape"]
+    said, contrast = sentence(linear(), "cat", class_names=names)
+    other = linear()(x).detach()[0, 1:].argmax() + 1
+    assert contrast == (f"{names[other]}, the next likely class",)
+    assert said == f"{SENTENCES['supported']} Compared with {contrast[0]}."
+    assert "the next likely label" in sentence(linear(), 1, task="multilabel")[0]
+    said, _ = sentence(linear(classes=1), "ill", class_names=["well", "ill"])
+    assert said.endswith("Compared with well, the other side of the same logit.")
+    assert sentence(linear(), "logit(0) - logit(1)")[1] == ()
 
 
 def test_results_are_json_html_and_a_figure():

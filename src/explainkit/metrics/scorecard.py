@@ -22,11 +22,11 @@ from explainkit.interfaces import Method, Target, spec_of
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.methods.contract import for_images, hides_parts
 from explainkit.metrics.hiding import hiding_effects
-from explainkit.metrics.judgement import Judgement, cells_for, judge, positive_control
+from explainkit.metrics.judgement import cells_for, judge, positive_control
 from explainkit.render.heatmap import Reduce
 from explainkit.results.explanation import Explanation
 from explainkit.results.origin import Origin
-from explainkit.results.scorecard import POWER_IMAGES, Scorecard, has_low_power, verdict_of
+from explainkit.results.scorecard import POWER_IMAGES, Scorecard, control_of, verdict_of
 from explainkit.scores import Outputs, Task
 
 Contrast = Callable[[Tensor], Tensor]
@@ -273,9 +273,9 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
                 controls.append(positive_control(image, effects, elsewhere, label))
     missing = _ONLY if others is None else _ALONE if against is None else ""
     p_values = torch.tensor(controls, dtype=torch.float64) if measured else None
-    weak = p_values is not None and has_low_power(p_values)
-    return Scorecard(
-        verdict=tuple(_verdict(one, weak) for one in found),
+    control = None if p_values is None else control_of(p_values)
+    card = Scorecard(
+        verdict=tuple(verdict_of(one.evidence.p, one.evidence.control) for one in found),
         statistic=_stacked([one.evidence.statistic for one in found]),
         p=_stacked([one.evidence.p for one in found]),
         reason=tuple(one.reason or missing for one in found),
@@ -286,15 +286,14 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
         grid=cells.grid,
         half_cell=half_cell,
         power=p_values,
+        contrast=() if against is None or others is None else _contrasts(others, scorer.outputs),
         model=model_name(ask.module),
         target=_targets(classes, ask.score, scorer.outputs),
         seed=seed,
     )
-
-
-def _verdict(found: Judgement, weak: bool) -> str:
-    verdict = verdict_of(found.evidence.p, found.evidence.control)
-    return "low power on this network" if weak and not found.reason else verdict
+    if control is None and (spec := spec_of(ask.module)) is not None:
+        control = spec.positive_control
+    return card.controlled(control)
 
 
 def _stacked(rows: Sequence[Sequence[float]]) -> Tensor:
@@ -306,6 +305,16 @@ def _targets(classes: Tensor, score: Score, outputs: Outputs) -> tuple[str, ...]
         return (text_of(score),) * len(classes)
     names = outputs.class_names
     return tuple(names[label] if names else str(label) for label in classes.tolist())
+
+
+def _contrasts(classes: Tensor, outputs: Outputs) -> tuple[str, ...]:
+    """What the third test compares each target with, in words."""
+    what = {"binary": "the other side of the same logit", "multilabel": "the next likely label"}
+    kind = what.get(outputs.task, "the next likely class")
+    names = outputs.class_names
+    return tuple(
+        f"{names[label] if names else f'class {label}'}, {kind}" for label in classes.tolist()
+    )
 
 
 def _runners_up(scores: Tensor, classes: Tensor, score: Score, outputs: Outputs) -> Tensor | None:

@@ -26,12 +26,13 @@ from explainkit.render.heatmap import (
 )
 from explainkit.render.legend import legend
 from explainkit.render.parameters import changed_parameters, parameters
-from explainkit.render.scorecard import verdict_ink
+from explainkit.render.scorecard import explained, write_verdict
 from explainkit.render.sheet import (
     BAR,
     FAINT,
     INK,
     RIGHT,
+    TALL,
     WRONG,
     Sheet,
     fit_image,
@@ -39,7 +40,8 @@ from explainkit.render.sheet import (
     house_style,
     show,
 )
-from explainkit.render.shown_image import OPACITY, ShownImage, notes, overlay, shown_images
+from explainkit.render.shown_image import OPACITY, ShownImage, overlay, shown_images
+from explainkit.render.shown_image import notes as notes_of
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -60,6 +62,7 @@ def study_figure(
     keep: float = 0.2,
     beside: "Explanation | None" = None,
     cards: "Sequence[Scorecard]" = (),
+    notes: Sequence[str] = (),
 ) -> Figure:
     """One row per image: image, probabilities, the map under each scaling, most relevant pixels.
 
@@ -73,12 +76,13 @@ def study_figure(
         beside: Another explanation of the same images, in a column of its own, with the last of
             the scalings.
         cards: Their scorecards, in this order, whose verdicts stand below the maps.
+        notes: What else to say at the bottom.
 
     Raises:
         RenderError: An unknown scaling, a fraction outside [0, 1], labels that are not one per
             image, or a mean and std that do not fit the channels.
     """
-    rows = _Rows(explanation, labels)
+    rows = _Rows(explanation, labels, [*notes, *explained(cards)])
     maps = over_images(explanation, reduce)
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
     widths = [rows.cell, _BARS, *[rows.cell + _SCALE] * len(scaled), rows.cell]
@@ -89,7 +93,6 @@ def study_figure(
         rule = Scaling.parse(scalings[-1])
         other = scale(over_images(beside, reduce), rule)
         widths.append(rows.cell + _SCALE)
-    rows.add_notes(cards)
     sheet = rows.sheet(len(explanation), widths, [found for _, found in scaled], signed)
     for row, image in enumerate(rows.images):
         rows.draw(sheet, row, row)
@@ -105,8 +108,7 @@ def study_figure(
                 sheet, row, last + 1, rows.sizes[row], image, other, row, rule, named=named
             )  # fmt: skip
         for card, column in zip(cards, (2, last + 1), strict=False):
-            wide = sum(widths[column:last]) if column == 2 else widths[column]
-            _write_verdict(sheet, row, column, wide, card.verdict[row])
+            write_verdict(sheet, row, column, (widths[column], TALL), card.verdict[row])
     return sheet.figure
 
 
@@ -120,6 +122,7 @@ def plot(
     cmap: str | None = None,
     alpha: float = OPACITY,
     columns: int = 1,
+    card: "Scorecard | None" = None,
 ) -> Figure:
     """Each image with its probabilities, its heatmap, and the heatmap over the image.
 
@@ -131,6 +134,7 @@ def plot(
         cmap: Name of a matplotlib color map; None: red and blue for signed values.
         alpha: Opacity of the strongest values over the image.
         columns: Images side by side.
+        card: The scorecard of these maps, whose verdicts stand below them.
 
     Returns:
         The new figure, or the one that ``ax`` belongs to.
@@ -140,7 +144,7 @@ def plot(
             an opacity outside [0, 1], no columns, or several images for one ``ax``.
     """
     rule = Scaling.parse(scaling)
-    rows = _Rows(explanation, None)
+    rows = _Rows(explanation, None, explained([] if card is None else [card]))
     maps = over_images(explanation, reduce)
     scaled = scale(maps, rule)
     if ax is not None:
@@ -167,6 +171,9 @@ def plot(
         axes = sheet.axes(row, column + 3, *rows.sizes[i])
         show(axes, overlay(image, maps[i], rule, cmap=cmap, alpha=alpha), rows.smooth)
         sheet.title(axes, column + 3, "map over image")
+        if card is not None:
+            wide = sheet.widths[column + 2]
+            write_verdict(sheet, row, column + 2, (wide, rows.sizes[i][1]), card.verdict[i])
     return sheet.figure
 
 
@@ -180,7 +187,12 @@ class _Rows:
         cell: Width of a column of images, wide enough for a title.
     """
 
-    def __init__(self, explanation: "Explanation", labels: Sequence[int | None] | None) -> None:
+    def __init__(
+        self,
+        explanation: "Explanation",
+        labels: Sequence[int | None] | None,
+        more: Sequence[str],
+    ) -> None:
         self.explanation = explanation
         if labels is not None and len(labels) != len(explanation):
             raise RenderError(f"expected {len(explanation)} labels, got {len(labels)}")
@@ -190,7 +202,7 @@ class _Rows:
         if beyond := [label for label in self.labels if label is not None and label >= classes]:
             raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
         self.images = shown_images(explanation)
-        self._notes = list(notes(self.images))
+        self._notes = [*notes_of(self.images), *more]
         self.smooth = explanation.geometries is not None
         self.sizes = [fit_image(one.size) for one in self.images]
         self.cell = max(1.4, *(width for width, _ in self.sizes))
@@ -225,14 +237,6 @@ class _Rows:
             parameters(changed_parameters(one.method, one.params)) or "default parameters",
             "; ".join([*colors, *self._notes, *about]),
         )
-
-    def add_notes(self, cards: "Sequence[Scorecard]") -> None:
-        """Adds what the verdicts of scorecards mean, once each."""
-        shown = [(v, card.sentence(i)) for card in cards for i, v in enumerate(card.verdict)]
-        self._notes += [
-            f"{verdict}: {meaning.rstrip('.')}" for verdict, meaning in dict(shown).items()
-        ]
-        self._notes += [card.caveat.rstrip(".") for card in cards[:1]]
 
     def headline(self) -> str:
         """The method, and the layer where it uses one."""
@@ -334,14 +338,6 @@ def _kept(kept: NDArray[np.bool_], keep: float) -> str:
     if count < round(keep * kept.size):
         return f"the {count} pixels where |a| > 0" if count else "no relevant pixels"
     return f"most relevant {100 * keep:.3g}% by |a|"
-
-
-def _write_verdict(sheet: Sheet, row: int, column: int, wide: float, verdict: str) -> None:
-    """A verdict below the map in a column."""
-    axes = sheet.axes(row, column, wide)
-    axes.set_axis_off()
-    ink = verdict_ink(verdict)
-    axes.text(0, -0.03, verdict, size=7, color=ink, va="top", transform=axes.transAxes)
 
 
 def _draw_map(

@@ -1,5 +1,6 @@
 """Draws scorecards: effects against attributions, and the verdicts in words."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,17 @@ from matplotlib.figure import Figure
 
 from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
-from explainkit.render.sheet import BAR, FAINT, INK, RIGHT, TALL, WRONG, Sheet, house_style
+from explainkit.render.sheet import (
+    BAR,
+    FAINT,
+    INK,
+    RIGHT,
+    TALL,
+    WRONG,
+    Sheet,
+    fit_name,
+    house_style,
+)
 
 if TYPE_CHECKING:
     from explainkit.results.scorecard import Scorecard
@@ -18,11 +29,36 @@ _WIDE, _MOST = 2.1, 24
 _TESTS = ("predicts", "beyond the image", "this class")
 
 
+def explained(cards: "Sequence[Scorecard]") -> list[str]:
+    """What the verdicts of scorecards mean, once each, and what to know about all of them."""
+    meanings = dict(pair for card in cards for pair in card.meanings)
+    notes = dict.fromkeys(note for card in cards for note in card.notes)
+    said = [f"{verdict}: {meaning}" for verdict, meaning in meanings.items()]
+    return [text.rstrip(".") for text in (*said, *notes)]
+
+
+def write_verdict(
+    sheet: Sheet, row: int, column: int, size: tuple[float, float], verdict: str
+) -> None:
+    """A verdict below a map of a width and height in inches, at the left of its column."""
+    axes = sheet.axes(row, column, *size)
+    axes.set_axis_off()
+    axes.text(
+        0, -0.05 / size[1], fit_name(verdict, size[0], 7), size=7, color=verdict_ink(verdict),
+        va="top", transform=axes.transAxes,
+    )  # fmt: skip
+
+
 def verdict_ink(verdict: str) -> str:
     """The color of a verdict: green for maps that are supported, red for those that are not."""
+    return {"correct": RIGHT, "wrong": WRONG, "unknown": FAINT}[verdict_kind(verdict)]
+
+
+def verdict_kind(verdict: str) -> str:
+    """Whether a verdict speaks for a map, ``"correct"``, against it, ``"wrong"``, or neither."""
     if verdict in ("supported", "partly supported"):
-        return RIGHT
-    return WRONG if verdict.startswith("not") else FAINT
+        return "correct"
+    return "wrong" if verdict.startswith("not") else "unknown"
 
 
 @house_style()
@@ -47,7 +83,7 @@ def scorecard_figure(card: "Scorecard", columns: int = 3) -> Figure:
         f"{bare_name(card.method or 'a map')} of {card.model}: hiding against the map{rest}",
         "A dot is a cell of the image: across, the map's sum in it; up, how much hiding it lowers "
         "the score. Band: the lines of 90 % of the map's shifted and flipped copies.",
-        card.caveat,
+        " ".join(card.notes),
     )
     for i in range(shown):
         row, column = divmod(i, across)
@@ -94,8 +130,7 @@ def scorecard_html(card: "Scorecard") -> str:
             f'{verdict_ink(verdict)}">{escape(verdict)}</b><br>{escape(card.sentence(i))}</td>'
             f"{p}</tr>"
         )
-    several = f" P-values are adjusted for {card.methods} methods (Holm)." * (card.methods > 1)
     return (
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"<p><small>{escape(card.caveat)}{several}</small></p>"
+        f"<p><small>{escape(' '.join(card.notes))}</small></p>"
     )

@@ -28,6 +28,9 @@ SENTENCES = {
 WITHHELD = ("cannot be judged", "low power on this network")
 """Verdicts that do not follow from p-values."""
 
+_COMPARED = ("supported", "not class-specific")
+"""Verdicts that rest on the comparison with another class."""
+
 CONSISTENT, STRICT = 0.05, 0.01
 """Largest p-values of a test that passes, and of the second test of a map that is supported."""
 
@@ -61,6 +64,9 @@ class Scorecard:
             of the image.
         power: P-values of the positive control, ``[batch]``: the effects on the grid half a cell
             away, tested like a map by the first test. None if it was not measured.
+        positive_control: On how many images the control passes, and of how many: of these if they
+            are at least 10, else as the model's specification knows it; None: unknown.
+        contrast: For each image, what the third test compares the target with; or empty.
         methods: Number of methods that were tested on these images; p-values of several are
             adjusted by Holm's procedure.
         method: Name of the method; None for a map from elsewhere.
@@ -93,6 +99,8 @@ class Scorecard:
     grid: tuple[int, int]
     half_cell: bool = False
     power: Tensor | None = None
+    positive_control: tuple[int, int] | None = None
+    contrast: tuple[str, ...] = ()
     methods: int = 1
     method: str | None = None
     model: str = ""
@@ -107,14 +115,47 @@ class Scorecard:
         return f"<Scorecard of {self.method or 'a map'} on {self.model}: {shown}>"
 
     def sentence(self, index: int) -> str:
-        """What the verdict on one image means."""
-        meaning = SENTENCES[self.verdict[index]]
-        return f"{meaning} {self.reason[index]}".rstrip()
+        """What the verdict on one image means, and which class the map is compared with."""
+        verdict = self.verdict[index]
+        said = [SENTENCES[verdict], self.reason[index]]
+        if verdict in _COMPARED and self.contrast and self.contrast[index]:
+            said.append(f"Compared with {self.contrast[index]}.")
+        return " ".join(filter(None, said))
+
+    @property
+    def meanings(self) -> tuple[tuple[str, str], ...]:
+        """Each verdict that was given, and what it means."""
+        return tuple((verdict, SENTENCES[verdict]) for verdict in dict.fromkeys(self.verdict))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about all of these verdicts, one sentence or two each."""
+        found = [self.caveat]
+        if self.methods > 1:
+            found.append(f"P-values are adjusted for {self.methods} methods (Holm).")
+        if self.positive_control is None:
+            found.append(
+                "The power of these tests on this network is unknown: measuring it takes at least "
+                f"{POWER_IMAGES} images."
+            )
+        return tuple(found)
 
     @property
     def low_power(self) -> bool:
         """Whether the positive control fails too often on this network to tell maps apart."""
-        return self.power is not None and has_low_power(self.power)
+        return fails_often(self.positive_control)
+
+    def controlled(self, control: tuple[int, int] | None) -> "Scorecard":
+        """A copy for a network whose positive control passes on so many images, of so many.
+
+        Where it fails too often, the p-values stand without verdicts.
+        """
+        weak = fails_often(control)
+        verdict = tuple(
+            old if old in WITHHELD or not weak else "low power on this network"
+            for old in self.verdict
+        )
+        return replace(self, verdict=verdict, positive_control=control)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON; NaN is None."""
@@ -132,12 +173,26 @@ class Scorecard:
             "grid": list(self.grid),
             "half_cell": self.half_cell,
             "power": None if self.power is None else _plain(self.power),
+            "positive_control": self.positive_control and list(self.positive_control),
             "low_power": self.low_power,
+            "contrast": list(self.contrast),
+            "notes": list(self.notes),
             "methods": self.methods,
             "method": self.method,
             "model": self.model,
             "target": list(self.target),
             "seed": self.seed,
+        }
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """What it says about one image, as JSON."""
+        return {
+            "verdict": self.verdict[index],
+            "sentence": self.sentence(index),
+            "statistic": _plain(self.statistic[index]),
+            "p": _plain(self.p[index]),
+            "methods": self.methods,
+            "positive_control": self.positive_control and list(self.positive_control),
         }
 
     def plot(self, columns: int = 3) -> "Figure":
@@ -241,11 +296,36 @@ def holm(p: Tensor) -> Tensor:
     return torch.empty_like(p).scatter(0, order, steps)
 
 
+def control_of(p: Tensor) -> tuple[int, int] | None:
+    """On how many images the positive control passes, and of how many; None if they are too few.
+
+    Images that can't be judged are not counted.
+
+    Examples:
+        >>> control_of(torch.tensor([0.01] * 8 + [0.2, 0.3, float("nan")]))
+        (8, 10)
+    """
+    judged = p[~p.isnan()]
+    passed = int((judged <= CONSISTENT).sum())
+    return (passed, len(judged)) if len(judged) >= POWER_IMAGES else None
+
+
 def has_low_power(p: Tensor) -> bool:
     """Whether the positive control fails in too many of enough images; NaN is not counted."""
-    judged = p[~p.isnan()]
-    failed = int((judged > CONSISTENT).sum())
-    return len(judged) >= POWER_IMAGES and failed > POWER_FAILURES * len(judged)
+    return fails_often(control_of(p))
+
+
+def fails_often(control: tuple[int, int] | None) -> bool:
+    """Whether the positive control fails too often to tell maps apart; no, if it is unknown.
+
+    Examples:
+        >>> fails_often((6, 10)), fails_often((7, 10)), fails_often(None)
+        (True, False, False)
+    """
+    if control is None:
+        return False
+    passed, images = control
+    return images - passed > POWER_FAILURES * images
 
 
 def _plain(values: Tensor) -> Any:
