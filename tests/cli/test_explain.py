@@ -119,6 +119,40 @@ def test_a_folder(here):
     assert done.stderr.splitlines()[-1] == "1 of 4 images could not be read"
 
 
+def test_verdicts_stand_under_each_map(here):
+    arguments = ["photos/a.png", "--method", "gradcam,saliency", "--scorecard"]
+    done = run(*arguments, "--report", figure=True)
+    lines = done.stdout.splitlines()
+    assert [line[:2] for line in lines] == ["ph", "  ", "ph", "  ", "A "]
+    assert "P-values are adjusted for 2 methods (Holm)." in lines[-1]
+    assert "power of these tests on this network is unknown" in lines[-1]
+    rows = rows_of(*arguments)
+    for row, line in zip(rows, lines[1::2], strict=True):
+        card = row["scorecard"]
+        assert line == f"  {card['verdict']}. {card['sentence']}"
+        assert len(card["p"]) == 3
+        assert (card["methods"], card["positive_control"]) == (2, None)
+    page = (here / "explainkit-out/a.html").read_text()
+    for row in rows:
+        assert f"{row['scorecard']['verdict']}</b> {row['scorecard']['sentence']}</p>" in page
+    assert "“not supported” is not “wrong”" in page
+    assert "scorecard" not in rows_of("photos/a.png")[0]
+    assert "leave out --at" in run(*arguments, "--at", "0", code=2).stderr
+
+
+def test_ten_photos_show_whether_a_network_can_be_tested(here):
+    for i in range(10):
+        photo(32, 32, i).save(here / f"ten{i}.png")
+    (here / "ten4b.png").write_bytes(b"no image")
+    patterns = ["ten*.png", "--method", "saliency", "--scorecard"]
+    rows = rows_of(*patterns, code=1)
+    assert [row["image"] for row in rows] == [f"ten{i}.png" for i in range(10)]
+    ((passed, images),) = {tuple(row["scorecard"]["positive_control"]) for row in rows}
+    assert images == 10
+    weak = images - passed > images / 3
+    assert {row["scorecard"]["verdict"] == "low power on this network" for row in rows} == {weak}
+
+
 def test_the_overlay_is_the_map_carried_back_to_the_photo(here):
     run("photos/a.png", "--crop", "0.8", "--param", "relu=true")
     original = Image.fromarray(pixels("photos/a.png"))

@@ -1,5 +1,8 @@
 """Figures that compare explanations and images."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ from explainkit.errors import RenderError
 from explainkit.render.compare import colored, comparison_figure, images_figure
 from explainkit.render.figure import png
 from explainkit.render.heatmap import color, scale
+from explainkit.render.report import report
 from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanations
+from explainkit.results.scorecard import Scorecard
 
 
 def shown(figure):
@@ -31,6 +36,45 @@ def test_every_map_lies_over_its_image_with_its_scale():
             # images have 256 grays
             wanted = overlay(each.inputs[row, 0].numpy(), each.heatmap()[row])
             assert np.abs(image - wanted).max() < 1 / 255
+
+
+def card(*verdicts):
+    """A scorecard with these verdicts."""
+    count = len(verdicts)
+    return Scorecard(
+        verdict=verdicts, statistic=torch.zeros(count, 3), p=torch.zeros(count, 3),
+        reason=("",) * count, control=("edges",) * count, effects=torch.zeros(count, 36),
+        sums=torch.zeros(count, 36), band=torch.zeros(count, 2), grid=(6, 6), methods=2,
+    )  # fmt: skip
+
+
+def test_verdicts_stand_below_their_maps_and_are_explained(tmp_path):
+    one, cards = explained(count=2), [card("supported", "not supported: moved")] * 2
+    figure = comparison_figure([one, one], cards=cards)
+    maps = [axes for axes in figure.axes if "±" in axes.get_title(loc="left")]
+    texts = {text.get_text(): (axes, text) for axes in figure.axes for text in axes.texts}
+    assert set(texts) == {"supported", "not supported: moved"}
+    for axes, text in texts.values():
+        below = text.get_window_extent().y1
+        assert any(
+            abs(one.get_window_extent().x0 - axes.get_window_extent().x0) < 1
+            and 0 < one.get_window_extent().y0 - below < 12
+            for one in maps
+        )
+    notes = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "supported: Hiding what this map marks" in notes
+    assert "moved: Put in the wrong place" in notes
+    with pytest.raises(RenderError, match="expected a scorecard of 2 images for each of 2"):
+        report([one, one], tmp_path / "r.html", cards=cards[:1])
+    page = report([one, one], tmp_path / "r.html", cards=cards).read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page).group(1))
+    for one in data["maps"]:
+        assert [verdict for verdict, _, _ in one["card"]] == list(cards[0].verdict)
+        assert one["card"][1][1:] == [
+            "Put in the wrong place, this map would predict as well.",
+            "wrong",
+        ]
+    assert page.count('<p class="card"></p>') == 2
 
 
 def test_targets_and_models_tell_maps_apart():

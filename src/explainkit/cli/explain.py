@@ -62,6 +62,15 @@ def explain(
         bool, typer.Option(help="Whether to draw a figure with probabilities and scales.")
     ] = True,
     report: options.Report = False,
+    scorecard: Annotated[
+        bool | None,
+        typer.Option(
+            "--scorecard/--no-scorecard",
+            help="Test whether each map predicts what hiding parts of its image does. Default: for "
+            "networks whose specification says how powerful these tests are.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     seed: options.Seed = 0,
@@ -77,6 +86,9 @@ def explain(
     `NAME.png`, a figure with the probabilities and the scale of every map. What the model does not
     see is hatched. A file that can't be read is reported, and the others are explained.
 
+    With `--scorecard`, each map has a verdict. Ten photos or more also show whether the network
+    can be tested at all; where several methods are compared, p-values are adjusted for that.
+
     For example:
 
         explainkit explain photo.jpg --model timm:resnet50
@@ -86,8 +98,11 @@ def explain(
         explainkit explain '*.png' --model nets.py:make --weights net.safetensors --size 224
 
         explainkit explain scan.png --model nets.py:make --classes names.txt --target tumor --report
+
+        explainkit explain photos --model timm:resnet50 --method gradcam,deeplift --scorecard
     """
     from explainkit.cli.explaining import Question, explain_photos
+    from explainkit.cli.judging import Judged, judged, wants_scorecards
     from explainkit.cli.parameters import parse_for
     from explainkit.cli.photos import find_photos
     from explainkit.cli.written import line, write
@@ -110,10 +125,12 @@ def explain(
         model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
         mean=mean, std=std, size=size, crop=crop, output=output, task=task,
     ).to(place, None if dtype is None else options.find_dtype(dtype))  # fmt: skip
+    tests = wants_scorecards(scorecard, module, at)
     command = options.command_line(context) if report else None
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     said: set[str] = set()
+    notes: dict[str, None] = {}
     complete = False
     try:
         with (
@@ -121,14 +138,23 @@ def explain(
             _interruptible() as stop_if_interrupted,
             progress("images", len(photos)) as advance,
         ):
-            for photo, found in explain_photos(photos, module, question):
+            explained = explain_photos(photos, module, question)
+            results: Iterator[Judged] = (
+                judged(explained, module, len(photos), seed)
+                if tests
+                else ((photo, found, []) for photo, found in explained)
+            )
+            for photo, found, cards in results:
                 stop_if_interrupted()
                 if isinstance(found, InputError):
                     failed.append({"image": str(photo.path), "error": str(found)})
                     complain(f"[red]error:[/red] {escape(str(found))}")
                 else:
                     _warn(found, said)
-                    written = write(photo, found, endings, out, figure=figure, command=command)
+                    written = write(
+                        photo, found, endings, out, figure=figure, command=command, cards=cards
+                    )
+                    notes |= dict.fromkeys(note for card in cards for note in card.notes)
                     rows += written
                     for row in [] if as_json else written:
                         typer.echo(line(row))
@@ -137,7 +163,10 @@ def explain(
     finally:
         if as_json:
             facts = {"schema_version": 1, "model": model, "complete": complete}
+            facts |= {"notes": list(notes)} if tests else {}
             typer.echo(json.dumps({**facts, "images": rows, "failed": failed}, allow_nan=False))
+    if notes and not as_json:
+        typer.echo(" ".join(notes))
     if failed:
         complain(f"{len(failed)} of {len(photos)} images could not be read")
         raise typer.Exit(1)

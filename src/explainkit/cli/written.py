@@ -8,6 +8,7 @@ from explainkit.cli.photos import Photo
 from explainkit.render.figure import save_figure
 from explainkit.render.overlays import save_overlay
 from explainkit.results.explanation import Explanation, Explanations
+from explainkit.results.scorecard import Scorecard
 
 MOST = 5
 """Classes whose probabilities JSON shows."""
@@ -21,6 +22,7 @@ def write(
     *,
     figure: bool,
     command: str | None,
+    cards: Sequence[Scorecard] = (),
 ) -> list[dict[str, Any]]:
     """Writes an overlay for each map, a figure of all, and the report if there is a command.
 
@@ -31,6 +33,7 @@ def write(
         out: The folder.
         figure: Whether to draw the figure.
         command: The command line, which the report shows; None: no report.
+        cards: The scorecard of each explanation, or none.
 
     Returns:
         Facts about each map, for JSON.
@@ -38,10 +41,12 @@ def write(
     first, *overlays = [out / f"{photo.name}{ending}.png" for ending in endings]
     files = {}
     if figure:
-        panels = found.plot() if len(found) > 1 else found[0].plot()
+        several = len(found) > 1
+        panels = found.plot(cards=cards) if several else found[0].plot(card=next(iter(cards), None))
         files["figure"] = save_figure(panels, first)
     if command is not None:
-        files["report"] = found.report(first.with_suffix(".html"), command=command)
+        files["report"] = found.report(first.with_suffix(".html"), command=command, cards=cards)
+    verdicts = [{"scorecard": card.facts(0)} for card in cards] or [{}] * len(found)
     return [
         {
             "image": str(photo.path),
@@ -55,8 +60,9 @@ def write(
             "warnings": list(one.diagnostics.get("warnings", ())),
             "overlay": str(save_overlay(one, path)),
             **{kind: str(file) for kind, file in files.items()},
+            **verdict,
         }
-        for one, path in zip(found, overlays, strict=True)
+        for one, path, verdict in zip(found, overlays, verdicts, strict=True)
     ]
 
 
@@ -86,7 +92,9 @@ def line(row: dict[str, Any]) -> str:
         said = ", ".join(named) or "no label"
     explained = [row["target_index"]] == [one["index"] for one in predicted or ()]
     of = "" if explained or predicted is None else f" of {row['target']}"
-    return f"{row['image']}: {said}; {row['method'].rpartition('/')[2]}{of}: {row['overlay']}"
+    made = f"{row['image']}: {said}; {row['method'].rpartition('/')[2]}{of}: {row['overlay']}"
+    card = row.get("scorecard")
+    return made if card is None else f"{made}\n  {card['verdict']}. {card['sentence']}"
 
 
 def _prediction(one: Explanation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from explainkit.render.figure import prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import Content, gather
+from explainkit.render.scorecard import explained, write_verdict
 from explainkit.render.sheet import (
     FAINT,
     INK,
@@ -30,6 +31,7 @@ from explainkit.render.shown_image import overlay
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
+    from explainkit.results.scorecard import Scorecard
 
 _CELL, _GAP, _MARGIN = 1.3, 0.16, 0.25
 _ACROSS, _BESIDE = 6, 4
@@ -45,6 +47,7 @@ def comparison_figure(
     cmap: str | None = None,
     alpha: float = 0.85,
     columns: int | None = None,
+    cards: "Sequence[Scorecard]" = (),
 ) -> Figure:
     """The images in a row, and below them one row of maps per explanation.
 
@@ -60,6 +63,7 @@ def comparison_figure(
         cmap: Name of a matplotlib color map; None: red and blue for signed values.
         alpha: Opacity of the strongest values over the image.
         columns: Images side by side; of a single image, its maps side by side.
+        cards: The scorecards of the explanations, whose verdicts stand below their maps; or none.
 
     Raises:
         RenderError: Explanations of different images or classes, labels that do not fit, an
@@ -82,7 +86,13 @@ def comparison_figure(
         [max(1.4, *(width for width, _ in sizes))] * across,
         title + " and ".join(models),
         f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
-        "; ".join([*[legend(explanations, *ends)] * (rule.sign == "signed"), *content.notes]),
+        "; ".join(
+            [
+                *[legend(explanations, *ends)] * (rule.sign == "signed"),
+                *content.notes,
+                *explained(cards),
+            ]
+        ),
     )
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
     for (i, m), (row, column) in cells.items():
@@ -95,6 +105,9 @@ def comparison_figure(
         show(axes, overlay(content.shown[i], values, rule, cmap=cmap, alpha=alpha), smooth)
         title = _title(explanations, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
+        if cards:
+            size = sheet.widths[column], sizes[i][1]
+            write_verdict(sheet, row, column, size, cards[m].verdict[i])
     return sheet.figure
 
 

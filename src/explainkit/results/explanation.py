@@ -255,6 +255,7 @@ class Explanation:
         cmap: str | None = None,
         alpha: float = 0.85,
         columns: int = 1,
+        card: "Scorecard | None" = None,
     ) -> "Figure":
         """Draws each image next to its heatmap, with a color bar in the method's unit.
 
@@ -265,11 +266,19 @@ class Explanation:
             cmap: Name of a matplotlib color map; None: red and blue for signed values.
             alpha: Opacity of the strongest values over the image.
             columns: Images side by side.
+            card: The scorecard of these maps, whose verdicts stand below them.
         """
         from explainkit.render.figure import plot
 
         return plot(
-            self, scaling=scaling, reduce=reduce, ax=ax, cmap=cmap, alpha=alpha, columns=columns
+            self,
+            scaling=scaling,
+            reduce=reduce,
+            ax=ax,
+            cmap=cmap,
+            alpha=alpha,
+            columns=columns,
+            card=card,
         )
 
     def overlays(
@@ -357,6 +366,7 @@ class Explanation:
         names: Sequence[str] | None = None,
         command: str | None = None,
         reduce: "Reduce" = "sum",
+        cards: "Sequence[Scorecard]" = (),
     ) -> Path:
         """Writes an interactive report as one HTML file, which works offline; returns its path.
 
@@ -367,11 +377,18 @@ class Explanation:
             names: Names of the images; None: those of the explanation.
             command: The command line that reproduces the report.
             reduce: How channels are reduced to one, as in `heatmap`.
+            cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
         """
         from explainkit.render.report import report
 
         return report(
-            [self, *beside], path, labels=labels, names=names, command=command, reduce=reduce
+            [self, *beside],
+            path,
+            labels=labels,
+            names=names,
+            command=command,
+            reduce=reduce,
+            cards=cards,
         )
 
     def save(self, directory: str | Path) -> Path:
@@ -440,6 +457,7 @@ class Explanations(list[Explanation]):
         cmap: str | None = None,
         alpha: float = 0.85,
         columns: int | None = None,
+        cards: "Sequence[Scorecard]" = (),
     ) -> "Figure":
         """Draws the images, and one row of maps per explanation; each map is normalized separately.
 
@@ -450,6 +468,7 @@ class Explanations(list[Explanation]):
             cmap: Name of a matplotlib color map; None: red and blue for signed values.
             alpha: Opacity of the strongest values over the image.
             columns: Images side by side; of a single image, its maps side by side.
+            cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
         """
         from explainkit.render.compare import comparison_figure
 
@@ -461,6 +480,7 @@ class Explanations(list[Explanation]):
             cmap=cmap,
             alpha=alpha,
             columns=columns,
+            cards=cards,
         )
 
     def scorecards(self, seed: int = 0, **options: Any) -> "list[Scorecard]":

@@ -16,6 +16,7 @@ _FEW = 8
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
+    from explainkit.results.scorecard import Scorecard
 
 
 def report(
@@ -26,6 +27,7 @@ def report(
     names: Sequence[str] | None = None,
     command: str | None = None,
     reduce: Reduce = "sum",
+    cards: "Sequence[Scorecard]" = (),
 ) -> Path:
     """Writes explanations as one self-contained, interactive HTML file.
 
@@ -43,6 +45,7 @@ def report(
         names: Names of the images; None: those of the explanation.
         command: The command line that reproduces the report; the Python call is always included.
         reduce: How channels are reduced to one.
+        cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
 
     Returns:
         The path.
@@ -61,5 +64,5 @@ def report(
     """
     given = list(explanations) if isinstance(explanations, Sequence) else [explanations]
     longest = LONGEST if len(given[:1]) and len(given[0]) <= _FEW else LONGEST // 2
-    text = page(gather(given, labels, names, reduce, longest), command)
+    text = page(gather(given, labels, names, reduce, longest, cards), command)
     return write_file(path, text.encode(), RenderError)

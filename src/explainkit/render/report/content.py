@@ -17,6 +17,7 @@ from explainkit.render.templates import clean
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
+    from explainkit.results.scorecard import Scorecard
 
 SCALINGS = ("percentile:99", "percentile:97", "max", "cumulative:2")
 SIGNS = ("signed", "positive", "absolute")
@@ -55,6 +56,7 @@ class Content:
         reading: For each explanation, the index of its model's predictions in ``readings``.
         labels: True class of each image; None if unknown.
         names: Names of the images.
+        cards: The scorecard of each explanation, or none.
     """
 
     explanations: "Sequence[Explanation]"
@@ -65,6 +67,7 @@ class Content:
     reading: list[int]
     labels: list[int | None]
     names: list[str]
+    cards: "Sequence[Scorecard]" = ()
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its kind and number."""
@@ -89,10 +92,12 @@ def gather(
     names: Sequence[str] | None,
     reduce: Reduce,
     longest: int = LONGEST,
+    cards: "Sequence[Scorecard]" = (),
 ) -> Content:
     """Collects what explanations of the same images show.
 
-    Originals are reduced to ``longest`` pixels on their longer side.
+    Originals are reduced to ``longest`` pixels on their longer side. The scorecards are those of
+    the explanations, in their order, or none.
     """
     if not explanations or not len(explanations[0]):
         raise RenderError("expected at least one explained image to show, got none")
@@ -111,6 +116,11 @@ def gather(
                 "write a report for each"
             )
     count, classes = len(first), first.classes
+    if cards and [len(card) for card in cards] != [count] * len(explanations):
+        raise RenderError(
+            f"expected a scorecard of {count} images for each of {len(explanations)} explanations, "
+            f"got {[len(card) for card in cards]}"
+        )
     for what, given in (("labels", labels), ("names", names)):
         if given is not None and len(given) != count:
             raise RenderError(f"expected {count} {what}, got {len(given)}")
@@ -132,6 +142,7 @@ def gather(
         names=[clean(str(name)) for name in names]
         if names
         else [f"image {i}" for i in range(count)],
+        cards=cards,
     )
 
 

@@ -23,6 +23,7 @@ from explainkit.render.report.content import (
 )
 from explainkit.render.report.reproduce import call
 from explainkit.render.report.sheets import ROOM, Packed, SheetGrid, data_uri, pack
+from explainkit.render.scorecard import verdict_kind
 from explainkit.render.shown_image import ShownImage, overlay, to_bytes
 from explainkit.render.templates import fill, inline
 
@@ -63,6 +64,7 @@ def page(content: Content, command: str | None) -> str:
         ramp=data_uri(Image.fromarray(color(np.linspace(-1, 1, 256)[None], DIVERGING))),
         legend=legend(content.explanations),
         limit=Scaling.parse(SCALINGS[0]).limit,
+        card_notes=list(dict.fromkeys(note for card in content.cards for note in card.notes)),
         scalings=[(rule, Scaling.parse(rule).limit) for rule in SCALINGS],
         warnings=[
             (bare_name(one.method), text)
@@ -134,12 +136,22 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
         yield _panel(
             f"map-{m}", title, grid, mixed, alt, exact=small,
             target=one.target_name(0) if count == 1 else None, ticks=ticks,
+            card=_verdicts(content, m),
         )  # fmt: skip
+
+
+def _verdicts(content: Content, m: int) -> list[tuple[str, str, str]]:
+    """The verdict on each image's map, what it means, and its kind; empty without a scorecard."""
+    if not content.cards:
+        return []
+    card = content.cards[m]
+    return [(v, card.sentence(i), verdict_kind(v)) for i, v in enumerate(card.verdict)]
 
 
 def _panel(
     name: str, title: str, grid: SheetGrid, images: Sequence[NDArray[np.uint8]], alt: str,
     *, exact: bool = True, target: str | None = None, ticks: Sequence[str] = (),
+    card: Sequence[tuple[str, str, str]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     sheets = [
         {"width": sheet.width, "height": sheet.height, "source": data_uri(sheet, exact=exact)}
@@ -147,6 +159,7 @@ def _panel(
     ]
     return {
         "id": name, "title": title, "target": target, "alt": alt, "sheets": sheets, "ticks": ticks,
+        "card": card,
     }  # fmt: skip
 
 
@@ -184,6 +197,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
                 "expression": one.expression,
                 "one": one.classes == 1,
                 "numbers": per_image(one),
+                "card": _verdicts(content, m),
                 "limits": limits(content.maps[m]),
                 "kind": packed[m].kind,
                 "length": packed[m].length,

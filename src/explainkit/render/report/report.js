@@ -241,6 +241,11 @@ function describe() {
   if (outcome(i) === "correct") verdict.append(" (correct)");
   if (outcome(i) === "wrong") verdict.append(" (true class: ", name(report.classes[report.labels[i]]), ")");
   report.maps.forEach((_, m) => panels[m + 1].figure.querySelector(".note").replaceChildren("target: ", name(target(m))));
+  report.maps.forEach(({ card }, m) => {
+    if (!card.length) return;
+    const [verdict, sentence, kind] = card[i];
+    panels[m + 1].figure.querySelector(".card").replaceChildren(element("b", verdict, { class: kind }), ` ${sentence}`);
+  });
   report.predictions.forEach((one, r) => bars(byId(`bars-${r}`), one));
   const found = new Map();
   report.maps.forEach((map, m) => Object.entries(map.numbers).forEach(([what, all]) => {
