@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -19,38 +19,29 @@ from explainkit.catalog.factories import (
     load_methods,
 )
 from explainkit.catalog.models import load_model
-from explainkit.engine.arguments import (
-    batch_number,
-    flag,
-    seed_number,
-    several_targets,
-    whole_number,
-)
-from explainkit.engine.failures import naming_missing_memory
-from explainkit.engine.inputs import check_inputs
-from explainkit.engine.record import as_explanation, model_name, outputs_of, versions
-from explainkit.engine.runner import run_all
-from explainkit.engine.targets import check_order, parse_target, text_of
+from explainkit.engine.arguments import batch_number, flag, seed_number, whole_number
+from explainkit.engine.call import Call
+from explainkit.engine.record import model_name, outputs_of, versions
+from explainkit.engine.streams import check_one_target, is_stream
+from explainkit.engine.targets import check_order
 from explainkit.errors import ExplainkitWarning, TargetError
 from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
-from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
-from explainkit.results.origin import Origin
 from explainkit.scores import Task
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
     from explainkit.activation_maximization.request import Objective
     from explainkit.adapters.images import ImageBatch, ImageSource
     from explainkit.results.visualization import Visualization
 
 Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
+Stream: TypeAlias = "Iterator[Any] | DataLoader[Any]"
 Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
 Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, ...]
-
-_LESS = "explain fewer or smaller images, or use a method with less work per image, such as gradcam"
-"""What to do if memory runs out."""
 
 
 @overload
@@ -133,13 +124,15 @@ def explain(
 ) -> Explanations: ...
 
 
+@overload
 def explain(
     model: str | Path | nn.Module,
-    inputs: Images,
+    inputs: Stream,
     target: Target = None,
-    method: AnyMethod | Methods = "saliency",
+    method: AnyMethod = ...,
     *,
-    targets: Targets | None = None,
+    targets: None = None,
+    labels: bool = False,
     at: str | nn.Module | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
@@ -149,7 +142,48 @@ def explain(
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
     **params: Any,
-) -> Explanation | Explanations:
+) -> Iterator[Explanation]: ...
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Stream,
+    target: Target = None,
+    *,
+    method: AnyMethod | Methods = ...,
+    targets: Targets | None = None,
+    labels: bool = False,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
+    scorecard: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    **params: Any,
+) -> Iterator[Explanations]: ...
+
+
+def explain(
+    model: str | Path | nn.Module,
+    inputs: "Images | Stream",
+    target: Target = None,
+    method: AnyMethod | Methods = "saliency",
+    *,
+    targets: Targets | None = None,
+    labels: bool = False,
+    at: str | nn.Module | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
+    scorecard: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    **params: Any,
+) -> Explanation | Explanations | Iterator[Explanation | Explanations]:
     """Explains a model's output for images.
 
     The model, the caller's tensors, the grad mode and all random generators are unchanged when this
@@ -164,6 +198,9 @@ def explain(
             the model needs them, and whose maps can be carried back to them; see `load_images`.
             Or floating-point images ``[batch, channel, height, width]`` in model-input space, on
             the model's device and in its dtype.
+            A `torch.utils.data.DataLoader` or an iterator of such batches is explained as the
+            results are asked for, a batch at a time, so that a data set larger than memory takes a
+            loop; batches are moved to the model's device, and may be ``(images, labels)``.
         target: What to explain of each image: a class index, or one per image as int64
             ``[batch]`` or a list; a class name where the model has them; an expression
             (`explainkit.expressions`) or its text, such as ``logit("fear") - logit("sad")``; a
@@ -174,13 +211,14 @@ def explain(
             share forwards and backwards.
         targets: Several targets instead of one: a list of targets, or ``"all"`` for every class.
             Gives a list of explanations.
+        labels: Explain the labels of batches ``(images, labels)``, which are left out otherwise.
         at: Explain this layer's output instead of the image: its dotted path, or the module. The
             map has the layer's shape, and a baseline image stands for the layer's output on it.
         seed: Random seed. None: the method's own, as in ``SmoothGrad(seed=5)``, or 0. The same seed
             gives the same map, independent of the batch.
         batch_size: Images run at once. The last chunk is padded to this size, so that an image's
-            map is bit-identical whatever the other images are. None: as many as fit a memory
-            budget.
+            map is bit-identical whatever the other images and the batches of a loader are. None: as
+            many as fit a memory budget.
         keep_mode: Leave the model in its current mode.
         scorecard: Also test whether each map predicts what hiding parts of its image does;
             `Explanation.scorecard` has the result.
@@ -197,7 +235,8 @@ def explain(
 
     Returns:
         The maps with everything needed to interpret and reproduce them; for several methods or
-        targets a list, with all targets of the first method first.
+        targets a list, with all targets of the first method first. For a DataLoader or an iterator,
+        an iterator of these, one for each batch.
 
     Raises:
         InputError: Inputs of the wrong type, shape or device, or that are not finite.
@@ -215,67 +254,39 @@ def explain(
         (torch.Size([2, 1, 4, 4]), torch.Size([2, 3]))
         >>> len(ek.explain(net, x, targets="all", method=["saliency", "input_x_gradient"]))
         6
+        >>> data = torch.utils.data.TensorDataset(torch.rand(10, 1, 4, 4), torch.arange(10) % 3)
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=4)
+        >>> [len(e) for e in ek.explain(net, loader, labels=True, batch_size=4)]
+        [4, 4, 2]
     """
     seed = None if seed is None else seed_number(seed)
     batch_size = None if batch_size is None else batch_number(batch_size)
-    keep_mode = flag("keep_mode", keep_mode)
+    keep_mode, labels = flag("keep_mode", keep_mode), flag("labels", labels)
     chosen = list(method) if isinstance(method, list | tuple) else [method]
-    several = isinstance(method, list | tuple) or targets is not None
     module = load_model(model) if isinstance(model, str | Path) else model
-    batch = None
-    if isinstance(module, nn.Module) and not isinstance(inputs, Tensor):
-        from explainkit.adapters.images import ImageBatch, make_batch
-
-        batch = inputs if isinstance(inputs, ImageBatch) else make_batch(inputs, module)
-        inputs = batch.inputs
-    with naming_missing_memory(module, _LESS):
-        images = check_inputs(module, inputs, spec_of(module)).detach().clone()
     outputs = outputs_of(module, output, task, class_names)
-    names = outputs.class_names
-    check_order(target, names, is_method_name)
+    check_order(target, outputs.class_names, is_method_name)
     if targets is not None and target is not None:
         raise TargetError("expected target= (one) or targets= (several), got both")
-    wanted = [target] if targets is None else several_targets(targets)
-    parsed = [
-        parse_target(given, names, len(images), several=targets is not None) for given in wanted
-    ]
-    ready = [
-        with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
-        for one in load_methods(chosen, params)
-    ]
-    inner = None if at is None else path_of(module, at)
-    # what the caller named is loaded again; what the caller holds is not kept alive
-    source = partial(load_model, model) if isinstance(model, str | Path) else ref(module)
-    notes = [
-        *(batch.warnings if batch else ()),
-        *without_autocast_warning(images.device, images.dtype),
-    ]
-    with (
-        preserve_process(seed or 0),
-        preserve_model(module, keep_mode=keep_mode, seed=seed or 0) as was_training,
-        naming_missing_memory(module, _LESS),
-    ):
-        if was_training and keep_mode:
-            batch_size = len(images)  # batch statistics need the batch as it is
-        elif was_training:
-            notes.append(
-                "the model was in train mode: explained in eval mode, then restored "
-                "(keep_mode=True leaves dropout and batch statistics on)"
-            )
-        outcomes = run_all(ready, module, images, parsed, outputs, batch_size, inner)
-        found = [
-            as_explanation(
-                one, module, images, outcome,
-                seed=seed or 0, expression=None if score is None else text_of(score), warned=notes,
-                batch=batch,
-            ).coming_from(Origin(source, one, score, tuple(range(len(images))), len(images)))
-            for one, outcomes_of_one in zip(ready, outcomes, strict=True)
-            for outcome, score in outcomes_of_one
-        ]  # fmt: skip
-    if scorecard:
-        for one in found:
-            one.scorecard()
-    return Explanations(found) if several else found[0]
+    call = Call(
+        module,
+        # what the caller named is loaded again; what the caller holds is not kept alive
+        partial(load_model, model) if isinstance(model, str | Path) else ref(module),
+        [
+            with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
+            for one in load_methods(chosen, params)
+        ],
+        outputs,
+        several=isinstance(method, list | tuple) or targets is not None,
+        targets=targets, at=at, seed=seed, batch_size=batch_size, keep_mode=keep_mode,
+        scorecard=scorecard,
+    )  # fmt: skip
+    if is_stream(inputs):
+        check_one_target(target, targets, labels=labels)
+        return call.each(inputs, target, labels)
+    if labels:
+        raise TargetError("labels: expected a DataLoader or an iterator of batches; use target=")
+    return call.on(inputs, target)
 
 
 def maximize(

@@ -28,3 +28,15 @@ for item in store.where(status="failed").items:
     print(item.id, item.reason)
 # --8<-- [end:read]
 assert found[0].names == ("photo_03.png",)
+
+from torch.utils.data import DataLoader
+
+model = ek.load_model("fer_hw3/cnn")
+dataset = ek.load_dataset("fer_hw3/synthetic", split="validation")
+sure = 0
+# --8<-- [start:loop]
+loader = DataLoader(dataset, batch_size=64)
+for found in ek.explain(model, loader, labels=True, method="gradcam"):
+    sure += int((found.predicted == found.target).sum())  # or whatever you keep of each batch
+# --8<-- [end:loop]
+assert 0 < sure <= len(dataset)

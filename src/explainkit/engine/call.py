@@ -1,0 +1,123 @@
+"""What `explain` was asked, ready to be answered for one batch of images or for many."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from explainkit.adapters.images import ImageBatch, make_batch
+from explainkit.engine.arguments import several_targets
+from explainkit.engine.failures import naming_missing_memory
+from explainkit.engine.inputs import check_inputs
+from explainkit.engine.record import as_explanation
+from explainkit.engine.runner import run_all
+from explainkit.engine.streams import classes_of, images_and_labels
+from explainkit.engine.targets import parse_target, text_of
+from explainkit.interfaces import Method, spec_of
+from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
+from explainkit.layers import path_of
+from explainkit.results.explanation import Explanation, Explanations
+from explainkit.results.origin import Origin
+from explainkit.scores import Outputs
+
+_LESS = "explain fewer or smaller images, or use a method with less work per image, such as gradcam"
+"""What to do if memory runs out."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `explain`, without its images and its target.
+
+    Attributes:
+        module: The model.
+        source: Gives the model, or None if the caller no longer holds it.
+        methods: Ready to be called.
+        outputs: What the model's outputs mean.
+        several: Whether the result is a list.
+        targets: As in `explain`, like all that follows.
+        at: The layer that is explained.
+        seed: Random seed.
+        batch_size: Images run at once.
+        keep_mode: Leave the model in its current mode.
+        scorecard: Also test each map.
+    """
+
+    module: nn.Module
+    source: Callable[[], nn.Module | None]
+    methods: Sequence[Method]
+    outputs: Outputs
+    several: bool
+    targets: Any
+    at: str | nn.Module | None
+    seed: int | None
+    batch_size: int | None
+    keep_mode: bool
+    scorecard: bool
+
+    def each(
+        self, batches: Iterable[Any], target: Any, labels: bool
+    ) -> Iterator[Explanation | Explanations]:
+        """The results of batches, one after the other; none is kept.
+
+        Args:
+            batches: Of images, or of images and labels.
+            target: Of all images.
+            labels: Whether the labels are the targets.
+        """
+        for batch in batches:
+            images, classes = images_and_labels(batch, self.module)
+            yield self.on(images, classes_of(classes) if labels else target)
+
+    def on(self, inputs: Any, target: Any) -> Explanation | Explanations:
+        """The result for one batch."""
+        module, batch_size = self.module, self.batch_size
+        batch = None
+        if isinstance(module, nn.Module) and not isinstance(inputs, Tensor):
+            batch = inputs if isinstance(inputs, ImageBatch) else make_batch(inputs, module)
+            inputs = batch.inputs
+        with naming_missing_memory(module, _LESS):
+            images = check_inputs(module, inputs, spec_of(module)).detach().clone()
+        several = self.targets is not None
+        wanted = several_targets(self.targets) if several else [target]
+        parsed = [
+            parse_target(one, self.outputs.class_names, len(images), several=several)
+            for one in wanted
+        ]
+        inner = None if self.at is None else path_of(module, self.at)
+        seed = self.seed or 0
+        notes = [
+            *(batch.warnings if batch else ()),
+            *without_autocast_warning(images.device, images.dtype),
+        ]
+        with (
+            preserve_process(seed),
+            preserve_model(module, keep_mode=self.keep_mode, seed=seed) as was_training,
+            naming_missing_memory(module, _LESS),
+        ):
+            if was_training and self.keep_mode:
+                batch_size = len(images)  # batch statistics need the batch as it is
+            elif was_training:
+                notes.append(
+                    "the model was in train mode: explained in eval mode, then restored "
+                    "(keep_mode=True leaves dropout and batch statistics on)"
+                )
+            outcomes = run_all(
+                self.methods, module, images, parsed, self.outputs, batch_size, inner
+            )
+            described = partial(as_explanation, seed=seed, warned=notes, batch=batch)
+            rows = tuple(range(len(images)))
+            found = Explanations()
+            for method, own in zip(self.methods, outcomes, strict=True):
+                for outcome, score in own:
+                    one = described(
+                        method, module, images, outcome,
+                        expression=None if score is None else text_of(score),
+                    )  # fmt: skip
+                    origin = Origin(self.source, method, score, rows, len(images))
+                    found.append(one.coming_from(origin))
+        if self.scorecard:
+            for one in found:
+                one.scorecard()
+        return found if self.several else found[0]
