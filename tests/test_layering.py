@@ -12,7 +12,7 @@ ROOT = Path(explainkit.__file__).parent
 # lowest first; a module may import those of its own row and of the rows before it
 ROWS = [
     {"errors"},
-    {"contents", "files", "isolation", "layers", "progress", "scores", "settings"},
+    {"contents", "correlation", "files", "isolation", "layers", "progress", "scores", "settings"},
     {"expressions", "graph"},
     {"interfaces", "methods.contract"},
     {"adapters"},

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.correlation import is_flat, pearson, spearman
 from explainkit.errors import InputError
 from explainkit.interfaces import Target
 from explainkit.methods.perturbation.segments import grid
-from explainkit.metrics.correlation import is_flat, pearson, spearman
 from explainkit.metrics.fill import Baseline, Fill
 from explainkit.metrics.question import Question, Scores, asking
 from explainkit.metrics.results import nan_where

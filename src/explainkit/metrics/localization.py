@@ -7,8 +7,8 @@ says why.
 
 from torch import Tensor
 
+from explainkit.correlation import ranks
 from explainkit.errors import InputError
-from explainkit.metrics.correlation import ranks
 from explainkit.metrics.results import nan_where, planes, same_size
 
 _EMPTY, _FLAT = "the mask is empty", "the map is constant"

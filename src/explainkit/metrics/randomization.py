@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.factories import AnyMethod
+from explainkit.correlation import is_flat, pearson, spearman
 from explainkit.engine.checks import Outcome
 from explainkit.errors import InputError, TargetError
 from explainkit.interfaces import Target
-from explainkit.metrics.correlation import is_flat, pearson, spearman
 from explainkit.metrics.question import asking
 from explainkit.metrics.reinitialization import reinitialized, stages
 from explainkit.metrics.results import nan_where, planes
