@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.activation_maximization.problem import Problem
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 
 Padding = Literal["reflection", "border", "zeros"]
@@ -66,7 +67,7 @@ def blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transforms:
+class Transforms(Typed):
     """Random transforms of each image at each step, drawn from the unit's own generator.
 
     Attributes:
@@ -90,6 +91,7 @@ class Transforms:
     padding: Padding = "reflection"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("jitter", "rotate", "blur", "noise"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:

@@ -6,6 +6,7 @@ import operator
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,25 @@ _WORDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text",
     Method: "a method", types.NoneType: "none", Tensor: "a tensor", nn.Module: "a module",
 }  # fmt: skip
+
+
+class Typed:
+    """A base of dataclasses that checks the types of their fields when an instance is made.
+
+    A dataclass with checks of its own calls this one first, so that they meet no other types.
+
+    Raises:
+        MethodError: A field has a value of another type.
+
+    Examples:
+        >>> from explainkit.methods.gradient import SmoothGrad
+        >>> SmoothGrad(samples=None)
+        Traceback (most recent call last):
+        explainkit.errors.MethodError: SmoothGrad: samples: expected a whole number, got a NoneType
+    """
+
+    def __post_init__(self) -> None:
+        check_values(type(self), type(self).__name__, vars(self))
 
 
 def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
@@ -43,10 +63,9 @@ def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         explainkit.errors.MethodError: smoothgrad: samples: expected a whole number, got 1.5
     """
-    try:
-        hints = typing.get_type_hints(kind)
-    except (NameError, TypeError, AttributeError):
-        return  # a plugin may name types that exist for type checkers only
+    hints = _hints(kind)
+    if hints is None:
+        return
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
     for field, value in values.items():
         listed = isinstance(value, list | tuple) and len(value) > 0
@@ -59,6 +78,15 @@ def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
         got = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
         wanted = " or ".join(accepted(hints[field]))
         raise MethodError(f"{name}: {field}: expected {wanted}, got {clipped(got)}")
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any] | None:
+    """The types of the fields; None if a plugin names some that only type checkers know."""
+    try:
+        return typing.get_type_hints(kind)
+    except (NameError, TypeError, AttributeError):
+        return None
 
 
 def _left(hint: Any, value: Any) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import shapes_of_one
 from explainkit.engine.passes import Needs, image_gradient
@@ -41,7 +42,7 @@ def input_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Saliency:
+class Saliency(Typed):
     """Gradient of the target's score with respect to the image.
 
     ``a = ∂S_c(x) / ∂x``: how much the score changes per unit of each pixel, to first order.
@@ -74,7 +75,7 @@ class Saliency:
 
 
 @dataclass(frozen=True)
-class InputXGradient:
+class InputXGradient(Typed):
     """Gradient times image: each pixel's first-order contribution to the score.
 
     ``a = x · ∂S_c(x) / ∂x``. For a ReLU network without biases the map sums to the score.
@@ -102,7 +103,7 @@ class InputXGradient:
 
 
 @dataclass(frozen=True)
-class _Noisy:
+class _Noisy(Typed):
     """Base of the methods that average over noisy copies of an image."""
 
     base: Method = field(default_factory=Saliency)
@@ -112,6 +113,7 @@ class _Noisy:
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 1:
             raise MethodError(f"samples: expected at least 1, got {self.samples}")
         if not 0 <= self.noise < float("inf"):

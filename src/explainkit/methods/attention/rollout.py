@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
@@ -17,7 +18,7 @@ from explainkit.methods.cam.target_layer import unwrapped
 
 
 @dataclass(frozen=True)
-class TokenMap:
+class TokenMap(Typed):
     """Base of the methods that give each token a value.
 
     Attributes:
@@ -31,6 +32,7 @@ class TokenMap:
     prefix_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.upsample not in ("bilinear", "bicubic", "nearest"):
             raise MethodError(
                 f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"

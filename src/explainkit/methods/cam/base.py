@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution, Method
@@ -19,7 +20,7 @@ Upsample = Literal["bilinear", "bicubic", "nearest"]
 
 
 @dataclass(frozen=True)
-class CAM:
+class CAM(Typed):
     """Base of all class-activation maps; `GradCAM` describes the fields."""
 
     layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
@@ -32,6 +33,7 @@ class CAM:
     placement: Placement = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.upsample not in ("bilinear", "bicubic", "nearest"):
             raise MethodError(
                 f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError, TargetError
 from explainkit.interfaces import Attribution, Method
@@ -13,7 +14,7 @@ from explainkit.methods.cam.gradient import GradCAM
 
 
 @dataclass(frozen=True)
-class FinerCAM:
+class FinerCAM(Typed):
     """A gradient CAM of the difference between a class's score and those of similar classes.
 
     The CAM named by ``base`` explains ``S_c − α Σ_j p_j S_j / Σ_j p_j``, where j runs over the
@@ -43,6 +44,7 @@ class FinerCAM:
     similar: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         as_gradient_cam(self.base)
         if self.similar < 1:
             raise MethodError(f"similar: expected at least 1 class, got {self.similar}")

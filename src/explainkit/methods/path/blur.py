@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import Visit, line_integral, visit
@@ -49,7 +50,7 @@ def _kernel(size: int, sigma: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BlurIG:
+class BlurIG(Typed):
     """Gradients integrated along the path from a blurred version of the image to the image.
 
     ``a = −∫₀^σmax ∂S_c(L(σ)) / ∂x · ∂L(σ) / ∂σ dσ``, where L(σ) is the image blurred with standard
@@ -84,6 +85,7 @@ class BlurIG:
     steps: int = 50
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
         if self.max_sigma is not None and not 0 < self.max_sigma < float("inf"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.passes import gradients
 from explainkit.errors import MethodError
@@ -16,7 +17,7 @@ from explainkit.methods.path.straight_line import as_baselines, complete
 
 
 @dataclass(frozen=True)
-class _Through:
+class _Through(Typed):
     """The straight path from a baseline to each image, observed at a layer."""
 
     layer: str | nn.Module = field(metadata={"layer": True})
@@ -24,6 +25,7 @@ class _Through:
     steps: int = 50
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
 

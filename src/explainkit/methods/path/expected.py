@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import as_input
 from explainkit.errors import MethodError
@@ -15,7 +16,7 @@ from explainkit.methods.path.straight_line import completeness_gap
 
 
 @dataclass(frozen=True)
-class ExpectedGradients:
+class ExpectedGradients(Typed):
     """Integrated gradients averaged over baselines, estimated with one gradient per path.
 
     ``a = E[(x + ε − b) · ∂S_c(b + α (x + ε − b)) / ∂x]``, where b is one of the baselines,
@@ -69,6 +70,7 @@ class ExpectedGradients:
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 1:
             raise MethodError(f"samples: expected at least 1, got {self.samples}")
         if not 0 <= self.noise < float("inf"):

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import Visit, as_baselines, line_integral, visit
 
 
 @dataclass(frozen=True)
-class GuidedIG:
+class GuidedIG(Typed):
     """Gradients integrated along a path that avoids regions where the score is sensitive.
 
     From the baseline b to the image x, each step changes the ``fraction`` of the values whose
@@ -56,6 +57,7 @@ class GuidedIG:
     max_dist: float = 0.02
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
         if not 0 < self.fraction <= 1:
@@ -93,7 +95,10 @@ class GuidedIG:
         missing = (along * weight.sum(1) - (weight * progress).sum(1)).clamp(min=0)
         order = sensitivity.masked_fill((progress >= furthest) | (weight == 0), torch.inf)
         together = int(self.fraction * (order.shape[1] - 1)) + 1
-        while bool((missing > 0).any()):
+        for _ in range(-(-order.shape[1] // together)):
+            # once nothing is missing, nothing changes; only on a CPU is it cheap to know
+            if missing.is_cpu and not bool((missing > 0).any()):
+                break
             # equal values change together, so their order in memory does not matter
             chosen = (order <= order.kthvalue(together, 1, keepdim=True).values) & order.isfinite()
             room = torch.where(chosen, weight * (furthest - progress), 0.0).sum(1)

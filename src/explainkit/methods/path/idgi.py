@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.path.integrated import IntegratedGradients
@@ -13,7 +14,7 @@ from explainkit.methods.path.straight_line import PathMethod, completeness_gap
 
 
 @dataclass(frozen=True)
-class IDGI:
+class IDGI(Typed):
     """The score's change in each step of a path, distributed by squared gradients.
 
     ``a = Σ_k g_k² / Σ g_k² · (S_c(p_{k+1}) − S_c(p_k))``, where p_k are the points of the path and
@@ -48,6 +49,7 @@ class IDGI:
     path: Method = field(default_factory=IntegratedGradients)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.path, PathMethod):
             raise MethodError(
                 "path: expected integrated_gradients, blur_ig, guided_ig or another method with "

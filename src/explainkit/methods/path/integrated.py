@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
@@ -75,7 +76,7 @@ _EQUAL_STEPS = 50
 
 
 @dataclass(frozen=True)
-class IntegratedGradients:
+class IntegratedGradients(Typed):
     """Gradients integrated along the straight path from a baseline to the image.
 
     ``a = (x − b) · ∫₀¹ ∂S_c(b + α (x − b)) / ∂x dα``, approximated by
@@ -123,6 +124,7 @@ class IntegratedGradients:
     max_steps: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         least = 2 if self.rule == "riemann_trapezoid" else 1
         if self.steps is not None and self.steps < least:
             raise MethodError(f"steps: expected at least {least}, got {self.steps}")

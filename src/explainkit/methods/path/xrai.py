@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.path.integrated import IntegratedGradients
@@ -44,7 +45,7 @@ class BlackAndWhite:
 
 
 @dataclass(frozen=True)
-class XRAI:
+class XRAI(Typed):
     """Regions of the image, ranked by the mean attribution of a base method.
 
     The image is divided into overlapping segments at six scales. Repeatedly, the segment s is added
@@ -90,6 +91,7 @@ class XRAI:
     min_area: float = 0.001
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.min_area < 1:
             raise MethodError(f"min_area: expected a share in [0, 1), got {self.min_area}")
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.methods.perturbation.box_scores import BoxScores, box_scores, evaluation
@@ -15,7 +16,7 @@ from explainkit.methods.perturbation.windows import BLOCK
 
 
 @dataclass(frozen=True)
-class FeatureAblation:
+class FeatureAblation(Typed):
     """How much the score drops when one segment of the image is hidden.
 
     ``a(u) = S_c(x) − S_c(x with the segment of pixel u replaced by the baseline)``.
@@ -44,6 +45,7 @@ class FeatureAblation:
     """
 
     hides_parts: ClassVar[bool] = True
+    only_runs: ClassVar[bool] = True
 
     segments: int | str | Tensor = field(default=7, metadata={"per_image": True})
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})

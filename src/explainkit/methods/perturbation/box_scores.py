@@ -45,6 +45,8 @@ def box_scores(
     module, most = model, MOST
     if isinstance(model, ScoreModel):
         module, most = model.module, model.batch_size or MOST
+        if model.precision is not None:
+            return "a lower precision"
         if not model.reads_output_only:
             return "the target reads more than the model's output"
     key = (image.shape, image.dtype, image.device, size, most, corners.cpu().numpy().tobytes())

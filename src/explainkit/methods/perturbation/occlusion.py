@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
@@ -14,7 +15,7 @@ from explainkit.methods.perturbation.windows import Windows, inpainted, score_wi
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(Typed):
     """How much the score drops when a window hides part of the image.
 
     ``a(u) = mean over the windows W that cover pixel u of S_c(x) − S_c(x with W filled)``.
@@ -48,6 +49,7 @@ class Occlusion:
     """
 
     hides_parts: ClassVar[bool] = True
+    only_runs: ClassVar[bool] = True
 
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None

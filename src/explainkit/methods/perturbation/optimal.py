@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError, ModelError
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.progress import progress
 
 
 @dataclass(frozen=True)
-class _Optimized:
+class _Optimized(Typed):
     """Base of the methods that optimize a coarse mask in [0, 1] per image with Adam.
 
     The score is normalized, ``share = (S_c(m) − S_c(fill)) / |S_c(x) − S_c(fill)|``, so that the
@@ -31,6 +32,7 @@ class _Optimized:
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise MethodError(f"steps: expected at least 1, got {self.steps}")
         if not self.lr > 0:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import ScoreModel
 from explainkit.errors import MethodError
@@ -127,7 +128,7 @@ def halved(box: Box) -> tuple[Box, Box]:
 
 
 @dataclass(frozen=True)
-class PartitionShap:
+class PartitionShap(Typed):
     """Owen values of pixels, over a hierarchy of halved image regions.
 
     The image is halved across its longer side, recursively down to pixels. The value of a region is
@@ -161,6 +162,7 @@ class PartitionShap:
     """
 
     hides_parts: ClassVar[bool] = True
+    only_runs: ClassVar[bool] = True
 
     samples: int = 512
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
@@ -168,6 +170,7 @@ class PartitionShap:
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 3:
             raise MethodError(f"samples: expected at least 3, got {self.samples}")
         if self.max_seconds is not None and not self.max_seconds > 0:

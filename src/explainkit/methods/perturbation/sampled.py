@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
@@ -22,7 +23,7 @@ from explainkit.methods.perturbation.segments import segment
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Typed):
     """A method that samples masks, scores them, and estimates a map with its standard error.
 
     Every image uses the same ``seed``, so images with equal segments get the same masks in any
@@ -32,6 +33,7 @@ class Sampled:
     """
 
     hides_parts: ClassVar[bool] = True
+    only_runs: ClassVar[bool] = True
 
     samples: int = 512
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
@@ -40,6 +42,7 @@ class Sampled:
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 2:
             raise MethodError(f"samples: expected at least 2, got {self.samples}")
         if self.tolerance is not None and not self.tolerance > 0:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from explainkit.catalog.fields import Typed
 from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Coverage, Operator, Rules, propagate
@@ -38,7 +39,7 @@ def fall_back(operator: Operator, unsupported: Unsupported, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class RuleMethod:
+class RuleMethod(Typed):
     """Base of the methods that have a rule for every operator.
 
     Attributes:
@@ -51,6 +52,7 @@ class RuleMethod:
     unsupported: Unsupported = field(default="error", kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.unsupported not in {"error", "gradient"}:
             raise MethodError(
                 f"unsupported: expected 'error' or 'gradient', got {self.unsupported!r}"
