@@ -21,6 +21,7 @@ from explainkit.catalog.factories import (
 from explainkit.catalog.models import load_model
 from explainkit.engine.arguments import batch_number, flag, seed_number, whole_number
 from explainkit.engine.call import Call
+from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
 from explainkit.engine.streams import check_one_target, is_stream
 from explainkit.engine.targets import check_order
@@ -56,6 +57,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -76,6 +78,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -96,6 +99,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -116,6 +120,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -137,6 +142,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -158,6 +164,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -178,6 +185,7 @@ def explain(
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
+    precision: Precision | None = None,
     scorecard: bool = False,
     output: int | str | None = None,
     task: Task | None = None,
@@ -220,6 +228,10 @@ def explain(
             map is bit-identical whatever the other images and the batches of a loader are. None: as
             many as fit a memory budget.
         keep_mode: Leave the model in its current mode.
+        precision: ``"bfloat16"``: the forwards of a method that only runs the model, such as
+            occlusion or rise, run in bfloat16 where that suffices (`torch.autocast`). The first
+            image is explained in float32, too, and ``diagnostics["rank_agreement"]`` has
+            Spearman's correlation of both maps. None: the model's own.
         scorecard: Also test whether each map predicts what hiding parts of its image does;
             `Explanation.scorecard` has the result.
         output: Which of several outputs of the model holds the scores: an index, a key or an
@@ -243,7 +255,8 @@ def explain(
         ModelError: The model fails on these inputs, its output cannot be interpreted as scores, or
             memory runs out for a single image.
         TargetError: The target does not exist in the output.
-        MethodError: The method has no such parameter, or its map is not finite.
+        MethodError: The method has no such parameter, its map is not finite, or it does more than
+            run the model and ``precision`` is given.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -279,7 +292,7 @@ def explain(
         outputs,
         several=isinstance(method, list | tuple) or targets is not None,
         targets=targets, at=at, seed=seed, batch_size=batch_size, keep_mode=keep_mode,
-        scorecard=scorecard,
+        precision=precision, scorecard=scorecard,
     )  # fmt: skip
     if is_stream(inputs):
         check_one_target(target, targets, labels=labels)

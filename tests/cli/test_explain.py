@@ -265,6 +265,11 @@ def test_targets_layers_and_places(here):
     (same,) = rows_of("photos/a.png")
     assert row["score"] == pytest.approx(same["score"], abs=1e-4)
     assert row["score"] != same["score"]
+    (row,) = rows_of("photos/a.png", "--method", "occlusion", "--precision", "bfloat16")
+    assert (row["precision"], same["precision"]) == ("bfloat16", None)
+    assert row["score"] == same["score"]
+    assert 0 < row["rank_agreement"] <= 1
+    run("photos/a.png", "--method", "occlusion", "--precision", "float16", code=2)
 
 
 def test_values_have_no_chances(here):

@@ -107,3 +107,25 @@ def test_the_command(store):
     next((store.path / "shards").glob("*.safetensors")).unlink()
     assert CliRunner().invoke(app, ["verify", str(store.path)]).exit_code == 4
     assert CliRunner().invoke(app, ["verify", str(store.path), "--recompute", "3"]).exit_code == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*in bfloat16")
+def test_a_lower_precision_is_planned_recorded_and_recomputed(images, model, tmp_path):
+    known = {"limit": 4, "batch_size": 2, "window": 3}
+    out = tmp_path / "out"
+    store = ek.batch(images, model, "occlusion", out, precision="bfloat16", **known)
+    assert [one.precision for one in store[0]] == ["bfloat16"]
+    assert 0 < store[0][0].diagnostics["rank_agreement"] <= 1
+    assert store.plan.question["precision"] == "bfloat16"
+    assert set(verdicts(verify(out, model, recompute=4)).values()) == {"ok"}
+    with pytest.raises(StorageError, match='precision: "?bfloat16"? in the store, null now'):
+        ek.batch(images, model, "occlusion", out, **known)
+
+
+def test_a_plan_of_version_1(store):
+    path = store.path / "plan.json"
+    record = json.loads(path.read_text()) | {"schema_version": 1}
+    for name in ("map_size", "scorecard", "precision", "sha256"):
+        del record[name]
+    path.write_text(json.dumps(sealed(record)))
+    assert ek.Store(store.path).plan == store.plan

@@ -70,7 +70,7 @@ def test_round_trip(explanation, tmp_path):
     folder = explanation.save(tmp_path / "a/b")
     assert_same(explanation, ek.Explanation.load(folder))
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
-    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 4
+    assert json.loads((folder / "explanation.json").read_text())["schema_version"] == 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -380,7 +380,7 @@ def test_version_2_knew_no_tasks(explanation, tmp_path, outputs, task):
     old = replace(explanation, logits=torch.rand(len(explanation), outputs), class_names=())
     path = save(old, tmp_path) / "explanation.json"
     record = json.loads(path.read_text()) | {"schema_version": 2}
-    for name in ("task", "output", "squashed", "originals", "geometries", "names"):
+    for name in ("task", "output", "squashed", "precision", "originals", "geometries", "names"):
         del record[name]
     path.write_text(json.dumps(sealed(record)))
     found = ek.Explanation.load(tmp_path)
@@ -420,7 +420,7 @@ class TestOriginals:
     def test_version_3_knew_no_originals(self, explanation, tmp_path):
         path = save(explanation, tmp_path) / "explanation.json"
         record = json.loads(path.read_text()) | {"schema_version": 3}
-        for name in ("originals", "geometries", "names"):
+        for name in ("precision", "originals", "geometries", "names"):
             del record[name]
         path.write_text(json.dumps(sealed(record)))
         assert_same(ek.Explanation.load(tmp_path), explanation)
@@ -543,10 +543,10 @@ class TestRefusals:
         with pytest.raises(StorageError):
             ek.Explanation.load(folder)
 
-    @pytest.mark.parametrize("version", [0, 5])
+    @pytest.mark.parametrize("version", [0, 6])
     def test_other_versions(self, folder, version):
         edit(folder, schema_version=version)
-        message = f"expected schema_version 1 to 4 .* got {version}: update"
+        message = f"expected schema_version 1 to 5 .* got {version}: update"
         with pytest.raises(StorageError, match=message):
             ek.Explanation.load(folder)
 

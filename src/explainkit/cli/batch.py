@@ -104,6 +104,7 @@ def batch(
             help="Also test whether each map predicts what hiding does, and store the verdict.",
         ),
     ] = False,
+    precision: options.Precision = None,
     device: options.Device = "auto",
     weights: model_options.Weights = None,
     pretrained: model_options.Pretrained = True,
@@ -162,7 +163,8 @@ def batch(
             target=options.find_target(target), seed=seed, limit=limit, workers=workers,
             dtype=dtype, map_size=map_size and model_options.read_size("--map-size", map_size),
             scorecard=scorecard, device=str(options.find_device(device)), batch_size=batch_size,
-            shard_size=shard_size, threads=threads, model_options=known, command=command, **params,
+            precision=precision, shard_size=shard_size, threads=threads, model_options=known,
+            command=command, **params,
         ) as plan,
         Stop(complain) as stop,
     ):  # fmt: skip

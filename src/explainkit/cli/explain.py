@@ -73,6 +73,7 @@ def explain(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
+    precision: options.Precision = None,
     seed: options.Seed = 0,
     batch_size: Annotated[
         int | None,
@@ -113,7 +114,7 @@ def explain(
     methods = [name.strip() for name in method.split(",") if name.strip()]
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     wanted = options.find_target(target)
-    question = Question(methods, params, wanted, top, at, seed, batch_size)
+    question = Question(methods, params, wanted, top, at, seed, batch_size, precision)
     about = (f"_as_{file_name(target)}" if target else "") + (f"_at_{file_name(at)}" if at else "")
     tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in methods])
     ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]

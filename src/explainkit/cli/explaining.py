@@ -12,6 +12,7 @@ from explainkit.adapters.images import ImageBatch, make_batch, preprocessing_of
 from explainkit.api import explain
 from explainkit.catalog.registry import foreign_code
 from explainkit.cli.photos import Photo
+from explainkit.engine.precision import Precision
 from explainkit.errors import InputError, TargetError
 from explainkit.interfaces import Target
 from explainkit.results.explanation import Explanation, Explanations
@@ -32,6 +33,7 @@ class Question:
         at: The layer whose output is explained; None: the image.
         seed: Random seed.
         batch_size: Images run at once; None: chosen.
+        precision: Of the methods' forwards; None: the model's own.
     """
 
     methods: Sequence[str]
@@ -41,6 +43,7 @@ class Question:
     at: str | None = None
     seed: int = 0
     batch_size: int | None = None
+    precision: Precision | None = None
 
     def ask(self, model: nn.Module, batch: ImageBatch) -> list[Explanation]:
         """The explanations of a batch: for each method, one per class.
@@ -49,7 +52,8 @@ class Question:
             TargetError: The model has fewer classes than are asked for.
         """
         options: dict[str, Any] = {
-            "at": self.at, "seed": self.seed, "batch_size": self.batch_size, **self.params,
+            "at": self.at, "seed": self.seed, "batch_size": self.batch_size,
+            "precision": self.precision, **self.params,
         }  # fmt: skip
         methods = list(self.methods)
         first = explain(model, batch, self.target, methods, **options)

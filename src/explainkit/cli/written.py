@@ -57,6 +57,8 @@ def write(
             "params": dict(one.params),
             "layer": one.layer,
             "at": one.at,
+            "precision": one.precision,
+            "rank_agreement": one.diagnostics.get("rank_agreement"),
             "warnings": list(one.diagnostics.get("warnings", ())),
             "overlay": str(save_overlay(one, path)),
             **{kind: str(file) for kind, file in files.items()},

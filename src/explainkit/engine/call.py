@@ -11,6 +11,7 @@ from explainkit.adapters.images import ImageBatch, make_batch
 from explainkit.engine.arguments import several_targets
 from explainkit.engine.failures import naming_missing_memory
 from explainkit.engine.inputs import check_inputs
+from explainkit.engine.precision import Precision, dtype_of
 from explainkit.engine.record import as_explanation
 from explainkit.engine.runner import run_all
 from explainkit.engine.streams import classes_of, images_and_labels
@@ -41,6 +42,7 @@ class Call:
         seed: Random seed.
         batch_size: Images run at once.
         keep_mode: Leave the model in its current mode.
+        precision: Of the methods' forwards.
         scorecard: Also test each map.
     """
 
@@ -54,6 +56,7 @@ class Call:
     seed: int | None
     batch_size: int | None
     keep_mode: bool
+    precision: Precision | None
     scorecard: bool
 
     def each(
@@ -86,6 +89,7 @@ class Call:
             for one in wanted
         ]
         inner = None if self.at is None else path_of(module, self.at)
+        reduced = dtype_of(self.precision, self.methods, module, images, self.at)
         seed = self.seed or 0
         notes = [
             *(batch.warnings if batch else ()),
@@ -104,9 +108,11 @@ class Call:
                     "(keep_mode=True leaves dropout and batch statistics on)"
                 )
             outcomes = run_all(
-                self.methods, module, images, parsed, self.outputs, batch_size, inner
+                self.methods, module, images, parsed, self.outputs, batch_size, inner, reduced
             )
-            described = partial(as_explanation, seed=seed, warned=notes, batch=batch)
+            described = partial(
+                as_explanation, seed=seed, precision=self.precision, warned=notes, batch=batch
+            )
             rows = tuple(range(len(images)))
             found = Explanations()
             for method, own in zip(self.methods, outcomes, strict=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from explainkit.engine.failures import failing_as_model_error
 from explainkit.engine.inner_layer import InnerLayer
@@ -58,6 +59,8 @@ class ScoreModel(nn.Module):
         owner: The caller's model, which layer paths refer to.
         outputs: What the model's outputs mean; `run` completes it.
         batch_size: Images run at once; None: as many as fit the budget.
+        precision: Of the method's own forwards; None: the model's. The engine's forward, whose
+            scores a result reports, always has that of the model.
         shared: Whether more than one computation uses the engine's forward, so that its graph must
             be retained.
         found: What methods have found out about the model in this call, by what it is about.
@@ -72,12 +75,14 @@ class ScoreModel(nn.Module):
         batch_size: int | None = None,
         outputs: Outputs = VALUES,
         owner: nn.Module | None = None,
+        precision: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.owner = module if owner is None else owner
         self.outputs = outputs
         self.batch_size = batch_size
+        self.precision = precision
         self.shared = False
         self.found: dict[Any, Any] = {}
         self.interrupted = False
@@ -118,6 +123,14 @@ class ScoreModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
+        if self.precision is not None:
+            with torch.autocast(inputs.device.type, self.precision):
+                found = self._output(inputs)
+            # what follows is cheap, and exact in the images' own dtype
+            output, activations = tree_map_only(
+                Tensor, lambda v: v.to(inputs) if v.is_floating_point() else v, found
+            )
+            return self._scores(output, activations, inputs)
         ready = self.ready(inputs)
         if ready is not None and not torch.is_grad_enabled():
             return ready.scores.detach()
@@ -126,6 +139,14 @@ class ScoreModel(nn.Module):
             return ready.scores
         output, activations = self._output(inputs)
         return self._scores(output, activations, inputs)
+
+    def precise(self) -> "ScoreModel":
+        """The same scores in the model's own precision."""
+        # one image needs no larger batch than one, but a model may run on no larger one
+        size = 1 if self.batch_size == 1 else None
+        made = ScoreModel(self.module, self._score, size, self.outputs, self.owner)
+        made.interrupted = self.interrupted
+        return made
 
     @property
     def reads_output_only(self) -> bool:

@@ -16,6 +16,7 @@ from explainkit.catalog import discovery
 from explainkit.catalog.factories import class_name, method_name, method_params
 from explainkit.engine.arguments import names_of_classes
 from explainkit.engine.checks import Outcome
+from explainkit.engine.precision import Precision
 from explainkit.errors import ExplainkitWarning, ModelError
 from explainkit.interfaces import Method, spec_of
 from explainkit.methods.contract import seed_of
@@ -34,6 +35,7 @@ def as_explanation(
     *,
     seed: int,
     expression: str | None,
+    precision: Precision | None = None,
     warned: Sequence[str] = (),
     batch: "ImageBatch | None" = None,
 ) -> Explanation:
@@ -46,6 +48,7 @@ def as_explanation(
         outcome: What the method returned.
         seed: Seed of the global generators.
         expression: Text of the explained expression or function; None if a class was explained.
+        precision: Of the method's forwards; None: the model's own.
         warned: Warnings that do not come from the method.
         batch: Where the images come from; None: the caller gave a tensor.
     """
@@ -81,6 +84,7 @@ def as_explanation(
         task=outcome.outputs.task,
         output=outcome.outputs.output,
         squashed=outcome.outputs.squashed,
+        precision=precision,
         class_names=outcome.outputs.class_names,
         mean=mean,
         std=std,

@@ -20,6 +20,7 @@ from explainkit.engine.failures import (
 from explainkit.engine.inner_layer import InnerLayer
 from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
+from explainkit.engine.precision import compared
 from explainkit.engine.targets import Score, group_targets, resolve_target
 from explainkit.errors import MethodError, ModelError
 from explainkit.graph.suffix import suffix
@@ -38,6 +39,7 @@ def run_all(
     outputs: Outputs,
     batch_size: int | None,
     at: str | None = None,
+    precision: torch.dtype | None = None,
 ) -> list[list[tuple[Outcome, Score]]]:
     """Runs methods on targets of every kind; shares passes between them where possible.
 
@@ -49,13 +51,14 @@ def run_all(
         outputs: What the model's outputs mean.
         batch_size: Images run at once; None: chosen.
         at: The layer whose output is explained instead of the images.
+        precision: Of the methods' forwards; None: the model's own.
 
     Returns:
         For each method, the outcome of each target with its expression or function; None: a class.
     """
     found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
     for score, members in group_targets(targets):
-        scorer = ScoreModel(module, score, batch_size, outputs)
+        scorer = ScoreModel(module, score, batch_size, outputs, precision=precision)
         every: list[Target] = []
         for target in members:
             if isinstance(target, str) and target == "all":
@@ -65,12 +68,24 @@ def run_all(
                 every.append(target)
         if at is None:
             per_method = run(methods, scorer, images, every)
+            if precision is not None:
+                per_method = compared(per_method, _first(methods, scorer, images, every))
         else:
             per_method = run_at(at, methods, scorer, images, every)
         for i in range(len(methods)):
             block = per_method[i * len(every) : (i + 1) * len(every)]
             found[i] += [(outcome, score) for outcome in block]
     return found
+
+
+def _first(
+    methods: Sequence[Method], scorer: ScoreModel, images: Tensor, targets: Sequence[Target]
+) -> list[Outcome]:
+    """What `run` finds for the first image in the model's own precision."""
+    shapes = shapes_of_one(scorer, images)
+    own = [for_images(method, [0], len(images), shapes) for method in methods]
+    chosen = [t[:1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
+    return run(own, scorer.precise(), images[:1], chosen)
 
 
 def run_at(

@@ -14,6 +14,7 @@ from explainkit.adapters.geometry import Size
 from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import AnyMethod, load_methods, method_name
 from explainkit.catalog.models import load_model
+from explainkit.engine.precision import Precision
 from explainkit.engine.record import outputs_of
 from explainkit.engine.targets import parse_target
 from explainkit.errors import InputError, StorageError, TargetError
@@ -51,6 +52,7 @@ def batch(
     scorecard: bool = False,
     device: str = "cpu",
     batch_size: int | None = None,
+    precision: Precision | None = None,
     shard_size: int | None = None,
     threads: int | None = None,
     retry_failed: bool = False,
@@ -96,6 +98,8 @@ def batch(
         device: Where a named model runs; a module stays where it is.
         batch_size: Images run at once, a smaller number is padded. None: as many as fit a memory
             budget, if the model takes images of one size, or else 1.
+        precision: ``"bfloat16"`` for the forwards of methods that only run the model, as in
+            `explain`.
         shard_size: Images of a shard.
         threads: Threads of a worker; None: those of this process divided by the workers.
         retry_failed: Compute shards with failed images again.
@@ -125,7 +129,8 @@ def batch(
         planned(
             source, model, methods, out, target=target, seed=seed, limit=limit, workers=workers,
             dtype=dtype, map_size=map_size, scorecard=scorecard, device=device,
-            batch_size=batch_size, shard_size=shard_size, threads=threads, **params,
+            batch_size=batch_size, precision=precision, shard_size=shard_size, threads=threads,
+            **params,
         ) as plan,
         Stop(lambda _text: None) as stop,
     ):  # fmt: skip
@@ -157,6 +162,7 @@ def planned(
     scorecard: bool = False,
     device: str = "cpu",
     batch_size: int | None = None,
+    precision: Precision | None = None,
     shard_size: int | None = None,
     threads: int | None = None,
     model_options: Mapping[str, Any] | None = None,
@@ -179,6 +185,7 @@ def planned(
         scorecard: Whether maps are tested.
         device: Where a named model runs.
         batch_size: Images run at once.
+        precision: Of the methods' forwards.
         shard_size: Images of a shard.
         threads: Threads of a worker.
         model_options: Arguments of `load_model` for a named model.
@@ -221,6 +228,7 @@ def planned(
             device=torch.device(device).type,
             dtype=dtype,
             batch_size=at_once,
+            precision=precision,
             threads=threads or max(torch.get_num_threads() // workers, 1),
             shard_size=size,
             inputs=not images.lasting,

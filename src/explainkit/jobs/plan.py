@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import method_name, method_params
+from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
 from explainkit.errors import MethodError, StorageError
 from explainkit.files import read_regular, reason, write_atomically
@@ -40,6 +41,7 @@ class Plan:
         dtype: How maps are stored.
         map_size: The most rows and columns of a stored map; None: all.
         scorecard: Whether each map is tested against what hiding parts of its image does.
+        precision: Of the methods' forwards; None: the model's own.
         batch_size: Images run at once; smaller batches are padded to it.
         threads: Threads of one worker.
         shard_size: Items of a shard.
@@ -66,6 +68,7 @@ class Plan:
     command: str = ""
     map_size: tuple[int, int] | None = None
     scorecard: bool = False
+    precision: Precision | None = None
 
     @property
     def shards(self) -> int:
@@ -88,9 +91,10 @@ class Plan:
             **{f"version of {name}": value for name, value in self.library.items()},
             "device": self.device,
             "dtype": self.dtype,
-            # left out where they change nothing: plans of version 1 had neither
+            # left out where they change nothing: plans of version 1 had none of them
             **({} if self.map_size is None else {"map size": list(self.map_size)}),
             **({"scorecard": True} if self.scorecard else {}),
+            **({"precision": self.precision} if self.precision else {}),
         }
 
     @property
@@ -134,7 +138,7 @@ class Plan:
                     f"{record['schema_version']!r}: update explainkit-vision"
                 )
             if record["schema_version"] == 1:
-                record |= {"map_size": None, "scorecard": False}
+                record |= {"map_size": None, "scorecard": False, "precision": None}
             fields = {one.name: record[one.name] for one in dataclasses.fields(Plan)}
             fields["map_size"] = fields["map_size"] and tuple(fields["map_size"])
             items = fields.pop("items")

@@ -186,6 +186,7 @@ class Worker:
                 tuple(self.job.methods),
                 seed=plan.seed,
                 batch_size=plan.batch_size,
+                precision=plan.precision,
             )
 
     def tested(self, inputs: Sequence[Tensor]) -> tuple[list[Explanation], list[Scorecard]]:

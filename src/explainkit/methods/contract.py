@@ -7,7 +7,8 @@ The role of a field is declared in its metadata, never by its name:
 - ``field(metadata={"layer": True})``: the layer, or layers, that the method uses.
 
 A class attribute ``hides_parts = True`` says that a method measures what hiding parts of the image
-does: a scorecard then hides other parts.
+does: a scorecard then hides other parts. ``only_runs = True`` says that all it does with a model is
+to run it, without gradients and layers: such runs can have a lower precision.
 
 A method that holds another method in a field wraps it. All functions here apply to the wrapped
 method as well.
@@ -58,6 +59,16 @@ def hides_parts(method: Method) -> bool:
     wrapped = (getattr(method, field.name) for field in fields(method))
     own = bool(getattr(method, "hides_parts", False))
     return own or any(hides_parts(one) for one in wrapped if is_method(one))
+
+
+def only_runs(method: Method) -> bool:
+    """Whether the method, and every one that it wraps, does nothing with a model but run it.
+
+    Such a method says so with the class attribute ``only_runs = True``.
+    """
+    wrapped = (getattr(method, field.name) for field in fields(method))
+    own = bool(getattr(method, "only_runs", False))
+    return own and all(only_runs(one) for one in wrapped if is_method(one))
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:

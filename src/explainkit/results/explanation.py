@@ -51,6 +51,8 @@ class Explanation:
             ``"multilabel"``, or ``"regression"`` for values.
         output: Which of the model's outputs they are; None if it was not ambiguous.
         squashed: Whether the model ends in a softmax or sigmoid, so that they are probabilities.
+        precision: Of the method's forwards, if it was lower than that of the model:
+            ``"bfloat16"``. None: the dtype of ``inputs``, as for ``score`` and ``logits``.
         class_names: In the order of the classes; empty if they have no names.
         mean: Per channel, for the normalization ``(pixel / 255 - mean) / std``; None if unknown.
         std: Per channel; None if unknown.
@@ -78,6 +80,7 @@ class Explanation:
     task: Task = "classification"
     output: int | str | None = None
     squashed: bool = False
+    precision: str | None = None
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -56,7 +56,7 @@ EXPLANATION = Form(
     {
         "method": str, "model": str, "layer": str | None, "at": str | None,
         "expression": str | None, "seed": int | np.integer,
-        "task": str, "output": int | str | None,
+        "task": str, "output": int | str | None, "precision": str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
     },
     ("class_names", "names"),

@@ -28,7 +28,7 @@ from explainkit.files import locked, read_regular, reason, remove_drafts, write_
 from explainkit.results import originals
 from explainkit.results.forms import EXPLANATION, VISUALIZATION, Form, check, form_of
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 RENAMED = {
     "uncovered": "unsupported",
@@ -182,6 +182,8 @@ def _from_record(form: Form, names: Sequence[str], record: Any, directory: Path)
         record = record | {"task": task, "output": None, "squashed": False}
     if version < 4 and form is EXPLANATION:
         record = record | originals.NONE
+    if version < 5 and form is EXPLANATION:
+        record = record | {"precision": None}
     values = {name: from_json(record[name], tensors) for name in names}
     if form is EXPLANATION:
         values |= originals.loaded(values)

@@ -63,6 +63,7 @@ def call(one: "Explanation") -> str:
     arguments += [f"at={one.at!r}"] if one.at else []
     arguments += [f"output={one.output!r}"] if one.output is not None else []
     arguments += [f"task={one.task!r}"] if one.task in {"multilabel", "regression"} else []
+    arguments += [f"precision={one.precision!r}"] if one.precision else []
     arguments += [f"seed={one.seed}"] if one.seed and len(seeds) < 2 else []
     arguments += parameters
     return "\n".join(
