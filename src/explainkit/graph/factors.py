@@ -1,7 +1,8 @@
-"""Which factor of a product only scales the other one, and which quotient is a softmax.
+"""Functions that a model writes with several operators: activations, normalizations, softmax.
 
 The same function can be written in several ways: a normalization as ``x / sqrt(v)`` or
-``x * rsqrt(v)``, an activation as one operator or as ``x * gate(x)``, a softmax as ``e / e.sum()``.
+``x * rsqrt(v)``, an activation as one operator or as ``x * gate(x)``, a sigmoid as
+``1 / (1 + exp(-x))``, a softmax as ``e / e.sum()``.
 Rules that give all of these the same result have to look at what computes a factor.
 """
 
@@ -99,6 +100,38 @@ def _is_function_of(trace: RecordedForward, edge: _Edge, source: _Edge) -> bool:
             return False
         stack += [inner for inner in node.next_functions if inner[0] is not None]
     return True
+
+
+@dataclass(frozen=True)
+class SpelledActivation:
+    """A sigmoid or softplus that is written as a function of ``1 + exp(z)``.
+
+    Attributes:
+        addition: The node of the sum, whose constant is a part of the function, not a bias.
+        exponential: The node of the exponential.
+    """
+
+    addition: Node
+    exponential: Node
+
+
+def activation_of(trace: RecordedForward, operator: Operator) -> SpelledActivation | None:
+    """The activation that a reciprocal or logarithm of ``1 + exp(z)`` computes; None if none."""
+    if operator.name not in {"reciprocal", "pow", "log", "div"} or operator.depends[0] == (
+        operator.name == "div"  # a constant numerator
+    ):
+        return None
+    addition = operator.node.next_functions[-1 if operator.name == "div" else 0][0]
+    record = None if addition is None else trace.record_of(addition)
+    if addition is None or record is None or record.name != "add":
+        return None
+    below = [node for node, _ in addition.next_functions if node is not None]
+    one = [value for i in (0, 1) if isinstance(value := record.argument(i), int | float)]
+    if one != [1] or len(below) != 1 or below[0].name() != "ExpBackward0":
+        return None
+    if operator.users[addition] > 1 or operator.users[below[0]] > 1:
+        return None  # something else reads its parts
+    return SpelledActivation(addition, below[0])
 
 
 @dataclass(frozen=True)

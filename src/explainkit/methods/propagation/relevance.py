@@ -12,7 +12,13 @@ from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
-from explainkit.graph.factors import parts_of, scaling_factor, softmax_of
+from explainkit.graph.factors import (
+    SpelledActivation,
+    activation_of,
+    parts_of,
+    scaling_factor,
+    softmax_of,
+)
 from explainkit.graph.names import (
     BATCH_NORMS,
     GATES,
@@ -109,7 +115,7 @@ class Relevance:
         if operator.node in self.complete:
             return self._carry(operator, gradients), "relevance"
         if operator.node in self._bypassed:
-            return gradients, "merged"
+            return [gradients[0] if wanted else None for wanted in operator.depends], "merged"
         gradient, record = gradients[0], operator.record
         kind = kind_of(operator)
         if record is None or gradient is None:
@@ -118,6 +124,8 @@ class Relevance:
             self._softmaxes |= {operator.node, *parts_of(operator)}
         if operator.node in self._softmaxes:
             return operator.gradient(*gradients), "softmax"
+        if spelled := activation_of(self._trace, operator):
+            return self._spelled(operator, spelled, gradient), "passed"
         match kind:
             case "layer":
                 return self._layer(operator, record, gradient)
@@ -164,12 +172,23 @@ class Relevance:
         found = operator.gradient(*gradients)
         if operator.name in RECTIFIERS:
             return found, "passed"
-        gradient = gradients[0]
-        assert gradient is not None
-        x = record.tensors[0]
-        small = x.abs() < torch.finfo(x.dtype).tiny ** 0.5
-        ratio = gradient * record.output / torch.where(small, 1.0, x)
-        return [None if g is None else torch.where(small, g, ratio) for g in found], "passed"
+        assert gradients[0] is not None
+        passed = gradients[0] * record.output
+        return [
+            None if g is None else _ratio(passed, record.tensors[0], g) for g in found
+        ], "passed"
+
+    def _spelled(
+        self, operator: Operator, spelled: SpelledActivation, gradient: Tensor
+    ) -> Gradients:
+        """The same for an activation of several operators: the lower ones change nothing more."""
+        record, exponential = operator.record, self._trace.record_of(spelled.exponential)
+        assert record is not None
+        assert exponential is not None
+        self._bypassed |= {spelled.addition, spelled.exponential}
+        passed, z = gradient * record.output, exponential.tensors[0]
+        own = operator.gradient(gradient)
+        return [None if g is None else _ratio(passed, z, g * exponential.output) for g in own]
 
     def _batch_norm(
         self, operator: Operator, record: Record, gradients: Gradients
@@ -346,6 +365,12 @@ def _sides(record: Record) -> Tensor | None:
         return None
     vectors = [tensor for tensor in record.tensors if tensor.shape == (2,)]
     return vectors[0] if len(vectors) == 1 and record.output.dim() == 2 else None
+
+
+def _ratio(relevance: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """The relevance divided by x; the gradient where that is 0 / 0."""
+    small = x.abs() < torch.finfo(x.dtype).tiny ** 0.5
+    return torch.where(small, gradient, relevance / torch.where(small, 1.0, x))
 
 
 def _gate(record: Record, gradient: Tensor) -> Tensor:
