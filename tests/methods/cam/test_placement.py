@@ -212,6 +212,40 @@ class TestWhatIsReadAndSeen:
         assert drawn(Aside().eval(), images(), "aside", "eigencam").attribution.any()
 
 
+class Particular(nn.Module):
+    """Runs on pixels from 0 to 1 alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = unpadded()
+
+    def forward(self, x):
+        if x.min() < 0:
+            raise ValueError("pixels below 0")
+        return self.body(x)
+
+
+class TestModelsThatRefuseRandomImages:
+    def test_the_map_is_stretched_and_says_so(self):
+        model, x = Particular().eval(), images().abs()
+        with pytest.warns(ek.ExplainkitWarning) as caught:
+            e = drawn(model, x, "body.3")
+        (warning,) = (str(one.message) for one in caught)
+        assert "where layer 'body.3' looks is unknown" in warning
+        assert "float32: pixels below 0): its map is stretched" in warning
+        assert "\n" not in warning
+        assert e.diagnostics["placement"] == "stretch"
+        # what is stretched is the same map, which the score's own network places elsewhere
+        own = drawn(model.body, x, placement="stretch")
+        seen = own.attribution != 0
+        torch.testing.assert_close(e.attribution[seen], own.attribution[seen])
+        assert drawn(model.body, x).diagnostics["placement"] == "receptive_field"
+
+    def test_receptive_fields_that_are_asked_for_are_refused(self):
+        with pytest.raises(MethodError, match="'body.3' are unknown.*pixels below 0.*'stretch'"):
+            drawn(Particular().eval(), images().abs(), "body.3", placement="receptive_field")
+
+
 class TestFoundOnce:
     def test_the_same_whatever_the_batch(self):
         x = images()

@@ -86,6 +86,12 @@ class CAM(Typed):
                 "the map is nowhere positive in some image, so relu=True sets it to zero: use "
                 "relu=False to see the signed map"
             )
+        refusals = {view.path: why for view in views if (why := view.refusal())}
+        found += [
+            f"where layer {path!r} looks is unknown, since the model does not run on random images "
+            f"({why}): its map is stretched over the whole image"
+            for path, why in refusals.items()
+        ]
         draws = self._on_fields(views)
         placement: Placement = "receptive_field" if draws else "stretch"
         large = [
@@ -108,7 +114,15 @@ class CAM(Typed):
         """Draws each layer's cells on their receptive fields; empty to stretch the maps."""
         if self.placement == "stretch":
             return []
-        if self.placement == "auto":
+        if self.placement == "receptive_field":
+            for view in views:
+                if why := view.sight().refusal:
+                    raise MethodError(
+                        f"placement='receptive_field': the receptive fields of layer {view.path!r} "
+                        f"are unknown, since the model does not run on random images ({why}): use "
+                        "placement='stretch'"
+                    )
+        else:
             sights = [view.sight() for view in views]
             off = [s.off_center(v.layout.patch_grid) for v, s in zip(views, sights, strict=True)]
             # maps are averaged, so all have one unit
@@ -116,7 +130,7 @@ class CAM(Typed):
                 return []
         draws = [(view.path, view.fields()) for view in views]
         large = [path for path, draw in draws if draw is None]
-        if large and self.placement != "auto":
+        if large and self.placement == "receptive_field":
             raise MethodError(
                 f"placement='receptive_field': the receptive fields of all positions of layer "
                 f"{large[0]!r} take too much memory: use placement='stretch'"

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from explainkit.engine.batching import BUDGET
 from explainkit.engine.model import ScoreModel
+from explainkit.errors import ExplainkitError, line
 from explainkit.graph.cached import Cached
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
@@ -58,10 +59,12 @@ class Sight:
     Attributes:
         spans: The receptive fields of its rows and of its columns; None if they are unknown.
         pixels: The pixels that it depends on, bool ``[image height, image width]``.
+        refusal: Why the model did not run on random images, so that this is not known; or "".
     """
 
     spans: tuple[Span, Span] | None
     pixels: Tensor
+    refusal: str = ""
 
     def off_center(self, patch_grid: tuple[int, int]) -> bool:
         """Whether a cell's center is more than half a cell away from the stretched cell's."""
@@ -99,7 +102,14 @@ class LayerView:
         return _once(_sights, self._network, self.state, self._key, lambda: _sight(self))
 
     def read(self) -> Tensor:
-        """The cells that the scores depend on, bool ``[height, width]``."""
+        """The cells that the scores depend on, bool ``[height, width]``; all if unknown."""
+        return self._reading()[0]
+
+    def refusal(self) -> str:
+        """Why the model did not run on random images; "" if it did."""
+        return self.sight().refusal or self._reading()[1]
+
+    def _reading(self) -> tuple[Tensor, str]:
         model = self.model
         if isinstance(model, ScoreModel) and model.reads_logits_only:
             logits = ScoreModel(model.module, owner=model.owner)
@@ -163,7 +173,7 @@ class LayerView:
 
 
 # a result may be None: each is in a tuple
-_sights, _reads = Cached[tuple[Sight]](), Cached[tuple[Tensor]]()
+_sights, _reads = Cached[tuple[Sight]](), Cached[tuple[tuple[Tensor, str]]]()
 _draws = Cached[tuple[Draw | None]]()
 
 
@@ -225,25 +235,30 @@ def _sight(view: LayerView) -> Sight:
         seen |= ~_inert(~seen, view.output)
         # a dead layer sees nothing, and is shown where it would
         return Sight(spans, seen if seen.any() else everything)
-    except Exception:  # noqa: BLE001 - a model may refuse noise in any way
-        return Sight(None, everything)
+    except Exception as error:  # noqa: BLE001 - a model may refuse noise in any way
+        return Sight(None, everything, _why(error))
 
 
-def _read(view: LayerView) -> Tensor:
+def _read(view: LayerView) -> tuple[Tensor, str]:
+    """The cells that the scores depend on, and why that is not known, or ""."""
     everything = torch.ones(view.layout.patch_grid, dtype=torch.bool, device=view.images.device)
     read = ~everything
     try:
         for value, _, forward in view.probes():
             if not (value.requires_grad and forward.scores.requires_grad):
-                return everything
+                return everything, ""
             read |= view.layout.to_nchw(_reached(forward.scores, value))[0].any(0)
             if read.all():
-                return everything
+                return everything, ""
         read |= ~_inert(~read, view.scores)
         # a layer aside, which no score reads, is shown for itself
-        return read if read.any() else everything
-    except Exception:  # noqa: BLE001 - a model may refuse noise in any way
-        return everything
+        return (read if read.any() else everything), ""
+    except Exception as error:  # noqa: BLE001 - a model may refuse noise in any way
+        return everything, _why(error)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ExplainkitError) else line(error)
 
 
 def _reached(outputs: Tensor, inputs: Tensor) -> Tensor:
