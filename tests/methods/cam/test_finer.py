@@ -65,6 +65,8 @@ def test_refusals():
         FinerCAM(strength=-1.0)
     with pytest.raises(TargetError, match="a class among others"):
         ek.explain(pooled(), images(), lambda out: out[:, 0], "finercam")
+    with pytest.raises(TargetError, match="labels of a multi-label model.*: use gradcam"):
+        ek.explain(pooled(), images(), 1, "finercam", task="multilabel")
 
 
 def test_check_method():

@@ -296,8 +296,24 @@ class TestMessages:
             def forward(self, x):
                 return self.net(x) + self.net(x.flip(3))
 
-        with pytest.raises(ModelError, match=r"run several times.*explain the model inside"):
-            ek.explain(Flipped().eval(), images(), 1, "gradcam")
+        model, x = Flipped().eval(), images()
+        with pytest.raises(ModelError, match=r"run several times.*: explain model.net itself, or "):
+            ek.explain(model, x, 1, "gradcam")
+        assert ek.explain(model.net, x, 1, "gradcam").attribution.any()
+
+    def test_shared_weights(self):
+        """No part of the model is one that runs on one image once."""
+
+        class Twice(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+
+            def forward(self, x):
+                return self.act(self.conv(self.act(self.conv(x)))).mean((2, 3))
+
+        with pytest.raises(ModelError, match="or with shared weights: use a method of the image"):
+            ek.explain(Twice().eval(), images(), 1, "gradcam")
 
     def test_without_gradients(self):
         class Detached(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
+from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError, TargetError
 from explainkit.interfaces import Attribution, Method
@@ -25,6 +26,10 @@ class FinerCAM(Typed):
         base: A gradient CAM, which sets the layer and the placement.
         strength: α: 0 is the base itself, 1 subtracts the full scores of the similar classes.
         similar: Number of similar classes; all others if the model has fewer.
+
+    Raises:
+        TargetError: There is no other class: one score alone, or labels that do not exclude each
+            other.
 
     References:
         Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao (2025), "Finer-CAM: Spotting the
@@ -63,6 +68,12 @@ class FinerCAM(Typed):
             raise TargetError(
                 "expected a class among others to compare with, got a model or a target function "
                 "with one score: explain a class, or use gradcam"
+            )
+        if isinstance(model, ScoreModel) and model.outputs.task == "multilabel":
+            raise TargetError(
+                "expected classes that exclude each other, got labels of a multi-label model, of "
+                "which each is decided by itself: use gradcam, or with it a difference such as "
+                "target='logit(3) - logit(5)'"
             )
         own = scores.gather(1, target[:, None])
         distance = (scores - own).abs().scatter(1, target[:, None], torch.inf)

@@ -327,10 +327,13 @@ def _none_found(model: nn.Module, calls: list[_Output]) -> ModelError:
             f"there is none: {other}"
         )
     if min(spatial) > 1:
+        repeated = [path for path, count in times.items() if count > 1]
+        outer = [p for p in repeated if not p.startswith(tuple(f"{one}." for one in repeated))]
+        inside = f"explain model.{outer[0]} itself, or " if len(outer) == 1 else ""
         return ModelError(
             f"expected a layer of {name} that runs once, but all with spatial positions run "
-            "several times for one image (test-time augmentation, or shared weights): explain the "
-            "model inside"
+            "several times for one image, as in test-time augmentation or with shared weights: "
+            f"{inside}{other}"
         )
     return ModelError(
         f"expected a layer of {name} with spatial positions that the score's gradient reaches, "
