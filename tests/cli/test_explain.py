@@ -18,6 +18,7 @@ from explainkit.render.heatmap import color, scale
 
 NETS = """
 import signal
+import warnings
 import torch
 from torch import nn
 
@@ -49,6 +50,17 @@ class Stopped(nn.Module):
 
 def stopped():
     return Stopped()
+
+class Loud(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = make()
+    def forward(self, x):
+        warnings.warn("an old\\n  spelling", stacklevel=1)
+        return self.net(x)
+
+def loud():
+    return Loud().eval()
 
 def small(images):
     return images.mean((2, 3))
@@ -310,6 +322,17 @@ def test_what_is_not_known_is_said_once(here):
         warnings.simplefilter("error")
         done = run("photos/a.png", "photos/b.jpg", known=["--size", "32"])
     assert done.stderr.count("warning: gradcam: the model's normalization is not known") == 1
+
+
+def test_warnings_of_other_packages_are_one_line_each(here):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        show = warnings.showwarning
+        done = run("photos/a.png", "photos/b.jpg", model="nets.py:loud")
+        assert warnings.showwarning is show
+    assert done.stderr.count("spelling") == 1
+    assert "warning: UserWarning: an old spelling\n" in done.stderr
+    assert "nets.py:" not in done.stderr
 
 
 def test_warnings_name_the_photo(here):

@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,7 +13,7 @@ from rich.markup import escape
 
 from explainkit.cli import model_options, options
 from explainkit.cli.names import distinct, file_name
-from explainkit.cli.printing import complain
+from explainkit.cli.printing import complain, short_warnings
 from explainkit.progress import progress
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def explain(
     from explainkit.cli.parameters import parse_for
     from explainkit.cli.photos import find_photos
     from explainkit.cli.written import line, write
-    from explainkit.errors import ExplainkitWarning, InputError
+    from explainkit.errors import InputError
 
     if top > 1 and target is not None:
         raise typer.BadParameter("--top explains the most probable classes: leave out --target")
@@ -135,7 +134,7 @@ def explain(
     complete = False
     try:
         with (
-            warnings.catch_warnings(action="ignore", category=ExplainkitWarning),
+            short_warnings(),
             _interruptible() as stop_if_interrupted,
             progress("images", len(photos)) as advance,
         ):
