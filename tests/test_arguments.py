@@ -62,7 +62,7 @@ def test_a_text_is_neither_a_list_of_classes_nor_of_names():
         ("smoothgrad", {"samples": None}, "samples: expected a whole number, got a NoneType"),
         ("smoothgrad", {"samples": 1.5}, "samples: expected a whole number, got 1.5"),
         ("smoothgrad", {"samples": True}, "samples: expected a whole number, got True"),
-        ("smoothgrad", {"noise": NAN}, "noise: expected a number, got nan"),
+        ("smoothgrad", {"noise": NAN}, "noise: expected a finite deviation of at least 0, got nan"),
         ("smoothgrad", {"base": 5}, "base: expected a method, got 5"),
         ("occlusion", {"window": 1.5}, "window: expected a whole number of pixels or .*, got 1.5"),
         ("occlusion", {"window": (1, 2, 3)}, "window: expected a whole number of pixels or .*got "),

@@ -38,7 +38,13 @@ class Typed:
     """
 
     def __post_init__(self) -> None:
-        check_values(type(self), type(self).__name__, vars(self))
+        # NaN has the right type: the ranges of own checks leave it out, and say more
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if not (isinstance(value, float) and math.isnan(value))
+        }
+        check_values(type(self), type(self).__name__, values)
 
 
 def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ def short_warnings() -> Iterator[None]:
             complain(escape(clipped(text)))
 
     with warnings.catch_warnings(action="ignore", category=ExplainkitWarning):
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment] # names of what is left out
         yield
 
 
