@@ -1,8 +1,7 @@
 """A lower precision for the forwards of methods that only run a model, and what it changes.
 
 The weights stay as they are: forwards run under autocast, in which torch keeps operators that need
-more, such as norms and softmax, in float32. The score, the logits and the predicted class of a
-result are the model's own.
+more in float32. The score, the logits and the predicted class of a result are the model's own.
 """
 
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ def dtype_of(
     """
     if precision is None:
         return None
-    if precision != "bfloat16":
+    if not isinstance(precision, str) or precision != "bfloat16":
         raise InputError(f"precision: expected 'bfloat16' or None, got {clipped(repr(precision))}")
     for method in methods:
         if not only_runs(method):
