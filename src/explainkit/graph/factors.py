@@ -52,17 +52,19 @@ def reciprocal_factor(trace: RecordedForward, operator: Operator) -> int | None:
 
 
 def is_reciprocal(trace: RecordedForward, node: Node | None) -> bool:
-    """Whether a value is one over a function of the image, up to constant factors and layout."""
+    """Whether a value is one over a function of the image, up to constant factors and layout.
+
+    A sigmoid that is written as ``1 / (1 + exp(-x))`` is not: it is an activation.
+    """
     while node is not None:
         record = trace.record_of(node)
         if record is None:
             return False
         below = [inner for inner, _ in node.next_functions]
         name, dependent = record.name, [inner for inner in below if inner is not None]
-        if name in {"rsqrt", "reciprocal"} or (name == "pow" and _is_negative(record)):
-            return True
-        if name == "div" and below[0] is None:
-            return True
+        inverse = name in {"rsqrt", "reciprocal"} or (name == "pow" and _is_negative(record))
+        if inverse or (name == "div" and below[0] is None):
+            return _exponential_plus_one(trace, dependent[0]) is None
         if name not in _SCALES or len(dependent) != 1:
             return False
         node = dependent[0]
@@ -122,16 +124,22 @@ def activation_of(trace: RecordedForward, operator: Operator) -> SpelledActivati
     ):
         return None
     addition = operator.node.next_functions[-1 if operator.name == "div" else 0][0]
-    record = None if addition is None else trace.record_of(addition)
-    if addition is None or record is None or record.name != "add":
+    exponential = _exponential_plus_one(trace, addition)
+    if addition is None or exponential is None:
         return None
-    below = [node for node, _ in addition.next_functions if node is not None]
-    one = [value for i in (0, 1) if isinstance(value := record.argument(i), int | float)]
-    if one != [1] or len(below) != 1 or below[0].name() != "ExpBackward0":
-        return None
-    if operator.users[addition] > 1 or operator.users[below[0]] > 1:
+    if operator.users[addition] > 1 or operator.users[exponential] > 1:
         return None  # something else reads its parts
-    return SpelledActivation(addition, below[0])
+    return SpelledActivation(addition, exponential)
+
+
+def _exponential_plus_one(trace: RecordedForward, node: Node | None) -> Node | None:
+    """The exponential, if a value is one plus an exponential."""
+    record = None if node is None else trace.record_of(node)
+    if node is None or record is None or record.name != "add":
+        return None
+    below = [inner for inner, _ in node.next_functions if inner is not None]
+    one = [value for i in (0, 1) if isinstance(value := record.argument(i), int | float)]
+    return below[0] if one == [1] and [n.name() for n in below] == ["ExpBackward0"] else None
 
 
 @dataclass(frozen=True)

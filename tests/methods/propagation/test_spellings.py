@@ -190,6 +190,11 @@ SPELLINGS = {
         lambda x: (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh()) * x * 0.5,
     ],
     "silu": [F.silu, lambda x: x * torch.sigmoid(x), lambda x: x / (1 + torch.exp(-x))],
+    "gate": [
+        lambda x: x * torch.sigmoid(x @ MATRIX),
+        lambda x: (1 / (1 + torch.exp(-(x @ MATRIX)))) * x,
+        lambda x: torch.mul(x, (torch.exp(-(x @ MATRIX)) + 1).reciprocal()),
+    ],
     "hardswish": [
         F.hardswish,
         lambda x: x * F.relu6(x + 3) / 6,
@@ -237,7 +242,7 @@ class Spelled(nn.Module):
 def test_every_spelling_of_a_function_has_the_same_map(name):
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
     # LibraGrad takes the slope from zero of each operator, and that of a reciprocal is infinite
-    methods = METHODS[:-1] if name in {"sigmoid", "softplus"} else METHODS
+    methods = METHODS[:-1] if name in {"sigmoid", "softplus", "gate"} else METHODS
     first, *others = (
         ek.explain(Spelled(spelling).double().eval(), x, 1, methods) for spelling in SPELLINGS[name]
     )
