@@ -21,6 +21,7 @@ from explainkit.catalog.factories import (
 from explainkit.catalog.models import load_model
 from explainkit.engine.arguments import batch_number, flag, seed_number, whole_number
 from explainkit.engine.call import Call
+from explainkit.engine.inputs import check_module
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
 from explainkit.engine.streams import check_one_target, is_stream
@@ -277,6 +278,7 @@ def explain(
     keep_mode, labels = flag("keep_mode", keep_mode), flag("labels", labels)
     chosen = list(method) if isinstance(method, list | tuple) else [method]
     module = load_model(model) if isinstance(model, str | Path) else model
+    check_module(module)
     outputs = outputs_of(module, output, task, class_names)
     check_order(target, outputs.class_names, is_method_name)
     if targets is not None and target is not None:

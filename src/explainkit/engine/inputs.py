@@ -13,6 +13,19 @@ from explainkit.interfaces import ModelSpec
 from explainkit.layers import buffers_of, parameters_of, submodules
 
 
+def check_module(module: object) -> None:
+    """Checks that a model is one.
+
+    Raises:
+        ModelError: It is not a module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
+            + ": ek.adapt(function) makes one of a function on numpy arrays" * callable(module)
+        )
+
+
 def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> Tensor:
     """Checks a model and its inputs.
 
@@ -28,11 +41,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
         ModelError: The model is not a module, has no weights yet, or takes text.
         InputError: The images have the wrong type, shape, device or dtype, or are not finite.
     """
-    if not isinstance(module, nn.Module):
-        raise ModelError(
-            f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
-            + ": ek.adapt(function) makes one of a function on numpy arrays" * callable(module)
-        )
+    check_module(module)
     modules = submodules(module)
     parameters = parameters_of(modules)
     if any(map(is_lazy, parameters)):
