@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from foreign import foreign
 
 import explainkit
 from explainkit.catalog import discovery, hookspecs
@@ -20,8 +21,19 @@ sys.path.insert(0, str(DOCS))
 import write_snippets
 
 
+PEERS = {
+    "coming_from_grad_cam": "pytorch_grad_cam",
+    "coming_from_quantus": "quantus",
+    "coming_from_torch_cam": "torchcam",
+    "coming_from_zennit": "zennit",
+}
+"""Snippets that need another library: its module."""
+
+
 @pytest.mark.parametrize("path", SNIPPETS, ids=lambda path: path.stem)
 def test_snippets_run(path, tmp_path, monkeypatch):
+    if path.stem in PEERS:
+        foreign(PEERS[path.stem])
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path))
 

@@ -204,7 +204,7 @@ class TestSentences:
         assert "No image of Fear is predicted as Sad or Angry" in text
         assert "The worst class is Fear" not in text
         chinese = "".join(sentences.about_confusion(ZH, all_correct(sad=("neutral", 60))))
-        assert "分得最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
+        assert "表現最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
 
     def test_an_order_within_the_intervals_is_called_uncertain(self):
         text = " ".join(
@@ -229,7 +229,7 @@ class TestSentences:
 
     def test_ties_are_named(self, found):
         alike = replace(found, cnn=replace(found.cnn, predictions=all_correct()))
-        for say, words in ((EN, "all classes tie"), (ZH, "各類別都一樣")):
+        for say, words in ((EN, "all classes tie"), (ZH, "各類別表現相同")):
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
             assert rows[say("row_best")] == rows[say("row_worst")] == words
 
