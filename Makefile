@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-adapters test-browser test-gpu test-ray chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
+.PHONY: help demo test test-lowest test-adapters test-browser test-gpu test-ray attack-batch chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
 	bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -46,6 +46,9 @@ test-transformers: $(VENV)/.transformers ## Test the architectures of the transf
 
 test-ray: $(VENV)/.ray ## Test whole data sets on a Ray cluster of this machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/jobs/test_ray.py
+
+attack-batch: $(VENV)/.test ## Kill, interrupt and starve jobs over data sets, and count what is lost
+	$(BIN)/python tests/jobs/attack_batch.py
 
 test-gpu: $(VENV)/.test ## Test on an accelerator; without one, the tests are skipped
 	$(BIN)/python -m pytest -rs tests/gpu

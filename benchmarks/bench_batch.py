@@ -4,7 +4,8 @@ Run ``make bench``. PNG files of 48 × 48 pixels are explained by the FER CNN, o
 process. "loop" calls `ek.explain` on the files, as many at once as a shard has, and keeps nothing;
 "batch" also plans, writes and flushes shards. Interleaved, medians, a warm-up round dropped. The
 time of two workers has the start of their processes in it, which does not grow with the data set;
-"without start" leaves it out. A plan of many ids is measured in a process of its own.
+"without start" leaves it out. A plan of many ids is measured in a process of its own, and
+so is the memory of jobs over few and many images.
 """
 
 import argparse
@@ -37,6 +38,26 @@ peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1
 print(f"{{found.count:,}} ids: {{time.perf_counter() - begin:.1f}} s, of which "
       f"{{time.process_time() - used:.1f}} s of the processor, {{peak:.0f}} MB")
 """
+MEMORY = r"""
+import re, sys, time
+from pathlib import Path
+import torch, explainkit as ek
+torch.set_num_threads(1)
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 5, 5), torch.nn.Flatten(), torch.nn.Linear(200, 7))
+begin = time.perf_counter()
+ek.batch(sys.argv[1], net.eval(), "saliency", sys.argv[2], limit={count}, threads=1)
+seconds = time.perf_counter() - begin
+size = sum(path.stat().st_size for path in Path(sys.argv[2]).rglob("*") if path.is_file())
+peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+print(f"| {count:,} | {{seconds:.1f}} | {{size / 1e6:.0f}} | {{peak:.0f}} |")
+"""
+
+
+def in_a_process(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -51,8 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--ids", type=int, default=10_000_000)
+    parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 30_000])
     parser.add_argument("--rounds", type=int, default=3)
-    options = parse(parser, images=8, ids=1000, rounds=0)
+    options = parse(parser, images=8, ids=1000, memory=[8, 16], rounds=0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,9 +109,15 @@ def main() -> None:
         f"| two workers | {two:.2f} | {seconds['batch'] / two:.2f} ×, "
         f"{seconds['batch'] / (two - start):.2f} × without start |"
     )
-    code = PLAN.format(count=options.ids)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    print(f"\nPlan: {done.stdout.strip()}")
+    print(f"\nPlan: {in_a_process(PLAN.format(count=options.ids))}")
+    print("\n| images | s | MB of the store | peak MB |\n| ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        write_images(folder / "images", max(options.memory))
+        for count in options.memory:
+            code = MEMORY.format(count=count)
+            print(in_a_process(code, str(folder / "images"), str(folder / f"maps {count}")))
 
 
 if __name__ == "__main__":
