@@ -12,7 +12,10 @@ ROOT = Path(explainkit.__file__).parent
 # lowest first; a module may import those of its own row and of the rows before it
 ROWS = [
     {"errors"},
-    {"contents", "correlation", "files", "isolation", "layers", "progress", "scores", "settings"},
+    {
+        "contents", "correlation", "files", "hashes", "isolation", "layers", "progress", "scores",
+        "settings",
+    },  # fmt: skip
     {"expressions", "graph"},
     {"interfaces", "methods.contract"},
     {"adapters"},

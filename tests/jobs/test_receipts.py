@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.cli.app import app
 from explainkit.errors import StorageError
+from explainkit.jobs.checks import exit_code
 from explainkit.jobs.plan import load_sealed, sealed
-from explainkit.jobs.receipts import exit_code, verify
+from explainkit.jobs.receipts import verify
 from explainkit.methods import IntegratedGradients, SmoothGrad
 
 METHODS = ["saliency", SmoothGrad(base=IntegratedGradients(steps=2), samples=2)]
@@ -92,11 +93,13 @@ def test_another_library(store, model, monkeypatch):
 
 def test_a_saved_explanation(model, tmp_path):
     ek.explain(model, torch.rand(2, 3, 8, 8)).save(tmp_path / "one")
-    assert verdicts(verify(tmp_path / "one")) == {"files": "ok"}
+    assert verdicts(verify(tmp_path / "one", model)) == {
+        "files": "ok", "images": "not checked", "library": "ok", "model": "ok",
+    }  # fmt: skip
     tensors = next((tmp_path / "one").glob("*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:-1])
     assert verdicts(verify(tmp_path / "one")) == {"files": "damaged"}
-    with pytest.raises(StorageError, match="expected a store or a saved explanation"):
+    with pytest.raises(StorageError, match="expected a store, a saved explanation or a report"):
         verify(tmp_path)
 
 
@@ -104,9 +107,9 @@ def test_the_command(store):
     done = CliRunner().invoke(app, ["verify", str(store.path), "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)[0]["verdict"] == "ok"
+    assert CliRunner().invoke(app, ["verify", str(store.path), "--recompute", "3"]).exit_code == 2
     next((store.path / "shards").glob("*.safetensors")).unlink()
     assert CliRunner().invoke(app, ["verify", str(store.path)]).exit_code == 4
-    assert CliRunner().invoke(app, ["verify", str(store.path), "--recompute", "3"]).exit_code == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*in bfloat16")

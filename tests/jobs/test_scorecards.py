@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.cli.app import app
 from explainkit.errors import InputError
-from explainkit.jobs.shards import Judged
+from explainkit.jobs.outcomes import Judged
 from explainkit.results.scorecard import SENTENCES
 
 METHODS = ["input_x_gradient", "saliency"]

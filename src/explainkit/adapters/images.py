@@ -1,5 +1,6 @@
 """From image files, Pillow images and arrays to a batch for a model."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from explainkit.adapters.decoding import flat, read, upright
+from explainkit.adapters.decoding import decode, flat, read_bytes, upright
 from explainkit.adapters.geometry import Geometry, Size
 from explainkit.adapters.overrides import changed, covering
 from explainkit.adapters.preprocessing import Preprocessing
@@ -38,6 +39,8 @@ class ImageBatch:
         names: File names, or "image 0" where there is none.
         preprocessing: What was done to the images.
         warnings: What is not known about that, one line each.
+        files: For each image, its path as it was given and the sha256 of its bytes; None of an
+            image that came in memory.
     """
 
     inputs: Tensor
@@ -46,6 +49,7 @@ class ImageBatch:
     names: tuple[str, ...]
     preprocessing: Preprocessing
     warnings: tuple[str, ...] = ()
+    files: tuple[tuple[str, str] | None, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -110,8 +114,10 @@ def make_batch(
     originals: list[NDArray[np.uint8]] = []
     geometries: list[Geometry] = []
     names: list[str] = []
+    files: list[tuple[str, str] | None] = []
     for number, source in enumerate(listed):
-        image, name = open_image(source, number)
+        image, name, digest = open_image(source, number)
+        files.append((str(source), digest) if digest else None)
         values, geometry = preprocessing(image)
         if inputs and values.shape != inputs[0].shape:
             raise InputError(
@@ -133,7 +139,7 @@ def make_batch(
     )
     return ImageBatch(
         batch, tuple(originals), tuple(geometries), tuple(names), preprocessing,
-        () if preprocessing.known else (guess,),
+        () if preprocessing.known else (guess,), tuple(files),
     )  # fmt: skip
 
 
@@ -178,16 +184,18 @@ def _listed(sources: object) -> list[Any]:
     return [sources]
 
 
-def open_image(source: object, number: int) -> tuple[Image.Image, str]:
-    """An image upright, and its name."""
+def open_image(source: object, number: int) -> tuple[Image.Image, str, str]:
+    """An image upright, its name, and the sha256 of its file; "" if it came in memory."""
     name = f"image {number}"
     if isinstance(source, str | Path):
-        return read(Path(source)), Path(source).name
+        data = read_bytes(Path(source))
+        digest = hashlib.sha256(data).hexdigest()
+        return decode(data, str(source)), Path(source).name, digest
     if isinstance(source, Image.Image):
         name = Path(getattr(source, "filename", "") or name).name
-        return upright(source, name), name
+        return upright(source, name), name, ""
     if isinstance(source, np.ndarray):
-        return Image.fromarray(_rows_columns_channels(source, name)), name
+        return Image.fromarray(_rows_columns_channels(source, name)), name, ""
     raise InputError(
         f"{name}: expected a path, a Pillow image or a uint8 array, got {type(source).__name__}; "
         "a batch ready for the model is one torch.Tensor [batch, channel, height, width]"

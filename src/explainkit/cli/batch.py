@@ -156,12 +156,13 @@ def batch(
         weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
         mean=mean, std=std, size=size, crop=crop, output=output, task=task,
     )  # fmt: skip
+    small = None if map_size is None else model_options.read_size("--map-size", map_size)
     command = options.command_line(context)
     with (
         planned(
             _source(source, data, split, out), model, methods, out,
             target=options.find_target(target), seed=seed, limit=limit, workers=workers,
-            dtype=dtype, map_size=map_size and model_options.read_size("--map-size", map_size),
+            dtype=dtype, map_size=small,
             scorecard=scorecard, device=str(options.find_device(device)), batch_size=batch_size,
             precision=precision, shard_size=shard_size, threads=threads, model_options=known,
             command=command, **params,

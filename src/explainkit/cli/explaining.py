@@ -125,4 +125,5 @@ def _joined(loaded: Sequence[tuple[Photo, ImageBatch]]) -> ImageBatch:
         originals=tuple(chain.from_iterable(batch.originals for batch in batches)),
         geometries=tuple(chain.from_iterable(batch.geometries for batch in batches)),
         names=tuple(str(photo.path) for photo, _ in loaded),
+        files=tuple(chain.from_iterable(batch.files for batch in batches)),
     )

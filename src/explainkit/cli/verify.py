@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 def verify(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The folder of a store or a saved explanation.")
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="The folder of a store or of a saved explanation, or the file of a report.",
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help=f"The model of a store, to check and to run: {model_options.SOURCES}"),
+        typer.Option(help=f"The model, to check and to run: {model_options.SOURCES}"),
     ] = None,
-    recompute: Annotated[
-        int, typer.Option(min=0, help="Images to explain again; they need --model.")
-    ] = 0,
+    recompute: Annotated[int, typer.Option(min=0, help="Images to explain again.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the images that are explained again.")] = 0,
     device: options.Device = "cpu",
     weights: model_options.Weights = None,
@@ -44,24 +46,28 @@ def verify(
     """Check saved results: hash all files and images, and explain some images again.
 
     The table says what changed: files, images, the library, the model, or numbers. The exit code is
-    0, 1 if something differs, or 4 if files are damaged. A store does not name code to run, so the
-    model is given as it was to `explainkit batch`.
+    0, 1 if something differs, or 4 if files are damaged. Results do not name code to run, so the
+    model is given as it was to the command that made them, unless it is one of a plugin.
 
     For example:
 
         explainkit verify maps --model timm:resnet50 --recompute 20
     """
-    from explainkit.jobs.receipts import exit_code
+    from explainkit.jobs.checks import exit_code
     from explainkit.jobs.receipts import verify as examine
 
-    if recompute and model is None:
-        raise typer.BadParameter("--recompute: expected --model, which computes the maps again")
     known = model_options.arguments(
         weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
         mean=mean, std=std, size=size, crop=crop, output=output, task=task,
     )  # fmt: skip
     load = None if model is None else partial(_load, model, known, device)
     checks = examine(path, load, recompute=recompute, seed=seed)
+    if (
+        recompute
+        and model is None
+        and any(check.name == "model" and check.verdict == "not checked" for check in checks)
+    ):
+        raise typer.BadParameter("--recompute: expected --model, which computes the maps again")
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
     else:

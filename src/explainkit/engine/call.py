@@ -12,6 +12,7 @@ from explainkit.engine.arguments import several_targets
 from explainkit.engine.failures import naming_missing_memory
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.precision import Precision, dtype_of
+from explainkit.engine.receipts import receipts
 from explainkit.engine.record import as_explanation
 from explainkit.engine.runner import run_all
 from explainkit.engine.streams import classes_of, images_and_labels
@@ -114,6 +115,7 @@ class Call:
                 as_explanation, seed=seed, precision=self.precision, warned=notes, batch=batch
             )
             rows = tuple(range(len(images)))
+            made = receipts(self.source, module, batch)
             found = Explanations()
             for method, own in zip(self.methods, outcomes, strict=True):
                 for outcome, score in own:
@@ -121,7 +123,7 @@ class Call:
                         method, module, images, outcome,
                         expression=None if score is None else text_of(score),
                     )  # fmt: skip
-                    origin = Origin(self.source, method, score, rows, len(images))
+                    origin = Origin(self.source, method, score, rows, len(images), made)
                     found.append(one.coming_from(origin))
         if self.scorecard:
             for one in found:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import method_name, method_params
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
-from explainkit.errors import MethodError, StorageError
+from explainkit.errors import StorageError
 from explainkit.files import read_regular, reason, write_atomically
+from explainkit.hashes import plain_params, weights_hash
 from explainkit.interfaces import Method
 from explainkit.jobs.items import Items
 
@@ -162,19 +162,10 @@ def described_model(module: nn.Module) -> dict[str, str]:
     }
 
 
-def weights_hash(module: nn.Module) -> str:
-    """The sha256 of a model's parameters and buffers, with their names, shapes and dtypes."""
-    digest = hashlib.sha256()
-    named = dict(module.named_parameters()) | dict(module.named_buffers())
-    for name in sorted(named):
-        _update(digest, name, named[name])
-    return digest.hexdigest()
-
-
 def described_methods(methods: Iterable[Method]) -> list[dict[str, Any]]:
     """Names and parameters of methods as JSON; a tensor is its hash."""
     return [
-        {"method": method_name(method), "params": _plain(method_params(method))}
+        {"method": method_name(method), "params": plain_params(method_params(method))}
         for method in methods
     ]
 
@@ -217,31 +208,6 @@ def _canonical(value: Any) -> bytes:
 
 def _hash_of(value: Any) -> str:
     return hashlib.sha256(_canonical(value)).hexdigest()
-
-
-def _update(digest: Any, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-    values = tensor.detach().cpu().contiguous()
-    if values.numel():
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON."""
-    if isinstance(value, Tensor):
-        digest = hashlib.sha256()
-        _update(digest, "", value)
-        return {"$tensor": digest.hexdigest()[:16], "shape": list(value.shape)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise MethodError(
-        "expected parameters that a store can record (numbers, texts, tensors, lists, methods), "
-        f"got {value!r:.60}"
-    )
 
 
 def _shown(value: Any) -> str:

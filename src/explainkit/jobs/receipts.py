@@ -1,58 +1,34 @@
 """Verifies results: are the files whole, are the images and the model the same, do maps recur?"""
 
 import json
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from explainkit.catalog.factories import load_method
 from explainkit.errors import ExplainkitError, StorageError
 from explainkit.interfaces import Method
+from explainkit.jobs.checks import (
+    HALF,
+    TOLERANCE,
+    Check,
+    changes,
+    difference,
+    library_check,
+    numbers_check,
+)
 from explainkit.jobs.items import read_items
 from explainkit.jobs.opening import reopened
 from explainkit.jobs.plan import ITEMS, PLAN, described_model, library_versions
 from explainkit.jobs.reduction import reduced
+from explainkit.jobs.saved import REPORT, found_model, is_saved, verify_saved
 from explainkit.jobs.shards import check_tensors, sha256_of
 from explainkit.jobs.sources import Memory
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job, Worker, computing
-from explainkit.results.explanation import Explanation
-from explainkit.results.storage import load
-
-TOLERANCE = 1e-3
-"""How far a recomputed value may be from the stored one, relative to the map's largest value.
-
-The same versions on the same kind of machine give the same bits; other processors and other numbers
-of threads add up in another order."""
-
-HALF = 2**-11
-"""What storing a map as float16 may change, relative to its largest value."""
-
-Verdict = Literal["ok", "differs", "damaged", "not checked"]
-
-EXIT = {"ok": 0, "not checked": 0, "differs": 1, "damaged": 4}
-"""The exit code of each verdict; that of a table is the largest."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table of `verify`.
-
-    Attributes:
-        name: What was checked: files, images, model, library, numbers.
-        verdict: ``"ok"``; ``"differs"``: it changed since; ``"damaged"``: files are incomplete or
-            were changed; ``"not checked"``.
-        found: What was found.
-    """
-
-    name: str
-    verdict: Verdict
-    found: str
 
 
 def verify(
@@ -65,17 +41,17 @@ def verify(
     """Hashes all that a result was made from, and computes some of it again.
 
     Args:
-        path: The folder of a store, or of a saved explanation.
-        model: The model of a store, or what loads it; None: the model is not checked, and nothing
-            is recomputed.
-        recompute: How many items of a store are recomputed.
+        path: The folder of a store or of a saved explanation, or the file of a report.
+        model: The model, or what loads it; None: one of a plugin is found by its name, any other
+            is not checked, and nothing is recomputed, since a result must not name code to run.
+        recompute: How many images are explained again.
         seed: Chooses which ones.
 
     Returns:
-        The checks: those of an explanation are its files alone.
+        The checks: files, images, library, model, and numbers if some were recomputed.
 
     Raises:
-        StorageError: There is neither a store nor an explanation.
+        StorageError: There is no store, no explanation and no report.
 
     Examples:
         >>> import tempfile, torch, explainkit as ek
@@ -87,7 +63,11 @@ def verify(
     """
     path = Path(path)
     if not (path / PLAN).exists():
-        return [_saved(path)]
+        if path.suffix != REPORT and not is_saved(path):
+            raise StorageError(
+                f"expected a store, a saved explanation or a report (.html), got {path}"
+            )
+        return verify_saved(path, model, recompute, seed)
     try:
         store = Store(path)
     except StorageError as error:
@@ -96,21 +76,6 @@ def verify(
     if checks[0].verdict == "damaged":
         return checks
     return [*checks, *_made_from(store, model, recompute, seed)]
-
-
-def exit_code(checks: Sequence[Check]) -> int:
-    """The exit code that a table of checks means: 0, 1 (something differs) or 4 (damaged)."""
-    return max(EXIT[check.verdict] for check in checks)
-
-
-def _saved(path: Path) -> Check:
-    if not (path / "explanation.json").exists():
-        raise StorageError(f"expected a store or a saved explanation in {path}")
-    try:
-        found = load(Explanation, path)
-    except StorageError as error:
-        return Check("files", "damaged", str(error))
-    return Check("files", "ok", f"an explanation of {len(found)} images by {found.method}")
 
 
 def _files(store: Store) -> Check:
@@ -138,22 +103,17 @@ def _made_from(
 ) -> Iterator[Check]:
     """Checks of what a store was made from."""
     yield _images(store)
-    if model is None:
-        yield Check("model", "not checked", "no model was given")
+    module = found_model(store.plan.model["name"], model)
+    if module is None:
+        yield Check("model", "not checked", f"no model was given: {store.plan.model['name']}")
         return
-    module = model if isinstance(model, nn.Module) else model()
     names = [one["method"] for one in store.plan.methods]
-    now, then = library_versions(module, names), store.plan.library
-    yield Check(
-        "library",
-        "ok" if now == then else "differs",
-        _changes(then, now) or ", ".join(f"{name} {version}" for name, version in now.items()),
-    )
+    yield library_check(store.plan.library, library_versions(module, names))
     known = described_model(module)
     same = known == store.plan.model
     found = f"{known['name']}, weights {known['weights']}"
     yield Check(
-        "model", "ok" if same else "differs", found if same else _changes(store.plan.model, known)
+        "model", "ok" if same else "differs", found if same else changes(store.plan.model, known)
     )
     if recompute:
         yield _numbers(store, module, recompute, seed)
@@ -204,15 +164,10 @@ def _numbers(store: Store, module: nn.Module, count: int, seed: int) -> Check:
             found = worker.explained([stored[0].inputs[0]])
             for one, full in zip(stored, found, strict=True):
                 other = full if plan.map_size is None else reduced(full, plan.map_size)
-                difference = _difference(one.attribution, other.attribution.cpu())
-                if difference >= worst:
-                    worst, where = difference, f"{item.id}, {other.method}"
-    verdict: Verdict = "ok" if worst <= allowed else "differs"
-    return Check(
-        "numbers", verdict,
-        f"{again} images again: largest difference {worst:.1e} of the map's largest value, "
-        f"allowed {allowed:.1e}" + (f" ({where})" if verdict == "differs" else ""),
-    )  # fmt: skip
+                apart = difference(one.attribution, other.attribution.cpu())
+                if apart >= worst:
+                    worst, where = apart, f"{item.id}, {other.method}"
+    return numbers_check(worst, where, again, allowed)
 
 
 def _methods(records: Sequence[Mapping[str, Any]]) -> list[Method] | None:
@@ -230,19 +185,3 @@ def _method(name: str, params: Mapping[str, Any]) -> Method:
         return tuple(map(value, given)) if isinstance(given, list) else given
 
     return load_method(name, **{field: value(given) for field, given in params.items()})
-
-
-def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, relative to the largest value of the first."""
-    if one.shape != other.shape:
-        return math.inf
-    difference, largest = float((one - other).abs().max()), float(one.abs().max())
-    return difference / largest if largest else math.inf if difference else 0.0
-
-
-def _changes(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    return "; ".join(
-        f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
-        for name in {**then, **now}
-        if then.get(name) != now.get(name)
-    )

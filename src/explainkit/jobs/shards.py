@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,7 @@ from torch import Tensor
 from explainkit.adapters.geometry import Size
 from explainkit.errors import StorageError
 from explainkit.files import reason, write_atomically
+from explainkit.jobs.outcomes import Item
 from explainkit.jobs.plan import load_sealed, sealed
 from explainkit.jobs.reduction import reduced
 from explainkit.results.explanation import Explanation
@@ -32,69 +33,10 @@ from explainkit.results.storage import from_json, to_json
 
 SHARDS = "shards"
 
-Status = Literal["ok", "refused", "failed"]
-
-LEFT_OUT = frozenset({"inputs", "originals", "geometries", "names", "mean", "std", "versions"})
+LEFT_OUT = frozenset(
+    {"inputs", "originals", "geometries", "names", "mean", "std", "versions", "receipt"}
+)
 """Fields of an explanation that are the images' own, or the plan's."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """What became of one image.
-
-    Attributes:
-        id: Its id.
-        status: ``"ok"``; ``"refused"`` by a method for this image; ``"failed"``: the image can't be
-            read, or the model fails on it.
-        reason: Why it is not ok, in one line.
-        sha256: Of its bytes; "" if it can't be read.
-        group: Which group of inputs of one size it belongs to.
-        row: Its row in the tensors of that group.
-        geometry: Where its input lies in the original, as `Geometry.to_dict` gives it.
-        target: The explained class.
-        score: The explained score.
-        predicted: The predicted class; None unless there is a single one.
-        confidence: The probability of the explained class; None if there is none.
-        judged: For each method, what the scorecard says; empty if there is none.
-    """
-
-    id: str
-    status: Status
-    reason: str = ""
-    sha256: str = ""
-    group: int = 0
-    row: int = 0
-    geometry: Mapping[str, Any] | None = None
-    target: int | None = None
-    score: float | None = None
-    predicted: int | None = None
-    confidence: float | None = None
-    judged: Sequence["Judged"] = ()
-
-    @staticmethod
-    def from_dict(record: Mapping[str, Any]) -> "Item":
-        """An item as `dataclasses.asdict` gave it."""
-        cards = tuple(Judged(**card) for card in record.get("judged", ()))
-        return Item(**{**record, "judged": cards})
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a scorecard says about one map; p-values are adjusted for the number of methods.
-
-    Attributes:
-        verdict: One of those of `explainkit.results.scorecard.SENTENCES`.
-        statistic: Of the three tests; None where there is none.
-        p: Their p-values.
-        power: The p-value of the positive control; None if it could not be measured.
-        reason: Why the map can't be judged, or why a test is missing; or empty.
-    """
-
-    verdict: str
-    statistic: Sequence[float | None]
-    p: Sequence[float | None]
-    power: float | None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +148,13 @@ class Stored:
                 Explanation(**fields, **_unpacked(from_json(record, rows)))
                 for record in group["methods"]
             ]
+
+    def shapes(self) -> Iterator[list[tuple[int, ...]]]:
+        """For each group of images of one size, the shape of each method's map of one image."""
+        with safe_open(self.path, "pt") as file:
+            for group in self.record["groups"]:
+                keys = [one["attribution"]["$tensor"] for one in group["methods"]]
+                yield [tuple(file.get_slice(key).get_shape()[1:]) for key in keys]
 
     def groups(self) -> Iterator[tuple[list[Item], list[dict[str, Any]]]]:
         """For each group of images of one size, its items and the fields of each method's maps."""

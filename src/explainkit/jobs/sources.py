@@ -18,6 +18,7 @@ from explainkit.adapters.images import ImageSource, open_image
 from explainkit.catalog.factories import load_dataset
 from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
+from explainkit.hashes import pixels_hash
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Source(Protocol):
         Raises:
             ExplainkitError: It can't be read, or is not an image.
         """
+        ...
+
+    def path_of(self, item: str) -> str | None:
+        """The file of an image; None if it has no file of its own."""
         ...
 
     def record(self) -> dict[str, str]:
@@ -98,6 +103,10 @@ class Folder:
             raise InputError(f"{item}: expected a file inside {self.path}")
         return _from_file(self.path / item)
 
+    def path_of(self, item: str) -> str | None:
+        """The path of a file of the folder."""
+        return str(self.path.resolve() / item)
+
     def record(self) -> dict[str, str]:
         """Kind and path."""
         return {"kind": "folder", "path": str(self.path.resolve())}
@@ -123,6 +132,10 @@ class ListFile:
     def read(self, item: str) -> Loaded:
         """A file that is in the list."""
         return _from_file(self.path.parent / item)
+
+    def path_of(self, item: str) -> str | None:
+        """The path of a file that is in the list."""
+        return str(self.path.resolve().parent / item)
 
     def record(self) -> dict[str, str]:
         """Kind and path."""
@@ -158,6 +171,10 @@ class ZipFile:
             raise InputError(f"{where}: expected at most {LARGEST_FILE:,} bytes")
         return _from_bytes(data, where)
 
+    def path_of(self, item: str) -> str | None:  # noqa: ARG002
+        """None: images have no files of their own."""
+        return None
+
     def record(self) -> dict[str, str]:
         """Kind and path."""
         return {"kind": "zip", "path": str(self.path.resolve())}
@@ -191,6 +208,10 @@ class Registered:
     def read(self, item: str) -> Loaded:
         """An image as the model takes it."""
         return self._items.read(item)
+
+    def path_of(self, item: str) -> str | None:  # noqa: ARG002
+        """None: images have no files of their own."""
+        return None
 
     def record(self) -> dict[str, str]:
         """Kind, name, path, split and seed."""
@@ -232,10 +253,13 @@ class Memory:
         if isinstance(value, str | Path):
             return _from_file(Path(value))
         if isinstance(value, Tensor):
-            digest = _digest(value.detach().cpu().contiguous().numpy())
-            return Loaded(value, digest)
-        image, _ = open_image(value, 0)
-        return Loaded(image, _digest(np.asarray(image)))
+            return Loaded(value, pixels_hash(value.detach().cpu().contiguous().numpy()))
+        image, _, _ = open_image(value, 0)
+        return Loaded(image, pixels_hash(np.asarray(image)))
+
+    def path_of(self, item: str) -> str | None:  # noqa: ARG002
+        """None: images have no files of their own."""
+        return None
 
     def record(self) -> dict[str, str]:
         """The kind alone: the images are not found again."""
@@ -272,8 +296,3 @@ def _from_file(path: Path) -> Loaded:
 
 def _from_bytes(data: bytes, where: str) -> Loaded:
     return Loaded(decode(data, where), hashlib.sha256(data).hexdigest())
-
-
-def _digest(values: "np.ndarray[Any, Any]") -> str:
-    head = f"{values.dtype} {values.shape} ".encode()
-    return hashlib.sha256(head + values.tobytes()).hexdigest()

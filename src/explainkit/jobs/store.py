@@ -1,15 +1,12 @@
 """Reading a store: lazily, by position, id or filter, also while its job runs."""
 
 import dataclasses
-from array import array
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,50 +15,18 @@ from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import InputError, StorageError
+from explainkit.hashes import plain_params
+from explainkit.jobs.counts import Progress, progress_of
 from explainkit.jobs.items import read_items
 from explainkit.jobs.opening import reopened
+from explainkit.jobs.outcomes import Item, Judged, Status
 from explainkit.jobs.plan import ITEMS, Plan
-from explainkit.jobs.shards import Item, Judged, Status, Stored, check_tensors, read_shard
+from explainkit.jobs.shards import Stored, check_tensors, read_shard
 from explainkit.results.explanation import Explanation, Explanations
-from explainkit.results.scorecard import has_low_power, is_verdict
+from explainkit.results.scorecard import is_verdict
 
 OPEN = 4
 """Records of shards that are kept in memory."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        items: Of the plan.
-        ok: Items that were explained.
-        refused: Items that a method refused.
-        failed: Items whose image can't be read, or on which the model fails.
-        shards: Of the plan.
-        done: Shards whose files are complete.
-        damaged: Why shards are not valid, one line each.
-        failures: The items that have no map.
-        verdicts: For each method, how many maps have which verdict; empty without scorecards.
-        low_power: Methods whose positive control fails too often on this network, so that their
-            verdicts say little.
-    """
-
-    items: int
-    ok: int
-    refused: int
-    failed: int
-    shards: int
-    done: int
-    damaged: tuple[str, ...] = ()
-    failures: tuple[Item, ...] = ()
-    verdicts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    low_power: tuple[str, ...] = ()
-
-    @property
-    def left(self) -> int:
-        """Items that have no status yet."""
-        return self.items - self.ok - self.refused - self.failed
 
 
 class Store:
@@ -152,6 +117,15 @@ class Store:
             if (item := self._item(row)) is not None:
                 yield item
 
+    def item(self, position: int) -> Item | None:
+        """Id, status and facts of the item at a position; None if it has no status yet.
+
+        Raises:
+            StorageError: Its files were changed.
+            IndexError: There is no such item.
+        """
+        return self._item(self._rows[position])
+
     def where(
         self,
         *,
@@ -216,42 +190,7 @@ class Store:
         Args:
             check: Whether to hash all tensors, too.
         """
-        counts: Counter[Status] = Counter()
-        done = 0
-        damaged: list[str] = []
-        failures: list[Item] = []
-        verdicts: dict[str, Counter[str]] = {name: Counter() for name in self.methods}
-        powers = {name: array("d") for name in self.methods}
-        for number in range(self.plan.shards):
-            try:
-                shard = self.shard(number)
-                if shard is None:
-                    continue
-                if check:
-                    check_tensors(shard)
-            except StorageError as error:
-                damaged.append(str(error))
-                continue
-            done += 1
-            counts.update(item.status for item in shard.items)
-            failures += [item for item in shard.items if item.status != "ok"]
-            for item in shard.items:
-                for name, card in zip(self.methods, item.judged, strict=False):
-                    verdicts[name][card.verdict] += 1
-                    if card.power is not None:
-                        powers[name].append(card.power)
-        return Progress(
-            items=self.plan.items.count,
-            ok=counts["ok"],
-            refused=counts["refused"],
-            failed=counts["failed"],
-            shards=self.plan.shards,
-            done=done,
-            damaged=tuple(damaged),
-            failures=tuple(failures),
-            verdicts=verdicts if self.plan.scorecard else {},
-            low_power=tuple(name for name, p in powers.items() if has_low_power(torch.tensor(p))),
-        )
+        return progress_of(self, check)
 
     def shard(self, number: int) -> Stored | None:
         """A shard, or None if it is not done; its tensors are not hashed."""
@@ -307,10 +246,26 @@ class Store:
             )
         facts = shard.record["facts"]
         known = {"python": facts["python"], **self.plan.library}
+        receipt = self._receipt(item, facts["device"])
         return Explanations(
-            dataclasses.replace(one, versions=known)
+            dataclasses.replace(one, versions=known, receipt=receipt)
             for one in shard.explanations(inner, self._images)
         )
+
+    def image_path(self, item: Item) -> str | None:
+        """Where the file of an image was; None if it had none of its own."""
+        return None if self._source is None else self._source.path_of(item.id)
+
+    def _receipt(self, item: Item, device: str) -> dict[str, Any]:
+        """What an explanation that is taken out of the store was made from."""
+        return {
+            "weights": self.plan.model["weights"],
+            "preprocessing": plain_params(self.plan.preprocessing),
+            "images": [{"path": self.image_path(item), "sha256": item.sha256}],
+            "device": device,
+            "dtype": self.plan.dtype,
+            "command": self.plan.command or None,
+        }
 
     def _images(self, item: Item, stored: Tensor | None) -> dict[str, Any]:
         """The fields of an explanation that are not stored with its maps."""

@@ -29,8 +29,9 @@ from explainkit.errors import (
 )
 from explainkit.interfaces import Method
 from explainkit.jobs.items import read_items
+from explainkit.jobs.outcomes import Item, Judged, Status
 from explainkit.jobs.plan import ITEMS, Plan, described_model
-from explainkit.jobs.shards import Item, Judged, Shard, Status, write_shard
+from explainkit.jobs.shards import Shard, write_shard
 from explainkit.jobs.sources import Source
 from explainkit.results.explanation import Explanation, Explanations
 from explainkit.results.scorecard import Scorecard, verdict_alone

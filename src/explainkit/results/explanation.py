@@ -1,7 +1,7 @@
 """The result of an explanation: maps with everything needed to interpret and reproduce them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,6 +63,8 @@ class Explanation:
         coverage: The operators that the method's rules covered; None for methods without rules.
         diagnostics: Further results, such as completeness gaps, standard errors and warnings.
         versions: Versions of Python, torch, explainkit and the plugins involved.
+        receipt: What it was made from, filled in when it is saved: hashes of the weights and of
+            each image, the preprocessing, device and dtype, and the command.
     """
 
     inputs: Tensor
@@ -90,6 +92,7 @@ class Explanation:
     coverage: Mapping[str, Any] | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    receipt: Mapping[str, Any] | None = None
 
     _origin: "ClassVar[Origin | None]" = None
 
@@ -112,6 +115,8 @@ class Explanation:
         changes["diagnostics"] = {name: cut(value) for name, value in self.diagnostics.items()}
         for name in ("originals", "geometries", "names"):
             changes[name] = changes[name] and changes[name][index]
+        if self.receipt is not None:
+            changes["receipt"] = {**self.receipt, "images": self.receipt["images"][index]}
         found = Explanation(**changes)
         return found if self._origin is None else found.coming_from(self._origin.of(index))
 
@@ -127,6 +132,19 @@ class Explanation:
         """This explanation, with what a scorecard needs of the call that made it."""
         object.__setattr__(self, "_origin", origin)  # not a field: it is neither saved nor compared
         return self
+
+    def with_receipt(self, command: str | None = None) -> "Explanation":
+        """This explanation with its receipt, unless it has one or comes from nowhere.
+
+        Args:
+            command: The command line that made it.
+        """
+        receipt = self.receipt
+        if receipt is None and self._origin is not None:
+            receipt = self._origin.receipt(self, self._origin.rows)
+        if receipt is None:
+            return self
+        return replace(self, receipt={**receipt, "command": command or receipt.get("command")})
 
     def target_name(self, index: int) -> str:
         """What was explained for one image: class name, class index, or expression."""
@@ -394,11 +412,20 @@ class Explanation:
             cards=cards,
         )
 
-    def save(self, directory: str | Path) -> Path:
-        """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder."""
+    def save(self, directory: str | Path, *, command: str | None = None) -> Path:
+        """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder.
+
+        The record has a receipt: what `explainkit verify` needs to tell whether the weights, the
+        images, the library or the numbers have changed since. The hash of the weights is taken now,
+        and left out if the model is gone or its parameters were written since the call.
+
+        Args:
+            directory: The folder.
+            command: The command line that made the explanation, for the receipt.
+        """
         from explainkit.results.storage import save
 
-        return save(self, Path(directory))
+        return save(self.with_receipt(command), Path(directory))
 
     @staticmethod
     def load(directory: str | Path) -> "Explanation":

@@ -58,6 +58,7 @@ EXPLANATION = Form(
         "expression": str | None, "seed": int | np.integer,
         "task": str, "output": int | str | None, "precision": str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
+        "receipt": Mapping | None,
     },
     ("class_names", "names"),
     {"target": torch.int64},
@@ -134,6 +135,7 @@ def check(form: Form, fields: Mapping[str, Any]) -> None:
     if form is EXPLANATION:
         _check_classes(fields)
         originals.check(fields)
+        _check_receipt(fields)
     elif len(fields["objective"]) != len(fields["images"]):
         raise ValueError(
             f"objective: expected {len(fields['images'])}, got {len(fields['objective'])}"
@@ -160,6 +162,15 @@ def _check_tensors(form: Form, fields: Mapping[str, Any]) -> None:
                 f"{name}: expected one number for each of {channels} channels, got "
                 f"{len(fields[name])}"
             )
+
+
+def _check_receipt(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for a receipt of other images."""
+    if fields["receipt"] is None:
+        return
+    listed = fields["receipt"].get("images")
+    if not isinstance(listed, list | tuple) or len(listed) != len(fields["inputs"]):
+        raise ValueError(f"receipt: expected {len(fields['inputs'])} images, got {listed!r:.40}")
 
 
 def _check_classes(fields: Mapping[str, Any]) -> None:

@@ -1,13 +1,16 @@
 """Where an explanation comes from: what tests of it need again. Never saved."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from explainkit.expressions import Expression
 from explainkit.interfaces import Method
+
+if TYPE_CHECKING:
+    from explainkit.results.explanation import Explanation
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +24,7 @@ class Origin:
         score: The expression or function that was explained; None: a class.
         rows: The explained images, as rows of the call's batch.
         count: Number of images of the call.
+        receipt: From an explanation and its rows to what it was made from, as hashes.
         results: What has been computed since about this explanation, by name.
     """
 
@@ -29,6 +33,7 @@ class Origin:
     score: Callable[[Any], Tensor] | Expression | None
     rows: tuple[int, ...]
     count: int
+    receipt: Callable[["Explanation", Sequence[int]], Mapping[str, Any]]
     results: dict[Hashable, Any] = field(default_factory=dict)
 
     def of(self, rows: slice) -> "Origin":

@@ -35,7 +35,7 @@ def report(
     opacity, threshold, sign and scaling, the values at the pointer and, for several images, an
     index with sorting and filters. Maps of loaded images are shown over the originals, with at
     most 1024 pixels on the longer side, or 512 for more than eight images; what the model did not
-    see is hatched.
+    see is hatched. The file has a receipt and its own sha256, for `explainkit verify`.
 
     Args:
         explanations: One, or several of the same images to show side by side: different methods,
@@ -62,7 +62,8 @@ def report(
         ...     report(maps, f"{folder}/report.html").name
         'report.html'
     """
-    given = list(explanations) if isinstance(explanations, Sequence) else [explanations]
+    listed = list(explanations) if isinstance(explanations, Sequence) else [explanations]
+    given = [one.with_receipt(command) for one in listed]
     longest = LONGEST if len(given[:1]) and len(given[0]) <= _FEW else LONGEST // 2
     text = page(gather(given, labels, names, reduce, longest, cards), command)
     return write_file(path, text.encode(), RenderError)

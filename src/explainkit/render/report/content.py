@@ -23,6 +23,7 @@ SCALINGS = ("percentile:99", "percentile:97", "max", "cumulative:2")
 SIGNS = ("signed", "positive", "absolute")
 
 _MOST_BARS = 7
+_MOST_HASHES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Content:
         reading: For each explanation, the index of its model's predictions in ``readings``.
         labels: True class of each image; None if unknown.
         names: Names of the images.
+        reduce: How channels were reduced to one.
         cards: The scorecard of each explanation, or none.
     """
 
@@ -67,6 +69,7 @@ class Content:
     reading: list[int]
     labels: list[int | None]
     names: list[str]
+    reduce: Reduce
     cards: "Sequence[Scorecard]" = ()
 
     def class_name(self, label: int) -> str:
@@ -142,6 +145,7 @@ def gather(
         names=[clean(str(name)) for name in names]
         if names
         else [f"image {i}" for i in range(count)],
+        reduce=reduce,
         cards=cards,
     )
 
@@ -219,8 +223,22 @@ def facts(one: "Explanation") -> dict[str, str]:
             if not isinstance(value, Tensor) and name != "warnings"
         },
         "versions": ", ".join(f"{name} {version}" for name, version in one.versions.items()),
+        **_receipt(one),
     }
     return {name: text for name, text in found.items() if text}
+
+
+def _receipt(one: "Explanation") -> dict[str, str]:
+    """The hashes that can be compared at sight; the page's data has all of them."""
+    if one.receipt is None:
+        return {}
+    images = [image.get("sha256") or next(iter(image.values())) for image in one.receipt["images"]]
+    return {
+        "device": f"{one.receipt['device']}, {one.receipt['dtype']}",
+        "sha256 of weights": (one.receipt["weights"] or "unknown")[:16],
+        "sha256 of images": ", ".join(digest[:16] for digest in images[:_MOST_HASHES])
+        + (", …" if len(images) > _MOST_HASHES else ""),
+    }
 
 
 def number(value: float) -> str:

@@ -21,6 +21,7 @@ from explainkit.render.report.content import (
     number,
     per_image,
 )
+from explainkit.render.report.record import UNSEALED, record_of, sealed
 from explainkit.render.report.reproduce import call
 from explainkit.render.report.sheets import ROOM, Packed, SheetGrid, data_uri, pack
 from explainkit.render.scorecard import verdict_kind
@@ -45,7 +46,7 @@ def page(content: Content, command: str | None) -> str:
     packed = [pack(maps, "f4" if size <= ROOM else "i2") for maps in content.maps]
     classes = {c for c in content.labels if c is not None}
     classes |= {c for found in content.readings[0].predicted for c in found}
-    return fill(
+    text = fill(
         _PACKAGE, "report.html",
         style=inline(_PACKAGE, "report.css"),
         script=inline(_PACKAGE, "report.js"),
@@ -74,8 +75,11 @@ def page(content: Content, command: str | None) -> str:
         records=[(one, facts(one), call(one)) for one in content.explanations],
         command=command,
         data=_data(content, grid, packed),
+        receipts=[record_of(one, content.reduce) for one in content.explanations],
+        seal=UNSEALED,
         packed=packed,
     )  # fmt: skip
+    return sealed(text)
 
 
 def _title(content: Content) -> str:

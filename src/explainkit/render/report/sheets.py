@@ -91,3 +91,20 @@ def pack(maps: NDArray[np.float64], kind: str) -> Packed:
     rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 3)))
     text = base64.b64encode(rows.tobytes()).decode("ascii")
     return Packed(text, rows.shape[1] // 3 * 4, kind, units.tolist())
+
+
+def unpack(
+    text: str, kind: str, units: Sequence[float], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """The maps ``[batch, height, width]`` that `pack` packed, with what rounding has left of them.
+
+    Raises:
+        ValueError: The text is not that of maps of this shape.
+    """
+    rows = np.frombuffer(base64.b64decode(text, validate=True), np.uint8).reshape(shape[0], -1)
+    dtype = np.dtype("<f4" if kind == "f4" else "<i2")
+    size = math.prod(shape[1:]) * dtype.itemsize
+    values = np.ascontiguousarray(rows[:, :size]).view(dtype).astype(np.float64)
+    found = values.reshape(shape) / (1 if kind == "f4" else 32767)
+    result: NDArray[np.float64] = found * np.asarray(units)[:, None, None]
+    return result

@@ -117,14 +117,18 @@ def saliency(
         else explanations.plot(labels=images.labels)
     )
     figure = save_figure(panels, out / f"{stem}.png")
-    saved = [one.save(out / name) for name, one in zip(folders, explanations, strict=True)]
+    command = options.command_line(context)
+    saved = [
+        one.save(out / name, command=command)
+        for name, one in zip(folders, explanations, strict=True)
+    ]
     written: Path | None = None
     if report:
         written = explanations.report(
             out / f"{stem}.html",
             labels=images.labels,
             names=[f"image {tag}" for tag in images.tags],
-            command=options.command_line(context),
+            command=command,
         )
     if as_json:
         rows = []
