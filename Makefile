@@ -25,8 +25,8 @@ test: $(VENV)/.test ## Install what the tests need and run all of them
 quick: $(VENV)/.test ## Run the tests except the slow ones
 	$(PYTEST) -m 'not slow and not browser'
 
-test-adapters: $(VENV)/.networks ## Test models of timm, torchvision, transformers and ONNX files
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop/test_quantus.py \
+test-adapters: $(VENV)/.networks ## Test models and formats of other packages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop/test_quantus.py tests/jobs/test_export.py \
 		$(addprefix tests/adapters/test_, onnx.py pipelines.py timm.py torchvision.py transformers.py)
 
 test-lowest: $(LOWEST)/.test ## Run the quick tests on the lowest versions that pyproject.toml allows
@@ -134,7 +134,7 @@ $(VENV)/.transformers: $(VENV)/.test
 
 # in a folder of their own: benchmarks/third_party.py says why
 $(VENV)/.networks: $(VENV)/.transformers
-	$(PIP) -e '.[onnx]' onnx quantus==0.6.0
+	$(PIP) -e '.[onnx,parquet,zarr]' datasets onnx quantus==0.6.0
 	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
 	touch $@
 

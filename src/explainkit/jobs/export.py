@@ -1,19 +1,22 @@
-"""Exports a store, a shard at a time: arrays for NumPy, tables for pandas, images to look at."""
+"""Exports a store, a shard at a time: arrays, tables, data sets, and images to look at."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from explainkit.errors import StorageError
-from explainkit.files import reason, replacing, write_file
-from explainkit.jobs.shards import Item, Stored, check_tensors
+from explainkit.files import locked, reason, replacing, write_file
+from explainkit.jobs.columns import columns, done, facts, missing
+from explainkit.jobs.hub import hub
 from explainkit.jobs.store import Store
+from explainkit.jobs.tables import parquet
 from explainkit.render.overlays import save_overlay
 
-Kind = Literal["npz", "parquet", "png"]
+Kind = Literal["npz", "parquet", "zarr", "hf", "png"]
 
 FAILURES = "failures.json"
 
@@ -21,19 +24,26 @@ FAILURES = "failures.json"
 def export(store: Store, to: Kind, out: str | Path) -> list[Path]:
     """Writes what a store has in another format; never more than a shard is in memory.
 
+    Everything is written next to the folder and renamed when it is complete, so that a half-written
+    export never stands under its name.
+
     Args:
         store: A whole store; its job may still run.
         to: ``"npz"``: a file for each shard, or for each size of images in it, with ``id``,
-            ``target``, ``score``, ``logits`` and a map ``[n, channel, height, width]`` for each
-            method. ``"parquet"``: one table with a row for each image and flat maps with their
-            shapes, a row group for each shard. ``"png"``: each map over its image.
-        out: The folder; it is created.
+            ``target``, ``score``, ``predicted``, ``confidence``, ``logits``, and for each method a
+            map ``[n, channel, height, width]`` and a verdict, if there are scorecards.
+            ``"zarr"``: the same arrays for all images, in a group for each size of maps, such as
+            ``56x56``. ``"parquet"``: one table with a row for each image and flat maps with their
+            shapes, a row group for each shard. ``"hf"``: a folder that ``datasets.load_dataset``
+            takes, with the images and a data set card. ``"png"``: each map over its image.
+        out: A new or empty folder.
 
     Returns:
         The files. Images without maps are listed in ``failures.json``.
 
     Raises:
-        StorageError: A file can't be written, a shard is damaged, or pyarrow is missing.
+        StorageError: A file can't be written, the folder has other files, a shard is damaged, or a
+            package is missing: pyarrow for parquet and hf, zarr for zarr.
 
     Examples:
         >>> import tempfile, torch, explainkit as ek
@@ -46,88 +56,85 @@ def export(store: Store, to: Kind, out: str | Path) -> list[Path]:
         ((10, 1, 4, 4), 'image 0')
     """
     writers: dict[str, Callable[[Store, Path], Iterator[Path]]] = {
-        "npz": _npz, "parquet": _parquet, "png": _png,
+        "npz": _npz, "parquet": parquet, "zarr": _zarr, "hf": hub, "png": _png,
     }  # fmt: skip
     if to not in writers:
         raise StorageError(f"expected {', '.join(writers)}, got {to!r}")
-    folder = Path(out)
+    folder = Path(out).resolve()
+    draft = folder.with_name(f".{folder.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = list(writers[to](store, folder))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.lock"), wait=False):
+            if folder.exists() and any(folder.iterdir()):
+                raise StorageError(f"expected a new or empty folder, got {folder} with files")
+            shutil.rmtree(draft, ignore_errors=True)  # what a killed export has left
+            draft.mkdir()
+            try:
+                found = [*writers[to](store, draft), *_failures(store, draft)]
+                if folder.exists():
+                    folder.rmdir()
+                draft.rename(folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+    except BlockingIOError as error:
+        raise StorageError(f"another export writes {folder}: wait until it ends") from error
     except OSError as error:
         raise StorageError(f"can't write {folder}: {reason(error)}") from error
+    return [folder / path.relative_to(draft) for path in found]
+
+
+def _failures(store: Store, folder: Path) -> Iterator[Path]:
+    """The list of images without maps, if there are any."""
     failures = [
         {"id": item.id, "status": item.status, "reason": item.reason}
         for item in store.progress().failures
     ]
     if failures:
         text = json.dumps(failures, indent=1).encode()
-        found.append(write_file(folder / FAILURES, text, StorageError))
-    return found
-
-
-def _done(store: Store) -> Iterator[tuple[int, Stored]]:
-    """The shards that are done, checked."""
-    for number in range(store.plan.shards):
-        if (shard := store.shard(number)) is not None:
-            check_tensors(shard)
-            yield number, shard
+        yield write_file(folder / FAILURES, text, StorageError)
 
 
 def _npz(store: Store, folder: Path) -> Iterator[Path]:
-    for number, shard in _done(store):
+    for number, shard in done(store):
         for group, (items, methods) in enumerate(shard.groups()):
-            arrays = {
-                "id": np.array([item.id for item in items]),
-                "target": methods[0]["target"].numpy(),
-                "score": _array(methods[0]["score"]),
-                "logits": _array(methods[0]["logits"]),
-            }
-            arrays |= {one["method"]: _array(one["attribution"]) for one in methods}
             path = folder / f"part-{number:05d}{f'-{group}' if group else ''}.npz"
             with replacing(path) as file:
-                np.savez(file, **arrays)
+                np.savez(file, **cast(dict[str, Any], columns(items, methods)))
             yield path
 
 
-def _parquet(store: Store, folder: Path) -> Iterator[Path]:
+CHUNK = 16 << 20
+"""About the bytes of a chunk of maps in Zarr."""
+
+
+def _zarr(store: Store, folder: Path) -> Iterator[Path]:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import zarr
     except ImportError as error:
-        raise StorageError("expected pyarrow, for parquet: pip install pyarrow") from error
-    fields = [("id", pa.string()), ("target", pa.int64()), ("score", pa.float32())]
-    fields += [("predicted", pa.int64()), ("confidence", pa.float32())]
-    fields += [("logits", pa.list_(pa.float32()))]
-    for method in store.methods:
-        fields += [(method, pa.list_(pa.float32())), (f"{method} shape", pa.list_(pa.int32()))]
-    schema = pa.schema(fields)
-    path = folder / "maps.parquet"
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for _, shard in _done(store):
-            rows = [row for items, methods in shard.groups() for row in _rows(items, methods)]
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
+        raise missing("zarr", "zarr", error) from error
+    path = folder / "maps.zarr"
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs["explainkit"] = facts(store)
+    for _, shard in done(store):
+        for items, methods in shard.groups():
+            height, width = methods[0]["attribution"].shape[2:]
+            group = root.require_group(f"{height}x{width}")
+            for name, values in columns(items, methods).items():
+                if name not in group:
+                    rows = max(CHUNK // max(values[0].nbytes, 1), 1)
+                    group.create_array(
+                        name,
+                        shape=(0, *values.shape[1:]),
+                        chunks=(min(rows, store.plan.shard_size), *values.shape[1:]),
+                        dtype=str if values.dtype.kind == "U" else values.dtype,
+                    )
+                group[name].append(values.astype(object) if values.dtype.kind == "U" else values)
     yield path
 
 
-def _rows(items: list[Item], methods: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row of the table for each image."""
-    for row, item in enumerate(items):
-        found: dict[str, Any] = {
-            name: getattr(item, name)
-            for name in ("id", "target", "score", "predicted", "confidence")
-        }
-        found["logits"] = _array(methods[0]["logits"][row])
-        for one in methods:
-            values = _array(one["attribution"][row])
-            found[one["method"]] = values.reshape(-1)
-            found[f"{one['method']} shape"] = list(values.shape)
-        yield found
-
-
 def _png(store: Store, folder: Path) -> Iterator[Path]:
-    for number, shard in _done(store):
+    for number, shard in done(store):
         for row, item in enumerate(shard.items, number * store.plan.shard_size):
             if item.status != "ok":
                 continue
@@ -135,9 +142,3 @@ def _png(store: Store, folder: Path) -> Iterator[Path]:
             for one in store.explanations(row):
                 method = one.method.rpartition("/")[2]
                 yield save_overlay(one, folder / f"{row:08d}_{name}_{method}.png")
-
-
-def _array(values: Any) -> "np.ndarray[Any, Any]":
-    """A tensor as an array of a dtype that NumPy has."""
-    found: np.ndarray[Any, Any] = values.float().numpy()
-    return found

@@ -1,0 +1,69 @@
+"""What an export has for each image: ids, targets, scores, verdicts and maps, a shard at a time."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainkit.errors import StorageError
+from explainkit.jobs.outcomes import Item
+from explainkit.jobs.shards import Stored, check_tensors
+from explainkit.jobs.store import Store
+
+Fields = list[dict[str, Any]]
+"""For each method, the fields of the explanations of images of one size."""
+
+
+def done(store: Store) -> Iterator[tuple[int, Stored]]:
+    """The shards that are done, checked."""
+    for number in range(store.plan.shards):
+        if (shard := store.shard(number)) is not None:
+            check_tensors(shard)
+            yield number, shard
+
+
+def columns(items: list[Item], methods: Fields) -> dict[str, NDArray[Any]]:
+    """Arrays with a row for each image: −1 and NaN stand for what does not exist."""
+    found: dict[str, NDArray[Any]] = {
+        "id": np.array([item.id for item in items]),
+        "target": methods[0]["target"].numpy(),
+        "score": array(methods[0]["score"]),
+        "predicted": np.array([-1 if item.predicted is None else item.predicted for item in items]),
+        "confidence": np.array(
+            [math.nan if item.confidence is None else item.confidence for item in items],
+            np.float32,
+        ),
+        "logits": array(methods[0]["logits"]),
+    }
+    for number, one in enumerate(methods):
+        found[one["method"]] = array(one["attribution"])
+        if items[0].judged:
+            verdicts = [item.judged[number].verdict for item in items]
+            found[f"{one['method']} verdict"] = np.array(verdicts)
+    return found
+
+
+def array(values: Any) -> NDArray[Any]:
+    """A tensor as an array of a dtype that NumPy has."""
+    found: NDArray[Any] = values.float().numpy()
+    return found
+
+
+def class_names(store: Store) -> tuple[str, ...]:
+    """The names of the classes; empty if they have none."""
+    for _, shard in done(store):
+        for _, methods in shard.groups():
+            return tuple(methods[0]["class_names"])
+    return ()
+
+
+def facts(store: Store) -> dict[str, Any]:
+    """What a store's maps are, for the record of an export."""
+    return {"plan": store.plan.hash, **store.plan.question}
+
+
+def missing(package: str, to: str, error: ImportError) -> StorageError:
+    """What to say where an export's package is not installed."""
+    return StorageError(f"expected {package}, for {to}: pip install {package} ({error})")

@@ -1,0 +1,55 @@
+"""A store as a table in Parquet: a row for each image, a row group for each shard."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from explainkit.files import replacing
+from explainkit.jobs.columns import Fields, array, done, missing
+from explainkit.jobs.outcomes import Item
+from explainkit.jobs.store import Store
+
+
+def parquet(store: Store, folder: Path) -> Iterator[Path]:
+    """Writes the table; maps are flat lists, with their shapes in another column."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise missing("pyarrow", "parquet", error) from error
+    fields = [("id", pa.string()), ("target", pa.int64()), ("score", pa.float32())]
+    fields += [("predicted", pa.int64()), ("confidence", pa.float32())]
+    fields += [("logits", pa.list_(pa.float32()))]
+    for method in store.methods:
+        fields += [(method, pa.list_(pa.float32())), (f"{method} shape", pa.list_(pa.int32()))]
+        fields += [(f"{method} verdict", pa.string())] if store.plan.scorecard else []
+    schema = pa.schema(fields)
+    path = folder / "maps.parquet"
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for _, shard in done(store):
+            rows = [row for items, methods in shard.groups() for row in _rows(items, methods)]
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+    yield path
+
+
+def _rows(items: list[Item], methods: Fields) -> Iterator[dict[str, Any]]:
+    """A row of the table for each image."""
+    for row, item in enumerate(items):
+        found = row_of(item, row, methods)
+        for one in methods:
+            values = array(one["attribution"][row])
+            found[one["method"]] = values.reshape(-1)
+            found[f"{one['method']} shape"] = list(values.shape)
+        yield found
+
+
+def row_of(item: Item, row: int, methods: Fields) -> dict[str, Any]:
+    """What a row has besides maps."""
+    found: dict[str, Any] = {
+        name: getattr(item, name) for name in ("id", "target", "score", "predicted", "confidence")
+    }
+    found["logits"] = array(methods[0]["logits"][row])
+    for one, card in zip(methods, item.judged, strict=False):
+        found[f"{one['method']} verdict"] = card.verdict
+    return found
