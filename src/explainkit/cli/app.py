@@ -22,7 +22,7 @@ from explainkit.cli.describe import describe
 from explainkit.cli.explain import explain
 from explainkit.cli.options import JsonValue, Seed, show, writable
 from explainkit.cli.printing import complain, mention_broken
-from explainkit.cli.stores import export, status
+from explainkit.cli.stores import export, report_index, status
 from explainkit.cli.verify import verify
 from explainkit.errors import PluginError, line
 
@@ -119,6 +119,7 @@ def root(
 app.command()(explain)
 app.command()(batch)
 app.command()(status)
+app.command("report")(report_index)
 app.command()(export)
 app.command()(verify)
 app.command()(describe)

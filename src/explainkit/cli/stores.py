@@ -1,4 +1,4 @@
-"""``explainkit status`` and ``explainkit export``: what a store has."""
+"""``explainkit status``, ``report`` and ``export``: what a store has."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,8 @@ from explainkit.cli import options
 from explainkit.cli.printing import complain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from explainkit.jobs.store import Store
 
 SHOWN = 5
@@ -42,13 +44,64 @@ def status(
         typer.echo(f"go on with: {store.plan.command}")
 
 
+def report_index(
+    path: StorePath,
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("index.html"),
+    limit: Annotated[
+        int, typer.Option(min=1, help="The most images with maps, and the most without.")
+    ] = 500,
+    status: Annotated[
+        Literal["ok", "refused", "failed"] | None, typer.Option(help="Only images of this status.")
+    ] = None,
+    predicted: Annotated[
+        str | None, typer.Option(help="Only images of this predicted class, by name or number.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(help="Only images with this verdict, such as `supported`, on a map."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write an index of many images as one HTML file: thumbnails of their maps, with filters.
+
+    Of more images than the limit, evenly spaced ones are shown, and the page says so. It can be
+    written while the job runs.
+
+    For example:
+
+        explainkit report maps --out index.html --verdict "not supported"
+    """
+    from explainkit.jobs.columns import class_names
+    from explainkit.jobs.index import report as write
+    from explainkit.jobs.store import Store
+
+    store = Store(path)
+    label = None if predicted is None else _label(predicted, class_names(store))
+    chosen = store.where(status=status, predicted=label, verdict=verdict)
+    file = write(chosen, out, limit=limit)
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "report": str(file), "images": len(chosen)}))
+        return
+    typer.echo(f"{file}: {len(chosen):,} images")
+
+
+def _label(text: str, names: "Sequence[str]") -> int:
+    """The class that ``--predicted`` names."""
+    if text in names:
+        return list(names).index(text)
+    if not text.isdigit():
+        raise typer.BadParameter(f"--predicted: expected a class by name or number, got {text!r}")
+    return int(text)
+
+
 def export(
     path: StorePath,
     to: Annotated[
-        Literal["npz", "parquet", "png"],
+        Literal["npz", "parquet", "zarr", "hf", "png"],
         typer.Option(
-            help="npz: NumPy arrays, a file for each shard; parquet: a table, which needs pyarrow; "
-            "png: each map over its image."
+            help="npz: NumPy arrays, a file for each shard; zarr: the same arrays for all images, "
+            "which needs zarr; parquet: a table, which needs pyarrow; hf: a data set for Hugging "
+            "Face datasets, which needs pyarrow; png: each map over its image."
         ),
     ],
     out: options.Out,
@@ -56,7 +109,8 @@ def export(
 ) -> None:
     """Write a store's maps in another format, a shard at a time.
 
-    Images without maps are listed in `failures.json`.
+    The folder is new or empty, and appears when the export is complete. Images without maps are
+    listed in `failures.json`.
     """
     from explainkit.jobs.export import export as write
     from explainkit.jobs.store import Store

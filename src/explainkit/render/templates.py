@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -38,6 +39,11 @@ def _environment(package: str) -> Environment:
 def fill(package: str, template: str, **values: Any) -> str:
     """Renders a template of a package; text is cleaned and escaped, `Markup` is not."""
     return _environment(package).get_template(template).render(values)
+
+
+def pieces(package: str, template: str, **values: Any) -> Iterator[str]:
+    """As `fill`, a piece at a time: values may be iterators, which are read on the way."""
+    return _environment(package).get_template(template).generate(values)
 
 
 def inline(package: str, name: str) -> tuple[Markup, str]:
