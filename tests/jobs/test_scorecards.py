@@ -1,5 +1,6 @@
 """Scorecards of a data set: one verdict for each map, whatever the shards are."""
 
+import copy
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.cli.app import app
 from explainkit.errors import InputError
+from explainkit.interfaces import ModelSpec
 from explainkit.jobs.outcomes import Judged
 from explainkit.results.scorecard import SENTENCES
 
@@ -78,6 +80,13 @@ def test_low_power_is_told_for_all_images(store, monkeypatch):
         object.__setattr__(item, "judged", (bad, bad))
     monkeypatch.setattr(type(store), "shard", lambda self, number: shard)
     assert store.progress().low_power == store.methods
+
+
+def test_a_network_of_known_low_power(net, images, tmp_path):
+    known = copy.copy(net)
+    known.explainkit_spec = ModelSpec(positive_control=(1, 20))
+    store = ek.batch(dict(list(images.items())[:2]), known, "saliency", tmp_path, scorecard=True)
+    assert [item.judged[0].verdict for item in store.items] == ["low power on this network"] * 2
 
 
 def test_stores_without(net, images, tmp_path):

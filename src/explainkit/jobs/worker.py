@@ -27,14 +27,14 @@ from explainkit.errors import (
     clipped,
     line,
 )
-from explainkit.interfaces import Method
+from explainkit.interfaces import Method, spec_of
 from explainkit.jobs.items import read_items
 from explainkit.jobs.outcomes import Item, Judged, Status
 from explainkit.jobs.plan import ITEMS, Plan, described_model
 from explainkit.jobs.shards import Shard, write_shard
 from explainkit.jobs.sources import Source
 from explainkit.results.explanation import Explanation, Explanations
-from explainkit.results.scorecard import Scorecard, verdict_alone
+from explainkit.results.scorecard import Scorecard, fails_often, without_control
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,14 @@ class Worker:
         found = self.explained(inputs)
         if not self.job.plan.scorecard:
             return found, []
-        return found, found.scorecards(self.job.plan.seed or 0, power=True)
+        cards = found.scorecards(self.job.plan.seed or 0, power=True)
+        spec = spec_of(self.model)
+        known = spec.positive_control if spec else None
+        # of the model, or of all images of the store: never of those that run together
+        return found, [
+            card.controlled(known) if fails_often(known) else without_control(card)
+            for card in cards
+        ]
 
     def _explained(
         self, items: list[Item], inputs: Sequence[Tensor | None], rows: Sequence[int]
@@ -276,13 +283,10 @@ def _facts(found: Explanation, row: int) -> dict[str, Any]:
 
 
 def judged(card: Scorecard, row: int) -> Judged:
-    """What a scorecard says about one image, whatever the other images of its shard are.
-
-    A verdict is not withheld for low power here: that takes all images of a store.
-    """
+    """What a scorecard says about one image."""
     power = None if card.power is None else _known(card.power)[row]
     return Judged(
-        verdict=verdict_alone(card, row),
+        verdict=card.verdict[row],
         statistic=_known(card.statistic[row]),
         p=_known(card.p[row]),
         power=power,

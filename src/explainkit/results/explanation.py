@@ -144,7 +144,8 @@ class Explanation:
             receipt = self._origin.receipt(self, self._origin.rows)
         if receipt is None:
             return self
-        return replace(self, receipt={**receipt, "command": command or receipt.get("command")})
+        found = replace(self, receipt={**receipt, "command": command or receipt.get("command")})
+        return found if self._origin is None else found.coming_from(self._origin)
 
     def target_name(self, index: int) -> str:
         """What was explained for one image: class name, class index, or expression."""

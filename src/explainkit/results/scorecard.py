@@ -253,11 +253,16 @@ def is_verdict(verdict: str, wanted: str) -> bool:
     return verdict == wanted or verdict.startswith(f"{wanted}:")
 
 
-def verdict_alone(card: Scorecard, index: int) -> str:
-    """The verdict on one image, also where it was withheld for the low power on all of them."""
-    if card.verdict[index] != "low power on this network":
-        return card.verdict[index]
-    return verdict_of(card.p[index].tolist(), card.control[index])
+def without_control(card: Scorecard) -> Scorecard:
+    """The scorecard with the verdicts that follow from its p-values, none withheld for low power.
+
+    It then depends on each image alone.
+    """
+    verdict = tuple(
+        verdict_of(p, control) if old == "low power on this network" else old
+        for old, p, control in zip(card.verdict, card.p.tolist(), card.control, strict=True)
+    )
+    return replace(card, verdict=verdict, positive_control=None)
 
 
 def together(cards: Sequence[Scorecard]) -> list[Scorecard]:
