@@ -82,7 +82,8 @@ def report_index(
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, "report": str(file), "images": len(chosen)}))
         return
-    typer.echo(f"{file}: {len(chosen):,} images")
+    cut = f"; at most {limit:,} with maps are shown" if len(chosen) > limit else ""
+    typer.echo(f"{file}: {len(chosen):,} images{cut}")
 
 
 def _label(text: str, names: "Sequence[str]") -> int:
