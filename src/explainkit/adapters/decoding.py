@@ -53,12 +53,15 @@ def read_bytes(path: Path, error: type[ExplainkitError] = InputError) -> bytes:
         error: What is raised if it can't be read or is too large.
     """
     try:
-        if not path.is_file() and path.exists():
-            raise error(f"{path}: expected a regular file")
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+        special = not path.is_file() and path.exists()
+        data = b""
+        if not special:
+            with path.open("rb") as file:
+                data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as refused:  # ValueError: a path with a null character
         raise error(f"{path}: can't be read: {reason(refused)}") from refused
+    if special:  # a pipe would be waited for
+        raise error(f"{path}: expected a regular file")
     if len(data) > LARGEST_FILE:
         raise error(f"{path}: expected at most {LARGEST_FILE:,} bytes")
     return data
