@@ -176,5 +176,6 @@ def test_attacks_lose_nothing():
 def test_four_processes_share_a_store(words):
     processes = [started(words, "out", "--shard", f"{i}/4") for i in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
+    assert "--shard " not in ek.Store("out").plan.command
     assert run(*words, "whole").exit_code == 0
     assert contents("out") == contents("whole")

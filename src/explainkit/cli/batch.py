@@ -165,7 +165,7 @@ def batch(
             dtype=dtype, map_size=small,
             scorecard=scorecard, device=str(options.find_device(device)), batch_size=batch_size,
             precision=precision, shard_size=shard_size, threads=threads, model_options=known,
-            command=command, **params,
+            command=options.command_line(context, "shard"), **params,
         ) as plan,
         Stop(complain) as stop,
     ):  # fmt: skip

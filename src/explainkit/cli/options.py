@@ -115,12 +115,17 @@ def find_target(text: str | None) -> str | int | None:
         return text
 
 
-def command_line(context: typer.Context) -> str:
-    """The command line that was called, with the options that differ from their defaults."""
+def command_line(context: typer.Context, *without: str) -> str:
+    """The command line that was called, with the options that differ from their defaults.
+
+    Args:
+        context: Of the command.
+        *without: Names of parameters that are left out.
+    """
     words = context.command_path.split()
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        if value == option.default or value is None or option.name is None:
+        if value == option.default or value is None or option.name in (None, *without):
             continue
         flag = [] if option.param_type_name == "argument" else [option.opts[0]]
         for one in value if isinstance(value, list | tuple) else [value]:
