@@ -103,7 +103,7 @@ def _card(store: Store, row: int, item: Item, names: tuple[str, ...]) -> Card:
     images: list[str] = []
     try:
         found = store.explanations(row)
-        target = found[0].target_name(0)
+        target = found[0].expression or found[0].class_name(int(found[0].target[0]))
         images = thumbnails(found)
     except ExplainkitError as error:  # its image is gone, or was changed
         reason = str(error)
