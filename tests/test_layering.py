@@ -13,9 +13,16 @@ ROOT = Path(explainkit.__file__).parent
 ROWS = [
     {"errors"},
     {
-        "contents", "correlation", "files", "hashes", "isolation", "layers", "progress", "scores",
+        "contents",
+        "correlation",
+        "files",
+        "hashes",
+        "isolation",
+        "layers",
+        "progress",
+        "scores",
         "settings",
-    },  # fmt: skip
+    },
     {"expressions", "graph"},
     {"interfaces", "methods.contract"},
     {"adapters"},

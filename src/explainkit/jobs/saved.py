@@ -260,6 +260,7 @@ def _again(saved: Saved, module: nn.Module, rows: Sequence[int]) -> Tensor:
         output=record["output"],
         task=None if record["task"] == "binary" else record["task"],
         class_names=record["class_names"] or None,
+        precision=record["precision"],
     )
     if saved.inputs is None:
         reduce: Reduce = record["reduce"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 KEYS = frozenset(
     {"method", "params", "model", "layer", "at", "target", "expression", "seed", "task", "output",
-     "class_names", "versions", "reduce", "receipt"}
+     "precision", "class_names", "versions", "reduce", "receipt"}
 )  # fmt: skip
 """What every record has."""
 
@@ -41,6 +41,7 @@ def record_of(one: "Explanation", reduce: Reduce) -> dict[str, Any]:
         "seed": one.seed,
         "task": one.task,
         "output": one.output,
+        "precision": one.precision,
         "class_names": list(one.class_names),
         "versions": dict(one.versions),
         "reduce": reduce,
