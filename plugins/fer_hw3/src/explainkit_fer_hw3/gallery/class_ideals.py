@@ -23,7 +23,7 @@ from explainkit.render.heatmap import to_pixels
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 networks = {name: ek.load_model(f"fer_hw3/{name}") for name in ("cnn", "dnn")}
-ideals = {name: ek.maximize(net, "classes()", steps=64) for name, net in networks.items()}
+ideals = {name: ek.maximize(net, "classes()", steps=32) for name, net in networks.items()}
 
 
 def images(found):
@@ -35,7 +35,7 @@ images_figure(
     [one for found in ideals.values() for one in images(found)],
     [f"{name}: {label}" for name in ideals for label in CLASS_NAMES],
     title="Images that maximize each class score",
-    subtitle="64 steps in the Fourier basis",
+    subtitle="32 steps in the Fourier basis",
 )
 
 # %% Do they transfer to the other network?
@@ -66,7 +66,7 @@ changed = ek.maximize(
     networks["cnn"],
     [f'logit("{label}") - 8 * tv()' for label in CLASS_NAMES[:neutral]],
     start=start,
-    steps=24,
+    steps=16,
 )
 images_figure(
     [to_pixels(start, changed.mean, changed.std)[0], *images(changed)],

@@ -24,7 +24,10 @@ networks = [ek.load_model(f"fer_hw3/{name}") for name in names]
 faces = load_synthetic(split="public_test", count=84)
 some = [0, 2, 3, 5]
 comparison_figure(
-    [ek.explain(net, faces.images[some], method="integrated_gradients") for net in networks],
+    [
+        ek.explain(net, faces.images[some], method="integrated_gradients", steps=20)
+        for net in networks
+    ],
     names,
     faces.labels[some].tolist(),
 )

@@ -25,7 +25,7 @@ from explainkit.render.heatmap import to_pixels
 model = ek.load_model("fer_hw3/cnn")
 LAYERS = {"1": "convolution 1", "7": "convolution 3", "13": "convolution 5", "15": "convolution 6"}
 found = {
-    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=96)
+    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=32)
     for layer in LAYERS
 }
 images_figure(
@@ -33,7 +33,7 @@ images_figure(
     [f"{name}, filter {unit}" for name in LAYERS.values() for unit in range(4)],
     columns=4,
     title="Images that maximally activate 16 filters",
-    subtitle="96 steps in the Fourier basis, with small random shifts and rotations",
+    subtitle="32 steps in the Fourier basis, with small random shifts and rotations",
 )
 
 # %% Stronger than any face?

@@ -30,7 +30,7 @@ GRADIENTS = [
     "expected_gradients",
     "blur_ig",
     "guided_ig",
-    XRAI(base=BlackAndWhite(steps=30)),
+    XRAI(base=BlackAndWhite(steps=15)),
 ]
 gradients = ek.explain(model, face, "angry", GRADIENTS, steps=50)
 gradients.plot(labels=[0])
@@ -91,7 +91,7 @@ PERTURBATIONS = [
     "hsic",
     "extremal_perturbation",
 ]
-perturbations = ek.explain(model, face, "angry", PERTURBATIONS, samples=192, steps=80)
+perturbations = ek.explain(model, face, "angry", PERTURBATIONS, samples=112, steps=40)
 perturbations.plot(labels=[0])
 
 # %% Agreement of the methods

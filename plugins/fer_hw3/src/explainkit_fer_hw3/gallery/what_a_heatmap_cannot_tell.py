@@ -106,8 +106,8 @@ with torch.no_grad():
 # %% Do relevant pixels matter to the network?
 # The score should drop when the most relevant pixels are hidden. Here a fifth of the pixels is set
 # to the mean gray: the most relevant according to a map, or a random fifth (mean of 10 samples).
-# The mean drop of the score over 14 faces:
-subset = faces.images[:14]
+# The mean drop of the score over 7 faces, one per class:
+subset = faces.images[:14:2]
 with torch.no_grad():
     target = model(subset).argmax(1)
     before = model(subset).gather(1, target[:, None])[:, 0]
@@ -122,7 +122,7 @@ def drop(importance):
 
 
 generator = torch.Generator().manual_seed(0)
-random = [drop(torch.rand(14, 48, 48, generator=generator)) for _ in range(10)]
+random = [drop(torch.rand(7, 48, 48, generator=generator)) for _ in range(10)]
 found = {
     name: drop(ek.explain(model, subset, target, name, **options).heatmap())
     for name, options in {

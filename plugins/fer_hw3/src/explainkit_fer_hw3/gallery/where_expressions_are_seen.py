@@ -22,7 +22,7 @@ from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/cnn")
 faces = load_synthetic(split="public_test", count=56)
-found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=10)
+found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=6)
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
 mean_maps = torch.stack([sizes[faces.labels == c].mean(0) for c in range(7)])
@@ -68,12 +68,12 @@ def scores(label, **how):
         return model((pixels - mean) / std)[:, label]
 
 
-[
-    {"expression": name}
-    | {
-        f"neutral {part}": float((scores(c) - scores(c, neutral=part)).mean())
-        for part in PART_UNITS
-    }
-    for c, name in enumerate(CLASS_NAMES)
-    if name != "neutral"
-]
+rows = []
+for c, name in enumerate(CLASS_NAMES):
+    if name != "neutral":
+        before = scores(c)
+        drops = {part: (before - scores(c, neutral=part)).mean() for part in PART_UNITS}
+        rows.append(
+            {"expression": name} | {f"neutral {part}": float(drop) for part, drop in drops.items()}
+        )
+rows
