@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import explainkit as ek
+from explainkit.engine.model import ScoreModel
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.placement import LayerView, state_of
-from explainkit.metrics.infill import linear_infill
+from explainkit.metrics.cells import Cells
+from explainkit.metrics.evidence import Controls, weigh
+from explainkit.metrics.hiding import hiding_effects
 from explainkit_fer_hw3.data import load_fer2013, load_synthetic
 
 METHODS = ("gradcam", "hirescam", "layercam")
@@ -44,75 +47,7 @@ J is higher than in 95 % of the copies of the map that are shifted around the im
 predicted class is explained."""
 
 
-def imputed(image: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
-    """An image ``[channel, height, width]`` with each of the parts ``[n, height, width]`` hidden.
-
-    A hidden pixel is the weighted mean of its neighbors, plus noise.
-    """
-    images = image.expand(len(hidden), -1, -1, -1)
-    return linear_infill(images, hidden.long()) + noise * hidden[:, None]
-
-
-@dataclass
-class Hiding:
-    """What hiding each cell, and each of 48 random quarters of the cells, does to one logit.
-
-    Attributes:
-        cells: Cells per side.
-        quarters: Which cells each quarter hides, ``[48, cells²]``.
-        effects: The drop of the logit without each cell, ``[cells²]``.
-        quarter_effects: The same without each quarter, ``[48]``.
-    """
-
-    cells: int
-    quarters: Tensor
-    effects: Tensor
-    quarter_effects: Tensor
-
-    @classmethod
-    def of(cls, model: nn.Module, image: Tensor, target: int, cells: int) -> "Hiding":
-        """Hides parts of an image ``[channel, height, width]``."""
-        generator = torch.Generator().manual_seed(0)
-        count, side = cells**2, image.shape[1] // cells
-        order = torch.rand(48, count, generator=generator).argsort(1)
-        quarters = torch.zeros(48, count).scatter_(1, order[:, : round(count / 4)], 1)
-        masks = torch.cat([torch.eye(count), quarters]).view(-1, 1, cells, cells)
-        hidden = F.interpolate(masks, scale_factor=side)[:, 0].bool()
-        extent = float(image.max() - image.min())
-        noise = torch.randn(image.shape, generator=generator) * 0.01 * extent
-        with torch.inference_mode():
-            parts = torch.split(torch.cat([image[None], imputed(image, hidden, noise)]), 25)
-            logits = torch.cat([model(part)[:, target] for part in parts])
-        drops = logits[0] - logits[1:]
-        return cls(cells, quarters, drops[:count], drops[count:])
-
-    def judged(self, attribution: Tensor) -> tuple[float, float]:
-        """J of a map ``[height, width]``, and its p among shifted and flipped copies."""
-        flips = [attribution.flip(axes) for axes in ((), (0,), (1,), (0, 1))]
-        # the sum over a cell of every shifted copy is the sum over a window of the map
-        side = attribution.shape[0] // self.cells
-        windows = torch.stack(flips)[:, None]
-        windows = F.pad(windows, (0, side - 1, 0, side - 1), mode="circular")
-        sums = F.avg_pool2d(windows.double(), side, 1)[:, 0]  # [flip, height, width]
-        corners = torch.arange(self.cells) * side
-        copies = torch.stack(
-            [sums.roll((-int(y), -int(x)), (1, 2)).flatten() for y in corners for x in corners]
-        )  # [cell, copy]
-        alone = _pearson(copies, self.effects)
-        together = _pearson(self.quarters.double() @ copies, self.quarter_effects)
-        found = (alone + together) / 2
-        null = found[::3]
-        return float(found[0]), float((1 + (null >= found[0]).sum()) / (1 + len(null)))
-
-
-def _pearson(values: Tensor, reference: Tensor) -> Tensor:
-    """The correlation of every column of values ``[n, copy]`` with a reference ``[n]``."""
-    values = values - values.mean(0)
-    reference = (reference - reference.mean()).double()
-    return reference @ values / (reference.norm() * values.norm(dim=0)).clamp(min=1e-30)
-
-
-# the networks: each gives its cells per side, and images that it classifies
+# the networks, and images that they classify
 
 
 @dataclass
@@ -123,14 +58,12 @@ class Subject:
         title: What it is.
         model: The network.
         images: ``[n, channel, height, width]``.
-        cells: Cells per side that are hidden.
         truth: Centers of what the class depends on, ``[n, 2]`` in pixels, if they are known.
     """
 
     title: str
     model: nn.Module
     images: Tensor
-    cells: int = 6
     truth: Tensor | None = None
 
 
@@ -216,7 +149,7 @@ def efficientnet(count: int) -> list[Subject]:
         crops.append(F.interpolate(crop, (224, 224), mode="bilinear", antialias=True))
     images = (torch.cat(crops) - 0.498) / 0.502
     title = "EfficientNet-Lite0, padded, on crops of photographs"
-    return [Subject(title, model, images, cells=7)]
+    return [Subject(title, model, images)]
 
 
 # drawing
@@ -263,18 +196,23 @@ def drawn(subject: Subject, method: str, targets: Tensor) -> dict[str, Tensor]:
 
 def report(subject: Subject) -> None:
     """Prints the table of a network."""
-    with torch.inference_mode():
-        targets = subject.model(subject.images).argmax(1)
-    pairs = zip(subject.images, targets.tolist(), strict=True)
-    hidings = [Hiding.of(subject.model, image, label, subject.cells) for image, label in pairs]
-    print(f"\n## {subject.title}\n\n{len(hidings)} images.\n")
-    known = " peak on the texture |" if subject.truth is not None else ""
-    print(f"| method | placement | J | p ≤ .05 |{known}")
-    print("|---|---|---:|---:|" + ("---:|" if known else ""))
+    with torch.no_grad():
+        logits = subject.model(subject.images)
+    targets, scorer = logits.argmax(1), ScoreModel(subject.model)
+    cells = Cells.of(*subject.images.shape[2:])
+    known = [
+        (hiding_effects(scorer, image, clean, cells, seed=0), int(target), Controls.of(image))
+        for image, clean, target in zip(subject.images, logits, targets, strict=True)
+    ]
+    print(f"\n## {subject.title}\n\n{len(known)} images.\n")
+    more = " peak on the texture |" if subject.truth is not None else ""
+    print(f"| method | placement | J | p ≤ .05 |{more}")
+    print("|---|---|---:|---:|" + ("---:|" if more else ""))
     for method in METHODS:
         for placement, maps in drawn(subject, method, targets).items():
-            judged = [h.judged(one) for h, one in zip(hidings, maps, strict=True)]
-            values, chances = torch.tensor(judged).T
+            found = [weigh(one, *image) for one, image in zip(maps, known, strict=True)]
+            values = torch.tensor([one.statistic[0] for one in found])
+            chances = torch.tensor([one.p[0] for one in found])
             line = f"| {method} | {placement} | {values.mean():.2f} | "
             line += f"{(chances <= 0.05).float().mean():.0%} |"
             if subject.truth is not None:
