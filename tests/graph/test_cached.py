@@ -249,3 +249,20 @@ class TestCached:
         model.options["me"] = model.options
         cache.put(model, 1, "one")
         cache.get(model, 1)
+
+
+def test_a_value_is_found_once_until_the_model_or_the_state_changes():
+    model, cache, found = net(), Cached[None](), []
+
+    def ask(**state):
+        return cache.once(model, "key", lambda: found.append(len(found)), **state)
+
+    assert ask() is None  # None is a value
+    ask()
+    assert len(found) == 1
+    model.head = nn.Linear(4, 5)
+    ask()
+    assert len(found) == 2
+    ask(state="other")
+    ask(state="other")
+    assert len(found) == 3

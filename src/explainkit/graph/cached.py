@@ -7,6 +7,7 @@ detects changes without effect on the example: if a model clamps at ``self.limit
 lowered, a trace made before still clamps at the old one, and is wrong for images that exceed it.
 """
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -63,6 +64,16 @@ class Cached(Generic[V]):
         if not values or cached != (_fingerprint(model) if state is None else state):
             return None
         return values.get(key)
+
+    def once(self, model: nn.Module, key: Any, find: Callable[[], V], state: Any = None) -> V:
+        """The cached value, or the one that ``find`` returns, which is cached then."""
+        if state is None:
+            state = _fingerprint(model)
+        cached, values = self._values.get(model, (None, {}))
+        if cached != state or key not in values:
+            self.put(model, key, find(), state)
+            _, values = self._values[model]
+        return values[key]
 
     def put(self, model: nn.Module, key: Any, value: V, state: Any = None) -> None:
         """Caches a value for the model's current structure, or for a ``state``."""

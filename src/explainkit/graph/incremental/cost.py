@@ -95,13 +95,13 @@ def worth_tracing(model: nn.Module, image: Tensor, variants: int) -> bool:
     tracing = TRACING * sum(1 for _ in model.modules()) / variants
     if Work(2.0 * uses).seconds(1) < tracing:
         return False
-    key = (image.shape, image.dtype, image.device)
-    operations = _counted.get(model, key)
-    if operations is None:
+
+    def count() -> int:
         with torch.no_grad(), _Counter() as counter:
             model(image[None])
-        operations = counter.operations
-        _counted.put(model, key, operations)
+        return counter.operations
+
+    operations = _counted.once(model, (image.shape, image.dtype, image.device), count)
     return Work(operations).seconds(1) > tracing
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.errors import ModelError
+from explainkit.graph.cached import Cached
 from explainkit.isolation import uncompiled
 from explainkit.layers import submodules
 
@@ -204,26 +204,20 @@ class _Tokens:
     patch_grid: PatchGrid | None
 
 
-_tokens: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Tokens | None]] = WeakKeyDictionary()
+_tokens = Cached[_Tokens | None]()
 
 
-def structure_of(model: nn.Module, images: Tensor) -> tuple[Any, ...]:
-    """What a remembered fact about a model's layers depends on."""
-    # a model that was modified since has other modules
-    # (that of a scripted one has no names to iterate over, only keys())
-    return tuple(images.shape[1:]), *(
-        (type(one), *one._modules.keys()) for one in submodules(model)
-    )
+def structure_of(model: nn.Module) -> list[tuple[Any, ...]]:
+    """What a cached fact about a model's layers depends on: its modules, and their names."""
+    # a scripted module has no names to iterate over, only keys()
+    return [(type(one), *one._modules.keys()) for one in submodules(model)]
 
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
     """The tokens of a layer; None if those that depend on the image are not consecutive."""
     first = re.sub(r"\d+$", "0", path) if path[-1:].isdigit() else ""
-    known = _tokens.setdefault(model, {})
-    key = (count, first, *structure_of(model, images))
-    if key not in known:
-        known[key] = _look(count, first, model, images)
-    return known[key]
+    key = (count, first, images.shape[1:])
+    return _tokens.once(model, key, lambda: _look(count, first, model, images), structure_of(model))
 
 
 class _FoundError(Exception):

@@ -172,21 +172,18 @@ class LayerView:
         return single(calls[self.path], self.path)
 
 
-# a result may be None: each is in a tuple
-_sights, _reads = Cached[tuple[Sight]](), Cached[tuple[tuple[Tensor, str]]]()
-_draws = Cached[tuple[Draw | None]]()
+_sights, _reads = Cached[Sight](), Cached[tuple[Tensor, str]]()
+_draws = Cached[Draw | None]()
 
 
-def _once(
-    cache: Cached[tuple[V]], model: nn.Module, state: State, key: Any, find: Callable[[], V]
-) -> V:
+def _once(cache: Cached[V], model: nn.Module, state: State, key: Any, find: Callable[[], V]) -> V:
     """A result that is found once while the model is alive and its weights stay."""
-    known = cache.get(model, key, state)
-    if known is None:
+
+    def found() -> V:
         with preserve_generators(model):
-            known = (find(),)
-        cache.put(model, key, known, state)
-    return known[0]
+            return find()
+
+    return cache.once(model, key, found, state)
 
 
 def state_of(model: nn.Module) -> State:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from explainkit.engine.model import ScoreModel
 from explainkit.errors import ModelError
+from explainkit.graph.cached import Cached
 from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, preserve_process, uncompiled
@@ -25,9 +25,7 @@ ENOUGH = 0.1
 
 _NO_FEATURES = re.compile("Pool|Softmax")
 
-_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[str, ...]]] = (
-    WeakKeyDictionary()
-)
+_defaults = Cached[tuple[str, ...]]()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -81,12 +79,12 @@ def _default_layers(
     """The default layers, determined once per model if the score reads its output alone."""
     if not scorer.reads_logits_only:
         return default_layers(scorer, inputs, patch_grid, prefix_tokens)
-    known = _defaults.setdefault(scorer.owner, {})
-    output = scorer.outputs.output
-    key = (patch_grid, prefix_tokens, output, *structure_of(scorer.owner, inputs))
-    if key not in known:
-        known[key] = default_layers(scorer, inputs, patch_grid, prefix_tokens)
-    return known[key]
+    return _defaults.once(
+        scorer.owner,
+        (patch_grid, prefix_tokens, scorer.outputs.output, inputs.shape[1:]),
+        lambda: default_layers(scorer, inputs, patch_grid, prefix_tokens),
+        structure_of(scorer.owner),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,12 @@ further work, and nothing is divided before the final product with the image.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from explainkit.errors import MethodError
 from explainkit.graph.tape import Record
-
-RuleKind = Literal["epsilon", "gamma", "alpha_beta", "z_plus", "excitation"]
 
 
 @dataclass(frozen=True, eq=False)
