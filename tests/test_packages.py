@@ -27,7 +27,6 @@ def files(folder, base):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "project", "megabytes"), PACKAGES)
 def test_each_package_holds_its_own_files_and_all_of_them(name, project, megabytes, tmp_path):
     subprocess.run(

@@ -23,6 +23,17 @@ class Browser:
 
     def open(self, path, *, screen=DESKTOP, dark=False, scripts=True):
         """Opens a file from disk or a URL and waits until the page's script is done."""
+        self.show(screen, dark=dark)
+        run = self.driver.execute_cdp_cmd
+        run("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        self.driver.get("about:blank")
+        self.requests(), self.console()
+        self.driver.get(path if "://" in str(path) else path.as_uri())
+        if scripts:
+            self.wait("document.documentElement.dataset.ready || !document.getElementById('data')")
+
+    def show(self, screen, *, dark=False):
+        """Shows the open page on another screen, or in another color scheme."""
         width, height, scale, mobile = screen
         run = self.driver.execute_cdp_cmd
         run(
@@ -31,12 +42,6 @@ class Browser:
         )
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         run("Emulation.setEmulatedMedia", {"features": features})
-        run("Emulation.setScriptExecutionDisabled", {"value": not scripts})
-        self.driver.get("about:blank")
-        self.requests(), self.console()
-        self.driver.get(path if "://" in str(path) else path.as_uri())
-        if scripts:
-            self.wait("document.documentElement.dataset.ready || !document.getElementById('data')")
 
     def wait(self, condition, seconds=20):
         """Waits until a JavaScript expression is true."""
@@ -131,9 +136,10 @@ def axe(browser):
 
 
 @pytest.fixture(scope="session")
-def shots(tmp_path_factory):
-    """The folder for screenshots: EXPLAINKIT_SHOTS, or a temporary one."""
+def shots():
+    """The folder for screenshots, EXPLAINKIT_SHOTS; None, and no screenshots, without it."""
     named = os.environ.get("EXPLAINKIT_SHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("shots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if not named:
+        return None
+    Path(named).mkdir(parents=True, exist_ok=True)
+    return Path(named)

@@ -1,5 +1,6 @@
 """The command line: exit codes, one-line errors, clean stdout."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from explainkit.catalog import discovery
+from explainkit.cli import doctor
 from explainkit.cli.app import app, main
 from explainkit.errors import UnknownNameError
 
@@ -259,10 +261,12 @@ def test_new_plugin(tmp_path):
     assert "pip install -e" in result.stdout
 
 
-def test_doctor():
-    rows = json.loads(run("doctor", "--json").stdout)
-    assert {"name", "status", "found", "remedy"} == set(rows[0])
-    assert "explainkit" in run("doctor").stdout
+def test_doctor(monkeypatch):
+    check = doctor.Check("torch", "warning", "2.4.1", "install another")
+    monkeypatch.setattr(doctor, "examine", lambda: [check])
+    assert json.loads(run("doctor", "--json").stdout) == [dataclasses.asdict(check)]
+    printed = run("doctor").stdout
+    assert all(text in printed for text in ("torch", "2.4.1", "install another"))
 
 
 def test_a_closed_pipe():

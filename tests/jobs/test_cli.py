@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.cli.app import app, main
 from explainkit.jobs.worker import Worker
+from explainkit_fer_hw3.data.synthetic import _COUNTS
 
 NETS = """
 import multiprocessing, os, pathlib, signal
@@ -129,7 +130,8 @@ def test_a_dry_run_writes_nothing(words):
     assert facts["bytes"] / 3 < size < facts["bytes"] * 3
 
 
-def test_a_registered_data_set(tmp_path):
+def test_a_registered_data_set(tmp_path, monkeypatch):
+    monkeypatch.setitem(_COUNTS, "validation", 14)
     done = run(
         "batch", "synthetic", "--split", "validation", "--model", "fer_hw3/cnn", "--method",
         "saliency", "--limit", "3", "--out", tmp_path / "out", "--device", "cpu",
@@ -140,7 +142,6 @@ def test_a_registered_data_set(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.slow
 def test_a_shard_whose_worker_dies_is_done_again(words):
     assert run(*words, "whole").exit_code == 0
     dying = ["nets.py:dying" if word == "nets.py:make" else word for word in words]
@@ -160,7 +161,6 @@ def started(words, *more):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_attacks_lose_nothing():
     """Kills, interrupts and full disks; `make attack-batch` has more of them."""
@@ -172,10 +172,10 @@ def test_attacks_lose_nothing():
     assert [int(count) for row in rows for count in row[1:]] == [0] * 12
 
 
-@pytest.mark.slow
-def test_four_processes_share_a_store(words):
-    processes = [started(words, "out", "--shard", f"{i}/4") for i in range(4)]
-    assert [process.wait(120) for process in processes] == [0] * 4
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_share_a_store(words, count):
+    processes = [started(words, "out", "--shard", f"{i}/{count}") for i in range(count)]
+    assert [process.wait(120) for process in processes] == [0] * count
     assert "--shard " not in ek.Store("out").plan.command
     assert run(*words, "whole").exit_code == 0
     assert contents("out") == contents("whole")

@@ -6,12 +6,10 @@ from trigger import trained_trigger, triggers
 
 import explainkit as ek
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def planted():
-    net, (images, labels) = trained_trigger(), triggers(30, seed=2)
+    net, (images, labels) = trained_trigger(512, 32), triggers(30, seed=2)
     with torch.no_grad():
         assert (net(images).argmax(1) == labels).all()
     return net, images, labels

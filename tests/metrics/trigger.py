@@ -21,8 +21,8 @@ def triggers(count: int, seed: int, size: int = 48) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def trained_trigger(epochs: int = 3) -> nn.Module:
-    """A small CNN that tells the patches apart."""
+def trained_trigger(count: int = 1536, batch_size: int = 64) -> nn.Module:
+    """A small CNN that tells the patches apart, trained on so many images, three times."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -31,10 +31,10 @@ def trained_trigger(epochs: int = 3) -> nn.Module:
             nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
         )  # fmt: skip
-        images, labels = triggers(1536, seed=1)
+        images, labels = triggers(count, seed=1)
         optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images)).split(64):
+        for _ in range(3):
+            for rows in torch.randperm(len(images)).split(batch_size):
                 loss = F.cross_entropy(net(images[rows]), labels[rows])
                 optimizer.zero_grad()
                 loss.backward()

@@ -272,7 +272,7 @@ def write(number):
             number += 2
 
 
-for kill in range(50):
+for kill in range(int(sys.argv[2])):
     writers = []
     for number in (2, 3):
         if not (child := os.fork()):
@@ -289,13 +289,14 @@ for kill in range(50):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("kills", [12, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
-def test_two_writers_of_three_folders_are_killed_fifty_times(explanation, tmp_path):
+def test_two_writers_of_three_folders_are_killed(explanation, tmp_path, kills):
     save(explanation, tmp_path / "source")
     done = subprocess.run(
-        [sys.executable, "-c", WRITERS, tmp_path], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", WRITERS, tmp_path, str(kills)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for name in range(3):
         folder = save(explanation, tmp_path / str(name))

@@ -460,7 +460,6 @@ def test_a_process_prints_its_json_and_nothing_else(here):
     assert failed.stderr.strip() == "error: expected a file or folder at no, found nothing"
 
 
-@pytest.mark.slow
 def test_the_real_file(fer2013):
     found = run_json("evaluate", "--data", fer2013, "--split", "public_test", "--model", "dnn")
     assert found["n"] == 3_589

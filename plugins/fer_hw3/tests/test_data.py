@@ -439,14 +439,13 @@ def attempt(path):
 
 
 FUZZ = settings(
-    max_examples=500, deadline=None, derandomize=True,
+    max_examples=150, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fer2013", "icml", "zip of images", "zip of a table"])
-def test_two_thousand_damaged_files(images, tmp_path, form):
+def test_damaged_files(images, tmp_path, form):
     whole = {
         "fer2013": lambda: table(images, "fer2013")[:60_000],
         "icml": lambda: table(images, "icml")[:60_000],
@@ -463,11 +462,10 @@ def test_two_thousand_damaged_files(images, tmp_path, form):
         outcomes.append(attempt(path))
 
     damage()
-    assert len(outcomes) >= 500
+    assert len(outcomes) >= 150
     assert not all(outcomes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
 def test_damaged_images(images, tmp_path, form):
     """In a folder, no zip checksum protects the decoder from the damage."""
@@ -575,7 +573,6 @@ class TestSynthetic:
             load_synthetic(**arguments)
 
 
-@pytest.mark.slow
 def test_the_real_file(fer2013):
     found = load_fer2013(fer2013, "all")
     training = len(load_fer2013(fer2013, "train")) + len(load_fer2013(fer2013, "validation"))
