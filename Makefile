@@ -10,8 +10,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-adapters test-browser test-gpu test-ray attack-batch chromium test-transformers quick lint type type-3.11 type-3.13 docs docs-serve \
-	bench bench-smoke matrix peers clean
+.PHONY: help demo test test-slow test-lowest test-browser test-gpu test-ray attack-batch chromium lint type type-3.11 \
+	type-3.13 docs docs-serve bench bench-smoke matrix peers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -19,20 +19,16 @@ help: ## This list
 demo: $(VENV)/.demo ## Install into .venv and explain three faces
 	$(BIN)/explainkit run fer_hw3 saliency
 
-test: $(VENV)/.test ## Install what the tests need and run all of them
+test: $(VENV)/.development ## Install what development needs and run the tests
 	$(PYTEST)
 
-quick: $(VENV)/.test ## Run the tests except the slow ones
-	$(PYTEST) -m 'not slow and not browser'
+test-slow: $(VENV)/.development ## Repeat some proofs at length: more kills, more images
+	$(PYTEST) -m slow
 
-test-adapters: $(VENV)/.networks ## Test models and formats of other packages
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop/test_quantus.py tests/jobs/test_export.py \
-		$(addprefix tests/adapters/test_, onnx.py pipelines.py timm.py torchvision.py transformers.py)
+test-lowest: $(LOWEST)/.test ## Run the tests on the lowest versions that pyproject.toml allows
+	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST))
 
-test-lowest: $(LOWEST)/.test ## Run the quick tests on the lowest versions that pyproject.toml allows
-	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST)) -m 'not slow and not browser'
-
-test-browser: chromium docs $(VENV)/.browser ## Open the site and the reports in headless Chromium
+test-browser: chromium docs ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m browser tests/browser
 
 chromium:
@@ -41,32 +37,29 @@ chromium:
 	|| { echo "expected chromium and chromedriver on PATH, and apt-get could not install them:" \
 	"install them as an administrator (Debian: apt-get install chromium chromium-driver)" >&2; exit 1; }
 
-test-transformers: $(VENV)/.transformers ## Test the architectures of the transformers package
-	$(BIN)/python -m pytest tests/methods/attention/test_transformers.py
-
 test-ray: $(VENV)/.ray ## Test whole data sets on a Ray cluster of this machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/jobs/test_ray.py
 
-attack-batch: $(VENV)/.test ## Kill, interrupt and starve jobs over data sets, and count what is lost
+attack-batch: $(VENV)/.development ## Kill, interrupt and starve jobs over data sets, and count what is lost
 	$(BIN)/python tests/jobs/attack_batch.py
 
-test-gpu: $(VENV)/.test ## Test on an accelerator; without one, the tests are skipped
+test-gpu: $(VENV)/.development ## Test on an accelerator; without one, the tests are skipped
 	$(BIN)/python -m pytest -rs tests/gpu
 
-lint: $(VENV)/.lint ## Check the style
+lint: $(VENV)/.development ## Check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 type: type-3.11 type-3.13 ## Check the types, strictly, for the oldest and the newest Python
 
-type-3.11 type-3.13: type-%: $(VENV)/.lint
+type-3.11 type-3.13: type-%: $(VENV)/.development
 	$(BIN)/mypy --python-version $*
 
-docs: $(VENV)/.docs ## Run the gallery, then build the documentation site into site/
+docs: $(VENV)/.development ## Run the gallery, then build the documentation site into site/
 	OMP_NUM_THREADS=1 $(BIN)/explainkit gallery build --out docs/gallery --max-seconds 1200 --jobs 2
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-docs-serve: $(VENV)/.docs ## Serve the documentation while writing it
+docs-serve: $(VENV)/.development ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
 BENCHMARKS := bench_call.py bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
@@ -75,19 +68,15 @@ BENCHMARKS := bench_call.py bench_gradient.py bench_cam.py bench_suffix.py bench
 comma := ,
 run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)
 
-bench: peers $(VENV)/.networks ## Compare speed and memory with bare loops and other libraries
+bench: peers ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
-SMOKE := $(addprefix smoke/,matrix.py $(BENCHMARKS) parity.py parity_metrics.py scorecard.py \
-	maximize_quality.py placement.py)
+SMOKE := matrix.py $(BENCHMARKS) parity.py parity_metrics.py scorecard.py maximize_quality.py placement.py
 
-bench-smoke: $(VENV)/.networks ## Run every benchmark once on tiny inputs
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync $(SMOKE)
+bench-smoke: $(VENV)/.development ## Run every benchmark once on tiny inputs
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/smoke.py $(SMOKE)
 
-$(SMOKE): smoke/%:
-	@$(call run,$*,--smoke)
-
-matrix: $(VENV)/.networks ## Try 15 methods on 40 networks of other libraries, and write the page
+matrix: $(VENV)/.development ## Try 15 methods on 40 networks of other libraries, and write the page
 	$(BIN)/python benchmarks/matrix.py
 
 peers: $(VENV)/.peers ## Install the libraries that benchmarks compare with
@@ -100,8 +89,17 @@ $(VENV)/.demo: $(SPEC)
 	$(PIP) -e . -e plugins/fer_hw3
 	touch $@
 
-$(VENV)/.test: $(VENV)/.demo
-	$(PIP) -e '.[test]' -e plugins/fer_hw3
+# one environment for tests, style, types, pages and benchmarks; axe-playwright-python is there for its
+# axe-core, its dependencies include a browser; networks: benchmarks/third_party.py says why
+$(VENV)/.development: $(VENV)/.demo
+	$(PIP) -e '.[test,lint,docs,browser,superpixels,transformers,onnx,parquet,zarr]' -e plugins/fer_hw3 \
+		datasets onnx quantus==0.6.0
+	$(PIP) --no-deps axe-playwright-python
+	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
+	touch $@
+
+$(VENV)/.ray: $(VENV)/.development
+	$(PIP) -e '.[ray]'
 	touch $@
 
 $(LOWEST)/.test: $(SPEC) .ci/lowest.py
@@ -113,35 +111,8 @@ $(LOWEST)/.test: $(SPEC) .ci/lowest.py
 
 # The last four declare dependencies that they do not use here, or that would replace ours:
 # benchmarks/stand_ins has the names of torchvision and IPython that they import.
-$(VENV)/.peers: $(VENV)/.test
+$(VENV)/.peers: $(VENV)/.development
 	$(PIP) opencv-python-headless scikit-learn scipy ttach tqdm click decorator
 	$(PIP) --no-deps --ignore-requires-python \
 		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
-	touch $@
-
-$(VENV)/.browser: $(VENV)/.test
-	$(PIP) -e '.[browser]'
-	$(PIP) --no-deps axe-playwright-python  # for its axe-core; its dependencies include a browser
-	touch $@
-
-$(VENV)/.ray: $(VENV)/.test
-	$(PIP) -e '.[ray]'
-	touch $@
-
-$(VENV)/.transformers: $(VENV)/.test
-	$(PIP) -e '.[transformers]'
-	touch $@
-
-# in a folder of their own: benchmarks/third_party.py says why
-$(VENV)/.networks: $(VENV)/.transformers
-	$(PIP) -e '.[onnx,parquet,zarr]' datasets onnx quantus==0.6.0
-	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
-	touch $@
-
-$(VENV)/.lint: $(VENV)/.test
-	$(PIP) -e '.[lint]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.demo
-	$(PIP) -e '.[docs,superpixels]'
 	touch $@

@@ -1,7 +1,7 @@
 """Image classifiers of torchvision, timm and transformers with random weights, at small sizes.
 
-`make networks` installs timm and torchvision into a folder of their own: transformers, where it
-finds torchvision, imports it, which fails beside a torch that it was not built for.
+The Makefile installs timm and torchvision into a folder of their own: transformers, where it finds
+torchvision, imports it, which fails beside a torch that it was not built for.
 """
 
 import importlib
