@@ -99,7 +99,8 @@ def worth_tracing(model: nn.Module, image: Tensor, variants: int) -> bool:
     def count() -> int:
         with torch.no_grad(), _Counter() as counter:
             model(image[None])
-        return counter.operations
+        operations: int = counter.operations
+        return operations
 
     operations = _counted.once(model, (image.shape, image.dtype, image.device), count)
     return Work(operations).seconds(1) > tracing
