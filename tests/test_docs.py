@@ -20,7 +20,6 @@ sys.path.insert(0, str(DOCS))
 
 import write_snippets
 
-
 PEERS = {
     "coming_from_grad_cam": "pytorch_grad_cam",
     "coming_from_quantus": "quantus",
