@@ -17,6 +17,7 @@ ROWS = [
         "correlation",
         "files",
         "hashes",
+        "interruption",
         "isolation",
         "layers",
         "progress",
@@ -32,6 +33,7 @@ ROWS = [
     {"metrics"},
     {"api"},
     {"testing", "gallery", "interop", "jobs"},
+    {"evaluation"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROWS) for name in names}

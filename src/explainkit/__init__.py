@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         load_dataset,
     )
     from explainkit.catalog.models import load_model
+    from explainkit.evaluation.evaluate import evaluate
     from explainkit.interfaces import (
         Attribution,
         Dataset,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from explainkit.jobs.batch import batch
     from explainkit.jobs.store import Store
     from explainkit.metrics.scorecard import scorecard
+    from explainkit.results.evaluation import Evaluation
     from explainkit.results.explanation import Explanation, Explanations
     from explainkit.results.scorecard import Scorecard
     from explainkit.results.visualization import Visualization
@@ -65,6 +67,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "DatasetSpec",
+    "Evaluation",
     "ExplainkitError",
     "ExplainkitWarning",
     "Explanation",
@@ -90,6 +93,7 @@ __all__ = [
     "__version__",
     "adapt",
     "batch",
+    "evaluate",
     "explain",
     "hookimpl",
     "interop",
@@ -109,6 +113,7 @@ _LAZY = {
     "Attribution": "explainkit.interfaces",
     "Dataset": "explainkit.interfaces",
     "DatasetSpec": "explainkit.interfaces",
+    "Evaluation": "explainkit.results.evaluation",
     "Explanation": "explainkit.results.explanation",
     "Explanations": "explainkit.results.explanation",
     "ImageBatch": "explainkit.adapters.images",
@@ -121,6 +126,7 @@ _LAZY = {
     "Visualization": "explainkit.results.visualization",
     "adapt": "explainkit.adapters.adapt",
     "batch": "explainkit.jobs.batch",
+    "evaluate": "explainkit.evaluation.evaluate",
     "explain": "explainkit.api",
     "list_datasets": "explainkit.catalog.factories",
     "list_maximizers": "explainkit.catalog.factories",

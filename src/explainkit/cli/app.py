@@ -19,6 +19,7 @@ from explainkit.catalog.registry import resolve
 from explainkit.cli import process
 from explainkit.cli.batch import batch
 from explainkit.cli.describe import describe
+from explainkit.cli.evaluate import evaluate
 from explainkit.cli.explain import explain
 from explainkit.cli.options import JsonValue, Seed, show, writable
 from explainkit.cli.printing import complain, mention_broken
@@ -118,6 +119,7 @@ def root(
 
 app.command()(explain)
 app.command()(batch)
+app.command()(evaluate)
 app.command()(status)
 app.command("report")(report_index)
 app.command()(export)

@@ -22,32 +22,16 @@ if TYPE_CHECKING:
 
 def batch(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A folder of images, a text file with one path a line, a zip file, or the name of "
-            "a registered data set.",
-        ),
-    ],
+    source: options.ImageSet,
     model: model_options.Source,
     out: Annotated[Path, typer.Option(help="The folder of the store.", callback=options.writable)],
-    method: Annotated[
-        str,
-        typer.Option(
-            help="A method, or several separated by commas; see `explainkit list methods`."
-        ),
-    ] = "gradcam",
+    method: options.MethodNames = "gradcam",
     param: options.Param = None,
-    layer: Annotated[
-        str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
-    ] = None,
+    layer: options.Layer = None,
     target: options.Target = None,
     seed: options.Seed = 0,
-    data: Annotated[
-        Path | None, typer.Option(help="Where a registered data set's files are.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of a registered data set.")] = "train",
+    data: options.Data = None,
+    split: options.Split = "train",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first of the sorted images, this many.")
     ] = None,
@@ -149,7 +133,7 @@ def batch(
     from explainkit.jobs.pool import Stop
     from explainkit.jobs.shares import share_of
 
-    methods = [name.strip() for name in method.split(",") if name.strip()]
+    methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     share = share_of(shard)
     known = model_options.arguments(
@@ -204,14 +188,11 @@ class _Shown:
 
 def _source(text: str, data: Path | None, split: str, out: Path) -> "Source":
     """The images that the argument names."""
-    from explainkit.catalog import discovery
     from explainkit.jobs.opening import source_of
     from explainkit.jobs.sources import Registered
 
-    if not Path(text).exists() and discovery.registry("datasets").candidates(text):
+    if options.is_registered(text, data):
         return Registered(text, data, split)
-    if data is not None:
-        raise typer.BadParameter(f"--data: expected the name of a data set as SOURCE, got {text}")
     return source_of(text, without=out)
 
 

@@ -1,11 +1,7 @@
 """``explainkit explain``: heatmaps on photos, by any method, for any model."""
 
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +10,7 @@ from rich.markup import escape
 from explainkit.cli import model_options, options
 from explainkit.cli.names import distinct, file_name
 from explainkit.cli.printing import complain, short_warnings
+from explainkit.interruption import interruptible
 from explainkit.progress import progress
 
 if TYPE_CHECKING:
@@ -39,16 +36,9 @@ def explain(
     crop: model_options.Crop = None,
     output: model_options.Output = None,
     task: model_options.TaskName = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="A method, or several separated by commas; see `explainkit list methods`."
-        ),
-    ] = "gradcam",
+    method: options.MethodNames = "gradcam",
     param: options.Param = None,
-    layer: Annotated[
-        str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
-    ] = None,
+    layer: options.Layer = None,
     target: options.Target = None,
     top: Annotated[
         int, typer.Option(min=1, help="Explain the most probable classes, this many.")
@@ -110,7 +100,7 @@ def explain(
 
     if top > 1 and target is not None:
         raise typer.BadParameter("--top explains the most probable classes: leave out --target")
-    methods = [name.strip() for name in method.split(",") if name.strip()]
+    methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     wanted = options.find_target(target)
     question = Question(methods, params, wanted, top, at, seed, batch_size, precision)
@@ -135,7 +125,7 @@ def explain(
     try:
         with (
             short_warnings(),
-            _interruptible() as stop_if_interrupted,
+            interruptible() as stop_if_interrupted,
             progress("images", len(photos)) as advance,
         ):
             explained = explain_photos(photos, module, question)
@@ -180,30 +170,3 @@ def _warn(found: "Explanations", said: set[str]) -> None:
             if full not in said:
                 said.add(full)
                 complain(escape(full))
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Yields a function that stops the command if Ctrl-C was pressed.
-
-    Sampling methods take Ctrl-C as a wish for what they have so far, and return it.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.default_int_handler(number, frame)
-
-    def stop_if_interrupted() -> None:
-        if received:
-            raise KeyboardInterrupt
-
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield stop_if_interrupted
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield stop_if_interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -40,6 +40,25 @@ def valid_seed(seed: int) -> int:
 MethodName = Annotated[
     str, typer.Option(help="An attribution method; see `explainkit list methods`.")
 ]
+MethodNames = Annotated[
+    str,
+    typer.Option(
+        "--method", help="A method, or several separated by commas; see `explainkit list methods`."
+    ),
+]
+ImageSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder of images, a text file with one path a line, a zip file, or the name of a "
+        "registered data set.",
+    ),
+]
+Data = Annotated[Path | None, typer.Option(help="Where a registered data set's files are.")]
+Split = Annotated[str, typer.Option(help="Split of a registered data set.")]
+Layer = Annotated[
+    str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
+]
 Param = Annotated[
     list[str] | None, typer.Option(help="A parameter of the method, `name=value`. Repeatable.")
 ]
@@ -105,6 +124,26 @@ def find_dtype(name: str) -> "torch.dtype":
 
     found: torch.dtype = getattr(torch, name)
     return found
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a list that is separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def is_registered(source: str, data: Path | None) -> bool:
+    """Whether a source of images is the name of a registered data set.
+
+    Raises:
+        typer.BadParameter: It is not, although a path of its files is given.
+    """
+    from explainkit.catalog import discovery
+
+    if not Path(source).exists() and discovery.registry("datasets").candidates(source):
+        return True
+    if data is not None:
+        raise typer.BadParameter(f"--data: expected the name of a data set as SOURCE, got {source}")
+    return False
 
 
 def find_target(text: str | None) -> str | int | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from explainkit.adapters.geometry import Geometry
     from explainkit.render.heatmap import Reduce, Scaling
+    from explainkit.results.evaluation import Evaluation
     from explainkit.results.origin import Origin
     from explainkit.results.scorecard import Scorecard
 
@@ -389,6 +390,7 @@ class Explanation:
         command: str | None = None,
         reduce: "Reduce" = "sum",
         cards: "Sequence[Scorecard]" = (),
+        evaluation: "Evaluation | None" = None,
     ) -> Path:
         """Writes an interactive report as one HTML file, which works offline; returns its path.
 
@@ -400,6 +402,7 @@ class Explanation:
             command: The command line that reproduces the report.
             reduce: How channels are reduced to one, as in `heatmap`.
             cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
+            evaluation: What is known of the methods from many images, in a section of its own.
         """
         from explainkit.render.report import report
 
@@ -411,6 +414,7 @@ class Explanation:
             command=command,
             reduce=reduce,
             cards=cards,
+            evaluation=evaluation,
         )
 
     def save(self, directory: str | Path, *, command: str | None = None) -> Path:

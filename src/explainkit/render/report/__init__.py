@@ -15,6 +15,7 @@ _FEW = 8
 """Largest number of images that are shown in full size."""
 
 if TYPE_CHECKING:
+    from explainkit.results.evaluation import Evaluation
     from explainkit.results.explanation import Explanation
     from explainkit.results.scorecard import Scorecard
 
@@ -28,6 +29,7 @@ def report(
     command: str | None = None,
     reduce: Reduce = "sum",
     cards: "Sequence[Scorecard]" = (),
+    evaluation: "Evaluation | None" = None,
 ) -> Path:
     """Writes explanations as one self-contained, interactive HTML file.
 
@@ -46,6 +48,7 @@ def report(
         command: The command line that reproduces the report; the Python call is always included.
         reduce: How channels are reduced to one.
         cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
+        evaluation: What is known of these methods from many images, in a section of its own.
 
     Returns:
         The path.
@@ -65,5 +68,6 @@ def report(
     listed = list(explanations) if isinstance(explanations, Sequence) else [explanations]
     given = [one.with_receipt(command) for one in listed]
     longest = LONGEST if len(given[:1]) and len(given[0]) <= _FEW else LONGEST // 2
-    text = page(gather(given, labels, names, reduce, longest, cards), command)
+    content = gather(given, labels, names, reduce, longest, cards)
+    text = page(content, command, evaluation)
     return write_file(path, text.encode(), RenderError)

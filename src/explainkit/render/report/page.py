@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.catalog.synonyms import bare_name
+from explainkit.render.evaluation_page import evaluation_html
 from explainkit.render.heatmap import DIVERGING, SEQUENTIAL, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -28,6 +29,9 @@ from explainkit.render.scorecard import verdict_kind
 from explainkit.render.shown_image import ShownImage, overlay, to_bytes
 from explainkit.render.templates import fill, inline
 
+if TYPE_CHECKING:
+    from explainkit.results.evaluation import Evaluation
+
 _PACKAGE = "explainkit.render.report"
 
 _FEW = 16
@@ -37,7 +41,7 @@ _SMALL = 40_000
 """Largest number of pixels for which the overlays shown without scripts are lossless."""
 
 
-def page(content: Content, command: str | None) -> str:
+def page(content: Content, command: str | None, evaluation: "Evaluation | None" = None) -> str:
     """The whole file."""
     first = content.explanations[0]
     height, width = (max(one.size[axis] for one in content.shown) for axis in (0, 1))
@@ -74,6 +78,8 @@ def page(content: Content, command: str | None) -> str:
         ],
         records=[(one, facts(one), call(one)) for one in content.explanations],
         command=command,
+        evaluation=None if evaluation is None else evaluation_html(evaluation),
+        evaluated=None if evaluation is None else f"{len(evaluation):,} images",
         data=_data(content, grid, packed),
         receipts=[record_of(one, content.reduce) for one in content.explanations],
         seal=UNSEALED,

@@ -1,0 +1,1 @@
+"""Methods judged and compared over many images."""
