@@ -5,12 +5,15 @@ import torch
 from metric_toys import generator, images, linear, network
 
 from explainkit.errors import ExplainkitWarning, InputError
+from explainkit.methods.perturbation.segments import grid
+from explainkit.metrics import agreement
 from explainkit.metrics.agreement import (
     completeness,
     faithfulness_correlation,
     infidelity,
     single_deletion,
 )
+from explainkit.metrics.fill import Fill
 
 CORRELATIONS = [faithfulness_correlation, single_deletion]
 METRICS = [*CORRELATIONS, infidelity, completeness]
@@ -78,6 +81,35 @@ def test_single_deletion_equals_a_loop_over_cells():
         expected = torch.corrcoef(torch.stack(order))[0, 1]
         found = single_deletion(model, x[i : i + 1], maps[i : i + 1], 1, cells=4, baseline="mean")
         torch.testing.assert_close(found[0], expected)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "linear"])
+def test_single_deletion_runs_only_what_a_cell_changes(baseline, monkeypatch):
+    monkeypatch.setattr("explainkit.methods.perturbation.box_scores.worth_tracing", lambda *_: True)
+    monkeypatch.setattr("explainkit.graph.incremental.run.BoxPlan.saves", True)
+    model, x, maps = network(), images(), random_maps()
+    used = []
+    in_boxes = agreement.score_segments
+    monkeypatch.setattr(agreement, "score_segments", lambda *a: used.append(1) or in_boxes(*a))
+    quick = single_deletion(model, x, maps, 1, cells=3, baseline=baseline)
+    assert len(used) == 3
+    monkeypatch.setattr(agreement, "box_scores", lambda *_: "not now")
+    torch.testing.assert_close(
+        quick, single_deletion(model, x, maps, 1, cells=3, baseline=baseline)
+    )
+    assert len(used) == 3
+
+
+@pytest.mark.parametrize("baseline", [0.5, "blur", "linear"])
+def test_cells_filled_at_once_are_those_filled_one_at_a_time(baseline):
+    x = images()
+    fill, labels = Fill(baseline, x, 3), grid(3, 8, 6)
+    once = fill.one_at_a_time(labels)
+    for cell in range(9):
+        hidden = (labels == cell).expand(3, 8, 6)
+        each = fill(torch.arange(3), hidden)
+        inside = hidden[:, None].expand_as(x)
+        torch.testing.assert_close(once[inside], each[inside], rtol=0, atol=1e-3)
 
 
 def test_sizes_that_the_grid_and_the_squares_do_not_divide():

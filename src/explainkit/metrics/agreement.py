@@ -1,5 +1,6 @@
 """Whether a map's values predict what changes of the image do to the score."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from explainkit.correlation import is_flat, pearson, spearman
 from explainkit.errors import InputError
 from explainkit.interfaces import Target
+from explainkit.methods.perturbation.ablation import bounding_boxes, score_segments
+from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.methods.perturbation.segments import grid
 from explainkit.metrics.fill import Baseline, Fill
 from explainkit.metrics.question import Question, Scores, asking
@@ -125,10 +128,10 @@ def single_deletion(
     _at_least("cells", cells, 2)
     with asking(model, inputs, target, seed, batch_size) as question:
         maps = question.planes(attribution)
-        labels = grid(cells, *maps.shape[1:]).flatten()
-        hidden = labels == torch.arange(cells * cells)[:, None]
+        labels = grid(cells, *maps.shape[1:])
+        hidden = labels.flatten() == torch.arange(cells * cells)[:, None]
         scores = question.scores()
-        found = _hiding(question, scores, hidden, baseline, seed)
+        found = _hiding_cells(scores, labels.to(maps.device), Fill(baseline, question.images, seed))
         sums = maps.flatten(1) @ hidden.to(maps).T
         effects = scores.clean[:, None] - found
         return _defined("single_deletion", spearman(sums, effects), maps, sums, found)
@@ -268,6 +271,34 @@ def _hiding(
     fill = Fill(baseline, images, seed)
     masks = hidden.view(-1, *images.shape[2:]).to(images.device)
     return scores.of(lambda rows, sets: fill(rows, masks[sets]), len(masks))
+
+
+def _hiding_cells(scores: Scores, labels: Tensor, fill: Fill) -> Tensor:
+    """Scores with each cell hidden, ``[batch, cells]``; only what a cell changes is run again."""
+    filled = fill.one_at_a_time(labels)
+    corners, size = bounding_boxes(labels)
+    found = []
+    for row, image in enumerate(scores.images):
+        score = box_scores(scores.model, image, corners, size)
+        if isinstance(score, str):
+            found.append(_hiding_cells_of(scores, row, labels, filled[row], len(corners)))
+        else:
+            with torch.no_grad():
+                every = score_segments(score, image, filled[row], labels, corners, size)
+            found.append(every[:, scores.labels[row]])
+    return torch.stack(found)
+
+
+def _hiding_cells_of(scores: Scores, row: int, labels: Tensor, fill: Tensor, count: int) -> Tensor:
+    """Scores of one image with each cell hidden, by full runs, ``[cells]``."""
+    here = slice(row, row + 1)
+    images = scores.images[here]
+    one = replace(scores, images=images, labels=scores.labels[here], every=scores.every[here])
+
+    def hide(_rows: Tensor, cells: Tensor) -> Tensor:
+        return torch.where((labels == cells[:, None, None])[:, None], fill, images)
+
+    return one.of(hide, count)[0]
 
 
 def _squares(samples: int, height: int, width: int, size: int | None, seed: int) -> Tensor:

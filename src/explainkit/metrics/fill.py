@@ -56,3 +56,16 @@ class Fill:
         filled = linear_infill(wide, (hidden & ~whole).long()).to(images.dtype)
         filled = torch.where(whole[:, None], images.mean((2, 3), True), filled)
         return torch.where(hidden[:, None], filled + self._noise[rows], images)
+
+    def one_at_a_time(self, labels: Tensor) -> Tensor:
+        """Images whose every segment has the values that replace it when it alone is hidden.
+
+        Args:
+            labels: Segment of each pixel, int64 ``[height, width]``, numbered from 0; two at least.
+        """
+        if self._values is not None:
+            return self._values
+        images = self._images
+        wide = images if images.dtype == torch.float64 else images.float()
+        groups = (labels + 1).expand(len(images), *labels.shape)
+        return linear_infill(wide, groups).to(images.dtype) + self._noise
