@@ -104,3 +104,70 @@ def test_with_quantus_itself(plain):
     found = ek.explain(model, x, torch.as_tensor(CLASSES), method)
     theirs = quantus.explain(model, x.numpy(), CLASSES, method="InputXGradient", device="cpu")
     np.testing.assert_allclose(found.attribution.numpy(), theirs, rtol=1e-6, atol=1e-6)
+
+
+def theirs(name, model, x, method, masks=None, **options):
+    """A metric of Quantus for one of our methods, through the adapter."""
+    if importlib.util.find_spec("quantus") is None:
+        pytest.skip("needs quantus, which is not installed")
+    third_party.library("torchvision")
+    import quantus
+
+    chosen = {"abs": False, "normalise": False, "disable_warnings": True} | options
+    found = getattr(quantus, name)(**chosen)(
+        model=model, x_batch=x.numpy(), y_batch=np.zeros(len(x), int), a_batch=None,
+        s_batch=None if masks is None else masks.numpy(), device="cpu", softmax=False,
+        explain_func=explain_func, explain_func_kwargs=method,
+    )  # fmt: skip
+    return np.asarray(found, dtype=float).ravel().tolist()
+
+
+@pytest.fixture
+def seeing():
+    """A linear model that sees the upper left quarter alone, images, and masks of the quarter."""
+    weight = torch.zeros(2, 1, 6, 6)
+    weight[0, :, :3, :3] = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2, bias=False)).eval()
+    with torch.no_grad():
+        net[1].weight.copy_(weight.flatten(1))
+    x = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(1)) + 0.1
+    return net, x, (weight[:1] > 0).expand(2, -1, -1, -1).int()
+
+
+EXACT = (
+    {"method": "input_x_gradient"},
+    {"method": "integrated_gradients", "steps": 4},
+    {"method": "deeplift"},
+    {"method": "occlusion", "window": 1, "stride": 1, "baseline": 0.0},
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("PointingGame", {}),
+        ("AttributionLocalisation", {}),
+        ("RelevanceMassAccuracy", {}),
+        ("RelevanceRankAccuracy", {}),
+        ("TopKIntersection", {"k": 9}),
+        ("AUC", {}),
+    ],
+)
+def test_quantus_locates_what_a_model_sees_and_nothing_elsewhere(seeing, name, options):
+    model, x, masks = seeing
+    elsewhere = masks.flip(2, 3)
+    for method in ({"method": "saliency"}, *EXACT):
+        assert theirs(name, model, x, method, masks, **options) == pytest.approx([1, 1])
+        wrong = theirs(name, model, x, method, elsewhere, **options)
+        # half of the pairs of pixels are ties of zeros where the model sees nothing
+        assert max(wrong) < (0.5 if name == "AUC" else 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_axioms_of_quantus_hold_for_exact_maps_and_not_for_the_gradient(seeing):
+    model, x, _ = seeing
+    for method in EXACT:
+        assert theirs("Completeness", model, x, method) == [1, 1]
+        assert theirs("NonSensitivity", model, x, method, n_samples=2) == [0, 0]
+    assert theirs("Completeness", model, x, {"method": "saliency"}) == [0, 0]
