@@ -22,6 +22,7 @@ PEERS = {
     "grad-cam": "pytorch_grad_cam",
     "torch-cam": "torchcam",
     "lucent": "lucent",
+    "quantus": "quantus",
 }
 """Candidates are named after their library first; these may be missing or fail."""
 
