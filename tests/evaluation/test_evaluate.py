@@ -156,6 +156,14 @@ def test_low_power_withholds_verdicts_but_no_numbers(net, whole, monkeypatch):
     assert not ek.evaluate(net, x[:9], RIGHT).low_power
 
 
+def test_the_control_is_that_of_the_plain_grid_in_any_order(net, whole):
+    hiding = ek.methods.FeatureAblation(segments=6)
+    found = ek.evaluate(net, whole[0][:1], [hiding, RIGHT])
+    assert [one.half_cell for one in found.results] == [True, False]
+    assert found.images[0].control == whole[-1].images[0].control
+    assert any("moved by half a cell" in note for note in found.notes)
+
+
 def test_everything_is_json_and_comes_back(whole, tmp_path):
     *_, found = whole
     path = found.save(tmp_path / "new" / "found.json")

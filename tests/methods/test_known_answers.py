@@ -23,6 +23,8 @@ from explainkit.methods import (
     SmoothGrad,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::explainkit.errors.ExplainkitWarning")
+
 BIG = 100.0
 WEIGHTS = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64)
 
@@ -112,16 +114,16 @@ def formula(x):
 
 
 class Shattered(nn.Module):
-    """Each feature plus a sawtooth of slopes ±40 and height 0.1: the gradient is not the trend."""
+    """Each feature plus a sawtooth of slopes ±10 and height 0.5: the gradient is not the trend."""
 
     def forward(self, x):
         return (x + self.teeth(x)).sum(1)
 
     @staticmethod
     def teeth(x):
-        kinks = torch.arange(0, 4, 0.0025, dtype=x.dtype)
-        slopes = torch.full_like(kinks, 80.0)
-        slopes[0], slopes[1::2] = 40.0, -80.0
+        kinks = torch.arange(0, 3, 0.05, dtype=x.dtype)
+        slopes = torch.full_like(kinks, 20.0)
+        slopes[0], slopes[1::2] = 10.0, -20.0
         return (relu(x[..., None] - kinks) * slopes).sum(-1)
 
 
@@ -199,17 +201,17 @@ def test_boolean_units():
 
 
 def test_a_shattered_gradient_is_averaged_by_paths_and_noise():
-    x = features(1.0013, 2.0038)
+    x = features(1.013, 2.038)
     network = Shattered()
     truth = x.flatten() + network.teeth(x.flatten())
     slope = attributed(network, x, Saliency())
-    assert (slope - 1).abs().min() > 30
-    path = attributed(network, x, IntegratedGradients(steps=4000))
+    assert (slope - 1).abs().min() > 9
+    assert (attributed(network, x, "input_x_gradient") - truth).abs().min() > 5
+    path = attributed(network, x, IntegratedGradients(steps=1000))
     torch.testing.assert_close(path, truth, rtol=0, atol=0.05)
-    assert float((path - x.flatten()).abs().max()) < 0.2
     torch.testing.assert_close(attributed(network, x, DeepLift()), truth, rtol=1e-6, atol=1e-6)
-    smooth = attributed(network, x, SmoothGrad(samples=512, noise=0.05))
-    assert (smooth - 1).abs().max() < (slope - 1).abs().min() / 4
+    smooth = attributed(network, x, SmoothGrad(samples=256))
+    assert (smooth - 1).abs().max() < 2.5
 
 
 @pytest.mark.parametrize("method", ["saliency", "input_x_gradient", IntegratedGradients(steps=50)])

@@ -65,10 +65,11 @@ def evaluate(
 ) -> None:
     """Compare methods on many images: do their maps predict what hiding parts of an image does?
 
-    The table has the share of each verdict, and the mean statistic of the first test with its 95 %
-    interval; where true classes are known, also apart for correct and wrong predictions. Pairs of
-    methods are compared by Wilcoxon's test. An image that can't be read, explained or judged is
-    counted as such; the exit code is 1 if a method does not explain all images.
+    The table has the share of each verdict, and the mean statistic of the first test, `predicts`,
+    with its 95 % interval; where true classes are known, also apart for correct and wrong
+    predictions. Pairs of methods are compared by Wilcoxon's test. An image that can't be read,
+    explained or judged is counted as such; the exit code is 1 if a method does not explain all
+    images.
 
     For example:
 
@@ -141,7 +142,7 @@ def _print(found: "Evaluation", out: list[Path]) -> None:
     if found.comparisons:
         table = Table(
             "pair", "images", "mean difference", "p", "adjusted p",
-            title="Pairs of methods, by the first test", title_justify="left", box=None,
+            title="Pairs of methods, by predicts", title_justify="left", box=None,
         )  # fmt: skip
         for one in found.comparisons:
             table.add_row(
@@ -169,7 +170,7 @@ def _table(found: "Evaluation", group: "Group", title: str) -> Table:
     table.add_column("method")
     for name in verdicts:
         table.add_column(SHORT[name], justify="right")
-    table.add_column("first test")
+    table.add_column("predicts")
     for name in found.metrics:
         table.add_column(escape(name))
     for row in rows:

@@ -12,6 +12,7 @@ from explainkit.api import explain
 from explainkit.errors import ExplainkitError, ExplainkitWarning, clipped, line
 from explainkit.evaluation.measures import Measure
 from explainkit.interfaces import Method, Target
+from explainkit.methods.contract import hides_parts
 from explainkit.render.heatmap import Reduce
 from explainkit.results.evaluated import FAILED, EvaluatedImage
 from explainkit.results.explanation import Explanation
@@ -95,19 +96,21 @@ class Judge:
         failures = [one for one in maps if isinstance(one, Exception)]
         found: list[Judged] = []
         control: float | None = None
-        for method, one in zip(self.methods, maps, strict=True):
+        able = [i for i, one in enumerate(maps) if not isinstance(one, Exception)]
+        # by a method that is judged on the plain grid, if there is one: whatever their order
+        controlled = min(able, key=lambda i: hides_parts(self.methods[i]), default=None)
+        for i, (method, one) in enumerate(zip(self.methods, maps, strict=True)):
             if isinstance(one, Exception):
                 found.append(Judged(FAILED, why(one)))
                 continue
             if not facts.target:
                 facts = _facts(one, name, label)
-            card = attempted(one.scorecard, self.seed, reduce=self.reduce, power=control is None)
+            card = attempted(one.scorecard, self.seed, reduce=self.reduce, power=i == controlled)
             if isinstance(card, Exception):
                 failures.append(card)
-            elif control is None and card.power is not None and not card.power.isnan():
+            elif card.power is not None and not card.power.isnan():
                 control = float(card.power)
-            numbers = self.measured(one, method, target, mask)
-            found.append(_judged(card, one, numbers))
+            found.append(_judged(card, one, self.measured(one, method, target, mask)))
         return replace(facts, control=control), found, failures
 
     def explained(self, image: Tensor, target: Target) -> list[Explanation | Exception]:

@@ -42,7 +42,7 @@ def evaluation_figure(found: "Evaluation") -> Figure:
         name = fit_name(str(row["method"]), _NAME + _GAP, 8)
         page.write(left - 0.1, _HEAD + (i + 0.5) * _ROW, name, 8, ha="right", va="center")
     _write_key(page, left, list(counts[0]))
-    page.write(left + _BARS + _GAP, _HEAD - 0.1, "mean of the first test, 95 %", 7, color=FAINT)
+    page.write(left + _BARS + _GAP, _HEAD - 0.1, "predicts: mean and 95 % interval", 7, color=FAINT)
     page.write(_MARGIN, page.height - 0.08, notes, 6.5, va="bottom", color=FAINT)
     return page.figure
 
