@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 COMMANDS = [
-    [], ["explain"], ["batch"], ["status"], ["report"], ["export"], ["verify"],
+    [], ["explain"], ["batch"], ["evaluate"], ["status"], ["report"], ["export"], ["verify"],
     ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"],
     ["gallery", "build"], ["run", "fer_hw3"],
     ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
