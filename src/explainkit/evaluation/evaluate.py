@@ -21,7 +21,7 @@ from explainkit.errors import InputError, MethodError
 from explainkit.evaluation.images import Given, Images, Labels, given
 from explainkit.evaluation.judging import Judge, Judged, as_input, attempted, unexplained, why
 from explainkit.evaluation.measures import AnyMetric, measures
-from explainkit.interfaces import Method, Target
+from explainkit.interfaces import Method, Target, spec_of
 from explainkit.interruption import interruptible
 from explainkit.layers import path_of
 from explainkit.methods.contract import with_layers
@@ -30,7 +30,7 @@ from explainkit.render.heatmap import Reduce
 from explainkit.render.parameters import parameters
 from explainkit.results.evaluated import FAILED, EvaluatedImage, MethodResults
 from explainkit.results.evaluation import Evaluation
-from explainkit.results.scorecard import WITHHELD, has_low_power
+from explainkit.results.scorecard import WITHHELD, control_of, fails_often
 from explainkit.scores import Task
 
 LOW_POWER = "low power on this network"
@@ -184,7 +184,9 @@ def _collected(
     images = tuple(image for image, _ in found)
     nan = float("nan")
     controls = torch.tensor([nan if one.control is None else one.control for one in images])
-    weak = has_low_power(controls)
+    spec = spec_of(module)
+    control = control_of(controls) or (spec.positive_control if spec else None)
+    weak = fails_often(control)
     results = []
     versions: dict[str, str] = {}
     for i, (name, method) in enumerate(zip(_names(methods), methods, strict=True)):
@@ -220,8 +222,8 @@ def _collected(
         for row in rows:
             versions |= row.versions
     return Evaluation(
-        model=model_name(module), images=images, results=tuple(results), seed=seed,
-        versions=versions,
+        model=model_name(module), images=images, results=tuple(results),
+        positive_control=control, seed=seed, versions=versions,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from explainkit.methods.contract import hides_parts
 from explainkit.render.heatmap import Reduce
 from explainkit.results.evaluated import FAILED, EvaluatedImage
 from explainkit.results.explanation import Explanation
-from explainkit.results.scorecard import Scorecard
+from explainkit.results.scorecard import Scorecard, verdict_of
 from explainkit.scores import Task, class_index
 
 _NAN = (float("nan"),) * 3
@@ -209,7 +209,9 @@ def _judged(
         return Judged(
             "cannot be judged", why(card), metrics=numbers, warnings=said, versions=one.versions
         )
+    # what is known of the network from elsewhere does not count where many images tell
+    verdict = verdict_of(card.p[0].tolist(), card.control[0])
     return Judged(
-        card.verdict[0], card.reason[0], tuple(card.statistic[0].tolist()),
+        verdict, card.reason[0], tuple(card.statistic[0].tolist()),
         tuple(card.p[0].tolist()), card.half_cell, numbers, said, one.versions,
     )  # fmt: skip

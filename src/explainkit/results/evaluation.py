@@ -21,13 +21,7 @@ from explainkit.results.evaluated import (
     EvaluatedImage,
     MethodResults,
 )
-from explainkit.results.scorecard import (
-    CONSISTENT,
-    POWER_IMAGES,
-    Scorecard,
-    has_low_power,
-    holm,
-)
+from explainkit.results.scorecard import POWER_IMAGES, Scorecard, fails_often, holm
 from explainkit.results.statistics import bootstrap, wilcoxon, wilson
 
 if TYPE_CHECKING:
@@ -53,6 +47,8 @@ class Evaluation:
         model: Name of the model.
         images: The images, in order; those that could not be explained are among them.
         results: What was found about each method.
+        positive_control: On how many images the positive control passes, and of how many: of these
+            if at least 10 can be judged, else as the model's specification knows it; None: unknown.
         seed: Random seed.
         versions: Versions of Python, torch, explainkit and the plugins involved.
 
@@ -67,6 +63,7 @@ class Evaluation:
     model: str
     images: tuple[EvaluatedImage, ...]
     results: tuple[MethodResults, ...]
+    positive_control: tuple[int, int] | None = None
     seed: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,7 +95,7 @@ class Evaluation:
     @property
     def low_power(self) -> bool:
         """Whether the positive control fails too often on this network to tell maps apart."""
-        return has_low_power(self.power)
+        return fails_often(self.positive_control)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -176,11 +173,15 @@ class Evaluation:
         correct, wrong = len(self._rows("correct")), len(self._rows("wrong"))
         if correct + wrong:
             yield f"The predictions of {correct} of {correct + wrong} images are correct."
-        judged = self.power[~self.power.isnan()]
-        if count := len(judged):
-            passed = f"{int((judged <= CONSISTENT).sum())} of {count} images"
+        if self.positive_control is None:
+            yield (
+                "The power of these tests on this network is unknown: measuring it takes at least "
+                f"{POWER_IMAGES} images."
+            )
+        else:
+            passed, images = self.positive_control
             so = ": too few for verdicts on this network." if self.low_power else "."
-            yield f"The positive control passes on {passed}{so}"
+            yield f"The positive control passes on {passed} of {images} images{so}"
         apart = [one.method for one in self.results if one.half_cell]
         if apart and len(apart) < len(self.results):
             yield (
@@ -213,6 +214,7 @@ class Evaluation:
             "seed": self.seed,
             "versions": dict(self.versions),
             "notes": list(self.notes),
+            "positive_control": self.positive_control and list(self.positive_control),
             "low_power": self.low_power,
             "tables": {group: _without_nan(self.table(group)) for group in self.groups},
             "comparisons": _without_nan([one.to_dict() for one in self.comparisons]),
@@ -295,12 +297,14 @@ def _from_record(record: Any) -> Evaluation:
         raise ValueError(f"expected schema_version 1, got {record['schema_version']!r}")
     images = tuple(map(EvaluatedImage.from_dict, record["images"]))
     results = tuple(MethodResults.from_dict(one, len(images)) for one in record["results"])
+    control = record["positive_control"]
     if not images or not results:
         raise ValueError("expected at least one image and one method")
     return Evaluation(
         model=str(record["model"]),
         images=images,
         results=results,
+        positive_control=None if control is None else (int(control[0]), int(control[1])),
         seed=int(record["seed"]),
         versions={str(name): str(of) for name, of in record["versions"].items()},
     )
