@@ -226,12 +226,16 @@ def test_metrics_have_options_reasons_and_may_be_functions(net):
     def fails(model, inputs, *, reason="no"):
         raise ValueError(reason)
 
+    def infinite(attribution):
+        return attribution.new_full((1,), float("inf"))
+
     x = textures(2)
     x[1] = 0  # and so is its map
-    some = [partial(road, shares=(0.5,)), largest, fails]
+    some = [partial(road, shares=(0.5,)), largest, fails, infinite]
     found = ek.evaluate(net, x, RIGHT, some, target=0, seed=2)
     (one,) = found.results
-    assert list(one.metrics) == ["road", "largest", "fails"]
+    assert list(one.metrics) == ["road", "largest", "fails", "infinite"]
+    json.dumps(found.to_dict(), allow_nan=False)
     assert one.metrics["largest"][0] > 200
     assert one.undefined["road"] == ("", "the map is constant and ranks no pixel before another")
     assert one.metrics["road"].isnan().tolist() == [False, True]
@@ -265,6 +269,8 @@ def test_an_error_of_all_images_is_raised(net):
         ek.evaluate(net, torch.rand(2, 1, 9, 9), [RIGHT, WRONG])
     with pytest.raises(TargetError, match="from 0 to 2"):
         ek.evaluate(net, textures(1), RIGHT, labels=[3])
+    with pytest.raises(InputError, match="labels: expected one class per image"):
+        ek.evaluate(net, textures(1), RIGHT, labels=torch.ones(1, 3))
 
 
 def test_the_model_is_as_it_was(whole):

@@ -118,8 +118,9 @@ def _opened(images: Images) -> tuple[list[str], Callable[[int], Read]]:
             "expected a tensor, a folder, a list of images, a mapping of names to images or a data "
             f"set, got {type(images).__name__}"
         )
-    own = getattr(images, "names", None) or _names(images)
-    return list(map(str, own)), lambda row: _separated(images[row], row)
+    own = getattr(images, "names", ())
+    own = list(map(str, own)) if len(own) == len(images) else _names(images)
+    return own, lambda row: _separated(images[row], row)
 
 
 def _separated(item: Any, row: int) -> Read:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.api import explain
-from explainkit.errors import ExplainkitError, ExplainkitWarning, clipped, line
+from explainkit.errors import ExplainkitError, ExplainkitWarning, InputError, clipped, line
 from explainkit.evaluation.measures import Measure
 from explainkit.interfaces import Method, Target
 from explainkit.methods.contract import hides_parts
@@ -186,17 +186,21 @@ def _facts(one: Explanation, name: str, label: Any) -> EvaluatedImage:
 
     Raises:
         TargetError: The model has no such true class.
+        InputError: The label is no class.
     """
     predicted = one.predicted_classes(0)
     said = ", ".join(map(one.class_name, predicted))
     known = EvaluatedImage(name=name, target=one.target_name(0), predicted=said)
-    if label is None or label == -1:
+    if label is None or str(label) == "-1":
         return known
-    if isinstance(label, str) and label.isdecimal() and label not in one.class_names:
-        label = int(label)
-    true = class_index(
-        label if isinstance(label, str) else int(label), one.classes, one.class_names
-    )
+    if not isinstance(label, str) or (label.isdecimal() and label not in one.class_names):
+        try:
+            label = int(label)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"labels: expected one class per image, by index or name, got {label!r:.60}"
+            ) from error
+    true = class_index(label, one.classes, one.class_names)
     correct = None if one.predicted is None else true in predicted
     return replace(known, label=one.class_name(true), correct=correct)
 

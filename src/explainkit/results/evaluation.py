@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -216,8 +217,8 @@ class Evaluation:
             "notes": list(self.notes),
             "positive_control": self.positive_control and list(self.positive_control),
             "low_power": self.low_power,
-            "tables": {group: _without_nan(self.table(group)) for group in self.groups},
-            "comparisons": _without_nan([one.to_dict() for one in self.comparisons]),
+            "tables": {group: _finite(self.table(group)) for group in self.groups},
+            "comparisons": _finite([one.to_dict() for one in self.comparisons]),
             "images": [asdict(image) for image in self.images],
             "results": [one.to_dict() for one in self.results],
         }
@@ -314,7 +315,12 @@ def _with_ends(name: str, interval: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
-def _without_nan(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _finite(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with None for numbers that are not finite, which JSON has not."""
     return [
-        {name: None if value != value else value for name, value in row.items()} for row in rows
+        {
+            name: None if isinstance(value, float) and not isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in rows
     ]
