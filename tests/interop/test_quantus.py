@@ -170,6 +170,6 @@ def test_axioms_of_quantus_hold_for_exact_maps_and_not_for_the_gradient(seeing):
     model, x, _ = seeing
     for method in EXACT:
         assert theirs("Completeness", model, x, method, perturb_baseline=0.0) == [1, 1]
-        assert theirs("NonSensitivity", model, x, method) == [0, 0]
+        assert theirs("NonSensitivity", model, x, method, perturb_baseline=0.0) == [0, 0]
     gradient = {"method": "saliency"}
     assert theirs("Completeness", model, x, gradient, perturb_baseline=0.0) == [0, 0]
