@@ -52,7 +52,8 @@ def test_the_thumbnail_is_the_image(store, tmp_path):
     shown = to_bytes(shown_images(store[3][0], THUMBNAIL)[0].pixels)
     small = np.asarray(Image.open(io.BytesIO(b64decode(data))))
     assert small.shape == shown.shape
-    assert np.abs(small.astype(float) - shown).mean() < 12  # JPEG of noise
+    # JPEG of noise; images that are unrelated differ by 85 on average
+    assert np.abs(small.astype(float) - shown).mean() < 25
 
 
 def test_a_limit_is_said_and_spaced_evenly(store, tmp_path):
