@@ -1,6 +1,7 @@
 """A network that is trained to tell two planted patches apart: what it looks at is known."""
 
 import torch
+from attention_toys import ViT
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import generator, smooth
@@ -31,12 +32,28 @@ def trained_trigger(count: int = 1536, batch_size: int = 64) -> nn.Module:
             nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
         )  # fmt: skip
-        images, labels = triggers(count, seed=1)
-        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-        for _ in range(3):
-            for rows in torch.randperm(len(images)).split(batch_size):
-                loss = F.cross_entropy(net(images[rows]), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+        _train(net, torch.optim.Adam(net.parameters(), 3e-3), count, batch_size, 3)
     return net.eval()
+
+
+def trained_vit() -> nn.Module:
+    """A small vision transformer that tells the patches apart, from patches of 4 × 4 pixels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = ViT(channels=1, image=(48, 48), width=32, classes=2)
+        with torch.no_grad():
+            net.position *= 0.1  # a patch may be anywhere
+        _train(net, torch.optim.AdamW(net.parameters(), 2e-3), 2048, 64, 1)
+    return net.eval()
+
+
+def _train(
+    net: nn.Module, optimizer: torch.optim.Optimizer, count: int, batch_size: int, epochs: int
+) -> None:
+    images, labels = triggers(count, seed=1)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images)).split(batch_size):
+            loss = F.cross_entropy(net(images[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
