@@ -165,6 +165,13 @@ def test_ten_photos_show_whether_a_network_can_be_tested(here):
     assert {row["scorecard"]["verdict"] == "low power on this network" for row in rows} == {weak}
 
 
+def test_networks_of_known_power_have_verdicts_by_default(here):
+    rows = rows_of("photos/a.png", "--method", "saliency", model="fer_hw3/dnn", known=[])
+    assert rows[0]["scorecard"]["verdict"] == "low power on this network"
+    arguments = ["photos/a.png", "--method", "saliency", "--no-scorecard"]
+    assert "scorecard" not in rows_of(*arguments, model="fer_hw3/dnn", known=[])[0]
+
+
 def test_the_overlay_is_the_map_carried_back_to_the_photo(here):
     run("photos/a.png", "--crop", "0.8", "--param", "relu=true")
     original = Image.fromarray(pixels("photos/a.png"))

@@ -28,6 +28,7 @@ from explainkit.errors import (
 )
 from explainkit.files import locked
 from explainkit.results.scorecard import SENTENCES
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.commands import app, options
 from explainkit_fer_hw3.commands.summary import layers
 from explainkit_fer_hw3.models import build_cnn
@@ -162,7 +163,7 @@ class TestSaliency:
         ask = "saliency", "--index", 3, "--model", "dnn", "--json"
         (row,) = json.loads(run_as_typed(*ask).stdout)["images"]
         assert row["method"] == row["scorecard"]["method"] == "explainkit/saliency"
-        assert row["beside"]["method"] == "explainkit/input_x_gradient"
+        assert row["beside"]["method"] == f"explainkit/{calibration('dnn').method}"
         assert row["beside"]["verdict"] in SENTENCES
         assert len(row["scorecard"]["p"]) == 3
         chosen = json.loads(run_as_typed(*ask, "--method", "saliency,lrp", "--seed", 1).stdout)

@@ -11,7 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import explainkit as ek
 import explainkit_fer_hw3
+from explainkit.catalog.factories import load_method
 from explainkit.errors import ModelError, UnknownNameError
+from explainkit.methods.contract import hides_parts
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.models import REACH, build_cnn, build_dnn, packaged_weights
 
 WEIGHTS = Path(explainkit_fer_hw3.__file__).parent / "weights"
@@ -127,3 +130,23 @@ class TestFiles:
             ek.load_model(tmp_path / "missing.safetensors")
         with pytest.raises(ModelError, match=r"pickled checkpoints can run code"):
             ek.load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["cnn", "dnn"])
+def test_the_card_names_the_method_that_was_supported_most_often(name):
+    card = json.loads((WEIGHTS / f"{name}-scorecards.json").read_text())
+    found = calibration(name)
+    supported = {row["method"]: row["verdicts"]["supported"] for row in card["ranking"]}
+    assert list(supported.values()) == sorted(supported.values(), reverse=True)
+    open_box = {one: n for one, n in supported.items() if not hides_parts(load_method(one))}
+    assert found.method == next(iter(open_box))
+    assert all(sum(row["verdicts"].values()) == found.images for row in card["ranking"])
+    assert str(found.supported) in found.reason
+    assert ek.load_model(f"fer_hw3/{name}").explainkit_spec.positive_control == (
+        card["positive_control_passes"], card["images"],
+    )  # fmt: skip
+    text = (WEIGHTS / f"{name}.md").read_text()
+    assert f"Method shown beside the gradient: `{found.method}`" in text
+    for row in card["ranking"]:
+        assert f"| {row['method']} | {row['verdicts']['supported']} |" in text
+    assert calibration("some.safetensors") is None

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.activation_maximization.optimize import Plain
 from explainkit.errors import DatasetError, ExplainkitError, ModelError
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.commands import app
 from explainkit_fer_hw3.commands.filters import maximizer_params
 from explainkit_fer_hw3.faces import PARTS
@@ -75,6 +76,10 @@ def test_compare(csv, read):
     assert found["images"] == [5]
     assert all(is_png(path) for path in found["figures"].values())
     assert {"recalls", "maps", "accuracy_curves"} == set(found["figures"])
+    beside = [calibration(name) for name in ("cnn", "dnn")]
+    named = [f"explainkit/{name}" for one in beside for name in ("saliency", one.method)]
+    assert found["methods"] == named
+    assert found["reasons"] == [f"cnn: {beside[0].reason}", f"dnn: {beside[1].reason}"]
 
 
 def test_compare_as_text_with_given_curves(csv, tmp_path):
@@ -125,6 +130,7 @@ def test_confusion_explains_its_mistakes(csv, read):
             saved = ek.Explanation.load(folder)
             assert saved.target_name(0) == name
             assert saved.method == "explainkit/input_x_gradient"
+    assert found["beside"] is None
     without = run_json("confusion", "--data", csv, "--model", "dnn", "--examples", 0)
     assert all("figure" not in row for row in without["confusions"])
     assert run_json("confusion", "--data", csv, "--model", "dnn", "--pairs", 0)["confusions"] == []

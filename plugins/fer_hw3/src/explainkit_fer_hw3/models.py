@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explainkit.adapters.preprocessing import CenterSquare, Preprocessing, Resize
 from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.faces import CLASS_NAMES
 
 MEAN, STD = 0.5077, 0.2550
@@ -26,12 +27,6 @@ PHOTO = Preprocessing(
 REACH = {"cnn": 43, "dnn": 48}
 """Rows and columns, from the upper left, that a network's output depends on. The CNN's pooling
 layers drop the last row and column of odd maps: it ignores the last five pixels."""
-
-
-CALIBRATED = {"cnn": "deeplift", "dnn": "input_x_gradient"}
-"""The method that the scorecards of a network supported most often, on images that nothing was
-chosen on; methods that hide parts of the image are left out. The cards in ``weights/`` name
-it, too."""
 
 
 def build_cnn() -> nn.Sequential:
@@ -115,6 +110,11 @@ def dnn_weights() -> Mapping[str, Tensor]:
     return packaged_weights("dnn.safetensors")
 
 
+def _control(model: str) -> tuple[int, int] | None:
+    found = calibration(model)
+    return None if found is None else found.positive_control
+
+
 CNN = ModelSpec(
     build=build_cnn,
     weights=cnn_weights,
@@ -125,6 +125,7 @@ CNN = ModelSpec(
     preprocessing=PHOTO,
     dataset="fer_hw3/fer2013",
     layer="15",
+    positive_control=_control("cnn"),
     summary="Six convolutions on 48×48 gray faces, seven expressions, 4,845,063 parameters.",
 )
 
@@ -133,5 +134,6 @@ DNN = replace(
     build=build_dnn,
     weights=dnn_weights,
     layer=None,
+    positive_control=_control("dnn"),
     summary="Five linear layers on 48×48 gray faces, seven expressions, 4,991,495 parameters.",
 )

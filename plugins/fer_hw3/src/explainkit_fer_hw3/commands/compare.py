@@ -25,7 +25,7 @@ def compare(
         typer.Option(help="Two of: cnn, dnn, .safetensors weights files. By default: cnn and dnn."),
     ] = None,
     index: options.Index = None,
-    method: options.MethodName = "explainkit/saliency",
+    method: options.MethodName = None,
     param: options.Param = None,
     history: options.Histories = None,
     out: options.Out = options.OUT,
@@ -38,7 +38,9 @@ def compare(
     Both classify the same images. McNemar's exact test tells whether one is more accurate, and
     the difference has its 95 % interval. The maps explain each network's predicted class on the
     images of `--index`; by default, on the first image of each class that both classify
-    correctly. The default split is public_test if the file has it, else validation.
+    correctly. By default, they are the gradient and, beside it, the method that each network's card
+    names; the figure says why. The default split is public_test if the file has it, else
+    validation.
 
     For example:
 
@@ -51,6 +53,7 @@ def compare(
     import explainkit as ek
     from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
+    from explainkit_fer_hw3.calibration import calibration
     from explainkit_fer_hw3.study.agreement import agreement
     from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure
     from explainkit_fer_hw3.study.curves import curves_of
@@ -59,7 +62,9 @@ def compare(
     names = model or ["cnn", "dnn"]
     if len(names) != 2:
         raise typer.BadParameter(f"--model: expected two networks to compare, got {len(names)}")
-    params = parse_params(method, param or [])
+    chosen = method or "explainkit/saliency"
+    params = parse_params(chosen, param or [])
+    cards = [calibration(name) if method is None else None for name in names]
     tags = options.model_tags(names)
     curves = curves_of(names, history or [])
     run = options.evaluation(names, data, split, seed, device, index or [])
@@ -67,14 +72,21 @@ def compare(
     rows = index or _first_of_each(predictions)
     stem = "-".join(["compare", *tags, *options.data_tags(data, run.split)])
     options.claim(context, out, stem)
-    about = joined([method.rpartition("/")[2], *map(str, index or [])])
+    about = joined([chosen.rpartition("/")[2], *map(str, index or [])])
     met, shown = agreement(*predictions), faces.subset(rows)
     images = shown.images.to(options.find_device(device))
-    maps = [ek.explain(one, images, None, method, seed=seed, **params) for one in run.networks]
+    maps, shown_by = [], []
+    for network, tag, card in zip(run.networks, tags, cards, strict=True):
+        maps.append(ek.explain(network, images, None, chosen, seed=seed, **params))
+        if card:
+            maps.append(ek.explain(network, images, None, card.method, seed=seed))
+        shown_by += [tag] * (1 + bool(card))
+    reasons = [f"{tag}: {card.reason}" for tag, card in zip(tags, cards, strict=True) if card]
     figures = {
         "recalls": save_figure(recalls_figure(predictions, tags), out / f"{stem}-recalls.png"),
         "maps": save_figure(
-            comparison_figure(maps, tags, shown.labels.tolist()), out / f"{stem}-{about}.png"
+            comparison_figure(maps, shown_by, shown.labels.tolist(), reasons),
+            out / f"{stem}-{about}.png",
         ),
     }
     for what in ("accuracy", "loss"):
@@ -93,6 +105,8 @@ def compare(
         "agreement": asdict(met),
         "curves": [asdict(curve) for curve in curves],
         "images": faces.indices[rows].tolist(),
+        "methods": [one.method for one in maps],
+        "reasons": reasons,
         "figures": {name: str(path) for name, path in figures.items()},
     }
     if as_json:
@@ -158,6 +172,8 @@ def _print(found: dict[str, Any], tags: list[str]) -> None:
         f"McNemar's exact test: p = {met['p']:.3g}; difference {met['difference']:+.4f} "
         f"(95 %: {low:+.4f} to {high:+.4f}): {verdict}"
     )
+    for reason in found["reasons"]:
+        typer.echo(f"{reason}.")
     for name, path in found["figures"].items():
         typer.echo(f"{name.replace('_', ' ')}: {path}")
 

@@ -11,6 +11,8 @@ from rich.table import Table
 from explainkit_fer_hw3.commands import options
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from explainkit_fer_hw3.data import FaceDataset
     from explainkit_fer_hw3.study.confusions import Examples
 
@@ -26,7 +28,7 @@ def confusion(
     examples: Annotated[
         int, typer.Option(min=0, help="Images per confusion, most confident mistakes first.")
     ] = 3,
-    method: options.MethodName = "explainkit/saliency",
+    method: options.MethodName = None,
     param: options.Param = None,
     out: options.Out = options.OUT,
     seed: options.Seed = 0,
@@ -37,8 +39,9 @@ def confusion(
 
     Rows of the matrix are true classes; each row sums to one. For each listed confusion, the most
     confident mistakes are explained for both classes; the difference of the two maps shows why
-    the network predicted one rather than the other. The default split is public_test if the
-    file has it, else validation.
+    the network predicted one rather than the other. By default, the gradient is shown, and beside
+    it the method that the network's card names; the figure says why. The default split is
+    public_test if the file has it, else validation.
 
     For example:
 
@@ -51,11 +54,15 @@ def confusion(
     from explainkit.cli.parameters import parse_params
     from explainkit.render.figure import save_figure
     from explainkit.render.matrix import matrix_figure
+    from explainkit_fer_hw3.calibration import calibration
     from explainkit_fer_hw3.scores import most_confused
     from explainkit_fer_hw3.study.confusions import explain_confusion
+    from explainkit_fer_hw3.study.maps import confusion_figure
     from explainkit_fer_hw3.tables import write_table
 
-    params = parse_params(method, param or [])
+    chosen = method or "explainkit/saliency"
+    params = parse_params(chosen, param or [])
+    card = calibration(model) if method is None else None
     run = options.evaluation([model], data, split, seed, device)
     faces, (predictions,) = run.faces, run.predictions
     tag = options.model_tag(model)
@@ -75,9 +82,14 @@ def confusion(
         if examples:
             found = explain_confusion(
                 mistake, run.networks[0], faces, predictions,
-                most=examples, method=method, params=params, seed=seed,
+                most=examples, method=chosen, params=params, seed=seed,
             )  # fmt: skip
-            row |= _write(found, faces, out, f"{stem}-{method.rpartition('/')[2]}")
+            beside = None if card is None else explain_confusion(
+                mistake, run.networks[0], faces, predictions,
+                most=examples, method=card.method, seed=seed,
+            )  # fmt: skip
+            drawn = confusion_figure(found, beside, card.reason if card else "")
+            row |= _write(found, drawn, faces, out, f"{stem}-{chosen.rpartition('/')[2]}")
         rows.append(row)
     shares = predictions.shares.tolist()
     if as_json:
@@ -93,6 +105,7 @@ def confusion(
             "counts": predictions.counts.tolist(),
             "shares": shares,
             "confusions": rows,
+            "beside": card and card.method,
             "figure": str(figure),
             "csv": str(numbers),
         }
@@ -107,18 +120,20 @@ def confusion(
     options.show(table)
     for row in rows:
         typer.echo(f"{row['words']}" + (f"; figure: {row['figure']}" if examples else ""))
+    if card and examples and rows:
+        typer.echo(f"{card.reason}.")
     typer.echo(f"figure: {figure}")
     typer.echo(f"csv: {numbers}")
 
 
-def _write(found: "Examples", faces: "FaceDataset", out: Path, stem: str) -> dict[str, Any]:
+def _write(
+    found: "Examples", figure: "Figure", faces: "FaceDataset", out: Path, stem: str
+) -> dict[str, Any]:
     """Saves the figure and the explanations of one confusion; its facts for JSON."""
     from explainkit.render.figure import save_figure
-    from explainkit_fer_hw3.study.maps import confusion_figure
 
     confusion = found.confusion
     name = f"{stem}-{confusion.true}-as-{confusion.predicted}"
-    figure = confusion_figure(found)
     probabilities = found.true.logits.softmax(1)
     images = [
         {

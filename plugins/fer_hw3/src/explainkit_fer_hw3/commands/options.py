@@ -12,7 +12,6 @@ from explainkit.cli.names import distinct, file_name
 from explainkit.cli.options import OUT as OUT
 from explainkit.cli.options import Device as Device
 from explainkit.cli.options import Json as Json
-from explainkit.cli.options import MethodName as MethodName
 from explainkit.cli.options import Out as Out
 from explainkit.cli.options import Param as Param
 from explainkit.cli.options import Report as Report
@@ -55,6 +54,14 @@ Image = Annotated[
     typer.Option(
         help="A photo of a face. It is converted to gray, cropped to its central square and "
         "resized. Repeatable."
+    ),
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        help="An attribution method; see `explainkit list methods`. Default: saliency, and beside "
+        "it the method that the network's card names.",
+        show_default=False,
     ),
 ]
 Model = Annotated[str, typer.Option(help="cnn, dnn, or a .safetensors weights file.")]
@@ -160,9 +167,17 @@ def load_images(
             raise typer.BadParameter("--image stands alone: leave out --data, --split and --index")
         return _photos(image, place)
     check_split(data, split)
-    faces = load_data(data, split or "all", seed)
     chosen = list(index or (STUDY_ROW if data is None else [0]))
-    _check_indices(chosen, len(faces), f"{describe_data(data)} ({split or 'all'}) has images")
+    has = f"{describe_data(data)} ({split or 'all'}) has images"
+    if data is None:
+        from explainkit_fer_hw3.data.synthetic import COUNTS, load_synthetic
+
+        _check_indices(chosen, COUNTS["all"], has)
+        # later faces do not change earlier ones, and take time to draw
+        faces = load_synthetic(None, "all", seed=seed, count=max(chosen) + 1)
+    else:
+        faces = load_data(data, split or "all", seed)
+        _check_indices(chosen, len(faces), has)
     subset = faces.subset(chosen)
     labels = [None if label < 0 else label for label in subset.labels.tolist()]
     tags = distinct([str(number) for number in chosen])

@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation, Explanations
     from explainkit.results.scorecard import Scorecard
 
-MethodName = Annotated[
-    str | None,
-    typer.Option(
-        help="An attribution method; see `explainkit list methods`. Default: saliency, and beside "
-        "it the method that ranks first in the network's calibration.",
-        show_default=False,
-    ),
-]
 Verdicts = Annotated[
     bool | None,
     typer.Option(
@@ -41,7 +33,7 @@ def saliency(
     index: options.Index = None,
     image: options.Image = None,
     model: options.Model = "cnn",
-    method: MethodName = None,
+    method: options.MethodName = None,
     param: options.Param = None,
     target: options.Target = None,
     out: options.Out = options.OUT,
@@ -58,8 +50,7 @@ def saliency(
     commas, share their passes and one figure.
 
     A verdict says whether a map predicts what hiding parts of the image does to the score. For cnn
-    and dnn, the figure also has the map of the method that the network's card names: it ranked
-    first in a calibration on other images.
+    and dnn, the figure also has the map of the method that the network's card names, and says why.
 
     `--target` takes a class, all classes (`all`), or an expression of logits and inner layers.
 
@@ -87,8 +78,8 @@ def saliency(
     from explainkit.catalog.synonyms import bare_name
     from explainkit.cli.parameters import parse_for
     from explainkit.render.figure import save_figure, study_figure
+    from explainkit_fer_hw3.calibration import calibration
     from explainkit_fer_hw3.faces import CLASS_NAMES
-    from explainkit_fer_hw3.models import CALIBRATED
 
     names = [name.strip() for name in (method or "explainkit/saliency").split(",") if name.strip()]
     params = parse_for(names, param or [])
@@ -106,15 +97,21 @@ def saliency(
     )
     explanations = ek.explain(network, images.images, method=names, seed=seed, **wanted, **params)
     seconds = time.perf_counter() - start
-    calibrated = CALIBRATED.get(model)
+    known = calibration(model) if method is None and target != "all" else None
     beside = None
-    if method is None and calibrated and target != "all":
-        beside = ek.explain(network, images.images, method=calibrated, seed=seed, **wanted)
+    if known is not None:
+        beside = ek.explain(network, images.images, method=known.method, seed=seed, **wanted)
     cards = _scorecards(explanations, beside) if _tests(scorecard, model, target) else []
     panels = (
-        study_figure(explanations[0], labels=images.labels, beside=beside, cards=cards)
+        study_figure(
+            explanations[0],
+            labels=images.labels,
+            beside=beside,
+            cards=cards,
+            notes=[known.reason] if known else [],
+        )
         if len(explanations) == 1
-        else explanations.plot(labels=images.labels)
+        else explanations.plot(labels=images.labels, cards=cards)
     )
     figure = save_figure(panels, out / f"{stem}.png")
     command = options.command_line(context)
@@ -129,6 +126,7 @@ def saliency(
             labels=images.labels,
             names=[f"image {tag}" for tag in images.tags],
             command=command,
+            cards=cards[: len(explanations)],
         )
     if as_json:
         rows = []
@@ -143,9 +141,10 @@ def saliency(
         typer.echo(_sentence(explanations[0], images, i, "every class" if target == "all" else ""))
         for card in cards:
             typer.echo(f"  {bare_name(card.method or '')}: {card.verdict[i]}. {card.sentence(i)}")
+    if known:
+        typer.echo(f"{known.reason}.")
     if cards:
-        several = f" P-values are adjusted for {cards[0].methods} methods." * (cards[0].methods > 1)
-        typer.echo(f"{cards[0].caveat}{several}")
+        typer.echo(" ".join(cards[0].notes))
     for folder in saved:
         typer.echo(f"explanation: {folder}")
     typer.echo(f"figure: {figure}")
@@ -155,9 +154,7 @@ def saliency(
 
 def _tests(wanted: bool | None, model: str, target: str | None) -> bool:
     """Whether maps get verdicts: as asked for, or else where the network's power is known."""
-    from explainkit_fer_hw3.models import CALIBRATED
-
-    return wanted if wanted is not None else model in CALIBRATED and target != "all"
+    return wanted if wanted is not None else model in ("cnn", "dnn") and target != "all"
 
 
 def _scorecards(explanations: "Explanations", beside: "Explanation | None") -> "list[Scorecard]":
@@ -171,21 +168,11 @@ def _add_verdicts(rows: list[dict[str, Any]], cards: "list[Scorecard]") -> None:
     """Adds its scorecard to each row, and that of the calibrated method to the rows of an image."""
     if not cards:
         return
-    verdicts = [_verdict(card, i) for card in cards for i in range(len(card))]
+    verdicts = [{"method": c.method} | c.facts(i) for c in cards for i in range(len(c))]
     for row, verdict in zip(rows, verdicts, strict=False):
         row["scorecard"] = verdict
     for i, verdict in enumerate(verdicts[len(rows) :]):
         rows[i]["beside"] = verdict
-
-
-def _verdict(card: "Scorecard", i: int) -> dict[str, Any]:
-    """What a scorecard says about one image."""
-    found = card.to_dict()
-    return {
-        "method": card.method,
-        "methods": card.methods,
-        **{name: found[name][i] for name in ("verdict", "sentence", "statistic", "p")},
-    }
 
 
 def _explained(target: str | None) -> list[str]:

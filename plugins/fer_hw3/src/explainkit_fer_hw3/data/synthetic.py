@@ -17,7 +17,8 @@ _POPULATIONS = {
 _APART = 10_000_000
 """Distance between the populations of consecutive seeds, so that they never overlap."""
 
-_COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
+COUNTS = {"train": 7000, "validation": 700, "public_test": 700, "private_test": 700, "all": 700}
+"""Faces of each split, unless another number is asked for."""
 
 
 def load_synthetic(
@@ -49,7 +50,7 @@ def load_synthetic(
         raise DatasetError(f"synthetic faces are generated: leave out the path, got {path}")
     if split not in _POPULATIONS:
         raise DatasetError(f"split: expected {', '.join(_POPULATIONS)}, got {split!r}")
-    count = _COUNTS[split] if count is None else count
+    count = COUNTS[split] if count is None else count
     if count < 1:
         raise DatasetError(f"count: expected at least 1, got {count}")
     if not 0 <= seed < 2**32:

@@ -20,19 +20,25 @@ SCALING = Scaling()
 
 
 @house_style()
-def confusion_figure(found: Examples) -> Figure:
+def confusion_figure(found: Examples, beside: Examples | None = None, reason: str = "") -> Figure:
     """One row per image: image, maps for the true and for the predicted class, their difference.
 
     The three maps of a row share one scale; the last column overlays the difference on the image.
+
+    Args:
+        found: The images, explained by one method.
+        beside: The same, explained by another, whose difference stands in a column of its own.
+        reason: Why that method was chosen, in one line.
     """
     one, confusion = found.true, found.confusion
     sheet = Sheet(
         len(one),
-        [TALL] * 5,
+        [TALL] * (6 if beside else 5),
         f"{confusion.true} predicted as {confusion.predicted}: {confusion.count} of {confusion.of}",
         f"{_name(one)} of {one.model}. The three maps of a row share one scale ({SCALING.limit}); "
         "± is the value at full color.",
-        f"{legend([one])}; difference: red favors {confusion.predicted} over {confusion.true}",
+        f"{legend([one])}; difference: red favors {confusion.predicted} over {confusion.true}"
+        + (f"; {reason}" if reason else ""),
     )
     for row in range(len(one)):
         image = _image(one, row)
@@ -49,25 +55,39 @@ def confusion_figure(found: Examples) -> Figure:
         axes = sheet.axes(row, 4)
         show(axes, overlay(image, maps[2], SCALING))
         sheet.title(axes, 4, "difference overlaid")
+        if beside:
+            axes = sheet.axes(row, 5)
+            show(axes, overlay(image, beside.difference[row], SCALING))
+            sheet.title(axes, 5, f"the same by {_name(beside.true)}")
     return sheet.figure
 
 
 @house_style()
 def comparison_figure(
-    explanations: Sequence[Explanation], models: Sequence[str], labels: Sequence[int]
+    explanations: Sequence[Explanation],
+    models: Sequence[str],
+    labels: Sequence[int],
+    reasons: Sequence[str] = (),
 ) -> Figure:
     """The same images explained in several networks, one row per image.
 
-    One column per network: its map, normalized separately and overlaid on the image.
+    One column per explanation: its map, normalized separately and overlaid on the image.
+
+    Args:
+        explanations: Of the same images, by one method or several.
+        models: The network of each.
+        labels: True class of each image.
+        reasons: Why methods were chosen, in one line each.
     """
     one = explanations[0]
+    methods = list(dict.fromkeys(map(_name, explanations)))
     sheet = Sheet(
         len(one),
         [TALL] * (1 + len(models)),
-        f"{_name(one)} in {' and '.join(models)}",
+        f"{', '.join(methods)} in {' and '.join(dict.fromkeys(models))}",
         "Each map explains the network's prediction and is normalized separately "
         f"({SCALING.limit}); ± is the value at full color.",
-        legend(explanations),
+        "; ".join([legend(explanations), *reasons]),
     )
     for row in range(len(one)):
         image = _image(one, row)
@@ -80,7 +100,8 @@ def comparison_figure(
             correct = int(explanation.logits[row].argmax()) == labels[row]
             axes = sheet.axes(row, column)
             show(axes, overlay(image, values, SCALING))
-            title = f"{model}: {_prediction(explanation, row)} (±{limit:.2g})"
+            named = f"{model}, {_name(explanation)}" if len(methods) > 1 else model
+            title = f"{named}: {_prediction(explanation, row)} (±{limit:.2g})"
             sheet.title(axes, column, title, RIGHT if correct else WRONG)
     return sheet.figure
 

@@ -7,6 +7,7 @@ import explainkit
 from explainkit.render.diagram import architecture_figure
 from explainkit.render.figure import png, study_figure
 from explainkit.render.matrix import matrix_figure
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.scores import class_scores
 from explainkit_fer_hw3.study.charts import curves_figure, recalls_figure, shares_figure
 from explainkit_fer_hw3.study.curves import Curve
@@ -160,6 +161,11 @@ def _dnn(found: Findings, say: Language) -> Section:
         [say("row_right"), *(f"{met.both:,} / {own:,} / {met.neither:,}" for own in alone)],
     ]
     both, tags = [one.predictions for one in pair], [one.tag for one in pair]
+    named = [calibration(one.name) for one in pair]
+    columns = [
+        one.tag for one, known in zip(pair, named, strict=True) for _ in range(1 + bool(known))
+    ]
+    reasons = [f"{tag}: {known.reason}" for tag, known in zip(tags, named, strict=True) if known]
     labels = found.faces.labels[: len(found.same[0])].tolist()
     return Section(
         say("dnn_heading"),
@@ -169,7 +175,7 @@ def _dnn(found: Findings, say: Language) -> Section:
             Image("recalls", png(recalls_figure(both, tags)), say("fig_recalls")),
             *_curves(dnn.curves, "curves-dnn", say("fig_curves_dnn")),
             Image(
-                "same-images", png(comparison_figure(found.same, tags, labels)),
+                "same-images", png(comparison_figure(found.same, columns, labels, reasons)),
                 say("fig_same"),
             ),
         ],
@@ -191,9 +197,10 @@ def _confusion(found: Findings, say: Language) -> Section:
         _matrix(name, one, found.split, say)
         for name, one in (("cnn", found.cnn), ("dnn", found.dnn))
     ]
-    for one in found.mistakes:
+    card = calibration(found.cnn.name)
+    for one, beside in zip(found.mistakes, found.mistakes_beside, strict=True):
         names = {"true": one.confusion.true, "predicted": one.confusion.predicted}
-        figure = confusion_figure(one)
+        figure = confusion_figure(one, beside, card.reason if card else "")
         words = {key: say.class_name(name) for key, name in names.items()}
         images.append(
             Image(
@@ -232,7 +239,11 @@ def _saliency(found: Findings, say: Language) -> Section:
         ]
         for one in found.shares[METHODS[0]]
     ]  # fmt: skip
-    maps = study_figure(found.maps, labels=found.faces.labels.tolist())
+    card = calibration(found.cnn.name)
+    maps = study_figure(
+        found.maps, labels=found.faces.labels.tolist(), beside=found.beside, cards=found.cards,
+        notes=[card.reason] if card else [],
+    )  # fmt: skip
     shares = shares_figure(found.shares[METHODS[0]], "share of |saliency| on the expressive parts")
     return Section(
         say("saliency_heading"),

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.results.explanation import Explanation
+from explainkit.results.scorecard import Scorecard
 from explainkit.results.visualization import Visualization
+from explainkit_fer_hw3.calibration import calibration
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import CLASS_NAMES
 from explainkit_fer_hw3.scores import most_confused
@@ -95,9 +97,13 @@ class Findings:
         data: Name of the data; None for synthetic faces.
         met: Agreement of the networks' predictions.
         mistakes: The CNN's most frequent confusions, explained.
+        mistakes_beside: The same by the method that the CNN's card names; None without a card.
         faces: One image per class, correctly classified by the CNN, in the order of `SHOWN`.
         maps: Their saliency in the CNN, for the true class.
-        same: The first four of them explained in both networks, for the predicted class.
+        beside: The same by the method that the CNN's card names; None without a card.
+        cards: The scorecards of both.
+        same: The first four of them explained in both networks, for the predicted class: by
+            saliency, and by the method that the network's card names.
         where: Per class, the number of images and their share of saliency on each part.
         shares: Per method, the shares on the expressive parts of synthetic faces.
         outputs: Outputs of the CNN's first layer for the first of ``faces``.
@@ -111,8 +117,11 @@ class Findings:
     dnn: Network
     met: Agreement
     mistakes: list[Examples]
+    mistakes_beside: list[Examples | None]
     faces: FaceDataset
     maps: Explanation
+    beside: Explanation | None
+    cards: list[Scorecard]
     same: list[Explanation]
     where: dict[str, tuple[int, dict[str, PartShare]]]
     shares: dict[str, list[PartShares]]
@@ -158,6 +167,11 @@ def find(
     outputs = activations(cnn.module, images[0], FIRST)
     peaks = outputs.outputs.amax((1, 2))
     strongest = sorted(peaks.argsort(descending=True, stable=True)[:FILTERS].tolist())
+    card, named = calibration(cnn.name), [calibration(one.name) for one in (cnn, dnn)]
+    maps = ek.explain(cnn.module, images, shown.labels, seed=seed)
+    beside = None
+    if card is not None:
+        beside = ek.explain(cnn.module, images, shown.labels, card.method, seed=seed)
     confusions = most_confused(cnn.predictions.counts, faces.class_names, PAIRS)
     return Findings(
         data=data,
@@ -170,9 +184,30 @@ def find(
             explain_confusion(one, cnn.module, faces, cnn.predictions, most=EXAMPLES, seed=seed)
             for one in confusions
         ],
+        mistakes_beside=[
+            None
+            if card is None
+            else explain_confusion(
+                one,
+                cnn.module,
+                faces,
+                cnn.predictions,
+                most=EXAMPLES,
+                method=card.method,
+                seed=seed,
+            )
+            for one in confusions
+        ],
         faces=shown,
-        maps=ek.explain(cnn.module, images, shown.labels, seed=seed),
-        same=[ek.explain(one.module, images[:4], seed=seed) for one in (cnn, dnn)],
+        maps=maps,
+        beside=beside,
+        cards=[one.scorecard() for one in (maps, beside) if one is not None],
+        same=[
+            ek.explain(one.module, images[:4], method=method, seed=seed)
+            for one, known in zip((cnn, dnn), named, strict=True)
+            for method in ("saliency", known and known.method)
+            if method
+        ],
         where=_where(cnn, faces, seed),
         shares={name: part_shares(cnn.module, synthetic, name, seed=seed) for name in METHODS},
         outputs=outputs,
