@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from explainkit.cli.scaffold import new_plugin
+from explainkit.cli.scaffold import PARTS, new_plugin
 from explainkit.errors import PluginError
 
 
-def test_its_test_passes_right_after_the_installation(tmp_path):
+def test_its_tests_pass_right_after_the_installation(tmp_path):
     pytest.importorskip("hatchling")  # which pip would install anew for every build
-    folder = new_plugin("bright_spots", tmp_path)
+    folder = new_plugin("bright_spots", tmp_path, list(PARTS))
     site = tmp_path / "site"
     subprocess.run(
         [
@@ -30,7 +30,7 @@ def test_its_test_passes_right_after_the_installation(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert "9 passed" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,21 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(PluginError, match="No space left"):
         new_plugin("mine", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_comes_alone(part, tmp_path):
+    folder = new_plugin("mine", tmp_path, [part])
+    files = sorted(path.name for path in folder.rglob("*.py"))
+    assert files == sorted(["__init__.py", *(path.rpartition("/")[2] for path in PARTS[part])])
+    hooks = (folder / "src/explainkit_mine/__init__.py").read_text()
+    compile(hooks, "__init__", "exec")
+    assert hooks.count("@hookimpl") == 1
+
+
+@pytest.mark.parametrize("parts", [[], ["method", "networks"], [""]])
+def test_parts_that_do_not_exist(parts, tmp_path):
+    with pytest.raises(PluginError, match="expected some of method, model"):
+        new_plugin("mine", tmp_path, parts)
     assert not list(tmp_path.iterdir())

@@ -191,15 +191,21 @@ def new_plugin(
     path: Annotated[
         Path, typer.Option(help="Parent of the new folder.", callback=writable)
     ] = Path(),
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--with", help="What it provides: method, model, dataset, metric, command, gallery."
+        ),
+    ] = "method",
 ) -> None:
-    """Create a working plugin with a test."""
+    """Create a working plugin with its tests."""
     from explainkit.cli.scaffold import new_plugin as write
 
-    folder = write(name, path)
+    folder = write(name, path, [part.strip() for part in parts.split(",")])
     typer.echo(f"{folder}: a working plugin. Next:")
     typer.echo(f"  pip install -e '{folder}[test]'")
     typer.echo(f"  python -m pytest {folder}")
-    typer.echo(f"  explainkit describe {name}")
+    typer.echo("  explainkit plugins")
 
 
 @app.command()
