@@ -146,6 +146,8 @@ class ModelSpec:
         layer: Dotted path of the layer that class-activation maps use by default.
         positive_control: On how many images the positive control of scorecards passes, and of how
             many, as ``benchmarks/scorecard.py`` measures it; None: not measured.
+        embed: ``embed(model, text)`` returns a text's embedding ``[features]``, by the model's own
+            text tower; None if it has none.
         summary: One-line description.
     """
 
@@ -161,6 +163,7 @@ class ModelSpec:
     dataset: str | None = None
     layer: str | None = None
     positive_control: tuple[int, int] | None = None
+    embed: Callable[[nn.Module, str], Tensor] | None = None
     summary: str = ""
 
 

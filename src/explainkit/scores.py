@@ -158,17 +158,17 @@ def as_scores(output: Any, batch: int, name: int | str | None = None) -> Tensor:
         explainkit.errors.ModelError: expected one output that can be scores [batch, classes], got
         tuple with 0 float32 [2, 4], 1 float32 [2, 2]: choose one, such as output=0
     """
-    found = _candidates(output) if name is None else {name: _part(output, name)}
+    found = _candidates(output) if name is None else {name: part_of(output, name)}
     fitting = {key: value for key, value in found.items() if _fits(value, batch)}
     if len(fitting) == 1 and (len(found) == 1 or not isinstance(output, Mapping)):
         scores: Tensor = next(iter(fitting.values()))
         return scores if scores.dim() == 2 else scores.reshape(batch, -1)
     if fitting:
         raise ModelError(
-            f"expected one output that can be scores [batch, classes], got {_described(output)}: "
+            f"expected one output that can be scores [batch, classes], got {described(output)}: "
             f"choose one, such as output={next(iter(fitting))!r}"
         )
-    got = _described(output if name is None else found[name])
+    got = described(output if name is None else found[name])
     where = "the model" if name is None else f"output {name!r}"
     raise ModelError(
         f"expected scores [batch, classes] = [{batch}, …] from {where}, got {got}; "
@@ -197,7 +197,7 @@ def _candidates(output: Any) -> Mapping[int | str, Any]:
     return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
 
 
-def _part(output: Any, name: int | str) -> Any:
+def part_of(output: Any, name: int | str) -> Any:
     """The part of an output at an index, key, attribute or dotted path.
 
     Raises:
@@ -218,19 +218,20 @@ def _part(output: Any, name: int | str) -> Any:
                 found = getattr(found, str(step))
         except (AttributeError, IndexError):
             raise ModelError(
-                f"expected output={name!r} in what the model returns, got {_described(output)}"
+                f"expected output={name!r} in what the model returns, got {described(output)}"
             ) from None
     return found
 
 
-def _described(output: Any) -> str:
+def described(output: Any) -> str:
+    """What a model returned, as text: types, names, dtypes and shapes."""
     if isinstance(output, Tensor):
         return f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}"
     kind = type(output).__name__
     parts = [*output.items()] if isinstance(output, Mapping) else []
     if isinstance(output, tuple | list):
         parts = [*enumerate(output)]
-    listed = [f"{key} {_described(value)}" for key, value in parts[:8]]
+    listed = [f"{key} {described(value)}" for key, value in parts[:8]]
     return f"{kind} with {', '.join(listed)}" if listed else kind
 
 

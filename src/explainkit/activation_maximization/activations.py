@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size
+from explainkit.engine.texts import embeddings_of
 from explainkit.errors import ModelError
-from explainkit.expressions import Deferred, Scope
+from explainkit.expressions import Deferred, Expression, Scope
 from explainkit.expressions.terms import channel_means
 from explainkit.layers import get_layer
 from explainkit.scores import VALUES, Outputs
@@ -90,6 +91,8 @@ class ActivationReader(nn.Module):
         logits: Whether the logits are needed too; then the whole model runs.
         window: Height and width to which images are cropped at the bottom and the right, or None.
         outputs: What the model's outputs mean.
+        output: Whether all that the model returns is needed; then the whole model runs, too.
+        embeddings: Embeddings of texts, for expressions that need them.
     """
 
     def __init__(
@@ -100,17 +103,36 @@ class ActivationReader(nn.Module):
         logits: bool,
         window: tuple[int, int] | None = None,
         outputs: Outputs = VALUES,
+        output: bool = False,
+        embeddings: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.layers = tuple(layers)
         self.logits = logits
+        self.output = output
+        self.embeddings = embeddings or {}
         self.window = window
         self.outputs = outputs
 
+    @classmethod
+    def of(
+        cls, expressions: Sequence[Expression], module: nn.Module, outputs: Outputs
+    ) -> "ActivationReader":
+        """A reader of everything that expressions use."""
+        return cls(
+            module,
+            sorted({layer for one in expressions for layer in one.layers}),
+            logits=any(one.uses_logits for one in expressions),
+            outputs=outputs,
+            output=any(one.uses_output for one in expressions),
+            embeddings=embeddings_of({t for one in expressions for t in one.texts}, module),
+        )
+
     def forward(self, images: Tensor) -> tuple[Tensor | None, Mapping[str, Tensor]]:
         """Logits ``[batch, classes]`` or None, and each layer's output in its first call."""
-        return self._read(images, defer=False)
+        logits, found, _ = self._read(images, defer=False)
+        return logits, found
 
     def probe(self, images: Tensor) -> tuple[int | None, dict[str, int]]:
         """The number of classes, or None if unknown, and the number of channels of each layer.
@@ -127,7 +149,7 @@ class ActivationReader(nn.Module):
                 hooks.callback(hook.remove)
             classes = None
             try:
-                classes = self._scores(images).shape[1]
+                classes = self._scores(self._run(images), len(images)).shape[1]
             except Exception:
                 if self.logits or set(calls) != set(self.layers):
                     raise
@@ -150,9 +172,9 @@ class ActivationReader(nn.Module):
         Pooling drops the last row of a map of odd size; computing it is wasted. The crop is used
         only if the outputs for ``image`` stay the same: a model may depend on the size of its
         input, or accept only one. A model in train mode is not probed: batch normalization would
-        count the probes.
+        count the probes. Neither is one of which all outputs are needed.
         """
-        if any(part.training for part in self.module.modules()):
+        if self.output or any(part.training for part in self.module.modules()):
             return self
         with torch.no_grad():
             try:
@@ -186,31 +208,33 @@ class ActivationReader(nn.Module):
             return lines
         return bisect(range(lines), False, key=unused_from) or lines
 
-    def _read(self, images: Tensor, *, defer: bool) -> tuple[Tensor | None, dict[str, Any]]:
+    def _read(self, images: Tensor, *, defer: bool) -> tuple[Tensor | None, dict[str, Any], Any]:
         with self._captured(len(images), defer=defer) as found:
             try:
-                logits = self._scores(images)
+                output = self._run(images)
             except _AllLayersRan:
-                return None, found
+                return None, found, None
         missing = [layer for layer in self.layers if layer not in found]
         if missing:
             raise ModelError(f"expected layer {missing[0]!r} to run, but the model doesn't call it")
-        return (logits if self.logits else None), found
+        logits = self._scores(output, len(images)) if self.logits else None
+        return logits, found, output
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor) -> Any:
         if self.window is not None:
             rows, columns = self.window
             images = images[..., :rows, :columns]
-        # a model may modify its input in place
-        output = self.module(images.clone())
-        return self.outputs.scores(self.outputs.logits(output, len(images)))
+        return self.module(images.clone())  # a model may modify its input in place
+
+    def _scores(self, output: Any, batch: int) -> Tensor:
+        return self.outputs.scores(self.outputs.logits(output, batch))
 
     @contextmanager
     def _captured(self, batch: int, *, defer: bool) -> Iterator[dict[str, Tensor | Deferred]]:
         found: dict[str, Tensor | Deferred] = {}
 
         def is_last() -> bool:
-            return len(found) + 1 == len(self.layers) and not self.logits
+            return len(found) + 1 == len(self.layers) and not (self.logits or self.output)
 
         def deferrer(layer: str) -> Any:
             def defer_convolution(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
@@ -261,9 +285,11 @@ class ActivationReader(nn.Module):
         With ``defer``, a convolution that is the last layer to run is left to the expression,
         which may need only one of its channels.
         """
-        logits, activations = self._read(shown, defer=defer)
-        names = self.outputs.class_names
-        return Scope(logits, activations, images, names, reference, opacity, channel_statistics)
+        logits, activations, output = self._read(shown, defer=defer)
+        return Scope(
+            logits, activations, images, self.outputs.class_names, reference, opacity,
+            channel_statistics, output, self.embeddings,
+        )  # fmt: skip
 
 
 def _outputs(read: tuple[Tensor | None, Mapping[str, Tensor]]) -> list[Tensor]:

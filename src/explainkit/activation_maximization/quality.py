@@ -140,10 +140,8 @@ class _Bench:
     @classmethod
     def of(cls, visualization: Visualization, model: nn.Module, images: Tensor) -> "_Bench":
         units = [parse(text) for text in visualization.objective]
-        layers = sorted({layer for unit in units for layer in unit.layers})
         outputs = Outputs(visualization.output, visualization.task, visualization.class_names)
-        logits = any(unit.uses_logits for unit in units)
-        reader = ActivationReader(model, layers, logits=logits, outputs=outputs)
+        reader = ActivationReader.of(units, model, outputs)
         size = chunk_size(reader, images[0])
         compared = sorted({layer for unit in units for layer in unit.z_scored})
         channel_statistics = channel_statistics_of(model, compared, images)

@@ -119,8 +119,8 @@ def as_objectives(objective: object) -> list[Expression]:
                 "expected as objective an expression, its text, or a list of them, got "
                 f"{type(one).__name__}"
             )
-        if not (one.layers or one.uses_logits):
-            raise TargetError(f"expected an objective with a layer or a logit, got {one}")
+        if not (one.layers or one.uses_logits or one.uses_output):
+            raise TargetError(f"expected an objective with a layer or an output, got {one}")
     return found  # type: ignore[return-value]
 
 

@@ -99,7 +99,8 @@ def maximize_all(
     hidden, blank = dead.to(setting.device), _blank(setting)
     score, trace = torch.stack(scores).masked_fill(hidden, math.nan), torch.stack(traces, 1)
     layers = sorted({layer for unit in units for layer in unit.layers})
-    single = len(layers) == 1 and not any(unit.uses_logits for unit in units)
+    whole = any(unit.uses_logits or unit.uses_output for unit in units)
+    single = len(layers) == 1 and not whole
     return Visualization(
         images=torch.stack([blank if d else i for d, i in zip(dead, images, strict=True)]),
         opacity=torch.stack(opacities).masked_fill(hidden[:, None, None, None], 0.0),
@@ -209,9 +210,7 @@ def _channel_statistics(
 
 def _units(objectives: Sequence[Expression], setting: Setting) -> list[Expression]:
     """All objectives, with families expanded, each evaluated on one image to validate it."""
-    layers = sorted({layer for one in objectives for layer in one.layers})
-    logits = any(one.uses_logits for one in objectives)
-    reader = ActivationReader(setting.module, layers, logits=logits, outputs=setting.outputs)
+    reader = ActivationReader.of(objectives, setting.module, setting.outputs)
     example = torch.zeros((1, *setting.shape), dtype=setting.dtype, device=setting.device)
     with failing_as_model_error(setting.module, example):
         classes, channels = reader.probe(example)
@@ -254,8 +253,7 @@ def _is_diverse(unit: Expression) -> bool:
 
 
 def _reader(unit: Expression, setting: Setting) -> ActivationReader:
-    layers, logits = sorted(unit.layers), unit.uses_logits
-    return ActivationReader(setting.module, layers, logits=logits, outputs=setting.outputs)
+    return ActivationReader.of([unit], setting.module, setting.outputs)
 
 
 def _size(reader: ActivationReader, setting: Setting) -> int:

@@ -48,7 +48,7 @@ def _facts(model: nn.Module, depth: int) -> dict[str, Any]:
     }
     scorer = ScoreModel(model, outputs=outputs_of(model))
     with preserve_process(0), preserve_model(model), _shapes(layers) as shapes, torch.no_grad():
-        _, logits = scorer.run(batch.inputs)
+        logits = scorer.run(batch.inputs).logits
     task = scorer.outputs.task
     return {
         "classes": 2 if task == "binary" else logits.shape[1],

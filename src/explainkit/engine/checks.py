@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.scores import Outputs
+
+if TYPE_CHECKING:
+    from explainkit.engine.model import Run
 
 SATURATED = 1e-4
 """An output this close to 0 or 1 counts as saturated: its gradient is nearly zero."""
@@ -32,6 +35,7 @@ class Outcome:
         diagnostics: Further results of the method.
         partial: Whether the method stopped early.
         outputs: What the logits mean.
+        has_logits: Whether the logits are the model's own, rather than the score again.
     """
 
     values: Tensor
@@ -46,6 +50,7 @@ class Outcome:
     diagnostics: dict[str, Any]
     partial: bool
     outputs: Outputs
+    has_logits: bool = True
 
     def all_warnings(self, module: nn.Module, names: Sequence[str] = ()) -> list[str]:
         """The method's warnings, and those about saturated outputs and flat maps.
@@ -58,7 +63,7 @@ class Outcome:
 
     def _saturation(self, module: nn.Module) -> Iterator[str]:
         logits, score = self.logits.float(), self.score.float()
-        if not ((logits >= 0) & (logits <= 1)).all():
+        if not self.has_logits or not ((logits >= 0) & (logits <= 1)).all():
             return
         last = [m for m in module.modules() if isinstance(m, nn.Sigmoid | nn.Softmax)]
         layer = f"the final {type(last[-1]).__name__}" if last else "the final softmax or sigmoid"
@@ -130,8 +135,8 @@ def outcome_of(
     result: Tensor | Attribution,
     inputs: Tensor,
     targets: Tensor,
-    scores: Tensor,
-    logits: Tensor,
+    run: "Run",
+    boxes: Tensor | None,
     count: int,
     outputs: Outputs,
 ) -> Outcome:
@@ -141,8 +146,8 @@ def outcome_of(
         result: What the method returned.
         inputs: The padded chunk ``[batch, channel, height, width]``.
         targets: int64 ``[batch]``.
-        scores: The explained scores, ``[batch, classes]``.
-        logits: The model's own outputs, ``[batch, outputs]``.
+        run: The model's forward of the chunk.
+        boxes: The boxes that an expression is about, ``[batch, boxes, 4]``.
         count: How many images are not padding.
         outputs: What the logits mean.
 
@@ -150,6 +155,8 @@ def outcome_of(
         MethodError: The map has the wrong type, shape or device, or is not finite.
     """
     found = Attribution.of(result)
+    if boxes is not None:
+        found = found.saying(boxes=boxes)
 
     def own(value: Any) -> Any:
         return value.detach()[:count] if isinstance(value, Tensor) else value
@@ -157,8 +164,8 @@ def outcome_of(
     return Outcome(
         values=_checked(found.values, inputs, found.at)[:count],
         target=targets[:count],
-        score=own(scores.detach().gather(1, targets[:, None])[:, 0]),
-        logits=own(logits),
+        score=own(run.scores.detach().gather(1, targets[:, None])[:, 0]),
+        logits=own(run.logits),
         standard_error=own(found.standard_error),
         layer=found.layer,
         at=found.at,
@@ -167,6 +174,7 @@ def outcome_of(
         diagnostics={name: own(value) for name, value in found.diagnostics.items()},
         partial=found.partial,
         outputs=outputs,
+        has_logits=run.has_logits,
     )
 
 
@@ -224,4 +232,5 @@ def joined(parts: list[Outcome]) -> Outcome:
         diagnostics={name: join([p.diagnostics.get(name) for p in parts]) for name in names},
         partial=any(part.partial for part in parts),
         outputs=parts[0].outputs,
+        has_logits=parts[0].has_logits,
     )

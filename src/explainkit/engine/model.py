@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_map_only
 
 from explainkit.engine.failures import failing_as_model_error
 from explainkit.engine.inner_layer import InnerLayer
+from explainkit.engine.texts import embeddings_of
 from explainkit.errors import ModelError, TargetError
-from explainkit.expressions import Expression
+from explainkit.expressions import Expression, Scope, evaluate_each
 from explainkit.graph.autograd import prepare
 from explainkit.layers import capture, single
 from explainkit.scores import VALUES, Outputs
@@ -44,6 +45,24 @@ class Forward:
     def has(self, layers: Iterable[str]) -> bool:
         """Whether the outputs of all these layers were recorded."""
         return set(layers) <= self.activations.keys()
+
+
+class Run(NamedTuple):
+    """What one forward of a model gives.
+
+    Attributes:
+        scores: The explained scores ``[batch, classes]``; ``[batch, 1]`` for a function or
+            expression.
+        logits: The model's own outputs ``[batch, outputs]``, or the scores again if none of them
+            can be scores.
+        has_logits: Whether they are the model's own.
+        scope: What an expression was computed from; None: a class or a function was.
+    """
+
+    scores: Tensor
+    logits: Tensor
+    has_logits: bool
+    scope: Scope | None
 
 
 class ScoreModel(nn.Module):
@@ -87,6 +106,9 @@ class ScoreModel(nn.Module):
         self.found: dict[Any, Any] = {}
         self.interrupted = False
         self._score = score
+        self._embeddings = (
+            embeddings_of(score.texts, self.owner) if isinstance(score, Expression) else {}
+        )
         self._ready: Forward | None = None
 
     def after(self, inner: InnerLayer) -> "ScoreModel":
@@ -101,25 +123,35 @@ class ScoreModel(nn.Module):
         """The engine's forward of this tensor object, if there is one."""
         return self._ready if self._ready is not None and self._ready.inputs is inputs else None
 
-    def run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the model once.
-
-        Returns:
-            The explained scores ``[batch, classes]`` (``[batch, 1]`` for a function or expression),
-            and the model's own outputs ``[batch, outputs]``, or the scores again if none of them
-            can be scores.
-        """
+    def run(self, inputs: Tensor) -> Run:
+        """Runs the model once."""
         output, activations = self._output(inputs)
+        has_logits = True
         try:
             logits = self.outputs.logits(output, len(inputs))
         except ModelError:
             if self._score is None:
                 raise
-            self.outputs = replace(self.outputs, task="regression", class_names=())
+            self.outputs = replace(self.outputs, task="regression")
+            scores = logits = self._scores(output, activations, inputs)
+            has_logits = False
+        else:
+            self.outputs = self.outputs.resolved(logits)
             scores = self._scores(output, activations, inputs)
-            return scores, scores
-        self.outputs = self.outputs.resolved(logits)
-        return self._scores(output, activations, inputs), logits
+        scope = None
+        if isinstance(self._score, Expression):
+            scope = self._scope(output, None, activations, inputs)
+        return Run(scores, logits, has_logits, scope)
+
+    def boxes(self, run: Run) -> Tensor | None:
+        """The boxes that an expression is about, as in `Expression.shown_boxes`.
+
+        They are no part of `run`, whose operators methods may record.
+        """
+        if run.scope is None or not isinstance(self._score, Expression):
+            return None
+        with torch.no_grad():
+            return self._score.shown_boxes(run.scope)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
@@ -157,8 +189,9 @@ class ScoreModel(nn.Module):
     @property
     def reads_logits_only(self) -> bool:
         """Whether the scores are the model's logits, or an expression of nothing else."""
-        return self._score is None or (
-            isinstance(self._score, Expression) and self.reads_output_only
+        score = self._score
+        return score is None or (
+            isinstance(score, Expression) and self.reads_output_only and not score.uses_output
         )
 
     def scores_of(
@@ -186,8 +219,8 @@ class ScoreModel(nn.Module):
             logits = None
             if self._score.uses_logits:
                 logits = self.outputs.scores(self.outputs.logits(output, batch))
-            names = self.outputs.class_names
-            scores = self._score.evaluate(logits, activations or {}, images, names)
+            scope = self._scope(output, logits, activations or {}, images)
+            scores = evaluate_each([self._score] * batch, scope)
         else:
             scores = self._score(output)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -197,6 +230,18 @@ class ScoreModel(nn.Module):
                 f"got {shape}"
             )
         return scores.reshape(batch, 1)
+
+    def _scope(
+        self,
+        output: Any,
+        logits: Tensor | None,
+        activations: Mapping[str, Tensor],
+        images: Tensor | None,
+    ) -> Scope:
+        return Scope(
+            logits, activations, images, self.outputs.class_names,
+            output=output, embeddings=self._embeddings,
+        )  # fmt: skip
 
     def _output(self, inputs: Tensor) -> tuple[Any, Mapping[str, Tensor]]:
         """The model's own output, and the outputs of the layers that the score uses."""

@@ -18,7 +18,7 @@ from explainkit.engine.failures import (
     out_of_memory,
 )
 from explainkit.engine.inner_layer import InnerLayer
-from explainkit.engine.model import Forward, ScoreModel, shapes_of_one
+from explainkit.engine.model import Forward, Run, ScoreModel, shapes_of_one
 from explainkit.engine.passes import Needs, needs_of, twice_differentiable
 from explainkit.engine.precision import compared
 from explainkit.engine.targets import Score, group_targets, resolve_target
@@ -212,8 +212,9 @@ def _run_chunk(
     scorer.shared = len(methods) * len(targets) > 1
     with failing_as_model_error(scorer.module, images):
         needs = [needs_of(method, scorer, inputs) for method in methods]
-        forward, logits = _forward(scorer, inputs, needs)
-    scores = forward.scores
+        forward, run = _forward(scorer, inputs, needs)
+    boxes, run = scorer.boxes(run), run._replace(scope=None)  # the scope holds the graph
+    scores, logits = run.scores, run.logits
     if not all_finite(logits):
         raise ModelError(
             "expected finite outputs from the model, got NaN or infinity for "
@@ -233,13 +234,11 @@ def _run_chunk(
         for chosen in resolved:
             scorer.hold(forward)
             result = method(scorer, inputs, chosen)
-            outcomes.append(
-                outcome_of(result, inputs, chosen, scores, logits, count, scorer.outputs)
-            )
+            outcomes.append(outcome_of(result, inputs, chosen, run, boxes, count, scorer.outputs))
     return outcomes
 
 
-def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[Forward, Tensor]:
+def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[Forward, Run]:
     """The forward of a chunk, with everything recorded that each method needs."""
     needs = reduce(or_, each, Needs())
     from_layers = all(need.only_layers for need in each)
@@ -252,10 +251,10 @@ def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[For
         if needs.values is not None:
             refuse_scripted(scorer.owner)
             tape = stack.enter_context(recording(needs.values))
-        scores, logits = scorer.run(inputs.detach() if from_layers else inputs)
+        run = scorer.run(inputs.detach() if from_layers else inputs)
     activations = {path: single(calls[path], path) for path in needs.layers}
     records = tape.records if tape else None
-    return Forward(inputs, scores, needs, from_layers, activations, records), logits
+    return Forward(inputs, run.scores, needs, from_layers, activations, records), run
 
 
 def _padded(tensor: Tensor, start: int, size: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Targets and objectives: a small immutable algebra over a model's outputs and activations.
 
-An expression is one score per image. Its terms are logits, activations of inner layers or the image
-itself; ``+ - * /`` and numbers combine them. ``str`` gives its text form, which `parse` reads
-without evaluating code.
+An expression is one score per image. Its terms are logits, other outputs of the model, activations
+of inner layers or the image itself; ``+ - * /`` and numbers combine them. ``str`` gives its text
+form, which `parse` reads without evaluating code.
 
 Examples:
     >>> from explainkit.expressions import channel, logit, parse, tv
@@ -15,7 +15,7 @@ Examples:
     (['features.0'], True)
 """
 
-from explainkit.expressions import terms
+from explainkit.expressions import boxes, embeddings, masks, outputs, terms
 from explainkit.expressions.algebra import Deferred as Deferred
 from explainkit.expressions.algebra import Expression as Expression
 from explainkit.expressions.algebra import Scope as Scope
@@ -29,3 +29,6 @@ caricature, diversity = terms.Caricature, terms.Diversity
 alpha, norm, tv = terms.Alpha, terms.Norm, terms.Tv
 log_odds, all_log_odds = terms.LogOdds, terms.AllLogOdds
 channels, classes = terms.Channels, terms.Classes
+output, mask = outputs.Output, masks.Mask
+box_score, box_coordinate = boxes.BoxScore, boxes.BoxCoordinate
+feature, similarity = embeddings.Feature, embeddings.Similarity

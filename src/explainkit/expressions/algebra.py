@@ -4,7 +4,7 @@ import json
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -43,6 +43,8 @@ class Scope:
         opacity: Opacity of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
         channel_statistics: Layer path to the mean and standard deviation, over a data set, of its
             channels' spatial means, ``[channel]`` each.
+        output: What the model returned.
+        embeddings: Text to its embedding, ``[features]``.
     """
 
     logits: Tensor | None
@@ -52,6 +54,8 @@ class Scope:
     reference: Mapping[str, Tensor] | None = None
     opacity: Tensor | None = None
     channel_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    output: Any = None
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def example(self) -> Tensor:
@@ -59,6 +63,8 @@ class Scope:
         for tensor in (self.logits, self.images, *self.activations.values()):
             if isinstance(tensor, Tensor):
                 return tensor
+        if (tensor := _first_tensor(self.output)) is not None:
+            return tensor
         raise TargetError("expected logits, activations or images to evaluate, got none")
 
     def layer(self, name: str) -> Tensor:
@@ -100,6 +106,18 @@ class Scope:
         return self.activations[name]
 
 
+def _first_tensor(output: Any) -> Tensor | None:
+    """Any floating-point tensor of what a model returned."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    elif hasattr(output, "__dict__"):
+        output = list(vars(output).values())
+    parts = output if isinstance(output, list | tuple) else []
+    return next((one for one in map(_first_tensor, parts) if one is not None), None)
+
+
 def has_tokens(found: Tensor) -> bool:
     """Whether a layer's output is ``[batch, tokens, features]``, with its channels last."""
     return found.dim() == 3
@@ -114,6 +132,7 @@ class Expression:
     reads_logits: ClassVar[bool] = False
     reads_images: ClassVar[bool] = False
     reads_statistics: ClassVar[bool] = False
+    reads_output: ClassVar[bool] = False
 
     def __add__(self, other: object) -> "Expression":
         return _binary(Add, self, other)
@@ -148,8 +167,8 @@ class Expression:
     def walk(self) -> Iterator["Expression"]:
         """This expression and all its subexpressions."""
         yield self
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
             if isinstance(value, Expression):
                 yield from value.walk()
 
@@ -176,6 +195,39 @@ class Expression:
     def uses_images(self) -> bool:
         """Whether it uses the image itself."""
         return any(node.reads_images for node in self.walk())
+
+    @property
+    def uses_output(self) -> bool:
+        """Whether it uses outputs of the model other than its logits."""
+        return any(node.reads_output for node in self.walk())
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Texts whose embeddings it compares with those of images."""
+        return frozenset(node.text for node in self.walk() if node.text is not None)
+
+    @property
+    def text(self) -> str | None:
+        """The text whose embedding this term compares with those of images; None: none."""
+        return None
+
+    def shown_boxes(self, scope: Scope) -> Tensor | None:
+        """The boxes that its terms are about, to be shown on the images.
+
+        Returns:
+            Left, top, right, bottom of each in fractions of the image's width and height,
+            ``[batch, boxes, 4]``; None without boxes.
+        """
+        found: list[Tensor] = []
+        for node in self.walk():
+            box = node.shown_box(scope)
+            if box is not None and not any(torch.equal(box, other) for other in found):
+                found.append(box)
+        return torch.stack(found, 1) if found else None
+
+    def shown_box(self, scope: Scope) -> Tensor | None:  # noqa: ARG002
+        """The box that this term alone is about, ``[batch, 4]`` as in `shown_boxes`."""
+        return None
 
     def evaluate(
         self,
@@ -263,9 +315,9 @@ def _substitute(node: Expression, old: Expression, new: Expression) -> Expressio
     if node == old:
         return new
     inner = {
-        field.name: _substitute(value, old, new)
-        for field in fields(node)  # type: ignore[arg-type]
-        if isinstance(value := getattr(node, field.name), Expression)
+        one.name: _substitute(value, old, new)
+        for one in fields(node)  # type: ignore[arg-type]
+        if isinstance(value := getattr(node, one.name), Expression)
     }
     return replace(node, **inner) if inner else node  # type: ignore[type-var]
 
@@ -360,7 +412,10 @@ class Number(Expression):
 
 
 class Term(Expression):
-    """A leaf: a value from the model or the image. Its text is ``call(fields)``."""
+    """A leaf: a value from the model or the image.
+
+    Its text is ``call(fields)``. Fields that are None are left out, and those after one are named.
+    """
 
     call: ClassVar[str] = ""
 
@@ -368,7 +423,14 @@ class Term(Expression):
         values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
         while values and values[-1] is None:
             values.pop()
-        return f"{self.call}({', '.join(map(_literal, values))})"
+        named = values.index(None) if None in values else len(values)
+        shown = [_literal(value) for value in values[:named]]
+        shown += [
+            f"{f.name}={_literal(value)}"
+            for f, value in list(zip(fields(self), values, strict=False))[named:]  # type: ignore[arg-type]
+            if value is not None
+        ]
+        return f"{self.call}({', '.join(shown)})"
 
 
 def _literal(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from explainkit.errors import TargetError
-from explainkit.expressions import terms
+from explainkit.expressions import boxes, embeddings, masks, outputs, terms
 from explainkit.expressions.algebra import Add, Divide, Expression, Multiply, Number, Subtract
 
 TERMS: Mapping[str, type[Expression]] = {
@@ -14,7 +14,8 @@ TERMS: Mapping[str, type[Expression]] = {
     for kind in (
         terms.Logit, terms.Channel, terms.LogOdds, terms.Neuron, terms.Direction, terms.Layer,
         terms.Caricature, terms.Diversity, terms.Tv, terms.Norm, terms.Alpha, terms.Channels,
-        terms.AllLogOdds, terms.Classes,
+        terms.AllLogOdds, terms.Classes, outputs.Output, boxes.BoxScore, boxes.BoxCoordinate,
+        masks.Mask, embeddings.Similarity, embeddings.Feature,
     )
 } | {"class_logit": terms.Logit}  # fmt: skip
 
@@ -74,20 +75,22 @@ def _build(node: ast.expr, depth: int) -> Expression:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return Number(float(value))
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=named):
-            return _call(name, positional, named)
+            return _call(name, positional, named, depth)
     raise TargetError(
         f"expected terms such as {', '.join(TERMS)}, numbers, + - * / and parentheses, "
         f"got {ast.unparse(node)[:80]!r}"
     )
 
 
-def _call(name: str, positional: list[ast.expr], named: list[ast.keyword]) -> Expression:
+def _call(
+    name: str, positional: list[ast.expr], named: list[ast.keyword], depth: int
+) -> Expression:
     if name not in TERMS:
         near = difflib.get_close_matches(name, TERMS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TERMS)}"
         raise TargetError(f"no term is named {name!r}: {hint}")
-    values = [_value(node) for node in positional]
-    keywords = {str(keyword.arg): _value(keyword.value) for keyword in named}
+    values = [_value(node, depth + 1) for node in positional]
+    keywords = {str(keyword.arg): _value(keyword.value, depth + 1) for keyword in named}
     try:
         return TERMS[name](*values, **keywords)
     except TypeError as error:
@@ -95,12 +98,16 @@ def _call(name: str, positional: list[ast.expr], named: list[ast.keyword]) -> Ex
         raise TargetError(f"{name}: {reason}") from None
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr, depth: int) -> Any:
+    if depth > DEEPEST:
+        raise RecursionError
     match node:
         case ast.Constant(value=str() | int() | float() as value) if not isinstance(value, bool):
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            return tuple(_value(element) for element in elements)
+            return tuple(_value(element, depth + 1) for element in elements)
+        case ast.Call():
+            return _build(node, depth)
     raise TargetError(f"expected a number, a list or a quoted name, got {ast.unparse(node)[:80]!r}")

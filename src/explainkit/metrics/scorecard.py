@@ -34,6 +34,7 @@ Contrast = Callable[[Tensor], Tensor]
 
 _ALONE = "No map of another class was given, so this map may not be specific to its class."
 _ONLY = "There is no next likely class to compare with."
+_NO_CLASS = "The target is not a class, so there is no next likely class to compare with."
 
 
 def scorecard(
@@ -243,7 +244,7 @@ class _Question:
         scorer = ScoreModel(self.module, self.score, None, self.outputs)
         with torch.set_grad_enabled(not is_inference(self.module)):
             # the last operator, which shows whether scores are probabilities, is in the graph
-            rows = [scorer.run(image[None].clone().requires_grad_())[0] for image in self.images]
+            rows = [scorer.run(one[None].clone().requires_grad_()).scores for one in self.images]
         return scorer, torch.cat(rows).detach()
 
 
@@ -271,7 +272,9 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
             if measured:
                 elsewhere = hiding_effects(scorer, image, clean[i], apart, seed, what)
                 controls.append(positive_control(image, effects, elsewhere, label))
-    missing = _ONLY if others is None else _ALONE if against is None else ""
+    missing = "" if against is not None else _ALONE
+    if others is None:
+        missing = _ONLY if ask.score is None else _NO_CLASS
     p_values = torch.tensor(controls, dtype=torch.float64) if measured else None
     control = None if p_values is None else control_of(p_values)
     card = Scorecard(

@@ -55,7 +55,7 @@ EXPLANATION = Form(
     {"inputs": (4, 0), "attribution": (4, 0), "target": (1, 0), "score": (1, 0), "logits": (2, 0)},
     {
         "method": str, "model": str, "layer": str | None, "at": str | None,
-        "expression": str | None, "seed": int | np.integer,
+        "expression": str | None, "seed": int | np.integer, "input": str | None,
         "task": str, "output": int | str | None, "precision": str | None,
         "params": Mapping, "diagnostics": Mapping, "versions": Mapping, "coverage": Mapping | None,
         "receipt": Mapping | None,
@@ -179,7 +179,9 @@ def _check_classes(fields: Mapping[str, Any]) -> None:
     if fields["task"] == "binary" and outputs != 1:
         raise ValueError(f"logits: expected one for a binary task, got {outputs}")
     classes = 2 if fields["task"] == "binary" else outputs
-    if len(fields["class_names"]) not in {0, classes}:
+    # of a model that returns no scores per class, logits are the explained score
+    named = {0, classes} if fields["expression"] is None else {len(fields["class_names"])}
+    if len(fields["class_names"]) not in named:
         raise ValueError(f"class_names: expected {classes}, got {len(fields['class_names'])}")
     target = fields["target"]
     if bool(((target < 0) | (target >= classes)).any()):

@@ -1,0 +1,78 @@
+"""The score of a segmented region."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from explainkit.expressions.algebra import Scope, Term
+from explainkit.expressions.outputs import (
+    SCORES,
+    Name,
+    check_label,
+    check_names,
+    classes_of,
+    find_output,
+    rows_of,
+)
+from explainkit.expressions.regions import PREDICTED, Region, coverage, region_of
+
+
+@dataclass(frozen=True)
+class Mask(Term):
+    """The mean logit of a class over a region, for models that segment.
+
+    For a box or a mask: ``Σ_p w_p L[i, label, p] / Σ_p w_p`` of image i, where L has the axes
+    ``[batch, class, height, width]``, and w_p is the part of cell p that lies in the region. For
+    "predicted", ``Σ_p [label = argmax_c L[i, c, p]] L[i, label, p] / (height · width)``: the region
+    is that of each image as the model sees it, also where parts of it are hidden, and the score is
+    0 where the class is predicted nowhere. A fixed region is one that is given as a mask.
+
+    Attributes:
+        label: Name or index of the class.
+        region: A box (left, top, right, bottom) in fractions of the image's width and height, a
+            bool tensor ``[height, width]`` over the image, of any resolution, or "predicted". The
+            text form has the run lengths of a mask, row by row.
+        logits: Name of the output L; None: ``logits`` or ``out``.
+
+    Examples:
+        >>> str(Mask("cat", torch.eye(2, dtype=torch.bool)))
+        'mask("cat", [[2, 2], [0, 1, 2, 1]])'
+    """
+
+    label: str | int
+    region: Region | Tensor | Sequence[float] = PREDICTED
+    logits: Name = None
+    call = "mask"
+    reads_output: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_label(self, self.label)
+        check_names(self, self.logits)
+        object.__setattr__(self, "region", region_of(self.region))
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Terms of one region are evaluated together."""
+        return (type(self), self.region, self.logits)
+
+    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
+        """The mean over the region."""
+        scores = find_output(self, scope, self.logits, SCORES, "batch, class, height, width")
+        labels = classes_of(nodes, scores.shape[1], scope)
+        chosen = scores[rows_of(scores), labels]
+        region: Any = self.region
+        if isinstance(region, str):
+            inside = (scores.detach().argmax(1) == labels[:, None, None]).to(scores.dtype)
+            return (chosen * inside).flatten(1).mean(1)
+        weights = coverage(region, (chosen.shape[1], chosen.shape[2]), chosen)
+        return (chosen * (weights / weights.sum())).flatten(1).sum(1)
+
+    def shown_box(self, scope: Scope) -> Tensor | None:
+        """The box, if the region is one."""
+        if len(self.region) != 4:
+            return None
+        box = torch.tensor(self.region, device=scope.example.device, dtype=scope.example.dtype)
+        return box.expand(len(scope.example), 4)
