@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import InputError
@@ -138,6 +140,21 @@ class Geometry:
         found = values.new_full((*values.shape[:-2], *self.original), torch.nan)
         found[..., self._seen(0), self._seen(1)] = values
         return found
+
+    def points_to_original(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Carries points (or boxes) of the model's input to the original image.
+
+        Args:
+            points: x and y in turn, in pixels of the input, ``[…, 2]`` or ``[…, 4]``.
+
+        Examples:
+            >>> halved = Geometry((8, 8), (4, 4), scale=(0.5, 0.5))
+            >>> halved.points_to_original(np.array([1.0, 2.0])).tolist()
+            [2.0, 4.0]
+        """
+        pairs = points.reshape(-1, 2)
+        moved: NDArray[np.float64] = (pairs - self.offset[::-1]) / self.scale[::-1]
+        return moved.reshape(points.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; `from_dict` reads it."""

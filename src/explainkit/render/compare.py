@@ -102,7 +102,7 @@ def comparison_figure(
             sheet.title(axes, column, *_prediction(content, i))
             continue
         values = torch.from_numpy(content.maps[m][i])
-        show(axes, overlay(content.shown[i], values, rule, cmap=cmap, alpha=alpha), smooth)
+        show(axes, overlay(content.under[m][i], values, rule, cmap=cmap, alpha=alpha), smooth)
         title = _title(explanations, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
         if cards:

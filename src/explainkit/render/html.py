@@ -77,15 +77,15 @@ def _image(content: Content, row: int) -> dict[str, Any]:
     image = content.shown[row]
     side = _SIDE if image.geometry is None else _PHOTO
     maps = []
-    for one, values in zip(content.explanations, content.maps, strict=True):
+    for one, under, values in zip(content.explanations, content.under, content.maps, strict=True):
         tensor = torch.from_numpy(values[row])
         scaled = scale(tensor[None], SCALINGS[0])
         limit = float(scaled.limits[0])
         alt = f"{one.method} of {one.model}, target: {one.target_name(row)}"
         if alone:
-            colored = image.colored(scaled.values[0], DIVERGING, signed=True)
+            colored = under[row].colored(scaled.values[0], DIVERGING, signed=True)
             maps.append(_panel("map", colored, alt, side, limit))
-        mixed = overlay(image, tensor)
+        mixed = overlay(under[row], tensor)
         if alone:
             maps.append(_panel("map over image", mixed, f"{alt}, over the image", side))
         else:

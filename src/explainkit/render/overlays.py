@@ -11,6 +11,7 @@ from explainkit.files import write_file
 from explainkit.render.heatmap import Reduce, Scaling, over_images
 from explainkit.render.shown_image import (
     OPACITY,
+    boxes_of,
     overlay,
     overlay_original,
     shown_images,
@@ -54,7 +55,10 @@ def overlays(
             for image, values in zip(shown, maps, strict=True)
         ]
     originals = zip(explanation.originals, explanation.geometries, maps, strict=True)
-    return [Image.fromarray(overlay_original(*one, **style)) for one in originals]
+    return [
+        Image.fromarray(overlay_original(*one, **style, boxes=boxes))
+        for one, boxes in zip(originals, boxes_of(explanation), strict=True)
+    ]
 
 
 def save_overlay(explanation: "Explanation", path: Path) -> Path:

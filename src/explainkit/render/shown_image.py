@@ -1,7 +1,7 @@
 """An image as figures and pages show it, and maps over it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,12 @@ LONGEST = 1024
 _STRIP = 32
 """Rows of an original that are drawn at once."""
 
+_OUTLINE = 200
+"""An outline's thickness is this part of the longer side of an image, at least a pixel."""
+
+_BOX = (1.0, 0.8, 0.0)
+"""Color of the outline of a box: amber, which no map has."""
+
 _STRIPES = 30
 """Stripes of a hatch along the longer side of an image."""
 
@@ -38,11 +44,24 @@ class ShownImage:
         pixels: Gray ``[height, width]`` or RGB ``[height, width, 3]`` in [0, 1].
         geometry: Where the model's input lies in it; None if it is the model's input.
         note: How it was made displayable if that took a guess, or "".
+        boxes: Left, top, right, bottom of boxes that the map is about, in pixels, ``[boxes, 4]``;
+            they are drawn on the image and on maps over it.
     """
 
     pixels: NDArray[np.float64]
     geometry: Geometry | None = None
     note: str = ""
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", with_boxes(self.pixels, self.boxes))
+
+    def about(self, boxes: NDArray[np.float64]) -> "ShownImage":
+        """The image with boxes, given in pixels of the model's input, ``[boxes, 4]``."""
+        if not len(boxes):
+            return self
+        placed = boxes if self.geometry is None else self.geometry.points_to_original(boxes)
+        return replace(self, boxes=placed)
 
     @property
     def hatched(self) -> bool:
@@ -75,13 +94,15 @@ class ShownImage:
             RGB in [0, 1].
         """
         placed = self.place(strength)
-        return _hatched(color(np.nan_to_num(placed), colors, signed=signed) / 255, np.isnan(placed))
+        mixed = color(np.nan_to_num(placed), colors, signed=signed) / 255
+        return with_boxes(_hatched(mixed, np.isnan(placed)), self.boxes)
 
     def overlaid(
         self, strength: NDArray[np.float64], colors: str, signed: bool, alpha: float
     ) -> NDArray[np.float64]:
         """A scaled map over the image in gray; what the model did not see is hatched."""
-        return _blended(self.pixels, self.place(strength), colors, signed, alpha)
+        mixed = _blended(self.pixels, self.place(strength), colors, signed, alpha)
+        return with_boxes(mixed, self.boxes)
 
 
 def notes(images: Sequence[ShownImage]) -> list[str]:
@@ -97,6 +118,12 @@ def shown_images(explanation: "Explanation", longest: int = LONGEST) -> list[Sho
         explanation: Its originals are shown if it has them.
         longest: Pixels of the longer side of an original; a larger one is reduced.
     """
+    plain = plain_images(explanation, longest)
+    return [one.about(boxes) for one, boxes in zip(plain, boxes_of(explanation), strict=True)]
+
+
+def plain_images(explanation: "Explanation", longest: int = LONGEST) -> list[ShownImage]:
+    """As `shown_images`, without the boxes that the maps are about."""
     if explanation.originals is None or explanation.geometries is None:
         shown = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
         return [ShownImage(pixels, note=note) for pixels, note in shown]
@@ -104,6 +131,40 @@ def shown_images(explanation: "Explanation", longest: int = LONGEST) -> list[Sho
         _original(pixels, geometry, longest)
         for pixels, geometry in zip(explanation.originals, explanation.geometries, strict=True)
     ]
+
+
+def boxes_of(explanation: "Explanation") -> list[NDArray[np.float64]]:
+    """The boxes that each map is about, in pixels of the model's input, ``[boxes, 4]`` each."""
+    found = explanation.diagnostics.get("boxes")
+    if not isinstance(found, torch.Tensor) or found.shape[1:] != (found.shape[1], 4):
+        return [np.zeros((0, 4))] * len(explanation)
+    height, width = explanation.inputs.shape[2:]
+    return list(found.detach().double().cpu().numpy() * [width, height, width, height])
+
+
+def with_boxes(image: NDArray[Any], boxes: NDArray[np.float64]) -> NDArray[Any]:
+    """An image with the outlines of boxes, in RGB if there are any.
+
+    Args:
+        image: ``[height, width]`` or ``[height, width, 3]``, in [0, 1], or uint8.
+        boxes: Left, top, right, bottom in pixels, ``[boxes, 4]``. What lies outside is not drawn.
+    """
+    if not len(boxes):
+        return image
+    image = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image.copy()
+    height, width = image.shape[:2]
+    thick = max(round(max(height, width) / _OUTLINE), 1)
+    ink = np.asarray(_BOX) * (255 if image.dtype == np.uint8 else 1)
+    for left, top, right, bottom in np.rint(boxes).astype(int).tolist():
+        for rows, columns in (
+            ((top, top + thick), (left, right)),
+            ((bottom - thick, bottom), (left, right)),
+            ((top, bottom), (left, left + thick)),
+            ((top, bottom), (right - thick, right)),
+        ):
+            (y, below), (x, beyond) = np.clip(rows, 0, height), np.clip(columns, 0, width)
+            image[y:below, x:beyond] = ink
+    return image
 
 
 def to_bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -151,6 +212,7 @@ def overlay_original(
     *,
     cmap: str | None = None,
     alpha: float = OPACITY,
+    boxes: NDArray[np.float64] | None = None,
 ) -> NDArray[np.uint8]:
     """As `overlay`, over an original of any size, in strips that fit a processor's cache.
 
@@ -161,6 +223,7 @@ def overlay_original(
         scaling: How values become colors.
         cmap: Name of a matplotlib color map.
         alpha: Opacity of the strongest values.
+        boxes: To be outlined, in pixels of the model's input, ``[boxes, 4]``.
 
     Returns:
         RGB ``[height, width, 3]``.
@@ -173,7 +236,7 @@ def overlay_original(
         rows = slice(top, top + _STRIP)
         strip = pixels[rows] / np.float32(255)
         found[rows] = to_bytes(_blended(strip, placed[rows], colors, signed, alpha, top, longest))
-    return found
+    return found if boxes is None else with_boxes(found, geometry.points_to_original(boxes))
 
 
 def _styled(

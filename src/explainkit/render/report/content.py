@@ -12,7 +12,7 @@ from torch import Tensor
 from explainkit.errors import RenderError
 from explainkit.render.heatmap import Reduce, over_images, scale
 from explainkit.render.parameters import parameters
-from explainkit.render.shown_image import LONGEST, ShownImage, notes, shown_images
+from explainkit.render.shown_image import LONGEST, ShownImage, boxes_of, notes, plain_images
 from explainkit.render.templates import clean
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Content:
 
     Attributes:
         explanations: One per map.
-        shown: The images as they are shown.
+        shown: The images as they are shown, with all boxes that the maps are about.
+        under: For each explanation, the images under its maps, with its own boxes.
         notes: What there is to say about the images.
         maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit.
         readings: The predictions, one entry per model.
@@ -63,6 +64,7 @@ class Content:
 
     explanations: "Sequence[Explanation]"
     shown: list[ShownImage]
+    under: list[list[ShownImage]]
     notes: list[str]
     maps: list[NDArray[np.float64]]
     readings: list[ModelPrediction]
@@ -131,12 +133,19 @@ def gather(
     known = known or [None] * count
     if beyond := [label for label in known if label is not None and label >= classes]:
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-    shown = shown_images(first, longest)
+    plain = plain_images(first, longest)
+    boxes = [boxes_of(one) for one in explanations]
+    under = [[one.about(own) for one, own in zip(plain, rows, strict=True)] for rows in boxes]
+    shown = [
+        one.about(np.concatenate(rows))
+        for one, rows in zip(plain, zip(*boxes, strict=True), strict=True)
+    ]
     names = names or first.names
     readings, reading = _readings(explanations, known)
     return Content(
         explanations=explanations,
         shown=shown,
+        under=under,
         notes=notes(shown),
         maps=[over_images(one, reduce).cpu().double().numpy() for one in explanations],
         readings=readings,

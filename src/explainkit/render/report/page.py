@@ -135,7 +135,7 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
     for m, one in enumerate(content.explanations):
         mixed = [
             to_bytes(overlay(image, torch.from_numpy(values)))
-            for image, values in zip(content.shown, content.maps[m], strict=True)
+            for image, values in zip(content.under[m], content.maps[m], strict=True)
         ]
         title = bare_name(one.method) + (f" of {bare_name(one.model)}" if several else "")
         alt = f"{title} over the image, scaled {Scaling.parse(SCALINGS[0]).title}: {what}"
