@@ -13,6 +13,7 @@ from explainkit.adapters.overrides import Numbers, Size, changed
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.adapters.spec import spec_for
 from explainkit.adapters.transformers import declared_outputs
+from explainkit.adapters.two_towers import ImageTower, embedder
 from explainkit.errors import ModelError
 from explainkit.interfaces import ModelSpec, spec_of
 from explainkit.scores import TASKS, Task
@@ -25,6 +26,7 @@ def adapt(
     class_names: Sequence[str] | None = None,
     output: int | str | None = None,
     task: Task | None = None,
+    tokenizer: Callable[..., Any] | None = None,
 ) -> nn.Module:
     """A model with what explainkit should know about it; the given one stays as it is.
 
@@ -39,12 +41,16 @@ def adapt(
         class_names: In the order of the classes; two for a single logit.
         output: Which of several outputs holds the scores, as in `explain`.
         task: What the scores decide, as in `explain`.
+        tokenizer: Of a model of images and texts, such as CLIP or SigLIP of transformers or
+            OpenCLIP. The result then gives the embeddings of images, and targets can compare them
+            with texts: ``similarity("a photo of a cat")``.
 
     Returns:
         A module for `explain`, `maximize` and `load_images`.
 
     Raises:
-        ModelError: It is neither a module nor a function, or there is no such task.
+        ModelError: It is neither a module nor a function, there is no such task, or a model with
+            a tokenizer does not embed both images and texts.
 
     Examples:
         >>> import torch, explainkit as ek
@@ -55,7 +61,12 @@ def adapt(
         >>> ek.explain(model, torch.rand(1, 3, 4, 4), "dog").target_name(0)
         'dog'
     """
-    if isinstance(module, nn.Module):
+    spec = known_of(module)
+    if isinstance(module, nn.Module) and tokenizer is not None:
+        model: nn.Module = ImageTower(module).train(module.training)
+        embed = embedder(module, tokenizer)
+        spec = replace(spec, embed=embed, task="regression", class_names=(), output=None)
+    elif isinstance(module, nn.Module):
         model = copy.copy(module)
     elif callable(module) and not isinstance(module, type):
         model = BlackBox(module)
@@ -64,7 +75,6 @@ def adapt(
             "expected a torch.nn.Module, or a function from a numpy array of images to scores, got "
             f"{module!r:.80}"
         )
-    spec = known_of(module)
     if preprocessing is not None:
         own = spec_for(preprocessing)
         spec = replace(spec, preprocessing=preprocessing, mean=own.mean, std=own.std)

@@ -1,4 +1,4 @@
-"""Image classifiers of transformers, by their name on the Hub or a folder."""
+"""Classifiers, detectors and segmenters of transformers, by name on the Hub or a folder."""
 
 import warnings
 from collections.abc import Mapping
@@ -33,6 +33,12 @@ _TASKS: dict[object, Task] = {
 }
 """``problem_type`` of a configuration."""
 
+_LOADERS = {
+    "ForObjectDetection": "AutoModelForObjectDetection",
+    "ForSemanticSegmentation": "AutoModelForSemanticSegmentation",
+}
+"""End of an architecture's name to what loads it; all others are loaded as classifiers."""
+
 _FILTERS: tuple[Interpolation, ...] = (
     "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming",
 )  # fmt: skip
@@ -46,10 +52,10 @@ _SQUASHED_FROM = 384
 
 
 def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
-    """An image classifier, with the preprocessing of its image processor.
+    """A classifier, detector or segmenter of images, with the preprocessing of its processor.
 
     Raises:
-        ModelError: transformers is not installed, there is no such classifier, its weights can't be
+        ModelError: transformers is not installed, there is no such model, its weights can't be
             downloaded or don't fit, or they lack a layer.
     """
     found = package("transformers")
@@ -59,11 +65,12 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
         if not folder.is_dir():
             raise ModelError(f"expected a folder with a transformers model, found none at {folder}")
         name = str(folder)
-    auto = found.AutoModelForImageClassification
-    remedy = "expected an image classifier on the Hub that can be reached, or a folder that has one"
+    remedy = "expected a model of images on the Hub that can be reached, or a folder that has one"
     if not wanted.allow_pickle:
         remedy += "; allow_pickle=True also reads weights that are not in safetensors"
     with loading(f"transformers:{name}", remedy):
+        config = found.AutoConfig.from_pretrained(name)
+        auto = getattr(found, _loader(config))
         if wanted.state is None and wanted.pretrained:
             model, info = auto.from_pretrained(
                 name, dtype=torch.float32, output_loading_info=True,
@@ -75,7 +82,6 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
                     f"{', '.join(lacking[:3])}: they would be random"
                 )
         else:
-            config = found.AutoConfig.from_pretrained(name)
             model = auto.from_config(config, dtype=torch.float32)
             count = None if wanted.state is None else outputs_in(model, wanted.state)
             if count not in {None, config.num_labels}:
@@ -86,6 +92,15 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
         load_state(model, wanted.state, f"transformers:{name}")
     task, names = declared_outputs(model.config)
     return model, spec_for(known_preprocessing(processor), task=task, class_names=names)
+
+
+def _loader(config: Any) -> str:
+    """The class of transformers that loads a model, from the architecture it was saved as."""
+    for saved_as in getattr(config, "architectures", None) or ():
+        for ending, loader in _LOADERS.items():
+            if saved_as.endswith(ending):
+                return loader
+    return "AutoModelForImageClassification"
 
 
 def declared_outputs(config: object) -> tuple[Task, tuple[str, ...]]:
@@ -165,6 +180,8 @@ def _steps(processor: Any, kind: str) -> list[Step]:
         return [CenterCrop(crop, rounding="floor")] if crop else []
     how = _FILTERS[int(processor.resample)]
     size, part = dict(processor.size), getattr(processor, "crop_pct", None)
+    if "shortest_edge" in size and size.get("longest_edge") is not None:
+        raise ModelError("it limits the longer side, too")
     exact = "shortest_edge" not in size
     goal = _pair(size) if exact else (size["shortest_edge"],) * 2
     if kind == "ConvNextImageProcessor":
