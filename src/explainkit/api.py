@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -24,10 +24,12 @@ from explainkit.engine.call import Call
 from explainkit.engine.inputs import check_module
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
+from explainkit.engine.several_inputs import SeveralInputs, Which
 from explainkit.engine.streams import check_one_target, is_stream
 from explainkit.engine.targets import check_order
-from explainkit.errors import ExplainkitWarning, TargetError
-from explainkit.interfaces import Dataset, Maximizer, Target, spec_of
+from explainkit.errors import ExplainkitWarning, InputError, TargetError
+from explainkit.expressions import Expression
+from explainkit.interfaces import Dataset, Maximizer, Method, Target, spec_of
 from explainkit.layers import path_of
 from explainkit.methods.contract import seeded, with_layers
 from explainkit.results.explanation import Explanation, Explanations
@@ -41,9 +43,33 @@ if TYPE_CHECKING:
     from explainkit.results.visualization import Visualization
 
 Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
+Several: TypeAlias = "tuple[Tensor, ...] | Mapping[str, Any]"
 Stream: TypeAlias = "Iterator[Any] | DataLoader[Any]"
 Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
-Targets = Literal["all"] | list[Target] | list[int] | list[str] | tuple[Target, ...]
+Targets = (
+    Literal["all"]
+    | list[Target] | list[int] | list[str] | tuple[Target, ...] | Sequence[Expression]
+)  # fmt: skip
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Several,
+    target: Target = None,
+    method: AnyMethod | Methods = ...,
+    *,
+    targets: Targets | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
+    scorecard: bool = False,
+    wrt: Which = None,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    **params: Any,
+) -> Explanations: ...
 
 
 @overload
@@ -176,7 +202,7 @@ def explain(
 
 def explain(
     model: str | Path | nn.Module,
-    inputs: "Images | Stream",
+    inputs: "Images | Several | Stream",
     target: Target = None,
     method: AnyMethod | Methods = "saliency",
     *,
@@ -188,6 +214,7 @@ def explain(
     keep_mode: bool = False,
     precision: Precision | None = None,
     scorecard: bool = False,
+    wrt: Which = None,
     output: int | str | None = None,
     task: Task | None = None,
     class_names: Sequence[str] | None = None,
@@ -206,7 +233,8 @@ def explain(
         inputs: A path, a Pillow image, a uint8 array, or a list of them, which are preprocessed as
             the model needs them, and whose maps can be carried back to them; see `load_images`.
             Or floating-point images ``[batch, channel, height, width]`` in model-input space, on
-            the model's device and in its dtype.
+            the model's device and in its dtype. Of a model with several inputs, a tuple of tensors
+            or a dict by the names of its arguments.
             A `torch.utils.data.DataLoader` or an iterator of such batches is explained as the
             results are asked for, a batch at a time, so that a data set larger than memory takes a
             loop; batches are moved to the model's device, and may be ``(images, labels)``.
@@ -235,6 +263,11 @@ def explain(
             Spearman's correlation of both maps. None: the model's own.
         scorecard: Also test whether each map predicts what hiding parts of its image does;
             `Explanation.scorecard` has the result.
+        wrt: Of several inputs, the names or positions of those to explain; None: all images, which
+            are floating-point tensors with four axes. The others are held fixed: a tensor has a
+            row for each image, or one for all. Methods that hide parts of the image hide those of
+            one input at a time; all others explain the inputs together. A baseline is then one for
+            all inputs, or a dict or tuple with one for each.
         output: Which of several outputs of the model holds the scores: an index, a key or an
             attribute, or a dotted path such as ``"heads.age"``. None: that of its `ModelSpec`, or
             the only output that can be scores.
@@ -248,7 +281,8 @@ def explain(
 
     Returns:
         The maps with everything needed to interpret and reproduce them; for several methods or
-        targets a list, with all targets of the first method first. For a DataLoader or an iterator,
+        targets a list, with all targets of the first method first. For a model of several inputs
+        a list, with all explained inputs of the first map first. For a DataLoader or an iterator,
         an iterator of these, one for each batch.
 
     Raises:
@@ -279,20 +313,27 @@ def explain(
     chosen = list(method) if isinstance(method, list | tuple) else [method]
     module = load_model(model) if isinstance(model, str | Path) else model
     check_module(module)
+    parts = SeveralInputs.of(module, inputs, wrt)
+    if parts is not None and (at is not None or precision is not None):
+        raise InputError("expected a model of one image for at= and precision=, got several inputs")
     outputs = outputs_of(module, output, task, class_names)
     check_order(target, outputs.class_names, is_method_name)
     if targets is not None and target is not None:
         raise TargetError("expected target= (one) or targets= (several), got both")
+
+    def ready(values: dict[str, Any]) -> list[Method]:
+        return [
+            with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
+            for one in load_methods(chosen, values)
+        ]
+
     call = Call(
         module,
         # what the caller named is loaded again; what the caller holds is not kept alive
         partial(load_model, model) if isinstance(model, str | Path) else ref(module),
-        [
-            with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
-            for one in load_methods(chosen, params)
-        ],
+        ready(params) if parts is None else partial(parts.explain, ready, params),
         outputs,
-        several=isinstance(method, list | tuple) or targets is not None,
+        several=isinstance(method, list | tuple) or targets is not None or parts is not None,
         targets=targets, at=at, seed=seed, batch_size=batch_size, keep_mode=keep_mode,
         precision=precision, scorecard=scorecard,
     )  # fmt: skip
@@ -301,7 +342,7 @@ def explain(
         return call.each(inputs, target, labels)
     if labels:
         raise TargetError("labels: expected a DataLoader or an iterator of batches; use target=")
-    return call.on(inputs, target)
+    return call.on(inputs if parts is None else parts.whole, target)
 
 
 def maximize(

@@ -110,7 +110,7 @@ class TestModels:
 
         text = refusal(Contrastive(), X, 0)
         assert "Contrastive takes input_ids first" in text
-        assert "pixel_values=images and a fixed text" in text
+        assert "{'pixel_values': images, 'input_ids': …}" in text
 
     def test_a_function(self):
         text = refusal(torch.sin, X, 0)

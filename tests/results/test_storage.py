@@ -426,6 +426,13 @@ class TestOriginals:
         path.write_text(json.dumps(sealed(record)))
         assert_same(ek.Explanation.load(tmp_path), explanation)
 
+    def test_version_4_knew_one_input(self, explanation, tmp_path):
+        path = save(explanation, tmp_path) / "explanation.json"
+        record = json.loads(path.read_text()) | {"schema_version": 4}
+        del record["input"]
+        path.write_text(json.dumps(sealed(record)))
+        assert_same(ek.Explanation.load(tmp_path), explanation)
+
 
 class TestRefusals:
     @pytest.fixture

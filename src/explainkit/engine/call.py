@@ -15,6 +15,7 @@ from explainkit.engine.precision import Precision, dtype_of
 from explainkit.engine.receipts import receipts
 from explainkit.engine.record import as_explanation
 from explainkit.engine.runner import run_all
+from explainkit.engine.several_inputs import OneMap
 from explainkit.engine.streams import classes_of, images_and_labels
 from explainkit.engine.targets import parse_target, text_of
 from explainkit.interfaces import Method, spec_of
@@ -35,7 +36,7 @@ class Call:
     Attributes:
         module: The model.
         source: Gives the model, or None if the caller no longer holds it.
-        methods: Ready to be called.
+        methods: Ready to be called; or, for a model of several inputs, what explains them.
         outputs: What the model's outputs mean.
         several: Whether the result is a list.
         targets: As in `explain`, like all that follows.
@@ -49,7 +50,7 @@ class Call:
 
     module: nn.Module
     source: Callable[[], nn.Module | None]
-    methods: Sequence[Method]
+    methods: Sequence[Method] | Callable[..., list[OneMap]]
     outputs: Outputs
     several: bool
     targets: Any
@@ -76,13 +77,17 @@ class Call:
 
     def on(self, inputs: Any, target: Any) -> Explanation | Explanations:
         """The result for one batch."""
-        module, batch_size = self.module, self.batch_size
+        module, batch_size, methods = self.module, self.batch_size, self.methods
         batch = None
         if isinstance(module, nn.Module) and not isinstance(inputs, Tensor):
             batch = inputs if isinstance(inputs, ImageBatch) else make_batch(inputs, module)
             inputs = batch.inputs
         with naming_missing_memory(module, _LESS):
-            images = check_inputs(module, inputs, spec_of(module)).detach().clone()
+            images = (
+                inputs  # several inputs were checked when they were told apart
+                if callable(methods)
+                else check_inputs(module, inputs, spec_of(module)).detach().clone()
+            )
         several = self.targets is not None
         wanted = several_targets(self.targets) if several else [target]
         parsed = [
@@ -90,7 +95,9 @@ class Call:
             for one in wanted
         ]
         inner = None if self.at is None else path_of(module, self.at)
-        reduced = dtype_of(self.precision, self.methods, module, images, self.at)
+        reduced = None
+        if not callable(methods):
+            reduced = dtype_of(self.precision, methods, module, images, self.at)
         seed = self.seed or 0
         notes = [
             *(batch.warnings if batch else ()),
@@ -108,23 +115,30 @@ class Call:
                     "the model was in train mode: explained in eval mode, then restored "
                     "(keep_mode=True leaves dropout and batch statistics on)"
                 )
-            outcomes = run_all(
-                self.methods, module, images, parsed, self.outputs, batch_size, inner, reduced
-            )
+            if callable(methods):
+                maps = methods(module, self.source, parsed, self.outputs, batch_size)
+            else:
+                outcomes = run_all(
+                    methods, module, images, parsed, self.outputs, batch_size, inner, reduced
+                )
+                maps = [
+                    OneMap(method, outcome, score, images, self.source)
+                    for method, own in zip(methods, outcomes, strict=True)
+                    for outcome, score in own
+                ]
             described = partial(
                 as_explanation, seed=seed, precision=self.precision, warned=notes, batch=batch
             )
             rows = tuple(range(len(images)))
             made = receipts(self.source, module, batch)
             found = Explanations()
-            for method, own in zip(self.methods, outcomes, strict=True):
-                for outcome, score in own:
-                    one = described(
-                        method, module, images, outcome,
-                        expression=None if score is None else text_of(score),
-                    )  # fmt: skip
-                    origin = Origin(self.source, method, score, rows, len(images), made)
-                    found.append(one.coming_from(origin))
+            for one in maps:
+                told = described(
+                    one.method, module, one.images, one.outcome, part=one.input,
+                    expression=None if one.score is None else text_of(one.score),
+                )  # fmt: skip
+                origin = Origin(one.source, one.method, one.score, rows, len(rows), made)
+                found.append(told.coming_from(origin))
         if self.scorecard:
             for one in found:
                 one.scorecard()

@@ -42,19 +42,24 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
         InputError: The images have the wrong type, shape, device or dtype, or are not finite.
     """
     check_module(module)
+    names = argument_names(module)
+    if "pixel_values" in names and names[0] != "pixel_values":
+        raise ModelError(
+            f"expected a model of images alone, but {type(module).__name__} takes {names[0]} "
+            f"first: pass a dict of its inputs, {{'pixel_values': images, {names[0]!r}: …}}, or "
+            "compare images with a text by ek.adapt(model, tokenizer=…)"
+        )
+    return check_images(module, inputs, spec)
+
+
+def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = None) -> Tensor:
+    """As `check_inputs`, of a model that may have other inputs, too."""
     modules = submodules(module)
     parameters = parameters_of(modules)
     if any(map(is_lazy, parameters)):
         raise ModelError(
             "expected a model with weights, but it has lazy layers that are not initialized: run "
             "it once, model(inputs), before it is explained"
-        )
-    names = _arguments(module)
-    if "pixel_values" in names and names[0] != "pixel_values":
-        raise ModelError(
-            f"expected a model of images alone, but {type(module).__name__} takes {names[0]} "
-            "first: explain a module whose forward(images) calls it with pixel_values=images and "
-            "a fixed text, and returns the scores, such as logits_per_image"
         )
     if not isinstance(inputs, Tensor):
         raise InputError(
@@ -112,7 +117,7 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
     return inputs
 
 
-def _arguments(module: nn.Module) -> list[str]:
+def argument_names(module: nn.Module) -> list[str]:
     """Names of the arguments of a model's forward; a compiled one may not tell."""
     with suppress(TypeError, ValueError):
         return list(inspect.signature(module.forward).parameters)

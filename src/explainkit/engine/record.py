@@ -38,6 +38,7 @@ def as_explanation(
     precision: Precision | None = None,
     warned: Sequence[str] = (),
     batch: "ImageBatch | None" = None,
+    part: str | None = None,
 ) -> Explanation:
     """The result of one method; its warnings are also issued as `ExplainkitWarning`.
 
@@ -51,6 +52,7 @@ def as_explanation(
         precision: Of the method's forwards; None: the model's own.
         warned: Warnings that do not come from the method.
         batch: Where the images come from; None: the caller gave a tensor.
+        part: Name of the input that they are, of a model with several.
     """
     name = method_name(method)
     found = [*warned, *outcome.all_warnings(module, batch.names if batch else ())]
@@ -68,6 +70,8 @@ def as_explanation(
     mean, std = (spec.mean, spec.std) if spec else (None, None)
     if batch:
         mean, std = batch.preprocessing.normalization
+    if part is not None and mean is not None and len(mean) != images.shape[1]:
+        mean = std = None
     return Explanation(
         inputs=images,
         attribution=outcome.values,
@@ -94,6 +98,7 @@ def as_explanation(
         coverage=outcome.coverage,
         diagnostics=diagnostics,
         versions=versions(name, module),
+        input=part,
     )
 
 

@@ -66,6 +66,7 @@ class Explanation:
         versions: Versions of Python, torch, explainkit and the plugins involved.
         receipt: What it was made from, filled in when it is saved: hashes of the weights and of
             each image, the preprocessing, device and dtype, and the command.
+        input: Name of the explained input of a model that has several; None: it has one.
     """
 
     inputs: Tensor
@@ -94,6 +95,7 @@ class Explanation:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     receipt: Mapping[str, Any] | None = None
+    input: str | None = None
 
     _origin: "ClassVar[Origin | None]" = None
 
@@ -448,12 +450,19 @@ class Explanation:
 class Explanations(list[Explanation]):
     """The explanations of one call, by several methods or of several targets."""
 
-    def get(self, *, method: str | None = None, target: object = None) -> Explanation:
-        """The explanation by a method, of a target, or both.
+    def get(
+        self,
+        *,
+        method: str | None = None,
+        target: object = None,
+        input: str | None = None,  # noqa: A002 - the field's name
+    ) -> Explanation:
+        """The explanation by a method, of a target, of an input, or of several of these.
 
         Args:
             method: Its name, qualified or not; None: any.
             target: A class by name or index, or an expression or its text; None: any.
+            input: Name of the explained input, of a model with several; None: any.
 
         Raises:
             UnknownNameError: None matches, or several do.
@@ -472,11 +481,14 @@ class Explanations(list[Explanation]):
                 method is None or plain(method) in {plain(one.method), plain(bare_name(one.method))}
             )
             and (target is None or one._explains(target))
+            and input in {None, one.input}
         ]
         if len(matching) == 1:
             return matching[0]
         listed = ", ".join(
-            f"{bare_name(one.method)} of {one._targets()}" for one in matching or self
+            f"{bare_name(one.method)} of {one._targets()}"
+            + (f" for input {one.input}" if one.input else "")
+            for one in matching or self
         )
         raise UnknownNameError(
             f"expected method= and target= to match one explanation, got {len(matching)} matches: "

@@ -183,7 +183,7 @@ def _from_record(form: Form, names: Sequence[str], record: Any, directory: Path)
     if version < 4 and form is EXPLANATION:
         record = record | originals.NONE
     if version < 5 and form is EXPLANATION:
-        record = record | {"precision": None, "receipt": None}
+        record = record | {"precision": None, "receipt": None, "input": None}
     values = {name: from_json(record[name], tensors) for name in names}
     if form is EXPLANATION:
         values |= originals.loaded(values)
