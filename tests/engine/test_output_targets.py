@@ -177,3 +177,19 @@ def test_functions_and_classes_of_such_models_still_say_what_is_missing():
         ek.explain(Encoder().eval(), X, similarity("a cat"))
     with pytest.raises(TargetError, match="expected an output .batch, class, height, width."):
         ek.explain(Detector().eval(), X, mask(0))
+
+
+def test_a_vector_of_many_numbers_is_kept_whole_and_shown_short():
+    class Wide(Encoder):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(4, 300)
+
+    vector = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    found = ek.explain(Wide().eval(), X, similarity(vector))
+    assert torch.equal(torch.tensor(parse(found.expression).to), vector)
+    assert len(found.expression) > 4000
+    assert len(repr(found)) < 2000
+    assert len(found._repr_html_()) < len(
+        ek.explain(Wide().eval(), X, feature(0))._repr_html_()
+    ) + (4000)

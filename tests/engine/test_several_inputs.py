@@ -172,7 +172,7 @@ WRONG = [
     ((RGB, DEPTH), {"wrt": []}, "wrt: expected names among rgb, depth, got none"),
     (RGB, {"wrt": "rgb"}, "wrt: expected several inputs"),
     ((RGB, DEPTH[:2]), {"wrt": "rgb"}, "depth: expected a row for each image, 3, or one for all"),
-    ((RGB, DEPTH), {"at": "act"}, "at: expected a model of one image"),
+    ((RGB, DEPTH), {"at": "act"}, "expected a model of one image for at="),
     ((RGB, DEPTH.long()), {"wrt": "depth"}, "expected floating-point images"),
     ({"rgb": RGB.long()}, {}, "expected an image .* among the inputs"),
     (

@@ -132,12 +132,12 @@ class Call:
             rows = tuple(range(len(images)))
             made = receipts(self.source, module, batch)
             found = Explanations()
-            for one in maps:
+            for each in maps:
                 told = described(
-                    one.method, module, one.images, one.outcome, part=one.input,
-                    expression=None if one.score is None else text_of(one.score),
+                    each.method, module, each.images, each.outcome, part=each.input,
+                    expression=None if each.score is None else text_of(each.score),
                 )  # fmt: skip
-                origin = Origin(one.source, one.method, one.score, rows, len(rows), made)
+                origin = Origin(each.source, each.method, each.score, rows, len(rows), made)
                 found.append(told.coming_from(origin))
         if self.scorecard:
             for one in found:

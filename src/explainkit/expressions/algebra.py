@@ -235,6 +235,7 @@ class Expression:
         activations: Mapping[str, Tensor],
         images: Tensor | None = None,
         class_names: Sequence[str] = (),
+        output: Any = None,
     ) -> Tensor:
         """One score per image.
 
@@ -243,6 +244,7 @@ class Expression:
             activations: Layer path to output, for the layers in `layers`.
             images: ``[batch, channel, height, width]``; None if it has no penalty term.
             class_names: In the order of the logits.
+            output: What the model returned; None if it uses nothing of it but the logits.
 
         Returns:
             ``[batch]``, differentiable.
@@ -251,7 +253,7 @@ class Expression:
             TargetError: A class, channel or position does not exist, or a term needs a value that
                 is not given.
         """
-        scope = Scope(logits, activations, images, class_names)
+        scope = Scope(logits, activations, images, class_names, output=output)
         return evaluate_each([self] * len(scope.example), scope)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainkit.errors import clipped
 from explainkit.render.heatmap import DIVERGING, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -81,7 +82,8 @@ def _image(content: Content, row: int) -> dict[str, Any]:
         tensor = torch.from_numpy(values[row])
         scaled = scale(tensor[None], SCALINGS[0])
         limit = float(scaled.limits[0])
-        alt = f"{one.method} of {one.model}, target: {one.target_name(row)}"
+        target = clipped(one.target_name(row))
+        alt = f"{one.method} of {one.model}, target: {target}"
         if alone:
             colored = under[row].colored(scaled.values[0], DIVERGING, signed=True)
             maps.append(_panel("map", colored, alt, side, limit))
@@ -89,7 +91,7 @@ def _image(content: Content, row: int) -> dict[str, Any]:
         if alone:
             maps.append(_panel("map over image", mixed, f"{alt}, over the image", side))
         else:
-            title_of_map = f"{one.method.rpartition('/')[2]}\ntarget: {one.target_name(row)}"
+            title_of_map = f"{one.method.rpartition('/')[2]}\ntarget: {target}"
             maps.append(_panel(title_of_map, mixed, f"{alt}, over the image", side, limit))
     return {
         "panel": _panel(title + blank, image.pixels, content.names[row], side),
@@ -120,7 +122,8 @@ def _facts(one: "Explanation", alone: bool) -> Iterator[tuple[str, str]]:
     known = facts(one)
     count = len(one)
     known["images"] = f"{count}" + ("" if count <= MOST else f", {MOST} shown")
-    known["target"] = ", ".join(dict.fromkeys(one.target_name(i) for i in range(min(count, MOST))))
+    targets = (clipped(one.target_name(i)) for i in range(min(count, MOST)))
+    known["target"] = ", ".join(dict.fromkeys(targets))
     known |= {name: ", ".join(values[:MOST]) for name, values in per_image(one).items()}
     names = ["method", "parameters"]
     if alone:

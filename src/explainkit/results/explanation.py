@@ -10,7 +10,7 @@ from torch import Tensor
 from explainkit.catalog.builtin import SCORECARD
 from explainkit.catalog.registry import resolve
 from explainkit.catalog.synonyms import bare_name, plain
-from explainkit.errors import InputError, UnknownNameError
+from explainkit.errors import InputError, UnknownNameError, clipped
 from explainkit.scores import Outputs, Task
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Explanation:
         return f"<Explanation {self.method} of {self.model}: map {shape}, target {self._targets()}>"
 
     def _targets(self) -> str:
-        shown = [self.target_name(i) for i in range(min(len(self), 4))]
+        shown = [clipped(self.target_name(i)) for i in range(min(len(self), 4))]
         return ", ".join(shown) + (", …" if len(self) > 4 else "")
 
     def coming_from(self, origin: "Origin") -> "Explanation":
