@@ -53,7 +53,7 @@ close(explanation.attribution.expand_as(maps), maps)
 # --8<-- [start:captum_gradcam]
 from captum.attr import LayerAttribution, LayerGradCam
 
-cells = LayerGradCam(model, model[4]).attribute(images, target=target)
+cells = LayerGradCam(model, model.get_submodule("4")).attribute(images, target=target)
 maps = LayerAttribution.interpolate(cells, (12, 10), interpolate_mode="bilinear")
 # --8<-- [end:captum_gradcam]
 
