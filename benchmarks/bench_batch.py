@@ -43,7 +43,7 @@ import re, sys, time
 from pathlib import Path
 import torch, explainkit as ek
 torch.set_num_threads(1)
-net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 5, 5), torch.nn.Flatten(), torch.nn.Linear(200, 7))
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 5, 5), torch.nn.Flatten(), torch.nn.Linear(162, 7))
 begin = time.perf_counter()
 ek.batch(sys.argv[1], net.eval(), "saliency", sys.argv[2], limit={count}, threads=1)
 seconds = time.perf_counter() - begin
