@@ -13,7 +13,6 @@ ROOT = Path(explainkit.__file__).parent
 ROWS = [
     {"errors"},
     {
-        "contents",
         "correlation",
         "files",
         "hashes",
@@ -22,7 +21,6 @@ ROWS = [
         "layers",
         "progress",
         "scores",
-        "settings",
     },
     {"expressions", "graph"},
     {"interfaces", "methods.contract"},

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import explainkit as ek
-from explainkit import isolation
 from explainkit.errors import MethodError
+from explainkit.isolation import process
+from explainkit.isolation.settings import read_settings
 from explainkit.methods.contract import is_method
-from explainkit.settings import read_settings
 
 
 class _Random(nn.Module):
@@ -114,7 +114,7 @@ def busy():
     entered, leave = threading.Event(), threading.Event()
 
     def call():
-        with isolation.preserve_process(0):
+        with process.preserve_process(0):
             entered.set()
             leave.wait()
 
@@ -146,5 +146,5 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork in a threaded process
         child = os.fork()
     if not child:
-        os._exit(0 if isolation._turn.acquire(timeout=1) else 1)
+        os._exit(0 if process._turn.acquire(timeout=1) else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 import explainkit as ek
-from explainkit.contents import LONG
 from explainkit.errors import MethodError
-from explainkit.isolation import LARGE, SAMPLED
-from explainkit.settings import SETTINGS
+from explainkit.isolation.contents import LONG
+from explainkit.isolation.model import LARGE
+from explainkit.isolation.settings import SETTINGS
+from explainkit.isolation.weights import SAMPLED
 
 PAGE = Path(__file__).parents[1] / "docs/reference/unchanged.md"
 
