@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -35,6 +36,7 @@ class Members:
         """Modules, parameters and buffers."""
         return self.modules, self.parameters, self.buffers
 
+    @cached_property
     def is_inference(self) -> bool:
         """Whether a weight or buffer was created in inference mode; autograd refuses to save it."""
         return any(map(Tensor.is_inference, chain(self.parameters, self.buffers)))

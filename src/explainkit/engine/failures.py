@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from explainkit.adapters.black_box import is_black_box
 from explainkit.errors import ExplainkitError, ModelError
-from explainkit.layers import buffers_of, parameters_of, submodules
+from explainkit.layers import members_of
 
 _PLAIN = {RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError}
 _INSIDE = ("grad", "layer", "attention")
@@ -87,8 +87,7 @@ def _without_gradients(module: nn.Module) -> str:
 
 def is_inference(module: nn.Module) -> bool:
     """Whether a weight or buffer was created in inference mode; autograd refuses to save it."""
-    modules = submodules(module)
-    return any(tensor.is_inference() for tensor in (*parameters_of(modules), *buffers_of(modules)))
+    return members_of(module).is_inference
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import suppress
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from explainkit.engine.checks import all_finite
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
-from explainkit.layers import buffers_of, parameters_of, submodules
+from explainkit.layers import members_of
 
 
 def check_module(module: object) -> None:
@@ -54,9 +55,8 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
 
 def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = None) -> Tensor:
     """As `check_inputs`, of a model that may have other inputs, too."""
-    modules = submodules(module)
-    parameters = parameters_of(modules)
-    if any(map(is_lazy, parameters)):
+    members = members_of(module)
+    if any(map(is_lazy, {type(one): one for one in members.parameters}.values())):
         raise ModelError(
             "expected a model with weights, but it has lazy layers that are not initialized: run "
             "it once, model(inputs), before it is explained"
@@ -85,13 +85,13 @@ def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = Non
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"
         )
-    parameters = [p for p in parameters if p.is_floating_point()]
+    parameters = [*filter(Tensor.is_floating_point, members.parameters)]
     if _is_channels_last(module, shape):
         raise InputError(
             f"expected images [batch, channel, height, width], got {shape}, which looks like "
             "[batch, height, width, channel]: inputs.permute(0, 3, 1, 2)"
         )
-    tensors = (*parameters, *buffers_of(modules))
+    tensors = chain(parameters, members.buffers)
     first = next((t for t in tensors if t.is_floating_point()), None)
     if first is not None and first.device != inputs.device:
         raise InputError(

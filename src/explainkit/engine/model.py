@@ -14,7 +14,7 @@ from explainkit.engine.texts import embeddings_of
 from explainkit.errors import ModelError, TargetError
 from explainkit.expressions import Expression, Scope, evaluate_each
 from explainkit.graph.autograd import prepare
-from explainkit.layers import capture, single
+from explainkit.layers import Members, capture, members_of, single
 from explainkit.scores import VALUES, Outputs
 
 
@@ -76,6 +76,7 @@ class ScoreModel(nn.Module):
     Attributes:
         module: What runs: the caller's model, or the part of it after a layer.
         owner: The caller's model, which layer paths refer to.
+        members: What the caller's model consists of.
         outputs: What the model's outputs mean; `run` completes it.
         batch_size: Images run at once; None: as many as fit the budget.
         precision: Of the method's own forwards; None: the model's. The engine's forward, whose
@@ -95,10 +96,12 @@ class ScoreModel(nn.Module):
         outputs: Outputs = VALUES,
         owner: nn.Module | None = None,
         precision: torch.dtype | None = None,
+        members: Members | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.owner = module if owner is None else owner
+        self.members = members or members_of(self.owner)
         self.outputs = outputs
         self.batch_size = batch_size
         self.precision = precision
@@ -113,7 +116,9 @@ class ScoreModel(nn.Module):
 
     def after(self, inner: InnerLayer) -> "ScoreModel":
         """The same scores, computed from the output of a layer."""
-        return ScoreModel(inner, self._score, self.batch_size, self.outputs, owner=self.module)
+        return ScoreModel(
+            inner, self._score, self.batch_size, self.outputs, self.module, members=self.members
+        )
 
     def hold(self, forward: Forward | None) -> None:
         """Stores a forward for `ready`; None releases it."""

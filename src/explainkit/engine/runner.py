@@ -13,7 +13,6 @@ from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.checks import Outcome, all_finite, joined, listed, outcome_of
 from explainkit.engine.failures import (
     failing_as_model_error,
-    is_inference,
     naming_missing_gradients,
     out_of_memory,
 )
@@ -57,10 +56,10 @@ def run_all(
         For each method, the outcome of each target with its expression or function; None: a class.
     """
     found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
-    for score, members in group_targets(targets):
+    for score, wanted in group_targets(targets):
         scorer = ScoreModel(module, score, batch_size, outputs, precision=precision)
         every: list[Target] = []
-        for target in members:
+        for target in wanted:
             if isinstance(target, str) and target == "all":
                 with failing_as_model_error(module, images), torch.no_grad():
                     every += range(scorer(images[:1]).shape[1])
@@ -243,7 +242,7 @@ def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[For
     needs = reduce(or_, each, Needs())
     from_layers = all(need.only_layers for need in each)
     with ExitStack() as stack:
-        stack.enter_context(torch.set_grad_enabled(not is_inference(scorer.owner)))
+        stack.enter_context(torch.set_grad_enabled(not scorer.members.is_inference))
         calls = stack.enter_context(capture(scorer.owner, needs.layers, leaves=from_layers))
         if needs.twice:
             stack.enter_context(twice_differentiable())

@@ -13,7 +13,7 @@ from explainkit.isolation.generators import HeldGenerator
 from explainkit.isolation.process import preserve_process
 from explainkit.isolation.restoring import each
 from explainkit.isolation.weights import Weights
-from explainkit.layers import Members, members_of
+from explainkit.layers import members_of
 
 LARGE = 64 * 2**20
 """Bytes above which a tensor that is no buffer is not copied, just as parameters are not."""
@@ -35,9 +35,7 @@ def preserve_generators(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserve_model(
-    model: nn.Module, members: Members | None = None, *, keep_mode: bool = False, seed: int = 0
-) -> Iterator[bool]:
+def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) -> Iterator[bool]:
     """Runs a block with the model frozen and in eval mode, then restores everything.
 
     The page "What a call leaves unchanged" of the reference lists what is restored. Parameters are
@@ -46,7 +44,6 @@ def preserve_model(
 
     Args:
         model: The caller's model.
-        members: What it consists of; None: it is looked at.
         keep_mode: Leave each module in its current mode.
         seed: Seed of the random generators that the model holds.
 
@@ -57,7 +54,7 @@ def preserve_model(
         MethodError: The values of a parameter changed during the block, or something could not be
             restored.
     """
-    members = members or members_of(model)
+    members = members_of(model)
     modules = members.modules
     held = Contents(members)
     uncopied = [tensor for tensor in held.tensors if _is_uncopied(tensor)]

@@ -14,7 +14,7 @@ from explainkit.catalog.factories import AnyMethod, load_method
 from explainkit.catalog.models import load_model
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.checks import Outcome
-from explainkit.engine.failures import failing_as_model_error, is_inference
+from explainkit.engine.failures import failing_as_model_error
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.model import ScoreModel
 from explainkit.engine.record import outputs_of
@@ -145,7 +145,7 @@ def _complete(model: ScoreModel, images: Tensor) -> None:
     first = images[: model.batch_size or 1].clone().requires_grad_()
     with (
         failing_as_model_error(model.module, images),
-        torch.set_grad_enabled(not is_inference(model.owner)),
+        torch.set_grad_enabled(not model.members.is_inference),
     ):
         model.run(first)
 

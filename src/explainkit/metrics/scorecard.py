@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from explainkit.catalog.factories import method_from
 from explainkit.catalog.models import load_model
-from explainkit.engine.failures import is_inference
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.model import ScoreModel
 from explainkit.engine.record import model_name, outputs_of
@@ -242,7 +241,7 @@ class _Question:
     def scored(self) -> tuple[ScoreModel, Tensor]:
         """The model that gives the explained scores, and its scores of the images."""
         scorer = ScoreModel(self.module, self.score, None, self.outputs)
-        with torch.set_grad_enabled(not is_inference(self.module)):
+        with torch.set_grad_enabled(not scorer.members.is_inference):
             # the last operator, which shows whether scores are probabilities, is in the graph
             rows = [scorer.run(one[None].clone().requires_grad_()).scores for one in self.images]
         return scorer, torch.cat(rows).detach()

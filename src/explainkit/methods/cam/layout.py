@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from explainkit.errors import ModelError
 from explainkit.graph.cached import Cached
@@ -151,16 +150,21 @@ def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
     channels, height, width = images.shape[1:]
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
-            patches = F.conv2d(
-                images.new_empty((1, channels, height, width), device="meta"),
-                module.weight.new_empty(module.weight.shape, device="meta"),
-                None, module.stride, module.padding, module.dilation, module.groups,
-            )  # fmt: skip
-            grids: list[PatchGrid] = [(patches.shape[2], patches.shape[3])]
+            grids: list[PatchGrid] = [(_length(module, 0, height), _length(module, 1, width))]
             break
     else:
         grids = _declared_grids(model, images)[:1]
     return _halved(grids[0]) if grids else []
+
+
+def _length(conv: nn.Conv2d, axis: int, length: int) -> int:
+    """The number of positions of a convolution along an axis of the image, at least one."""
+    extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+    if isinstance(conv.padding, str):
+        padding = extent if conv.padding == "same" else 0
+    else:
+        padding = 2 * int(conv.padding[axis])
+    return max((length + padding - extent - 1) // conv.stride[axis] + 1, 1)
 
 
 def _halved(grid: PatchGrid) -> list[PatchGrid]:

@@ -25,13 +25,12 @@ from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
 from explainkit.isolation import preserve_generators
 from explainkit.layers import (
-    buffers_of,
+    Members,
     capture,
     get_layer,
-    parameters_of,
+    members_of,
     single,
-    submodules,
-    version_of,
+    versions_of,
 )
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.target_layer import unwrapped
@@ -190,13 +189,16 @@ def state_of(model: nn.Module) -> State:
     """Differs once a module or a weight has been replaced or written to; read once in a call."""
     if isinstance(model, ScoreModel):
         if state_of not in model.found:
-            model.found[state_of] = state_of(model.owner)
+            model.found[state_of] = _state(model.members)
         found: State = model.found[state_of]
         return found
-    modules = submodules(model)
-    tensors = (*parameters_of(modules), *buffers_of(modules))
-    weights = [(tensor.data_ptr(), version_of(tensor)) for tensor in tensors]
-    return [*map(type, modules), *weights]
+    return _state(members_of(model))
+
+
+def _state(members: Members) -> State:
+    tensors = [*members.parameters, *members.buffers]
+    pointers = [tensor.data_ptr() for tensor in tensors if tensor.layout == torch.strided]
+    return [[*map(type, members.modules)], pointers, versions_of(tensors)]
 
 
 def _noise(images: Tensor) -> Tensor:

@@ -64,8 +64,7 @@ def layers_of(
     scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
     key = (default_layers, patch_grid, prefix_tokens, inputs.shape[1:])
     if key not in scorer.found:
-        with preserve_process(0):  # found once, in the first call only
-            scorer.found[key] = _default_layers(scorer, inputs, patch_grid, prefix_tokens)
+        scorer.found[key] = _default_layers(scorer, inputs, patch_grid, prefix_tokens)
     found: tuple[str, ...] = scorer.found[key]
     return found
 
@@ -77,12 +76,17 @@ def _default_layers(
     prefix_tokens: int | None,
 ) -> tuple[str, ...]:
     """The default layers, determined once per model if the score reads its output alone."""
+
+    def find() -> tuple[str, ...]:
+        with preserve_process(0):  # in the first call only
+            return default_layers(scorer, inputs, patch_grid, prefix_tokens)
+
     if not scorer.reads_logits_only:
-        return default_layers(scorer, inputs, patch_grid, prefix_tokens)
+        return find()
     return _defaults.once(
         scorer.owner,
         (patch_grid, prefix_tokens, scorer.outputs.output, inputs.shape[1:]),
-        lambda: default_layers(scorer, inputs, patch_grid, prefix_tokens),
+        find,
         structure_of(scorer.owner),
     )
 
