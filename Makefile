@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lowest test-browser test-gpu test-ray attack-batch chromium lint type type-3.11 \
+.PHONY: help demo test test-slow test-lowest test-browser test-gpu test-ray attack attack-batch chromium lint type type-3.11 \
 	type-3.13 docs docs-serve bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -27,6 +27,9 @@ test-slow: $(VENV)/.development ## Repeat some proofs at length: more kills, mor
 
 test-lowest: $(LOWEST)/.test ## Run the tests on the lowest versions that pyproject.toml allows
 	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST))
+
+attack: $(VENV)/.development ## Attack "nothing is left behind", and print counts
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m attack tests/test_attack.py
 
 test-browser: chromium docs ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m browser tests/browser

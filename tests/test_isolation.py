@@ -4,23 +4,19 @@ import contextlib
 import gc
 import random
 import signal
-import sys
-import time
 import warnings
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from interrupts import interrupt_guard, lines_of_guard
 from torch import nn
 
 import explainkit as ek
-from explainkit import isolation
 from explainkit.errors import MethodError
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.isolation.tensors import dense_parts
-
-FOLDER = isolation.__path__[0]
 
 
 class _Counting(nn.Module):
@@ -235,31 +231,6 @@ def test_a_module_that_refuses_to_change_its_mode():
     assert model[1].training
 
 
-def _lines_of_isolation():
-    """The number of lines that one use of the guard executes."""
-    count = 0
-
-    def trace(frame, event, _argument):
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    with preserve_process(0), preserve_model(_small()):
-        pass
-    sys.settrace(before)
-    return count
-
-
-def _small():
-    model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).train()
-    model[0].weight.grad = torch.ones(1, 1)
-    return model
-
-
 @pytest.fixture
 def interruptible():
     """Ctrl-C as in a terminal; a process started in the background may ignore it."""
@@ -269,46 +240,15 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_on_every_line_of_the_guard():
-    """Real signals: each is delivered once everything is restored, or before anything changed."""
-    lines = _lines_of_isolation()
-    assert lines > 100
-    for at in range(lines):
-        model = _small()
-        states = torch.get_rng_state(), random.getstate()
-        handler, passed = signal.getsignal(signal.SIGINT), 0
+def test_ctrl_c_on_lines_of_the_guard():
+    """Real signals: each is delivered once everything is restored, or before anything changed.
 
-        def trace(frame, event, _argument, at=at):
-            nonlocal passed
-            if not frame.f_code.co_filename.startswith(FOLDER):
-                return None
-            if event == "line":
-                passed += 1
-                if passed == at + 1:
-                    signal.raise_signal(signal.SIGINT)
-            return trace
-
-        before = sys.gettrace()
-        try:
-            sys.settrace(trace)
-            with preserve_process(0), preserve_model(model):
-                model[1].running_mean.fill_(3)
-                model.extra = 1
-                torch.rand(1)
-            sys.settrace(before)
-            time.sleep(1)
-            pytest.fail(f"the signal on line {at} of {lines} was lost")
-        except KeyboardInterrupt:
-            sys.settrace(before)
-        assert signal.getsignal(signal.SIGINT) is handler
-        assert model.training
-        assert model[1].training
-        assert model[0].weight.requires_grad
-        assert model[0].weight.grad is not None
-        assert model[1].running_mean == 0
-        assert not hasattr(model, "extra")
-        assert torch.equal(states[0], torch.get_rng_state())
-        assert states[1] == random.getstate()
+    `make attack` raises them on every line.
+    """
+    lines = lines_of_guard()
+    assert lines > 300
+    for at in range(0, lines, 29):
+        interrupt_guard(at)
 
 
 @pytest.mark.parametrize("last", [nn.Tanh(), nn.Sigmoid(), nn.BatchNorm1d(2)])
