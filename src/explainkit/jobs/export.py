@@ -129,7 +129,8 @@ def _zarr(store: Store, folder: Path) -> Iterator[Path]:
                         chunks=(min(rows, store.plan.shard_size), *values.shape[1:]),
                         dtype=str if values.dtype.kind == "U" else values.dtype,
                     )
-                group[name].append(values.astype(object) if values.dtype.kind == "U" else values)
+                array: Any = group[name]
+                array.append(values.astype(object) if values.dtype.kind == "U" else values)
     yield path
 
 
