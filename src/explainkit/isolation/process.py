@@ -69,9 +69,9 @@ def preserve_process(seed: int) -> Iterator[None]:
 
     Seeding makes methods that use a global generator, and models with active dropout,
     reproducible. It covers torch, numpy and the standard library. Generators, and the settings of
-    torch that `explainkit.settings` lists, are restored afterwards. They belong to the whole
-    process, so threads take turns; a thread may nest blocks. Ctrl-C takes effect only where no
-    context is being entered or left, so that each is left as a whole.
+    torch that `explainkit.isolation.settings` lists, are restored afterwards. They belong to the
+    whole process, so threads take turns; a thread may nest blocks. Ctrl-C takes effect only where
+    no context is being entered or left, so that each is left as a whole.
     """
     with _turn, whole_contexts():
         numpy = sys.modules.get("numpy")
