@@ -16,7 +16,7 @@ from explainkit.errors import DatasetError, InputError, MethodError, StorageErro
 from explainkit.jobs import shards
 from explainkit.jobs.sources import Registered
 from explainkit.jobs.worker import Worker
-from explainkit_fer_hw3.data.synthetic import _COUNTS
+from explainkit_fer_hw3.data.synthetic import COUNTS
 
 METHODS = ["saliency", "smoothgrad"]
 
@@ -265,7 +265,7 @@ def test_sources(images, model, tmp_path):
 
 
 def test_a_registered_data_set(tmp_path, monkeypatch):
-    monkeypatch.setitem(_COUNTS, "validation", 14)
+    monkeypatch.setitem(COUNTS, "validation", 14)
     source = Registered("fer_hw3/synthetic", split="validation", seed=1)
     store = ek.batch(source, "fer_hw3/cnn", "saliency", tmp_path / "out", limit=5)
     data = ek.load_dataset("fer_hw3/synthetic", split="validation", seed=1)

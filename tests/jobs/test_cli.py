@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import explainkit as ek
 from explainkit.cli.app import app, main
 from explainkit.jobs.worker import Worker
-from explainkit_fer_hw3.data.synthetic import _COUNTS
+from explainkit_fer_hw3.data.synthetic import COUNTS
 
 NETS = """
 import multiprocessing, os, pathlib, signal
@@ -131,7 +131,7 @@ def test_a_dry_run_writes_nothing(words):
 
 
 def test_a_registered_data_set(tmp_path, monkeypatch):
-    monkeypatch.setitem(_COUNTS, "validation", 14)
+    monkeypatch.setitem(COUNTS, "validation", 14)
     done = run(
         "batch", "synthetic", "--split", "validation", "--model", "fer_hw3/cnn", "--method",
         "saliency", "--limit", "3", "--out", tmp_path / "out", "--device", "cpu",
