@@ -228,7 +228,7 @@ def test_hostile_texts_run_nothing(browser, tmp_path):
             browser.js(f"location.hash = 'image-{i + 1}'")
         browser.wait("location.hash === '#image-10'")
         assert_silent(browser, path)
-        assert browser.js("return document.querySelectorAll('script').length") == 3
+        assert browser.js("return document.querySelectorAll('script').length") == 4
         assert (
             browser.js("return document.querySelectorAll('[onerror],[onload],iframe').length") == 0
         )
