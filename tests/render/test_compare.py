@@ -154,3 +154,11 @@ def test_what_does_not_fit_is_refused():
 def test_colored_maps_are_those_of_figures():
     maps = torch.tensor([[[1.0, -2.0]], [[0.0, 0.0]]])
     assert (colored(maps, "max")[0] == color(np.array([[0.5, -1.0]])) / 255).all()
+
+
+def test_sentences_among_the_notes_end_with_full_stops():
+    from explainkit.render.legend import joined
+
+    assert joined(["red: for", "hatched: not seen.", "One is a hint.", "more"]) == (
+        "red: for; hatched: not seen. One is a hint; more"
+    )

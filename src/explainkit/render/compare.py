@@ -13,7 +13,7 @@ from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
 from explainkit.render.figure import prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
-from explainkit.render.legend import legend
+from explainkit.render.legend import joined, legend
 from explainkit.render.report.content import Content, gather
 from explainkit.render.scorecard import explained, write_verdict
 from explainkit.render.sheet import (
@@ -86,7 +86,7 @@ def comparison_figure(
         [max(1.4, *(width for width, _ in sizes))] * across,
         title + " and ".join(models),
         f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
-        "; ".join(
+        joined(
             [
                 *[legend(explanations, *ends)] * (rule.sign == "signed"),
                 *content.notes,

@@ -24,7 +24,7 @@ from explainkit.render.heatmap import (
     over_images,
     scale,
 )
-from explainkit.render.legend import legend
+from explainkit.render.legend import joined, legend
 from explainkit.render.parameters import changed_parameters, parameters
 from explainkit.render.scorecard import explained, write_verdict
 from explainkit.render.sheet import (
@@ -235,7 +235,7 @@ class _Rows:
             widths,
             f"{self.headline()} of {one.model}{self._explained()}",
             parameters(changed_parameters(one.method, one.params)) or "default parameters",
-            "; ".join([*colors, *self._notes, *about]),
+            joined([*colors, *self._notes, *about]),
         )
 
     def headline(self) -> str:

@@ -76,3 +76,12 @@ def _sentence(one: "Explanation", positive: str, negative: str) -> str:
         "importance": "the stronger the color, the more important",
         "value": f"{positive}: positive values, {negative}: negative values",
     }[meaning(one.method, one.params)]
+
+
+def joined(notes: Sequence[str]) -> str:
+    """Notes as one text: those that start with a capital are sentences of their own."""
+    text = ""
+    for note in notes:
+        separator = ". " if note[:1].isupper() else "; "
+        text += (separator if text else "") + note.rstrip(".")
+    return text

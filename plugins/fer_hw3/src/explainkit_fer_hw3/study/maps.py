@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.render.heatmap import Scaling, color, scale, to_pixels
-from explainkit.render.legend import legend
+from explainkit.render.legend import joined, legend
 from explainkit.render.sheet import INK, RIGHT, TALL, WRONG, Sheet, house_style, show
 from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanation
@@ -87,7 +87,7 @@ def comparison_figure(
         f"{', '.join(methods)} in {' and '.join(dict.fromkeys(models))}",
         "Each map explains the network's prediction and is normalized separately "
         f"({SCALING.limit}); ± is the value at full color.",
-        "; ".join([legend(explanations), *reasons]),
+        joined([legend(explanations), *reasons]),
     )
     for row in range(len(one)):
         image = _image(one, row)
