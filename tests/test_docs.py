@@ -85,6 +85,13 @@ def test_every_method_is_in_the_reference():
             assert discovery.registry("methods").get(name).__name__ in page
 
 
+def test_the_reference_of_methods_hides_what_the_engine_calls():
+    page = (DOCS / "reference/methods.md").read_text()
+    blocks = re.findall(r"^::: .*\n    options:\n(?:      .*\n)+", page, re.MULTILINE)
+    assert len(blocks) == len(re.findall(r"^::: ", page, re.MULTILINE))
+    assert [block for block in blocks if "      members: false\n" not in block] == []
+
+
 def test_every_public_name_is_in_the_reference():
     page = "".join((DOCS / f"reference/{name}.md").read_text() for name in ("api", "metrics"))
     shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
