@@ -32,6 +32,7 @@ ROWS = [
     {"api"},
     {"testing", "gallery", "interop", "jobs"},
     {"evaluation"},
+    {"concept_discovery"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROWS) for name in names}

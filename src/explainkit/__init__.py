@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         load_dataset,
     )
     from explainkit.catalog.models import load_model
+    from explainkit.concept_discovery.discover import concepts
     from explainkit.evaluation.evaluate import evaluate
     from explainkit.interfaces import (
         Attribution,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from explainkit.jobs.batch import batch
     from explainkit.jobs.store import Store
     from explainkit.metrics.scorecard import scorecard
+    from explainkit.results.concepts import Concepts
     from explainkit.results.evaluation import Evaluation
     from explainkit.results.explanation import Explanation, Explanations
     from explainkit.results.scorecard import Scorecard
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attribution",
+    "Concepts",
     "Dataset",
     "DatasetError",
     "DatasetSpec",
@@ -93,6 +96,7 @@ __all__ = [
     "__version__",
     "adapt",
     "batch",
+    "concepts",
     "evaluate",
     "explain",
     "hookimpl",
@@ -111,6 +115,7 @@ __all__ = [
 
 _LAZY = {
     "Attribution": "explainkit.interfaces",
+    "Concepts": "explainkit.results.concepts",
     "Dataset": "explainkit.interfaces",
     "DatasetSpec": "explainkit.interfaces",
     "Evaluation": "explainkit.results.evaluation",
@@ -126,6 +131,7 @@ _LAZY = {
     "Visualization": "explainkit.results.visualization",
     "adapt": "explainkit.adapters.adapt",
     "batch": "explainkit.jobs.batch",
+    "concepts": "explainkit.concept_discovery.discover",
     "evaluate": "explainkit.evaluation.evaluate",
     "explain": "explainkit.api",
     "list_datasets": "explainkit.catalog.factories",

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import AnyMethod, load_methods, method_name, method_params
 from explainkit.catalog.models import load_model
 from explainkit.catalog.synonyms import bare_name
@@ -18,8 +16,8 @@ from explainkit.engine.arguments import seed_number
 from explainkit.engine.record import model_name, outputs_of
 from explainkit.engine.targets import parse_target
 from explainkit.errors import InputError, MethodError
-from explainkit.evaluation.images import Given, Images, Labels, given
-from explainkit.evaluation.judging import Judge, Judged, as_input, attempted, unexplained, why
+from explainkit.evaluation.images import Given, Images, Labels, as_the_model_takes_it, given
+from explainkit.evaluation.judging import Judge, Judged, attempted, unexplained, why
 from explainkit.evaluation.measures import AnyMetric, measures
 from explainkit.interfaces import Method, Target, spec_of
 from explainkit.interruption import interruptible
@@ -124,7 +122,7 @@ def evaluate(
         progress("images", len(asked.names)) as advance,
     ):
         for name, row, one, mask in zip(asked.names, asked.rows, targets, covered, strict=True):
-            loaded = attempted(_loaded, module, asked, row)
+            loaded = attempted(as_the_model_takes_it, module, asked, row)
             if isinstance(loaded, Exception):
                 failures = [loaded]
                 image = unexplained(name, asked.label(row))
@@ -138,19 +136,6 @@ def evaluate(
     if first is not None and all(one.verdict == FAILED for _, row in found for one in row):
         raise first
     return _collected(module, ready, judge, found, own)
-
-
-def _loaded(module: nn.Module, asked: Given, row: int) -> tuple[Tensor, Any]:
-    """An image as the model takes it, and its true class."""
-    value, label = asked.read(row)
-    if isinstance(value, Image.Image):
-        value, _ = preprocessing_of(module)(value)
-    if value.dim() != 3 or not value.is_floating_point():
-        raise InputError(
-            "expected a floating-point image [channel, height, width], got "
-            f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        )
-    return as_input(module, value.detach()), label
 
 
 def _targets(target: Target, asked: Given) -> list[Any]:

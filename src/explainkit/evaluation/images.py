@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from explainkit.adapters.decoding import suffixes
-from explainkit.adapters.images import ImageBatch, open_image
+from explainkit.adapters.images import ImageBatch, open_image, preprocessing_of
 from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
 from explainkit.jobs.opening import source_of
@@ -72,6 +73,28 @@ def given(images: Images, labels: Labels = None, limit: int | None = None) -> Gi
         return image, own if labels is None else label(row)
 
     return Given(tuple(names[row] for row in rows), tuple(rows), count, labeled, label)
+
+
+def as_the_model_takes_it(module: nn.Module, images: Given, row: int) -> tuple[Tensor, Any]:
+    """An image ``[1, channel, height, width]``, on the device and in the dtype of the model.
+
+    Returns:
+        The image, and its true class if it is known.
+
+    Raises:
+        InputError: It is no image.
+    """
+    value, label = images.read(row)
+    if isinstance(value, Image.Image):
+        value, _ = preprocessing_of(module)(value)
+    if value.dim() != 3 or not value.is_floating_point():
+        raise InputError(
+            "expected a floating-point image [channel, height, width], got "
+            f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        )
+    tensors = (*module.parameters(), *module.buffers())
+    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
+    return value.detach()[None].to(like.device, like.dtype), label
 
 
 def read_labels(path: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from explainkit.api import explain
@@ -172,13 +171,6 @@ def why(error: Exception) -> str:
 def unexplained(name: str, label: Any) -> EvaluatedImage:
     """An image of which nothing is known but its name and its true class."""
     return EvaluatedImage(name=name, label="" if label is None else str(label))
-
-
-def as_input(module: nn.Module, image: Tensor) -> Tensor:
-    """An image ``[channel, height, width]`` as a batch, on the model's device and in its dtype."""
-    tensors = (*module.parameters(), *module.buffers())
-    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
-    return image[None].to(like.device, like.dtype)
 
 
 def _facts(one: Explanation, name: str, label: Any) -> EvaluatedImage:

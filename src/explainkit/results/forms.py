@@ -80,9 +80,25 @@ VISUALIZATION = Form(
     {"rank": torch.int64, "dead": torch.bool, "converged": torch.bool},
     ("images", "opacity"),
 )  # fmt: skip
+CONCEPTS = Form(
+    "concepts",
+    "concepts",
+    {
+        "directions": (2, 0), "importance": (2, 0), "standard_error": (2, 0), "p": (1, 0),
+        "stability": (2, 1), "exemplar": (2, 0), "index": (2, 0), "maps": (4, 0),
+    },
+    {
+        "layer": str, "model": str, "kind": str, "seed": int | np.integer, "count": int,
+        "unexplained": float, "random_unexplained": float, "random_stability": float,
+        "task": str, "output": int | str | None, "versions": Mapping,
+    },
+    ("class_names", "names", "warnings"),
+    {"exemplar": torch.int64, "index": torch.int64},
+    ("images", "directions", "importance", "stability", "maps"),
+)  # fmt: skip
 
 
-FORMS = {form.noun: form for form in (EXPLANATION, VISUALIZATION)}
+FORMS = {form.noun: form for form in (EXPLANATION, VISUALIZATION, CONCEPTS)}
 
 
 def form_of(result: type) -> Form:
@@ -136,6 +152,8 @@ def check(form: Form, fields: Mapping[str, Any]) -> None:
         _check_classes(fields)
         originals.check(fields)
         _check_receipt(fields)
+    elif form is CONCEPTS:
+        _check_exemplars(fields)
     elif len(fields["objective"]) != len(fields["images"]):
         raise ValueError(
             f"objective: expected {len(fields['images'])}, got {len(fields['objective'])}"
@@ -171,6 +189,20 @@ def _check_receipt(fields: Mapping[str, Any]) -> None:
     listed = fields["receipt"].get("images")
     if not isinstance(listed, list | tuple) or len(listed) != len(fields["inputs"]):
         raise ValueError(f"receipt: expected {len(fields['inputs'])} images, got {listed!r:.40}")
+
+
+def _check_exemplars(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for exemplars without image, and for tables of another shape."""
+    images, names, shown = fields["images"], fields["names"], fields["exemplar"]
+    if images.ndim != 4 or len(names) != len(images):
+        raise ValueError(f"images: expected {len(names)} images, got {list(images.shape)}")
+    if bool(((shown < 0) | (shown >= len(images))).any()):
+        raise ValueError(f"exemplar: expected 0 to {len(images) - 1}, got {shown.tolist()!r:.40}")
+    for name, like in (("standard_error", "importance"), ("index", "exemplar")):
+        if fields[name].shape != fields[like].shape:
+            raise ValueError(f"{name}: expected the shape of {like}, got {fields[name].shape}")
+    if fields["maps"].shape[1] != shown.shape[1]:
+        raise ValueError(f"maps: expected {shown.shape[1]} each, got {fields['maps'].shape[1]}")
 
 
 def _check_classes(fields: Mapping[str, Any]) -> None:

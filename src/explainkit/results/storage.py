@@ -51,9 +51,9 @@ def save(result: Any, directory: Path) -> Path:
     """Writes a result into a folder, which is created if necessary.
 
     Args:
-        result: An explanation or a visualization. Tensors are stored bit for bit.
-        directory: The folder. An existing result of the same type is replaced atomically. An
-            explanation and a visualization can share a folder.
+        result: An explanation, a visualization or concepts. Tensors are stored bit for bit.
+        directory: The folder. An existing result of the same type is replaced atomically. Results
+            of different types can share a folder.
 
     Returns:
         The folder.

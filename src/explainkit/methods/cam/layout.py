@@ -43,6 +43,17 @@ class Layout:
         patches = value[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid)]
         return patches.transpose(1, 2).reshape(len(value), -1, *self.patch_grid)
 
+    def from_nchw(self, maps: Tensor, value: Tensor) -> Tensor:
+        """A layer's output with other maps; class and register tokens are those of ``value``."""
+        maps = maps.to(value.dtype)
+        if self.kind == "channels first":
+            return maps
+        if self.kind == "channels last":
+            return maps.permute(0, 2, 3, 1)
+        patches = maps.flatten(2).transpose(1, 2)
+        first, last = self.prefix_tokens, self.prefix_tokens + math.prod(self.patch_grid)
+        return torch.cat([value[:, :first], patches, value[:, last:]], 1)
+
     def over(self, masks: Tensor, value: Tensor) -> Tensor:
         """Masks ``[n, height, width]``, shaped to multiply the layer's output.
 

@@ -1,0 +1,94 @@
+"""A layer of a model: its maps of images, and the scores of changed maps."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.engine.batching import chunk_size, in_chunks
+from explainkit.engine.model import ScoreModel
+from explainkit.errors import ModelError
+from explainkit.graph.suffix import suffix
+from explainkit.methods.cam.layout import layout_of
+from explainkit.methods.cam.target_layer import layers_of
+from explainkit.scores import Outputs
+
+
+class LayerMaps:
+    """What a layer puts out at the positions of images, and the scores of changed outputs.
+
+    Attributes:
+        path: Dotted path of the layer.
+        model: The model, as scores ``[batch, class]``.
+
+    Args:
+        module: The caller's model, frozen.
+        layer: Path or module; None: the default of class-activation maps.
+        images: A few images ``[batch, channel, height, width]`` to look at the model with.
+        outputs: What the model's outputs mean.
+        batch_size: Images run at once; None: as many as fit.
+
+    Raises:
+        ModelError: The layer has no spatial positions, or several layers would be the default.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layer: str | nn.Module | None,
+        images: Tensor,
+        outputs: Outputs,
+        batch_size: int | None = None,
+    ) -> None:
+        self.model = ScoreModel(module, None, batch_size, outputs)
+        with torch.enable_grad():  # a softmax at the end shows in the graph
+            self.model.run(images[:1])
+        found = layers_of(layer, self.model, images)
+        if len(found) != 1:
+            raise ModelError(
+                f"expected one layer, but the score reads {len(found)} branches, which end in "
+                f"{', '.join(found)}: name one with layer="
+            )
+        (self.path,) = found
+        self._image = images[0]
+        self._suffix = suffix(module, self.path, images)
+        self._value = self._suffix.value(images)
+        self._layout = layout_of(self._value, self.path, module, images)
+
+    @cached_property
+    def chunk(self) -> int:
+        """How many images, or changed outputs, to run at once."""
+        return chunk_size(self.model, self._image, backward=False)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The layer's output ``[batch, height, width, channel]``, in float32 or float64.
+
+        Class and register tokens are left out. `scores` then refers to these images.
+        """
+        self._value = self._suffix.value(images)
+        found = self._layout.to_nchw(self._value).permute(0, 2, 3, 1)
+        return found if found.dtype == torch.float64 else found.float()
+
+    def scores(self, maps: Tensor, of: Tensor) -> Tensor:
+        """Scores ``[n, class]`` of the last images with other maps at the layer.
+
+        Only what follows the layer runs. Class and register tokens keep their values.
+
+        Args:
+            maps: ``[n, height, width, channel]``.
+            of: For each the index of its image, int64 ``[n]``.
+
+        Raises:
+            ModelError: A score is NaN or infinite.
+        """
+        scores = in_chunks(lambda rows: self._scores(maps[rows], of[rows]), len(maps), self.chunk)
+        if not bool(scores.isfinite().all()):
+            raise ModelError(
+                f"expected finite scores of changed outputs of layer {self.path!r}, got NaN or "
+                "infinity: name another layer"
+            )
+        return scores
+
+    def _scores(self, maps: Tensor, of: Tensor) -> Tensor:
+        values = self._layout.from_nchw(maps.permute(0, 3, 1, 2), self._value[of])
+        return self.model.scores_of(self._suffix.run(values, of), len(values)).double()
