@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 SNIPPETS = sorted((ROOT / "tests/docs").glob("*.py"))
 sys.path.insert(0, str(DOCS))
 
+import write_methods
 import write_snippets
 
 PEERS = {
@@ -83,6 +84,32 @@ def test_every_method_is_in_the_reference():
     for name in discovery.registry("methods").names():
         if name.startswith("explainkit/"):
             assert discovery.registry("methods").get(name).__name__ in page
+
+
+def test_the_table_of_methods_is_that_of_the_code():
+    page = write_methods.PAGE.read_text()
+    rows = write_methods.rows(page)
+    assert list(rows) == write_methods.names(), "run python docs/write_methods.py NAME"
+    for name, row in rows.items():
+        made = discovery.registry("methods").get(name)
+        link = f"[`{name}`](#{write_methods.anchor(name, page)})"
+        family = made.__module__.split(".")[2]
+        cells = row.strip("| ").split(" | ")
+        assert [*cells[:3], cells[-1]] == [link, made.__name__, family, write_methods.paper(made)]
+
+
+@pytest.mark.parametrize("name", ["saliency", "eigencam", "lrp", "feature_ablation", "legrad"])
+def test_the_table_of_methods_was_measured(name):
+    page = write_methods.PAGE.read_text()
+    assert write_methods.rows(page)[name] == write_methods.row(name, page), (
+        "run python docs/write_methods.py"
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_table_of_methods_was_measured():
+    page = write_methods.PAGE.read_text()
+    assert page == write_methods.updated(page, write_methods.names())
 
 
 def test_the_reference_of_methods_hides_what_the_engine_calls():

@@ -1,0 +1,196 @@
+"""Writes the table of all methods into docs/reference/methods.md.
+
+What a method is called, its class and its paper are read from the code; the other columns are
+measured, with the method's defaults, on the toy networks of `explainkit.testing`.
+
+Usage: ``python docs/write_methods.py`` measures all methods; with names of methods, these and those
+that have no row yet.
+"""
+
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.catalog import discovery
+from explainkit.catalog.factories import load_method
+from explainkit.methods.contract import looks_at_layers, only_runs
+from explainkit.testing import CLASSES, toy_models
+
+PAGE = Path(__file__).parent / "reference/methods.md"
+TABLE = re.compile(r"(?<=<!-- table: docs/write_methods\.py -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+LAYER = {"plain": "3", "vit": "blocks.0"}
+"""The layer for methods that explain one."""
+
+COLUMNS = (
+    "name", "class", "family", "needs", "depends on the class", "CNN", "ViT", "sum",
+    "paper",
+)  # fmt: skip
+SUMS = {"completeness_gap": "completeness", "conservation_gap": "conservation"}
+"""What is said of the sum of a map, by the diagnostic that measures it."""
+
+
+DIFFERENTIATED: list[bool] = []
+"""Filled whenever scores are differentiated; a model's own state is restored after a call."""
+
+
+class Watched(nn.Module):
+    """A model that notes whether its scores are differentiated."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.model(images)
+        if scores.requires_grad:
+            scores.register_hook(lambda _: DIFFERENTIATED.append(True))
+        return scores
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a method did on one network.
+
+    Attributes:
+        explanation: Of one image, for the first class.
+        differentiated: Whether the model's scores were differentiated.
+        changes: Whether another class has another map.
+    """
+
+    explanation: ek.Explanation
+    differentiated: bool
+    changes: bool
+
+
+def tried(name: str, network: str) -> Tried | None:
+    """A method on a toy network, with its defaults; None if it does not explain it."""
+    plain, images = toy_models()[network]
+    image, model = images[:1], Watched(plain).eval()
+    options: dict[str, Any] = {}
+    if "layer" in required(name):
+        options["layer"] = f"model.{LAYER[network]}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            other = ek.explain(model, image, 1, name, **options)  # looks at the new model, once
+        except ek.errors.ExplainkitError:
+            return None
+        DIFFERENTIATED.clear()
+        found = ek.explain(model, image, 0, name, **options)
+        changes = _differ(found, other) or any(
+            _differ(found, ek.explain(model, image, label, name, **options))
+            for label in range(2, CLASSES)
+        )
+    return Tried(found, bool(DIFFERENTIATED), changes)
+
+
+def _differ(one: ek.Explanation, other: ek.Explanation) -> bool:
+    return not torch.allclose(one.attribution, other.attribution, rtol=1e-3, atol=1e-9)
+
+
+def required(name: str) -> set[str]:
+    """The fields of a method without defaults."""
+    parameters = inspect.signature(discovery.registry("methods").get(name)).parameters
+    return {key for key, one in parameters.items() if one.default is one.empty}
+
+
+def needs(name: str, cnn: Tried | None, vit: Tried | None) -> str:
+    """What a model must offer."""
+    layered = "layer" in required(name)
+    method = load_method(name, layer="3") if layered else load_method(name)
+    if only_runs(method):
+        return "forwards only"
+    result = cnn or vit
+    assert result is not None, f"{name} explains neither of the networks"
+    parts = {
+        "attention": cnn is None,
+        "operators": result.explanation.coverage is not None,
+        "layer": looks_at_layers(method),
+        "gradients": result.differentiated,
+    }
+    return ", ".join(part for part, there in parts.items() if there)
+
+
+def paper(made: type) -> str:
+    """The first reference: its authors and year, with a link if it has one."""
+    text = " ".join((inspect.getdoc(made) or "").partition("References:\n")[2].split())
+    named = re.match(r"(?P<authors>[^(]+?) \((?P<year>\d{4})\)(?P<rest>.*)", text)
+    assert named, f"{made.__name__}: expected References: Authors (year)"
+    authors = re.split(r", | and | et al", named["authors"])
+    who = " and ".join(authors) if len(authors) < 3 and "al" not in named["authors"][-3:] else ""
+    label = f"{who or f'{authors[0]} et al.'} ({named['year']})"
+    own = re.split(r"\(\d{4}\)", named["rest"])[0]
+    found = re.search(r"(arXiv|doi):([^\s,;]+[^\s,;.])", own)
+    if found is None:
+        return label
+    site = {"arXiv": "https://arxiv.org/abs", "doi": "https://doi.org"}[found[1]]
+    return f"[{label}]({site}/{found[2]})"
+
+
+def anchor(name: str, page: str) -> str:
+    """The heading under which the page describes a method."""
+    heading = re.search(rf"^### (.*`{name}`.*)$", page, re.MULTILINE)
+    assert heading, f"docs/reference/methods.md: expected a heading ### `{name}`"
+    return heading[1].replace("`", "").replace(" ", "-")
+
+
+def row(name: str, page: str) -> str:
+    """The line of one method."""
+    made = discovery.registry("methods").get(name)
+    cnn, vit = tried(name, "plain"), tried(name, "vit")
+    result = cnn or vit
+    assert result is not None, f"{name} explains neither of the networks"
+    sums = [text for key, text in SUMS.items() if key in result.explanation.diagnostics]
+    values = (
+        f"[`{name}`](#{anchor(name, page)})",
+        made.__name__,
+        made.__module__.split(".")[2],
+        needs(name, cnn, vit),
+        "yes" if result.changes else "no",
+        "yes" if cnn else "no",
+        "yes" if vit else "no",
+        ", ".join(sums) or "–",
+        paper(made),
+    )
+    return f"| {' | '.join(values)} |"
+
+
+def names() -> list[str]:
+    """The core's methods, in the order of their names."""
+    registered = discovery.registry("methods").names()
+    return [name.partition("/")[2] for name in registered if name.startswith("explainkit/")]
+
+
+def rows(page: str) -> dict[str, str]:
+    """Name to line of the methods that a page has."""
+    found = TABLE.search(page)
+    assert found, f"{PAGE.name}: expected the marker of the table"
+    lines = found[0].splitlines()[2:]
+    return {line.split("`")[1]: line for line in lines}
+
+
+def updated(page: str, measured: Collection[str]) -> str:
+    """A page with these methods measured anew, and those that it lacks."""
+    old = rows(page)
+    head = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines = [
+        row(name, page) if name in measured or name not in old else old[name] for name in names()
+    ]
+    return TABLE.sub(lambda _: "\n".join([*head, *lines]), page)
+
+
+def main() -> None:
+    PAGE.write_text(updated(PAGE.read_text(), sys.argv[1:] or names()))
+
+
+if __name__ == "__main__":
+    main()
