@@ -117,6 +117,31 @@ def test_weights_that_change_before_saving_are_not_hashed(model, photos, tmp_pat
     assert one.with_receipt().receipt["weights"] is None
 
 
+@pytest.mark.parametrize(
+    "change", [lambda net: net[1].running_mean.add_(1), lambda net: net.double()]
+)
+def test_buffers_that_change_and_conversions_are_seen(change):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)
+    ).eval()
+    one = ek.explain(net, torch.rand(1, 3, 8, 8))
+    change(net)
+    assert one.with_receipt().receipt["weights"] is None
+
+
+def test_a_buffer_that_the_forward_writes_is_restored_and_hashed():
+    class Counting(nn.Sequential):
+        def forward(self, x):
+            self[0].calls += 1
+            return super().forward(x)
+
+    net = Counting(nn.Flatten(), nn.Linear(192, 2)).eval()
+    net[0].register_buffer("calls", torch.zeros(()))
+    one = ek.explain(net, torch.rand(1, 3, 8, 8))
+    assert one.with_receipt().receipt["weights"] == weights_hash(net)
+
+
 def test_other_questions_recur(model, photos, tmp_path):
     fixed = Occlusion(window=3, stride=2, baseline=torch.rand(3, 8, 8))
     for number, (method, options) in enumerate([

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -126,19 +125,17 @@ class Call:
                     for method, own in zip(methods, outcomes, strict=True)
                     for outcome, score in own
                 ]
-            described = partial(
-                as_explanation, seed=seed, precision=self.precision, warned=notes, batch=batch
-            )
-            rows = tuple(range(len(images)))
-            made = receipts(self.source, module, batch)
-            found = Explanations()
-            for each in maps:
-                told = described(
-                    each.method, module, each.images, each.outcome, part=each.input,
-                    expression=None if each.score is None else text_of(each.score),
-                )  # fmt: skip
-                origin = Origin(each.source, each.method, each.score, rows, len(rows), made)
-                found.append(told.coming_from(origin))
+        rows = tuple(range(len(images)))
+        made = receipts(self.source, module, batch)
+        found = Explanations()
+        for each in maps:
+            told = as_explanation(
+                each.method, module, each.images, each.outcome, part=each.input, seed=seed,
+                expression=None if each.score is None else text_of(each.score),
+                precision=self.precision, warned=notes, batch=batch,
+            )  # fmt: skip
+            origin = Origin(each.source, each.method, each.score, rows, len(rows), made)
+            found.append(told.coming_from(origin))
         if self.scorecard:
             for one in found:
                 one.scorecard()

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from explainkit.adapters.images import preprocessing_of
 from explainkit.errors import InputError
 from explainkit.hashes import pixels_hash, plain_params, tensor_hash, weights_hash
-from explainkit.layers import parameters_of, submodules, version_of
+from explainkit.layers import members_of, versions_of
 
 if TYPE_CHECKING:
     from explainkit.adapters.images import ImageBatch
@@ -22,22 +23,22 @@ def receipts(
 ) -> Receipts:
     """What gives the receipt of an explanation, from it and its images' rows in the call.
 
-    Hashing takes time, so it waits until a result is saved. The weights are hashed if the model
-    is still there and they have not been written since.
+    Hashing takes time, so it waits until a result is saved. The weights, with buffers, are
+    hashed if the model is still there and they have been neither written nor converted since.
 
     Args:
         model: Gives the model then.
-        module: The model of the call.
+        module: The model of the call, restored.
         batch: Where the images come from; None: the caller gave a tensor.
     """
     files = batch.files if batch else ()
     preprocessing = batch.preprocessing if batch else None  # without the batch's images
-    then = _changes_of(module)
+    then = _state_of(module)
     weights: list[str] = []  # of all explanations of the call, hashed once
 
     def receipt(explanation: "Explanation", rows: Sequence[int]) -> dict[str, Any]:
         now = model()
-        whole = now is not None and _changes_of(now) == then
+        whole = now is not None and _state_of(now) == then
         if now is not None and whole and not weights:
             weights.append(weights_hash(now))
         own = None if now is None else described_preprocessing(now)
@@ -74,6 +75,8 @@ def described_preprocessing(module: nn.Module) -> dict[str, Any] | None:
         return None
 
 
-def _changes_of(module: nn.Module) -> int:
-    """How often the parameters of a model were written."""
-    return sum(map(version_of, parameters_of(submodules(module))))
+def _state_of(module: nn.Module) -> tuple[list[torch.dtype], list[int]]:
+    """Differs once a parameter or buffer has been converted or written."""
+    members = members_of(module)
+    tensors = [*members.parameters, *members.buffers]
+    return [tensor.dtype for tensor in tensors], versions_of(tensors)
