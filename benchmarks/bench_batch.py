@@ -4,11 +4,15 @@ Run ``make bench``. PNG files of 48 × 48 pixels are explained by the FER CNN, o
 process. "loop" calls `ek.explain` on the files, as many at once as a shard has, and keeps nothing;
 "batch" also plans, writes and flushes shards. Interleaved, medians, a warm-up round dropped. The
 time of two workers has the start of their processes in it, which does not grow with the data set;
-"without start" leaves it out. A plan of many ids is measured in a process of its own, and
-so is the memory of jobs over few and many images.
+"without start" leaves it out. "Ray" is two workers of a cluster that the call starts and stops, if
+Ray is installed (``make test-ray``). A plan of many ids is measured in a process of its own, and so
+is the memory of jobs over few and many images. If EXPLAINKIT_FER2013 names the data set's file, all
+of it is explained, too.
 """
 
 import argparse
+import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,12 +55,28 @@ size = sum(path.stat().st_size for path in Path(sys.argv[2]).rglob("*") if path.
 peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 print(f"| {count:,} | {{seconds:.1f}} | {{size / 1e6:.0f}} | {{peak:.0f}} |")
 """
-
-
-def in_a_process(code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+FER2013 = r"""
+import os, re, resource, sys, time
+from pathlib import Path
+import explainkit as ek
+if __name__ == "__main__":
+    images = ek.load_dataset("fer_hw3/fer2013", os.environ["EXPLAINKIT_FER2013"], split="all")
+    begin = time.perf_counter()
+    store = ek.batch(
+        images, "fer_hw3/cnn", ["saliency", "gradcam"], sys.argv[1], limit={limit}, workers=2,
+        threads=1,
     )
+    seconds = time.perf_counter() - begin
+    size = sum(path.stat().st_size for path in Path(sys.argv[1]).rglob("*") if path.is_file())
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"{{store.progress().ok:,}} images ok: {{seconds:.0f}} s, {{size / 1e6:.0f}} MB, "
+          f"{{peak:.0f}} MB of memory at most, in a worker no more than {{worker:.0f}} MB")
+"""
+
+
+def in_a_process(*arguments: str | Path) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -73,8 +93,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--ids", type=int, default=10_000_000)
     parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 30_000])
+    parser.add_argument("--faces", type=int, default=10**6, help="of FER2013, at most")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parse(parser, images=8, ids=1000, memory=[8, 16], rounds=0)
+    options = parse(parser, images=8, ids=1000, memory=[8, 16], faces=8, rounds=0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -98,6 +119,8 @@ def main() -> None:
         calls = {"loop": loop, "batch": batch, "two workers": lambda: batch(workers=2)}
         calls["start"] = lambda: batch(min(2 * SHARD, options.images), workers=2)
         calls["one shard each"] = lambda: batch(min(2 * SHARD, options.images))
+        if importlib.util.find_spec("ray"):
+            calls["Ray"] = lambda: batch(workers=2, engine="ray")
         seconds, failed = interleaved(calls, options.rounds)
         assert not failed, failed
     start = seconds["start"] - seconds["one shard each"] / 2
@@ -109,7 +132,10 @@ def main() -> None:
         f"| two workers | {two:.2f} | {seconds['batch'] / two:.2f} ×, "
         f"{seconds['batch'] / (two - start):.2f} × without start |"
     )
-    print(f"\nPlan: {in_a_process(PLAN.format(count=options.ids))}")
+    ray = seconds.get("Ray")
+    shown = f"{ray:.2f} | {ray / two:.2f} × two local workers" if ray else "| not installed"
+    print(f"| Ray, two workers | {shown} |")
+    print(f"\nPlan: {in_a_process('-c', PLAN.format(count=options.ids))}")
     print("\n| images | s | MB of the store | peak MB |\n| ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,7 +143,11 @@ def main() -> None:
         write_images(folder / "images", max(options.memory))
         for count in options.memory:
             code = MEMORY.format(count=count)
-            print(in_a_process(code, str(folder / "images"), str(folder / f"maps {count}")))
+            print(in_a_process("-c", code, folder / "images", folder / f"maps {count}"))
+        if "EXPLAINKIT_FER2013" in os.environ:
+            script = folder / "fer2013.py"  # spawned workers import the file
+            script.write_text(FER2013.format(limit=options.faces))
+            print(f"\nFER2013: {in_a_process(script, folder / 'faces')}")
 
 
 if __name__ == "__main__":
