@@ -301,10 +301,10 @@ def main() -> None:
     parser.add_argument("--error", action="store_true", help="the error curve instead of times")
     parser.add_argument("--sharing", action="store_true", help="count shared forwards instead")
     parser.add_argument("--samples", type=int, default=512, help="mask evaluations")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--reference", type=int, default=10_001)
     parser.add_argument("--cells", type=int, default=7, help="segments per side")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[257, 513, 1025, 2049])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[257, 513, 1025])
     parser.add_argument("--json", action="store_true")
     options = parse(
         parser, batch=1, rounds=0, samples=32, seeds=1, reference=129, cells=3, budgets=[33, 65]

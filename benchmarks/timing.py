@@ -14,7 +14,7 @@ import torch
 
 Calls = dict[str, Callable[[], Any]]
 
-SECONDS = 40.0
+SECONDS = 15.0
 """A comparison starts no further round after this time."""
 
 PEERS = {
