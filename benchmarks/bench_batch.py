@@ -90,7 +90,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--ids", type=int, default=10_000_000)
     parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 30_000])
     parser.add_argument("--faces", type=int, default=10**6, help="of FER2013, at most")

@@ -159,8 +159,8 @@ def tables(net: nn.Module, images: Tensor) -> tuple[Callable[[int], HidingEffect
     return effects, clean.topk(2).indices.T
 
 
-def controls(net: nn.Module, images: Tensor) -> None:
-    """Prints how often maps without knowledge pass."""
+def controls(net: nn.Module, images: Tensor) -> dict[str, list[Evidence]]:
+    """The evidence for maps without knowledge, by their names."""
     with torch.no_grad():
         effects, targets = tables(net, images)
     right, other = pairs(net, images, "deeplift", targets)
@@ -177,6 +177,11 @@ def controls(net: nn.Module, images: Tensor) -> None:
         for name, (values, contrast) in maps:
             found = judge(image, values, effects(i), label, (contrast, against)).evidence
             evidence.setdefault(name, []).append(found)
+    return evidence
+
+
+def print_controls(evidence: dict[str, list[Evidence]]) -> None:
+    """Prints how often maps without knowledge pass."""
     every = [one for name, some in evidence.items() if "another" not in name for one in some]
     print(
         "| map without knowledge | maps | predicts | beyond the image ≤ .02 | supported | at .02 |"
@@ -272,7 +277,7 @@ def main() -> None:
     classes = Counter(net(images).argmax(1).tolist())
     print(f"{arguments.network}, {len(images)} images of {len(classes)} predicted classes\n")
     if not arguments.methods:
-        controls(net, images)
+        print_controls(controls(net, images))
     if arguments.controls:
         return
     chosen = OF_NETWORK.get(arguments.network, METHODS)

@@ -15,7 +15,10 @@ import torch
 Calls = dict[str, Callable[[], Any]]
 
 SECONDS = 15.0
-"""A comparison starts no further round after this time."""
+"""A comparison starts no further round after this time, the warm-up round not counted."""
+
+LONG = 60.0
+"""A warm-up round that takes longer is measured, and the only one."""
 
 PEERS = {
     "captum": "captum",
@@ -50,8 +53,7 @@ def interleaved(
     Args:
         calls: Candidates by name.
         rounds: Measured rounds, at most, after a warm-up round that is dropped. The warm-up round
-            itself is measured if it is the only one: with 0 (``--smoke``), or if it takes longer
-            than `SECONDS`.
+            itself is measured if it is the only one: with 0 (``--smoke``), or if it is `LONG`.
 
     Returns:
         Seconds of the calls that ran, and the reason for each peer that did not.
@@ -59,7 +61,8 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in calls}
     failed: dict[str, str] = {}
     begin = time.perf_counter()
-    for _ in range(rounds + 1):
+    limit = LONG
+    for number in range(rounds + 1):
         for name, call in calls.items():
             if name in failed:
                 continue
@@ -72,8 +75,10 @@ def interleaved(
                 failed[name] = reason
             else:
                 times[name].append(seconds)
-        if time.perf_counter() - begin > SECONDS:
+        if time.perf_counter() - begin > limit:
             break
+        if not number:
+            begin, limit = time.perf_counter(), SECONDS
     medians = {
         name: statistics.median(found[1:] or found)
         for name, found in times.items()
