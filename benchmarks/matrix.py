@@ -11,7 +11,8 @@ docs/reference/matrix.md. A cell, one method on one network, is
 - failed otherwise: every other exception, or no end within the time limit.
 
 Failed cells are printed with a command that repeats them, and the exit status is 1. ``--smoke``
-tries eight small networks of different kinds and writes nothing.
+tries five small networks of different kinds and writes nothing. With ``--resume FILE``, the cells
+of each network are added to the file, and networks that it has are not tried again.
 """
 
 import argparse
@@ -223,8 +224,8 @@ INTRODUCTION = """\
 # Networks of other libraries
 
 {methods} methods on {networks} networks of torchvision, timm and transformers with random weights:
-**{ok} ok, {refused} refused, {failed} failed**. One run of `make matrix` printed this page in
-{minutes:.0f} minutes, with {versions}, on the CPU.
+**{ok} ok, {refused} refused, {failed} failed**. `make matrix` printed this page, with {versions}.
+It took {minutes:.0f} minutes of a CPU core.
 
 A method is ok on a network if the maps of three images are finite and not constant, the same in a
 second call, and those of each image alone (within {tolerance:g} of the map's norm, in float32 or
@@ -238,7 +239,7 @@ many give all images nearly the same scores as they initialize themselves.
 """
 
 
-def page(cells: list[Cell], seconds: float) -> str:
+def page(cells: list[Cell]) -> str:
     """The page of the documentation."""
     packages = ("torch", "torchvision", "timm", "transformers")
     given = [
@@ -250,7 +251,7 @@ def page(cells: list[Cell], seconds: float) -> str:
         methods=len(METHODS),
         networks=len({cell.network for cell in cells}),
         **{one: sum(cell.outcome == one for cell in cells) for one in OUTCOMES},
-        minutes=seconds / 60,
+        minutes=sum(cell.seconds for cell in cells) / 60,
         versions=", ".join(
             [
                 f"explainkit {ek.__version__}",
@@ -285,6 +286,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", metavar="NAME", choices=third_party.NETWORKS)
     parser.add_argument("--methods", nargs="+", metavar="NAME", choices=METHODS)
     parser.add_argument("--seconds", type=int, default=60, help="CPU time limit of a cell")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="of cells known before")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parse(parser, networks=SMOKE)
     networks = options.networks or list(third_party.NETWORKS)
@@ -295,14 +297,20 @@ def main() -> None:
         for network in networks:
             try_network(network, methods, options.seconds)
         return
-    groups = [[name] for name in networks]
+    cells: list[Cell] = []
+    if options.resume and options.resume.exists():
+        lines = options.resume.read_text(encoding="utf-8").splitlines()
+        cells = [Cell(**json.loads(line)) for line in lines]
+    known = {cell.network for cell in cells}
+    groups = [[name] for name in networks if name not in known]
     if options.smoke:  # importing a library takes as long as a network
         groups = [list(names) for _, names in groupby(networks, lambda name: name.split("/")[0])]
-    start = time.perf_counter()
-    cells: list[Cell] = []
     with ThreadPoolExecutor(2) as pool:
         for found in pool.map(lambda names: in_a_process(names, methods, options.seconds), groups):
             cells += found
+            if options.resume:
+                with options.resume.open("a", encoding="utf-8") as file:
+                    file.writelines(f"{json.dumps(asdict(cell))}\n" for cell in found)
             for name, own in groupby(found, lambda cell: cell.network):
                 every = list(own)
                 count = Counter(cell.outcome for cell in every)
@@ -316,7 +324,8 @@ def main() -> None:
             if cell.outcome == "refused":
                 print(f"\n{cell.network}, {cell.method} refused: {cell.reason}")
     else:
-        PAGE.write_text(page(cells, time.perf_counter() - start), encoding="utf-8")
+        cells.sort(key=lambda cell: networks.index(cell.network))
+        PAGE.write_text(page(cells), encoding="utf-8")
         print(f"\n{PAGE}")
     sys.exit(any(cell.outcome == "failed" for cell in cells))
 
