@@ -62,6 +62,11 @@ TERMS = [
     (box_score(4, 2), DETECTOR, L[:, 4, 2]),
     (box_score("best", "dog"), DETECTOR, L[ROWS, BEST, 1]),
     (box_score("best", 1), replace(DETECTOR, class_names=()), L[:, :, 1].amax(1)),
+    (
+        box_score("best", 0),  # one class without a name is not "no object"
+        replace(DETECTOR, class_names=(), output=SimpleNamespace(logits=L[:, :, :1])),
+        L[:, :, 0].amax(1),
+    ),
     (box_score(0, "cat") - box_score(0, 2), DETECTOR, L[:, 0, 0] - L[:, 0, 2]),
     (box_score(4, 1, 0), scope((L, B)), L[:, 4, 1]),
     (box_coordinate(2, "x"), DETECTOR, B[:, 2, 0]),

@@ -90,11 +90,12 @@ def test_names_of_classes_belong_to_the_model_and_not_to_its_score(tmp_path):
 def test_a_scorecard_says_that_there_is_no_other_class(tmp_path):
     model = adapted(Detector)
     x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
-    found = ek.explain(model, x, 'box_score(2, "cat")', "input_x_gradient")
+    target = 'box_coordinate(2, "x") + box_score(2, "cat")'
+    found = ek.explain(model, x, target, "input_x_gradient")
     card = found.scorecard()
     assert math.isnan(float(card.p[0, 2]))
     assert "The target is not a class" in card.sentence(0)
-    assert card.target == ('box_score(2, "cat")',)
+    assert card.target == (target,)
     # the text is enough to judge a saved one
     loaded = ek.Explanation.load(found.save(tmp_path)).scorecard(model=model)
     assert torch.equal(loaded.statistic.nan_to_num(), card.statistic.nan_to_num())

@@ -229,6 +229,13 @@ class Expression:
         """The box that this term alone is about, ``[batch, 4]`` as in `shown_boxes`."""
         return None
 
+    def rivals(self, scope: Scope) -> Sequence["Rival | None"]:  # noqa: ARG002
+        """The same score for the next likely class of each image, None for an image without one.
+
+        Empty if the expression is not the score of one class.
+        """
+        return ()
+
     def evaluate(
         self,
         logits: Tensor | None,
@@ -286,6 +293,21 @@ class Expression:
             )
         (family, *_) = families
         return [_substitute(self, family, term) for term in family.members(channels, classes)]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What the score of a class in one image is compared with.
+
+    Attributes:
+        score: The same score for another class.
+        label: Index of that class.
+        place: Where it is the next likely class, in words.
+    """
+
+    score: Expression
+    label: int
+    place: str
 
 
 def evaluate_each(expressions: Sequence[Expression], scope: Scope) -> Tensor:

@@ -1,14 +1,14 @@
 """Terms of a detector's boxes: the score of a class for one of them, and its coordinates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
-from explainkit.expressions.algebra import Scope, Term
+from explainkit.expressions.algebra import Rival, Scope, Term
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
@@ -19,6 +19,7 @@ from explainkit.expressions.outputs import (
     find_output,
     has_output,
     rows_of,
+    runners_up,
 )
 
 BEST = "best"
@@ -111,8 +112,8 @@ class _OfBox(Term):
         if not bool(best.any()):
             return chosen
         scores = self._scores(scope).detach()
-        if scores.shape[2] == len(scope.class_names) + 1:
-            scores = scores.softmax(2)  # the last class is "no object"
+        if _has_no_object(scores, scope):
+            scores = scores.softmax(2)
         labelled = [node if node.label is not None else _Label(0) for node in nodes]
         labels = classes_of(labelled, scores.shape[2], scope)
         return torch.where(best, scores[rows_of(scores), :, labels].argmax(1), chosen)
@@ -137,6 +138,11 @@ class _OfBox(Term):
         # no box in fractions of an image is twice as large as the image
         in_pixels = corners.abs().amax(1, keepdim=True) > 2
         return torch.where(in_pixels, corners / size, corners)
+
+
+def _has_no_object(scores: Tensor, scope: Scope) -> bool:
+    """Whether the last class of scores ``[batch, query, class]`` is "no object"."""
+    return bool(scope.class_names) and scores.shape[2] == len(scope.class_names) + 1
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,22 @@ class BoxScore(_OfBox):
         scores = self._scores(scope)
         queries = self._queries(nodes, scope, scores.shape[1])
         return scores[rows_of(scores), queries, classes_of(nodes, scores.shape[2], scope)]
+
+    def rivals(self, scope: Scope) -> Sequence[Rival | None]:
+        """The class that scores highest at the same query, other than "no object"."""
+        scores = self._scores(scope).detach()
+        nodes = [self] * len(scores)
+        labels = classes_of(nodes, scores.shape[2], scope)
+        queries = self._queries(nodes, scope, scores.shape[1])
+        objects = scores[rows_of(scores), queries]
+        if _has_no_object(scores, scope):
+            objects[:, -1] = float("-inf")
+        return [
+            None
+            if other is None
+            else Rival(replace(self, query=query, label=other), other, "for the same query")
+            for query, other in zip(queries.tolist(), runners_up(objects, labels), strict=True)
+        ]
 
 
 @dataclass(frozen=True)

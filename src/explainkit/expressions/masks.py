@@ -1,13 +1,13 @@
 """The score of a segmented region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from explainkit.expressions.algebra import Scope, Term
+from explainkit.expressions.algebra import Expression, Rival, Scope, Term
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
@@ -16,6 +16,7 @@ from explainkit.expressions.outputs import (
     classes_of,
     find_output,
     rows_of,
+    runners_up,
 )
 from explainkit.expressions.regions import PREDICTED, Region, coverage, region_of
 
@@ -69,6 +70,34 @@ class Mask(Term):
             return (chosen * inside).flatten(1).mean(1)
         weights = coverage(region, (chosen.shape[1], chosen.shape[2]), chosen)
         return (chosen * (weights / weights.sum())).flatten(1).sum(1)
+
+    def rivals(self, scope: Scope) -> Sequence[Rival | None]:
+        """The class with the highest mean logit in the same region.
+
+        A region "predicted" is the one in the image as it is, and its scores are scaled like that
+        of the class: ``Σ_p [p in region] L[i, other, p] / (height · width)``.
+        """
+        scores = find_output(self, scope, self.logits, SCORES, "batch, class, height, width")
+        labels = classes_of([self] * len(scores), scores.shape[1], scope)
+        region: Any = self.region
+        predicted = isinstance(region, str)
+        if predicted:
+            inside = scores.argmax(1) == labels[:, None, None]
+        else:
+            inside = coverage(region, (scores.shape[2], scores.shape[3]), scores).expand(
+                len(scores), -1, -1
+            )
+        means = (scores.detach() * inside[:, None]).flatten(2).sum(2)
+        found: list[Rival | None] = []
+        for here, other in zip(inside, runners_up(means, labels), strict=True):
+            if other is None or not bool(here.any()):
+                found.append(None)
+                continue
+            score: Expression = replace(self, label=other)
+            if predicted:
+                score = float(here.double().mean()) * replace(self, label=other, region=here)
+            found.append(Rival(score, other, "in the same region"))
+        return found
 
     def shown_box(self, scope: Scope) -> Tensor | None:
         """The box, if the region is one."""

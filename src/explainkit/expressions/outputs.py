@@ -104,6 +104,23 @@ def classes_of(nodes: Sequence[Any], count: int, scope: Scope) -> Tensor:
     return torch.tensor(found, device=scope.example.device)
 
 
+def runners_up(scores: Tensor, labels: Tensor) -> list[int | None]:
+    """The class that scores highest other than the given one; None if no other is finite.
+
+    Args:
+        scores: ``[batch, class]``.
+        labels: The given class of each image, int64 ``[batch]``.
+
+    Examples:
+        >>> runners_up(torch.tensor([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]), torch.tensor([0, 2]))
+        [2, 1]
+    """
+    others = scores.detach().scatter(1, labels[:, None], float("-inf"))
+    best = others.argmax(1)
+    there = others.gather(1, best[:, None])[:, 0].isfinite()
+    return [one if t else None for one, t in zip(best.tolist(), there.tolist(), strict=True)]
+
+
 @dataclass(frozen=True)
 class Output(Term):
     """One value of an output of the model, or the mean of a part of it.

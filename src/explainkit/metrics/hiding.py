@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,15 @@ class HidingEffects:
         """Standard deviation of the effects of cells between draws of the noise."""
         first, second = self.single[..., target]
         return float((first - second).std()) / 2**0.5
+
+    def beside(self, other: "HidingEffects") -> "HidingEffects":
+        """These scores, followed by other scores of the same image with the same parts hidden."""
+        return replace(
+            self,
+            clean=torch.cat([self.clean, other.clean]),
+            single=torch.cat([self.single, other.single], 2),
+            several=torch.cat([self.several, other.several], 1),
+        )
 
     def changes(self, target: int) -> bool:
         """Whether hiding changes a score by more than noise and rounding do."""

@@ -16,11 +16,12 @@ from explainkit.engine.record import model_name, outputs_of
 from explainkit.engine.runner import run_all
 from explainkit.engine.targets import Score, group_targets, parse_target, resolve_target, text_of
 from explainkit.errors import InputError, MethodError, ModelError, TargetError, UnknownNameError
-from explainkit.expressions import Expression, parse
+from explainkit.expressions import Expression, Rival, parse
 from explainkit.interfaces import Method, Target, spec_of
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.methods.contract import for_images, hides_parts
-from explainkit.metrics.hiding import hiding_effects
+from explainkit.metrics.contrast import Contrast, next_likely
+from explainkit.metrics.hiding import HidingEffects, hiding_effects
 from explainkit.metrics.judgement import cells_for, judge, positive_control
 from explainkit.render.heatmap import Reduce
 from explainkit.results.explanation import Explanation
@@ -28,12 +29,8 @@ from explainkit.results.origin import Origin
 from explainkit.results.scorecard import POWER_IMAGES, Scorecard, control_of, verdict_of
 from explainkit.scores import Outputs, Task
 
-Contrast = Callable[[Tensor], Tensor]
-"""Maps ``[batch, height, width]`` of one other class per image, int64 ``[batch]``."""
-
-_ALONE = "No map of another class was given, so this map may not be specific to its class."
-_ONLY = "There is no next likely class to compare with."
-_NO_CLASS = "The target is not a class, so there is no next likely class to compare with."
+Contrasted = Callable[[Contrast], Tensor]
+"""Gives maps ``[batch, height, width]`` of the next likely class of each image."""
 
 
 def scorecard(
@@ -62,7 +59,8 @@ def scorecard(
         attribution: The maps, ``[batch, channel or 1, height, width]`` or ``[batch, height,
             width]``; channels are summed.
         target: The explained class, or anything else that `explain` takes as one target.
-        contrast: Maps of the next likely class by the same method, shaped like ``attribution``.
+        contrast: Maps of the next likely class by the same method, shaped like ``attribution``; for
+            a box or a mask, of the next likely class for the same query or in the same region.
             Without them, no map is more than partly supported.
         black_box: Whether the method itself hides parts of the image. It is then judged on a grid
             that is moved by half a cell.
@@ -96,7 +94,7 @@ def scorecard(
     other = None if contrast is None else _planes(contrast, images, "contrast")
     ask = _Question(
         module, images, maps, wanted, score, outputs,
-        None if other is None else lambda _classes: other,
+        None if other is None else lambda _: other,
     )  # fmt: skip
     return _judged(ask, half_cell=black_box, power=power, seed=seed)
 
@@ -160,15 +158,20 @@ def _explained(
     images: Tensor,
     explanation: Explanation,
     reduce: Reduce,
-    classes: Tensor,
+    contrast: Contrast,
 ) -> Tensor:
     """Maps of other classes, one per image, as those of the explanation were made."""
-    if origin is not None:
-        shapes = [tuple(images.shape[1:]), tuple(images.shape[2:])]
-        method = for_images(method, origin.rows, origin.count, shapes)
-    outputs = explanation._outputs
-    ((outcome, _),) = run_all([method], module, images, [classes], outputs, None)[0]
-    return replace(explanation, attribution=outcome.values).heatmap(reduce)
+    shapes = [tuple(images.shape[1:]), tuple(images.shape[2:])]
+    whole = method if origin is None else for_images(method, origin.rows, origin.count, shapes)
+
+    def run(rows: Sequence[int], target: Target) -> Tensor:
+        every = list(rows) == list(range(len(images)))
+        own = whole if every else for_images(whole, rows, len(images), shapes)
+        chosen = images if every else images[list(rows)]
+        ((outcome, _),) = run_all([own], module, chosen, [target], explanation._outputs, None)[0]
+        return outcome.values
+
+    return replace(explanation, attribution=contrast.explained(run)).heatmap(reduce)
 
 
 def _module(origin: Origin | None, model: str | Path | nn.Module | None) -> nn.Module:
@@ -223,7 +226,7 @@ class _Question:
         wanted: The target, parsed; None if there is a ``score``.
         score: The expression or function that was explained; None: a class.
         outputs: What the model's outputs mean.
-        contrast: Gives maps of other classes; None if there are none.
+        contrast: Gives maps of the next likely classes; None if there are none.
         expected: The scores that the explained model had, ``[batch]``; None if unknown.
         seed: Seed of the global generators while the model runs.
     """
@@ -234,17 +237,23 @@ class _Question:
     wanted: Target
     score: Score
     outputs: Outputs
-    contrast: Contrast | None = None
+    contrast: Contrasted | None = None
     expected: Tensor | None = None
     seed: int = 0
 
-    def scored(self) -> tuple[ScoreModel, Tensor]:
-        """The model that gives the explained scores, and its scores of the images."""
+    def scored(self) -> tuple[ScoreModel, Tensor, list[Rival | None]]:
+        """The model that gives the explained scores, its scores of the images, and their rivals."""
         scorer = ScoreModel(self.module, self.score, None, self.outputs)
-        with torch.set_grad_enabled(not scorer.members.is_inference):
-            # the last operator, which shows whether scores are probabilities, is in the graph
-            rows = [scorer.run(one[None].clone().requires_grad_()).scores for one in self.images]
-        return scorer, torch.cat(rows).detach()
+        rows: list[Tensor] = []
+        rivals: list[Rival | None] = []
+        for one in self.images:
+            with torch.set_grad_enabled(not scorer.members.is_inference):
+                # the last operator, which shows whether scores are probabilities, is in the graph
+                run = scorer.run(one[None].clone().requires_grad_())
+            rows.append(run.scores.detach())
+            if isinstance(self.score, Expression) and run.scope is not None:
+                rivals += self.score.rivals(run.scope)
+        return scorer, torch.cat(rows), rivals
 
 
 def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -> Scorecard:
@@ -254,33 +263,33 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
     measured = len(images) >= POWER_IMAGES if power is None else power
     found, controls = [], []
     with preserve_process(ask.seed), preserve_model(ask.module):
-        scorer, clean = ask.scored()
+        scorer, clean, rivals = ask.scored()
         classes = resolve_target(ask.wanted, clean, scorer.outputs)
         if ask.expected is not None:
             _check_scores(clean.gather(1, classes[:, None])[:, 0], ask.expected)
-        others = _runners_up(clean, classes, ask.score, scorer.outputs)
-        against = None if ask.contrast is None or others is None else ask.contrast(others)
+        contrast = next_likely(clean, classes, ask.score, rivals, scorer.outputs)
+        against = ask.contrast(contrast) if ask.contrast is not None and contrast else None
         what = _identity(ask.score, scorer.outputs)
         for i, (image, values) in enumerate(zip(images, ask.maps, strict=True)):
-            label = int(classes[i])
+            label, target = int(classes[i]), contrast.targets[i]
             effects = hiding_effects(scorer, image, clean[i], cells, seed, what)
             other = None
-            if against is not None and others is not None:
-                other = against[i], int(others[i])
+            if against is not None and target is not None:
+                effects, column = _and_other(effects, target, ask, scorer.outputs, image, seed)
+                other = against[i], column
             found.append(judge(image, values, effects, label, other))
             if measured:
                 elsewhere = hiding_effects(scorer, image, clean[i], apart, seed, what)
                 controls.append(positive_control(image, effects, elsewhere, label))
-    missing = "" if against is not None else _ALONE
-    if others is None:
-        missing = _ONLY if ask.score is None else _NO_CLASS
     p_values = torch.tensor(controls, dtype=torch.float64) if measured else None
     control = None if p_values is None else control_of(p_values)
     card = Scorecard(
         verdict=tuple(verdict_of(one.evidence.p, one.evidence.control) for one in found),
         statistic=_stacked([one.evidence.statistic for one in found]),
         p=_stacked([one.evidence.p for one in found]),
-        reason=tuple(one.reason or missing for one in found),
+        reason=tuple(
+            one.reason or contrast.missing(i, against is not None) for i, one in enumerate(found)
+        ),
         control=tuple(one.evidence.control for one in found),
         effects=torch.stack([one.effects for one in found]),
         sums=torch.stack([one.sums for one in found]),
@@ -288,7 +297,7 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
         grid=cells.grid,
         half_cell=half_cell,
         power=p_values,
-        contrast=() if against is None or others is None else _contrasts(others, scorer.outputs),
+        contrast=() if against is None else contrast.words,
         model=model_name(ask.module),
         target=_targets(classes, ask.score, scorer.outputs),
         seed=seed,
@@ -309,21 +318,21 @@ def _targets(classes: Tensor, score: Score, outputs: Outputs) -> tuple[str, ...]
     return tuple(names[label] if names else str(label) for label in classes.tolist())
 
 
-def _contrasts(classes: Tensor, outputs: Outputs) -> tuple[str, ...]:
-    """What the third test compares each target with, in words."""
-    what = {"binary": "the other side of the same logit", "multilabel": "the next likely label"}
-    kind = what.get(outputs.task, "the next likely class")
-    names = outputs.class_names
-    return tuple(
-        f"{names[label] if names else f'class {label}'}, {kind}" for label in classes.tolist()
-    )
-
-
-def _runners_up(scores: Tensor, classes: Tensor, score: Score, outputs: Outputs) -> Tensor | None:
-    """The most likely class other than the explained one, int64 ``[batch]``; None without one."""
-    if score is not None or outputs.task == "regression" or scores.shape[1] < 2:
-        return None
-    return scores.scatter(1, classes[:, None], float("-inf")).argmax(1)
+def _and_other(
+    effects: HidingEffects,
+    target: int | Expression,
+    ask: _Question,
+    outputs: Outputs,
+    image: Tensor,
+    seed: int,
+) -> tuple[HidingEffects, int]:
+    """The effects, also on the score of the next likely class, and that score's index."""
+    if isinstance(target, int):
+        return effects, target
+    other = ScoreModel(ask.module, target, None, outputs)
+    clean = other.run(image[None]).scores[0].detach()
+    found = hiding_effects(other, image, clean, effects.cells, seed, _identity(target, outputs))
+    return effects.beside(found), len(effects.clean)
 
 
 def _identity(score: Score, outputs: Outputs) -> Hashable | None:
