@@ -201,11 +201,13 @@ def test_a_segmenter_is_loaded_with_its_classes_and_its_processor(tmp_path):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 49, 0, 34)
 
 
-def test_a_processor_that_limits_the_longer_side_is_not_known(tmp_path):
+def test_a_detector_is_loaded_with_its_processor_that_limits_the_longer_side(tmp_path):
     yolos().save_pretrained(tmp_path)
-    transformers.YolosImageProcessorPil().save_pretrained(tmp_path)
-    with pytest.warns(match="it limits the longer side, too"):
-        model = ek.load_model(f"transformers:{tmp_path}")
+    size = {"shortest_edge": 32, "longest_edge": 48}
+    transformers.YolosImageProcessorPil(size=size).save_pretrained(tmp_path)
+    model = ek.load_model(f"transformers:{tmp_path}")
+    photo = np.random.default_rng(0).integers(0, 256, (90, 50, 3), np.uint8)
+    assert ek.explain(model, photo, 'box_score("best", "dog")').inputs.shape == (1, 3, 48, 16)
     found = ek.explain(model, X, 'box_score("best", "dog")')
     torch.testing.assert_close(
         found.score, model(X).logits[range(2), model(X).logits.softmax(2)[..., 1].argmax(1), 1],

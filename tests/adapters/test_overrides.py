@@ -36,6 +36,11 @@ IMAGENET = Preprocessing(
         ((Resize(60, "longest"), Pad(64)), 128, (Resize(120, "longest"), Pad(128))),
         ((), 32, (Resize(32), CenterCrop(32))),
         ((Resize(60),), 32, (Resize(32), CenterCrop(32))),  # of no fixed size
+        (
+            (Resize(60, longest_edge=90), CenterCrop(50)),
+            100,
+            (Resize(120, longest_edge=180), CenterCrop(100)),
+        ),
         ((ReverseChannels(), Resize(60, "exact")), 30, (ReverseChannels(), Resize(30, "exact"))),
     ],
 )

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import explainkit as ek
+from explainkit.adapters.preprocessing import Resize
 from explainkit.adapters.transformers import known_preprocessing
 from explainkit.errors import ModelError
 from explainkit.interfaces import spec_of
@@ -44,6 +45,10 @@ PROCESSORS = {
         "ViT",
         {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": SQUARE},
     ),
+    "longest edge": ("ViT", {"size": {"shortest_edge": 40, "longest_edge": 66}}),
+    "detr": ("Detr", {"size": {"shortest_edge": 40, "longest_edge": 66}}),
+    "deformable detr": ("DeformableDetr", {"size": {"shortest_edge": 61, "longest_edge": 90}}),
+    "yolos": ("Yolos", {"size": {"shortest_edge": 40, "longest_edge": 70}}),
     "crop alone": (
         "ViT",
         {"do_resize": False, "do_center_crop": True, "crop_size": {"height": 33, "width": 28}},
@@ -84,6 +89,16 @@ def test_inputs_are_those_of_the_processor(form, backend):
         ours, _ = found(image)
         difference = (ours - theirs).abs() * torch.tensor(found.std)[:, None, None]
         assert float(difference.max()) <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("step", [1, 16], ids=["detr", "yolos"])
+def test_sides_are_those_of_transformers_at_every_aspect_ratio(step):
+    from transformers.image_transforms import get_size_with_aspect_ratio
+
+    resize = Resize(800, longest_edge=1333, multiple_of=step)
+    for height, width in np.random.default_rng(0).integers(200, 1400, (500, 2)).tolist():
+        theirs = get_size_with_aspect_ratio((height, width), 800, 1333)
+        assert resize.target((height, width)) == tuple(side - side % step for side in theirs)
 
 
 def test_rules_that_are_not_known_are_found_by_a_run():

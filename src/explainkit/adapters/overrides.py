@@ -101,6 +101,8 @@ def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
         height, width = _pair(step.size)
         ratio = goal[0] / own[0], goal[1] / own[1]
         new = round(height * ratio[0]), round(width * ratio[1])
+        if isinstance(step, Resize) and step.longest_edge is not None:
+            return replace(step, size=_one(new), longest_edge=round(step.longest_edge * ratio[0]))
         return replace(step, size=_one(new))
 
     return tuple(map(scaled, steps))
@@ -115,7 +117,8 @@ def _cropped(steps: tuple[Step, ...], crop: float) -> tuple[Step, ...]:
     resize, center = covering(_one(size))
     height, width = (floor(side / crop) for side in size)
     like = next((step for step in steps if isinstance(step, Resize)), resize)
-    return replace(like, size=_one((height, width)), mode="shortest"), center
+    larger = _one((height, width))
+    return replace(like, size=larger, mode="shortest", longest_edge=None, multiple_of=1), center
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -38,6 +38,9 @@ class Resize:
             and Lanczos filters differ by several pixel values at sharp edges.
         rounding: What happens to the fraction of a pixel in the other side of ``"shortest"`` and
             ``"longest"``: torchvision and transformers drop it, timm's ``ResizeKeepRatio`` rounds.
+        longest_edge: Largest longer side of ``"shortest"``, as in DETR: where it would be longer,
+            it is at most that, and the shorter side is smaller. None: any.
+        multiple_of: Both sides are cut down to a multiple of this many pixels, as in YOLOS.
     """
 
     size: int | Size
@@ -46,10 +49,21 @@ class Resize:
     antialias: bool = True
     resampler: Resampler = "pillow"
     rounding: Rounding = "floor"
+    longest_edge: int | None = None
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _sized(self.size))
         _one_of("mode", self.mode, Mode)
+        for name in ("longest_edge", "multiple_of"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and value > 0):
+                raise InputError(f"{name}: expected pixels, got {value!r:.40}")
+        if self.longest_edge is not None and (self.mode, type(self.size)) != ("shortest", int):
+            raise InputError(
+                "longest_edge: expected it with mode 'shortest' and one number as size, got "
+                f"mode {self.mode!r} and size {self.size}"
+            )
         _one_of("interpolation", self.interpolation, Interpolation)
         _one_of("resampler", self.resampler, Resampler)
         _one_of("rounding", self.rounding, Rounding)
@@ -62,6 +76,15 @@ class Resize:
 
     def target(self, size: Size) -> Size:
         """Height and width that an image of a height and width is resized to."""
+        if isinstance(self.size, int) and self.longest_edge is not None:
+            height, width = _limited(size, self.size, self.longest_edge)
+        else:
+            height, width = self._fitted(size)
+        step = self.multiple_of
+        return max(height - height % step, step), max(width - width % step, step)
+
+    def _fitted(self, size: Size) -> Size:
+        """The target without a limit."""
         goal = _pair(self.size)
         if self.mode == "exact":
             return goal
@@ -351,6 +374,25 @@ def _window(
         canvas.paste(inside, (max(-left, 0), max(-top, 0)))
         inside = canvas
     return inside, geometry.windowed(top, left, size)
+
+
+def _limited(size: Size, edge: int, longest: int) -> Size:
+    """The size of an aspect ratio whose shorter side is a number, and whose longer has a limit.
+
+    Roundings are those of transformers, by which the longer side may exceed the limit by a pixel.
+
+    Examples:
+        >>> _limited((480, 640), 800, 1333), _limited((1000, 400), 800, 1333)
+        ((800, 1066), (1333, 533))
+    """
+    short, long = min(size), max(size)
+    exact: float = edge
+    if long / short * exact > longest:
+        exact = longest * short / long
+    if round(exact) == short:
+        return size
+    found = round(exact), int(exact * long / short)
+    return found if size[0] < size[1] else (found[1], found[0])
 
 
 def _sized(size: Any) -> int | Size:

@@ -47,6 +47,12 @@ _FILTERS: tuple[Interpolation, ...] = (
 _ROUNDED = 1.01
 """Pixel values by which two pipelines may differ, because they round in another order."""
 
+_NOISES = (241, 317), (350, 130)
+"""Sizes of the images that tell; where the longer side has a limit, the second exceeds it."""
+
+_YOLOS_PATCH = 16
+"""YOLOS's processor cuts sides down to a multiple of this."""
+
 _SQUASHED_FROM = 384
 """From this side on, ConvNeXT's processor resizes to a square instead of cropping one."""
 
@@ -115,26 +121,23 @@ def declared_outputs(config: object) -> tuple[Task, tuple[str, ...]]:
 
 
 def known_preprocessing(processor: Any) -> Preprocessing:
-    """What an image processor does, if that is what it does to an image of noise; else a guess.
+    """What an image processor does, if that is what it does to images of noise; else a guess.
 
     Processors can have rules of their own. Those that this module does not know show here.
     """
     from PIL import Image
 
-    noise = np.random.default_rng(0).integers(0, 256, (241, 317, 3), np.uint8)
-    image = Image.fromarray(noise)
+    random = np.random.default_rng(0)
     try:
         found = preprocessing_of(processor)
-        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-        ours, _ = found(image)
-        if theirs.shape == ours.shape:
-            std = torch.tensor(found.normalization[1])[:, None, None]
-            difference = 255 * float(((theirs - ours) * std).abs().max())
-            if difference <= _ROUNDED:
-                return found
-            why = f"it differs by {difference:.1f} pixel values"
+        for size in _NOISES:
+            image = Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8))
+            theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+            ours, _ = found(image)
+            if why := _difference(ours, theirs, found):
+                break
         else:
-            why = f"it makes {list(theirs.shape)} of an image, expected {list(ours.shape)}"
+            return found
     except Exception as error:  # noqa: BLE001 - a processor of another kind lacks anything
         why = line(error)
     warnings.warn(
@@ -144,6 +147,15 @@ def known_preprocessing(processor: Any) -> Preprocessing:
         stacklevel=2,
     )
     return Preprocessing(known=False)
+
+
+def _difference(ours: torch.Tensor, theirs: torch.Tensor, found: Preprocessing) -> str:
+    """How the inputs differ that a preprocessing and a processor make; empty if they don't."""
+    if theirs.shape != ours.shape:
+        return f"it makes {list(theirs.shape)} of an image, expected {list(ours.shape)}"
+    std = torch.tensor(found.normalization[1])[:, None, None]
+    difference = 255 * float(((theirs - ours) * std).abs().max())
+    return "" if difference <= _ROUNDED else f"it differs by {difference:.1f} pixel values"
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:
@@ -180,9 +192,8 @@ def _steps(processor: Any, kind: str) -> list[Step]:
         return [CenterCrop(crop, rounding="floor")] if crop else []
     how = _FILTERS[int(processor.resample)]
     size, part = dict(processor.size), getattr(processor, "crop_pct", None)
-    if "shortest_edge" in size and size.get("longest_edge") is not None:
-        raise ModelError("it limits the longer side, too")
     exact = "shortest_edge" not in size
+    longest = None if exact else size.get("longest_edge")
     goal = _pair(size) if exact else (size["shortest_edge"],) * 2
     if kind == "ConvNextImageProcessor":
         exact = goal[0] >= _SQUASHED_FROM
@@ -194,7 +205,12 @@ def _steps(processor: Any, kind: str) -> list[Step]:
     # processors on torchvision resize tensors, whose bicubic filter differs from Pillow's
     resampler: Resampler = "torch" if processor.backend == "torchvision" else "pillow"
     mode: Mode = "exact" if exact else "shortest"
-    steps: list[Step] = [Resize(goal, mode, how, resampler=resampler)]
+    steps: list[Step] = [
+        Resize(
+            goal[0] if longest else goal, mode, how, resampler=resampler, longest_edge=longest,
+            multiple_of=_YOLOS_PATCH if kind == "YolosImageProcessor" and longest else 1,
+        )
+    ]  # fmt: skip
     if crop:
         steps.append(CenterCrop(crop, rounding="floor"))
     return steps

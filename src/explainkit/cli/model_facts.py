@@ -108,6 +108,8 @@ def _described(preprocessing: Preprocessing) -> str:
 
     Examples:
         >>> from explainkit.adapters.preprocessing import CenterCrop, Resize
+        >>> _described(Preprocessing((Resize(800, longest_edge=1333),)))
+        'RGB, Resize 800 (longest_edge 1333), pixel / 255'
         >>> _described(Preprocessing((Resize(256, "exact"), CenterCrop(224)), (0.5,), (0.25,), 1))
         'gray, Resize 256 (exact), CenterCrop 224, (pixel / 255 - 0.5) / 0.25'
     """
@@ -123,7 +125,7 @@ def _described(preprocessing: Preprocessing) -> str:
             else " {} × {}".format(*size)
         )
         changed = [
-            str(value)
+            f"{field.name} {value}" if isinstance(value, int) else str(value)
             for field in fields(step)
             if field.name != "size" and (value := getattr(step, field.name)) != field.default
         ]
