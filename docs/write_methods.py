@@ -1,4 +1,4 @@
-"""Writes the table of all methods into docs/reference/methods.md.
+"""Writes the table of all methods into docs/reference/methods.md, and their other names.
 
 What a method is called, its class and its paper are read from the code; the other columns are
 measured, with the method's defaults, on the toy networks of `explainkit.testing`.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import load_method
+from explainkit.catalog.synonyms import METHODS
 from explainkit.methods.contract import looks_at_layers, only_runs
 from explainkit.testing import CLASSES, toy_models
 
@@ -136,6 +137,26 @@ def paper(made: type) -> str:
     return f"[{label}]({site}/{found[2]})"
 
 
+def other_names(name: str) -> list[str]:
+    """What other libraries call a method."""
+    found = []
+    for theirs, ours in METHODS.items():
+        called, _, how = ours.partition(" with ")
+        if name in re.split(", | or ", called):
+            found.append(f"`{theirs}`" + (f" (with `{how}`)" if how else ""))
+    return found
+
+
+def with_other_names(page: str) -> str:
+    """A page that says below each method's heading what other libraries call it."""
+
+    def said(match: re.Match[str]) -> str:
+        names = [one for name in re.findall("`(.+?)`", match[1]) for one in other_names(name)]
+        return f"{match[1]}\n" + (f"\nAlso called {', '.join(names)}.\n" if names else "")
+
+    return re.sub(r"^(### .*`.*)\n(?:\nAlso called .*\n)?", said, page, flags=re.MULTILINE)
+
+
 def anchor(name: str, page: str) -> str:
     """The heading under which the page describes a method."""
     heading = re.search(rf"^### (.*`{name}`.*)$", page, re.MULTILINE)
@@ -185,7 +206,7 @@ def updated(page: str, measured: Collection[str]) -> str:
     lines = [
         row(name, page) if name in measured or name not in old else old[name] for name in names()
     ]
-    return TABLE.sub(lambda _: "\n".join([*head, *lines]), page)
+    return with_other_names(TABLE.sub(lambda _: "\n".join([*head, *lines]), page))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from foreign import foreign
 
 import explainkit
 from explainkit.catalog import discovery, hookspecs
+from explainkit.catalog.synonyms import METHODS, method_hint
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,6 +97,24 @@ def test_the_table_of_methods_is_that_of_the_code():
         family = made.__module__.split(".")[2]
         cells = row.strip("| ").split(" | ")
         assert [*cells[:3], cells[-1]] == [link, made.__name__, family, write_methods.paper(made)]
+
+
+def test_a_search_for_any_name_finds_the_method():
+    """The site's search lists headings, and the text below each: every name is below its method's."""
+    page = write_methods.PAGE.read_text()
+    assert page == write_methods.with_other_names(page), "run python docs/write_methods.py NAME"
+    below = dict(re.findall(r"^### (.*)\n\n(Also called .*)$", page, re.MULTILINE))
+    for theirs in METHODS:
+        found = [heading for heading, names in below.items() if f"`{theirs}`" in names]
+        ours = method_hint(theirs).partition(" with ")[0]
+        assert len(found) == len(re.split(", | or ", ours)), theirs
+        assert all(re.search(rf"\b{name}\b", " ".join(found)) for name in re.split(", | or ", ours))
+
+
+def test_every_page_shows_the_version():
+    config = runpy.run_path(str(ROOT / "overrides/version.py"))["on_config"]({})
+    assert config["copyright"] == f"explainkit {explainkit.__version__}"
+    assert "hooks: [overrides/version.py]" in (ROOT / "mkdocs.yml").read_text()
 
 
 @pytest.mark.parametrize("name", ["saliency", "eigencam", "lrp", "feature_ablation", "legrad"])
