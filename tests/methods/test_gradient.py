@@ -228,3 +228,30 @@ def test_a_model_that_cuts_the_gradient_is_refused():
 
     with pytest.raises(ModelError, match="no gradient reaches them"):
         ek.explain(Cut().eval(), torch.rand(2, 1, 2, 2), 0)
+
+
+def test_noise_may_differ_by_channel():
+    """The mean gradient of ``Σ x³`` is ``3 (x² + σ²)``: each channel tells its own σ."""
+
+    class Cubic(torch.nn.Module):
+        def forward(self, x):
+            return x.double().pow(3).flatten(1).sum(1, keepdim=True)
+
+    x = torch.zeros(1, 3, 40, 40)
+    e = ek.explain(
+        Cubic().eval(), x, 1, "smoothgrad", noise=(0.0, 0.1, 0.4), samples=20, relative=False
+    )
+    found = (e.attribution / 3).mean((0, 2, 3))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.01, 0.16]), atol=1e-6, rtol=0.05)
+    one, same = (
+        ek.explain(*toy_models()["plain"], 1, method, noise=noise, samples=3).attribution
+        for method, noise in (("smoothgrad", 0.2), ("smoothgrad", (0.2, 0.2, 0.2)))
+    )
+    torch.testing.assert_close(one, same)
+    for name in ("smoothgrad", "expected_gradients"):
+        with pytest.raises(
+            MethodError, match="noise: expected one deviation, or one for each of 3"
+        ):
+            ek.explain(*toy_models()["plain"], 1, name, noise=(0.1, 0.2))
+        with pytest.raises(MethodError, match="noise: expected a finite deviation"):
+            ek.explain(*toy_models()["plain"], 1, name, noise=(0.1, 0.2, -1.0))

@@ -108,7 +108,7 @@ class _Noisy(Typed):
 
     base: Method = field(default_factory=Saliency)
     samples: int = 25
-    noise: float = 0.15
+    noise: float | tuple[float, ...] = 0.15
     relative: bool = True
     seed: int = field(default=0, metadata={"seed": True})
 
@@ -116,8 +116,7 @@ class _Noisy(Typed):
         super().__post_init__()
         if self.samples < 1:
             raise MethodError(f"samples: expected at least 1, got {self.samples}")
-        if not 0 <= self.noise < float("inf"):
-            raise MethodError(f"noise: expected a finite deviation of at least 0, got {self.noise}")
+        check_noise(self.noise)
 
     def _statistics(
         self, model: nn.Module, inputs: Tensor, target: Tensor, *, squares: bool
@@ -142,7 +141,7 @@ class _Noisy(Typed):
         shapes = shapes_of_one(model, inputs)
         precise = torch.promote_types(image.dtype, torch.float32)
         generator = torch.Generator().manual_seed(self.seed)
-        deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
+        deviation = deviation_of(self.noise, image, relative=self.relative)
         size = chunk_size(model, image)
         count = 0
         mean = total = torch.zeros((), dtype=precise, device=image.device)
@@ -152,7 +151,7 @@ class _Noisy(Typed):
             noisy = image + deviation * _normal(image, now, generator)
             base = for_images(self.base, [i] * now, len(inputs), shapes)
             found = Attribution.of(base(model, noisy.requires_grad_(), label.expand(now)))
-            details = replace(details, layer=found.layer, coverage=found.coverage)
+            details = replace(details, layer=found.layer, at=found.at, coverage=found.coverage)
             details = details.saying(*found.warnings)
             maps = found.values.detach().to(precise)
             maps = maps.square() if squares else maps
@@ -179,6 +178,41 @@ class _Noisy(Typed):
         return replace(details, values=mean.to(inputs.dtype), standard_error=error)
 
 
+def check_noise(noise: float | tuple[float, ...]) -> None:
+    """Refuses deviations that are negative or not finite.
+
+    Raises:
+        MethodError: There is one.
+    """
+    for one in noise if isinstance(noise, tuple | list) else (noise,):
+        if not 0 <= one < float("inf"):
+            raise MethodError(f"noise: expected a finite deviation of at least 0, got {one}")
+
+
+def deviation_of(
+    noise: float | tuple[float, ...], image: Tensor, *, relative: bool
+) -> float | Tensor:
+    """The standard deviation of an image's noise, of each channel if it differs.
+
+    Args:
+        noise: For all channels, or one for each.
+        image: ``[channel, height, width]``.
+        relative: Whether it is a share of the image's range.
+
+    Raises:
+        MethodError: It has another number of channels.
+    """
+    scale = image.amax() - image.amin() if relative else 1.0
+    if not isinstance(noise, tuple | list):
+        return noise * scale
+    if len(noise) != len(image):
+        raise MethodError(
+            f"noise: expected one deviation, or one for each of {len(image)} channels, got "
+            f"{len(noise)}"
+        )
+    return image.new_tensor(noise)[:, None, None] * scale
+
+
 def _normal(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Standard normal noise ``[count, *image]``, the same for every device, dtype and chunk."""
     noise = [torch.randn(image.shape, generator=generator) for _ in range(count)]
@@ -198,7 +232,8 @@ class SmoothGrad(_Noisy):
     Attributes:
         base: The method to average.
         samples: Noisy copies per image.
-        noise: Standard deviation σ, as a share of the image's own range (max − min).
+        noise: Standard deviation σ, as a share of the image's own range (max − min); one for all
+            channels, or one for each.
         relative: If false, ``noise`` is in units of the input instead.
         seed: Random seed; ``explain(seed=…)`` sets it.
 

@@ -185,3 +185,27 @@ def test_a_model_that_cuts_the_gradient_is_refused():
 
     with pytest.raises(ModelError, match="no gradient reaches them"):
         ek.explain(Cut().eval(), torch.rand(2, 1, 2, 2), 0, "expected_gradients")
+
+
+def test_without_the_input_it_is_the_mean_gradient():
+    """``∂ Σ w x² = 2 w x`` at points uniform between b and x: ``w (x + mean b)`` on average."""
+    model, x = Quadratic(), prepared("plain")[2]
+    bare, whole = (
+        ek.explain(
+            model,
+            x,
+            1,
+            "expected_gradients",
+            baselines=BAG[:1],
+            samples=64,
+            multiply_by_inputs=flag,
+        )
+        for flag in (False, True)
+    )
+    expected = model.weight * (x + BAG[0])
+    z = (bare.attribution - expected) / bare.diagnostics["standard_error"].clamp(min=1e-6)
+    assert float(z.abs().max()) < 5.5
+    for name in ("completeness_gap", "sum_error"):
+        torch.testing.assert_close(
+            bare.diagnostics[name], whole.diagnostics[name], atol=1e-5, rtol=1e-2
+        )

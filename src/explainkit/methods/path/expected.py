@@ -11,7 +11,7 @@ from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import as_input
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.gradient import input_gradient
+from explainkit.methods.gradient import check_noise, deviation_of, input_gradient
 from explainkit.methods.path.straight_line import completeness_gap
 
 
@@ -38,9 +38,12 @@ class ExpectedGradients(Typed):
         baselines: Reference images in model-input space, such as images of the training data,
             ``[n, channel, height, width]``; or one value.
         samples: Gradients per image.
-        noise: Standard deviation σ of noise on the image, as a share of the image's own range.
+        noise: Standard deviation σ of noise on the image, as a share of the image's own range; one
+            for all channels, or one for each.
         relative: If false, ``noise`` is in units of the input instead.
         stratified: If false, every α is drawn from all of [0, 1], as in Captum.
+        multiply_by_inputs: If false, the map is the mean gradient, without the factor
+            ``x + ε − b``. The completeness gap is that of the product in any case.
         seed: Random seed; ``explain(seed=…)`` sets it.
 
     Raises:
@@ -64,20 +67,23 @@ class ExpectedGradients(Typed):
 
     baselines: float | Tensor = 0.0
     samples: int = 25
-    noise: float = 0.0
+    noise: float | tuple[float, ...] = 0.0
     relative: bool = True
     stratified: bool = True
+    multiply_by_inputs: bool = True
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 1:
             raise MethodError(f"samples: expected at least 1, got {self.samples}")
-        if not 0 <= self.noise < float("inf"):
-            raise MethodError(f"noise: expected a finite deviation of at least 0, got {self.noise}")
+        check_noise(self.noise)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
-        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        """Returns ``[batch, channel, height, width]`` in units of the score.
+
+        Without ``multiply_by_inputs``, in score per unit of input.
+        """
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
         references = self._baselines(model, inputs)
@@ -89,7 +95,8 @@ class ExpectedGradients(Typed):
             errors.append(error)
         mean, error = torch.stack(means), torch.stack(errors)
         values = mean[:, :-1].reshape(inputs.shape).to(inputs.dtype)
-        gap = {"completeness_gap": completeness_gap(values, change)}
+        sums = values.double().flatten(1).sum(1) if self.multiply_by_inputs else mean[:, -1]
+        gap = {"completeness_gap": completeness_gap(sums[:, None], change)}
         if self.samples < 3:
             return Attribution(values, diagnostics=gap)
         standard_error = error[:, :-1].reshape(inputs.shape).to(inputs.dtype)
@@ -120,11 +127,10 @@ class ExpectedGradients(Typed):
     def _statistics(
         self, model: nn.Module, image: Tensor, label: Tensor, references: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean and standard error of the flattened samples, whose last column is their sum."""
+        """Mean and standard error of the samples, whose last column is the contributions' sum."""
         count = self.samples
         squares = total = before = None
-        for samples in self._samples(model, image, label, references):
-            vectors = torch.cat([samples, samples.sum(1, keepdim=True)], 1)
+        for vectors in self._samples(model, image, label, references):
             total = vectors.sum(0) if total is None else total + vectors.sum(0)
             vectors = vectors if before is None else torch.cat([before, vectors])
             differences = vectors.diff(n=2, dim=0).square().sum(0)
@@ -137,7 +143,10 @@ class ExpectedGradients(Typed):
     def _samples(
         self, model: nn.Module, image: Tensor, label: Tensor, references: Tensor
     ) -> Iterator[Tensor]:
-        """Single estimates ``[chunk, channel · height · width]``, in the order of their draws."""
+        """Flattened single estimates in the order of their draws, and their sums, ``[chunk, …]``.
+
+        The sums are those of the contributions, also where the estimates are gradients.
+        """
         precise = torch.promote_types(image.dtype, torch.float32)
         generator = torch.Generator().manual_seed(self.seed)
         count = self.samples
@@ -145,7 +154,7 @@ class ExpectedGradients(Typed):
         if self.stratified:
             alpha = (torch.arange(count) + alpha) / count
         chosen = torch.randint(len(references), (count,), generator=generator)
-        deviation = self.noise * (image.amax() - image.amin() if self.relative else 1.0)
+        deviation = deviation_of(self.noise, image, relative=self.relative)
         size = chunk_size(model, image)
         for start in range(0, count, size):
             baseline = references[chosen[start : start + size].to(references.device)]
@@ -158,4 +167,7 @@ class ExpectedGradients(Typed):
                 ]
                 away = away + deviation * torch.stack(noise).to(image)
             gradient = input_gradient(model, baseline + along * away, label.expand(len(along)))
-            yield (away.to(precise) * gradient.to(precise)).flatten(1)
+            gradient = gradient.to(precise)
+            shares = away.to(precise) * gradient
+            values = shares if self.multiply_by_inputs else gradient
+            yield torch.cat([values.flatten(1), shares.flatten(1).sum(1, keepdim=True)], 1)
