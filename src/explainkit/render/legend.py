@@ -27,7 +27,7 @@ _NAMES: Mapping[Meaning | Literal["base"], str] = {
         meaningful_perturbation smoothgrad_squared sobol vargrad
     """,
     "value": "eigencam kpca_cam",
-    "base": "libragrad smoothgrad xrai",
+    "base": "aug_smooth libragrad smoothgrad xrai",
 }
 
 MEANINGS = {name: meaning for meaning, names in _NAMES.items() for name in names.split()}
@@ -42,11 +42,15 @@ def meaning(method: str, params: Mapping[str, Any]) -> Meaning:
         'sensitivity'
         >>> meaning("explainkit/saliency", {"absolute": True}), meaning("plugin/saliency", {})
         ('importance', 'value')
+        >>> meaning("explainkit/deeplift", {"multiply_by_inputs": False})
+        'sensitivity'
     """
     found = MEANINGS.get(method.removeprefix("explainkit/"), "value")
     if found == "base":
         base = params.get("base", {})
         return meaning(base.get("method", ""), base)
+    if params.get("multiply_by_inputs") is False:
+        return "sensitivity"
     return "importance" if params.get("absolute") is True else found
 
 

@@ -202,3 +202,29 @@ def test_bad_parameters(params, message):
     model, images = toy_models()["plain"]
     with pytest.raises(MethodError, match=message):
         ek.explain(model, images, 0, "integrated_gradients", **params)
+
+
+class TestWithoutTheInput:
+    @pytest.mark.parametrize("steps", [None, 2])
+    def test_the_mean_gradient_of_a_quadratic(self, quadratic, steps):
+        """``∇S = 2 w x + v``, whose mean from b to x is ``w (x + b) + v``."""
+        x = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(4)) + 1
+        bare, whole = (
+            ek.explain(
+                quadratic, x, 1, "integrated_gradients", baseline=0.5, steps=steps,
+                multiply_by_inputs=flag,
+            )
+            for flag in (False, True)
+        )  # fmt: skip
+        assert_close(bare.attribution, quadratic.w * (x + 0.5) + quadratic.v)
+        gap = "completeness_gap"
+        assert torch.equal(bare.diagnostics[gap], whole.diagnostics[gap])
+        assert bare.diagnostics[gap].max() < 1e-3
+
+    def test_captum_parity(self):
+        model, x = toy_models()["plain"]
+        ours = ek.explain(
+            model.eval(), x, TARGET, "integrated_gradients", steps=20, multiply_by_inputs=False
+        )
+        oracle = captum.attr.IntegratedGradients(model, multiply_by_inputs=False)
+        assert_close(ours.attribution, oracle.attribute(x, target=TARGET, n_steps=20))

@@ -290,3 +290,21 @@ def test_a_map_that_does_not_add_up_is_warned_of():
     x = torch.tensor([2.0, 1.0, -1.0, 0.5]).view(1, 1, 2, 2)
     with pytest.warns(match="completeness_gap above 0.05.* comparisons"):
         ek.explain(Masked().eval(), x, 0, "deeplift", baseline=-3.0)
+
+
+@pytest.mark.parametrize("method", ["deeplift", "deeplift_shap"])
+def test_multipliers_alone_are_those_of_captum(method):
+    model, x = networks()["tanh"].eval(), toy_models()["plain"][1]
+    bases = torch.rand(3, *x.shape[1:], generator=torch.Generator().manual_seed(6))
+    if method == "deeplift":
+        given, oracle = {"baseline": bases[0]}, captum.attr.DeepLift(model, False)
+        theirs = oracle.attribute(x, bases[:1], 1)
+    else:
+        given, oracle = {"baselines": bases}, captum.attr.DeepLiftShap(model, False)
+        theirs = oracle.attribute(x, bases, 1)
+    bare = ek.explain(model, x, 1, method, multiply_by_inputs=False, **given)
+    torch.testing.assert_close(bare.attribution, theirs.detach(), rtol=1e-4, atol=1e-6)
+    whole = ek.explain(model, x, 1, method, **given)
+    gap = "completeness_gap"
+    assert torch.equal(bare.diagnostics[gap], whole.diagnostics[gap])
+    assert float(bare.diagnostics[gap].max()) < 1e-4

@@ -1,7 +1,7 @@
 """Integrated gradients: the straight path from a baseline."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Literal, get_args
@@ -62,6 +62,18 @@ def quadrature(rule: QuadratureRule, steps: int) -> tuple[Tensor, Tensor]:
     raise MethodError(f"rule: expected one of {', '.join(get_args(QuadratureRule))}, got {rule!r}")
 
 
+def check_rule(rule: QuadratureRule, steps: int | None) -> None:
+    """Refuses a rule that does not exist, or too few steps for it.
+
+    Raises:
+        MethodError: One of these.
+    """
+    least = 2 if rule == "riemann_trapezoid" else 1
+    if steps is not None and steps < least:
+        raise MethodError(f"steps: expected at least {least}, got {steps}")
+    quadrature(rule, least)
+
+
 _FIRST = 8
 """Number of intervals of a path before refinement."""
 
@@ -100,6 +112,8 @@ class IntegratedGradients(Typed):
         tolerance: The gap at which refinement ends, whatever ``steps`` is; None: 0.01 without
             ``steps``.
         max_steps: Largest number of gradients per image in refinement; all are held in memory.
+        multiply_by_inputs: If false, the map is the mean gradient along the path, without the
+            factor ``x − b``. The completeness gap is that of the product in any case.
 
     Raises:
         MethodError: A field is out of range, or the baseline does not fit the images.
@@ -122,20 +136,21 @@ class IntegratedGradients(Typed):
     rule: QuadratureRule = "gausslegendre"
     tolerance: float | None = None
     max_steps: int = 200
+    multiply_by_inputs: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = 2 if self.rule == "riemann_trapezoid" else 1
-        if self.steps is not None and self.steps < least:
-            raise MethodError(f"steps: expected at least {least}, got {self.steps}")
+        check_rule(self.rule, self.steps)
         if self.max_steps <= _FIRST:
             raise MethodError(f"max_steps: expected at least {_FIRST + 1}, got {self.max_steps}")
         if self.tolerance is not None and not self.tolerance > 0:
             raise MethodError(f"tolerance: expected a positive number, got {self.tolerance}")
-        quadrature(self.rule, least)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
-        """Returns ``[batch, channel, height, width]`` in units of the score."""
+        """Returns ``[batch, channel, height, width]`` in units of the score.
+
+        Without ``multiply_by_inputs``, in score per unit of input.
+        """
         baselines = as_baselines(model, self.baseline, inputs)
         return self.between(baselines, model, inputs, target)
 
@@ -147,26 +162,28 @@ class IntegratedGradients(Typed):
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
         shared = baselines[:1] if baselines.stride(0) == 0 else None
         shared_scores = _scores(model, shared)[0] if shared is not None else None
-        maps, changes, steps = [], [], []
+        means, maps, changes, steps = [], [], [], []
         for image, baseline, label, score in zip(
             inputs.detach(), baselines, target, scores, strict=True
         ):
             start = _scores(model, baseline[None])[0] if shared_scores is None else shared_scores
             if self._goal is None:
-                values, used = self._sum(model, image, baseline, label)
+                mean, used = self._sum(model, image, baseline, label)
             else:
-                values, used = self._refined(model, image, baseline, label, self._goal)
-            maps.append(values)
+                mean, used = self._refined(model, image, baseline, label, self._goal)
+            means.append(mean.to(image.dtype))
+            maps.append((mean * (image - baseline)).to(image.dtype))
             changes.append(score - start[label])
             steps.append(used)
         found = Attribution(torch.stack(maps)).saying(steps=torch.tensor(steps))
         change = torch.stack(changes)
         remedy = "raise steps, or omit it" if self._goal is None else "raise max_steps"
-        if self.tolerance is None:
-            return complete(found, change, remedy)
-        found = complete(found, change, remedy, limit=torch.inf)
+        limit = 0.05 if self.tolerance is None else torch.inf
+        found = complete(found, change, remedy, limit=limit)
+        if not self.multiply_by_inputs:
+            found = replace(found, values=torch.stack(means))
         worst = float(found.diagnostics["completeness_gap"].max())
-        if worst <= self.tolerance:
+        if self.tolerance is None or worst <= self.tolerance:
             return found
         return found.saying(
             f"completeness gap {worst:.3g} after {max(steps)} steps, above the tolerance "
@@ -190,7 +207,7 @@ class IntegratedGradients(Typed):
     def _refined(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, goal: float
     ) -> tuple[Tensor, int]:
-        """One image's map, and the number of gradients that it took."""
+        """The mean gradient along one image's path, and the number of gradients that it took."""
         span = (image - baseline).to(torch.promote_types(image.dtype, torch.float32))
         nodes: list[float] = []
         scores = torch.empty(0, dtype=torch.float64, device=image.device)
@@ -223,12 +240,12 @@ class IntegratedGradients(Typed):
         weights = torch.zeros_like(scores)
         weights[1:] += width / 2
         weights[:-1] += width / 2
-        total = torch.einsum("n,nchw->chw", weights.to(span.dtype), gradients) * span
-        return total.to(image.dtype), len(nodes)
+        return torch.einsum("n,nchw->chw", weights.to(span.dtype), gradients), len(nodes)
 
     def _sum(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor
     ) -> tuple[Tensor, int]:
+        """The same with a fixed number of steps."""
         steps = self.steps or _EQUAL_STEPS
         precise = torch.promote_types(image.dtype, torch.float32)
         nodes, weights = (values.to(image.device) for values in quadrature(self.rule, steps))
@@ -242,7 +259,7 @@ class IntegratedGradients(Typed):
                 model, baseline + along * (image - baseline), label.expand(len(along))
             )
             total += torch.einsum("n,nchw->chw", weight.to(total), gradient.to(precise))
-        return (total * (image - baseline)).to(image.dtype), steps
+        return total, steps
 
 
 def _scores(model: nn.Module, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Contributions to the change of the score from a baseline, through exact finite differences."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -241,7 +241,7 @@ def contributions(
     unsupported: Unsupported,
     *,
     cancel: bool = False,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
     """Contributions of each image's pixels to the change of its score from a baseline.
 
     A baseline shared by all images runs once.
@@ -255,7 +255,8 @@ def contributions(
         cancel: Use RevealCancel instead of rescale where it applies.
 
     Returns:
-        The map, the change of the score (float64 ``[batch]``), and the `report` of the coverage.
+        The map, the multipliers, the change of the score (float64 ``[batch]``), and the `report` of
+        the coverage.
     """
     images = trace.inputs.detach()
     keep = WITH_LAYERS if cancel else KEEP
@@ -267,7 +268,8 @@ def contributions(
     scores = trace.scores.detach().double().gather(1, target[:, None])[:, 0]
     base_scores = base.scores.detach().double().expand(len(images), -1)
     change = scores - base_scores.gather(1, target[:, None])[:, 0]
-    return multipliers * (images - base.inputs.detach()), change, report(coverage)
+    values = multipliers * (images - base.inputs.detach())
+    return values, multipliers, change, report(coverage)
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,8 @@ class DeepLift(RuleMethod):
             contributions to each activation that follows a convolution or linear layer, and
             averages the effect of each over both orders. Elsewhere rescale applies; the coverage
             reports where. Both rules are complete.
+        multiply_by_inputs: If false, the map is the multipliers m, in score per unit of input. The
+            completeness gap is that of the product in any case.
         unsupported: What happens at an operator that has no rule: ``"error"``, or ``"gradient"``:
             its plain gradient is used, with a warning.
 
@@ -312,6 +316,7 @@ class DeepLift(RuleMethod):
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     rule: Literal["rescale", "reveal_cancel"] = "rescale"
+    multiply_by_inputs: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -332,10 +337,11 @@ class DeepLift(RuleMethod):
         baselines = as_baselines(model, self.baseline, inputs.detach())
         if baselines.stride(0) == 0:
             baselines = baselines[:1]
-        values, change, coverage = contributions(
+        values, multipliers, change, coverage = contributions(
             model, trace, baselines, target, self.unsupported, cancel=self.rule == "reveal_cancel"
         )
-        return complete(Attribution(values, **coverage), change, _REMEDY)
+        found = complete(Attribution(values, **coverage), change, _REMEDY)
+        return found if self.multiply_by_inputs else replace(found, values=multipliers)
 
 
 @dataclass(frozen=True)
@@ -348,6 +354,7 @@ class DeepLiftShap(RuleMethod):
     Attributes:
         baselines: ``[m, channel, height, width]`` in model-input space, such as images of the
             training data; all of them are used for every image.
+        multiply_by_inputs: If false, the map is the mean of the multipliers, as in `DeepLift`.
         unsupported: As in `DeepLift`.
 
     Raises:
@@ -369,25 +376,31 @@ class DeepLiftShap(RuleMethod):
 
     keep = KEEP
     baselines: Tensor | float = 0.0
+    multiply_by_inputs: bool = True
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         baselines = self._of(model, inputs)
         trace = recorded_forward(model, inputs, KEEP)
         total = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
-        squares, changes = total.clone(), torch.zeros(len(inputs), dtype=torch.float64)
+        squares, sums = total.clone(), total.clone()
+        changes = torch.zeros(len(inputs), dtype=torch.float64)
         coverage: dict[str, Any] = {}
         for count, baseline in enumerate(baselines, 1):
-            values, change, coverage = contributions(
+            shares, multipliers, change, coverage = contributions(
                 model, trace, baseline[None], target, self.unsupported
             )
+            values = shares if self.multiply_by_inputs else multipliers
+            sums = sums + (shares - sums) / count
             delta = values - total
             total = total + delta / count
             squares = squares + delta * (values - total)
             changes = changes + (change.cpu() - changes) / count
-        mean, m = total.to(inputs.dtype), len(baselines)
+        m = len(baselines)
         error = (squares / (m * (m - 1))).sqrt().to(inputs.dtype) if m > 1 else None
-        return complete(Attribution(mean, error, **coverage), changes.to(mean.device), _REMEDY)
+        found = Attribution(sums.to(inputs.dtype), error, **coverage)
+        found = complete(found, changes.to(sums.device), _REMEDY)
+        return found if self.multiply_by_inputs else replace(found, values=total.to(inputs.dtype))
 
     def _of(self, model: nn.Module, inputs: Tensor) -> Tensor:
         baselines = as_input(model, self.baselines, "baselines")
