@@ -1,18 +1,20 @@
 """Path integrals at an inner layer: conductance and internal influence."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size
-from explainkit.engine.passes import gradients
-from explainkit.errors import MethodError
+from explainkit.engine.failures import out_of_memory
+from explainkit.engine.passes import gradients, twice_differentiable
+from explainkit.errors import MethodError, line
 from explainkit.interfaces import Attribution
-from explainkit.layers import path_of
+from explainkit.layers import capture, path_of, single
 from explainkit.methods.cam.target_layer import unwrapped
-from explainkit.methods.path.integrated import QuadratureRule, quadrature
+from explainkit.methods.path.integrated import QuadratureRule, check_rule, quadrature
 from explainkit.methods.path.straight_line import as_baselines, complete
 
 
@@ -52,19 +54,24 @@ class _Through(Typed):
 class Conductance(_Through):
     """The contribution of each unit of a layer to the change of the score from a baseline.
 
-    ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``, by the trapezoidal
-    rule in the layer's own space: ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``. If
-    the score depends on the image only through the layer, ``Σc = S(x) − S(b)``;
-    ``completeness_gap`` reports the deviation, with a warning above 0.05.
+    ``c_j = ∫₀¹ ∂S/∂y_j · dy_j/dα dα`` along the straight path ``b + α (x − b)``. If the score
+    depends on the image only through the layer, ``Σc = S(x) − S(b)``; ``completeness_gap`` reports
+    the deviation, with a warning above 0.05.
 
     Attributes:
         layer: Dotted path of the layer, or the module itself.
         baseline: Start of the path, in model-input space: one value, a tensor
             ``[channel, height, width]``, or one per image.
-        steps: Number of intervals of the path.
+        steps: Number of intervals of the path, or of nodes with another rule than the first.
+        rule: ``"trapezoid"``: in the layer's own space,
+            ``Σ_k (y(α_{k+1}) − y(α_k)) · (g(α_k) + g(α_{k+1})) / 2``, which needs no derivative of
+            the layer. The rules of `IntegratedGradients`, such as ``"gausslegendre"``:
+            ``Σ_k w_k g(α_k) · dy/dα(α_k)``, which differentiates the layer along the path: fewer
+            steps suffice where it is smooth.
 
     Raises:
-        MethodError: A field is out of range, or the baseline does not fit the images.
+        MethodError: A field is out of range, the baseline does not fit the images, or an operator
+            cannot be differentiated twice.
         ModelError: There is no such layer, or it does not run exactly once.
 
     References:
@@ -78,19 +85,21 @@ class Conductance(_Through):
         ('3', [4, 8, 4, 3])
     """
 
+    rule: Literal["trapezoid"] | QuadratureRule = "trapezoid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule != "trapezoid":
+            check_rule(self.rule, self.steps)
+
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map of the layer's shape in units of the score."""
-        nodes = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
         maps, changes = [], []
         images = inputs.detach()
         for image, baseline, label in zip(
             images, as_baselines(model, self.baseline, images), target, strict=True
         ):
-            outputs, slopes = self._along(model, image, baseline, label, nodes)
-            precise = torch.promote_types(image.dtype, torch.float32)
-            steps = outputs.to(precise).diff(dim=0)
-            middle = (slopes[1:].to(precise) + slopes[:-1].to(precise)) / 2
-            maps.append((steps * middle).sum(0).to(image.dtype))
+            maps.append(self._integral(model, image, baseline, label).to(image.dtype))
             with torch.no_grad():
                 ends = model(torch.stack([baseline, image])).double()[:, label]
             changes.append(ends[1] - ends[0])
@@ -99,6 +108,61 @@ class Conductance(_Through):
         found = Attribution(values, layer=layer, at=layer)
         remedy = "raise steps, or choose a layer that no other path bypasses"
         return complete(found, torch.stack(changes), remedy)
+
+    def _integral(self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor) -> Tensor:
+        """The map of one image, at least float32."""
+        precise = torch.promote_types(image.dtype, torch.float32)
+        if self.rule == "trapezoid":
+            nodes = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+            outputs, slopes = self._along(model, image, baseline, label, nodes)
+            steps = outputs.to(precise).diff(dim=0)
+            middle = (slopes[1:].to(precise) + slopes[:-1].to(precise)) / 2
+            return (steps * middle).sum(0)
+        nodes, weights = quadrature(self.rule, self.steps)
+        _, slopes = self._along(model, image, baseline, label, nodes)
+        speeds = self._speeds(model, image, baseline, nodes)
+        return torch.einsum(
+            "n,n...->...", weights.to(image.device, precise), slopes.to(precise) * speeds
+        )
+
+    def _speeds(self, model: nn.Module, image: Tensor, baseline: Tensor, nodes: Tensor) -> Tensor:
+        """The derivatives of the layer's output with respect to α at nodes, ``[n, …]``.
+
+        The gradient's own derivative with respect to what it is multiplied by, which is linear.
+        """
+        layer, span = self._path(model), image - baseline
+        found = []
+        for part in torch.split(nodes.to(image), chunk_size(model, image)):
+            points = (baseline + part[:, None, None, None] * span).requires_grad_()
+            with torch.enable_grad(), twice_differentiable():
+                with capture(unwrapped(model), [layer]) as calls:
+                    model(points)
+                output = single(calls[layer], layer)
+                factor = torch.zeros_like(output, requires_grad=True)
+                speed = _derivative(output, points, factor, span.expand_as(points), self.rule)
+            found.append(speed)
+        return torch.cat(found).to(torch.promote_types(image.dtype, torch.float32))
+
+
+def _derivative(output: Tensor, points: Tensor, factor: Tensor, along: Tensor, rule: str) -> Tensor:
+    """The derivative of an output along a direction of the points; zero if it is constant."""
+    try:
+        pulled = None
+        if output.requires_grad:
+            (pulled,) = torch.autograd.grad(
+                output, points, factor, create_graph=True, allow_unused=True
+            )
+        if pulled is None or not pulled.requires_grad:
+            return torch.zeros_like(output)
+        (speed,) = torch.autograd.grad(pulled, factor, along)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise MethodError(
+            f"rule={rule!r}: expected operators that can be differentiated twice, but "
+            f"{line(error)}: use rule='trapezoid'"
+        ) from error
+    return speed
 
 
 @dataclass(frozen=True)
