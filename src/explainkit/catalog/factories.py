@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import nn
+
 from explainkit.catalog import discovery
 from explainkit.catalog.fields import check_values
 from explainkit.catalog.synonyms import parameter_hint
@@ -147,7 +149,10 @@ def method_name(method: Method | type[Method]) -> str:
 
 
 def method_params(method: Method) -> dict[str, Any]:
-    """A method's fields; a nested method becomes a mapping of its name and its own fields."""
+    """A method's fields; a nested method becomes a mapping of its name and its own fields.
+
+    Of a function, the name is left.
+    """
     return _as_params({f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
 
 
@@ -184,10 +189,15 @@ def defaults(kind: Any) -> dict[str, Any]:
 
 
 def _as_params(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: {"method": method_name(value), **method_params(value)} if is_method(value) else value
-        for name, value in values.items()
-    }
+    return {name: _as_param(value) for name, value in values.items()}
+
+
+def _as_param(value: Any) -> Any:
+    if is_method(value):
+        return {"method": method_name(value), **method_params(value)}
+    if callable(value) and not isinstance(value, nn.Module | type):
+        return f"function {getattr(value, '__name__', type(value).__name__)}"
+    return value
 
 
 def _holds_method(kind: Any, field: str) -> bool:

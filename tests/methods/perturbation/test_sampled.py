@@ -170,6 +170,66 @@ class TestLime:
         with pytest.raises(MethodError, match="determine 2 unknowns, got 20 that determine 1"):
             least_squares(twins, torch.rand(20).double(), torch.ones(20).double())
 
+    @pytest.mark.parametrize("share", [0.05, 0.4])
+    def test_lasso_meets_its_optimality_conditions(self, share):
+        """Of ``Σ π e² / (2 Σ π) + α |β|₁``: ``xⱼᵀ π e / Σ π`` is ``α sign βⱼ``, or within ``± α``."""
+        model, x = toy_models()["plain"]
+        method = Lime(segments=4, samples=120, ridge=0.0, baseline=0.2)
+        labels, z = grid(4, 12, 10), method.draw(16).double()
+        kept = z[:, labels].float()[:, None]
+        y = model(kept * x[0] + (1 - kept) * 0.2).detach()[:, 1].double()
+        weight = (-(1 - z.mean(1).sqrt()).square() / (2 * 0.25**2)).exp()
+        weight = weight / weight.sum()
+
+        def slope(rest):
+            return z.T @ (weight * (rest - (weight * rest).sum()))
+
+        alpha = share * float(slope(y).abs().max())  # as large as it takes to leave nothing
+        e = ek.explain(model, x[:1], 1, method, lasso=alpha)
+        beta = segment_values(e.attribution[0], labels).double()
+        zero, found = beta == 0, slope(y - z @ beta)
+        assert 0 < int(zero.sum()) < 16
+        torch.testing.assert_close(
+            found[~zero], alpha * beta[~zero].sign(), atol=1e-3 * alpha, rtol=0
+        )
+        assert float(found[zero].abs().max()) <= alpha
+        error = segment_values(e.diagnostics["standard_error"][0], labels)
+        assert torch.equal(error == 0, zero)
+
+    def test_a_large_lasso_leaves_nothing(self):
+        model, x = toy_models()["plain"]
+        with pytest.warns(ExplainkitWarning, match="zero everywhere"):
+            e = ek.explain(model, x, 1, "lime", segments=3, ridge=0.0, lasso=1e6)
+        assert not e.attribution.any()
+
+    def test_a_kernel_of_ones_own_gives_the_weights(self):
+        model, x = toy_models()["plain"]
+
+        def gaussian(distance):
+            return (-distance.square() / (2 * 0.4**2)).exp()
+
+        own, same = (
+            ek.explain(model, x, 1, "lime", segments=3, samples=60, **one)
+            for one in ({"kernel": gaussian}, {"width": 0.4})
+        )
+        assert torch.equal(own.attribution, same.attribution)
+        assert own.params["kernel"] == "function gaussian"
+
+    def test_kernels_that_give_no_weights_are_refused(self):
+        model, x = toy_models()["plain"]
+        with pytest.raises(
+            MethodError, match=r"kernel: expected a weight for each distance, \[60\]"
+        ):
+            ek.explain(model, x, 1, Lime(segments=3, samples=60, kernel=lambda d: d[:-1]))
+        with pytest.raises(MethodError, match="kernel: expected finite weights of at least 0"):
+            ek.explain(model, x, 1, Lime(segments=3, samples=60, kernel=lambda d: -1 - d))
+        with pytest.raises(MethodError, match="kernel: expected a function of distances"):
+            Lime(kernel="exponential")
+        with pytest.raises(MethodError, match="width= or kernel=, got both"):
+            Lime(kernel=torch.exp, width=0.3)
+        with pytest.raises(MethodError, match="lasso: expected a finite number"):
+            Lime(lasso=-1.0)
+
     def test_influence_is_what_an_observation_moves(self):
         generator = torch.Generator().manual_seed(1)
         x, y, w = (

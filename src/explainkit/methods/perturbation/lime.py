@@ -1,5 +1,6 @@
 """LIME: a linear model of the score, fitted to masked versions of the image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,9 +21,10 @@ class Lime(SegmentSampled):
     """Coefficients of a linear model of the score, fitted to masked images (LIME).
 
     Segments are kept or hidden with probability ½ each, ``z``; β minimizes
-    ``Σ_i π(z_i) (S_c(x_i) − β₀ − z_iᵀ β)² + ridge · |β|²`` with ``π = exp(−d² / (2 width²))``,
-    where d is one minus the cosine between ``z`` and the mask that keeps everything. Each pixel has
-    the coefficient of its segment. Standard errors are HC3.
+    ``Σ_i π(z_i) (S_c(x_i) − β₀ − z_iᵀ β)² + ridge · |β|² + 2 lasso Σ_i π(z_i) · |β|₁`` with
+    ``π = exp(−d² / (2 width²))``, where d is one minus the cosine between ``z`` and the mask that
+    keeps everything. Each pixel has the coefficient of its segment. Standard errors are HC3; with a
+    lasso, they are those of a regression on the segments that it leaves, and 0 elsewhere.
 
     Attributes:
         samples: Masks per image.
@@ -30,7 +32,11 @@ class Lime(SegmentSampled):
         distance: ``"segments"`` as above, or ``"image"``: d is one minus the cosine between the
             masked image and the image, as in Captum.
         width: Width of the kernel; None: 0.25 for segments, 1 for images.
-        ridge: Penalty on the coefficients.
+        kernel: A function from the distances d, float64 ``[masks]``, to weights π, instead of the
+            exponential one. A record has its name alone.
+        ridge: Penalty on the squared coefficients.
+        lasso: Penalty on the absolute coefficients, which sets small ones to zero: with
+            ``ridge=0``, the ``alpha`` of scikit-learn's ``Lasso``, which Captum uses with 0.01.
         baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
             ``"noise"``.
         tolerance: Stop when an image's largest standard error is at most this fraction of its
@@ -56,7 +62,9 @@ class Lime(SegmentSampled):
 
     distance: Distance = "segments"
     width: float | None = None
+    kernel: Callable[[Tensor], Tensor] | None = None
     ridge: float = 1.0
+    lasso: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +76,12 @@ class Lime(SegmentSampled):
             raise MethodError(f"width: expected a positive number, got {self.width}")
         if not 0 <= self.ridge < float("inf"):
             raise MethodError(f"ridge: expected a finite number of at least 0, got {self.ridge}")
+        if not 0 <= self.lasso < float("inf"):
+            raise MethodError(f"lasso: expected a finite number of at least 0, got {self.lasso}")
+        if self.kernel is not None and not callable(self.kernel):
+            raise MethodError(f"kernel: expected a function of distances, got {self.kernel!r}")
+        if self.kernel is not None and self.width is not None:
+            raise MethodError("expected width= or kernel=, got both: a kernel has its own width")
 
     def draw(self, features: int) -> Tensor:
         """Samples ``[samples, features]`` for images with this many segments."""
@@ -90,10 +104,12 @@ class Lime(SegmentSampled):
         scores = evaluations.scores[image][:, label] - evaluations.clean[image, label]
         kept = evaluations.masks.samples[image][: len(scores)].double()
         ones = torch.ones_like(kept[:, :1])
-        ridge = torch.full_like(kept[0], self.ridge)
+        weights = self._weights(evaluations, image, kept)
+        # no penalty on the intercept
+        each = torch.cat([torch.ones_like(kept[0]), kept.new_zeros(1)])
         solution, influence = least_squares(
-            torch.cat([kept, ones], 1), scores, self._weights(evaluations, image, kept),
-            torch.cat([ridge, ridge.new_zeros(1)]),
+            torch.cat([kept, ones], 1), scores, weights, self.ridge * each,
+            self.lasso * weights.sum() * each if self.lasso else None,
         )  # fmt: skip
         return solution[:-1], influence[:, :-1].square().sum(0).sqrt()
 
@@ -113,5 +129,20 @@ class Lime(SegmentSampled):
                 for part in torch.split(samples, 64)
             ]
             distance = 1 - torch.cat(similar)
+        if self.kernel is not None:
+            return _checked(self.kernel(distance), distance)
         width = self.width or (0.25 if self.distance == "segments" else 1.0)
         return (-distance.square() / (2 * width**2)).exp()
+
+
+def _checked(weights: object, distance: Tensor) -> Tensor:
+    """The weights that a caller's kernel gave for distances, as float64."""
+    if not isinstance(weights, Tensor) or weights.shape != distance.shape:
+        got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise MethodError(
+            f"kernel: expected a weight for each distance, [{len(distance)}], got {got}"
+        )
+    weights = weights.detach().to(distance)
+    if not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
+        raise MethodError("kernel: expected finite weights of at least 0, not all of them 0")
+    return weights
