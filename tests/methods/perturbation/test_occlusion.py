@@ -217,3 +217,24 @@ def test_one_image_at_a_time():
     with torch.no_grad():
         drop = model(x[1:2])[0, 1] - model(hidden)[0, 1]
     assert abs(found.attribution[1, 0, 8, 2] - drop) < 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_windows_of_some_channels_as_in_captum(channels):
+    model, x = toy_models()["plain"]
+    ours = ek.explain(model, x, 1, "occlusion", window=4, stride=2, channels=channels, baseline=0.3)
+    oracle = captum.attr.Occlusion(model).attribute(
+        x, (channels, 4, 4), (channels, 2, 2), 0.3, 1, perturbations_per_eval=64
+    )
+    torch.testing.assert_close(ours.attribution, oracle.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_windows_of_some_channels_inpainted():
+    """A channel that is constant everywhere is inpainted by itself: hiding it changes nothing."""
+    model, x = toy_models()["plain"]
+    x = x.clone()
+    x[:, 1] = 0.4
+    e = ek.explain(model, x, 1, "occlusion", window=3, channels=1, baseline="inpaint")
+    assert float(e.attribution[:, 1].abs().max()) < 1e-5 < float(e.attribution[:, 0].abs().max())
+    with pytest.raises(MethodError, match="channels: expected from 1 to the image's 3, got 4"):
+        ek.explain(model, x, 1, "occlusion", channels=4)

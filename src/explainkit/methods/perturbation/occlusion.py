@@ -25,6 +25,8 @@ class Occlusion(Typed):
         window: Side of the window in pixels, or height and width; None: a sixth of the shorter
             side of the image.
         stride: Step of the window in pixels; None: half of the window.
+        channels: Number of neighboring channels that a window hides; the map then differs by
+            channel. None: all.
         baseline: Fills the window, in model-input space: one value; a tensor ``[channel, height,
             width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image blurred by
             a Gaussian with σ a tenth of its shorter side; ``"noise"`` with each channel's mean and
@@ -53,6 +55,7 @@ class Occlusion(Typed):
 
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None
+    channels: int | None = None
     baseline: float | Tensor | Filling | Literal["inpaint"] = field(
         default=0.0, metadata={"per_image": True}
     )
@@ -61,7 +64,8 @@ class Occlusion(Typed):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score.
 
-        The diagnostic ``evaluation`` says whether only the affected parts of the model ran.
+        With ``channels``, ``[batch, channel, height, width]``. The diagnostic ``evaluation`` says
+        whether only the affected parts of the model ran.
         """
         with torch.no_grad():
             clean = model(inputs).gather(1, target[:, None])[:, 0].double()
@@ -77,18 +81,36 @@ class Occlusion(Typed):
         drops, runs = [], []
         for image, fill, label, score in zip(images, filling, target, clean, strict=True):
             patches = inpainted(image, windows) if harmonic else windows.cut(fill)
-            scores, why = score_windows(model, image, windows, patches)
-            drops.append(score - scores[:, label])
-            runs.append(why)
-        values = windows.average(torch.stack(drops)).to(images.dtype)
+            for part in self._parts(len(image)):
+                if part is not None:
+                    hidden = torch.zeros(len(image), 1, 1, dtype=torch.bool, device=image.device)
+                    hidden[part] = True
+                    own = torch.where(hidden, patches, windows.cut(image))
+                scores, why = score_windows(model, image, windows, patches if part is None else own)
+                drops.append(score - scores[:, label])
+                runs.append(why)
+        each = windows.average(torch.stack(drops)).to(images.dtype)
+        values = each.view(len(images), -1, *each.shape[2:])
+        if self.channels is not None:
+            values = values.repeat_interleave(self.channels, 1)[:, : images.shape[1]]
         return Attribution(values, diagnostics=evaluation(runs))
+
+    def _parts(self, count: int) -> list[slice | None]:
+        """The channels that are hidden together; None: all."""
+        if self.channels is None:
+            return [None]
+        if not 1 <= self.channels <= count:
+            raise MethodError(
+                f"channels: expected from 1 to the image's {count}, got {self.channels}"
+            )
+        return [slice(at, at + self.channels) for at in range(0, count, self.channels)]
 
 
 def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise MethodError(
-            f"{name}: expected a whole number of pixels or (height, width), got {size}: a window "
-            "covers all channels"
+            f"{name}: expected a whole number of pixels or (height, width), got {size}: channels= "
+            "says how many channels a window covers"
         )
     return sides[0], sides[1]
