@@ -25,6 +25,8 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
     Examples:
         >>> parse_params("integrated_gradients", ["steps=20", "tolerance=0.01"])
         {'steps': 20, 'tolerance': 0.01}
+        >>> parse_params("finercam", ["against=owl,3"])
+        {'against': ('owl', 3)}
         >>> parse_params("fourier", ["decay=1.5", "jitter=none"], "maximizers")
         {'decay': 1.5, 'jitter': None}
     """
@@ -46,6 +48,7 @@ def parse_params(name: str, texts: Sequence[str], kind: str = "methods") -> dict
         except ValueError:
             words = accepted(hints[field])
             wanted = " or ".join(word for word in words if word not in _UNTYPED)
+            wanted = wanted or "an object, which only Python can pass"
             raise MethodError(f"{field}: expected {wanted}, got {value!r}") from None
     return found
 
@@ -83,6 +86,7 @@ def _parse(hint: Any, text: str) -> Any:
         raise ValueError(text)
     if typing.get_origin(hint) is tuple:
         kinds, parts = typing.get_args(hint), text.split(",")
+        kinds = kinds[:1] * len(parts) if Ellipsis in kinds else kinds
         if len(kinds) != len(parts):
             raise ValueError(text)
         return tuple(map(_parse, kinds, parts))

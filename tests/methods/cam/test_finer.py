@@ -71,3 +71,26 @@ def test_refusals():
 
 def test_check_method():
     check_method("finercam", {n: m for n, m in toy_models().items() if n != "mlp"})
+
+
+def test_given_classes_replace_the_most_similar():
+    """By name or index, weighted by the softmax of their scores alone; twice is once."""
+    model, x = pooled(classes=4), images()
+    names = ["cat", "dog", "owl", "elk"]
+    ours = ek.explain(model, x, 1, "finercam", against=("owl", 0, 2), class_names=names)
+    p = model(x).detach()[:, [2, 0]].softmax(1)
+    for i in range(4):
+        text = f"logit(1) - {float(p[i, 0])!r} * logit(2) - {float(p[i, 1])!r} * logit(0)"
+        expected = ek.explain(model, x[i : i + 1], text, "gradcam").attribution[0]
+        torch.testing.assert_close(ours.attribution[i], expected)
+        assert ours.diagnostics["similar"][i].tolist() == [2, 0]
+
+
+def test_given_classes_that_cannot_be_compared_with():
+    model, x = pooled(classes=4), images()
+    with pytest.raises(TargetError, match="against: expected classes other than .*, got class 3"):
+        ek.explain(model, x, TARGET, "finercam", against=(3,))
+    with pytest.raises(TargetError, match="from 0 to 3"):
+        ek.explain(model, x, 0, "finercam", against=(4,))
+    with pytest.raises(MethodError, match="against: expected classes, got none"):
+        FinerCAM(against=())

@@ -12,6 +12,7 @@ from explainkit.errors import MethodError, TargetError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
+from explainkit.scores import class_index
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class FinerCAM(Typed):
         base: A gradient CAM, which sets the layer and the placement.
         strength: α: 0 is the base itself, 1 subtracts the full scores of the similar classes.
         similar: Number of similar classes; all others if the model has fewer.
+        against: The classes to compare with instead, as indices or names, the same for all images.
 
     Raises:
-        TargetError: There is no other class: one score alone, or labels that do not exclude each
-            other.
+        TargetError: A class to compare with does not exist or is explained itself, or there is no
+            other class: one score alone, or labels that do not exclude each other.
 
     References:
         Zhang, Gu, Chowdhury, Mai, Carlyn, Berger-Wolf, Su and Chao (2025), "Finer-CAM: Spotting the
@@ -47,12 +49,15 @@ class FinerCAM(Typed):
     base: Method = field(default_factory=GradCAM)
     strength: float = 1.0
     similar: int = 3
+    against: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         as_gradient_cam(self.base)
         if self.similar < 1:
             raise MethodError(f"similar: expected at least 1 class, got {self.similar}")
+        if self.against is not None and not self.against:
+            raise MethodError("against: expected classes, got none: omit it for the most similar")
         if not 0 <= self.strength < float("inf"):
             raise MethodError(f"strength: expected a number of at least 0, got {self.strength}")
 
@@ -75,10 +80,10 @@ class FinerCAM(Typed):
                 "which each is decided by itself: use gradcam, or with it a difference such as "
                 "target='logit(3) - logit(5)'"
             )
-        own = scores.gather(1, target[:, None])
-        distance = (scores - own).abs().scatter(1, target[:, None], torch.inf)
-        count = min(self.similar, scores.shape[1] - 1)
-        similar = distance.sort(stable=True, dim=1).indices[:, :count]
+        if self.against is None:
+            similar = self._nearest(scores, target)
+        else:
+            similar = self._given(self.against, model, scores, target)
         # a softmax over the similar classes alone: the same ratios without underflow
         shares = scores.gather(1, similar).softmax(1)
         weights = torch.zeros_like(scores).scatter(1, similar, -self.strength * shares)
@@ -86,3 +91,25 @@ class FinerCAM(Typed):
             model, inputs, weights.scatter(1, target[:, None], 1.0)
         )
         return found.saying(similar=similar)
+
+    def _nearest(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The classes whose scores are nearest to that of the target, ``[batch, similar]``."""
+        own = scores.gather(1, target[:, None])
+        distance = (scores - own).abs().scatter(1, target[:, None], torch.inf)
+        count = min(self.similar, scores.shape[1] - 1)
+        return distance.sort(stable=True, dim=1).indices[:, :count]
+
+    @staticmethod
+    def _given(
+        against: tuple[int | str, ...], model: nn.Module, scores: Tensor, target: Tensor
+    ) -> Tensor:
+        """The given classes for each image, ``[batch, classes]``."""
+        names = model.outputs.class_names if isinstance(model, ScoreModel) else ()
+        given = [class_index(one, scores.shape[1], names) for one in against]
+        classes = torch.tensor(list(dict.fromkeys(given)), device=scores.device)
+        itself = target[torch.isin(target, classes)].tolist()
+        if itself:
+            raise TargetError(
+                f"against: expected classes other than the explained one, got class {itself[0]}"
+            )
+        return classes.expand(len(scores), -1)
