@@ -300,3 +300,113 @@ def test_relevance_that_biases_absorb_is_warned_of(bias, warned):
     said = [str(w.message) for w in caught if "conservation_gap above 0.5" in str(w.message)]
     assert len(said) == warned
     assert float(e.diagnostics["conservation_gap"]) == pytest.approx(bias / (4 + bias), rel=1e-4)
+
+
+def test_rules_by_layer_are_those_of_the_definition():
+    """w² on the first layer by its path, z⁺ and ε on the others by their classes."""
+    model, x = network(), images()
+
+    def share(layer, a, relevance):
+        if layer is model[0]:
+            ones = torch.ones_like(a)
+            terms = [(ones, layer.weight.square(), None)]
+            return shared(layer, a, relevance, terms, 1e-9)
+        if layer is model[3]:
+            plus = layer.weight.clamp(min=0)
+            return shared(layer, a, relevance, [(a, plus, layer.bias.clamp(min=0))])
+        return epsilon(layer, a, relevance)
+
+    e = ek.explain(
+        model, x, 1, "lrp", composite="epsilon",
+        rules={"0": "w_square", nn.Conv2d: "z_plus", "Linear": "epsilon"},
+    )  # fmt: skip
+    torch.testing.assert_close(e.attribution, by_hand(model, x, 1, share))
+    assert e.coverage["operators"]["convolution"] == {"w_square (first)": 1, "z_plus": 1}
+    assert e.params["rules"]["torch.nn.modules.conv.Conv2d"] == "z_plus"
+
+
+def test_a_longer_path_comes_before_a_shorter_one_and_before_classes():
+    inner = network()
+    model = nn.Sequential(nn.Sequential(*inner[:6]), inner[6]).eval()
+    e = ek.explain(
+        model, images(), 1, "lrp", rules={nn.Module: "alpha_beta", "0": "gamma", "0.3": "z_plus"}
+    )
+    assert e.coverage["operators"]["convolution"] == {"gamma": 1, "z_plus": 1}
+    assert e.coverage["operators"]["addmm"] == {"alpha_beta": 1}
+
+
+def test_a_rule_holds_for_a_part_of_a_weight():
+    """Two linear layers whose weights lie in one memory, of which one reads its weight in parts."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            memory = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(2)).double()
+            self.one, self.two = nn.Linear(8, 4).double(), nn.Linear(8, 4).double()
+            self.one.weight, self.two.weight = map(nn.Parameter, memory)
+
+        def forward(self, x):
+            x = x.flatten(1)
+            halves = [F.linear(x, part) for part in self.one.weight.split(2)]
+            return self.two(torch.cat([*halves, x[:, :4]], 1))
+
+    e = ek.explain(
+        Net().eval(), torch.rand(2, 2, 2, 2).double(), 1, "lrp", composite="epsilon",
+        rules={"one": "z_plus", "two": "gamma"},
+    )  # fmt: skip
+    assert e.coverage["operators"]["mm"] == {"z_plus": 2}
+    assert e.coverage["operators"]["addmm"] == {"gamma": 1}
+
+
+def test_weights_whose_layer_is_not_clear_are_refused():
+    model, x = network(), images()
+    twin = nn.Conv2d(5, 5, 1).double()
+    tied = nn.Sequential(*model[:5], twin, twin.__class__(5, 5, 1).double(), *model[5:]).eval()
+    tied[6].weight = twin.weight
+    with pytest.raises(MethodError, match="one rule for layers '5' and '6', which share a weight"):
+        ek.explain(tied, x, 1, "lrp", rules={"5": "gamma", "6": "z_plus"})
+    e = ek.explain(tied, x, 1, "lrp", rules={"5": "gamma", "6": "gamma"})
+    assert e.coverage["operators"]["convolution"] == {"z_plus": 2, "gamma": 2}
+    torch.nn.utils.parametrizations.weight_norm(model[3])
+    with pytest.raises(MethodError, match="a weight that layer '3' holds itself .*it is computed"):
+        ek.explain(model, x, 1, "lrp", rules={nn.Conv2d: "gamma"})
+
+
+def test_rules_that_no_layer_takes_are_refused():
+    model, x = network(), images()
+    with pytest.raises(MethodError, match="rules: expected convolutions.*got '7', 'LSTM'"):
+        ek.explain(model, x, 1, "lrp", rules={"7": "gamma", "LSTM": "gamma", "0": "flat"})
+    with pytest.raises(MethodError, match="a layer that reads the image for the rule 'flat'"):
+        ek.explain(model, x, 1, "lrp", rules={"3": "flat"})
+    with pytest.raises(MethodError, match="rules: expected one of epsilon, .*got 'zplus'"):
+        ek.explain(model, x, 1, "lrp", rules={"0": "zplus"})
+    with pytest.raises(MethodError, match="rules: expected a layer's path or its class, got 3"):
+        ek.explain(model, x, 1, "lrp", rules={3: "gamma"})
+    with pytest.raises(MethodError, match="rules: expected a mapping"):
+        ek.explain(model, x, 1, "lrp", rules="gamma")
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "gamma", "epsilon_plus"])
+def test_without_biases_all_relevance_is_passed_on(composite):
+    model, x = network(), images()
+    e = ek.explain(model, x, 1, "lrp", composite=composite, bias=False, epsilon=1e-12)
+    assert float(e.diagnostics["conservation_gap"].max()) < 1e-6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usual = ek.explain(model, x, 1, "lrp", composite=composite, epsilon=1e-12)
+    assert float(usual.diagnostics["conservation_gap"].min()) > 1e-3
+
+
+def test_without_biases_by_definition():
+    model, x = network(), images()
+
+    def share(layer, a, relevance):
+        weight = layer.weight.clamp(min=0) if isinstance(layer, nn.Conv2d) else layer.weight
+        if layer is model[0]:  # inputs of both signs
+            minus = layer.weight.clamp(max=0)
+            terms = [(a.clamp(min=0), weight, None), (a.clamp(max=0), minus, None)]
+            return shared(layer, a, relevance, terms)
+        return shared(layer, a, relevance, [(a, weight, None)])
+
+    e = ek.explain(model, x, 1, "lrp", bias=False)
+    torch.testing.assert_close(e.attribution, by_hand(model, x, 1, share))

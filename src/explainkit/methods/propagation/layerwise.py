@@ -97,8 +97,11 @@ def _part(bias: Tensor | None, positive: bool) -> Tensor | None:
     return bias.clamp(min=0) if positive else bias.clamp(max=0)
 
 
-def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float) -> Tensor:
-    """``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``."""
+def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True) -> Tensor:
+    """``R_i = Σ_j x_i w_ij / (z_j + ε sign z_j) · R_j``; without biases, z has none."""
+    if not bias and layer.bias is not None:
+        z = stabilized(layer.forward(layer.inputs, layer.weight), epsilon)
+        return layer.backward(gradient * layer.output / z, layer.weight)
     size = layer.output.abs()
     ratio = size.div_(size + epsilon).mul_(gradient)  # z / (z + ε sign z) = |z| / (|z| + ε)
     return layer.backward(ratio, layer.weight)
@@ -133,7 +136,9 @@ def alpha_beta_rule(
     return alpha * found - beta * share(positive=False) if beta else found
 
 
-def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) -> Tensor:
+def gamma_rule(
+    layer: Linear, gradient: Tensor, epsilon: float, gamma: float, *, bias: bool = True
+) -> Tensor:
     """Contributions with the sign of the output are weighted ``1 + γ`` times.
 
     ``R_i = Σ_j (x_i w_ij + γ (x_i w_ij)^s) / Σ_i (…) · R_j`` where ``s`` is the sign of ``z_j``:
@@ -142,6 +147,9 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
     """
     x, w, z = layer.inputs, layer.weight, layer.output
     relevance = gradient * z
+    b = layer.bias if bias else None
+    if b is not layer.bias:
+        z = layer.forward(x, w)
     plus, minus = w.clamp(min=0), w.clamp(max=0)
     x_plus, x_minus, mixed = _by_sign(x)
     found = torch.zeros_like(x)
@@ -150,7 +158,7 @@ def gamma_rule(layer: Linear, gradient: Tensor, epsilon: float, gamma: float) ->
         if not here.any():
             continue
         favored, other = (plus, minus) if sign > 0 else (minus, plus)
-        boosted = layer.forward(x_plus, favored, _part(layer.bias, sign > 0))
+        boosted = layer.forward(x_plus, favored, _part(b, sign > 0))
         if mixed:
             boosted += layer.forward(x_minus, other)
         ratio = here / stabilized(z + gamma * boosted, epsilon)

@@ -1,6 +1,7 @@
 """Layer-wise relevance propagation: the score, redistributed layer by layer."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
+from explainkit.methods.cam.target_layer import unwrapped
+from explainkit.methods.propagation.layer_rules import LayerRules, checked_rules
 from explainkit.methods.propagation.relevance import (
     KEEP,
     FirstRule,
@@ -65,6 +68,12 @@ class LRP(RuleMethod):
         epsilon: Stabilizer of every denominator.
         gamma: γ of the γ rule.
         alpha: α of the αβ rule; β is α − 1.
+        rules: Rules of single layers, by dotted path or by class, which come before the composite:
+            ``{"features": "gamma", "features.0": "w_square", nn.Linear: "epsilon"}``. A path counts
+            for all layers inside it, and a longer one comes before a shorter one. ``flat``,
+            ``w_square`` and ``box`` are for layers that read the image.
+        bias: Whether biases of convolutions and linear layers absorb their share; if not, a layer
+            passes on all of its relevance.
         low: Lower bound of pixels in model-input space for ``box``: a number or a tensor that
             broadcasts to the image. None: from the model's spec, else the minimum of the image.
         high: Upper bound, likewise.
@@ -72,7 +81,8 @@ class LRP(RuleMethod):
             its plain gradient is used, with a warning.
 
     Raises:
-        MethodError: A field is out of range, or an operator has no rule.
+        MethodError: A field is out of range, an operator has no rule, or no layer takes one of
+            ``rules``.
 
     References:
         Bach et al. (2015), "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by
@@ -90,6 +100,8 @@ class LRP(RuleMethod):
 
     keep = KEEP
     composite: Preset = "epsilon_plus"
+    rules: Mapping[str | type[nn.Module], str] = field(default_factory=dict)
+    bias: bool = True
     epsilon: float = 1e-6
     gamma: float = 0.25
     alpha: float = 2.0
@@ -109,15 +121,18 @@ class LRP(RuleMethod):
             )
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
+        object.__setattr__(self, "rules", checked_rules(self.rules))
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         convolution, dense, first = _PRESETS[self.composite]
         settings = Settings(
             convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
-            low=_bound(self.low), high=_bound(self.high), unsupported=self.unsupported,
+            bias=self.bias, low=_bound(self.low), high=_bound(self.high),
+            unsupported=self.unsupported,
         )  # fmt: skip
-        return relevance(model, inputs, target, settings)
+        chosen = LayerRules(unwrapped(model), checked_rules(self.rules))
+        return relevance(model, inputs, target, settings, chosen=chosen)
 
 
 def _bound(value: float | Tensor | None) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ from explainkit.methods.propagation.rules import (
 LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
 FirstRule = Literal["flat", "w_square", "box", "same"]
 
+_FIRST_RULES = frozenset(get_args(FirstRule)) - {"same"}
+
 KEEP = LAYERS | UNARY | GATES | NORMS | {"add", "mul", "div"}
 
 _VIEWS = frozenset(
@@ -71,7 +73,7 @@ class Settings:
         gamma: γ of the γ rule.
         alpha: α of the αβ rule.
         beta: β of the αβ rule, α − β = 1.
-        bias: Whether biases absorb their share.
+        bias: Whether biases of layers absorb their share.
         low: Lower bound of the image for the box rule.
         high: Upper bound.
         unsupported: What happens at an operator without a rule.
@@ -94,13 +96,28 @@ class Settings:
     dense_gamma: float | None = None
 
 
+class ChosenRules(Protocol):
+    """Rules that a caller chose for single layers."""
+
+    def of(self, weight: Tensor) -> str | None:
+        """The rule for an operator with this weight, or None."""
+        ...
+
+    def refuse_unused(self) -> None:
+        """Refuses rules that were not applied."""
+        ...
+
+
 class Relevance:
     """The rule of every operator; see `layerwise` for the quantity that is propagated."""
 
     keep = KEEP
 
-    def __init__(self, settings: Settings, trace: RecordedForward) -> None:
+    def __init__(
+        self, settings: Settings, trace: RecordedForward, chosen: ChosenRules | None = None
+    ) -> None:
         self.settings = settings
+        self._chosen = chosen
         self._trace = trace
         self.complete: set[Node] = set()
         """Nodes between the image and a first layer, where relevance itself is propagated."""
@@ -257,18 +274,27 @@ class Relevance:
             return operator.gradient(ratio), "epsilon"
         norm = self._folded.get(operator.node)
         layer = _linear(record, norm, transposed=bool(transposed), left=left)
+        weight = record.tensors[1 if operator.name == "convolution" else first + (not left)]
         bias = self._biases.get(operator.node)
         if bias is not None:
             layer = replace(layer, bias=bias, output=layer.output + bias)
-        chain = _chain_to_image(operator, data) if settings.first != "same" else None
+        own = None if self._chosen is None else self._chosen.of(weight)
+        first_rule = settings.first if own is None else own
+        chain = _chain_to_image(operator, data) if first_rule in _FIRST_RULES else None
+        if own in _FIRST_RULES and chain is None:
+            raise MethodError(
+                f"rules: expected a layer that reads the image for the rule {own!r}, got one "
+                f"behind others, with weights {list(layer.weight.shape)}"
+            )
         gradient = gradient.mT if left else gradient
         if chain is not None:
-            found, rule = self._first(layer, gradient), f"{settings.first} (first)"
+            found, rule = self._first(first_rule, layer, gradient), f"{first_rule} (first)"
             for user, node in zip([operator.node, *chain], chain, strict=False):
                 self.complete.add(node)
                 self._arrived[node].add(user)
         else:
-            rule = settings.convolution if operator.name == "convolution" else settings.dense
+            usual = settings.convolution if operator.name == "convolution" else settings.dense
+            rule = own or usual
             found = self._share(rule, layer, gradient)
         found = found.mT if left else found
         return [found if i == data else None for i in range(len(depends))], rule
@@ -277,19 +303,19 @@ class Relevance:
         s = self.settings
         match rule:
             case "epsilon":
-                return layerwise.epsilon_rule(layer, gradient, s.epsilon)
+                return layerwise.epsilon_rule(layer, gradient, s.epsilon, bias=s.bias)
             case "gamma":
                 own = s.dense_gamma if layer.record.name != "convolution" else None
                 gamma = s.gamma if own is None else own
-                return layerwise.gamma_rule(layer, gradient, s.epsilon, gamma)
+                return layerwise.gamma_rule(layer, gradient, s.epsilon, gamma, bias=s.bias)
             case "alpha_beta":
                 return layerwise.alpha_beta_rule(
                     layer, gradient, s.epsilon, alpha=s.alpha, beta=s.beta, bias=s.bias
                 )
         return layerwise.z_plus_rule(layer, gradient, s.epsilon, bias=s.bias)
 
-    def _first(self, layer: Linear, gradient: Tensor) -> Tensor:
-        match self.settings.first:
+    def _first(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
+        match rule:
             case "flat":
                 return layerwise.flat_rule(layer, gradient)
             case "w_square":
@@ -421,6 +447,7 @@ def relevance(
     settings: Settings,
     *,
     of_one: bool = False,
+    chosen: ChosenRules | None = None,
 ) -> Attribution:
     """Propagates the target's score back to the image.
 
@@ -430,18 +457,21 @@ def relevance(
         target: int64 ``[batch]``.
         settings: The rules.
         of_one: Start from 1 instead of the score.
+        chosen: Rules of single layers, which come before those of the settings.
 
     Returns:
         The map with its coverage and its ``conservation_gap`` against what it started from.
     """
     trace = recorded_forward(model, inputs, KEEP)
-    rules = Relevance(_with_bounds(model, settings), trace)
+    rules = Relevance(_with_bounds(model, settings), trace, chosen)
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])
     if of_one:
         seeds = seeds / layerwise.stabilized(scores, 1e-9)
         scores = torch.ones_like(scores)
     reached, coverage = propagate(trace, seeds, rules)
+    if chosen is not None:
+        chosen.refuse_unused()
     values = reached if rules.complete else reached * trace.inputs.detach()
     found = Attribution(values, **report(coverage))
     remedy = (
@@ -455,7 +485,7 @@ def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
     """The valid range of pixels as bounds, if the model's spec declares it."""
     module = model.owner if isinstance(model, ScoreModel) else model
     spec = spec_of(module)
-    if settings.first != "box" or settings.low is not None or spec is None:
+    if settings.low is not None or spec is None:
         return settings
     if spec.mean is None or spec.std is None:
         return settings
