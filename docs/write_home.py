@@ -5,7 +5,6 @@ photo and the methods were fixed before the first run.
 """
 
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -56,10 +55,6 @@ def explained() -> tuple[ek.Explanations, str, Image.Image]:
 
 
 def main() -> None:
-    sys.path.insert(0, str(ASSETS.parents[1] / "benchmarks"))
-    import third_party
-
-    third_party.library("torchvision")
     _, text, figure = explained()
     figure.save(ASSETS / "home.jpg", quality=88, optimize=True)
     print(text)

