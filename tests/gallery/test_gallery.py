@@ -6,15 +6,19 @@ import shutil
 import subprocess
 import sys
 import threading
+from base64 import b64decode
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from explainkit.catalog import discovery
 from explainkit.catalog.discovery import Plugins
+from explainkit.cli.app import app
 from explainkit.errors import GalleryError, PluginError, UnknownNameError
 from explainkit.gallery import build
 from explainkit.gallery.page import notebook, thumbnail
@@ -292,10 +296,30 @@ def test_a_thumbnail_keeps_images_whole(tmp_path):
     assert starts[0] < 20 < 620 < ends[-1]
 
 
-def test_the_notebook_is_valid(tmp_path):
+def test_a_page_that_needs_packages_names_them_or_is_skipped(site, here):
+    site.script.write_text(SCRIPT.replace("Topic:", "Packages: numpy, pillow\nTopic:"))
+    assert not site()[0].uninstalled
+    assert "needs `pip install numpy pillow`" in (site.out / "sums/numbers.md").read_text()
+    site.script.write_text(SCRIPT.replace("Topic:", "Packages: numpy, no-such-package\nTopic:"))
+    done = CliRunner().invoke(app, ["gallery", "build", "--plugin", "sums", "--out", str(site.out)])
+    assert "sums/numbers: skipped: pip install no-such-package\n" in done.output
+    assert not (site.out / "sums/numbers.md").exists()
+
+
+def test_a_page_is_not_reused_with_another_version_of_a_package(site, here, monkeypatch):
+    site.script.write_text(SCRIPT.replace("Topic:", "Packages: rich\nTopic:"))
+    site()
+    assert site()[0].reused
+    monkeypatch.setattr(
+        "explainkit.gallery.builder.version", lambda name: "1" if name == "rich" else version(name)
+    )
+    assert not site()[0].reused
+
+
+def test_the_notebook_is_valid_and_has_the_outputs(tmp_path):
     path = tmp_path / "numbers.py"
     path.write_text(SCRIPT)
-    book = json.loads(notebook(read(path)))
+    book = json.loads(notebook(read(path), run(path, tmp_path), tmp_path))
     assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
     assert [cell["cell_type"] for cell in book["cells"]] == [
         "markdown", "markdown", "code", "code", "markdown",
@@ -303,6 +327,14 @@ def test_the_notebook_is_valid(tmp_path):
     assert len({cell["id"] for cell in book["cells"]}) == 5
     code = "".join(book["cells"][2]["source"])
     assert code == "from matplotlib.figure import Figure\n\nFigure(figsize=(2, 1))"
+    (drawn,), (printed, table) = (book["cells"][i]["outputs"] for i in (2, 3))
+    assert [book["cells"][i]["execution_count"] for i in (2, 3)] == [1, 2]
+    assert drawn["execution_count"] == 1
+    assert b64decode(drawn["data"]["image/png"]) == (tmp_path / "numbers-1.png").read_bytes()
+    assert drawn["metadata"] == {"image/png": {"width": 192}}
+    assert drawn["data"]["text/plain"] == "An empty figure."
+    assert printed == {"output_type": "stream", "name": "stdout", "text": "shown\n"}
+    assert "| a\\|b | 0.1235 |" in table["data"]["text/markdown"]
 
 
 def test_a_damaged_manifest_and_unknown_plugins_are_errors(site, here):

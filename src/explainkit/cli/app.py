@@ -263,6 +263,8 @@ def build_gallery(
             how = f"run in {page.seconds:.1f} s"
             if page.missing:
                 how = f"skipped: it needs the plugin {page.missing}"
+            if page.uninstalled:
+                how = f"skipped: pip install {' '.join(page.uninstalled)}"
             typer.echo(f"{page.page}: {'unchanged' if page.reused else how}")
     except GalleryError as error:
         for note in getattr(error, "__notes__", ()):

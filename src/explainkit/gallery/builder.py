@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import local
@@ -45,12 +45,14 @@ class Built:
         seconds: How long its script ran.
         reused: True if none of its dependencies had changed.
         missing: The required plugin that is not installed, or ""; the page was skipped then.
+        uninstalled: The required packages that are not; the page was skipped then, too.
     """
 
     page: str
     seconds: float = 0.0
     reused: bool = False
     missing: str = ""
+    uninstalled: tuple[str, ...] = ()
 
 
 def build(
@@ -101,6 +103,9 @@ def _build(
                 if absent := [name for name in script.needs if name not in installed]:
                     results[page] = Built(page, missing=absent[0])
                     continue
+                if lacking := tuple(name for name in script.packages if not _version(name)):
+                    results[page] = Built(page, uninstalled=lacking)
+                    continue
                 entry = {"plugin": owner, "name": script.name, **digests.of(script, owner, seed)}
                 known = old.get(page, {})
                 same = all(known.get(key) == value for key, value in entry.items())
@@ -139,7 +144,7 @@ class _Digests:
     """Hashes of the dependencies of pages, each computed once.
 
     A page depends on its script, on the code and the weights of the core and its plugins, and on
-    the versions of torch, NumPy and matplotlib.
+    the versions of torch, NumPy, matplotlib and the packages that it names.
     """
 
     def __init__(self, galleries: Iterable[Path]) -> None:
@@ -149,7 +154,8 @@ class _Digests:
     def of(self, script: Script, owner: str, seed: int) -> dict[str, Any]:
         """The hashes stored in the manifest."""
         parts = [self._package(name) for name in sorted({discovery.CORE, owner, *script.needs})]
-        versions = [f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib")]
+        used = ("torch", "numpy", "matplotlib", *script.packages)
+        versions = [f"{name} {version(name)}" for name in used]
         return {
             "script": hashlib.sha256(script.path.read_bytes()).hexdigest(),
             "library": _digest([explainkit.__version__, *versions, *(code for code, _ in parts)]),
@@ -183,6 +189,14 @@ def _files_of(package: str) -> Iterator[Path]:
             yield path
 
 
+def _version(distribution: str) -> str:
+    """The version of an installed distribution; empty if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -206,10 +220,15 @@ def _make(
             thumbnail(folder / figures[0], folder / image)
         versions = f"explainkit {explainkit.__version__} and torch {version('torch')}"
         command = f"explainkit gallery build --plugin {out.name}"
-        foot = f"Built by `{command}` in {seconds:.0f} s with {versions}."
+        foot = (
+            f"Download this page [as a script]({script.name}.py) or "
+            f"[as a notebook]({script.name}.ipynb). Built by `{command}` in {seconds:.0f} s with "
+            f"{versions}."
+        )
         page = markdown(script, outputs, foot)
         (folder / f"{script.name}.md").write_text(page, encoding="utf-8")
-        (folder / f"{script.name}.ipynb").write_text(notebook(script), encoding="utf-8")
+        book = notebook(script, outputs, folder)
+        (folder / f"{script.name}.ipynb").write_text(book, encoding="utf-8")
         shutil.copy(script.path, folder / f"{script.name}.py")
         out.mkdir(parents=True, exist_ok=True)
         files = sorted(path.name for path in folder.iterdir())

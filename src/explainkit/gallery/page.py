@@ -1,6 +1,7 @@
 """Pages, notebooks and the index of the gallery."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,9 @@ def _parts(
     if script.command:
         yield "The same figure from the command line:"
         yield _fenced("sh", script.command)
-    yield (
-        f"Download this page [as a script]({script.name}.py) or "
-        f"[as a notebook]({script.name}.ipynb). {foot}"
-    )
+    if script.packages:
+        yield f"This page needs `pip install {' '.join(script.packages)}`."
+    yield foot
 
 
 def _shown(output: Mapping[str, str], alt: str) -> str:
@@ -73,12 +73,17 @@ def _fenced(kind: str, text: str) -> str:
     return f"{fence}{kind}\n{text}\n{fence}"
 
 
-def notebook(script: Script) -> str:
-    """The script as a Jupyter notebook, format 4.5, without outputs."""
+def notebook(script: Script, outputs: Sequence[Sequence[Mapping[str, str]]], folder: Path) -> str:
+    """The script as a Jupyter notebook, format 4.5, with the outputs of its run.
+
+    Args:
+        script: The script.
+        outputs: Those of each cell.
+        folder: Where the figures are, which the notebook contains.
+    """
     cells: list[dict[str, Any]] = []
 
-    def add(kind: str, text: str) -> None:
-        own: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
+    def add(kind: str, text: str, **own: Any) -> None:
         cells.append(
             {
                 "cell_type": kind, "id": f"cell-{len(cells)}", "metadata": {},
@@ -87,15 +92,41 @@ def notebook(script: Script) -> str:
         )  # fmt: skip
 
     add("markdown", f"# {script.title}\n\n{script.lead}".strip())
-    for cell in script.cells:
+    runs = 0
+    for cell, shown in zip(script.cells, outputs, strict=True):
         text = "\n\n".join(part for part in (cell.title and f"## {cell.title}", cell.text) if part)
         if text:
             add("markdown", text)
         if cell.code:
-            add("code", cell.code)
+            runs += 1
+            found = [_notebook_output(output, cell.alt, runs, folder) for output in shown]
+            add("code", cell.code, execution_count=runs, outputs=found)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     book = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+
+
+def _notebook_output(output: Mapping[str, str], alt: str, run: int, folder: Path) -> dict[str, Any]:
+    """An output as Jupyter stores it."""
+    if output["kind"] == "printed":
+        return {"output_type": "stream", "name": "stdout", "text": output["text"]}
+    metadata: dict[str, Any] = {}
+    match output["kind"]:
+        case "figure":
+            metadata = {"image/png": {"width": int(output["width"])}}
+            image = b64encode((folder / output["file"]).read_bytes()).decode()
+            data = {"image/png": image, "text/plain": alt}
+        case "page":
+            data = {"text/plain": f"{output['file']}, an HTML file"}
+        case "table":
+            data = {"text/markdown": output["text"], "text/plain": output["text"]}
+        case "html":
+            data = {"text/html": output["text"], "text/plain": "HTML"}
+        case _:
+            data = {"text/plain": output["text"]}
+    return {
+        "output_type": "execute_result", "execution_count": run, "metadata": metadata, "data": data,
+    }  # fmt: skip
 
 
 def thumbnail(figure: Path, path: Path) -> None:

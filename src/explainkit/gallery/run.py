@@ -45,7 +45,8 @@ def run(path: Path, folder: Path, seed: int = 0) -> list[list[dict[str, str]]]:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             value = _evaluate(cell, path, names)
-        outputs = [{"kind": "text", "text": printed.getvalue()}] if printed.getvalue() else []
+        text = printed.getvalue()
+        outputs = [{"kind": "printed", "text": text}] if text else []
         if value is not None:
             outputs.append(_output(value, cell, folder, f"{script.name}-{number}"))
         shown.append(outputs)

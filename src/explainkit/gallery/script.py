@@ -13,7 +13,7 @@ OUTPUTS = "outputs.json"
 OUT_OF_TIME = 75
 """The exit code of a run that exceeds its CPU time."""
 
-_FIELD = re.compile(r"(Topic|Order|Needs|Command): (.+)")
+_FIELD = re.compile(r"(Topic|Order|Needs|Packages|Command): (.+)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Script:
     topic: str
     order: int
     needs: tuple[str, ...]
+    packages: tuple[str, ...]
     command: str
     cells: tuple[Cell, ...]
 
@@ -49,7 +50,8 @@ class Script:
 def read(path: Path) -> Script:
     """Parses a script.
 
-    The docstring may end in lines ``Topic: …``, ``Order: …``, ``Needs: …`` and ``Command: …``.
+    The docstring may end in lines ``Topic: …``, ``Order: …``, ``Needs: …`` (plugins),
+    ``Packages: …`` (distributions) and ``Command: …``.
     A cell is ``# %%`` with an optional title, comments (Markdown; from ``Alt:`` on, the alt text of
     the figure), then code.
     """
@@ -75,10 +77,15 @@ def read(path: Path) -> Script:
         lead=lead,
         topic=fields.get("Topic", "Pages"),
         order=int(fields.get("Order", "100")),
-        needs=tuple(fields.get("Needs", "").replace(",", " ").split()),
+        needs=_listed(fields.get("Needs", "")),
+        packages=_listed(fields.get("Packages", "")),
         command=fields.get("Command", ""),
         cells=tuple(_cell(lines, start, end) for start, end in zip(starts, ends, strict=True)),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _cell(lines: list[str], start: int, end: int) -> Cell:
