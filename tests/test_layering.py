@@ -18,6 +18,7 @@ ROWS = [
         "hashes",
         "interruption",
         "isolation",
+        "layer_tensors",
         "layers",
         "progress",
         "scores",

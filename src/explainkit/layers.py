@@ -1,7 +1,7 @@
-"""Layers by dotted path, and their outputs."""
+"""Layers by dotted path, and the tensors that enter and leave them."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import ModelError, ModelLookupError
+from explainkit.layer_tensors import LayerTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +150,17 @@ def path_of(model: nn.Module, layer: str | nn.Module) -> str:
     )
 
 
+def paths_of(
+    model: nn.Module, layers: str | nn.Module | Sequence[str | nn.Module]
+) -> tuple[str, ...]:
+    """The dotted paths of a layer, or of several; see `path_of`."""
+    named = (layers,) if isinstance(layers, str | nn.Module) else layers
+    return tuple(path_of(model, one) for one in named)
+
+
 @contextmanager
 def capture(
-    model: nn.Module, paths: Iterable[str], *, leaves: bool = False
+    model: nn.Module, paths: Iterable[str], *, count: int | None = None, leaves: bool = False
 ) -> Iterator[dict[str, list[Tensor]]]:
     """Records layer outputs while the block runs, still attached to the graph.
 
@@ -160,14 +169,16 @@ def capture(
 
     Args:
         model: The model. Its hooks are removed after the block, also after an exception.
-        paths: Dotted layer paths.
+        paths: Dotted layer paths, or texts of a `LayerTensor` such as ``blocks.3:input``.
+        count: The number of images, which the first tensor of a tuple must have; None: any.
         leaves: Begin the graph at these layers where it has not begun before.
 
     Yields:
         For each path one tensor per call of the layer.
 
     Raises:
-        ModelError: A layer does not exist, or its output is not a tensor.
+        ModelError: A layer does not exist, or its output is no tensor, or several of which none is
+            named.
 
     Examples:
         >>> import torch
@@ -180,25 +191,21 @@ def capture(
     """
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
 
-    def recorder(path: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            several = isinstance(output, tuple) and bool(output)
-            tensor = output[0] if several else output
-            if not isinstance(tensor, Tensor):
-                raise ModelError(
-                    f"expected a tensor from layer {path!r}, got {type(output).__name__}; "
-                    "name a layer inside it"
-                )
+    def recorder(path: str, side: str) -> Callable[[Tensor], Tensor]:
+        def record(tensor: Tensor) -> Tensor:
+            if side == "input":
+                tensor = tensor.clone()  # what else it is used for is no part of the layer
             if leaves and torch.is_grad_enabled() and not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
             outputs[path].append(tensor)
-            return (tensor.clone(), *output[1:]) if several else tensor.clone()
+            return tensor.clone()
 
-        return hook
+        return record
 
     with ExitStack() as hooks:
         for path in outputs:
-            handle = get_layer(model, path).register_forward_hook(recorder(path))
+            one = LayerTensor.of(path)
+            handle = one.hook(get_layer(model, one.layer), recorder(path, one.side), count)
             hooks.callback(handle.remove)
         yield outputs
 

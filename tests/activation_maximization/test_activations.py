@@ -143,6 +143,16 @@ def test_patches_in_the_batch_dimension_are_refused():
         scored(Halved(patches=True), [channel("conv", 0)] * 4, shown().float(), layers=("conv",))
 
 
+def test_a_layers_input_is_the_output_before_it():
+    model, images = nn.Sequential(convolution(), nn.ReLU()).eval(), shown()
+    _, found = ActivationReader(model, ("1:input", "0"), logits=False)(images)
+    assert torch.equal(found["1:input"], found["0"])
+    one, same = (
+        scored(model, [channel(path, 2)] * 4, images, layers=(path,)) for path in ("1:input", "0")
+    )
+    torch.testing.assert_close(one, same, rtol=1e-12, atol=1e-12)
+
+
 def test_a_unit_alone_is_bit_identical_to_that_unit_among_others():
     model = nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3)).eval()
     for path in ("0", "2"):

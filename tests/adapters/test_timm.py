@@ -104,6 +104,24 @@ def test_a_module_in_hand_knows_the_same():
     assert spec_of(model) == loaded
 
 
+def test_the_patches_of_a_block_that_returns_pixels_too():
+    """TNT's blocks return the pixels of each patch, then the patches: the first are no images."""
+    torch.manual_seed(0)
+    model = timm.models.tnt.TNT(
+        img_size=32, patch_size=16, embed_dim=12, inner_dim=4, depth=2, num_heads_inner=2,
+        num_heads_outer=2, num_classes=3,
+    ).eval()  # fmt: skip
+    x = torch.rand(2, 3, 32, 32)
+    listed = r"'blocks.0:output.0' \[\d, 16, 4\], 'blocks.0:output.1' \[\d, 5, 12\]"
+    for arguments in ({"at": "blocks.0"}, {"method": "gradcam", "layer": "blocks.0"}):
+        with pytest.raises(ModelError, match=f"for each image, got several: .* {listed}"):
+            ek.explain(model, x, 1, **arguments)
+    found = ek.explain(model, x, 1, "input_x_gradient", at="blocks.0:output.1")
+    assert found.attribution.shape == (2, 5, 12)
+    cam = ek.explain(model, x, 1, "gradcam", layer="blocks.0:output.1")
+    assert cam.diagnostics["patch_grid"] == [2, 2]
+
+
 def test_errors(tmp_path):
     with pytest.raises(UnknownNameError, match="timm has no model 'test_resnet9'.*'test_resnet'"):
         ek.load_model("timm:test_resnet9")

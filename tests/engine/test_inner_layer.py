@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.errors import MethodError
+from explainkit.errors import MethodError, ModelError, ModelLookupError
 from explainkit.methods import DeepLift, IntegratedGradients, SmoothGrad
 from explainkit.testing import toy_models
 
@@ -147,3 +147,104 @@ def test_images_run_one_by_one_if_the_rest_depends_on_more():
         alone = own if isinstance(method, IntegratedGradients) else SmoothGrad(own, samples=3)
         one = ek.explain(model, x[2:3], 1, alone, at="branch").attribution
         torch.testing.assert_close(whole[2:3], one, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", ["fold", "deep", "hidden", "head", "squeeze"])
+def test_a_layers_input_as_in_captum(layer):
+    model, x, base = Volume().eval(), images(), images(3, 2)
+    oracle = captum.LayerIntegratedGradients(model, model.get_submodule(layer))
+    wanted = oracle.attribute(x, base, target=1, n_steps=20, attribute_to_layer_input=True)
+    found = ek.explain(model, x, 1, IntegratedGradients(base, steps=20), at=f"{layer}:input")
+    close((found.attribution,) if isinstance(wanted, tuple) else found.attribution, wanted)
+    assert found.at == f"{layer}:input"
+
+
+def test_the_input_of_a_branch_leaves_the_shortcut_alone():
+    """Unlike Captum's, whose gradient of the tensor counts its other uses, too."""
+    model, x = toy_models()["residual"]
+    hidden = torch.relu(model.stem(x)).detach()
+    entering = hidden.clone().requires_grad_()
+    scores = model.head(torch.relu(model.branch(entering) + hidden).mean((2, 3)))
+    (slope,) = torch.autograd.grad(scores[:, 1].sum(), entering)
+    found = ek.explain(model, x, 1, "input_x_gradient", at="branch:input")
+    close(found.attribution, slope * hidden)
+    cam = ek.explain(model, x, 1, "gradcam", layer="branch:input")
+    close(cam.attribution, (slope.mean((2, 3), keepdim=True) * hidden).sum(1, keepdim=True))
+
+
+class Two(nn.Module):
+    """A block that returns windows and an image, like the pixels and patches of TNT, and a head."""
+
+    class Block(nn.Module):
+        def __init__(self, *, keyed, choosing):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.keyed, self.choosing = keyed, choosing
+
+        def forward(self, x):
+            windows = torch.tanh(nn.functional.unfold(x, 4, stride=4)).transpose(1, 2).flatten(0, 1)
+            image = torch.tanh(self.conv(x))
+            if self.choosing and float(x.detach().sum()) > 1e9:  # no trace knows which way it goes
+                image = -image
+            return {"windows": windows, "image": image} if self.keyed else (windows, image)
+
+    def __init__(self, *, keyed=False, choosing=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.block = self.Block(keyed=keyed, choosing=choosing)
+        self.head = nn.Linear(2, 3)
+        self.beside = nn.Linear(16, 3)
+
+    def forward(self, x):
+        found = self.block(x)
+        windows, image = found.values() if isinstance(found, dict) else found
+        pooled = self.beside(windows).view(len(x), 4, 3).mean(1)
+        return self.head(image.mean((2, 3))) + pooled
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_one_of_several_outputs(keyed, choosing):
+    """The score is linear in each: the gradient is the head's weight over the number of pixels."""
+    model, x = Two(keyed=keyed, choosing=choosing).eval(), torch.rand(3, 1, 8, 8)
+    path = "block:output.image" if keyed else "block:output.1"
+    found = ek.explain(model, x, 2, "saliency", at=path)
+    slope = model.head.weight[2].detach() / 64
+    close(found.attribution, slope[:, None, None].expand(3, 2, 8, 8))
+    assert found.at == path
+    image = torch.tanh(model.block.conv(x)).detach()
+    shares = torch.einsum("c,nchw->nhw", slope, image)[:, None]
+    occluded = ek.explain(model, x, 2, "occlusion", at=path, window=4, stride=4).attribution
+    close(occluded[:, :, ::4, ::4], 16 * nn.functional.avg_pool2d(shares, 4))
+    close(ek.explain(model, x, 2, "gradcam", layer=path).attribution, shares)
+    inner = ek.explain(model, x, f"channel({path!r}, 1)", "saliency").attribution
+    x.requires_grad_()
+    torch.tanh(model.block.conv(x))[:, 1].mean((1, 2)).sum().backward()
+    close(inner, x.grad)
+
+
+def test_windows_are_not_taken_for_images():
+    model, x = Two().eval(), torch.rand(3, 1, 8, 8)
+    listed = r"'block:output.0' \[\d+, 16\], 'block:output.1' \[\d, 2, 8, 8\]"
+    for arguments in ({"at": "block"}, {"method": "gradcam", "layer": "block"}):
+        with pytest.raises(ModelError, match=f"for each image, got several: name one of {listed}"):
+            ek.explain(model, x, 1, **arguments)
+    with pytest.raises(
+        ModelError, match=r"'block:output.0' to be \[batch, …\] = .*, got \[\d+, 16\]"
+    ):
+        ek.explain(model, x, 1, at="block:output.0")
+
+
+def test_values_without_a_gradient_are_refused():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(4 * 16, 2))
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rest = model
+
+        def forward(self, x):
+            return self.rest((x * 8).long().flatten(1))
+
+    with pytest.raises(ModelError, match="floating-point values from layer 'rest.0:input', got"):
+        ek.explain(Tokens().eval(), torch.rand(2, 1, 4, 4), 1, at="rest.0:input")

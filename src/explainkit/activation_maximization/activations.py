@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from explainkit.engine.texts import embeddings_of
 from explainkit.errors import ModelError
 from explainkit.expressions import Deferred, Expression, Scope
 from explainkit.expressions.terms import channel_means
+from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import get_layer
 from explainkit.scores import VALUES, Outputs
 
@@ -143,9 +144,8 @@ class ActivationReader(nn.Module):
         calls: list[str] = []
         with ExitStack() as hooks, torch.no_grad():
             for layer in self.layers:
-                hook = get_layer(self.module, layer).register_forward_hook(
-                    lambda *_, layer=layer: calls.append(layer)
-                )
+                module = get_layer(self.module, LayerTensor.of(layer).layer)
+                hook = module.register_forward_hook(lambda *_, layer=layer: calls.append(layer))
                 hooks.callback(hook.remove)
             classes = None
             try:
@@ -247,27 +247,24 @@ class ActivationReader(nn.Module):
 
             return defer_convolution
 
-        def recorder(layer: str) -> Any:
-            def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if not isinstance(output, Tensor):
-                    raise ModelError(
-                        f"expected a tensor from layer {layer!r}, got {type(output).__name__}; "
-                        "name a layer inside it"
-                    )
+        def recorder(layer: str) -> Callable[[Tensor], Tensor]:
+            def record(output: Tensor) -> Tensor:
                 last = is_last()
                 # a later layer may modify this output in place
                 found.setdefault(layer, output if last else output.clone())
                 if last:
                     raise _AllLayersRan
+                return output
 
             return record
 
         with ExitStack() as hooks:
             for layer in self.layers:
-                module = get_layer(self.module, layer)
-                if defer and Convolution.fits(module):
+                one = LayerTensor.of(layer)
+                module = get_layer(self.module, one.layer)
+                if defer and Convolution.fits(module) and not one.is_chosen:
                     hooks.callback(module.register_forward_pre_hook(deferrer(layer)).remove)
-                hooks.callback(module.register_forward_hook(recorder(layer)).remove)
+                hooks.callback(one.hook(module, recorder(layer), batch).remove)
             yield found
 
     def scope(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.errors import MethodError
+from explainkit.errors import MethodError, ModelError
 from explainkit.graph.suffix import Suffix
 
 
@@ -28,13 +28,22 @@ class InnerLayer(nn.Module):
         Args:
             part: The model after the layer.
             image: ``[1, channel, height, width]``.
+
+        Raises:
+            ModelError: The layer's output is not floating-point.
         """
         super().__init__()
         self.part = part
         self.image_shape = tuple(image.shape[1:])
         self._image = image
         with torch.no_grad():
-            self.shape = tuple(part.value(image).shape[1:])
+            value = part.value(image)
+        if not value.is_floating_point():
+            raise ModelError(
+                f"expected floating-point values from layer {part.layer!r}, got {value.dtype}: "
+                "nothing can be attributed to them"
+            )
+        self.shape = tuple(value.shape[1:])
 
     @property
     def presented(self) -> tuple[int, int, int]:

@@ -251,7 +251,11 @@ class ScoreModel(nn.Module):
     def _output(self, inputs: Tensor) -> tuple[Any, Mapping[str, Tensor]]:
         """The model's own output, and the outputs of the layers that the score uses."""
         layers = self._score.layers if isinstance(self._score, Expression) else ()
-        with capture(self.owner, layers) as calls, failing_as_model_error(self.module, inputs):
+        count = len(inputs)
+        with (
+            capture(self.owner, layers, count=count) as calls,
+            failing_as_model_error(self.module, inputs),
+        ):
             output = self.module(inputs.clone())
         return output, {path: single(outputs, path) for path, outputs in calls.items()}
 

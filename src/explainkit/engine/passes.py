@@ -111,7 +111,7 @@ def scored(
     with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
         leaf = leaf.detach() if wanted.only_layers else leaf.requires_grad_()
         module = model.owner if isinstance(model, ScoreModel) else model
-        with capture(module, layers, leaves=wanted.only_layers) as outputs:
+        with capture(module, layers, count=len(leaf), leaves=wanted.only_layers) as outputs:
             scores = model(leaf)
     captured = {path: single(outputs[path], path) for path in layers}
     return Forward(leaf, scores, wanted, wanted.only_layers, captured)
@@ -133,7 +133,7 @@ def activations(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> Mapp
     if isinstance(model, ScoreModel) and (ready := model.ready(inputs)) and ready.has(layers):
         return {path: ready.activations[path].detach() for path in layers}
     owner, runs = (model.owner, model.module) if isinstance(model, ScoreModel) else (model, model)
-    with torch.no_grad(), capture(owner, layers) as outputs:
+    with torch.no_grad(), capture(owner, layers, count=len(inputs)) as outputs:
         runs(inputs.clone())
     return {path: single(outputs[path], path) for path in layers}
 

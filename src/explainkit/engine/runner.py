@@ -243,7 +243,9 @@ def _forward(scorer: ScoreModel, inputs: Tensor, each: list[Needs]) -> tuple[For
     from_layers = all(need.only_layers for need in each)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(not scorer.members.is_inference))
-        calls = stack.enter_context(capture(scorer.owner, needs.layers, leaves=from_layers))
+        calls = stack.enter_context(
+            capture(scorer.owner, needs.layers, count=len(inputs), leaves=from_layers)
+        )
         if needs.twice:
             stack.enter_context(twice_differentiable())
         tape = None

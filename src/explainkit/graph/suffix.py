@@ -10,14 +10,15 @@ from torch.utils import _pytree as pytree
 from explainkit.errors import ModelError
 from explainkit.graph.trace import How, TracedModel, recall, trace
 from explainkit.isolation import preserve_model, preserve_process
-from explainkit.layers import get_layer
+from explainkit.layer_tensors import LayerTensor
+from explainkit.layers import capture, get_layer
 
 
 class Suffix:
     """The part of a model after a layer, made by `suffix`.
 
     Attributes:
-        layer: Dotted path of the layer.
+        layer: Dotted path of the layer, or the text of a `LayerTensor`.
         how: How the model was traced, ``"fx"`` or ``"export"``; ``"hooks"`` if each run is a full
             one with the layer's output replaced, which works for every model but saves nothing.
         reasons: Why other ways of tracing failed.
@@ -38,6 +39,10 @@ class Suffix:
 
         Returns:
             The layer's output, ``[batch, …]``; if it is a tuple, its first tensor.
+
+        Raises:
+            ModelError: It is no tensor, has no row for each image, or is several tensors of which
+                none is named.
         """
         raise NotImplementedError
 
@@ -108,7 +113,7 @@ class _Partial(Suffix):
                 # a later in-place operator may overwrite it
                 self._values[node] = _copied(values[node]) if self._traced.writes else values[node]
         self._count = len(images)
-        return self._first()
+        return self.first(images)
 
     def output(self, images: Tensor) -> Tensor:
         saved = self._values, self._count
@@ -121,9 +126,12 @@ class _Partial(Suffix):
     def self_contained(self) -> bool:
         return not self._stored and isinstance(self._values.get(self._start), Tensor)
 
-    def _first(self) -> Tensor:
+    def first(self, images: Tensor) -> Tensor:
+        """The layer's output for the images of the last `value`."""
         found = pytree.tree_leaves(self._values[self._start])[0]
         if not isinstance(found, Tensor) or not found.dim() or len(found) != self._count:
+            with torch.no_grad(), capture(self._traced.model, [self.layer], count=self._count):
+                self._traced.model(images.clone())  # names the tensors if there are several
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
                 f"expected the output of layer {self.layer!r} to be [batch, …] = [{self._count}, …]"
@@ -191,16 +199,13 @@ class _Whole(Suffix):
     def _hooked(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
         calls = 0
 
-        def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        def replace(value: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            if calls - 1 != self._call:
-                return None
-            if isinstance(output, tuple):
-                return (change(output[0]), *output[1:])
-            return change(output)
+            return change(value) if calls - 1 == self._call else value
 
-        hook = get_layer(self._model, self.layer).register_forward_hook(replace)
+        one = LayerTensor.of(self.layer)
+        hook = one.hook(get_layer(self._model, one.layer), replace, len(images))
         try:
             return self._model(images.clone())
         finally:
@@ -240,7 +245,7 @@ def suffix(model: nn.Module, layer: str, example: Tensor, *, call: int | None = 
 
     Args:
         model: Any module, in eval mode; a compiled one is run uncompiled.
-        layer: Dotted path of the layer.
+        layer: Dotted path of the layer, or the text of a `LayerTensor`.
         example: Images ``[batch, channel, height, width]``; two are enough.
         call: The call of a layer that runs several times, from 0.
 
@@ -263,8 +268,8 @@ def suffix(model: nn.Module, layer: str, example: Tensor, *, call: int | None = 
         torch.Size([2, 2])
     """
     model = getattr(model, "_orig_mod", model)
-    layer = layer.removeprefix("_orig_mod.")
-    get_layer(model, layer)
+    layer = str(LayerTensor.of(layer.removeprefix("_orig_mod.")))
+    get_layer(model, LayerTensor.of(layer).layer)
     images = example[:2].detach()
     traced = recall(model, images, layer)
     if traced is not None and traced.how != "hooks":
@@ -285,7 +290,7 @@ def _partial(traced: TracedModel, layer: str, call: int | None, images: Tensor) 
     of = torch.tensor([len(images) - 1, 0, len(images) - 1], device=images.device)
     with preserve_process(0), preserve_model(model, keep_mode=True), torch.no_grad():
         if traced.values:
-            expected, values = traced.values[traced.output], partial._first()
+            expected, values = traced.values[traced.output], partial.first(images)
             traced.values, traced.calls = {}, {}
         else:
             expected, values = pytree.tree_leaves(model(images.clone())), partial.value(images)
@@ -320,6 +325,6 @@ def _calls(model: nn.Module, layer: str, images: Tensor) -> int:
         count += 1
 
     with preserve_process(0), preserve_model(model, keep_mode=True), torch.no_grad():
-        get_layer(model, layer).register_forward_hook(hit)
+        get_layer(model, LayerTensor.of(layer).layer).register_forward_hook(hit)
         model(images.clone())
     return count

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from explainkit.graph.cached import Cached
 from explainkit.graph.recorder import OperatorCall, Recorder, is_write
 from explainkit.isolation import preserve_model, preserve_process
+from explainkit.layer_tensors import LayerTensor
 
 How = Literal["fx", "export", "hooks"]
 
@@ -155,7 +156,8 @@ def trace(
     Args:
         model: Any module; a compiled one is traced uncompiled.
         example: Images ``[batch, channel, height, width]``.
-        layer: A layer that must be named; some ways of tracing don't see inside every block.
+        layer: A layer, or the text of a `LayerTensor`, that must be named; some ways of tracing
+            don't see inside every block.
         keep: Keep each node's value and calls for the example in ``values`` and ``calls``.
 
     Returns:
@@ -208,9 +210,11 @@ def _found(
     """The first way of tracing whose output equals the model's; ``"hooks"`` if there is none."""
     refused = TracedModel(model, "hooks", ())
     ways: tuple[tuple[How, Any], ...] = (("fx", _symbolic), ("export", _exported))
+    named = None if layer is None else LayerTensor.of(layer)
+    chosen = named if named is not None and named.is_chosen else None
     for how, way in ways:
         try:
-            traced: TracedModel = way(model, example)
+            traced: TracedModel = way(model, example, chosen)
             _record(traced, example)
             traced.check(expected, layer)
         except Exception as error:  # noqa: BLE001 - whatever fails, the next way may work
@@ -253,16 +257,26 @@ def passed(value: Any) -> Any:
 
 
 class _Tracer(fx.Tracer):
-    """Symbolic tracing that records every layer's output and supports ``len``."""
+    """Symbolic tracing that records every layer's output and supports ``len``.
 
-    def __init__(self) -> None:
+    Args:
+        chosen: Another tensor that is recorded, too.
+    """
+
+    def __init__(self, chosen: LayerTensor | None) -> None:
         super().__init__()
         self.outputs: list[tuple[str, fx.Node]] = []
+        self._chosen = chosen
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
+        chosen = self._chosen if self._chosen and self._chosen.layer == _below(path) else None
+        if chosen and chosen.side == "input":
+            args, kwargs = chosen.exchanged_inputs(args, kwargs, self._mark, kind=fx.Proxy)
         with _length_traced(m):
             output = super().call_module(m, forward, args, kwargs)
+        if chosen and chosen.side == "output":
+            output = chosen.exchanged(output, self._mark, kind=fx.Proxy)
         first = output[0] if isinstance(output, tuple) and output else output
         if isinstance(first, fx.Proxy):
             if not self.is_leaf_module(m, path):
@@ -271,6 +285,12 @@ class _Tracer(fx.Tracer):
                 output = (first, *output[1:]) if isinstance(output, tuple) else first
             self.outputs.append((path, first.node))
         return output
+
+    def _mark(self, tensor: fx.Proxy) -> fx.Proxy:
+        """Records the chosen tensor, as a value that is used nowhere else."""
+        marked = self.create_proxy("call_function", passed, (tensor,), {})
+        self.outputs.append((str(self._chosen), marked.node))
+        return marked
 
 
 @contextmanager
@@ -293,8 +313,8 @@ def _length(value: Any) -> Any:
     return len(value)
 
 
-def _symbolic(model: nn.Module, _example: Tensor) -> TracedModel:
-    root, tracer = _Root(model), _Tracer()
+def _symbolic(model: nn.Module, _example: Tensor, chosen: LayerTensor | None) -> TracedModel:
+    root, tracer = _Root(model), _Tracer(chosen)
     graph = tracer.trace(root)
     # fx puts tensors that are not parameters on the root
     constants = {name: value for name, value in vars(root).items() if isinstance(value, Tensor)}
@@ -312,7 +332,7 @@ def _below(path: str) -> str:
     return path.removeprefix("module").removeprefix(".")
 
 
-def _exported(model: nn.Module, example: Tensor) -> TracedModel:
+def _exported(model: nn.Module, example: Tensor, chosen: LayerTensor | None) -> TracedModel:
     names: list[str] = []
     structure: Any = None
 
@@ -324,7 +344,7 @@ def _exported(model: nn.Module, example: Tensor) -> TracedModel:
         def forward(self, images: Tensor) -> tuple[list[Any], list[Tensor]]:
             nonlocal structure
             names.clear()
-            with _outputs(model) as outputs:
+            with _outputs(model, chosen) as outputs:
                 leaves, structure = pytree.tree_flatten(self.module.forward(images))
             names.extend(path for path, _ in outputs)
             return leaves, [tensor for _, tensor in outputs]
@@ -361,9 +381,18 @@ def _exported(model: nn.Module, example: Tensor) -> TracedModel:
 
 
 @contextmanager
-def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collects a copy of every layer's output, on which the model continues, in order of calls."""
+def _outputs(model: nn.Module, chosen: LayerTensor | None) -> Iterator[list[tuple[str, Tensor]]]:
+    """Collects a copy of every layer's output, on which the model continues, in order of calls.
+
+    Args:
+        model: The caller's model.
+        chosen: Another tensor that is collected, too.
+    """
     found: list[tuple[str, Tensor]] = []
+
+    def keep_chosen(tensor: Tensor) -> Tensor:
+        found.append((str(chosen), tensor.clone()))
+        return found[-1][1]
 
     def keeper(path: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -380,6 +409,9 @@ def _outputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
         for path, module in model.named_modules():
             if path:
                 hooks.callback(module.register_forward_hook(keeper(path)).remove)
+        if chosen is not None:
+            module = model.get_submodule(chosen.layer)
+            hooks.callback(chosen.hook(module, keep_chosen).remove)
         yield found
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from explainkit.errors import ModelError
 from explainkit.graph.cached import Cached
 from explainkit.isolation import uncompiled
+from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import submodules
 
 AxisOrder = Literal["channels first", "channels last", "tokens"]
@@ -230,7 +231,8 @@ def structure_of(model: nn.Module) -> list[tuple[Any, ...]]:
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
     """The tokens of a layer; None if those that depend on the image are not consecutive."""
-    first = re.sub(r"\d+$", "0", path) if path[-1:].isdigit() else ""
+    layer = LayerTensor.of(path).layer
+    first = re.sub(r"\d+$", "0", layer) if layer[-1:].isdigit() else ""
     key = (count, first, images.shape[1:])
     return _tokens.once(model, key, lambda: _look(count, first, model, images), structure_of(model))
 

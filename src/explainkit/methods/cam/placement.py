@@ -24,6 +24,7 @@ from explainkit.graph.cached import Cached
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
 from explainkit.isolation import preserve_generators
+from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import (
     Members,
     capture,
@@ -141,7 +142,7 @@ class LayerView:
         for image in _noise(self.images):
             leaf = image.requires_grad_()
             with torch.enable_grad(), recording(KEEP) as tape:
-                with capture(unwrapped(self.model), [self.path]) as calls:
+                with capture(unwrapped(self.model), [self.path], count=1) as calls:
                     scores = self.model(leaf)
                 value = single(calls[self.path], self.path)
                 cells = self.layout.to_nchw(value)
@@ -150,13 +151,13 @@ class LayerView:
     def scores(self, change: Callable[[Tensor], None]) -> Tensor:
         """The scores of a random image after a change in place of the layer's cells."""
 
-        def changed(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            several = isinstance(output, tuple)
-            value = (output[0] if several else output).clone()
+        def changed(value: Tensor) -> Tensor:
+            value = value.clone()
             change(self.layout.to_nchw(value))  # a view
-            return (value, *output[1:]) if several else value
+            return value
 
-        hook = get_layer(unwrapped(self.model), self.path).register_forward_hook(changed)
+        one = LayerTensor.of(self.path)
+        hook = one.hook(get_layer(unwrapped(self.model), one.layer), changed, 1)
         try:
             with torch.no_grad():
                 found: Tensor = self.model(_noise(self.images)[0])
@@ -168,7 +169,7 @@ class LayerView:
         """The layer's output for a random image after a change in place of the image."""
         image = _noise(self.images)[0]
         change(image)
-        with torch.no_grad(), capture(unwrapped(self.model), [self.path]) as calls:
+        with torch.no_grad(), capture(unwrapped(self.model), [self.path], count=1) as calls:
             self.model(image)
         return single(calls[self.path], self.path)
 

@@ -1,13 +1,12 @@
 """Scores of modified outputs of a layer."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.model import ScoreModel
 from explainkit.graph.suffix import suffix
+from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import get_layer
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.scores import as_scores
@@ -55,10 +54,9 @@ class SuffixScores(nn.Module):
         return self._whole(values, of)
 
     def _whole(self, values: Tensor, of: Tensor) -> Tensor:
-        def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            return (values, *output[1:]) if isinstance(output, tuple) else values
-
-        hook = get_layer(unwrapped(self.model), self._path).register_forward_hook(replace)
+        one = LayerTensor.of(self._path)
+        layer = get_layer(unwrapped(self.model), one.layer)
+        hook = one.hook(layer, lambda _value: values, len(values))
         try:
             found: Tensor = self.model(self._images[of])
         finally:

@@ -17,7 +17,7 @@ from explainkit.graph.cached import Cached
 from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, preserve_process, uncompiled
-from explainkit.layers import path_of
+from explainkit.layers import paths_of
 from explainkit.methods.cam.layout import PatchGrid, layout_of, structure_of
 
 ENOUGH = 0.1
@@ -56,8 +56,7 @@ def layers_of(
     """
     owner = unwrapped(model)
     if layer is not None:
-        named = (layer,) if isinstance(layer, str | nn.Module) else layer
-        return tuple(path_of(owner, one) for one in named)
+        return paths_of(owner, layer)
     spec = spec_of(owner)
     if spec is not None and spec.layer is not None:
         return (spec.layer,)

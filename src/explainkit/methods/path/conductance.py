@@ -135,7 +135,7 @@ class Conductance(_Through):
         for part in torch.split(nodes.to(image), chunk_size(model, image)):
             points = (baseline + part[:, None, None, None] * span).requires_grad_()
             with torch.enable_grad(), twice_differentiable():
-                with capture(unwrapped(model), [layer]) as calls:
+                with capture(unwrapped(model), [layer], count=len(points)) as calls:
                     model(points)
                 output = single(calls[layer], layer)
                 factor = torch.zeros_like(output, requires_grad=True)
