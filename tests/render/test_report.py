@@ -194,3 +194,22 @@ def test_the_python_call_reproduces_the_map(tmp_path):
     names = {"model": model, "images": images}
     exec(call(one), names)
     assert torch.equal(names["explanation"].attribution, one.attribution)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "conductance", "layer": "0", "steps": 4},
+        {"method": "input_x_gradient", "at": "1:input"},
+    ],
+)
+def test_the_python_call_reproduces_the_map_of_a_layer(arguments):
+    from explainkit.render.report.reproduce import call
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = torch.rand(2, 1, 4, 4)
+    one = ek.explain(model, images, 1, **arguments)
+    names = {"model": model, "images": images}
+    exec(call(one), names)
+    assert torch.equal(names["explanation"].attribution, one.attribution)
+    assert names["explanation"].at == one.at

@@ -60,7 +60,8 @@ def call(one: "Explanation") -> str:
     elif one.class_names and one.class_names.count(name := one.class_names[targets[0]]) == 1:
         target = repr(name)
     arguments = [repr(one.model) if registered else "model", "images", target, *arguments]
-    arguments += [f"at={one.at!r}"] if one.at else []
+    # a method that uses a layer, such as conductance, has it among its parameters
+    arguments += [f"at={one.at!r}"] if one.at and one.layer is None else []
     arguments += [f"output={one.output!r}"] if one.output is not None else []
     arguments += [f"task={one.task!r}"] if one.task in {"multilabel", "regression"} else []
     arguments += [f"precision={one.precision!r}"] if one.precision else []
