@@ -27,7 +27,7 @@ from explainkit.engine.record import model_name, outputs_of, versions
 from explainkit.engine.several_inputs import SeveralInputs, Which
 from explainkit.engine.streams import check_one_target, is_stream
 from explainkit.engine.targets import check_order
-from explainkit.errors import ExplainkitWarning, InputError, TargetError
+from explainkit.errors import ExplainkitWarning, InputError, ModelLookupError, TargetError
 from explainkit.expressions import Expression
 from explainkit.interfaces import Dataset, Maximizer, Method, Target, spec_of
 from explainkit.layers import path_of
@@ -46,6 +46,8 @@ Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
 Several: TypeAlias = "tuple[Tensor, ...] | Mapping[str, Any]"
 Stream: TypeAlias = "Iterator[Any] | DataLoader[Any]"
 Methods = list[AnyMethod] | list[str] | tuple[AnyMethod, ...]
+Layer: TypeAlias = str | nn.Module
+Layers: TypeAlias = list[str] | list[nn.Module] | list[Layer] | tuple[Layer, ...]
 Targets = (
     Literal["all"]
     | list[Target] | list[int] | list[str] | tuple[Target, ...] | Sequence[Expression]
@@ -80,7 +82,7 @@ def explain(
     method: AnyMethod = ...,
     *,
     targets: None = None,
-    at: str | nn.Module | None = None,
+    at: Layer | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -101,7 +103,7 @@ def explain(
     method: Methods,
     *,
     targets: Targets | None = None,
-    at: str | nn.Module | None = None,
+    at: Layer | Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -122,7 +124,7 @@ def explain(
     *,
     method: Methods,
     targets: Targets | None = None,
-    at: str | nn.Module | None = None,
+    at: Layer | Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -143,7 +145,28 @@ def explain(
     method: AnyMethod | Methods = ...,
     *,
     targets: Targets,
-    at: str | nn.Module | None = None,
+    at: Layer | Layers | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    keep_mode: bool = False,
+    precision: Precision | None = None,
+    scorecard: bool = False,
+    output: int | str | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    **params: Any,
+) -> Explanations: ...
+
+
+@overload
+def explain(
+    model: str | Path | nn.Module,
+    inputs: Images,
+    target: Target = None,
+    method: AnyMethod | Methods = ...,
+    *,
+    targets: Targets | None = None,
+    at: Layers,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -165,7 +188,7 @@ def explain(
     *,
     targets: None = None,
     labels: bool = False,
-    at: str | nn.Module | None = None,
+    at: Layer | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -187,7 +210,7 @@ def explain(
     method: AnyMethod | Methods = ...,
     targets: Targets | None = None,
     labels: bool = False,
-    at: str | nn.Module | None = None,
+    at: Layer | Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -208,7 +231,7 @@ def explain(
     *,
     targets: Targets | None = None,
     labels: bool = False,
-    at: str | nn.Module | None = None,
+    at: Layer | Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     keep_mode: bool = False,
@@ -251,6 +274,9 @@ def explain(
         labels: Explain the labels of batches ``(images, labels)``, which are left out otherwise.
         at: Explain this layer's output instead of the image: its dotted path, or the module. The
             map has the layer's shape, and a baseline image stands for the layer's output on it.
+            ``"blocks.3:input"`` is what the layer is called with, ``"blocks.3:output.1"`` the
+            second of several outputs, which are named by index or key. A list of layers gives a
+            list of explanations.
         seed: Random seed. None: the method's own, as in ``SmoothGrad(seed=5)``, or 0. The same seed
             gives the same map, independent of the batch.
         batch_size: Images run at once. The last chunk is padded to this size, so that an image's
@@ -281,14 +307,15 @@ def explain(
 
     Returns:
         The maps with everything needed to interpret and reproduce them; for several methods or
-        targets a list, with all targets of the first method first. For a model of several inputs
-        a list, with all explained inputs of the first map first. For a DataLoader or an iterator,
-        an iterator of these, one for each batch.
+        targets a list, with all targets of the first method first, and for several layers one with
+        all layers of the first target first. For a model of several inputs a list, with all
+        explained inputs of the first map first. For a DataLoader or an iterator, an iterator of
+        these, one for each batch.
 
     Raises:
         InputError: Inputs of the wrong type, shape or device, or that are not finite.
-        ModelError: The model fails on these inputs, its output cannot be interpreted as scores, or
-            memory runs out for a single image.
+        ModelError: The model fails on these inputs, its output cannot be interpreted as scores, it
+            has no such layer, or memory runs out for a single image.
         TargetError: The target does not exist in the output.
         MethodError: The method has no such parameter, its map is not finite, or it does more than
             run the model and ``precision`` is given.
@@ -316,6 +343,8 @@ def explain(
     parts = SeveralInputs.of(module, inputs, wrt)
     if parts is not None and (at is not None or precision is not None):
         raise InputError("expected a model of one image for at= and precision=, got several inputs")
+    if isinstance(at, list | tuple) and not at:
+        raise ModelLookupError("at: expected a layer, or a list of several, got an empty list")
     outputs = outputs_of(module, output, task, class_names)
     check_order(target, outputs.class_names, is_method_name)
     if targets is not None and target is not None:
@@ -333,7 +362,8 @@ def explain(
         partial(load_model, model) if isinstance(model, str | Path) else ref(module),
         ready(params) if parts is None else partial(parts.explain, ready, params),
         outputs,
-        several=isinstance(method, list | tuple) or targets is not None or parts is not None,
+        several=isinstance(method, list | tuple) or isinstance(at, list | tuple)
+        or targets is not None or parts is not None,
         targets=targets, at=at, seed=seed, batch_size=batch_size, keep_mode=keep_mode,
         precision=precision, scorecard=scorecard,
     )  # fmt: skip

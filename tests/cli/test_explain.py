@@ -280,6 +280,11 @@ def test_targets_layers_and_places(here):
     (row,) = rows_of("photos/a.png", "--at", "3", "--method", "input_x_gradient")
     assert (row["at"], row["overlay"]) == ("3", "explainkit-out/a_input_x_gradient_at_3.png")
     assert pixels(row["overlay"]).shape == (37, 53, 3)
+    several = rows_of("photos/a.png", "--at", "3,0:input", "--method", "saliency", "--top", "2")
+    assert [one["at"] for one in several] == ["3", "0:input"] * 2
+    assert len({one["target"] for one in several[::2]}) == 2
+    assert len({one["overlay"] for one in several}) == 4
+    assert all((here / one["overlay"]).is_file() for one in several)
     (row,) = rows_of("photos/a.png", "--dtype", "float64")
     (same,) = rows_of("photos/a.png")
     assert row["score"] == pytest.approx(same["score"], abs=1e-4)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.errors import MethodError, ModelError, ModelLookupError
+from explainkit.errors import MethodError, ModelError, ModelLookupError, UnknownNameError
 from explainkit.methods import DeepLift, IntegratedGradients, SmoothGrad
 from explainkit.testing import toy_models
 
@@ -248,3 +248,31 @@ def test_values_without_a_gradient_are_refused():
 
     with pytest.raises(ModelError, match="floating-point values from layer 'rest.0:input', got"):
         ek.explain(Tokens().eval(), torch.rand(2, 1, 4, 4), 1, at="rest.0:input")
+
+
+class TestSeveralLayers:
+    def test_each_is_that_of_a_call_of_its_own(self):
+        model, x = toy_models()["residual"]
+        layers = ["branch", model.get_submodule("stem"), "branch:input"]
+        methods = ["saliency", IntegratedGradients(steps=5)]
+        found = ek.explain(model, x, targets=[1, 2], method=methods, at=layers, batch_size=2)
+        paths = ["branch", "stem", "branch:input"]
+        assert [one.at for one in found] == paths * 4
+        assert [one.method for one in found[::6]] == [
+            "explainkit/saliency", "explainkit/integrated_gradients"
+        ]  # fmt: skip
+        assert [int(one.target[0]) for one in found[::3]] == [1, 2, 1, 2]
+        for one in found:
+            method = methods[one.method.endswith("integrated_gradients")]
+            alone = ek.explain(model, x, int(one.target[0]), method, at=one.at, batch_size=2)
+            close(one.attribution, alone.attribution)
+        assert found.get(method="saliency", target=2, at="stem") is found[4]
+        with pytest.raises(UnknownNameError, match=r"got 2 matches: .* at branch, .* at branch"):
+            found.get(at="branch", method="saliency")
+
+    def test_one_layer_in_a_list_gives_a_list(self):
+        model, x = toy_models()["plain"]
+        (found,) = ek.explain(model, x, 1, at=["3"])
+        assert found.at == "3"
+        with pytest.raises(ModelLookupError, match="at: expected a layer, .* got an empty list"):
+            ek.explain(model, x, 1, at=[])

@@ -12,6 +12,7 @@ from explainkit.errors import RenderError
 from explainkit.render.compare import colored, comparison_figure, images_figure
 from explainkit.render.figure import png
 from explainkit.render.heatmap import color, scale
+from explainkit.render.html import to_html
 from explainkit.render.report import report
 from explainkit.render.shown_image import overlay
 from explainkit.results.explanation import Explanations
@@ -36,6 +37,16 @@ def test_every_map_lies_over_its_image_with_its_scale():
             # images have 256 grays
             wanted = overlay(each.inputs[row, 0].numpy(), each.heatmap()[row])
             assert np.abs(image - wanted).max() < 1 / 255
+
+
+def test_maps_of_several_layers_are_told_apart():
+    one = explained(count=1)
+    layers = [explained(count=1, attribution=one.attribution, at=at) for at in ("3", "5:input")]
+    titles = [title.rpartition(", ")[0] for title in shown(comparison_figure([one, *layers]))]
+    assert {"of the image", "at 3", "at 5:input"} <= {*titles}
+    page = to_html([one, *layers])
+    assert all(f"saliency {where}" in page for where in ("of the image", "at 3", "at 5:input"))
+    assert "of the image" not in to_html([one, one])
 
 
 def card(*verdicts):

@@ -44,7 +44,12 @@ def explain(
         int, typer.Option(min=1, help="Explain the most probable classes, this many.")
     ] = 1,
     at: Annotated[
-        str | None, typer.Option(help="Explain this layer's output instead of the image.")
+        str | None,
+        typer.Option(
+            help="Explain the output of this layer instead of the image, or of several, separated "
+            "by commas. `LAYER:input` is what a layer is called with, `LAYER:output.1` the second "
+            "of several outputs."
+        ),
     ] = None,
     out: options.Out = options.OUT,
     figure: Annotated[
@@ -103,11 +108,16 @@ def explain(
     methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     wanted = options.find_target(target)
-    question = Question(methods, params, wanted, top, at, seed, batch_size, precision)
-    about = (f"_as_{file_name(target)}" if target else "") + (f"_at_{file_name(at)}" if at else "")
+    layers = [] if at is None else list(dict.fromkeys(options.names_in(at))) or [at]
+    question = Question(methods, params, wanted, top, layers, seed, batch_size, precision)
+    about = f"_as_{file_name(target)}" if target else ""
+    places = [f"_at_{file_name(one)}" for one in layers] or [""]
     tags = distinct([name.removeprefix("explainkit/").replace("/", "_") for name in methods])
     ranks = ["", *(f"_{rank}" for rank in range(2, top + 1))]
-    endings = [about, *(f"_{tag}{about}{rank}" for tag in tags for rank in ranks)]
+    endings = [
+        about + (f"_at_{file_name(at)}" if at else ""),
+        *(f"_{tag}{about}{place}{rank}" for tag in tags for rank in ranks for place in places),
+    ]
     photos = find_photos(images, out, endings)
     options.claim(context, out, "explain")  # the figure of a photo has one name for all methods
     place = options.find_device(device)

@@ -30,7 +30,7 @@ class Question:
         params: Their fields.
         target: The target; None: the predicted class.
         top: The number of most probable classes to explain instead.
-        at: The layer whose output is explained; None: the image.
+        at: The layers whose outputs are explained; none: the image.
         seed: Random seed.
         batch_size: Images run at once; None: chosen.
         precision: Of the methods' forwards; None: the model's own.
@@ -40,19 +40,19 @@ class Question:
     params: dict[str, Any]
     target: Target = None
     top: int = 1
-    at: str | None = None
+    at: Sequence[str] = ()
     seed: int = 0
     batch_size: int | None = None
     precision: Precision | None = None
 
     def ask(self, model: nn.Module, batch: ImageBatch) -> list[Explanation]:
-        """The explanations of a batch: for each method, one per class.
+        """The explanations of a batch: for each method, one per class, at each layer.
 
         Raises:
             TargetError: The model has fewer classes than are asked for.
         """
         options: dict[str, Any] = {
-            "at": self.at, "seed": self.seed, "batch_size": self.batch_size,
+            "at": list(self.at) or None, "seed": self.seed, "batch_size": self.batch_size,
             "precision": self.precision, **self.params,
         }  # fmt: skip
         methods = list(self.methods)
@@ -61,10 +61,12 @@ class Question:
             return first
         others = list(_others(first[0], self.top).T)
         more = explain(model, batch, targets=others, method=methods, **options)
-        rest = len(others)
+        each = len(self.at) or 1
+        rest = each * len(others)
         return list(
             chain.from_iterable(
-                (one, *more[i * rest : (i + 1) * rest]) for i, one in enumerate(first)
+                (*first[i * each : (i + 1) * each], *more[i * rest : (i + 1) * rest])
+                for i in range(len(methods))
             )
         )
 

@@ -19,7 +19,7 @@ from explainkit.engine.streams import classes_of, images_and_labels
 from explainkit.engine.targets import parse_target, text_of
 from explainkit.interfaces import Method, spec_of
 from explainkit.isolation import preserve_model, preserve_process, without_autocast_warning
-from explainkit.layers import path_of
+from explainkit.layers import paths_of
 from explainkit.results.explanation import Explanation, Explanations
 from explainkit.results.origin import Origin
 from explainkit.scores import Outputs
@@ -39,7 +39,7 @@ class Call:
         outputs: What the model's outputs mean.
         several: Whether the result is a list.
         targets: As in `explain`, like all that follows.
-        at: The layer that is explained.
+        at: The layer that is explained, or several.
         seed: Random seed.
         batch_size: Images run at once.
         keep_mode: Leave the model in its current mode.
@@ -53,7 +53,7 @@ class Call:
     outputs: Outputs
     several: bool
     targets: Any
-    at: str | nn.Module | None
+    at: str | nn.Module | Sequence[str | nn.Module] | None
     seed: int | None
     batch_size: int | None
     keep_mode: bool
@@ -93,7 +93,7 @@ class Call:
             parse_target(one, self.outputs.class_names, len(images), several=several)
             for one in wanted
         ]
-        inner = None if self.at is None else path_of(module, self.at)
+        inner = None if self.at is None else paths_of(module, self.at)
         reduced = None
         if not callable(methods):
             reduced = dtype_of(self.precision, methods, module, images, self.at)

@@ -37,7 +37,7 @@ def run_all(
     targets: Sequence[Target],
     outputs: Outputs,
     batch_size: int | None,
-    at: str | None = None,
+    at: Sequence[str] | None = None,
     precision: torch.dtype | None = None,
 ) -> list[list[tuple[Outcome, Score]]]:
     """Runs methods on targets of every kind; shares passes between them where possible.
@@ -49,11 +49,12 @@ def run_all(
         targets: Of any kind, ``"all"`` among them.
         outputs: What the model's outputs mean.
         batch_size: Images run at once; None: chosen.
-        at: The layer whose output is explained instead of the images.
+        at: The layers whose outputs are explained instead of the images.
         precision: Of the methods' forwards; None: the model's own.
 
     Returns:
-        For each method, the outcome of each target with its expression or function; None: a class.
+        For each method, the outcome of each target, at each of several layers, with its expression
+        or function; None: a class.
     """
     found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
     for score, wanted in group_targets(targets):
@@ -70,9 +71,11 @@ def run_all(
             if precision is not None:
                 per_method = compared(per_method, _first(methods, scorer, images, every))
         else:
-            per_method = run_at(at, methods, scorer, images, every)
+            layers = [run_at(layer, methods, scorer, images, every) for layer in at]
+            per_method = [outcome for same in zip(*layers, strict=True) for outcome in same]
+        each = len(per_method) // len(methods)
         for i in range(len(methods)):
-            block = per_method[i * len(every) : (i + 1) * len(every)]
+            block = per_method[i * each : (i + 1) * each]
             found[i] += [(outcome, score) for outcome in block]
     return found
 
@@ -115,29 +118,31 @@ def run_at(
     with failing_as_model_error(scorer.module, images):
         inner = InnerLayer(suffix(scorer.module, layer, images), images[:1])
     if inner.part.self_contained:
-        return _run_inner(inner, methods, scorer, images, targets)
-    scorer.batch_size = None
+        return _run_inner(scorer.after(inner), methods, images, targets)
     shapes = [inner.image_shape, inner.shape]
     parts = []
     for i in range(len(images)):
         chosen = [t[i : i + 1] if isinstance(t, Tensor) and t.dim() else t for t in targets]
         own = [for_images(method, [i], len(images), shapes) for method in methods]
-        parts.append(_run_inner(inner, own, scorer, images[i : i + 1], chosen))
+        alone = scorer.after(inner)
+        alone.batch_size = None
+        parts.append(_run_inner(alone, own, images[i : i + 1], chosen))
     return [joined(list(found)) for found in zip(*parts, strict=True)]
 
 
 def _run_inner(
-    inner: InnerLayer,
+    after: ScoreModel,
     methods: Sequence[Method],
-    scorer: ScoreModel,
     images: Tensor,
     targets: Sequence[Target],
 ) -> list[Outcome]:
-    """Runs methods on a layer's output for images."""
-    with failing_as_model_error(scorer.module, images), torch.no_grad():
-        size = chunk_size(scorer.module, images[0]) if len(images) > 1 else 1
+    """Runs methods on a layer's output for images; the model is the one from the layer on."""
+    inner = after.module
+    assert isinstance(inner, InnerLayer)
+    with failing_as_model_error(after.owner, images), torch.no_grad():
+        size = chunk_size(after.owner, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
-    outcomes = run(methods, scorer.after(inner), inner.present(values), targets)
+    outcomes = run(methods, after, inner.present(values), targets)
     return [
         replace(
             found,

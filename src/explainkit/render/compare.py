@@ -103,7 +103,7 @@ def comparison_figure(
             continue
         values = torch.from_numpy(content.maps[m][i])
         show(axes, overlay(content.under[m][i], values, rule, cmap=cmap, alpha=alpha), smooth)
-        title = _title(explanations, explanations[m], i, scaled[m].limits[i])
+        title = _title(content, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
         if cards:
             size = sheet.widths[column], sizes[i][1]
@@ -131,13 +131,14 @@ def _cells(
     return cells
 
 
-def _title(
-    explanations: "Sequence[Explanation]", one: "Explanation", row: int, limit: float
-) -> str:
+def _title(content: Content, one: "Explanation", row: int, limit: float) -> str:
     """What distinguishes a map from the others, and its value at full color."""
+    explanations = content.explanations
     words = [bare_name(one.method)] if len({other.method for other in explanations}) > 1 else []
     if len({other.model for other in explanations}) > 1:
         words.append(bare_name(one.model))
+    if place := content.place(one):
+        words.append(place.strip())
     if len({other.target_name(row) for other in explanations}) > 1 or not words:
         words.append(f"for {one.target_name(row)}")
     return ", ".join(words) + ", " + (f"±{limit:.2g}" if limit else "zero everywhere")

@@ -91,7 +91,8 @@ def _image(content: Content, row: int) -> dict[str, Any]:
         if alone:
             maps.append(_panel("map over image", mixed, f"{alt}, over the image", side))
         else:
-            title_of_map = f"{one.method.rpartition('/')[2]}\ntarget: {target}"
+            method = one.method.rpartition("/")[2] + content.place(one)
+            title_of_map = f"{method}\ntarget: {target}"
             maps.append(_panel(title_of_map, mixed, f"{alt}, over the image", side, limit))
     return {
         "panel": _panel(title + blank, image.pixels, content.names[row], side),

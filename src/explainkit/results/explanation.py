@@ -456,13 +456,15 @@ class Explanations(list[Explanation]):
         method: str | None = None,
         target: object = None,
         input: str | None = None,  # noqa: A002 - the field's name
+        at: str | None = None,
     ) -> Explanation:
-        """The explanation by a method, of a target, of an input, or of several of these.
+        """The explanation by a method, of a target, of an input or layer, or of several of these.
 
         Args:
             method: Its name, qualified or not; None: any.
             target: A class by name or index, or an expression or its text; None: any.
             input: Name of the explained input, of a model with several; None: any.
+            at: Dotted path of the explained layer; None: any.
 
         Raises:
             UnknownNameError: None matches, or several do.
@@ -482,16 +484,19 @@ class Explanations(list[Explanation]):
             )
             and (target is None or one._explains(target))
             and input in {None, one.input}
+            and at in {None, one.at}
         ]
         if len(matching) == 1:
             return matching[0]
         listed = ", ".join(
             f"{bare_name(one.method)} of {one._targets()}"
             + (f" for input {one.input}" if one.input else "")
+            + (f" at {one.at}" if one.at else "")
             for one in matching or self
         )
         raise UnknownNameError(
-            f"expected method= and target= to match one explanation, got {len(matching)} matches: "
+            "expected method=, target=, input= and at= to match one explanation, got "
+            f"{len(matching)} matches: "
             f"{'' if matching else 'available: '}{listed or 'none'}"
         )
 

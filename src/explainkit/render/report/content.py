@@ -78,6 +78,12 @@ class Content:
         """Name of a class, or its kind and number."""
         return clean(self.explanations[0].class_name(label))
 
+    def place(self, one: "Explanation") -> str:
+        """The layer that a map explains, where the maps explain several; else empty."""
+        if len({other.at for other in self.explanations}) == 1:
+            return ""
+        return f" at {one.at}" if one.at else " of the image"
+
     def predicted(self, row: int) -> str:
         """The predicted classes of an image, by name."""
         found = self.readings[0].predicted[row]

@@ -137,7 +137,8 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
             to_bytes(overlay(image, torch.from_numpy(values)))
             for image, values in zip(content.under[m], content.maps[m], strict=True)
         ]
-        title = bare_name(one.method) + (f" of {bare_name(one.model)}" if several else "")
+        title = bare_name(one.method) + content.place(one)
+        title += f" of {bare_name(one.model)}" if several else ""
         alt = f"{title} over the image, scaled {Scaling.parse(SCALINGS[0]).title}: {what}"
         ticks = ["−", "0", "+"]
         if count == 1:
@@ -202,7 +203,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
         ],
         "maps": [
             {
-                "name": bare_name(one.method),
+                "name": bare_name(one.method) + content.place(one),
                 "target": [explained_class(one, i) for i in range(len(one))],
                 "expression": one.expression,
                 "one": one.classes == 1,
