@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -124,6 +125,31 @@ def test_rows_are_balanced(images, maps, columns, shape):
     rows = {round(box.y1, 3) for box in positions.values()}
     across = {round(box.x0, 3) for box in positions.values()}
     assert (len(rows), len(across)) == shape
+
+
+@pytest.mark.parametrize(("maps", "columns"), [(3, 2), (5, 2), (4, 3), (13, None)])
+def test_no_map_of_an_image_is_alone_in_its_row(maps, columns):
+    figure = comparison_figure([explained(count=1)] * maps, columns=columns)
+    places = [axes.get_position() for axes in figure.axes]
+    rows = Counter(round(box.y1, 3) for box in places)
+    assert min(rows.values()) > 1
+    assert len({round(box.x0, 3) for box in places}) == (columns or 4)
+    first = max(places, key=lambda box: (round(box.y1, 3), -box.x0))
+    (image,) = [axes for axes in figure.axes if "±" not in axes.get_title("left")]
+    assert image.get_position().bounds == first.bounds
+
+
+def test_a_narrow_figure_shows_its_whole_legend():
+    maps = [explained(count=1, method=f"explainkit/{name}") for name in ("saliency", "lrp", "rise")]
+    cards = [card("supported"), card("not supported: moved"), card("not class-specific")]
+
+    def words(columns):
+        figure = comparison_figure(maps, columns=columns, cards=cards)
+        return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+    wide, narrow = words(3), words(2)
+    assert len(wide) > 500
+    assert narrow == wide
 
 
 def test_the_legend_names_methods_where_colors_differ_in_meaning():

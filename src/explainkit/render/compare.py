@@ -52,7 +52,8 @@ def comparison_figure(
     """The images in a row, and below them one row of maps per explanation.
 
     More than six images are split into blocks of equal width. A single image has its maps beside
-    it instead, at most four in a row. Each map is normalized separately, because units differ
+    it instead, at most four in a row; where one of them would be alone in the last row, the image
+    is the first panel of the grid. Each map is normalized separately, because units differ
     between methods; its title gives the value at full color.
 
     Args:
@@ -118,9 +119,12 @@ def _cells(
     cells: dict[tuple[int, int | None], tuple[int, int]] = {}
     if images == 1:
         across = columns or balanced(maps, _BESIDE)
+        cells[0, None] = 0, 0
+        one_is_alone = maps > across and maps % across == 1
         for m in range(maps):
-            cells[0, m] = m // across, m % across + 1
-        return cells | {(0, None): (0, 0)}
+            row, column = divmod(m + one_is_alone, across)
+            cells[0, m] = row, column + (not one_is_alone)
+        return cells
     across = columns or balanced(images, _ACROSS)
     for i in range(images):
         block, column = divmod(i, across)

@@ -19,6 +19,7 @@ TALL = 1.55
 
 _GAP, _MARGIN, _HEAD, _FOOT = 0.28, 0.25, 0.62, 0.22
 _TITLE, _SUBTITLE, _NOTE = 10.5, 7.5, 6.5
+_NOTES = 60  # inches of notes, of all lines together
 
 _LOCK = threading.RLock()
 
@@ -129,7 +130,7 @@ class Sheet(Page):
         widths: Width of each column in inches.
         title: The first line, bold.
         subtitle: Below the title, up to three lines.
-        notes: At the bottom, up to four lines.
+        notes: At the bottom, all of them: the narrower the page, the more lines.
     """
 
     def __init__(
@@ -138,9 +139,10 @@ class Sheet(Page):
         self.widths = widths
         self.step = TALL + 0.42
         inner = sum(widths) + _GAP * (len(widths) - 1)
-        subtitle, notes = fit(subtitle, inner, _SUBTITLE, 3), fit(notes, inner, _NOTE, 4)
+        subtitle = fit(subtitle, inner, _SUBTITLE, 3)
+        notes = fit(notes, inner, _NOTE, max(4, round(_NOTES / inner)))
         self.head = _HEAD + 0.13 * subtitle.count("\n")
-        height = self.head + rows * self.step + _FOOT + 0.11 * notes.count("\n")
+        height = self.head + rows * self.step + _FOOT + 0.12 * notes.count("\n")
         super().__init__(inner + 2 * _MARGIN, height)
         self.write_line(_MARGIN, 0.2, title, _TITLE, va="center", weight="bold")
         self.write(_MARGIN, 0.36, subtitle, _SUBTITLE, va="top", color=FAINT)
