@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,9 @@ class CAM(Typed):
             raise MethodError(
                 f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"
             )
-        if self.placement not in ("auto", "receptive_field", "stretch"):
+        if self.placement not in get_args(Placement):
             raise MethodError(
-                "placement: expected 'auto', 'receptive_field' or 'stretch', got "
+                f"placement: expected {', '.join(map(repr, get_args(Placement)))}, got "
                 f"{self.placement!r}"
             )
         if self.layer is not None and not self.layer:
@@ -74,8 +74,14 @@ class CAM(Typed):
             warnings: Those of the method.
 
         Raises:
-            MethodError: The receptive fields of a layer's cells take too much memory.
+            MethodError: The receptive fields of a layer's cells take too much memory, or maps of
+                several layers are wanted at the size of the layer.
         """
+        if self.placement == "layer" and len(maps) > 1:
+            raise MethodError(
+                f"placement='layer': expected one layer, got {', '.join(maps)}: their maps can be "
+                "averaged only on the image"
+            )
         state = state_of(model)
         views = [
             LayerView(model, path, layout, inputs, state) for path, (layout, _) in maps.items()
@@ -86,24 +92,27 @@ class CAM(Typed):
                 "the map is nowhere positive in some image, so relu=True sets it to zero: use "
                 "relu=False to see the signed map"
             )
-        refusals = {view.path: why for view in views if (why := view.refusal())}
-        found += [
-            f"where layer {path!r} looks is unknown, since the model does not run on random images "
-            f"({why}): its map is stretched over the whole image"
-            for path, why in refusals.items()
-        ]
-        draws = self._on_fields(views)
-        placement: Placement = "receptive_field" if draws else "stretch"
+        placement: Placement = "layer"
+        draws: list[Draw] = [lambda cells: cells]
+        if self.placement != "layer":
+            found += [
+                f"where layer {view.path!r} looks is unknown, since the model does not run on "
+                f"random images ({why}): its map is stretched over the whole image"
+                for view in views
+                if (why := view.refusal())
+            ]
+            draws = self._on_fields(views)
+            placement = "receptive_field" if draws else "stretch"
+            draws = draws or [*map(self._stretching, views)]
         large = [
             draw(torch.where(view.read(), one.clamp(min=0) if self.relu else one, 0))
-            for view, (_, one), draw in zip(
-                views, maps.values(), draws or map(self._stretching, views), strict=True
-            )
+            for view, (_, one), draw in zip(views, maps.values(), draws, strict=True)
         ]
         grids = [list(layout.patch_grid) for layout, _ in maps.values()]
         return Attribution(
             (large[0] if len(large) == 1 else torch.stack(large).mean(0))[:, None],
             layer=", ".join(maps),
+            at=", ".join(maps) if placement == "layer" else None,
             warnings=tuple(found),
             diagnostics={
                 "patch_grid": grids[0] if len(grids) == 1 else grids, "placement": placement

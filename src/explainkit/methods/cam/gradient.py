@@ -46,8 +46,9 @@ class GradCAM(GradientCAM):
             model) that sum to 1, so the map sums to what its cells sum to. ``"auto"`` takes the
             receptive field where its center lies more than half a cell from where stretching draws
             the cell, as without padding; otherwise, and where receptive fields are unknown, as for
-            tokens, it stretches. Nothing is drawn at cells that the score does not read or at
-            pixels that the layer does not see.
+            tokens, it stretches. ``"layer"`` draws nothing: the map has the layer's own size.
+            Nothing is drawn at cells that the score does not read or at pixels that the layer does
+            not see.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra (2017), "Grad-CAM: Visual Explanations

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from explainkit.engine.passes import Needs
+from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.base import as_gradient_cam
 from explainkit.methods.cam.gradient import GradCAM
@@ -40,7 +41,8 @@ class GuidedGradCAM(RuleMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_gradient_cam(self.base)
+        if as_gradient_cam(self.base).placement == "layer":
+            raise MethodError("base: expected a CAM drawn on the image, got placement='layer'")
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """Those of both factors."""

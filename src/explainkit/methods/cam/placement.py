@@ -36,7 +36,7 @@ from explainkit.layers import (
 from explainkit.methods.cam.layout import Layout
 from explainkit.methods.cam.target_layer import unwrapped
 
-Placement = Literal["auto", "receptive_field", "stretch"]
+Placement = Literal["auto", "receptive_field", "stretch", "layer"]
 
 PROBES = 4
 """Random images: what is dead in one is alive in another."""
