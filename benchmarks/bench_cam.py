@@ -7,7 +7,9 @@ and the gradient with respect to the layer; for maps without gradients, a forwar
 gradient with respect to the image too. Eight methods in one call are compared with the slowest of
 them alone. The largest difference to a peer is between maps made comparable as in the parity table;
 pytorch-grad-cam's FullGrad normalizes every channel before it sums them, so no difference is given
-there. Model and images are the trained FER CNN and synthetic faces.
+there. Maps with one weight for each channel differ by design: their last row and column are never
+read by the score, and explainkit draws nothing there. Model and images are the trained FER CNN and
+synthetic faces.
 """
 
 import argparse
