@@ -13,7 +13,11 @@ import scorecard
 import explainkit as ek
 from explainkit.results.scorecard import verdict_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::explainkit.ExplainkitWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("ignore::explainkit.ExplainkitWarning"),
+]
 
 OTHER_IMAGE = "another image, another class"
 DRAWN = "gradient of the image", "Laplacian of the image", "blobs", "centered smooth"
@@ -62,7 +66,9 @@ def test_maps_of_another_image_are_rarely_supported(evidence):
     assert share(evidence[OTHER_IMAGE], supported) <= 0.06
 
 
-def test_drawings_of_the_image_rarely_pass_beyond_it(evidence):
+def test_drawings_of_the_image_rarely_pass_beyond_it(subject, evidence):
+    if subject[0] != "cnn":
+        pytest.skip("a drawing of the image marks the planted patch, too")
     for name in DRAWN:
         assert share(evidence[name], lambda one: one.p[1] <= 0.02) <= 0.10, name
 
