@@ -15,6 +15,7 @@ PAGES = [
     "gallery/",
     "gallery/explainkit/how_fast_how_exact/",
     "gallery/fer_hw3/saliency_methods/",
+    "tutorial/first-explanation/",
     "how-to/use-a-method/",
     "reference/api/",
     "explanation/choosing-a-method/",
