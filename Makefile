@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lowest test-browser test-gpu test-ray attack attack-batch chromium lint type type-3.11 \
+.PHONY: help demo test test-slow test-lowest test-browser test-browser-slow test-gpu test-ray attack attack-batch chromium lint type type-3.11 \
 	type-3.13 docs docs-serve bench bench-smoke matrix peers clean
 
 help: ## This list
@@ -23,7 +23,7 @@ test: $(VENV)/.development ## Install what development needs and run the tests
 	$(PYTEST)
 
 test-slow: $(VENV)/.development ## Repeat some proofs at length: more kills, more images
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not browser"
 
 test-lowest: $(LOWEST)/.test ## Run the tests on the lowest versions that pyproject.toml allows
 	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST))
@@ -32,7 +32,10 @@ attack: $(VENV)/.development ## Attack "nothing is left behind", and print count
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m attack tests/test_attack.py
 
 test-browser: chromium docs ## Open the site and the reports in headless Chromium
-	$(PYTEST) -m browser tests/browser
+	$(PYTEST) -m "browser and not slow" tests/browser
+
+test-browser-slow: chromium docs ## Look for faults of accessibility on every page
+	$(PYTEST) -m "browser and slow" tests/browser
 
 chromium:
 	@{ command -v chromium && command -v chromedriver; } > /dev/null \

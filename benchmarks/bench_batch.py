@@ -130,7 +130,7 @@ def main() -> None:
     start = seconds["start"] - seconds["one shard each"] / 2
     each = (seconds["batch"] - seconds["one shard each"]) / max(len(paths) - few, 1)
     more = each / (seconds["loop"] / len(paths)) - 1
-    print("| | s | |\n| --- | ---: | --- |")
+    print("| run | s | compared |\n| --- | ---: | --- |")
     print(f"| loop | {seconds['loop']:.2f} | {len(paths) / seconds['loop']:.0f} images/s |")
     whole = seconds["batch"] / seconds["loop"] - 1
     print(f"| batch | {seconds['batch']:.2f} | {whole:+.1%}, {more:+.1%} without start |")

@@ -17,9 +17,13 @@ PAGES = [
     "gallery/fer_hw3/saliency_methods/",
     "tutorial/first-explanation/",
     "how-to/use-a-method/",
+    "coming-from/captum/",
     "reference/api/",
+    "reference/methods/",
     "explanation/choosing-a-method/",
+    "404.html",
 ]
+"""One of each kind."""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -50,11 +54,7 @@ def test_pages_are_silent_local_and_fit(browser, port, shots, dark):
         assert set(PAGES) < set(pages)
     faults = []
     for page in pages:
-        browser.open(host + page, screen=PHONE, dark=dark)
-        browser.wait("document.readyState === 'complete'")
-        if browser.js("return 'mdColorScheme' in document.body.dataset"):  # not in a report
-            scheme = "slate" if dark else "default"
-            browser.wait(f"document.body.dataset.mdColorScheme === '{scheme}'")
+        _open(browser, host + page, PHONE, dark)
         images = browser.js(
             "return [...document.querySelectorAll('article img')]"
             ".map(i => [i.src, i.alt, i.naturalWidth])"
@@ -74,6 +74,29 @@ def test_pages_are_silent_local_and_fit(browser, port, shots, dark):
         ]
         faults += [f"{page}: {line}" for line in browser.console() if "favicon" not in line]
     assert faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_is_accessible(browser, port, axe, dark):
+    host = f"http://{'dark' if dark else 'light'}.localhost:{port}/"
+    browser.driver.set_script_timeout(300)  # the reference has thousands of elements
+    faults = []
+    for path in _files():
+        page = str(path.relative_to(SITE)).removesuffix("index.html")
+        _open(browser, host + page, DESKTOP, dark)
+        faults += [f"{page}: {line}" for line in axe()]
+    assert faults == []
+
+
+def _open(browser, url, screen, dark):
+    """Opens a page in a color scheme, and waits until it is shown in it."""
+    browser.open(url, screen=screen, dark=dark)
+    browser.wait("document.readyState === 'complete'")
+    if browser.js("return 'mdColorScheme' in document.body.dataset"):  # not in a report
+        scheme = "slate" if dark else "default"
+        browser.wait(f"document.body.dataset.mdColorScheme === '{scheme}'")
 
 
 def _files():
