@@ -11,18 +11,22 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import explainkit as ek
 from explainkit.catalog import discovery
 from explainkit.catalog.factories import load_method
 from explainkit.catalog.synonyms import METHODS
+from explainkit.engine.model import ScoreModel
+from explainkit.graph.backward import propagate
 from explainkit.methods.contract import looks_at_layers, only_runs
 from explainkit.testing import CLASSES, toy_models
 
@@ -32,29 +36,59 @@ LAYER = {"plain": "3", "vit": "blocks.0"}
 """The layer for methods that explain one."""
 
 COLUMNS = (
-    "name", "class", "family", "needs", "depends on the class", "CNN", "ViT", "sum",
-    "paper",
+    "name", "class", "family", "needs", "passes", "depends on the class", "CNN", "ViT",
+    "sum", "paper",
 )  # fmt: skip
 SUMS = {"completeness_gap": "completeness", "conservation_gap": "conservation"}
 """What is said of the sum of a map, by the diagnostic that measures it."""
 
 
-DIFFERENTIATED: list[bool] = []
-"""Filled whenever scores are differentiated; a model's own state is restored after a call."""
+@dataclass
+class Passes:
+    """The images that a call runs through a model, or through the part of it behind a layer.
+
+    Attributes:
+        forwards: Forwards.
+        gradients: Backwards by autograd.
+        traversals: Backwards by rules on operators.
+    """
+
+    forwards: int = 0
+    gradients: int = 0
+    traversals: int = 0
+
+    def __str__(self) -> str:
+        backwards = self.gradients + self.traversals
+        return f"{self.forwards} + {backwards}" if backwards else str(self.forwards)
 
 
-class Watched(nn.Module):
-    """A model that notes whether its scores are differentiated."""
+@contextmanager
+def counted() -> Iterator[Passes]:
+    """Counts the passes of what runs within the block."""
+    found = Passes()
+    scores_of = ScoreModel.scores_of
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    def differentiated(gradient: Tensor) -> None:
+        found.gradients += len(gradient)
 
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.model(images)
+    def watched(self: ScoreModel, output: Any, batch: int, *rest: Any) -> Tensor:
+        scores = scores_of(self, output, batch, *rest)
+        found.forwards += batch
         if scores.requires_grad:
-            scores.register_hook(lambda _: DIFFERENTIATED.append(True))
+            scores.register_hook(differentiated)
         return scores
+
+    def propagated(trace: Any, seeds: Tensor, rules: Any) -> Any:
+        found.traversals += len(seeds)
+        return propagate(trace, seeds, rules)
+
+    using = [m for m in list(sys.modules.values()) if vars(m).get("propagate") is propagate]
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(ScoreModel, "scores_of", watched))
+        for module in using:
+            if module.__name__ != __name__:
+                stack.enter_context(patch.object(module, "propagate", propagated))
+        yield found
 
 
 @dataclass(frozen=True)
@@ -63,35 +97,35 @@ class Tried:
 
     Attributes:
         explanation: Of one image, for the first class.
-        differentiated: Whether the model's scores were differentiated.
+        passes: How many images ran forwards and backwards.
         changes: Whether another class has another map.
     """
 
     explanation: ek.Explanation
-    differentiated: bool
+    passes: Passes
     changes: bool
 
 
 def tried(name: str, network: str) -> Tried | None:
     """A method on a toy network, with its defaults; None if it does not explain it."""
-    plain, images = toy_models()[network]
-    image, model = images[:1], Watched(plain).eval()
+    model, images = toy_models()[network]
+    image = images[:1]
     options: dict[str, Any] = {}
     if "layer" in required(name):
-        options["layer"] = f"model.{LAYER[network]}"
+        options["layer"] = LAYER[network]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             other = ek.explain(model, image, 1, name, **options)  # looks at the new model, once
         except ek.errors.ExplainkitError:
             return None
-        DIFFERENTIATED.clear()
-        found = ek.explain(model, image, 0, name, **options)
+        with counted() as passes:
+            found = ek.explain(model, image, 0, name, **options)
         changes = _differ(found, other) or any(
             _differ(found, ek.explain(model, image, label, name, **options))
             for label in range(2, CLASSES)
         )
-    return Tried(found, bool(DIFFERENTIATED), changes)
+    return Tried(found, passes, changes)
 
 
 def _differ(one: ek.Explanation, other: ek.Explanation) -> bool:
@@ -116,7 +150,7 @@ def needs(name: str, cnn: Tried | None, vit: Tried | None) -> str:
         "attention": cnn is None,
         "operators": result.explanation.coverage is not None,
         "layer": looks_at_layers(method),
-        "gradients": result.differentiated,
+        "gradients": result.passes.gradients > 0,
     }
     return ", ".join(part for part, there in parts.items() if there)
 
@@ -176,6 +210,7 @@ def row(name: str, page: str) -> str:
         made.__name__,
         made.__module__.split(".")[2],
         needs(name, cnn, vit),
+        str(result.passes),
         "yes" if result.changes else "no",
         "yes" if cnn else "no",
         "yes" if vit else "no",

@@ -13,6 +13,7 @@ from foreign import foreign
 import explainkit
 from explainkit.catalog import discovery, hookspecs
 from explainkit.catalog.synonyms import METHODS, method_hint
+from explainkit.testing import toy_models
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -97,6 +98,25 @@ def test_the_table_of_methods_is_that_of_the_code():
         family = made.__module__.split(".")[2]
         cells = row.strip("| ").split(" | ")
         assert [*cells[:3], cells[-1]] == [link, made.__name__, family, write_methods.paper(made)]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "forwards", "backwards"),
+    [
+        ("saliency", {}, 1, 1),
+        ("smoothgrad", {"samples": 7}, 8, 7),
+        ("integrated_gradients", {"steps": 9}, 1 + 9 + 1, 9),  # also the baseline
+        ("occlusion", {"window": 4, "stride": 4}, 1 + 9, 0),  # 3 × 3 windows
+        ("lrp", {}, 1, 1),
+        ("eigencam", {}, 1, 0),
+    ],
+)
+def test_passes_are_counted(method, params, forwards, backwards):
+    model, images = toy_models()["plain"]
+    explainkit.explain(model, images[:1], 0, method, **params)  # looks at the new model, once
+    with write_methods.counted() as passes:
+        explainkit.explain(model, images[:1], 1, method, **params)
+    assert (passes.forwards, passes.gradients + passes.traversals) == (forwards, backwards)
 
 
 def test_a_search_for_any_name_finds_the_method():
