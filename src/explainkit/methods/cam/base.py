@@ -64,6 +64,8 @@ class CAM(Typed):
         inputs: Tensor,
         maps: Mapping[str, tuple[Layout, Tensor]],
         warnings: Sequence[str] = (),
+        *,
+        unread: bool = False,
     ) -> Attribution:
         """Maps of layers, drawn on the images and averaged.
 
@@ -72,6 +74,7 @@ class CAM(Typed):
             inputs: ``[batch, channel, height, width]``.
             maps: For each layer its layout and its map, ``[batch, height, width]``.
             warnings: Those of the method.
+            unread: Also draw cells that the scores do not depend on.
 
         Raises:
             MethodError: The receptive fields of a layer's cells take too much memory, or maps of
@@ -99,15 +102,15 @@ class CAM(Typed):
                 f"where layer {view.path!r} looks is unknown, since the model does not run on "
                 f"random images ({why}): its map is stretched over the whole image"
                 for view in views
-                if (why := view.refusal())
+                if (why := view.sight().refusal if unread else view.refusal())
             ]
             draws = self._on_fields(views)
             placement = "receptive_field" if draws else "stretch"
             draws = draws or [*map(self._stretching, views)]
-        large = [
-            draw(torch.where(view.read(), one.clamp(min=0) if self.relu else one, 0))
-            for view, (_, one), draw in zip(views, maps.values(), draws, strict=True)
-        ]
+        large = []
+        for view, (_, one), draw in zip(views, maps.values(), draws, strict=True):
+            one = one.clamp(min=0) if self.relu else one
+            large.append(draw(one if unread else torch.where(view.read(), one, 0)))
         grids = [list(layout.patch_grid) for layout, _ in maps.values()]
         return Attribution(
             (large[0] if len(large) == 1 else torch.stack(large).mean(0))[:, None],
