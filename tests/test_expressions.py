@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import explainkit as ek
 from explainkit.errors import TargetError
 from explainkit.expressions import (
     Scope,
@@ -29,6 +30,7 @@ from explainkit.expressions import (
     parse,
     tv,
 )
+from explainkit.expressions.text import shortened
 
 BATCH, NAMES = 3, ("angry", "fear", 'qu"oted ☺')
 torch.manual_seed(0)
@@ -325,3 +327,16 @@ def test_gradients_flow_and_are_finite_at_zero():
     images = torch.zeros(2, 1, 4, 4, requires_grad=True)
     (norm() + tv()).evaluate(None, {}, images).sum().backward()
     assert torch.isfinite(images.grad).all()
+
+
+def test_directions_are_shown_without_their_numbers():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 64, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 2)
+    ).eval()  # fmt: skip
+    term = direction("1", [0.125] * 64)
+    found = ek.explain(net, torch.rand(1, 1, 4, 4), term)
+    assert found.target_name(0) == 'direction("1", [64 numbers])'
+    assert parse(found.expression) == term
+    assert "0.125" not in repr(ek.maximize(net, [term], shape=(1, 4, 4), steps=1))
+    few = 'direction("1", [0.5, -1]) - logit("[1, 2]")'
+    assert shortened(few) == few

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ _SIGNS: Mapping[type[ast.operator], type[Add | Subtract | Multiply | Divide]] = 
     ast.Mult: Multiply,
     ast.Div: Divide,
 }
+
+_NUMBERS = re.compile(r"\[[-+.,e\d ]{40,}\]")
+"""A list of numbers that nobody reads."""
 
 DEEPEST = 200
 """Maximum nesting, since each level takes a few Python frames."""
@@ -111,3 +115,13 @@ def _value(node: ast.expr, depth: int) -> Any:
         case ast.Call():
             return _build(node, depth)
     raise TargetError(f"expected a number, a list or a quoted name, got {ast.unparse(node)[:80]!r}")
+
+
+def shortened(text: str) -> str:
+    """The text of an expression for people to read: without long lists of numbers.
+
+    Examples:
+        >>> shortened(f'2 * direction("conv", {[0.25] * 512})')
+        '2 * direction("conv", [512 numbers])'
+    """
+    return _NUMBERS.sub(lambda found: f"[{found[0].count(',') + 1} numbers]", text)

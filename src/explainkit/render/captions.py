@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from explainkit.errors import TargetError
 from explainkit.expressions.terms import Channel, Logit
-from explainkit.expressions.text import parse
+from explainkit.expressions.text import parse, shortened
 
 if TYPE_CHECKING:
     from explainkit.results.visualization import Visualization
@@ -118,7 +118,7 @@ def unit_name(visualization: "Visualization", index: int) -> str:
             return names[number]
         case Logit(name=name):
             return str(name)
-    return objective
+    return shortened(objective)
 
 
 def caption(visualization: "Visualization", index: int) -> str:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
 from explainkit.files import write_file
 from explainkit.render.heatmap import (
@@ -242,7 +243,7 @@ class _Rows:
         """The method, and the layer where it uses one."""
         one = self.explanation
         layer = f" at {one.layer}" if one.layer else ""
-        return one.method.rpartition("/")[2] + layer
+        return bare_name(one.method) + layer
 
     def _explained(self) -> str:
         """The explained classes, unless they are the predicted ones."""

@@ -11,6 +11,7 @@ from explainkit.catalog.builtin import SCORECARD
 from explainkit.catalog.registry import resolve
 from explainkit.catalog.synonyms import bare_name, plain
 from explainkit.errors import InputError, UnknownNameError, clipped
+from explainkit.expressions.text import shortened
 from explainkit.scores import Outputs, Task
 
 if TYPE_CHECKING:
@@ -151,9 +152,12 @@ class Explanation:
         return found if self._origin is None else found.coming_from(self._origin)
 
     def target_name(self, index: int) -> str:
-        """What was explained for one image: class name, class index, or expression."""
+        """What was explained for one image: class name, class index, or expression.
+
+        Long lists of numbers in an expression, as of a direction, are left out.
+        """
         if self.expression is not None:
-            return self.expression
+            return shortened(self.expression)
         label = int(self.target[index])
         return self.class_names[label] if self.class_names else str(label)
 

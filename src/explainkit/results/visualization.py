@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explainkit.expressions.text import shortened
 from explainkit.scores import Task
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ class Visualization:
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.images.shape))
-        dead = int(self.dead.sum())
+        dead, first = int(self.dead.sum()), shortened(self.objective[0])
         return (
-            f"<Visualization {self.maximizer} of {self.model}: {shape}, {self.objective[0]}"
+            f"<Visualization {self.maximizer} of {self.model}: {shape}, {first}"
             f"{', …' if len(self) > 1 else ''}{f', {dead} dead' if dead else ''}>"
         )
 

@@ -229,7 +229,7 @@ def facts(one: "Explanation") -> dict[str, str]:
         "model": one.model,
         "layer": one.layer or "",
         "at": one.at or "",
-        "target": one.expression or "",
+        "target": one.target_name(0) if one.expression is not None else "",
         "seed": str(one.seed),
         "coverage": parameters(one.coverage) if one.coverage else "",
         **{

@@ -205,7 +205,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
             {
                 "name": bare_name(one.method) + content.place(one),
                 "target": [explained_class(one, i) for i in range(len(one))],
-                "expression": one.expression,
+                "expression": one.expression and one.target_name(0),
                 "one": one.classes == 1,
                 "numbers": per_image(one),
                 "card": _verdicts(content, m),
