@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import suppress
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -17,7 +18,6 @@ from explainkit.concept_discovery.importance import Effects
 from explainkit.concept_discovery.layer import LayerMaps
 from explainkit.concept_discovery.reliability import random_directions, stability
 from explainkit.errors import ExplainkitWarning, InputError, ModelError, StorageError
-from explainkit.results.concepts import Concepts
 from explainkit.scores import VALUES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 TENSORS = (
     "directions", "importance", "standard_error", "stability", "p", "images", "exemplar", "index",
-    "maps",
+    "maps", "upsampled",
 )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def test_exemplars_have_the_bar_where_the_map_is_active(found):
         assert torch.equal(one.image, bars()[one.index])
         row, column = divmod(int(one.map.argmax()), one.map.shape[1])
         assert one.image[0, row : row + 3, column + 1].sum() == 3
+        assert one.crop[0].sum() == 3
 
 
 def test_a_concept_is_a_target_and_an_objective(planted, found):
@@ -287,20 +288,21 @@ def test_random_directions_keep_the_values_of_each():
 
 
 def test_what_fails_is_in_the_caption(found):
-    bad = Concepts(**{**vars(found), "p": torch.tensor([0.5, 0.01]), "random_stability": 0.5})
+    bad = replace(found, p=torch.tensor([0.5, 0.01]), random_stability=0.5)
     assert bad.failures(0) == ["no more important than random directions"]
     assert bad.failures(1) == []
-    assert bad.caption(0).endswith("; no more important than random directions")
-    worse = Concepts(**{**vars(bad), "random_stability": 1.1})
+    assert bad.caption(0).endswith("; fails: no more important than random directions")
+    assert "fails" not in bad.caption(1)
+    worse = replace(bad, random_stability=1.1)
     assert "network with random weights" in worse.caption(1)
-    unknown = Concepts(**{**vars(bad), "random_stability": float("nan")})
+    unknown = replace(bad, random_stability=float("nan"))
     assert unknown.failures(1) == []
 
 
 def test_saved_and_loaded(found, tmp_path):
     again = ek.Concepts.load(found.save(tmp_path / "concepts"))
     assert equal(found, again)
-    for name in vars(found).keys() - set(TENSORS):
+    for name in {one.name for one in fields(found)} - set(TENSORS):
         assert getattr(again, name) == getattr(found, name), name
     record = tmp_path / "concepts" / "concepts.json"
     record.write_text(record.read_text().replace('"count": 40', '"count": 41'))
@@ -309,11 +311,17 @@ def test_saved_and_loaded(found, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"exemplar": torch.full((2, 9), 99)}, {"names": ("one",)}, {"p": torch.ones(3)}]
+    "change",
+    [
+        {"exemplar": torch.full((2, 9), 99)},
+        {"names": ("one",)},
+        {"p": torch.ones(3)},
+        {"upsampled": torch.ones(2, 9, 4, 4)},
+    ],
 )
 def test_what_no_run_writes_is_not_saved(found, tmp_path, change):
     with pytest.raises(StorageError, match=next(iter(change)).replace("names", "images")):
-        Concepts(**{**vars(found), **change}).save(tmp_path)
+        replace(found, **change).save(tmp_path)
     assert not [*tmp_path.iterdir()]
 
 

@@ -70,6 +70,9 @@ def explainkit_methods() -> Mapping[str, str]:
 SCORECARD = "explainkit.metrics.scorecard:scorecard_of"
 """What gives an explanation its scorecard. Metrics run models, of which results know nothing."""
 
+CONCEPT_MAP = "explainkit.concept_discovery.concept_map:map_of"
+"""What gives concepts their maps over images, for the same reason."""
+
 METHOD_CLASSES = {path.partition(":")[2]: path for path in explainkit_methods().values()}
 """Class name to the ``"module:attribute"`` string of each method."""
 

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +109,10 @@ def concepts(
         found = _found(module, read, maps, n, seed)
     for text in found.warnings:
         warnings.warn(f"concepts: {text}", ExplainkitWarning, stacklevel=2)
-    return found
+    # what the caller named is loaded again; what the caller holds is not kept alive
+    return found.coming_from(
+        partial(load_model, model) if isinstance(model, str | Path) else ref(module)
+    )
 
 
 def _found(module: nn.Module, images: ImageChunks, layer: LayerMaps, n: int, seed: int) -> Concepts:
@@ -180,18 +185,27 @@ def _exemplars(
     """
     index = peaks.argsort(dim=0, descending=True, stable=True)[:EXEMPLARS].T.cpu()
     shown, places = torch.unique(index, return_inverse=True)
-    parts, weights = [], []
+    parts: list[Tensor] = []
+    maps: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     for numbers in shown.split(layer.chunk):
+        first = sum(map(len, parts))
         chunk = images.read(numbers.tolist())
         parts.append(chunk.cpu())
-        weights.append(concept_maps(layer.maps(chunk), directions).cpu())
-    maps = torch.cat(weights)
+        weights = concept_maps(layer.maps(chunk), directions)
+        for k, j in ((places >= first) & (places < first + len(chunk))).nonzero().tolist():
+            small = weights[places[k, j] - first, k]
+            maps[k, j] = small.cpu(), layer.upsampled(chunk, small[None])[0].cpu()
+    small, large = (
+        torch.stack([maps[k, j][i] for k in range(len(places)) for j in range(places.shape[1])])
+        for i in (0, 1)
+    )
     return {
         "images": torch.cat(parts),
         "names": tuple(images.images.names[i] for i in shown.tolist()),
         "exemplar": places,
         "index": index,
-        "maps": torch.stack([maps[row, k] for k, row in enumerate(places)]),
+        "maps": small.reshape(*places.shape, *small.shape[1:]),
+        "upsampled": large.reshape(*places.shape, *large.shape[1:]),
     }
 
 

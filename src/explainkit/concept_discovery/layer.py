@@ -9,6 +9,7 @@ from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import ScoreModel
 from explainkit.errors import ModelError
 from explainkit.graph.suffix import suffix
+from explainkit.methods.cam.base import CAM
 from explainkit.methods.cam.layout import layout_of
 from explainkit.methods.cam.target_layer import layers_of
 from explainkit.scores import Outputs
@@ -68,6 +69,19 @@ class LayerMaps:
         self._value = self._suffix.value(images)
         found = self._layout.to_nchw(self._value).permute(0, 2, 3, 1)
         return found if found.dtype == torch.float64 else found.float()
+
+    def upsampled(self, images: Tensor, maps: Tensor) -> Tensor:
+        """Maps of the layer's positions over the images, as class-activation maps.
+
+        Args:
+            images: ``[batch, channel, height, width]``, of which only the size matters.
+            maps: ``[n, height, width]`` at the layer's resolution.
+
+        Returns:
+            ``[n, image height, image width]``.
+        """
+        drawn = CAM().placed(self.model, images, {self.path: (self._layout, maps)}, unread=True)
+        return drawn.values[:, 0]
 
     def scores(self, maps: Tensor, of: Tensor) -> Tensor:
         """Scores ``[n, class]`` of the last images with other maps at the layer.

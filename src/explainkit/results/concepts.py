@@ -1,34 +1,28 @@
 """What `explainkit.concepts` returns: the concepts of a layer, and how far to trust them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from explainkit.catalog.builtin import CONCEPT_MAP
+from explainkit.catalog.registry import resolve
 from explainkit.errors import InputError
 from explainkit.expressions.terms import Direction
+from explainkit.results.exemplar import Exemplar
 from explainkit.scores import Task, class_index
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from explainkit.results.explanation import Explanation
+    from explainkit.results.visualization import Visualization
 
 SIGNIFICANT = 0.05
 """p-value above which a concept's effect is no larger than that of random directions."""
-
-
-@dataclass(frozen=True, eq=False)
-class Exemplar:
-    """An image in which a concept is active.
-
-    Attributes:
-        index: Place of the image among those given.
-        name: Of the image.
-        image: ``[channel, height, width]`` as the model takes it.
-        map: The concept's weights, ``[height, width]`` at the layer's resolution.
-    """
-
-    index: int
-    name: str
-    image: Tensor
-    map: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +51,9 @@ class Concepts:
         names: Of these images.
         exemplar: Those of each concept in `images`, the most active first, int64 ``[n, k]``.
         index: Their places among the given images, int64 ``[n, k]``.
-        maps: The concept's weights in them, ``[n, k, height, width]``.
+        maps: The concept's weights in them, ``[n, k, height, width]`` at the layer's resolution.
+        upsampled: The same over the images, as class-activation maps,
+            ``[n, k, image height, image width]``.
         kind: ``"nmf"``, or ``"semi-nmf"`` for a layer with negative values.
         layer: Dotted path.
         model: Registered name, or module and class.
@@ -85,6 +81,7 @@ class Concepts:
     exemplar: Tensor
     index: Tensor
     maps: Tensor
+    upsampled: Tensor
     kind: str
     layer: str
     model: str
@@ -98,15 +95,31 @@ class Concepts:
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
+    _model: ClassVar[Any] = None
+
     def __len__(self) -> int:
         return len(self.directions)
+
+    def __iter__(self) -> Iterator[Direction]:
+        return (self[k] for k in range(len(self)))
 
     def __getitem__(self, k: int) -> Direction:
         return Direction(self.layer, tuple(self.directions[self._known(k)].tolist()))
 
+    def __repr__(self) -> str:
+        return f"<Concepts: {len(self)} of layer {self.layer} of {self.model}, {self.count} images>"
+
+    def coming_from(self, model: "Callable[[], nn.Module | None]") -> "Concepts":
+        """These concepts, with what gives `map` their model."""
+        object.__setattr__(self, "_model", model)  # not a field: it is neither saved nor compared
+        return self
+
     def class_name(self, index: int) -> str:
-        """The name of a class, or its index as text."""
-        return self.class_names[index] if self.class_names else str(index)
+        """Name of a class, or its kind and number: "class 2", "label 2", "output 2"."""
+        if self.class_names:
+            return self.class_names[index]
+        kind = {"multilabel": "label", "regression": "output"}.get(self.task, "class")
+        return f"{kind} {index}"
 
     def ranked(self, target: int | str) -> list[int]:
         """The concepts by their importance for a class, the most important first.
@@ -125,12 +138,45 @@ class Concepts:
             InputError: There is no such concept.
         """
         k = self._known(k)
+        places = zip(
+            self.index[k].tolist(), self.exemplar[k].tolist(), self.maps[k], self.upsampled[k],
+            strict=True,
+        )  # fmt: skip
         return [
-            Exemplar(index, self.names[image], self.images[image], found)
-            for index, image, found in zip(
-                self.index[k].tolist(), self.exemplar[k].tolist(), self.maps[k], strict=True
-            )
+            Exemplar(index, self.names[image], self.images[image], small, large)
+            for index, image, small, large in places
         ]
+
+    def map(
+        self, k: int, images: Any, *, model: "str | Path | nn.Module | None" = None
+    ) -> "Explanation":
+        """A concept's weights at every position of the layer, over any images.
+
+        They are the non-negative weights with which the concepts best make up the layer's output,
+        as in the factorization, upsampled as class-activation maps are.
+
+        Args:
+            k: The concept.
+            images: As `explain` takes them.
+            model: The model of these concepts. It is needed for loaded concepts, and if the model
+                no longer exists.
+
+        Raises:
+            InputError: There is no such concept.
+            ModelError: The model is needed.
+            TargetError: Another model: its layer has another number of channels.
+
+        Examples:
+            >>> import torch, explainkit as ek
+            >>> net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            ...                     nn.Flatten(), nn.Linear(6, 2)).eval()
+            >>> found = ek.concepts(net, torch.rand(200, 1, 8, 8), n=3)
+            >>> found.map(0, torch.rand(2, 1, 8, 8)).attribution.shape
+            torch.Size([2, 1, 8, 8])
+        """
+        make: Any = resolve(CONCEPT_MAP, "explainkit offers maps of concepts")
+        found: Explanation = make(self, self._known(k), images, model, self._model)
+        return found
 
     def failures(self, k: int) -> list[str]:
         """What speaks against a concept; empty if it passes.
@@ -146,21 +192,106 @@ class Concepts:
             found.append("no more stable than in a network with random weights")
         return found
 
-    def caption(self, k: int) -> str:
-        """A concept in one line: the class that loses most without it, stability, what fails.
+    def strongest(self, k: int) -> int:
+        """The class whose score a concept changes most.
 
         Raises:
             InputError: There is no such concept.
         """
-        k = self._known(k)
-        best = int(self.importance[k].abs().argmax())
-        loss, error = float(self.importance[k, best]), float(self.standard_error[k, best])
-        parts = [
-            f"{self.class_name(best)} {loss:+.3g} ± {error:.1g}",
-            f"stability {float(self.stability[:, k].mean()):.2f}",
-            *self.failures(k),
-        ]
-        return f"concept {k}: {'; '.join(parts)}"
+        return int(self.importance[self._known(k)].abs().argmax())
+
+    def caption(self, k: int) -> str:
+        """A concept in one line: its strongest class, stability, chance, and what fails.
+
+        Raises:
+            InputError: There is no such concept.
+        """
+        from explainkit.render.concept_captions import caption
+
+        return caption(self, self._known(k))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How far to trust the concepts, one sentence each."""
+        from explainkit.render.concept_captions import notes
+
+        return tuple(notes(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers as JSON; NaN is None."""
+        return {
+            "schema_version": 1,
+            "model": self.model,
+            "layer": self.layer,
+            "kind": self.kind,
+            "images": self.count,
+            "seed": int(self.seed),
+            "versions": dict(self.versions),
+            "class_names": list(self.class_names),
+            "unexplained": _number(self.unexplained),
+            "random_unexplained": _number(self.random_unexplained),
+            "random_stability": _number(self.random_stability),
+            "notes": list(self.notes),
+            "concepts": [
+                {
+                    "concept": k,
+                    "importance": self.importance[k].tolist(),
+                    "standard_error": [_number(one) for one in self.standard_error[k].tolist()],
+                    "stability": self.stability[:, k].tolist(),
+                    "p": float(self.p[k]),
+                    "failures": self.failures(k),
+                    "exemplars": [
+                        {"image": one.name, "index": one.index, "box": list(one.box)}
+                        for one in self.exemplars(k)
+                    ],
+                }
+                for k in range(len(self))
+            ],
+        }
+
+    def plot(self, names: Sequence[str] | None = None, *, most: int | None = 10) -> "Figure":
+        """Draws each concept: its exemplars, where it is active in them, and its importance.
+
+        Args:
+            names: What to call the concepts, one each, once they have been looked at.
+            most: Draw only this many, the first ones; None: all.
+
+        Raises:
+            RenderError: Another number of names than of concepts.
+        """
+        from explainkit.render.concepts import concepts_figure
+
+        return concepts_figure(self, names, most)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        names: Sequence[str] | None = None,
+        maximized: "Visualization | None" = None,
+        command: str | None = None,
+    ) -> Path:
+        """Writes a card for each concept into one HTML file, which works offline; returns its path.
+
+        Args:
+            path: The file.
+            names: What to call the concepts, one each, once they have been looked at.
+            maximized: The images that maximize the concepts, to be shown beside the exemplars:
+                ``ek.maximize(model, list(concepts))``.
+            command: The command line that reproduces the concepts.
+
+        Raises:
+            RenderError: Names or maximized images of other concepts, or a file that can't be
+                written.
+        """
+        from explainkit.render.concepts_page import concepts_report
+
+        return concepts_report(self, Path(path), names, maximized, command)
+
+    def _repr_html_(self) -> str:
+        from explainkit.render.concepts_page import to_html
+
+        return to_html(self)
 
     def save(self, directory: str | Path) -> Path:
         """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder."""
@@ -179,3 +310,7 @@ class Concepts:
         if not isinstance(k, int) or not 0 <= k < len(self):
             raise InputError(f"expected a concept from 0 to {len(self) - 1}, got {k!r}")
         return k
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None

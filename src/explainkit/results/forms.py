@@ -86,6 +86,7 @@ CONCEPTS = Form(
     {
         "directions": (2, 0), "importance": (2, 0), "standard_error": (2, 0), "p": (1, 0),
         "stability": (2, 1), "exemplar": (2, 0), "index": (2, 0), "maps": (4, 0),
+        "upsampled": (4, 0),
     },
     {
         "layer": str, "model": str, "kind": str, "seed": int | np.integer, "count": int,
@@ -94,7 +95,7 @@ CONCEPTS = Form(
     },
     ("class_names", "names", "warnings"),
     {"exemplar": torch.int64, "index": torch.int64},
-    ("images", "directions", "importance", "stability", "maps"),
+    ("images", "directions", "importance", "stability", "maps", "upsampled"),
 )  # fmt: skip
 
 
@@ -203,6 +204,11 @@ def _check_exemplars(fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}: expected the shape of {like}, got {fields[name].shape}")
     if fields["maps"].shape[1] != shown.shape[1]:
         raise ValueError(f"maps: expected {shown.shape[1]} each, got {fields['maps'].shape[1]}")
+    wanted = (*shown.shape, *images.shape[2:])
+    if tuple(fields["upsampled"].shape) != wanted:
+        raise ValueError(
+            f"upsampled: expected {list(wanted)}, got {list(fields['upsampled'].shape)}"
+        )
 
 
 def _check_classes(fields: Mapping[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""How far to trust concepts, in sentences."""
+
+from collections.abc import Iterator
+from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from explainkit.results.concepts import Concepts
+
+
+def caption(found: "Concepts", k: int) -> str:
+    """A concept in one line: its strongest class, stability, chance, and what fails."""
+    best, failures = found.strongest(k), found.failures(k)
+    value, error = amount(found, k, best)
+    stable = stability(found, k)
+    parts = [
+        f"{found.class_name(best)} {value} ± {error}",
+        *([f"stability {stable}"] if stable else []),
+        f"p {float(found.p[k]):.2g}",
+        *([f"fails: {' and '.join(failures)}"] if failures else []),
+    ]
+    return f"concept {k}: {'; '.join(parts)}"
+
+
+def amount(found: "Concepts", k: int, c: int) -> tuple[str, str]:
+    """A concept's importance for a class, and its standard error, as text."""
+    value, error = float(found.importance[k, c]), float(found.standard_error[k, c])
+    return f"{value:+.3g}".replace("-", "−"), f"{error:.1g}" if isfinite(error) else "–"
+
+
+def stability(found: "Concepts", k: int) -> str:
+    """A concept's mean stability as text; "" if it is not known."""
+    values = found.stability[:, k]
+    return f"{float(values.mean()):.2f}" if len(values) else ""
+
+
+def notes(found: "Concepts") -> Iterator[str]:
+    """What a layer's concepts leave out, how stable they are, how many fail, and warnings."""
+    lost, random = found.unexplained, found.random_unexplained
+    if isfinite(lost):
+        yield (
+            f"In place of the layer's output, the concepts lose {lost:.0%} of its effect on the "
+            f"scores; random directions lose {random:.0%}."
+        )
+    else:
+        yield "The layer has no effect on the scores."
+    if lost >= random:
+        yield "The concepts fail: random directions keep as much of the layer's effect."
+    if len(found.stability):
+        mean = float(found.stability.mean())
+        stable = f"The concepts of two halves of the images agree with a cosine of {mean:.2f}"
+        if isfinite(found.random_stability):
+            stable += f", those of a network with random weights of {found.random_stability:.2f}"
+        yield f"{stable}."
+    failing = sum(bool(found.failures(k)) for k in range(len(found)))
+    yield f"{failing or 'None'} of {len(found)} concepts {'fails' if failing < 2 else 'fail'}."
+    yield from (f"{text[0].upper()}{text[1:]}." for text in found.warnings)
