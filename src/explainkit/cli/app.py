@@ -18,6 +18,7 @@ from explainkit.catalog import discovery
 from explainkit.catalog.registry import resolve
 from explainkit.cli import process
 from explainkit.cli.batch import batch
+from explainkit.cli.concepts import concepts
 from explainkit.cli.describe import describe
 from explainkit.cli.evaluate import evaluate
 from explainkit.cli.explain import explain
@@ -120,6 +121,7 @@ def root(
 app.command()(explain)
 app.command()(batch)
 app.command()(evaluate)
+app.command()(concepts)
 app.command()(status)
 app.command("report")(report_index)
 app.command()(export)
