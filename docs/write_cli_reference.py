@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 COMMANDS = [
-    [], ["explain"], ["batch"], ["evaluate"], ["status"], ["report"], ["export"], ["verify"],
-    ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"],
+    [], ["explain"], ["batch"], ["evaluate"], ["concepts"], ["status"], ["report"], ["export"],
+    ["verify"], ["list"], ["describe"], ["plugins"], ["new-plugin"], ["doctor"],
     ["gallery", "build"], ["run", "fer_hw3"],
     ["run", "fer_hw3", "summary"], ["run", "fer_hw3", "evaluate"], ["run", "fer_hw3", "confusion"],
     ["run", "fer_hw3", "compare"], ["run", "fer_hw3", "saliency"], ["run", "fer_hw3", "filters"],
-    ["run", "fer_hw3", "classes"],
+    ["run", "fer_hw3", "classes"], ["run", "fer_hw3", "concepts"],
     ["run", "fer_hw3", "activations"], ["run", "fer_hw3", "train"], ["run", "fer_hw3", "report"],
 ]  # fmt: skip
 

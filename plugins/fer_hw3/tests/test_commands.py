@@ -327,7 +327,8 @@ def test_cut_and_sanitized_names_stay_different():
 
 
 @pytest.mark.parametrize(
-    "command", ["saliency", "evaluate", "confusion", "compare", "filters", "classes", "report"]
+    "command",
+    ["saliency", "evaluate", "confusion", "compare", "filters", "classes", "concepts", "report"],
 )
 def test_a_split_needs_the_data_that_it_is_of(command, here):
     with pytest.raises(DatasetError, match="--split train: expected --data"):
@@ -401,6 +402,7 @@ def test_wrong_use(arguments, message):
         "filters",
         "classes",
         "activations",
+        "concepts",
         "train",
         "report",
     ],

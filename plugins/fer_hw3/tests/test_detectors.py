@@ -68,6 +68,16 @@ def test_intervals_hold_the_value_and_come_from_the_seed(faces):
     torch.testing.assert_close((one.enrichment * areas).sum(1), torch.ones(3).double())
 
 
+def test_concepts_are_units_whose_maps_are_their_weights(faces):
+    model = Planted(faces, "mouth")
+    units = detect_parts(model, "maps", faces, quantile=0.2)
+    found = detect_parts(model, "maps", faces, directions=torch.eye(4)[[1, 0]], quantile=0.2)
+    torch.testing.assert_close(found.enrichment, units.enrichment[[1, 0]])
+    assert [found.part(0), found.part(1)] == [None, "mouth"]
+    assert found.facts(1)["mouth"]["iou"] == pytest.approx(1)
+    assert units.facts(3)["mouth"]["iou"] is None
+
+
 def test_refusals(faces):
     model = nn.Sequential(nn.Conv2d(1, 3, 5), nn.Flatten(), nn.Linear(3 * 44 * 44, 2)).eval()
     with pytest.raises(ModelError, match="expected a layer with feature maps"):

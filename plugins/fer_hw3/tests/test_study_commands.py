@@ -1,6 +1,7 @@
 """The study's commands: their output and files."""
 
 import json
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,42 @@ def test_activations(csv):
         run("activations", "--model", "dnn")
     with pytest.raises(ModelError, match="expected a layer of"):
         run("activations", "--layer", "features")
+
+
+def test_concepts(csv, monkeypatch):
+    monkeypatch.setattr("explainkit_fer_hw3.study.filters.DISSECTED", 14)
+    computed_once(monkeypatch, "explainkit.concept_discovery.discover.concepts")
+    computed_once(monkeypatch, "explainkit_fer_hw3.study.detectors.detect_parts")
+    arguments = ("--data", csv, "--split", "all", "--n", 2, "--limit", 8)
+    found = run_json("concepts", *arguments, "--report", "--steps", 1)
+    assert (found["layer"], found["images"], len(found["concepts"])) == ("15", 8, 2)
+    for k, one in enumerate(found["concepts"]):
+        assert one["part"] is None or one["parts"][one["part"]]["low"] > 1
+        assert set(one["parts"]) == set(PARTS)
+        assert len(one["importance"]) == 7
+        assert f"Concept {k}</h2>" in Path(found["report"]).read_text()
+    for c, name in enumerate(found["class_names"]):
+        first, last = found["expressions"][name]
+        losses = [one["importance"][c] for one in found["concepts"]]
+        assert losses[first] >= losses[last]
+    assert is_png(found["figure"])
+    assert is_png(found["parts"])
+    text = run("concepts", *arguments).stdout
+    happy = next(line for line in text.splitlines() if line.strip().startswith("happy"))
+    assert happy.split()[1].startswith(str(found["expressions"]["happy"][0]))
+    assert f"sees up to {found['sees']} of 48 rows" in text
+
+
+def computed_once(monkeypatch, name):
+    """Keeps the first result of a function, so that a second command is quick."""
+    real, kept = pkgutil.resolve_name(name), []
+
+    def once(*args, **kwargs):
+        if not kept:
+            kept.append(real(*args, **kwargs))
+        return kept[0]
+
+    monkeypatch.setattr(name, once)
 
 
 def test_filters(csv):

@@ -5,6 +5,7 @@ import typer
 from explainkit_fer_hw3.commands.activations import activations
 from explainkit_fer_hw3.commands.classes import classes
 from explainkit_fer_hw3.commands.compare import compare
+from explainkit_fer_hw3.commands.concepts import concepts
 from explainkit_fer_hw3.commands.confusion import confusion
 from explainkit_fer_hw3.commands.evaluate import evaluate
 from explainkit_fer_hw3.commands.filters import filters
@@ -27,6 +28,7 @@ for command in (
     filters,
     classes,
     activations,
+    concepts,
     train,
     report,
 ):

@@ -1,4 +1,4 @@
-"""Charts of the study: training curves, recalls, and attribution shares of face parts."""
+"""Charts of the study: training curves, recalls, and what falls on the parts of faces."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,10 +6,13 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from explainkit.render.sheet import FAINT, INK, Page, fit_name, house_style
+from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.curves import Curve
+from explainkit_fer_hw3.study.detectors import Detectors
 from explainkit_fer_hw3.study.parts import PartShares
 from explainkit_fer_hw3.study.predictions import Predictions
 
@@ -135,6 +138,39 @@ def shares_figure(shares: Sequence[PartShares], title: str) -> Figure:
     axes.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=6.5, labelcolor=INK
     )
+    return page.figure
+
+
+@house_style()
+def detectors_figure(found: Detectors, names: Sequence[str], title: str) -> Figure:
+    """The enrichment of each part in what activates each unit; outlined: what the unit detects."""
+    side, left = 0.5, 1.15
+    wide, high, head = side * len(PARTS), 0.3 * len(names), 1.0
+    page = _page(
+        left + wide + 0.2, head + high + 0.15, title,
+        "a part's share of the most activated pixels over its share of all pixels; outlined: the "
+        "part that is significantly above chance (1) and another face",
+    )  # fmt: skip
+    axes = _axes(page, left, head, wide, high, grid="x")
+    axes.grid(visible=False)
+    values = found.enrichment.nan_to_num(0).numpy()
+    # each doubling is a step of the same size; 1, chance, is white
+    axes.imshow(
+        np.log2(np.maximum(values, 1)), cmap="Purples", vmin=0, vmax=np.log2(12), aspect="auto"
+    )
+    for unit in range(len(names)):
+        part = found.part(unit)
+        for code in range(len(PARTS)):
+            value = values[unit, code]
+            ink = "white" if value > 4 else INK if value >= 1 else "#b8b8c4"
+            axes.text(code, unit, f"{value:.1f}", size=6.5, color=ink, ha="center", va="center")
+        if part is not None:
+            axes.add_patch(
+                Rectangle((PARTS.index(part) - 0.5, unit - 0.5), 1, 1, fill=False, ec=INK, lw=1.2)
+            )
+    axes.set_yticks(range(len(names)), [fit_name(name, left, 7) for name in names])
+    axes.set_xticks(range(len(PARTS)), PARTS, rotation=30, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
     return page.figure
 
 

@@ -1,4 +1,4 @@
-"""Which part of the face each unit of a layer detects: network dissection without annotation.
+"""Which part of the face each unit or concept of a layer detects: network dissection.
 
 Synthetic faces come with an exact mask of every part. A unit is active where its map exceeds a
 high quantile of all its values; the overlap of the active pixels with each part shows what the
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from explainkit.activation_maximization.activations import ActivationReader
 from explainkit.activation_maximization.exemplars import ReceptiveFields, receptive_fields
+from explainkit.concept_discovery.importance import concept_maps
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import DatasetError, ModelError
 from explainkit.isolation import preserve_model, preserve_process
@@ -45,6 +46,8 @@ class Detectors:
         control: The enrichment of the same active pixels on another face: what their position alone
             explains.
         count: Number of faces.
+        sees: Rows or columns of the image that one position of the layer depends on, the most of
+            all positions. Where these are most of a face, an active position is no part of it.
     """
 
     layer: str
@@ -55,6 +58,7 @@ class Detectors:
     high: Tensor
     control: Tensor
     count: int
+    sees: int
 
     def part(self, unit: int) -> str | None:
         """The part with the largest enrichment that is significantly above chance and control."""
@@ -62,11 +66,33 @@ class Detectors:
         significant = self.enrichment[unit].where(self.low[unit] > least, 0).nan_to_num()
         return PARTS[int(significant.argmax())] if bool(significant.any()) else None
 
+    def facts(self, unit: int) -> dict[str, dict[str, float | None]]:
+        """The measures of each part, for JSON; NaN is None."""
+        columns = ("iou", "enrichment", "low", "high", "control")
+        values = {name: getattr(self, name)[unit].tolist() for name in columns}
+        return {
+            part: {name: _number(values[name][code]) for name in columns}
+            for code, part in enumerate(PARTS)
+        }
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
+
 
 def detect_parts(
-    model: nn.Module, layer: str, faces: FaceDataset, *, quantile: float = QUANTILE, seed: int = 0
+    model: nn.Module,
+    layer: str,
+    faces: FaceDataset,
+    *,
+    directions: Tensor | None = None,
+    quantile: float = QUANTILE,
+    seed: int = 0,
 ) -> Detectors:
     """Measures the overlap of each unit's active pixels with each part of synthetic faces.
+
+    With ``directions`` of concepts, ``[n, channel]``, the units are the concepts, and their maps
+    the concepts' weights.
 
     Let M be the pixels above the threshold, ``P(a > threshold) = quantile`` over all spatial
     positions of all faces, with the map interpolated linearly between the centers of the
@@ -91,6 +117,8 @@ def detect_parts(
     if not 0 < quantile < 1:
         raise DatasetError(f"quantile: expected between 0 and 1, got {quantile}")
     maps = _maps(model, layer, faces.images)
+    if directions is not None:
+        maps = concept_maps(maps.permute(0, 2, 3, 1), directions.to(maps))
     height, width = faces.images.shape[2:]
     fields = receptive_fields(model, layer, (1, height, width))
     down, right = _interpolation(fields, height, width)
@@ -126,6 +154,7 @@ def detect_parts(
     return Detectors(
         layer, torch.stack(thresholds), torch.from_numpy(iou), torch.from_numpy(enrichment),
         torch.from_numpy(low), torch.from_numpy(high), torch.from_numpy(control), len(faces),
+        int((fields.boxes[:, 2:] - fields.boxes[:, :2]).max()),
     )  # fmt: skip
 
 

@@ -114,13 +114,7 @@ class Evidence:
         }
         if self.detectors is None:
             return facts | {"part": None, "parts": None}
-        columns = ("iou", "enrichment", "low", "high", "control")
-        values = {name: getattr(self.detectors, name)[unit].tolist() for name in columns}
-        parts = {
-            part: {name: _number(values[name][code]) for name in columns}
-            for code, part in enumerate(PARTS)
-        }
-        return facts | {"part": self.detectors.part(unit), "parts": parts}
+        return facts | {"part": self.detectors.part(unit), "parts": self.detectors.facts(unit)}
 
     def card(self, found: Visualization, index: int, unit: int) -> Figure:
         """The unit card of a unit of the layer, which has ``index`` in ``found``."""
@@ -148,10 +142,6 @@ class Evidence:
             ],
             mark=1,
         )
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value
 
 
 def gather(model: nn.Module, layer: str, faces: FaceDataset, *, seed: int = 0) -> Evidence:
