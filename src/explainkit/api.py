@@ -255,8 +255,9 @@ def explain(
             can be scores, ``output`` chooses one.
         inputs: A path, a Pillow image, a uint8 array, or a list of them, which are preprocessed as
             the model needs them, and whose maps can be carried back to them; see `load_images`.
-            Or floating-point images ``[batch, channel, height, width]`` in model-input space, on
-            the model's device and in its dtype. Of a model with several inputs, a tuple of tensors
+            Or floating-point images ``[batch, channel, height, width]``, or volumes and clips
+            ``[batch, channel, depth, height, width]``, in model-input space, on the model's device
+            and in its dtype. Of a model with several inputs, a tuple of tensors
             or a dict by the names of its arguments.
             A `torch.utils.data.DataLoader` or an iterator of such batches is explained as the
             results are asked for, a batch at a time, so that a data set larger than memory takes a
@@ -290,10 +291,10 @@ def explain(
         scorecard: Also test whether each map predicts what hiding parts of its image does;
             `Explanation.scorecard` has the result.
         wrt: Of several inputs, the names or positions of those to explain; None: all images, which
-            are floating-point tensors with four axes. The others are held fixed: a tensor has a
-            row for each image, or one for all. Methods that hide parts of the image hide those of
-            one input at a time; all others explain the inputs together. A baseline is then one for
-            all inputs, or a dict or tuple with one for each.
+            are floating-point tensors with four axes, or five of volumes. The others are held
+            fixed: a tensor has a row for each image, or one for all. Methods that hide parts of the
+            image hide those of one input at a time; all others explain the inputs together. A
+            baseline is then one for all inputs, or a dict or tuple with one for each.
         output: Which of several outputs of the model holds the scores: an index, a key or an
             attribute, or a dotted path such as ``"heads.age"``. None: that of its `ModelSpec`, or
             the only output that can be scores.

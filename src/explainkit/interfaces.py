@@ -28,6 +28,9 @@ class Method(Protocol):
     on the device and in the dtype of the inputs. The engine protects the model, checks the map and
     builds the `Explanation`.
 
+    A method with ``volumes = True`` in its class also explains volumes and clips, ``[batch,
+    channel, depth, height, width]``, with maps of their depth.
+
     A field's metadata tells its purpose (`explainkit.methods.contract`): a ``seed`` that
     ``explain(seed=…)`` sets, a ``layer`` to use, a value ``per_image`` that is sliced to the
     current batch. A field may hold another method, which this one then wraps.
@@ -172,7 +175,7 @@ class Attribution:
     """What a method returns if it has more to report than the map.
 
     Attributes:
-        values: The map ``[batch, channel or 1, height, width]``.
+        values: The map ``[batch, channel or 1, height, width]``; of a volume with its depth.
         standard_error: Of each value, same shape, for sampling methods.
         layer: Dotted path of the layer that the method used, or several, joined by commas.
         at: Dotted path of the layer whose output the map explains; None if it explains the image.

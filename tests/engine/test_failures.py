@@ -125,10 +125,10 @@ class TestImages:
         text = refusal(model, X.permute(0, 2, 3, 1), 0, error=InputError)
         assert text == (
             "expected images [batch, channel, height, width], got [3, 12, 10, 3], which looks "
-            "like [batch, height, width, channel]: inputs.permute(0, 3, 1, 2)"
+            "like [batch, height, width, channel]: inputs.movedim(-1, 1)"
         )
         gray = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()).eval()
-        assert "permute" in refusal(gray, X[:, :1].permute(0, 2, 3, 1), 0, error=InputError)
+        assert "movedim" in refusal(gray, X[:, :1].permute(0, 2, 3, 1), 0, error=InputError)
 
     @pytest.mark.parametrize("shape", [(3, 12, 3), (13, 12, 3), (3, 3, 3), (64, 9, 7), (4, 7, 4)])
     def test_images_that_only_resemble_them(self, shape):
@@ -137,8 +137,8 @@ class TestImages:
         assert ek.explain(model, torch.rand(1, *shape), 0).attribution.shape == (1, *shape)
 
     def test_videos_and_integers(self):
-        text = refusal(network(), X[:, :, None], 0, error=InputError)
-        assert "takes one frame or slice" in text
+        text = refusal(network(), X[:, :, None, None], 0, error=InputError)
+        assert "or volumes [batch, channel, depth, height, width], got [3, 3, 1, 1, 12, 10]" in text
         for dtype in (torch.int8, torch.uint8):
             text = refusal(network(), (100 * X).to(dtype), 0, error=ExplainkitError)
             assert "convert and normalize" in text

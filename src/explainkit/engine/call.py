@@ -85,7 +85,7 @@ class Call:
             images = (
                 inputs  # several inputs were checked when they were told apart
                 if callable(methods)
-                else check_inputs(module, inputs, spec_of(module)).detach().clone()
+                else check_inputs(module, inputs, spec_of(module), volumes=True).detach().clone()
             )
         several = self.targets is not None
         wanted = several_targets(self.targets) if several else [target]

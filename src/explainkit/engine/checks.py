@@ -189,12 +189,12 @@ def _checked(values: object, inputs: Tensor, at: str | None) -> Tensor:
     Raises:
         MethodError: It is not a finite map of the inputs.
     """
-    batch, channels, height, width = inputs.shape
-    wanted = f"[{batch}, 1 or {channels}, {height}, {width}]"
+    batch, channels, *sizes = inputs.shape
+    wanted = f"[{batch}, 1 or {channels}, {', '.join(map(str, sizes))}]"
     if not isinstance(values, Tensor):
         raise MethodError(f"expected a map {wanted} from the method, got {type(values).__name__}")
-    shapes = {(batch, channels, height, width), (batch, 1, height, width)}
-    if values.shape not in shapes and (at is None or len(values) != batch):
+    shapes = {(batch, channels, *sizes), (batch, 1, *sizes)}
+    if tuple(values.shape) not in shapes and (at is None or len(values) != batch):
         raise MethodError(f"expected a map {wanted} from the method, got {list(values.shape)}")
     if values.device != inputs.device:
         raise MethodError(f"expected a map on {inputs.device} from the method, got {values.device}")

@@ -1,4 +1,4 @@
-"""Checks that images fit the model."""
+"""Checks that images, volumes and clips fit the model."""
 
 import inspect
 from contextlib import suppress
@@ -27,13 +27,16 @@ def check_module(module: object) -> None:
         )
 
 
-def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> Tensor:
+def check_inputs(
+    module: nn.Module, inputs: object, spec: ModelSpec | None, *, volumes: bool = False
+) -> Tensor:
     """Checks a model and its inputs.
 
     Args:
         module: The caller's model.
         inputs: What the caller passed as images.
         spec: The model's specification, or None.
+        volumes: Also accept volumes and clips ``[batch, channel, depth, height, width]``.
 
     Returns:
         The images.
@@ -50,10 +53,12 @@ def check_inputs(module: nn.Module, inputs: object, spec: ModelSpec | None) -> T
             f"first: pass a dict of its inputs, {{'pixel_values': images, {names[0]!r}: …}}, or "
             "compare images with a text by ek.adapt(model, tokenizer=…)"
         )
-    return check_images(module, inputs, spec)
+    return check_images(module, inputs, spec, volumes=volumes)
 
 
-def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = None) -> Tensor:
+def check_images(
+    module: nn.Module, inputs: object, spec: ModelSpec | None = None, *, volumes: bool = False
+) -> Tensor:
     """As `check_inputs`, of a model that may have other inputs, too."""
     members = members_of(module)
     if any(map(is_lazy, {type(one): one for one in members.parameters}.values())):
@@ -67,12 +72,15 @@ def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = Non
             f"{type(inputs).__name__}: use torch.as_tensor"
         )
     shape = list(inputs.shape)
-    if inputs.dim() != 4:
+    if inputs.dim() not in ({4, 5} if volumes else {4}):
+        wanted = "images [batch, channel, height, width]"
         hint = {
             3: "; inputs[None] adds the batch axis",
-            5: "; explain a module that takes one frame or slice, or has them all as channels",
+            5: "; volumes and clips can be explained, but not judged by hiding parts of them",
         }.get(inputs.dim(), "")
-        raise InputError(f"expected images [batch, channel, height, width], got {shape}{hint}")
+        if volumes:
+            wanted += " or volumes [batch, channel, depth, height, width]"
+        raise InputError(f"expected {wanted}, got {shape}{hint}")
     if not inputs.numel():
         raise InputError(f"expected at least one image with at least one pixel, got {shape}")
     if not inputs.is_floating_point():
@@ -86,11 +94,7 @@ def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = Non
             f"got {shape}"
         )
     parameters = [*filter(Tensor.is_floating_point, members.parameters)]
-    if _is_channels_last(module, shape):
-        raise InputError(
-            f"expected images [batch, channel, height, width], got {shape}, which looks like "
-            "[batch, height, width, channel]: inputs.permute(0, 3, 1, 2)"
-        )
+    _check_order(module, shape)
     tensors = chain(parameters, members.buffers)
     first = next((t for t in tensors if t.is_floating_point()), None)
     if first is not None and first.device != inputs.device:
@@ -108,10 +112,11 @@ def check_images(module: nn.Module, inputs: object, spec: ModelSpec | None = Non
         raise InputError("expected images with values, got a tensor on the meta device")
     if not all_finite(inputs):
         wrong = ~torch.isfinite(inputs)
-        image, channel, row, column = wrong.nonzero()[0].tolist()
+        axes = ("image", "channel", *["slice"] * (inputs.dim() - 4), "row", "column")
+        first_wrong = zip(axes, wrong.nonzero()[0].tolist(), strict=True)
         raise InputError(
             f"expected finite pixels, got {int(wrong.sum())} that are NaN or infinite (first in "
-            f"image {image}, channel {channel}, row {row}, column {column}): "
+            f"{', '.join(f'{axis} {index}' for axis, index in first_wrong)}): "
             "torch.nan_to_num replaces them"
         )
     return inputs
@@ -124,13 +129,26 @@ def argument_names(module: nn.Module) -> list[str]:
     return []
 
 
-def _is_channels_last(module: nn.Module, shape: list[int]) -> bool:
-    """Whether the last axis has as many channels as the first convolution takes, or three.
+def _check_order(module: nn.Module, shape: list[int]) -> None:
+    """Refuses images and volumes whose channels are on another axis.
 
-    Both spatial axes of an image have more values than its channels.
+    That is so if the last axis has as many channels as the first convolution takes, or three, while
+    height and width have more values than that; or if the frames of a clip come before its
+    channels, and the first convolution takes these.
     """
+    kind, axes = "images", "height, width"
+    conv: type[nn.Conv2d | nn.Conv3d] = nn.Conv2d
+    if len(shape) == 5:
+        kind, axes, conv = "volumes", "depth, height, width", nn.Conv3d
+    first = next((part for part in module.modules() if isinstance(part, conv)), None)
+    channels = 3 if first is None else first.in_channels
     _, *sizes, last = shape
-    if min(sizes) <= max(last, 4):
-        return False
-    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
-    return last == (3 if first is None else first.in_channels)
+    if last == channels and min(sizes[-2:]) > max(last, 4) and sizes[0] > last:
+        found = f"[batch, {axes}, channel]: inputs.movedim(-1, 1)"
+    elif len(shape) == 5 and first is not None and shape[1] != channels == shape[2]:
+        found = "[batch, depth, channel, height, width]: inputs.transpose(1, 2)"
+    else:
+        return
+    raise InputError(
+        f"expected {kind} [batch, channel, {axes}], got {shape}, which looks like {found}"
+    )

@@ -26,7 +26,7 @@ from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
 from explainkit.layers import capture, single
-from explainkit.methods.contract import for_images, looks_at_layers
+from explainkit.methods.contract import explains_volumes, for_images, looks_at_layers
 from explainkit.scores import Outputs
 
 
@@ -45,7 +45,7 @@ def run_all(
     Args:
         methods: Ready to be called.
         module: The caller's model.
-        images: ``[batch, channel, height, width]``.
+        images: ``[batch, channel, height, width]``, or volumes with a depth before the height.
         targets: Of any kind, ``"all"`` among them.
         outputs: What the model's outputs mean.
         batch_size: Images run at once; None: chosen.
@@ -55,7 +55,12 @@ def run_all(
     Returns:
         For each method, the outcome of each target, at each of several layers, with its expression
         or function; None: a class.
+
+    Raises:
+        MethodError: A method does not explain volumes.
     """
+    if at is None:
+        _check_volumes(methods, images)
     found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
     for score, wanted in group_targets(targets):
         scorer = ScoreModel(module, score, batch_size, outputs, precision=precision)
@@ -78,6 +83,16 @@ def run_all(
             block = per_method[i * each : (i + 1) * each]
             found[i] += [(outcome, score) for outcome in block]
     return found
+
+
+def _check_volumes(methods: Sequence[Method], images: Tensor) -> None:
+    refused = [type(one).__name__ for one in methods if not explains_volumes(one)]
+    if images.dim() > 4 and refused:
+        raise MethodError(
+            f"{refused[0]}: expected images [batch, channel, height, width], got volumes "
+            f"{list(images.shape)}, which it does not explain: use a gradient, path, propagation "
+            "or class-activation method, or occlusion"
+        )
 
 
 def _first(

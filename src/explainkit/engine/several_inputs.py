@@ -83,7 +83,10 @@ class SeveralInputs:
                 f"wrt: expected several inputs to choose from, got {type(inputs).__name__}"
             )
         wanted = _chosen(named, wrt)
-        images = {name: check_images(module, named[name]).detach().clone() for name in wanted}
+        images = {
+            name: check_images(module, named[name], volumes=True).detach().clone()
+            for name in wanted
+        }
         sizes = {name: (len(image), *image.shape[2:]) for name, image in images.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{name} {list(images[name].shape)}" for name in wanted)
@@ -315,7 +318,7 @@ def _chosen(named: Mapping[str, Any], wrt: Which) -> list[str]:
         found = [
             name
             for name, value in named.items()
-            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 4
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() in {4, 5}
         ]
         if found:
             return found

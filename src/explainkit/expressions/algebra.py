@@ -73,7 +73,7 @@ class Scope:
         if not isinstance(found, Tensor):
             found = found.whole()
         batch = len(self.example)
-        if found.dim() not in {2, 3, 4} or len(found) != batch:
+        if found.dim() not in {2, 3, 4, 5} or len(found) != batch:
             raise TargetError(
                 f"layer {name!r}: expected an output [{batch}, channel, height, width], "
                 f"[{batch}, tokens, features] or [{batch}, features], got {list(found.shape)}"

@@ -88,6 +88,11 @@ class Neuron(LayerTerm):
         """``a[k, y, x]``."""
         chosen = scope.channels(self.layer, [node.index for node in nodes])
         sizes = chosen.shape[1:]
+        if len(sizes) > 2:
+            raise TargetError(
+                f"{nodes[0]}: expected a layer with height and width, or tokens, got {list(sizes)} "
+                f"in layer {self.layer!r} of a volume: use channel"
+            )
         positions = []
         for node in nodes:
             given = (node.y, node.x)
@@ -138,7 +143,7 @@ def channel_means(found: Tensor) -> Tensor:
     """The mean over spatial positions or tokens, ``[batch, channel]``."""
     if has_tokens(found):
         return found.mean(1)
-    return found.flatten(2).mean(2) if found.dim() == 4 else found
+    return found.flatten(2).mean(2) if found.dim() > 3 else found
 
 
 def z_scored(means: Tensor, channel_statistics: tuple[Tensor, Tensor]) -> Tensor:

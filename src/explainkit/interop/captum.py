@@ -73,7 +73,9 @@ def from_captum(kind: type[CaptumAttribution], **params: Any) -> Method:
     marks = {"layer": "layer"} | {
         name: "per_image"
         for name in ("feature_mask", *([] if sampled else ["baselines"]))
-        if isinstance(value := params.get(name), Tensor) and value.dim() == 4 and len(value) > 1
+        if isinstance(value := params.get(name), Tensor)
+        and value.dim() in {4, 5}
+        and len(value) > 1
     }
     public = getattr(captum.attr, kind.__name__, None) is kind
     module = "captum.attr" if public else kind.__module__
@@ -85,6 +87,7 @@ def from_captum(kind: type[CaptumAttribution], **params: Any) -> Method:
 class _FromCaptum(ForeignMethod):
     """Calls one of Captum's attributions."""
 
+    volumes: ClassVar[bool] = True
     kind: ClassVar[Any]
     constructor: ClassVar[frozenset[str]]
 

@@ -266,7 +266,7 @@ def _again(saved: Saved, module: nn.Module, rows: Sequence[int]) -> Tensor:
         reduce: Reduce = record["reduce"]
         return found.heatmap(reduce).cpu()
     maps = found.attribution.cpu()
-    height, width = saved.maps.shape[2:]
+    height, width = saved.maps.shape[-2:]
     return maps if saved.full is None else area_means(maps, (height, width))
 
 

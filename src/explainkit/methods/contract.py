@@ -8,7 +8,8 @@ The role of a field is declared in its metadata, never by its name:
 
 A class attribute ``hides_parts = True`` says that a method measures what hiding parts of the image
 does: a scorecard then hides other parts. ``only_runs = True`` says that all it does with a model is
-to run it, without gradients and layers: such runs can have a lower precision.
+to run it, without gradients and layers: such runs can have a lower precision. ``volumes = True``
+says that it also explains volumes and clips, ``[batch, channel, depth, height, width]``.
 
 A method that holds another method in a field wraps it. All functions here apply to the wrapped
 method as well.
@@ -69,6 +70,16 @@ def only_runs(method: Method) -> bool:
     wrapped = (getattr(method, field.name) for field in fields(method))
     own = bool(getattr(method, "only_runs", False))
     return own and all(only_runs(one) for one in wrapped if is_method(one))
+
+
+def explains_volumes(method: Method) -> bool:
+    """Whether the method, and every one that it wraps, explains volumes and clips.
+
+    Such a method says so with the class attribute ``volumes = True``.
+    """
+    wrapped = (getattr(method, field.name) for field in fields(method))
+    own = bool(getattr(method, "volumes", False))
+    return own and all(explains_volumes(one) for one in wrapped if is_method(one))
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:

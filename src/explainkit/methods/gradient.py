@@ -1,6 +1,7 @@
 """Methods that use only the gradient of the score with respect to the image."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class Saliency(Typed):
         True
     """
 
+    volumes: ClassVar[bool] = True
+
     absolute: bool = False
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
@@ -93,6 +96,8 @@ class InputXGradient(Typed):
         True
     """
 
+    volumes: ClassVar[bool] = True
+
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """The gradient with respect to the image, which methods share."""
         return Needs(image=True)
@@ -105,6 +110,8 @@ class InputXGradient(Typed):
 @dataclass(frozen=True)
 class _Noisy(Typed):
     """Base of the methods that average over noisy copies of an image."""
+
+    volumes: ClassVar[bool] = True
 
     base: Method = field(default_factory=Saliency)
     samples: int = 25

@@ -123,6 +123,11 @@ def scorecard_of(
             f"expected maps of the image, got maps of layer {explanation.at!r}: a scorecard hides "
             "parts of the image"
         )
+    if explanation.inputs.dim() > 4:
+        raise MethodError(
+            "expected maps of images [batch, channel, height, width], got maps of volumes "
+            f"{list(explanation.inputs.shape)}: a scorecard hides cells of images only"
+        )
     if explanation.attribution.shape[2:] != explanation.inputs.shape[2:]:
         raise MethodError(
             f"expected maps of {_pixels(explanation.inputs)} like the images, got maps that were "

@@ -49,6 +49,9 @@ class Form:
         return name == self.record or self.names_tensors(name)
 
 
+VOLUME = 5
+"""Axes of volumes and clips, ``[batch, channel, depth, height, width]``."""
+
 EXPLANATION = Form(
     "explanation",
     "tensors",
@@ -121,6 +124,10 @@ def check(form: Form, fields: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
         if name == "attribution" and fields["at"] is not None:
             rank = tensor.ndim  # a layer's output can have any number of axes
+        elif name == "attribution":
+            rank = fields["inputs"].ndim
+        elif name == "inputs" and tensor.ndim == VOLUME:
+            rank = VOLUME
         if tensor.ndim != rank or tensor.shape[axis] != len(fields[first]):
             raise ValueError(
                 f"{name}: expected {rank} axes, with axis {axis} as long as {first}, "

@@ -1,7 +1,7 @@
 """Path integrals at an inner layer: conductance and internal influence."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from explainkit.methods.path.straight_line import as_baselines, complete
 @dataclass(frozen=True)
 class _Through(Typed):
     """The straight path from a baseline to each image, observed at a layer."""
+
+    volumes: ClassVar[bool] = True
 
     layer: str | nn.Module = field(metadata={"layer": True})
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
@@ -42,7 +44,7 @@ class _Through(Typed):
         size = chunk_size(model, image)
         outputs, slopes = [], []
         for part in torch.split(nodes.to(image.device), size):
-            along = part[:, None, None, None].to(image.dtype)
+            along = part.view(-1, *[1] * image.dim()).to(image.dtype)
             points = baseline + along * (image - baseline)
             found = gradients(model, points, label.expand(len(part)), (layer,))
             outputs.append(found.activations[layer])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,8 @@ class ExpectedGradients(Typed):
         >>> torch.allclose(a.flatten(), (x - 0.5).flatten() * net[1].weight[1])
         True
     """
+
+    volumes: ClassVar[bool] = True
 
     baselines: float | Tensor = 0.0
     samples: int = 25
@@ -158,7 +161,7 @@ class ExpectedGradients(Typed):
         size = chunk_size(model, image)
         for start in range(0, count, size):
             baseline = references[chosen[start : start + size].to(references.device)]
-            along = alpha[start : start + len(baseline), None, None, None].to(image)
+            along = alpha[start : start + len(baseline)].view(-1, *[1] * image.dim()).to(image)
             away = image - baseline
             if self.noise:
                 noise = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,8 @@ class GuidedIG(Typed):
         >>> bool((e.diagnostics["completeness_gap"] < 0.01).all())
         True
     """
+
+    volumes: ClassVar[bool] = True
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int = 200

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class IDGI(Typed):
         True
     """
 
+    volumes: ClassVar[bool] = True
+
     path: Method = field(default_factory=IntegratedGradients)
 
     def __post_init__(self) -> None:
@@ -66,21 +69,25 @@ class IDGI(Typed):
             step = now.scores - before.scores
             change, waiting = change + step, waiting + step
             shares, nonzero = _shares(before.gradients)
-            total += shares * (waiting * nonzero).to(total)[:, None, None, None]
+            total += shares * _as_maps(waiting * nonzero, total)
             waiting = waiting * ~nonzero
             last = now.gradients
-        total += _shares(last)[0] * waiting.to(total)[:, None, None, None]
+        total += _shares(last)[0] * _as_maps(waiting, total)
         values = total.to(inputs.dtype)
         gap = completeness_gap(values, change)
         return Attribution(values, diagnostics={"completeness_gap": gap})
 
 
+def _as_maps(numbers: Tensor, maps: Tensor) -> Tensor:
+    """Numbers ``[batch]``, shaped to multiply maps."""
+    return numbers.to(maps).view(-1, *[1] * (maps.dim() - 1))
+
+
 def _shares(gradients: Tensor) -> tuple[Tensor, Tensor]:
     """``g² / Σ g²`` of each image, and whether its gradient is nonzero, bool ``[batch]``."""
-    largest = gradients.abs().amax((1, 2, 3), keepdim=True)
+    axes = tuple(range(1, gradients.dim()))
+    largest = gradients.abs().amax(axes, keepdim=True)
     # squares of small gradients would underflow
     squares = (gradients / torch.where(largest > 0, largest, 1.0)).square()
     nonzero = largest > 0
-    return squares / torch.where(
-        nonzero, squares.sum((1, 2, 3), keepdim=True), 1.0
-    ), nonzero.flatten()
+    return squares / torch.where(nonzero, squares.sum(axes, keepdim=True), 1.0), nonzero.flatten()

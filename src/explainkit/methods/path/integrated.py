@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -131,6 +131,8 @@ class IntegratedGradients(Typed):
         True
     """
 
+    volumes: ClassVar[bool] = True
+
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int | None = None
     rule: QuadratureRule = "gausslegendre"
@@ -215,7 +217,7 @@ class IntegratedGradients(Typed):
         gradients = span.new_empty(0, *span.shape)
         new = [k / _FIRST for k in range(_FIRST + 1)]
         while True:
-            along = torch.tensor(new, device=image.device).view(-1, 1, 1, 1)
+            along = torch.tensor(new, device=image.device).view(-1, *[1] * image.dim())
             points = (baseline + along * (image - baseline)).to(image.dtype)
             found, gradient = score_and_gradient(model, points, label.expand(len(new)))
             gradient = gradient.to(span.dtype)
@@ -240,7 +242,7 @@ class IntegratedGradients(Typed):
         weights = torch.zeros_like(scores)
         weights[1:] += width / 2
         weights[:-1] += width / 2
-        return torch.einsum("n,nchw->chw", weights.to(span.dtype), gradients), len(nodes)
+        return torch.einsum("n,n...->...", weights.to(span.dtype), gradients), len(nodes)
 
     def _sum(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor
@@ -253,12 +255,12 @@ class IntegratedGradients(Typed):
         total = torch.zeros_like(image, dtype=precise)
         for start in range(0, steps, size):
             part = slice(start, start + size)
-            along = nodes[part, None, None, None].to(image.dtype)
+            along = nodes[part].view(-1, *[1] * image.dim()).to(image.dtype)
             weight = weights[part]
             gradient = input_gradient(
                 model, baseline + along * (image - baseline), label.expand(len(along))
             )
-            total += torch.einsum("n,nchw->chw", weight.to(total), gradient.to(precise))
+            total += torch.einsum("n,n...->...", weight.to(total), gradient.to(precise))
         return total, steps
 
 

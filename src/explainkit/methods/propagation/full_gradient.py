@@ -14,7 +14,7 @@ from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.layout import patch_grids
+from explainkit.methods.cam.layout import PatchGrid, patch_grids
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.propagation.rules import (
     RuleMethod,
@@ -47,8 +47,6 @@ KEEP = (
     | _SHIFTS
 )
 
-_SPATIAL = 4  # axes of a feature map
-
 _MIXED = 1e-3
 """A larger gap in a batch means that an operator's first axis is not that of the images, as where
 the members of an ensemble are stacked or time steps come first: images then run one by one."""
@@ -59,11 +57,9 @@ class _WithBiases:
 
     keep = KEEP
 
-    def __init__(
-        self, image: Tensor, unsupported: Unsupported, grids: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, image: Tensor, unsupported: Unsupported, grids: Sequence[PatchGrid]) -> None:
         self.unsupported = unsupported
-        self.size = image.shape[-2:]
+        self.size = image.shape[2:]
         precise = torch.promote_types(image.dtype, torch.float32)
         self.maps = torch.zeros(len(image), 1, *self.size, dtype=precise, device=image.device)
         self.elsewhere = torch.zeros(len(image), dtype=torch.float64, device=image.device)
@@ -116,17 +112,20 @@ class _WithBiases:
 
     def _add(self, bias: Tensor, *, spatial: bool) -> None:
         count = len(self.elsewhere)
-        if not spatial or bias.dim() != _SPATIAL or len(bias) != count or bias[0, 0].numel() == 1:
+        is_map = bias.dim() == self.maps.dim() and len(bias) == count
+        if not spatial or not is_map or bias[0, 0].numel() == 1:
             self.elsewhere += _per_image(bias, count).double()
             return
-        if tuple(bias.shape[1:3]) in self._grids and tuple(bias.shape[2:]) not in self._grids:
-            bias = bias.permute(0, 3, 1, 2)  # channels last, as in Swin and ConvNeXt
+        if tuple(bias.shape[1:-1]) in self._grids and tuple(bias.shape[2:]) not in self._grids:
+            bias = bias.movedim(-1, 1)  # channels last, as in Swin and ConvNeXt
         here = bias.sum(1, keepdim=True).to(self.maps)
-        grown = F.interpolate(here, self.size, mode="bilinear", align_corners=False)
-        pixels = self.size[0] * self.size[1]
+        mode = "bilinear" if here.dim() == 4 else "trilinear"
+        grown = F.interpolate(here, self.size, mode=mode, align_corners=False)
+        pixels = self.size.numel()
+        axes = tuple(range(2, here.dim()))
         grown = grown * (here[0, 0].numel() / pixels)
         # at borders bilinear weights do not sum to one: spread the rest over all pixels
-        missing = here.sum((2, 3), keepdim=True) - grown.sum((2, 3), keepdim=True)
+        missing = here.sum(axes, keepdim=True) - grown.sum(axes, keepdim=True)
         self.maps += grown + missing / pixels
 
 

@@ -463,7 +463,7 @@ def relevance(
         The map with its coverage and its ``conservation_gap`` against what it started from.
     """
     trace = recorded_forward(model, inputs, KEEP)
-    rules = Relevance(_with_bounds(model, settings), trace, chosen)
+    rules = Relevance(_with_bounds(model, settings, inputs.dim()), trace, chosen)
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])
     if of_one:
@@ -481,13 +481,19 @@ def relevance(
     return complete(found, scores[:, 0].double(), remedy, name="conservation_gap", limit=0.5)
 
 
-def _with_bounds(model: nn.Module, settings: Settings) -> Settings:
-    """The valid range of pixels as bounds, if the model's spec declares it."""
+def _with_bounds(model: nn.Module, settings: Settings, axes: int) -> Settings:
+    """The valid range of pixels as bounds, if the model's spec declares it.
+
+    Args:
+        model: What the method is called with.
+        settings: The rules.
+        axes: Of the images, 4, or of volumes, 5.
+    """
     module = model.owner if isinstance(model, ScoreModel) else model
     spec = spec_of(module)
     if settings.low is not None or spec is None:
         return settings
     if spec.mean is None or spec.std is None:
         return settings
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    mean, std = (torch.tensor(v).view(1, -1, *[1] * (axes - 2)) for v in (spec.mean, spec.std))
     return replace(settings, low=(0 - mean) / std, high=(1 - mean) / std)

@@ -48,6 +48,8 @@ class RuleMethod(Typed):
             its plain gradient is used, with a warning.
     """
 
+    volumes: ClassVar[bool] = True
+
     keep: ClassVar[frozenset[str]] = frozenset()
     unsupported: Unsupported = field(default="error", kw_only=True)
 
