@@ -173,7 +173,8 @@ def test_grid_and_prefix_as_text():
         "patch_grid": (6, 5), "prefix_tokens": 2, "layer": "a.b",
     }  # fmt: skip
     with pytest.raises(
-        MethodError, match="patch_grid: expected a whole number, a whole number or none"
+        MethodError,
+        match="patch_grid: expected a whole number, a whole number or a whole number, a",
     ):
         parse_params("gradcam", ["patch_grid=6"])
 

@@ -14,7 +14,7 @@ from explainkit.graph.tape import RecordedForward, nodes_from, recording
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
-from explainkit.methods.cam.layout import Layout
+from explainkit.methods.cam.layout import Layout, spatial_axes
 from explainkit.methods.cam.suffix_scores import SuffixScores
 from explainkit.progress import progress
 
@@ -22,7 +22,7 @@ AFFINE = frozenset({
     "view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "squeeze", "unsqueeze",
     "expand", "permute", "transpose", "t", "select", "slice", "alias", "clone", "detach", "add",
     "sub", "rsub", "neg", "mul", "div", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d",
-    "native_batch_norm", "convolution", "addmm", "mm",
+    "avg_pool3d", "_adaptive_avg_pool3d", "native_batch_norm", "convolution", "addmm", "mm",
 })  # fmt: skip
 """Operators that are affine in one factor and have no mask or index, through which they could
 depend on the layer's output unnoticed."""
@@ -117,7 +117,8 @@ def _affine_drops(after: SuffixScores, layout: Layout, target: Tensor) -> Tensor
         return None
     chosen = torch.zeros_like(scores).scatter_(1, target[:, None], 1)
     (slope,) = torch.autograd.grad(scores, value, chosen)
-    drops = (precise(layout.to_nchw(slope)) * precise(layout.to_nchw(after.value))).sum((2, 3))
+    shares = precise(layout.to_nchw(slope)) * precise(layout.to_nchw(after.value))
+    drops = shares.sum(spatial_axes(shares))
     clean = scores.gather(1, target[:, None])[:, 0]
     for step in (1, 2):
         without = after.value.clone()

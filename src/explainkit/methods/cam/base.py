@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,14 @@ Upsample = Literal["bilinear", "bicubic", "nearest"]
 class CAM(Typed):
     """Base of all class-activation maps; `GradCAM` describes the fields."""
 
+    volumes: ClassVar[bool] = True
+
     layer: str | nn.Module | tuple[str | nn.Module, ...] | None = field(
         default=None, metadata={"layer": True}
     )
     relu: bool = False
     upsample: Upsample = "bilinear"
-    patch_grid: tuple[int, int] | None = None
+    patch_grid: tuple[int, int] | tuple[int, int, int] | None = None
     prefix_tokens: int | None = None
     placement: Placement = "auto"
 
@@ -71,15 +73,18 @@ class CAM(Typed):
 
         Args:
             model: What the method is called with.
-            inputs: ``[batch, channel, height, width]``.
+            inputs: ``[batch, channel, height, width]``, or volumes.
             maps: For each layer its layout and its map, ``[batch, height, width]``.
             warnings: Those of the method.
             unread: Also draw cells that the scores do not depend on.
 
         Raises:
-            MethodError: The receptive fields of a layer's cells take too much memory, or maps of
-                several layers are wanted at the size of the layer.
+            MethodError: The receptive fields of a layer's cells take too much memory, maps of
+                several layers are wanted at the size of the layer, or a choice of ``upsample`` or
+                ``placement`` does not exist for volumes.
         """
+        if inputs.dim() > 4:
+            self._check_flat_choices()
         if self.placement == "layer" and len(maps) > 1:
             raise MethodError(
                 f"placement='layer': expected one layer, got {', '.join(maps)}: their maps can be "
@@ -122,6 +127,19 @@ class CAM(Typed):
             },
         )  # fmt: skip
 
+    def _check_flat_choices(self) -> None:
+        """Refuses what exists for images only."""
+        if self.upsample == "bicubic":
+            raise MethodError(
+                "upsample: expected 'bilinear' (along all three axes) or 'nearest' for a volume, "
+                "got 'bicubic'"
+            )
+        if self.placement == "receptive_field":
+            raise MethodError(
+                "placement: expected 'auto' or 'stretch' for a volume, got 'receptive_field', "
+                "which places the cells of images only"
+            )
+
     def _on_fields(self, views: Sequence[LayerView]) -> list[Draw]:
         """Draws each layer's cells on their receptive fields; empty to stretch the maps."""
         if self.placement == "stretch":
@@ -153,9 +171,10 @@ class CAM(Typed):
         """Interpolates a layer's map to the image, where the layer sees it."""
         smooth = {} if self.upsample == "nearest" else {"align_corners": False}
         pixels = view.sight().pixels
+        mode = "trilinear" if self.upsample == "bilinear" and pixels.dim() == 3 else self.upsample
 
         def draw(maps: Tensor) -> Tensor:
-            large = F.interpolate(maps[:, None], pixels.shape, mode=self.upsample, **smooth)
+            large = F.interpolate(maps[:, None], pixels.shape, mode=mode, **smooth)
             return torch.where(pixels, large[:, 0], 0)
 
         return draw

@@ -1,6 +1,7 @@
 """Finer-CAM: what distinguishes a class from similar ones."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class FinerCAM(Typed):
         >>> e.layer, e.diagnostics["similar"].shape
         ('1', torch.Size([4, 3]))
     """
+
+    volumes: ClassVar[bool] = True
 
     base: Method = field(default_factory=GradCAM)
     strength: float = 1.0

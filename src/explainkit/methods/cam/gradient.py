@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explainkit.methods.cam.base import GradientCAM
+from explainkit.methods.cam.layout import spatial_axes
 
 _CANCELLED = 1e-3
 """A sum this small relative to the sum of absolute values has cancelled."""
@@ -35,8 +36,9 @@ class GradCAM(GradientCAM):
             of the model's `ModelSpec`, else the last one that the explained score reads.
         relu: Keep only the positive part of each layer's map, before it is drawn.
         upsample: Interpolation to the size of the image, where maps are stretched
-            (``align_corners=False``).
-        patch_grid: Height and width of the layer's map, if it cannot be inferred.
+            (``align_corners=False``). In a volume, ``"bilinear"`` is trilinear.
+        patch_grid: Height and width of the layer's map, if it cannot be inferred; of a volume
+            depth, height and width.
         prefix_tokens: Number of class and register tokens before the patches, if it cannot be
             inferred.
         placement: Where the cells of a layer's map are drawn. ``"stretch"`` interpolates the map to
@@ -64,7 +66,7 @@ class GradCAM(GradientCAM):
 
     def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k mean_p(g) A``."""
-        return weighted(grads.mean((2, 3)), activations)
+        return weighted(grads.mean(spatial_axes(grads)), activations)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class GradCAMPlusPlus(GradientCAM):
         below = _denominator(activations, grads)
         # clamp first: where g = 0 the share is 0, not 0/0
         shares = grads.clamp(min=0) / torch.where(below == 0, torch.inf, below)
-        return weighted(shares.sum((2, 3)), activations)
+        return weighted(shares.sum(spatial_axes(shares)), activations)
 
     def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
         """A warning if the closed form does not hold."""
@@ -112,7 +114,7 @@ class GradCAMPlusPlus(GradientCAM):
 
 
 def _denominator(activations: Tensor, grads: Tensor) -> Tensor:
-    return 2 + grads * activations.sum((2, 3), keepdim=True)
+    return 2 + grads * activations.sum(spatial_axes(activations), keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,9 @@ class XGradCAM(GradientCAM):
 
     def combine(self, activations: Tensor, grads: Tensor) -> Tensor:
         """``Σ_k (Σ_p gA / Σ_p A) A``."""
-        total = activations.sum((2, 3))
-        shares = (grads * activations).sum((2, 3)) / torch.where(total == 0, torch.inf, total)
+        axes = spatial_axes(activations)
+        total = activations.sum(axes)
+        shares = (grads * activations).sum(axes) / torch.where(total == 0, torch.inf, total)
         return weighted(shares, activations)
 
 
@@ -203,8 +206,8 @@ class HiResCAM(GradientCAM):
     def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
         """A warning if the contributions of the channels cancel."""
         shares = grads * activations
-        size = shares.abs().sum(1).amax((1, 2))
-        cancelled = shares.sum(1).abs().amax((1, 2)) <= _CANCELLED * size
+        size = shares.abs().sum(1).flatten(1).amax(1)
+        cancelled = shares.sum(1).abs().flatten(1).amax(1) <= _CANCELLED * size
         if not bool((cancelled & (size > 0)).any()):
             return []
         warning = (

@@ -17,7 +17,8 @@ from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import submodules
 
 AxisOrder = Literal["channels first", "channels last", "tokens"]
-PatchGrid = tuple[int, int]
+PatchGrid = tuple[int, ...]
+"""Height and width of a map; of a volume depth, height and width."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Layout:
 
     Attributes:
         kind: ``[batch, channel, height, width]``, ``[batch, height, width, channel]``, or
-            ``[batch, token, channel]`` with the patches row by row.
-        patch_grid: Height and width of the map.
+            ``[batch, token, channel]`` with the patches row by row; in a volume slice by slice,
+            with a depth before each height.
+        patch_grid: Height and width of the map; of a volume depth, height and width.
         prefix_tokens: Number of class and register tokens before the patches.
     """
 
@@ -40,7 +42,7 @@ class Layout:
         if self.kind == "channels first":
             return value
         if self.kind == "channels last":
-            return value.permute(0, 3, 1, 2)
+            return value.movedim(-1, 1)
         patches = value[:, self.prefix_tokens : self.prefix_tokens + math.prod(self.patch_grid)]
         return patches.transpose(1, 2).reshape(len(value), -1, *self.patch_grid)
 
@@ -50,7 +52,7 @@ class Layout:
         if self.kind == "channels first":
             return maps
         if self.kind == "channels last":
-            return maps.permute(0, 2, 3, 1)
+            return maps.movedim(1, -1)
         patches = maps.flatten(2).transpose(1, 2)
         first, last = self.prefix_tokens, self.prefix_tokens + math.prod(self.patch_grid)
         return torch.cat([value[:, :first], patches, value[:, last:]], 1)
@@ -91,29 +93,36 @@ def layout_of(
         value: Output of the layer.
         path: Path of the layer, for errors.
         model: The caller's model.
-        images: ``[batch, channel, height, width]``.
-        patch_grid: Height and width of the map, if the caller knows it.
+        images: ``[batch, channel, height, width]``, or volumes.
+        patch_grid: Height and width of the map, if the caller knows it; of a volume depth, height
+            and width.
         prefix_tokens: Number of tokens before the patches, if the caller knows it.
 
     Raises:
         ModelError: The output has no spatial positions, or their layout cannot be inferred.
     """
-    shape = list(value.shape)
-    if len(value) != len(images) or value.dim() not in (3, 4):
+    shape, depth = list(value.shape), _depth(images)
+    if len(value) != len(images) or value.dim() not in (3, images.dim()):
         raise ModelError(
-            f"expected layer {path!r} to put out a map [{len(images)}, channel, height, width] or "
-            f"tokens [{len(images)}, token, channel], got {shape}: name another layer"
+            f"expected layer {path!r} to put out a map [{len(images)}, channel, {depth}height, "
+            f"width] or tokens [{len(images)}, token, channel], got {shape}: name another layer"
+        )
+    if patch_grid and len(patch_grid) != images.dim() - 2:
+        raise ModelError(
+            f"patch_grid: expected the {depth}height and width of a map, got {patch_grid}"
         )
     if value.dim() == 3:
         return _of_tokens(value.shape[1], path, model, images, patch_grid, prefix_tokens)
-    first, last = (shape[2], shape[3]), (shape[1], shape[2])
+    first, last = tuple(shape[2:]), tuple(shape[1:-1])
     known = [patch_grid] if patch_grid else patch_grids(model, images)
     if patch_grid and patch_grid not in (first, last):
-        raise ModelError(f"patch_grid: expected the height and width of {shape}, got {patch_grid}")
+        raise ModelError(
+            f"patch_grid: expected the {depth}height and width of {shape}, got {patch_grid}"
+        )
     if last in known and first not in known:
         return Layout("channels last", last)
-    height, width = images.shape[2:]
-    proportions = [abs(a * width - b * height) for a, b in (first, last)]
+    height, width = images.shape[-2:]
+    proportions = [abs(a * width - b * height) for *_, a, b in (first, last)]
     # rounding changes the aspect ratio of a map by up to half a position
     if not known and proportions[1] == 0 and 2 * proportions[0] > max(height, width):
         raise ModelError(
@@ -124,6 +133,16 @@ def layout_of(
     return Layout("channels first", first)
 
 
+def _depth(images: Tensor) -> str:
+    """The axis of volumes before height and width, in words; "" for images."""
+    return "" if images.dim() == 4 else "depth, "
+
+
+def spatial_axes(values: Tensor) -> tuple[int, ...]:
+    """The axes of ``[batch, channel, …]`` behind the channels."""
+    return tuple(range(2, values.dim()))
+
+
 def _of_tokens(
     count: int,
     path: str,
@@ -132,16 +151,16 @@ def _of_tokens(
     patch_grid: PatchGrid | None,
     prefix_tokens: int | None,
 ) -> Layout:
-    if patch_grid is None or (prefix_tokens is None and math.prod(patch_grid) < count):
-        seen = _tokens_of(count, path, model, images)
-    else:
-        seen = None
+    known = patch_grid is not None and (prefix_tokens is not None or math.prod(patch_grid) >= count)
+    looks = not known and images.dim() == 4
+    seen = _tokens_of(count, path, model, images) if looks else None
     grid = patch_grid or (seen.patch_grid if seen else None)
     if grid is None or math.prod(grid) > count:
-        got = f", got {grid[0]} × {grid[1]}" if grid else ""
+        got = f", got {' × '.join(map(str, grid))}" if grid else ""
         raise ModelError(
             f"cannot tell where the {count} tokens of layer {path!r} lie on the image{got}: pass "
-            "patch_grid=(height, width), and prefix_tokens= for class and register tokens"
+            f"patch_grid=({_depth(images)}height, width), and prefix_tokens= for class and "
+            "register tokens"
         )
     extra = count - math.prod(grid)
     if prefix_tokens is None:
@@ -151,25 +170,28 @@ def _of_tokens(
         got = "" if prefix_tokens is None else f", got prefix_tokens={prefix_tokens}"
         raise ModelError(
             f"cannot tell which of the {count} tokens of layer {path!r} are the "
-            f"{grid[0]} × {grid[1]} patches{got}: pass prefix_tokens= from 0 to {extra}, the "
-            "number of class and register tokens before them, or another patch_grid=(height, width)"
+            f"{' × '.join(map(str, grid))} patches{got}: pass prefix_tokens= from 0 to {extra}, "
+            "the number of class and register tokens before them, or another "
+            f"patch_grid=({_depth(images)}height, width)"
         )
     return Layout("tokens", grid, prefix_tokens)
 
 
 def patch_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
     """The patch grid of the model, and the grids that result from merging patches two by two."""
-    channels, height, width = images.shape[1:]
+    channels, *sizes = images.shape[1:]
+    kind = nn.Conv2d if images.dim() == 4 else nn.Conv3d
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == channels:
-            grids: list[PatchGrid] = [(_length(module, 0, height), _length(module, 1, width))]
+        if isinstance(module, kind) and module.in_channels == channels:
+            lengths = (_length(module, axis, length) for axis, length in enumerate(sizes))
+            grids: list[PatchGrid] = [tuple(lengths)]
             break
     else:
         grids = _declared_grids(model, images)[:1]
     return _halved(grids[0]) if grids else []
 
 
-def _length(conv: nn.Conv2d, axis: int, length: int) -> int:
+def _length(conv: nn.Conv2d | nn.Conv3d, axis: int, length: int) -> int:
     """The number of positions of a convolution along an axis of the image, at least one."""
     extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
     if isinstance(conv.padding, str):
@@ -180,28 +202,35 @@ def _length(conv: nn.Conv2d, axis: int, length: int) -> int:
 
 
 def _halved(grid: PatchGrid) -> list[PatchGrid]:
-    """A grid, and those that result from merging its patches two by two."""
-    grids = [grid]
-    while max(grids[-1]) > 1:
-        grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
-    return grids
+    """A grid, and those that result from merging its patches two by two, and its slices."""
+    *depth, height, width = grid
+    depths, slices = [depth], [(height, width)]
+    while max(slices[-1]) > 1:
+        slices.append((-(-slices[-1][0] // 2), -(-slices[-1][1] // 2)))
+    while depth and depths[-1][0] > 1:
+        depths.append([-(-depths[-1][0] // 2)])
+    return [(*along, *across) for along in depths for across in slices]
 
 
 def _declared_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
     """The grids of the patch sizes that modules or their configurations declare."""
-    height, width = images.shape[2:]
-    sizes = [size for module in model.modules() if (size := _declared(module)) is not None]
-    return [(height // size[0], width // size[1]) for size in sizes]
+    lengths = images.shape[2:]
+    sizes = (_declared(module, len(lengths)) for module in model.modules())
+    return [
+        tuple(length // side for length, side in zip(lengths, size, strict=True))
+        for size in sizes
+        if size is not None
+    ]
 
 
-def _declared(module: nn.Module) -> PatchGrid | None:
-    """The patch size that a module or its configuration declares."""
+def _declared(module: nn.Module, axes: int) -> tuple[int, ...] | None:
+    """The patch size that a module or its configuration declares, for each spatial axis."""
     for holder in (module, getattr(module, "config", None)):
         size = getattr(holder, "patch_size", None)
         if isinstance(size, int):
-            return size, size
-        if isinstance(size, tuple | list) and len(size) == 2:
-            return int(size[0]), int(size[1])
+            return (size,) * axes
+        if isinstance(size, tuple | list) and len(size) == axes:
+            return tuple(map(int, size))
     return None
 
 

@@ -10,7 +10,7 @@ found once, on fixed random images, so a map never depends on the other images o
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -33,7 +33,7 @@ from explainkit.layers import (
     single,
     versions_of,
 )
-from explainkit.methods.cam.layout import Layout
+from explainkit.methods.cam.layout import Layout, PatchGrid
 from explainkit.methods.cam.target_layer import unwrapped
 
 Placement = Literal["auto", "receptive_field", "stretch", "layer"]
@@ -57,8 +57,9 @@ class Sight:
     """What a layer sees of the image.
 
     Attributes:
-        spans: The receptive fields of its rows and of its columns; None if they are unknown.
-        pixels: The pixels that it depends on, bool ``[image height, image width]``.
+        spans: The receptive fields of its rows and of its columns; None if they are unknown, as in
+            volumes.
+        pixels: The pixels that it depends on, bool ``[image height, image width]``, or of a volume.
         refusal: Why the model did not run on random images, so that this is not known; or "".
     """
 
@@ -66,7 +67,7 @@ class Sight:
     pixels: Tensor
     refusal: str = ""
 
-    def off_center(self, patch_grid: tuple[int, int]) -> bool:
+    def off_center(self, patch_grid: PatchGrid) -> bool:
         """Whether a cell's center is more than half a cell away from the stretched cell's."""
         if self.spans is None:
             return False
@@ -213,11 +214,12 @@ def _noise(images: Tensor) -> Tensor:
     """
     shape = (PROBES, 1, *images.shape[1:])
     white = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    rows, columns = (torch.fft.fftfreq(length)[:, None] for length in shape[3:])
-    frequency = torch.hypot(rows, columns.mT)
-    frequency[0, 0] = torch.inf  # no constant part
-    noise = torch.fft.ifft2(torch.fft.fft2(white) / frequency).real
-    scale = noise.square().mean((3, 4), keepdim=True).sqrt().clamp(min=1e-6)
+    axes = tuple(range(3, len(shape)))
+    grid = torch.meshgrid(*map(torch.fft.fftfreq, shape[3:]), indexing="ij")
+    frequency = reduce(torch.hypot, grid)
+    frequency[(0,) * len(axes)] = torch.inf  # no constant part
+    noise = torch.fft.ifftn(torch.fft.fftn(white, dim=axes) / frequency, dim=axes).real
+    scale = noise.square().mean(axes, keepdim=True).sqrt().clamp(min=1e-6)
     images_like: Tensor = (noise / scale / 2).to(images)
     return images_like
 
@@ -229,7 +231,7 @@ def _sight(view: LayerView) -> Sight:
         for number, (_, cells, forward) in enumerate(view.probes()):
             if not cells.requires_grad:
                 return Sight(None, everything)
-            if not number:
+            if not number and cells.dim() == 4:
                 spans = receptive_field(cells, (2, 3), forward)
             seen |= _reached(cells, forward.inputs)[0].any(0)
             if seen.all():
@@ -272,12 +274,12 @@ def _reached(outputs: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _inert(suspects: Tensor, result: Callable[[Callable[[Tensor], None]], Tensor]) -> Tensor:
-    """The suspects that have no effect: all of them, else whole rows and columns.
+    """The suspects that have no effect: all of them, else whole rows, columns and slices.
 
     No gradient is not enough: a maximum has one at a single position.
 
     Args:
-        suspects: bool ``[height, width]``.
+        suspects: bool ``[height, width]``, or of a volume.
         result: What depends on them, after a change in place of ``[1, channel, height, width]``.
     """
 

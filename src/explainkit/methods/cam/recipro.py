@@ -1,5 +1,6 @@
 """Recipro-CAM: the score with one spatial position of a layer at a time."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
+from explainkit.methods.cam.layout import PatchGrid
 from explainkit.methods.cam.suffix_scores import SuffixScores
 
 
@@ -17,9 +19,9 @@ class ReciproCAM(CAM):
 
     ``L[p] = S_c(A ⊙ M_p) − S_c(A ⊙ 0)``, in units of the score, where the mask M_p keeps position p
     of all channels: with ``gaussian`` the 3 × 3 binomial window around it, ``¼, ⅛, 1/16``, else p
-    alone. Class and register tokens are not masked. Only the part of the model after the layer
-    runs, once per position, without a backward pass; if that part cannot be isolated, the whole
-    model runs.
+    alone. In a volume, the window lies in the slice of p. Class and register tokens are not masked.
+    Only the part of the model after the layer runs, once per position, without a backward pass; if
+    that part cannot be isolated, the whole model runs.
 
     The paper normalizes each map to [0, 1], which subtracting ``S_c(A ⊙ 0)`` does not affect.
 
@@ -62,15 +64,17 @@ class ReciproCAM(CAM):
         placed = self.placed(model, inputs, maps)
         return placed.saying(runs=runs)
 
-    def _masks(self, patch_grid: tuple[int, int], value: Tensor) -> Tensor:
+    def _masks(self, patch_grid: PatchGrid, value: Tensor) -> Tensor:
         """All masked, then each position in turn, ``[1 + position, height, width]``."""
-        count = patch_grid[0] * patch_grid[1]
+        count = math.prod(patch_grid)
         positions = torch.eye(count, dtype=value.dtype, device=value.device).view(
             count, 1, *patch_grid
         )
         if self.gaussian:
             line = torch.tensor([0.25, 0.5, 0.25], dtype=value.dtype, device=value.device)
-            positions = F.conv2d(positions, (line[:, None] * line)[None, None], padding=1)
+            slices = positions.view(-1, 1, *patch_grid[-2:])
+            slices = F.conv2d(slices, (line[:, None] * line)[None, None], padding=1)
+            positions = slices.view(positions.shape)
         return torch.cat([torch.zeros_like(positions[:1]), positions])[:, 0]
 
 

@@ -11,6 +11,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
+from explainkit.methods.cam.layout import PatchGrid, spatial_axes
 from explainkit.methods.perturbation.mask_scores import Masks, evaluate_masks
 
 
@@ -19,17 +20,18 @@ class ChannelMasks(Masks):
     """Maps of channels, upsampled to the image and scaled to [0, 1]: a sample is one map.
 
     Attributes:
-        patch_grid: Height and width of a map.
+        patch_grid: Height and width of a map; of a volume depth, height and width.
         align_corners: Whether a map's corners lie on the image's.
     """
 
-    patch_grid: tuple[int, int]
+    patch_grid: PatchGrid
     align_corners: bool
 
     def pixels(self, image: int, samples: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
         """The share of each pixel that is kept, ``[len(samples), 1, height, width]``."""
         large = self._upsampled(samples)
-        low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
+        axes = spatial_axes(large)
+        low, high = large.amin(axes, keepdim=True), large.amax(axes, keepdim=True)
         return (large - low) / (high - low + 1e-8)
 
     def upsample(self, image: int, values: Tensor) -> Tensor:  # noqa: ARG002 - all images alike
@@ -40,7 +42,7 @@ class ChannelMasks(Masks):
         return F.interpolate(
             samples.view(-1, 1, *self.patch_grid),
             self.baseline.shape[2:],
-            mode="bilinear",
+            mode="bilinear" if len(self.patch_grid) == 2 else "trilinear",
             align_corners=self.align_corners,
         )
 

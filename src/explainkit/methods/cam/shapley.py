@@ -10,6 +10,7 @@ from explainkit.errors import ModelError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, check_reached, precise
 from explainkit.methods.cam.gradient import weighted
+from explainkit.methods.cam.layout import spatial_axes
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ShapleyCAM(CAM):
             value, slope, curvature = (
                 precise(layout.to_nchw(part)) for part in (value.detach(), slope, curvature)
             )
-            maps[path] = layout, weighted((slope - curvature / 2).mean((2, 3)), value)
+            weights = (slope - curvature / 2).mean(spatial_axes(slope))
+            maps[path] = layout, weighted(weights, value)
         return self.placed(model, inputs, maps)
 
 

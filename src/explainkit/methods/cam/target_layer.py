@@ -117,7 +117,7 @@ class _Output:
     @property
     def is_map(self) -> bool:
         """A map, or tokens."""
-        return len(self.shape) == 4
+        return len(self.shape) != 3
 
 
 def default_layers(
@@ -174,9 +174,9 @@ def default_layers(
     ):
         calls, score = _run(scorer, image.requires_grad_())
         given = patch_grid, prefix_tokens
-        found = _Search(owner, image.detach(), score, *given).last(_candidates(calls))
+        found = _Search(owner, image.detach(), score, *given).last(_candidates(calls, image.dim()))
     if not found:
-        raise _none_found(owner, calls)
+        raise _none_found(owner, calls, image.dim())
     return tuple(output.path for output in found)
 
 
@@ -224,12 +224,17 @@ def _edge(value: Any) -> GradientEdge | None:
     return get_gradient_edge(value) if isinstance(value, Tensor) and value.requires_grad else None
 
 
-def _candidates(calls: list[_Output]) -> list[_Output]:
-    """Maps and tokens that layers compute, each once, in the order in which they run."""
+def _candidates(calls: list[_Output], axes: int) -> list[_Output]:
+    """Maps and tokens that layers compute, each once, in the order in which they run.
+
+    Args:
+        calls: All outputs.
+        axes: Of the images, 4, or of volumes, 5, and so of maps.
+    """
     times = Counter(call.path for call in calls)
     values: dict[tuple[Any, int], list[_Output]] = {}
     for call in calls:
-        if call.edge is not None and times[call.path] == 1 and len(call.shape) in (3, 4):
+        if call.edge is not None and times[call.path] == 1 and len(call.shape) in (3, axes):
             values.setdefault((call.edge.node, call.edge.output_nr), []).append(call)
     # what a block of tokens computes inside, such as attention, is not what it passes on
     blocks = tuple(f"{call.path}." for call in calls if call.is_block)
@@ -311,11 +316,11 @@ def _downstream(node: Node, users_first: Iterable[Node]) -> set[Node]:
     return found
 
 
-def _none_found(model: nn.Module, calls: list[_Output]) -> ModelError:
+def _none_found(model: nn.Module, calls: list[_Output], axes: int) -> ModelError:
     """Why a model has no default layer, and what to do."""
     name = type(model).__name__
     times = Counter(call.path for call in calls)
-    spatial = [times[call.path] for call in calls if len(call.shape) in (3, 4)]
+    spatial = [times[call.path] for call in calls if len(call.shape) in (3, axes)]
     other = "use a method of the image, such as integrated_gradients or occlusion"
     if not calls:
         return ModelError(
