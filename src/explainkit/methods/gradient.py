@@ -217,7 +217,7 @@ def deviation_of(
             f"noise: expected one deviation, or one for each of {len(image)} channels, got "
             f"{len(noise)}"
         )
-    return image.new_tensor(noise)[:, None, None] * scale
+    return image.new_tensor(noise).view(-1, *[1] * (image.dim() - 1)) * scale
 
 
 def _normal(image: Tensor, count: int, generator: torch.Generator) -> Tensor:

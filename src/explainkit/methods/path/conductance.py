@@ -135,7 +135,8 @@ class Conductance(_Through):
         layer, span = self._path(model), image - baseline
         found = []
         for part in torch.split(nodes.to(image), chunk_size(model, image)):
-            points = (baseline + part[:, None, None, None] * span).requires_grad_()
+            along = part.view(-1, *[1] * image.dim())
+            points = (baseline + along * span).requires_grad_()
             with torch.enable_grad(), twice_differentiable():
                 with capture(unwrapped(model), [layer], count=len(points)) as calls:
                     model(points)

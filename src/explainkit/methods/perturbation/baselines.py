@@ -18,7 +18,7 @@ def fill_images(baseline: "float | Tensor | str", images: Tensor, seed: int) -> 
         baseline: One value; a tensor ``[channel, height, width]`` or one per image; ``"mean"``: the
             image's mean per channel; ``"blur"``: the image blurred by a Gaussian with σ a tenth of
             its shorter side; ``"noise"``: normal noise with the mean and deviation of each channel.
-        images: ``[batch, channel, height, width]``.
+        images: ``[batch, channel, height, width]``, or volumes, which have no blur.
         seed: Random seed of the noise, which is the same for every image.
 
     Returns:
@@ -32,16 +32,21 @@ def fill_images(baseline: "float | Tensor | str", images: Tensor, seed: int) -> 
         tensor([[[[2., 2.]]]])
     """
     images = images.detach()
+    axes = tuple(range(2, images.dim()))
     match baseline:
         case "mean":
-            return images.mean((2, 3), keepdim=True).expand_as(images)
+            return images.mean(axes, keepdim=True).expand_as(images)
         case "blur":
+            if images.dim() > 4:
+                raise MethodError(
+                    "baseline: expected a number, a tensor, mean or noise for a volume, got 'blur'"
+                )
             return blurred(images, min(images.shape[2:]) / 10)
         case "noise":
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(images.shape[1:], generator=generator).to(images)
-            mean = images.mean((2, 3), keepdim=True)
-            return mean + noise * images.std((2, 3), correction=0, keepdim=True)
+            mean = images.mean(axes, keepdim=True)
+            return mean + noise * images.std(axes, correction=0, keepdim=True)
         case Tensor():
             if baseline.shape not in {images.shape, images.shape[1:]}:
                 raise MethodError(

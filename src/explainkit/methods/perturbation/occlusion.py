@@ -22,15 +22,16 @@ class Occlusion(Typed):
     The last window of a row or column is cropped at the border.
 
     Attributes:
-        window: Side of the window in pixels, or height and width; None: a sixth of the shorter
-            side of the image.
+        window: Side of the window in pixels, or height and width, of a volume depth, height and
+            width; None: a sixth of the shorter side of the image, and of a volume's depth.
         stride: Step of the window in pixels; None: half of the window.
         channels: Number of neighboring channels that a window hides; the map then differs by
             channel. None: all.
         baseline: Fills the window, in model-input space: one value; a tensor ``[channel, height,
             width]`` or one per image; ``"mean"`` of each channel; ``"blur"``: the image blurred by
             a Gaussian with σ a tenth of its shorter side; ``"noise"`` with each channel's mean and
-            deviation; ``"inpaint"``: the harmonic continuation of the pixels around the window.
+            deviation; ``"inpaint"``: the harmonic continuation of the pixels around the window. A
+            volume has neither ``"blur"`` nor ``"inpaint"``.
         seed: Random seed of the noise; ``explain(seed=…)`` sets it.
 
     Raises:
@@ -52,9 +53,10 @@ class Occlusion(Typed):
 
     hides_parts: ClassVar[bool] = True
     only_runs: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
 
-    window: int | tuple[int, int] | None = None
-    stride: int | tuple[int, int] | None = None
+    window: int | tuple[int, int] | tuple[int, int, int] | None = None
+    stride: int | tuple[int, int] | tuple[int, int, int] | None = None
     channels: int | None = None
     baseline: float | Tensor | Filling | Literal["inpaint"] = field(
         default=0.0, metadata={"per_image": True}
@@ -70,12 +72,12 @@ class Occlusion(Typed):
         with torch.no_grad():
             clean = model(inputs).gather(1, target[:, None])[:, 0].double()
         images = inputs.detach()
-        height, width = images.shape[2:]
-        sixth = max(min(height, width) // 6, 1)
-        window = _pair("window", sixth if self.window is None else self.window)
-        half = (max(window[0] // 2, 1), max(window[1] // 2, 1))
-        stride = _pair("stride", half if self.stride is None else self.stride)
-        windows = Windows((height, width), window, stride)
+        sizes = tuple(images.shape[2:])
+        sixth = [max(length // 6, 1) for length in (*sizes[:-2], *[min(sizes[-2:])] * 2)]
+        window = _sides("window", tuple(sixth) if self.window is None else self.window, len(sizes))
+        half = tuple(max(side // 2, 1) for side in window)
+        stride = _sides("stride", half if self.stride is None else self.stride, len(sizes))
+        windows = Windows(sizes, window, stride)
         harmonic = isinstance(self.baseline, str) and self.baseline == "inpaint"
         filling = images if harmonic else fill_images(self.baseline, images, self.seed)
         drops, runs = [], []
@@ -83,8 +85,9 @@ class Occlusion(Typed):
             patches = inpainted(image, windows) if harmonic else windows.cut(fill)
             for part in self._parts(len(image)):
                 if part is not None:
-                    hidden = torch.zeros(len(image), 1, 1, dtype=torch.bool, device=image.device)
+                    hidden = torch.zeros(len(image), dtype=torch.bool, device=image.device)
                     hidden[part] = True
+                    hidden = hidden.view(-1, *[1] * (image.dim() - 1))
                     own = torch.where(hidden, patches, windows.cut(image))
                 scores, why = score_windows(model, image, windows, patches if part is None else own)
                 drops.append(score - scores[:, label])
@@ -106,11 +109,12 @@ class Occlusion(Typed):
         return [slice(at, at + self.channels) for at in range(0, count, self.channels)]
 
 
-def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+def _sides(name: str, size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    sides = tuple(size) if isinstance(size, tuple | list) else (size,) * axes
+    if len(sides) != axes or not all(isinstance(side, int) for side in sides):
+        wanted = "(height, width)" if axes == 2 else "(depth, height, width)"
         raise MethodError(
-            f"{name}: expected a whole number of pixels or (height, width), got {size}: channels= "
-            "says how many channels a window covers"
+            f"{name}: expected a whole number of pixels or {wanted}, got {size}: channels= says "
+            "how many channels a window covers"
         )
-    return sides[0], sides[1]
+    return sides

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,8 @@ class Windows:
 
     It starts in the upper left corner and moves by the stride until the image is covered, so an
     axis has ``ceil((size − window) / stride) + 1`` positions. The last one may extend beyond the
-    border, where it is cropped.
+    border, where it is cropped. A volume has a depth before its height, and the window slides over
+    it slice by slice.
 
     Attributes:
         image: Height and width of the image.
@@ -37,9 +40,9 @@ class Windows:
         (6, (4, 2, 5, 4))
     """
 
-    image: tuple[int, int]
-    window: tuple[int, int]
-    stride: tuple[int, int]
+    image: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
 
     def __post_init__(self) -> None:
         for size, window, stride in zip(self.image, self.window, self.stride, strict=True):
@@ -54,25 +57,28 @@ class Windows:
                 )
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> tuple[int, ...]:
         """Number of vertical and horizontal positions."""
-        down, across = (
+        return tuple(
             -(-(size - window) // stride) + 1
             for size, window, stride in zip(self.image, self.window, self.stride, strict=True)
         )
-        return down, across
 
     def __len__(self) -> int:
-        return self.grid[0] * self.grid[1]
+        return prod(self.grid)
 
-    def boxes(self) -> list[tuple[int, int, int, int]]:
-        """Top, left, bottom, right of each window, the last two exclusive."""
-        height, width = self.image
-        down, across = self.grid
+    def boxes(self) -> list[tuple[int, ...]]:
+        """Top, left, bottom, right of each window, the last two exclusive.
+
+        In a volume front, top, left, back, bottom, right.
+        """
+        steps = (
+            range(0, count * stride, stride)
+            for count, stride in zip(self.grid, self.stride, strict=True)
+        )
         return [
-            (top, left, min(top + self.window[0], height), min(left + self.window[1], width))
-            for top in range(0, down * self.stride[0], self.stride[0])
-            for left in range(0, across * self.stride[1], self.stride[1])
+            (*corner, *map(min, map(sum, zip(corner, self.window, strict=True)), self.image))
+            for corner in product(*steps)
         ]
 
     def cut(self, image: Tensor) -> Tensor:
@@ -81,13 +87,12 @@ class Windows:
         Returns:
             ``[*grid, channel, *window]``, zero beyond the border: a view, since windows overlap.
         """
-        down, across = self.grid
-        lower = (down - 1) * self.stride[0] + self.window[0] - self.image[0]
-        right = (across - 1) * self.stride[1] + self.window[1] - self.image[1]
-        padded = F.pad(image, (0, right, 0, lower))
-        cut = padded.unfold(1, self.window[0], self.stride[0])
-        cut = cut.unfold(2, self.window[1], self.stride[1])
-        return cut.permute(1, 2, 0, 3, 4)
+        axes = list(zip(self.grid, self.window, self.stride, self.image, strict=True))
+        beyond = [(count - 1) * stride + window - size for count, window, stride, size in axes]
+        cut = F.pad(image, [side for length in reversed(beyond) for side in (0, length)])
+        for axis, (_, window, stride, _) in enumerate(axes, 1):
+            cut = cut.unfold(axis, window, stride)
+        return cut.movedim(0, len(axes))
 
     def average(self, values: Tensor) -> Tensor:
         """For each pixel the mean of the values of the windows that cover it.
@@ -100,9 +105,13 @@ class Windows:
         """
         kernel = values.new_ones(1, 1, *self.window)
         grid = values.reshape(-1, 1, *self.grid)
-        total = F.conv_transpose2d(grid, kernel, stride=self.stride)
-        cover = F.conv_transpose2d(torch.ones_like(grid[:1]), kernel, stride=self.stride)
-        return (total / cover)[..., : self.image[0], : self.image[1]]
+        spread = F.conv_transpose2d if len(self.image) == 2 else F.conv_transpose3d
+        total = spread(grid, kernel, stride=self.stride)
+        cover = spread(torch.ones_like(grid[:1]), kernel, stride=self.stride)
+        found = total / cover
+        for axis, size in enumerate(self.image, 2):
+            found = found.narrow(axis, 0, size)
+        return found
 
 
 def score_windows(
@@ -110,7 +119,8 @@ def score_windows(
 ) -> tuple[Tensor, str]:
     """Scores an image once for each window, with its patch pasted in.
 
-    Only the part of the model affected by the window runs, if that is possible and faster.
+    Only the part of the model affected by the window runs, if that is possible and faster; of
+    volumes, always the whole model.
 
     Args:
         model: Gives scores ``[batch, classes]``.
@@ -121,28 +131,33 @@ def score_windows(
     Returns:
         float64 ``[windows, classes]``, and why the whole model ran; empty if only parts of it did.
     """
-    boxes = windows.boxes()
-    # a window beyond the border is moved inside; the extra part keeps the original image
-    limits = torch.tensor(windows.image) - torch.tensor(windows.window)
-    corners = torch.tensor([box[:2] for box in boxes]).minimum(limits)
-    score = box_scores(model, image, corners, windows.window)
-    if not isinstance(score, str):
-        return _score_boxes(score, image, windows, patches, corners), ""
+    boxes, axes = windows.boxes(), len(windows.image)
+    why = "volumes have no incremental evaluation"
+    if axes == 2:
+        # a window beyond the border is moved inside; the extra part keeps the original image
+        limits = torch.tensor(windows.image) - torch.tensor(windows.window)
+        corners = torch.tensor([box[:2] for box in boxes]).minimum(limits)
+        height, width = windows.window
+        score = box_scores(model, image, corners, (height, width))
+        if not isinstance(score, str):
+            return _score_boxes(score, image, windows, patches, corners), ""
+        why = score
     size = min(chunk_size(model, image, backward=False), len(windows))
     copies = image.new_empty(size, *image.shape)
-    across = windows.grid[1]
+    places = list(product(*map(range, windows.grid)))
 
     def run(part: slice) -> Tensor:
         images = copies[: part.stop - part.start].copy_(image)
         for row, number in enumerate(range(part.start, part.stop)):
-            top, left, bottom, right = boxes[number]
-            patch = patches[number // across, number % across, :, : bottom - top, : right - left]
-            images[row, :, top:bottom, left:right] = patch
+            first, last = boxes[number][:axes], boxes[number][axes:]
+            inside = [slice(b - a) for a, b in zip(first, last, strict=True)]
+            patch = patches[places[number]][(slice(None), *inside)]
+            images[row][(slice(None), *map(slice, first, last))] = patch
         scores: Tensor = model(images)
         return scores.double()
 
     with torch.no_grad():
-        return in_chunks(run, len(windows), size), score
+        return in_chunks(run, len(windows), size), why
 
 
 def _score_boxes(
@@ -182,8 +197,12 @@ def inpainted(image: Tensor, windows: Windows) -> Tensor:
         ``[*grid, channel, *window]``, zero beyond the border.
 
     Raises:
-        MethodError: The window covers the whole image.
+        MethodError: The window covers the whole image, or the image is a volume.
     """
+    if len(windows.image) > 2:
+        raise MethodError(
+            "baseline: expected a number, a tensor, mean or noise for a volume, got 'inpaint'"
+        )
     height, width = windows.image
     if (height, width) == windows.window:
         raise MethodError(
