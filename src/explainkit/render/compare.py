@@ -100,11 +100,11 @@ def comparison_figure(
         axes = sheet.axes(row, column, *sizes[i])
         if m is None:
             show(axes, content.shown[i].pixels, smooth)
-            sheet.title(axes, column, *_prediction(content, i))
+            sheet.title(axes, column, *prediction_title(content, i))
             continue
         values = torch.from_numpy(content.maps[m][i])
         show(axes, overlay(content.under[m][i], values, rule, cmap=cmap, alpha=alpha), smooth)
-        title = _title(content, explanations[m], i, scaled[m].limits[i])
+        title = map_title(content, explanations[m], i, scaled[m].limits[i])
         sheet.title(axes, column, title)
         if cards:
             size = sheet.widths[column], sizes[i][1]
@@ -135,7 +135,7 @@ def _cells(
     return cells
 
 
-def _title(content: Content, one: "Explanation", row: int, limit: float) -> str:
+def map_title(content: Content, one: "Explanation", row: int, limit: float) -> str:
     """What distinguishes a map from the others, and its value at full color."""
     explanations = content.explanations
     words = [bare_name(one.method)] if len({other.method for other in explanations}) > 1 else []
@@ -148,8 +148,8 @@ def _title(content: Content, one: "Explanation", row: int, limit: float) -> str:
     return ", ".join(words) + ", " + (f"±{limit:.2g}" if limit else "zero everywhere")
 
 
-def _prediction(content: Content, row: int) -> tuple[str, str]:
-    """The title of an image, and its color."""
+def prediction_title(content: Content, row: int) -> tuple[str, str]:
+    """The title of an image or volume, and its color."""
     label = content.labels[row]
     if content.readings[0].confidence[row] is None:
         return content.names[row], INK

@@ -292,6 +292,11 @@ def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:
     Returns:
         ``[batch, height, width]`` of the images, in the method's own unit.
     """
+    if explanation.inputs.ndim != 4:
+        raise RenderError(
+            f"expected maps of images, got maps of volumes {list(explanation.inputs.shape)}: "
+            "explanation.plot() and explanation.report() show them as slices"
+        )
     if explanation.attribution.ndim != 4:
         raise RenderError(
             "expected maps [batch, channel, height, width], got "

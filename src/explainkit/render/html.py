@@ -1,5 +1,6 @@
 """The notebook view of explanations: self-contained HTML without scripts, for light and dark."""
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.errors import clipped
+from explainkit.render.figure import png
 from explainkit.render.heatmap import DIVERGING, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -23,6 +25,7 @@ from explainkit.render.report.content import (
 from explainkit.render.report.sheets import data_uri
 from explainkit.render.shown_image import overlay, to_bytes
 from explainkit.render.templates import fill
+from explainkit.render.volume import volume_figure
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -38,7 +41,7 @@ def to_html(explanations: "Sequence[Explanation]") -> str:
     """Images, maps, and how they were computed; all text is escaped.
 
     Explanations of the same images are shown side by side, one row per image; others one after the
-    other.
+    other. Of volumes, slices are shown as in `explainkit.render.volume`.
     """
     first = explanations[0]
     together = all(
@@ -51,15 +54,20 @@ def to_html(explanations: "Sequence[Explanation]") -> str:
         return "".join(to_html([one]) for one in explanations)
     shown = [one if len(one) <= MOST else one[:MOST] for one in explanations]
     images: list[dict[str, Any]] = []
+    figure = b""
     remarks = [legend(shown)]
-    if all(one.attribution.ndim == 4 for one in shown):
+    if all(one.inputs.ndim == one.attribution.ndim == 4 for one in shown):
         content = gather(shown, None, None, "sum", 2 * _PHOTO)
         images = [_image(content, i) for i in range(len(content.shown))]
         remarks += content.notes
+    elif all(one.inputs.ndim > 4 and one.attribution.ndim > 4 for one in shown):
+        figure = png(volume_figure(shown))
     scaling = f"Each map is normalized separately ({Scaling.parse(SCALINGS[0]).limit})"
     return fill(
         "explainkit.render", "notebook.html",
         images=images,
+        figure=base64.b64encode(figure).decode("ascii"),
+        alt="; ".join(map(repr, shown)),
         ramp=data_uri(Image.fromarray(color(np.linspace(-1, 1, 64)[None], DIVERGING))),
         legend=f"{'; '.join(remarks)}. {scaling}; ± is the value at full color.",
         tables=[list(_facts(one, len(explanations) == 1)) for one in explanations],

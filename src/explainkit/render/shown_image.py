@@ -124,6 +124,11 @@ def shown_images(explanation: "Explanation", longest: int = LONGEST) -> list[Sho
 
 def plain_images(explanation: "Explanation", longest: int = LONGEST) -> list[ShownImage]:
     """As `shown_images`, without the boxes that the maps are about."""
+    if explanation.inputs.ndim != 4:
+        raise RenderError(
+            f"expected images, got volumes {list(explanation.inputs.shape)}: explanation.plot() "
+            "and explanation.report() show them as slices"
+        )
     if explanation.originals is None or explanation.geometries is None:
         shown = [to_pixels(one, explanation.mean, explanation.std) for one in explanation.inputs]
         return [ShownImage(pixels, note=note) for pixels, note in shown]
@@ -239,12 +244,17 @@ def overlay_original(
     return found if boxes is None else with_boxes(found, geometry.points_to_original(boxes))
 
 
+def check_opacity(alpha: float) -> None:
+    """Raises RenderError unless a number is an opacity."""
+    if not 0 <= alpha <= 1:
+        raise RenderError(f"alpha: expected an opacity from 0 to 1, got {alpha}")
+
+
 def _styled(
     values: torch.Tensor, scaling: Scaling | str, cmap: str | None, alpha: float
 ) -> tuple[NDArray[np.float64], str, bool]:
     """The scaled map, the name of the color map, and whether its middle stands for zero."""
-    if not 0 <= alpha <= 1:
-        raise RenderError(f"alpha: expected an opacity from 0 to 1, got {alpha}")
+    check_opacity(alpha)
     rule = Scaling.parse(scaling)
     strength = scale(values[None], rule).values[0]
     return strength, cmap or rule.colors, rule.sign == "signed"

@@ -10,7 +10,7 @@ from torch import Tensor
 from explainkit.catalog.builtin import SCORECARD
 from explainkit.catalog.registry import resolve
 from explainkit.catalog.synonyms import bare_name, plain
-from explainkit.errors import InputError, UnknownNameError, clipped
+from explainkit.errors import InputError, RenderError, UnknownNameError, clipped
 from explainkit.expressions.text import shortened
 from explainkit.scores import Outputs, Task
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from explainkit.adapters.geometry import Geometry
     from explainkit.render.heatmap import Reduce, Scaling
+    from explainkit.render.slices import Slices
     from explainkit.results.evaluation import Evaluation
     from explainkit.results.origin import Origin
     from explainkit.results.scorecard import Scorecard
@@ -34,9 +35,10 @@ class Explanation:
     """A batch of explained images, with everything needed to interpret and reproduce it.
 
     Attributes:
-        inputs: Images ``[batch, channel, height, width]`` in model-input space.
-        attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit;
-            with the shape of the layer's output if ``at`` names one.
+        inputs: Images ``[batch, channel, height, width]`` in model-input space; volumes and clips
+            ``[batch, channel, depth, height, width]``.
+        attribution: Signed map ``[batch, channel or 1, height, width]`` in the method's own unit,
+            of volumes with their depth; with the shape of the layer's output if ``at`` names one.
         target: Explained class of each image, int64 ``[batch]``; 0 for a function or expression.
         score: The explained score of each image, ``[batch]``. A single logit z has two classes
             with the scores −z and z, so that the score of the predicted one is never negative.
@@ -222,7 +224,8 @@ class Explanation:
                 ``"norm"`` = √Σa².
 
         Returns:
-            ``[batch, height, width]`` in the method's own unit.
+            ``[batch, height, width]`` in the method's own unit; of volumes
+            ``[batch, depth, height, width]``.
         """
         values = self.attribution
         match reduce:
@@ -285,8 +288,12 @@ class Explanation:
         alpha: float = 0.85,
         columns: int = 1,
         card: "Scorecard | None" = None,
+        slices: "Slices | None" = None,
     ) -> "Figure":
         """Draws each image next to its heatmap, with a color bar in the method's unit.
+
+        Of a volume, slices are drawn in a row, with the map over each of them, and where they cut
+        the volume.
 
         Args:
             scaling: How values are mapped to colors, by name (`explainkit.render.heatmap`).
@@ -296,9 +303,19 @@ class Explanation:
             alpha: Opacity of the strongest values over the image.
             columns: Images side by side.
             card: The scorecard of these maps, whose verdicts stand below them.
+            slices: Of volumes: up to six slices that are spaced evenly (``"even"``, the default),
+                or those with the largest Σ|a| (``"strongest"``); or a list of their numbers.
         """
+        if self.inputs.ndim > 4:
+            from explainkit.render.volume import draw_strongest, volume_figure
+
+            style: Any = {"scaling": scaling, "reduce": reduce, "cmap": cmap, "alpha": alpha}
+            if ax is not None:
+                return draw_strongest(self, ax, **style)
+            return volume_figure([self], slices=slices or "even", **style)
         from explainkit.render.figure import plot
 
+        _refuse_slices(slices)
         return plot(
             self,
             scaling=scaling,
@@ -451,6 +468,11 @@ class Explanation:
         return to_html([self])
 
 
+def _refuse_slices(slices: object) -> None:
+    if slices is not None:
+        raise RenderError(f"slices: expected volumes to choose slices of, got images: {slices!r}")
+
+
 class Explanations(list[Explanation]):
     """The explanations of one call, by several methods or of several targets."""
 
@@ -514,6 +536,7 @@ class Explanations(list[Explanation]):
         alpha: float = 0.85,
         columns: int | None = None,
         cards: "Sequence[Scorecard]" = (),
+        slices: "Slices | None" = None,
     ) -> "Figure":
         """Draws the images, and one row of maps per explanation; each map is normalized separately.
 
@@ -525,9 +548,18 @@ class Explanations(list[Explanation]):
             alpha: Opacity of the strongest values over the image.
             columns: Images side by side; of a single image, its maps side by side.
             cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
+            slices: Of volumes, as in `Explanation.plot`.
         """
+        if self and self[0].inputs.ndim > 4:
+            from explainkit.render.volume import volume_figure
+
+            return volume_figure(
+                self, slices=slices or "even", labels=labels, scaling=scaling, reduce=reduce,
+                cmap=cmap, alpha=alpha,
+            )  # fmt: skip
         from explainkit.render.compare import comparison_figure
 
+        _refuse_slices(slices)
         return comparison_figure(
             self,
             labels=labels,

@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainkit.errors import RenderError
-from explainkit.render.heatmap import Reduce, over_images, scale
+from explainkit.render.heatmap import Reduce, Scaling, over_images, scale
 from explainkit.render.parameters import parameters
-from explainkit.render.shown_image import LONGEST, ShownImage, boxes_of, notes, plain_images
+from explainkit.render.shown_image import (
+    LONGEST,
+    OPACITY,
+    ShownImage,
+    boxes_of,
+    notes,
+    plain_images,
+    to_bytes,
+)
+from explainkit.render.slices import planes, stacked
 from explainkit.render.templates import clean
 
 if TYPE_CHECKING:
@@ -48,18 +57,23 @@ class ModelPrediction:
 class Content:
     """Explanations of the same images, ready to be shown side by side.
 
+    Of volumes, every slice is shown as an image.
+
     Attributes:
         explanations: One per map.
-        shown: The images as they are shown, with all boxes that the maps are about.
+        shown: The images as they are shown, with all boxes that the maps are about; of volumes
+            all slices of the first, then those of the second.
         under: For each explanation, the images under its maps, with its own boxes.
         notes: What there is to say about the images.
-        maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit.
+        maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit; of
+            volumes with the slices below each other, ``[batch, depth · height, width]``.
         readings: The predictions, one entry per model.
         reading: For each explanation, the index of its model's predictions in ``readings``.
         labels: True class of each image; None if unknown.
         names: Names of the images.
         reduce: How channels were reduced to one.
         cards: The scorecard of each explanation, or none.
+        depth: Slices of each volume; None for images.
     """
 
     explanations: "Sequence[Explanation]"
@@ -73,6 +87,7 @@ class Content:
     names: list[str]
     reduce: Reduce
     cards: "Sequence[Scorecard]" = ()
+    depth: int | None = None
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its kind and number."""
@@ -83,6 +98,17 @@ class Content:
         if len({other.at for other in self.explanations}) == 1:
             return ""
         return f" at {one.at}" if one.at else " of the image"
+
+    def overlays(self, m: int) -> list[NDArray[np.uint8]]:
+        """Map ``m`` over each of `shown`; all slices of a volume have one scale."""
+        rule = Scaling.parse(SCALINGS[0])
+        strength = scale(torch.from_numpy(self.maps[m]), rule).values
+        return [
+            to_bytes(image.overlaid(one, rule.colors, rule.sign == "signed", OPACITY))
+            for image, one in zip(
+                self.under[m], strength.reshape(len(self.shown), -1, strength.shape[2]), strict=True
+            )
+        ]
 
     def predicted(self, row: int) -> str:
         """The predicted classes of an image, by name."""
@@ -139,13 +165,20 @@ def gather(
     known = known or [None] * count
     if beyond := [label for label in known if label is not None and label >= classes]:
         raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-    plain = plain_images(first, longest)
-    boxes = [boxes_of(one) for one in explanations]
-    under = [[one.about(own) for one, own in zip(plain, rows, strict=True)] for rows in boxes]
-    shown = [
-        one.about(np.concatenate(rows))
-        for one, rows in zip(plain, zip(*boxes, strict=True), strict=True)
-    ]
+    depth = first.inputs.shape[2] if first.inputs.ndim > 4 else None
+    if depth is None:
+        plain = plain_images(first, longest)
+        boxes = [boxes_of(one) for one in explanations]
+        under = [[one.about(own) for one, own in zip(plain, rows, strict=True)] for rows in boxes]
+        shown = [
+            one.about(np.concatenate(rows))
+            for one, rows in zip(plain, zip(*boxes, strict=True), strict=True)
+        ]
+        maps = [over_images(one, reduce) for one in explanations]
+    else:
+        shown = planes(first)
+        under = [shown] * len(explanations)
+        maps = [stacked(one, reduce) for one in explanations]
     names = names or first.names
     readings, reading = _readings(explanations, known)
     return Content(
@@ -153,15 +186,16 @@ def gather(
         shown=shown,
         under=under,
         notes=notes(shown),
-        maps=[over_images(one, reduce).cpu().double().numpy() for one in explanations],
+        maps=[one.cpu().double().numpy() for one in maps],
         readings=readings,
         reading=reading,
         labels=known,
         names=[clean(str(name)) for name in names]
         if names
-        else [f"image {i}" for i in range(count)],
+        else [f"{'image' if depth is None else 'volume'} {i}" for i in range(count)],
         reduce=reduce,
         cards=cards,
+        depth=depth,
     )
 
 
