@@ -271,3 +271,43 @@ def test_two_thousand_images_stay_quick(browser, tmp_path):
     assert 0 < ready < 2
     assert 0 < sorting < 2
     assert_silent(browser, path)
+
+
+def test_scrolling_through_the_slices_of_a_volume(browser, axe, shots, tmp_path):
+    """By the slider, its keys, and the keys of a slice; every panel and value follows."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, values = torch.rand(2, 2, 1, 9, 30, 26, generator=generator)
+    values = values - 0.5
+    values[:, :, 6] *= 3
+    found = explained(2, inputs=inputs, attribution=values)
+    path = report(found, tmp_path / "volume.html")
+    browser.open(path)
+    where = "return document.getElementById('slice').value"
+    assert browser.js(where) == "6"  # the strongest
+    seen = {}
+    for slice_ in (0, 3, 8):
+        move(browser, "slice", slice_)
+        (value,) = hover(browser, 1, 5, 7)
+        assert value == float(f"{float(values[0, 0, slice_, 7, 5]):.4g}")
+        gray = round(255 * float(inputs[0, 0, slice_, 7, 5]))
+        assert pixel(browser, 0, 5, 7)[:3] == [gray] * 3
+        seen[slice_] = pixels(browser, 1)
+    assert len(set(seen.values())) == 3
+    browser.find("#slice").send_keys("\ue012")  # the left arrow
+    assert browser.js(where) == "7"
+    browser.find(".stage canvas").send_keys("\ue00e")  # Page Up
+    assert browser.js(where) == "6"
+    assert "slice 6" in browser.js("return document.querySelector('.stage canvas').ariaLabel")
+    shares = browser.js("return document.querySelectorAll('.profile rect').length")
+    assert shares == 9
+    browser.js("location.hash = 'image-2'")
+    browser.wait("document.querySelector('#name').textContent === 'volume 1'")
+    assert browser.js(where) == "6"
+    assert axe() == []
+    assert_silent(browser, path)
+    if shots:
+        browser.screenshot(shots / "volume.png")
+    browser.open(path, scripts=False)
+    assert browser.js("return getComputedStyle(document.querySelector('.slices.js')).display") == (
+        "none"
+    )

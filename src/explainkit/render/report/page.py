@@ -26,7 +26,8 @@ from explainkit.render.report.record import UNSEALED, record_of, sealed
 from explainkit.render.report.reproduce import call
 from explainkit.render.report.sheets import ROOM, Packed, SheetGrid, data_uri, pack
 from explainkit.render.scorecard import verdict_kind
-from explainkit.render.shown_image import ShownImage, overlay, to_bytes
+from explainkit.render.shown_image import ShownImage, to_bytes
+from explainkit.render.slices import profile
 from explainkit.render.templates import fill, inline
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def page(content: Content, command: str | None, evaluation: "Evaluation | None" 
     """The whole file."""
     first = content.explanations[0]
     height, width = (max(one.size[axis] for one in content.shown) for axis in (0, 1))
-    grid = SheetGrid.of(len(first), width, height)
+    grid = SheetGrid.of(len(content.shown), width, height)
     size = sum(maps.size for maps in content.maps) * 4
     packed = [pack(maps, "f4" if size <= ROOM else "i2") for maps in content.maps]
     classes = {c for c in content.labels if c is not None}
@@ -58,6 +59,7 @@ def page(content: Content, command: str | None, evaluation: "Evaluation | None" 
         subtitle=_subtitle(content),
         content=content,
         many=len(first) > 1,
+        noun="Images" if content.depth is None else "Volumes",
         photos=first.geometries is not None,
         few=len(first) <= _FEW,
         labeled=any(label is not None for label in content.labels),
@@ -96,10 +98,11 @@ def _title(content: Content) -> str:
 
 
 def _subtitle(content: Content) -> str:
-    count = len(content.shown)
+    count = len(content.names)
     outcomes = [_outcome(content, i) for i in range(count)]
     correct, wrong = outcomes.count("correct"), outcomes.count("wrong")
-    parts = [f"{count:,} images"] if count > 1 else []
+    noun = "images" if content.depth is None else "volumes"
+    parts = [f"{count:,} {noun}"] if count > 1 else []
     parts.append(_sizes(content))
     if correct + wrong > 1:
         parts.append(f"{correct:,} of {correct + wrong:,} predicted correctly")
@@ -109,7 +112,9 @@ def _subtitle(content: Content) -> str:
 def _sizes(content: Content) -> str:
     """The sizes of the images, and that of the model's inputs if it is another."""
     height, width = content.maps[0].shape[1:]
-    size = f"{width} × {height} pixels"
+    size = f"{width} × {height // (content.depth or 1)} pixels"
+    if content.depth is not None:
+        return f"{content.depth} slices of {size}"
     geometries = content.explanations[0].geometries
     if geometries is None:
         return size
@@ -125,18 +130,19 @@ def _outcome(content: Content, row: int) -> str:
 
 def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
     """The image, then each map over it."""
-    count = len(content.shown)
-    what = f"{count} images" if count > 1 else content.names[0]
+    count = len(content.names)
+    noun = "images" if content.depth is None else "volumes"
+    what = f"{count} {noun}" if count > 1 else content.names[0]
     small = sum(one.size[0] * one.size[1] for one in content.shown) <= _SMALL
     plain = [to_bytes(one.pixels) for one in content.shown]
     exact = small or content.explanations[0].geometries is None
-    yield _panel("image", "Image", grid, plain, f"The image: {what}", exact=exact)
+    if content.depth is None:
+        yield _panel("image", "Image", grid, plain, f"The image: {what}", exact=exact)
+    else:
+        alt = f"All slices, row by row: {what}"
+        yield _panel("image", "Slice", grid, plain, alt, exact=exact)
     several = len({one.model for one in content.explanations}) > 1
     for m, one in enumerate(content.explanations):
-        mixed = [
-            to_bytes(overlay(image, torch.from_numpy(values)))
-            for image, values in zip(content.under[m], content.maps[m], strict=True)
-        ]
         title = bare_name(one.method) + content.place(one)
         title += f" of {bare_name(one.model)}" if several else ""
         alt = f"{title} over the image, scaled {Scaling.parse(SCALINGS[0]).title}: {what}"
@@ -145,7 +151,7 @@ def _panels(content: Content, grid: SheetGrid) -> Iterator[dict[str, Any]]:
             full = float(scale(torch.from_numpy(content.maps[m]), SCALINGS[0]).limits[0])
             ticks = [number(tick) for tick in (-full, 0.0, full)] if full else ["zero everywhere"]
         yield _panel(
-            f"map-{m}", title, grid, mixed, alt, exact=small,
+            f"map-{m}", title, grid, content.overlays(m), alt, exact=small,
             target=one.target_name(0) if count == 1 else None, ticks=ticks,
             card=_verdicts(content, m),
         )  # fmt: skip
@@ -178,10 +184,13 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
     """The data of the script."""
     ramp = np.linspace(0, 1, 256)
     return {
-        "count": len(content.shown),
+        "count": len(content.names),
+        "depth": content.depth,
         "grid": vars(grid),
         "input": content.maps[0].shape[1:],
-        "shown": [_shown(one, i, content) for i, one in enumerate(content.shown)],
+        "shown": [
+            _shown(one, i, content) for i, one in enumerate(content.shown[:: content.depth or 1])
+        ],
         "names": content.names,
         "labels": content.labels,
         "classes": {
@@ -210,6 +219,7 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
                 "numbers": per_image(one),
                 "card": _verdicts(content, m),
                 "limits": limits(content.maps[m]),
+                "profile": _profile(content, m),
                 "kind": packed[m].kind,
                 "length": packed[m].length,
                 "units": packed[m].units,
@@ -221,6 +231,13 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
             "sequential": _ramp(color(ramp[None], SEQUENTIAL)),
         },
     }
+
+
+def _profile(content: Content, m: int) -> list[list[float]] | None:
+    """The share of each slice in map ``m`` of each volume; None for images."""
+    if content.depth is None:
+        return None
+    return [[round(s, 6) for s in row] for row in profile(content.maps[m], content.depth).tolist()]
 
 
 def _shown(image: ShownImage, row: int, content: Content) -> dict[str, Any]:

@@ -4,7 +4,8 @@ const report = JSON.parse(byId("data").textContent);
 const { columns, rows } = report.grid;
 let { width, height } = report.shown[0];
 const packed = report.maps.map((_, m) => byId(`values-${m}`).textContent);
-const state = { image: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
+const depth = report.depth ?? 1;
+const state = { image: 0, slice: 0, view: "over", sign: "signed", scaling: "", opacity: 0.85, threshold: 0, at: null };
 
 function element(tag, text = "", attributes = {}) {
   const made = document.createElement(tag);
@@ -28,6 +29,11 @@ const ramp = () => (state.sign === "signed" ? colors.signed : colors.sequential)
 
 // Numbers ---------------------------------------------------------------------------------------
 function values(m) {
+  // of a volume, those of the slice
+  const all = whole(m), size = all.length / depth;
+  return depth > 1 ? all.subarray(state.slice * size, (state.slice + 1) * size) : all;
+}
+function whole(m) {
   const map = report.maps[m];
   if (map.cached === state.image) return map.values;
   const start = state.image * map.length;
@@ -79,14 +85,15 @@ function share(value, full) {
 const entry = (s) => 3 * Math.min(255, Math.floor(256 * (state.sign === "signed" ? (s + 1) / 2 : s)));
 
 // Images --------------------------------------------------------------------------------------
-function cell(figure, image) {
+function cell(figure, image, slice) {
   const sheets = figure.querySelectorAll(".sheet");
-  const index = image % (columns * rows);
-  return [sheets[Math.floor(image / (columns * rows))], (index % columns) * report.grid.width, Math.floor(index / columns) * report.grid.height];
+  const place = image * depth + slice;
+  const index = place % (columns * rows);
+  return [sheets[Math.floor(place / (columns * rows))], (index % columns) * report.grid.width, Math.floor(index / columns) * report.grid.height];
 }
-function copy(context, figure, image) {
+function copy(context, figure, image, slice) {
   const { width: wide, height: high } = report.shown[image];
-  context.drawImage(...cell(figure, image), wide, high, 0, 0, wide, high);
+  context.drawImage(...cell(figure, image, slice), wide, high, 0, 0, wide, high);
 }
 function resize() {
   ({ width, height } = report.shown[state.image]);
@@ -127,7 +134,7 @@ const legends = {
 };
 function draw() {
   const base = panels[0].context;
-  copy(base, panels[0].figure, state.image);
+  copy(base, panels[0].figure, state.image, state.slice);
   const pixels = base.getImageData(0, 0, width, height).data;
   report.maps.forEach((map, m) => {
     const { context, view } = panels[m + 1];
@@ -151,10 +158,10 @@ function draw() {
       image.data[o + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-    view.setAttribute("aria-label", `${map.name}, ${report.names[state.image]}; target: ${target(m)}; full color at ${number(full)}`);
+    view.setAttribute("aria-label", `${map.name}, ${shownName()}; target: ${target(m)}; full color at ${number(full)}`);
     drawBar(m, full);
   });
-  panels[0].view.setAttribute("aria-label", report.names[state.image]);
+  panels[0].view.setAttribute("aria-label", shownName());
   legend.textContent = legends[state.sign];
   tell();
 }
@@ -171,6 +178,33 @@ function drawBar(m, full) {
   scale.canvas.setAttribute("aria-label", full ? `color bar from ${number(low * full)} to ${number(full)}` : "zero everywhere");
 }
 
+// Slices ----------------------------------------------------------------------------------------
+const slider = byId("slice");
+const shownName = () => report.names[state.image] + (slider ? `, slice ${state.slice}` : "");
+function strongest(image) {
+  const shares = report.maps[0].profile?.[image] ?? [0];
+  return shares.indexOf(Math.max(...shares));
+}
+function cut(slice) {
+  state.slice = Math.max(0, Math.min(depth - 1, slice));
+  if (!slider) return;
+  slider.value = state.slice;
+  slider.setAttribute("aria-valuetext", `slice ${state.slice} of ${depth}`);
+  byId("slice-value").textContent = `${state.slice} (0 to ${depth - 1})`;
+  report.maps.forEach(({ profile }, m) => profiles(panels[m + 1].figure.querySelector("svg"), profile[state.image]));
+}
+function profiles(svg, shares) {
+  const most = Math.max(...shares) || 1;
+  svg.setAttribute("aria-label", `slice ${state.slice} has ${(100 * shares[state.slice]).toFixed(1)}% of the map`);
+  svg.replaceChildren(...shares.map((share, i) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const place = { x: i + 0.1, y: 1 - share / most, width: 0.8, height: share / most };
+    for (const [name, value] of Object.entries(place)) bar.setAttribute(name, value.toFixed(3));
+    bar.classList.toggle("here", i === state.slice);
+    return bar;
+  }));
+}
+
 // The pointer -----------------------------------------------------------------------------------
 function follow(view, event) {
   const box = view.getBoundingClientRect();
@@ -180,6 +214,14 @@ function follow(view, event) {
   tell();
 }
 function step(event) {
+  const turned = { PageUp: -1, PageDown: 1 }[event.key];
+  if (turned && slider) {
+    event.preventDefault();
+    cut(state.slice + turned);
+    draw();
+    byId("spoken").textContent = shownName();
+    return;
+  }
   const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!move) return;
   event.preventDefault();
@@ -194,7 +236,7 @@ const known = (value) => (Number.isNaN(value) ? "not seen by the model" : number
 function place() {
   // in pixels of the original, which may be shown reduced
   const [high, wide] = report.shown[state.image].original, [x, y] = state.at;
-  return `row ${Math.floor(((y + 0.5) * high) / height)}, column ${Math.floor(((x + 0.5) * wide) / width)}`;
+  return `${slider ? `slice ${state.slice}, ` : ""}row ${Math.floor(((y + 0.5) * high) / height)}, column ${Math.floor(((x + 0.5) * wide) / width)}`;
 }
 function tell() {
   const table = byId("pointer"), point = state.at;
@@ -325,6 +367,7 @@ function open() {
   state.image = wanted < report.count ? wanted : 0;
   items[state.image]?.querySelector("a").setAttribute("aria-current", "true");
   resize();
+  cut(strongest(state.image));
   describe();
   draw();
   if (cards) turnable();
@@ -338,7 +381,7 @@ function thumbnails() {
       const context = canvas(link, report.shown[i].width, report.shown[i].height);
       context.canvas.setAttribute("aria-hidden", "true");
       link.prepend(context.canvas);
-      copy(context, panels[1].figure, i);
+      copy(context, panels[1].figure, i, strongest(i));
     }
   }, { root: cards, rootMargin: "200px" });
   items.forEach((item) => seen.observe(item));
@@ -359,6 +402,7 @@ function listen() {
       draw();
     });
   }
+  slider?.addEventListener("input", () => { cut(Number(slider.value)); draw(); });
   if (!cards) return;
   byId("index").querySelector("form").addEventListener("input", list);
   byId("index").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
