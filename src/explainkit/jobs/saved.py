@@ -250,7 +250,7 @@ def _again(saved: Saved, module: nn.Module, rows: Sequence[int]) -> Tensor:
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     images = _inputs(saved, rows).to(like.device, like.dtype)
     shapes = [tuple(images.shape[1:]), tuple(images.shape[2:])]
-    found = explain(
+    found: Explanation = explain(
         module,
         images,
         expression or torch.tensor([record["target"][row] for row in rows]),
