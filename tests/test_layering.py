@@ -13,6 +13,7 @@ ROOT = Path(explainkit.__file__).parent
 ROWS = [
     {"errors"},
     {
+        "concept_discovery.spectral",
         "correlation",
         "files",
         "hashes",

@@ -29,6 +29,15 @@ for item in store.where(status="failed").items:
 # --8<-- [end:read]
 assert found[0].names == ("photo_03.png",)
 
+# --8<-- [start:clusters]
+groups = store.clusters(2, method="saliency", neighbors=4)
+groups.table()  # size, most frequent classes and mistakes of each cluster
+groups.members(0), groups.exemplars(0)[0].plot()
+groups.adjusted_rand({"photo_00.png": "clinic A", "photo_07.png": "clinic B"})
+groups.report("clusters.html")
+# --8<-- [end:clusters]
+assert sum(groups.sizes) == 12
+
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from explainkit.results.statistics import EXACT, bootstrap, wilcoxon, wilson
+from explainkit.results.statistics import EXACT, adjusted_rand, bootstrap, wilcoxon, wilson
 
 NAN = float("nan")
 
@@ -90,3 +90,22 @@ def test_intervals_of_shares_solve_the_score_equation(hits, count):
             assert z == pytest.approx(1.96, abs=1e-4)
     assert low < high
     assert all(map(math.isnan, wilson(0, 0)))
+
+
+def test_the_adjusted_rand_index_by_hand():
+    # the table is [[2, 1, 0], [0, 1, 2]]: 2 pairs together in both, 6 and 3 in each, of 15
+    one, other = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 2])
+    assert adjusted_rand(one, other) == pytest.approx((2 - 6 * 3 / 15) / (4.5 - 6 * 3 / 15))
+    assert adjusted_rand(other, one) == adjusted_rand(one, other)
+    assert adjusted_rand(other, 2 - other) == 1
+    assert adjusted_rand(torch.zeros(6, dtype=torch.int64), other) == 0
+    assert adjusted_rand(torch.arange(6), torch.arange(6)) == 1
+    assert math.isnan(adjusted_rand(one[:1], other[:1]))
+
+
+def test_the_adjusted_rand_index_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    for seed in range(6):
+        one, other = torch.randint(4, (2, 50), generator=generator(seed))
+        theirs = metrics.adjusted_rand_score(one.numpy(), other.numpy())
+        assert adjusted_rand(one, other) == pytest.approx(theirs, abs=1e-12)

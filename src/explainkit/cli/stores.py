@@ -71,12 +71,11 @@ def report_index(
 
         explainkit report maps --out index.html --verdict "not supported"
     """
-    from explainkit.jobs.columns import class_names
     from explainkit.jobs.index import report as write
     from explainkit.jobs.store import Store
 
     store = Store(path)
-    label = None if predicted is None else _label(predicted, class_names(store))
+    label = None if predicted is None else _label(predicted, store.class_names)
     chosen = store.where(status=status, predicted=label, verdict=verdict)
     file = write(chosen, out, limit=limit)
     if as_json:

@@ -16,11 +16,12 @@ from explainkit.engine.arguments import seed_number
 from explainkit.engine.record import model_name, outputs_of
 from explainkit.engine.targets import parse_target
 from explainkit.errors import InputError, MethodError
-from explainkit.evaluation.images import Given, Images, Labels, as_the_model_takes_it, given
+from explainkit.evaluation.images import Given, Images, as_the_model_takes_it, given
 from explainkit.evaluation.judging import Judge, Judged, attempted, unexplained, why
 from explainkit.evaluation.measures import AnyMetric, measures
 from explainkit.interfaces import Method, Target, spec_of
 from explainkit.interruption import interruptible
+from explainkit.jobs.labels import Labels
 from explainkit.layers import path_of
 from explainkit.methods.contract import with_layers
 from explainkit.progress import progress

@@ -3,10 +3,9 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -15,13 +14,11 @@ from explainkit.adapters.decoding import suffixes
 from explainkit.adapters.images import ImageBatch, open_image, preprocessing_of
 from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
+from explainkit.jobs.labels import Labels, by_label
 from explainkit.jobs.opening import source_of
 
 Images: TypeAlias = "Tensor | ImageBatch | str | Path | Sequence[Any] | Mapping[str, Any] | Any"
 """What `explainkit.evaluate` takes."""
-
-Labels: TypeAlias = "Sequence[int | str | None] | Tensor | Mapping[str, int | str] | str | None"
-"""The true classes: in the order of the images, by their names, or ``"folder"``."""
 
 Read = tuple[Tensor | Image.Image, Any]
 """An image, and the class that comes with it, or None."""
@@ -66,7 +63,7 @@ def given(images: Images, labels: Labels = None, limit: int | None = None) -> Gi
     if limit is not None and limit < 1:
         raise InputError(f"limit: expected at least 1, got {limit}")
     rows = range(count) if limit is None or limit >= count else _spread(count, limit)
-    label = _by_label(labels, names)
+    label = by_label(labels, names)
 
     def labeled(row: int) -> Read:
         image, own = read(row)
@@ -170,22 +167,3 @@ def _numbered(count: int) -> list[str]:
 def _spread(count: int, limit: int) -> list[int]:
     """Indices evenly spread over all: sorted images of one class are neighbors."""
     return [i * count // limit for i in range(limit)]
-
-
-def _by_label(labels: Labels, names: Sequence[str]) -> Callable[[int], Any]:
-    """Gives the true class of a row, or None."""
-    if labels is None:
-        return lambda _row: None
-    if isinstance(labels, str):
-        if labels != "folder":
-            raise InputError(f"labels: expected one per image or 'folder', got {labels!r}")
-        return lambda row: PurePosixPath(names[row]).parent.name or None
-    if isinstance(labels, Mapping):
-        if labels.keys().isdisjoint(names):
-            shown = next(iter(labels), "none")
-            raise InputError(f"labels: expected names such as {names[0]!r}, got {shown!r}")
-        return lambda row: labels.get(names[row])
-    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(listed) != len(names):
-        raise InputError(f"labels: expected {len(names)}, one per image, got {len(listed)}")
-    return lambda row: listed[row]

@@ -51,14 +51,6 @@ def array(values: Any) -> NDArray[Any]:
     return found
 
 
-def class_names(store: Store) -> tuple[str, ...]:
-    """The names of the classes; empty if they have none."""
-    for _, shard in done(store):
-        for _, methods in shard.groups():
-            return tuple(methods[0]["class_names"])
-    return ()
-
-
 def facts(store: Store) -> dict[str, Any]:
     """What a store's maps are, for the record of an export."""
     return {"plan": store.plan.hash, **store.plan.question}

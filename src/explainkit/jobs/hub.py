@@ -12,7 +12,7 @@ from PIL import Image
 from explainkit.adapters.decoding import read_bytes
 from explainkit.errors import StorageError
 from explainkit.files import replacing, write_file
-from explainkit.jobs.columns import array, class_names, done, missing
+from explainkit.jobs.columns import array, done, missing
 from explainkit.jobs.outcomes import Item
 from explainkit.jobs.store import Store
 from explainkit.jobs.tables import row_of
@@ -93,7 +93,7 @@ def hub(store: Store, folder: Path) -> Iterator[Path]:
 
 def _schema(store: Store, pa: Any) -> Any:
     """Columns and their features, which `datasets` reads from the metadata of the files."""
-    names = class_names(store)
+    names = store.class_names
     whole, real, text = (
         {"dtype": dtype, "_type": "Value"} for dtype in ("int64", "float32", "string")
     )

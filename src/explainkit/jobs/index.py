@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from explainkit.errors import ExplainkitError, InputError
-from explainkit.jobs.columns import class_names
 from explainkit.jobs.outcomes import Item
 from explainkit.jobs.store import Store
 from explainkit.render.index import Card, Summary, thumbnails, write_index
@@ -69,7 +68,7 @@ def report(store: Store, path: str | Path, *, limit: int = LIMIT) -> Path:
             f"low power on this network: the positive control of {', '.join(weak)} fails too often "
             "to tell maps apart"
         )
-    names = class_names(store)
+    names = store.class_names
     plan = store.plan
     summary = Summary(
         model=plan.model["name"], methods=store.methods, counts=counts, notes=notes,

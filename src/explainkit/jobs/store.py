@@ -3,6 +3,8 @@
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,14 +16,19 @@ from explainkit.adapters.decoding import flat
 from explainkit.adapters.geometry import Geometry
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.catalog.synonyms import bare_name
+from explainkit.concept_discovery.spectral import NEIGHBORS
+from explainkit.engine.arguments import seed_number, whole_number
 from explainkit.errors import InputError, StorageError
 from explainkit.hashes import plain_params
+from explainkit.jobs.clusters import CELLS, clusters_of
 from explainkit.jobs.counts import Progress, progress_of
 from explainkit.jobs.items import read_items
+from explainkit.jobs.labels import Labels
 from explainkit.jobs.opening import reopened
 from explainkit.jobs.outcomes import Item, Judged, Status
 from explainkit.jobs.plan import ITEMS, Plan
 from explainkit.jobs.shards import Stored, check_tensors, read_shard
+from explainkit.results.clusters import Clusters
 from explainkit.results.explanation import Explanation, Explanations
 from explainkit.results.scorecard import is_verdict
 
@@ -111,6 +118,15 @@ class Store:
         return tuple(method["method"] for method in self.plan.methods)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in their order; empty if they have none, or nothing is done yet."""
+        for number in range(self.plan.shards):
+            if (shard := self.shard(number)) is not None:
+                for group in shard.record["groups"]:
+                    return tuple(group["methods"][0]["class_names"])
+        return ()
+
+    @property
     def items(self) -> Iterator[Item]:
         """Ids, statuses and facts of all items that have a status."""
         for row in self._rows:
@@ -184,6 +200,92 @@ class Store:
 
         return self._part([row for row in self._rows if meets(self._item(row))])
 
+    def maps(self, method: str | None = None) -> Iterator[tuple[int, Tensor]]:
+        """The maps of a method, a shard at a time; images are not read.
+
+        Args:
+            method: Its name; None: the only method.
+
+        Yields:
+            The position of each item that has a map, in order, and the map
+            ``[channel, height, width]``.
+
+        Raises:
+            InputError: The store has no such method, or several and none is named.
+            StorageError: Its files were changed.
+        """
+        chosen = self._method(method)
+        size = self.plan.shard_size
+        for number, group in groupby(enumerate(self._rows), lambda one: one[1] // size):
+            if (shard := self._checked(number)) is None:
+                continue
+            asked = {shard.items[row % size].id: place for place, row in group}
+            found = {
+                asked[item.id]: one
+                for items, fields in shard.groups()
+                for item, one in zip(items, fields[chosen]["attribution"], strict=True)
+                if item.id in asked
+            }
+            yield from sorted(found.items(), key=itemgetter(0))
+
+    def clusters(
+        self,
+        n: int | None = None,
+        *,
+        labels: Labels = None,
+        method: str | None = None,
+        cells: int = CELLS,
+        neighbors: int = NEIGHBORS,
+        seed: int = 0,
+    ) -> Clusters:
+        """Groups images whose maps are similar: what a model uses in many of them shows.
+
+        A short-cut, such as a watermark in one corner, makes the maps of its images alike. Channels
+        of each map are added, the means over ``cells × cells`` areas are divided by their Euclidean
+        norm, and the graph of nearest neighbors is clustered by the eigenvectors of its Laplacian.
+        Maps that no cluster fits well are in one, too: look at `Clusters.exemplars`.
+
+        Clusters of one class at a time are easier to read:
+        ``store.where(predicted=3).clusters()``.
+
+        Args:
+            n: Number of clusters; None: the number of eigenvalues before their largest gap.
+            labels: The true classes, as indices or names: one per item of the store, None or −1
+                where unknown; a mapping from ids; or ``"folder"``, where the folder of a file has
+                the name of its class. The result then says how clusters and mistakes agree.
+            method: Whose maps; None: those of the only method.
+            cells: Rows and columns to which maps are reduced.
+            neighbors: Edges from each map to the nearest ones.
+            seed: Random seed, which matters for more than 2048 maps: the graph then has so many,
+                drawn at random, and each other map joins the cluster of the closest of them.
+
+        Raises:
+            InputError: There are fewer maps than neighbors, no such method, or another number of
+                labels than of items.
+            TargetError: The model has no such true class.
+            StorageError: Files of the store were changed.
+
+        References:
+            Lapuschkin, Wäldchen, Binder, Montavon, Samek and Müller (2019), "Unmasking Clever Hans
+            predictors and assessing what machines really learn", DOI 10.1038/s41467-019-08987-4.
+
+        Examples:
+            >>> import tempfile, torch, explainkit as ek
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
+            >>> images = {f"{i:02}": torch.rand(1, 8, 8) for i in range(40)}
+            >>> for i in range(15):
+            ...     images[f"{i:02}"][0, :2, :2] = 9.0  # a stamp in one corner
+            >>> store = ek.batch(images, net, "input_x_gradient", tempfile.mkdtemp(), target=0)
+            >>> found = store.clusters()
+            >>> found.sizes, found.members(1) == [f"{i:02}" for i in range(15)]
+            ([25, 15], True)
+        """
+        n = None if n is None else whole_number("n", n, 1, 2**20)
+        cells = whole_number("cells", cells, 1, 2**10)
+        neighbors = whole_number("neighbors", neighbors, 1, 2**20)
+        chosen = self._method(method)
+        return clusters_of(self, n, labels, chosen, cells, neighbors, seed_number(seed))
+
     def progress(self, *, check: bool = False) -> Progress:
         """How far the job is.
 
@@ -195,6 +297,14 @@ class Store:
     def shard(self, number: int) -> Stored | None:
         """A shard, or None if it is not done; its tensors are not hashed."""
         return read_shard(self.path, number, self.plan.hash, self.plan.size_of(number))
+
+    def _method(self, name: str | None) -> int:
+        """The index of a method by its name, which may be left out if there is one only."""
+        known = self.methods
+        found = [i for i, one in enumerate(known) if name in (None, one, bare_name(one))]
+        if len(found) != 1:
+            raise InputError(f"method: expected one of {', '.join(known)}, got {name!r}")
+        return found[0]
 
     def _part(self, rows: Sequence[int]) -> "Store":
         found = object.__new__(Store)

@@ -1,4 +1,4 @@
-"""Statistics of numbers per image: intervals of means and shares, and tests of paired numbers."""
+"""Statistics of numbers per image: intervals, tests of paired numbers, agreement of groupings."""
 
 from math import erfc, sqrt
 
@@ -113,3 +113,39 @@ def wilcoxon(differences: Tensor) -> float:
         chances = (chances + chances.roll(rank)) / 2  # what is rolled around the end is 0
     tail = min(total, every - total)
     return min(1.0, 2 * float(chances[: tail + 1].sum()))
+
+
+def adjusted_rand(one: Tensor, other: Tensor) -> float:
+    """The adjusted Rand index: how far two groupings of the same items agree.
+
+    The pairs of items that both groupings put together, minus those expected by chance, over the
+    most that groups of these sizes allow: 1 for the same groups, about 0 for unrelated ones.
+
+    Args:
+        one: Group of each item, int64 ``[item]``, from 0.
+        other: Likewise.
+
+    Returns:
+        The index; NaN for fewer than two items.
+
+    References:
+        Hubert and Arabie (1985), "Comparing Partitions", Journal of Classification 2, DOI
+        10.1007/BF01908075.
+
+    Examples:
+        >>> adjusted_rand(torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0]))
+        1.0
+    """
+    if len(one) < 2:
+        return float("nan")
+    width = int(other.max()) + 1
+    table = (one * width + other).bincount(minlength=(int(one.max()) + 1) * width).view(-1, width)
+
+    def pairs(counts: Tensor) -> float:
+        return float((counts.double() * (counts - 1) / 2).sum())
+
+    rows, columns = pairs(table.sum(1)), pairs(table.sum(0))
+    expected = rows * columns / pairs(table.sum())
+    largest = (rows + columns) / 2
+    # both have one group only, or one for each item
+    return 1.0 if largest == expected else (pairs(table) - expected) / (largest - expected)
