@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from explainkit.catalog.models import load_model
     from explainkit.concept_discovery.discover import concepts
+    from explainkit.concept_discovery.tcav import tcav
     from explainkit.evaluation.evaluate import evaluate
     from explainkit.interfaces import (
         Attribution,
@@ -60,11 +61,13 @@ if TYPE_CHECKING:
     from explainkit.results.evaluation import Evaluation
     from explainkit.results.explanation import Explanation, Explanations
     from explainkit.results.scorecard import Scorecard
+    from explainkit.results.tcav import TCAV
     from explainkit.results.visualization import Visualization
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "TCAV",
     "Attribution",
     "Concepts",
     "Dataset",
@@ -111,6 +114,7 @@ __all__ = [
     "load_model",
     "maximize",
     "scorecard",
+    "tcav",
 ]
 
 _LAZY = {
@@ -128,6 +132,7 @@ _LAZY = {
     "ModelSpec": "explainkit.interfaces",
     "Store": "explainkit.jobs.store",
     "Scorecard": "explainkit.results.scorecard",
+    "TCAV": "explainkit.results.tcav",
     "Visualization": "explainkit.results.visualization",
     "adapt": "explainkit.adapters.adapt",
     "batch": "explainkit.jobs.batch",
@@ -144,6 +149,7 @@ _LAZY = {
     "load_model": "explainkit.catalog.models",
     "maximize": "explainkit.api",
     "scorecard": "explainkit.metrics.scorecard",
+    "tcav": "explainkit.concept_discovery.tcav",
 }
 
 

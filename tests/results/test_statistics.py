@@ -6,7 +6,15 @@ from itertools import product
 import pytest
 import torch
 
-from explainkit.results.statistics import EXACT, adjusted_rand, bootstrap, wilcoxon, wilson
+from explainkit.results.statistics import (
+    EXACT,
+    adjusted_rand,
+    bootstrap,
+    student,
+    student95,
+    wilcoxon,
+    wilson,
+)
 
 NAN = float("nan")
 
@@ -109,3 +117,11 @@ def test_the_adjusted_rand_index_is_that_of_scikit_learn():
         one, other = torch.randint(4, (2, 50), generator=generator(seed))
         theirs = metrics.adjusted_rand_score(one.numpy(), other.numpy())
         assert adjusted_rand(one, other) == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 5.5, 19, 200])
+def test_students_t_is_that_of_scipy(freedom):
+    stats = pytest.importorskip("scipy.stats")
+    for t in (0.0, 0.3, -1.0, 2.5, 8.0):
+        assert student(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-6)
+    assert student95(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)

@@ -21,6 +21,7 @@ class LayerMaps:
     Attributes:
         path: Dotted path of the layer.
         model: The model, as scores ``[batch, class]``.
+        classes: Number of classes.
 
     Args:
         module: The caller's model, frozen.
@@ -43,7 +44,7 @@ class LayerMaps:
     ) -> None:
         self.model = ScoreModel(module, None, batch_size, outputs)
         with torch.enable_grad():  # a softmax at the end shows in the graph
-            self.model.run(images[:1])
+            self.classes = self.model.run(images[:1]).scores.shape[1]
         found = layers_of(layer, self.model, images)
         if len(found) != 1:
             raise ModelError(
@@ -60,6 +61,11 @@ class LayerMaps:
     def chunk(self) -> int:
         """How many images, or changed outputs, to run at once."""
         return chunk_size(self.model, self._image, backward=False)
+
+    @cached_property
+    def backward_chunk(self) -> int:
+        """How many images to run at once with their gradients."""
+        return chunk_size(self.model, self._image)
 
     def maps(self, images: Tensor) -> Tensor:
         """The layer's output ``[batch, height, width, channel]``, in float32 or float64.
@@ -102,6 +108,27 @@ class LayerMaps:
                 "infinity: name another layer"
             )
         return scores
+
+    def gradients(self, images: Tensor, label: int) -> Tensor:
+        """A class's scores differentiated by the layer's output, in the shape of `maps`.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+            label: The class.
+
+        Raises:
+            ModelError: A derivative is NaN or infinite, or all are 0.
+        """
+        maps = self.maps(images).clone().requires_grad_()
+        with torch.enable_grad():
+            scores = self._scores(maps, torch.arange(len(maps), device=maps.device))[:, label]
+            (found,) = torch.autograd.grad(scores.sum(), maps, materialize_grads=True)
+        if not bool(found.isfinite().all()) or not bool(found.any()):
+            raise ModelError(
+                f"expected finite derivatives by layer {self.path!r}, not all of them 0: name "
+                "another layer"
+            )
+        return found
 
     def _scores(self, maps: Tensor, of: Tensor) -> Tensor:
         values = self._layout.from_nchw(maps.permute(0, 3, 1, 2), self._value[of])

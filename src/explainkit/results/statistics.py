@@ -1,6 +1,6 @@
 """Statistics of numbers per image: intervals, tests of paired numbers, agreement of groupings."""
 
-from math import erfc, sqrt
+from math import atan, erfc, pi, sqrt
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ EXACT = 50
 
 _BLOCK = 1 << 20
 _Z95 = 1.959963984540054
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 
 def bootstrap(values: Tensor, seed: int = 0) -> tuple[float, float, float]:
@@ -113,6 +114,40 @@ def wilcoxon(differences: Tensor) -> float:
         chances = (chances + chances.roll(rank)) / 2  # what is rolled around the end is 0
     tail = min(total, every - total)
     return min(1.0, 2 * float(chances[: tail + 1].sum()))
+
+
+def student(t: float, freedom: float) -> float:
+    """Two-sided p-value of Student's t with so many degrees of freedom, at least 1.
+
+    ``∫_θ^{π/2} cos^{ν−1} φ dφ / ∫_0^{π/2} cos^{ν−1} φ dφ`` with ``tan θ = |t| / √ν``.
+
+    References:
+        Student (1908), "The Probable Error of a Mean", Biometrika 6, DOI 10.2307/2331554.
+
+    Examples:
+        >>> round(student(2.2281, 10), 4), student(0.0, 10)
+        (0.05, 1.0)
+    """
+
+    def tail(angle: float) -> float:
+        half = (pi / 2 - angle) / 2
+        return half * float((_WEIGHTS * np.cos(angle + half * (1 + _NODES)) ** (freedom - 1)).sum())
+
+    return tail(atan(abs(t) / sqrt(freedom))) / tail(0.0)
+
+
+def student95(freedom: float) -> float:
+    """How far a 95 % interval reaches to both sides, in standard errors.
+
+    Examples:
+        >>> round(student95(10), 4)
+        2.2281
+    """
+    low, high = 0.0, 16.0  # 12.7 with one degree of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student(middle, freedom) > 0.05 else (low, middle)
+    return high
 
 
 def adjusted_rand(one: Tensor, other: Tensor) -> float:
