@@ -18,7 +18,7 @@ from explainkit.errors import (
     TargetError,
     UnknownNameError,
 )
-from explainkit.expressions import logit
+from explainkit.expressions import channel, logit
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import Saliency, SmoothGrad
 from explainkit.render.heatmap import over_images
@@ -281,6 +281,16 @@ class TestWarnings:
     def test_a_saturated_output_without_a_module(self):
         model = _Output(lambda y: torch.sigmoid(y + 40))
         assert "saturated in 2 of 2" in warnings_of(model, torch.rand(2, 3, 4, 5))[0]
+
+    def test_a_layer_is_not_saturated(self):
+        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)).eval()
+        with torch.no_grad():
+            model[2].weight *= 0.01
+            model[2].bias.fill_(0.5)
+            model[0].bias.fill_(9.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ek.explain(model, torch.rand(1, 1, 4, 4), channel("0", 1))
 
     def test_probabilities(self):
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(1)).eval()

@@ -94,7 +94,11 @@ def test_fields_of_methods(method, params, message):
             {"samples": None},
             "SmoothGrad: samples: expected a whole number, got",
         ),
-        (methods.SmoothGrad, {"noise": "0.1"}, "SmoothGrad: noise: expected a number, got '0.1'"),
+        (
+            methods.SmoothGrad,
+            {"noise": "0.1"},
+            "noise: expected a number or a tuple of numbers, got",
+        ),
         (methods.IntegratedGradients, {"steps": "a"}, "steps: expected a whole number or none"),
         (methods.GuidedIG, {"steps": 1.5}, "steps: expected a whole number, got 1.5"),
         (methods.Rise, {"samples": "many"}, "samples: expected a whole number, got 'many'"),

@@ -352,6 +352,7 @@ def test_results_are_json_html_and_a_figure():
     torch.testing.assert_close(
         torch.tensor(cells.data), torch.stack([card.sums[0], card.effects[0]], 1)
     )
+    assert not any("…" in text.get_text() for text in card.plot(columns=1).texts[1:])
     with pytest.raises(RenderError, match="columns: expected at least 1"):
         card.plot(columns=0)
 

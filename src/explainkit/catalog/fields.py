@@ -143,6 +143,8 @@ def accepted(hint: Any) -> list[str]:
     Examples:
         >>> accepted(int | None)
         ['a whole number', 'none']
+        >>> accepted(float | tuple[float, ...])
+        ['a number', 'a tuple of numbers']
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
@@ -151,7 +153,8 @@ def accepted(hint: Any) -> list[str]:
         return list(dict.fromkeys(word for one in inner for word in accepted(one)))
     if origin is tuple:
         if Ellipsis in inner:
-            return [f"a tuple of these: {' or '.join(accepted(inner[0]))}"]
+            several = [f"{word.removeprefix('a ')}s" for word in accepted(inner[0])]
+            return [f"a tuple of {' or '.join(several)}"]
         return [", ".join(word for one in inner for word in accepted(one))]
     return [_WORDS[hint]] if hint in _WORDS else []
 

@@ -52,16 +52,19 @@ class Outcome:
     outputs: Outputs
     has_logits: bool = True
 
-    def all_warnings(self, module: nn.Module, names: Sequence[str] = ()) -> list[str]:
+    def all_warnings(
+        self, module: nn.Module, names: Sequence[str] = (), expression: bool = False
+    ) -> list[str]:
         """The method's warnings, and those about saturated outputs and flat maps.
 
         Args:
             module: The caller's model.
             names: Of the images, if they have any.
+            expression: Whether an expression or a function was explained, not a class.
         """
-        return [*self.warnings, *self._saturation(module), *self._flatness(names)]
+        return [*self.warnings, *self._saturation(module, expression), *self._flatness(names)]
 
-    def _saturation(self, module: nn.Module) -> Iterator[str]:
+    def _saturation(self, module: nn.Module, expression: bool) -> Iterator[str]:
         logits, score = self.logits.float(), self.score.float()
         if not self.has_logits or not ((logits >= 0) & (logits <= 1)).all():
             return
@@ -71,6 +74,8 @@ class Outcome:
         # an exact zero means saturation after a squashing function, but not after a ReLU
         low = (score < SATURATED) & ((score > 0) | bool(last) | sums_to_one)
         saturated = int((low | (score > 1 - SATURATED)).sum())
+        if expression and not (logits == score[:, None]).any(1).all():
+            saturated = 0  # the score is no output, but perhaps that of a layer
         if saturated:
             yield (
                 f"the target's output is saturated in {saturated} of {len(score)} images, so its "

@@ -55,7 +55,8 @@ def as_explanation(
         part: Name of the input that they are, of a model with several.
     """
     name = method_name(method)
-    found = [*warned, *outcome.all_warnings(module, batch.names if batch else ())]
+    names = batch.names if batch else ()
+    found = [*warned, *outcome.all_warnings(module, names, expression is not None)]
     for text in found:
         warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=4)
     diagnostics = dict(outcome.diagnostics)

@@ -78,8 +78,9 @@ def scorecard(
         ModelError: The model fails on these images.
 
     Examples:
+        >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(24 * 24, 3, bias=False)).eval()
-        >>> x = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+        >>> x = torch.rand(1, 1, 24, 24)
         >>> exact = x * net[1].weight.detach()[1].view(1, 24, 24)
         >>> card = scorecard(net, x, exact, target=1)
         >>> float(card.p[0, 0]) < 0.05

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from explainkit.results.scorecard import Scorecard
 
 _WIDE, _MOST = 2.1, 24
+_TEXT = 5.6
+"""Inches that the title and the notes need, however few panels there are."""
+
 _TESTS = ("predicts", "beyond the image", "this class")
 
 
@@ -79,7 +82,7 @@ def scorecard_figure(card: "Scorecard", columns: int = 3) -> Figure:
     rest = f" (the first {shown} of {len(card)} images)" if shown < len(card) else ""
     sheet = Sheet(
         -(-shown // across),
-        [_WIDE] * across,
+        [max(_WIDE, _TEXT / across)] * across,
         f"{bare_name(card.method or 'a map')} of {card.model}: hiding against the map{rest}",
         "A dot is a cell of the image: across, the map's sum in it; up, how much hiding it lowers "
         "the score. Band: the lines of 90 % of the map's shifted and flipped copies.",
