@@ -99,6 +99,14 @@ def test_targets_and_models_tell_maps_apart():
     assert any("Twin" in title for title in shown(comparison_figure([one, twin])))
 
 
+def test_a_class_that_is_not_the_predicted_one_stands_above_its_image():
+    predicted = int(explained(count=1).probabilities.argmax())
+    for target in range(3):
+        one = explained(count=1, target=torch.tensor([target]))
+        above = next(iter(shown(comparison_figure([one, one]))))
+        assert (", explained: " in above) == (target != predicted)
+
+
 def test_many_maps_wrap_and_nothing_is_cut_off():
     figure = Explanations([explained(count=2)] * 11).plot(labels=[0, 1])
     assert len(figure.axes) == 2 + 22

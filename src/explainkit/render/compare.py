@@ -153,11 +153,15 @@ def prediction_title(content: Content, row: int) -> tuple[str, str]:
     label = content.labels[row]
     if content.readings[0].confidence[row] is None:
         return content.names[row], INK
-    return prediction(
+    title, ink = prediction(
         content.predicted(row),
         None if label is None else content.class_name(label),
         bool(content.correct(row)),
     )
+    explained = {one.target_name(row) for one in content.explanations}
+    if len(explained) == 1 and explained != {content.predicted(row)}:
+        title += f", explained: {explained.pop()}"
+    return title, ink
 
 
 @house_style()
