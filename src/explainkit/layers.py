@@ -154,7 +154,7 @@ def paths_of(
     model: nn.Module, layers: str | nn.Module | Sequence[str | nn.Module]
 ) -> tuple[str, ...]:
     """The dotted paths of a layer, or of several; see `path_of`."""
-    named = layers if isinstance(layers, list | tuple) else [layers]
+    named: Sequence[Any] = layers if isinstance(layers, list | tuple) else [layers]
     return tuple(path_of(model, one) for one in named)
 
 

@@ -158,9 +158,10 @@ def prediction_title(content: Content, row: int) -> tuple[str, str]:
         None if label is None else content.class_name(label),
         bool(content.correct(row)),
     )
-    explained = {one.target_name(row) for one in content.explanations}
-    if len(explained) == 1 and explained != {content.predicted(row)}:
-        title += f", explained: {explained.pop()}"
+    one = content.explanations[0]
+    of_predicted = one.expression is None and int(one.target[row]) in one.predicted_classes(row)
+    if not of_predicted and len({other.target_name(row) for other in content.explanations}) == 1:
+        title += f", explained: {one.target_name(row)}"
     return title, ink
 
 
