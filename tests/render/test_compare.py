@@ -104,7 +104,7 @@ def test_a_class_that_is_not_the_predicted_one_stands_above_its_image():
     for target in range(3):
         one = explained(count=1, target=torch.tensor([target]))
         above = next(iter(shown(comparison_figure([one, one]))))
-        assert (", explained: " in above) == (target != predicted)
+        assert ("explained: " in above) == (target != predicted)
 
 
 def test_many_maps_wrap_and_nothing_is_cut_off():
