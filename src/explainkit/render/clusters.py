@@ -101,8 +101,9 @@ def clusters_report(found: "Clusters", path: Path) -> Path:
         "explainkit.render.report", "clusters.html",
         style=inline("explainkit.render.report", "report.css"),
         title=_title(found),
-        notes=found.notes,
+        about=found.notes,
         clusters=clusters,
+        command=None,
         facts=facts.items(),
     )  # fmt: skip
     return write_file(path, text.encode(), RenderError)

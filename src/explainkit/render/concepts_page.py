@@ -86,7 +86,7 @@ def concepts_report(
         "explainkit.render.report", "concepts.html",
         style=inline("explainkit.render.report", "report.css"),
         title=f"{len(found)} concepts of layer {found.layer}",
-        subtitle=f"{found.model}, {found.count:,} images",
+        about=[f"{found.model}, {found.count:,} images"],
         overview=_overview(found, titles, links=True),
         cards=(_card(found, k, titles[k], maximized) for k in range(len(found))),
         unit="value" if found.task == "regression" else "score",

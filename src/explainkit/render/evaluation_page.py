@@ -80,7 +80,7 @@ def evaluation_report(found: "Evaluation", path: Path, command: str | None) -> P
         "explainkit.render.report", "evaluation.html",
         style=inline("explainkit.render.report", "report.css"),
         title=f"{', '.join(one.method for one in found.results)} on {found.model}",
-        subtitle=f"{len(found):,} images",
+        about=[f"{len(found):,} images"],
         evaluation=evaluation_html(found),
         methods=[one.method for one in found.results],
         outcomes={True: "correct", False: "wrong", None: ""},
