@@ -67,9 +67,7 @@ def only_runs(method: Method) -> bool:
 
     Such a method says so with the class attribute ``only_runs = True``.
     """
-    wrapped = (getattr(method, field.name) for field in fields(method))
-    own = bool(getattr(method, "only_runs", False))
-    return own and all(only_runs(one) for one in wrapped if is_method(one))
+    return _all_declare(method, "only_runs")
 
 
 def explains_volumes(method: Method) -> bool:
@@ -77,9 +75,14 @@ def explains_volumes(method: Method) -> bool:
 
     Such a method says so with the class attribute ``volumes = True``.
     """
+    return _all_declare(method, "volumes")
+
+
+def _all_declare(method: Method, name: str) -> bool:
+    """Whether an attribute of the method, and of every one that it wraps, is true."""
     wrapped = (getattr(method, field.name) for field in fields(method))
-    own = bool(getattr(method, "volumes", False))
-    return own and all(explains_volumes(one) for one in wrapped if is_method(one))
+    own = bool(getattr(method, name, False))
+    return own and all(_all_declare(one, name) for one in wrapped if is_method(one))
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:
