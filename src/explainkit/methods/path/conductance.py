@@ -15,7 +15,7 @@ from explainkit.interfaces import Attribution
 from explainkit.layers import capture, path_of, single
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.integrated import QuadratureRule, check_rule, quadrature
-from explainkit.methods.path.straight_line import as_baselines, complete
+from explainkit.methods.path.straight_line import as_baselines, complete, spread
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class _Through(Typed):
         size = chunk_size(model, image)
         outputs, slopes = [], []
         for part in torch.split(nodes.to(image.device), size):
-            along = part.view(-1, *[1] * image.dim()).to(image.dtype)
-            points = baseline + along * (image - baseline)
+            points = baseline + spread(part, image).to(image.dtype) * (image - baseline)
             found = gradients(model, points, label.expand(len(part)), (layer,))
             outputs.append(found.activations[layer])
             slopes.append(found.layers[layer])
@@ -135,8 +134,7 @@ class Conductance(_Through):
         layer, span = self._path(model), image - baseline
         found = []
         for part in torch.split(nodes.to(image), chunk_size(model, image)):
-            along = part.view(-1, *[1] * image.dim())
-            points = (baseline + along * span).requires_grad_()
+            points = (baseline + spread(part, image) * span).requires_grad_()
             with torch.enable_grad(), twice_differentiable():
                 with capture(unwrapped(model), [layer], count=len(points)) as calls:
                     model(points)
@@ -147,7 +145,7 @@ class Conductance(_Through):
         return torch.cat(found).to(torch.promote_types(image.dtype, torch.float32))
 
 
-def _derivative(output: Tensor, points: Tensor, factor: Tensor, along: Tensor, rule: str) -> Tensor:
+def _derivative(output: Tensor, points: Tensor, factor: Tensor, span: Tensor, rule: str) -> Tensor:
     """The derivative of an output along a direction of the points; zero if it is constant."""
     try:
         pulled = None
@@ -157,7 +155,7 @@ def _derivative(output: Tensor, points: Tensor, factor: Tensor, along: Tensor, r
             )
         if pulled is None or not pulled.requires_grad:
             return torch.zeros_like(output)
-        (speed,) = torch.autograd.grad(pulled, factor, along)
+        (speed,) = torch.autograd.grad(pulled, factor, span)
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -209,7 +207,7 @@ class InternalInfluence(_Through):
         ):
             _, slopes = self._along(model, image, baseline, label, nodes)
             precise = torch.promote_types(image.dtype, torch.float32)
-            share = weights.to(image.device, precise).view(-1, *[1] * (slopes.dim() - 1))
+            share = spread(weights.to(image.device, precise), slopes[0])
             maps.append((share * slopes.to(precise)).sum(0).to(image.dtype))
         layer = self._path(model)
         return Attribution(torch.stack(maps), layer=layer, at=layer)

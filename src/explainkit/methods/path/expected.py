@@ -13,7 +13,7 @@ from explainkit.engine.model import as_input
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import check_noise, deviation_of, input_gradient
-from explainkit.methods.path.straight_line import completeness_gap
+from explainkit.methods.path.straight_line import completeness_gap, spread
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class ExpectedGradients(Typed):
         size = chunk_size(model, image)
         for start in range(0, count, size):
             baseline = references[chosen[start : start + size].to(references.device)]
-            along = alpha[start : start + len(baseline)].view(-1, *[1] * image.dim()).to(image)
+            parts = spread(alpha[start : start + len(baseline)], image).to(image)
             away = image - baseline
             if self.noise:
                 noise = [
@@ -169,7 +169,7 @@ class ExpectedGradients(Typed):
                     for _ in range(len(baseline))
                 ]
                 away = away + deviation * torch.stack(noise).to(image)
-            gradient = input_gradient(model, baseline + along * away, label.expand(len(along)))
+            gradient = input_gradient(model, baseline + parts * away, label.expand(len(parts)))
             gradient = gradient.to(precise)
             shares = away.to(precise) * gradient
             values = shares if self.multiply_by_inputs else gradient

@@ -11,7 +11,7 @@ from explainkit.catalog.fields import Typed
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.path.integrated import IntegratedGradients
-from explainkit.methods.path.straight_line import PathMethod, completeness_gap
+from explainkit.methods.path.straight_line import PathMethod, completeness_gap, spread
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,13 @@ class IDGI(Typed):
             step = now.scores - before.scores
             change, waiting = change + step, waiting + step
             shares, nonzero = _shares(before.gradients)
-            total += shares * _as_maps(waiting * nonzero, total)
+            total += shares * spread((waiting * nonzero).to(total), total[0])
             waiting = waiting * ~nonzero
             last = now.gradients
-        total += _shares(last)[0] * _as_maps(waiting, total)
+        total += _shares(last)[0] * spread(waiting.to(total), total[0])
         values = total.to(inputs.dtype)
         gap = completeness_gap(values, change)
         return Attribution(values, diagnostics={"completeness_gap": gap})
-
-
-def _as_maps(numbers: Tensor, maps: Tensor) -> Tensor:
-    """Numbers ``[batch]``, shaped to multiply maps."""
-    return numbers.to(maps).view(-1, *[1] * (maps.dim() - 1))
 
 
 def _shares(gradients: Tensor) -> tuple[Tensor, Tensor]:

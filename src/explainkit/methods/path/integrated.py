@@ -20,6 +20,7 @@ from explainkit.methods.path.straight_line import (
     as_baselines,
     complete,
     score_and_gradient,
+    spread,
     visit,
 )
 
@@ -173,7 +174,8 @@ class IntegratedGradients(Typed):
                 mean, used = self._sum(model, image, baseline, label)
             else:
                 mean, used = self._refined(model, image, baseline, label, self._goal)
-            means.append(mean.to(image.dtype))
+            if not self.multiply_by_inputs:
+                means.append(mean.to(image.dtype))
             maps.append((mean * (image - baseline)).to(image.dtype))
             changes.append(score - start[label])
             steps.append(used)
@@ -217,8 +219,8 @@ class IntegratedGradients(Typed):
         gradients = span.new_empty(0, *span.shape)
         new = [k / _FIRST for k in range(_FIRST + 1)]
         while True:
-            along = torch.tensor(new, device=image.device).view(-1, *[1] * image.dim())
-            points = (baseline + along * (image - baseline)).to(image.dtype)
+            shares = spread(torch.tensor(new, device=image.device), image)
+            points = (baseline + shares * (image - baseline)).to(image.dtype)
             found, gradient = score_and_gradient(model, points, label.expand(len(new)))
             gradient = gradient.to(span.dtype)
             slope = (gradient * span).double().flatten(1).sum(1)
@@ -255,10 +257,10 @@ class IntegratedGradients(Typed):
         total = torch.zeros_like(image, dtype=precise)
         for start in range(0, steps, size):
             part = slice(start, start + size)
-            along = nodes[part].view(-1, *[1] * image.dim()).to(image.dtype)
+            shares = spread(nodes[part], image).to(image.dtype)
             weight = weights[part]
             gradient = input_gradient(
-                model, baseline + along * (image - baseline), label.expand(len(along))
+                model, baseline + shares * (image - baseline), label.expand(len(shares))
             )
             total += torch.einsum("n,n...->...", weight.to(total), gradient.to(precise))
         return total, steps

@@ -37,6 +37,11 @@ class PathMethod(Protocol):
         ...
 
 
+def spread(numbers: Tensor, image: Tensor) -> Tensor:
+    """Numbers ``[n]``, shaped to multiply ``[n, *image.shape]``."""
+    return numbers.view(-1, *[1] * image.dim())
+
+
 def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Each image's own score ``[batch]`` and its gradient with respect to the image.
 

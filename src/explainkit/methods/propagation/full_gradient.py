@@ -14,7 +14,7 @@ from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.layout import PatchGrid, patch_grids
+from explainkit.methods.cam.layout import PatchGrid, patch_grids, spatial_axes
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.propagation.rules import (
     RuleMethod,
@@ -122,7 +122,7 @@ class _WithBiases:
         mode = "bilinear" if here.dim() == 4 else "trilinear"
         grown = F.interpolate(here, self.size, mode=mode, align_corners=False)
         pixels = self.size.numel()
-        axes = tuple(range(2, here.dim()))
+        axes = spatial_axes(here)
         grown = grown * (here[0, 0].numel() / pixels)
         # at borders bilinear weights do not sum to one: spread the rest over all pixels
         missing = here.sum(axes, keepdim=True) - grown.sum(axes, keepdim=True)
