@@ -8,6 +8,7 @@ from torch import Tensor
 
 from explainkit.engine.targets import Score
 from explainkit.expressions import Expression, Rival
+from explainkit.expressions.outputs import runners_up
 from explainkit.scores import Outputs
 
 _KINDS = {"binary": "the other side of the same logit", "multilabel": "the next likely label"}
@@ -100,6 +101,7 @@ def next_likely(
         )
     if score is not None or outputs.task == "regression" or scores.shape[1] < 2:
         return Contrast((None,) * count, ("",) * count, _ONLY if score is None else _NO_CLASS)
-    others = scores.scatter(1, classes[:, None], float("-inf")).argmax(1).tolist()
+    others = runners_up(scores, classes)
     kind = _KINDS.get(outputs.task, "the next likely class")
-    return Contrast(tuple(others), tuple(f"{name(other)}, {kind}" for other in others), _ONLY)
+    words = ("" if other is None else f"{name(other)}, {kind}" for other in others)
+    return Contrast(tuple(others), tuple(words), _ONLY)
