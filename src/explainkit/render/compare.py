@@ -76,16 +76,13 @@ def comparison_figure(
     rule = Scaling.parse(scaling)
     smooth = content.explanations[0].geometries is not None
     sizes = [fit_image(one.size) for one in content.shown]
-    methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
-    models = list(dict.fromkeys(one.model for one in explanations))
-    title = f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'} of "
     cells = _cells(len(content.shown), len(explanations), columns)
     rows, across = (max(cell[axis] for cell in cells.values()) + 1 for axis in (0, 1))
     ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         rows,
         [max(1.4, *(width for width, _ in sizes))] * across,
-        title + " and ".join(models),
+        headline(explanations),
         f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
         joined(
             [
@@ -133,6 +130,19 @@ def _cells(
         for m in range(maps):
             cells[i, m] = first + 1 + m, column
     return cells
+
+
+def headline(explanations: "Sequence[Explanation]", place: str = "") -> str:
+    """The methods, or how many they are, and their models.
+
+    Args:
+        explanations: Any.
+        place: What is said of the methods, behind them.
+    """
+    methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
+    models = list(dict.fromkeys(one.model for one in explanations))
+    what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
+    return f"{what}{place} of {' and '.join(models)}"
 
 
 def map_title(content: Content, one: "Explanation", row: int, limit: float) -> str:

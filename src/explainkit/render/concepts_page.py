@@ -1,6 +1,5 @@
 """Concepts as HTML: a table for notebooks, and a page with a card for each."""
 
-import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from explainkit.render.concepts import (
     smooth,
     titles_of,
 )
-from explainkit.render.figure import png
+from explainkit.render.figure import png_text
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.report.sheets import data_uri
 from explainkit.render.shown_image import to_bytes
@@ -41,12 +40,11 @@ MOST = 10
 
 def to_html(found: "Concepts") -> str:
     """The notebook view: how far to trust the concepts, and a figure; all text is escaped."""
-    image = base64.b64encode(png(concepts_figure(found, most=MOST))).decode("ascii")
     return fill(
         "explainkit.render", "concepts_notebook.html",
         overview=_overview(found, titles_of(found, None), links=False),
         alt=f"Exemplars and importance of the concepts of layer {found.layer} of {found.model}",
-        data=image,
+        data=png_text(concepts_figure(found, most=MOST)),
     )  # fmt: skip
 
 

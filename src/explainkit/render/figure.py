@@ -1,5 +1,6 @@
 """Figures of explanations. Matplotlib's global state is never changed."""
 
+import base64
 import io
 import warnings
 from collections.abc import Sequence
@@ -385,6 +386,11 @@ def png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def png_text(figure: Figure) -> str:
+    """The same in base64, for a page that contains the figure."""
+    return base64.b64encode(png(figure)).decode("ascii")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """The notebook view of explanations: self-contained HTML without scripts, for light and dark."""
 
-import base64
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainkit.errors import clipped
-from explainkit.render.figure import png
+from explainkit.render.figure import png_text
 from explainkit.render.heatmap import DIVERGING, Scaling, color, scale
 from explainkit.render.legend import legend
 from explainkit.render.report.content import (
@@ -54,19 +53,19 @@ def to_html(explanations: "Sequence[Explanation]") -> str:
         return "".join(to_html([one]) for one in explanations)
     shown = [one if len(one) <= MOST else one[:MOST] for one in explanations]
     images: list[dict[str, Any]] = []
-    figure = b""
+    figure = ""
     remarks = [legend(shown)]
     if all(one.inputs.ndim == one.attribution.ndim == 4 for one in shown):
         content = gather(shown, None, None, "sum", 2 * _PHOTO)
         images = [_image(content, i) for i in range(len(content.shown))]
         remarks += content.notes
     elif all(one.inputs.ndim > 4 and one.attribution.ndim > 4 for one in shown):
-        figure = png(volume_figure(shown))
+        figure = png_text(volume_figure(shown))
     scaling = f"Each map is normalized separately ({Scaling.parse(SCALINGS[0]).limit})"
     return fill(
         "explainkit.render", "notebook.html",
         images=images,
-        figure=base64.b64encode(figure).decode("ascii"),
+        figure=figure,
         alt="; ".join(map(repr, shown)),
         ramp=data_uri(Image.fromarray(color(np.linspace(-1, 1, 64)[None], DIVERGING))),
         legend=f"{'; '.join(remarks)}. {scaling}; ± is the value at full color.",

@@ -1,6 +1,5 @@
 """Figures and animations of activation maximization."""
 
-import base64
 import io
 import math
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from explainkit.errors import RenderError
 from explainkit.files import write_file
 from explainkit.render.captions import headline, unit_name
-from explainkit.render.figure import png
+from explainkit.render.figure import png_text
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.parameters import parameters
 from explainkit.render.sheet import FAINT, WRONG, Page, balanced, fit, fit_name, house_style, show
@@ -160,8 +159,7 @@ def to_html(visualization: "Visualization") -> str:
         "dead": ", ".join(dead) or "none",
         "versions": ", ".join(f"{k} {v}" for k, v in visualization.versions.items()),
     }
-    data = base64.b64encode(png(grid(shown))).decode("ascii")
     return fill(
         "explainkit.render", "visualization.html",
-        alt=repr(visualization), data=data, rows=facts.items(),
+        alt=repr(visualization), data=png_text(grid(shown)), rows=facts.items(),
     )  # fmt: skip

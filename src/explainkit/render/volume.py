@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
-from explainkit.render.compare import map_title, prediction_title
+from explainkit.render.compare import headline, map_title, prediction_title
 from explainkit.render.heatmap import Reduce, Scaling, scale
 from explainkit.render.legend import joined, legend
 from explainkit.render.report.content import gather
@@ -70,11 +70,13 @@ def volume_figure(
     scaled = [scale(torch.from_numpy(maps), rule) for maps in content.maps]
     cuts = [chosen(slices, np.mean(rows, 0)) for rows in zip(*shares, strict=True)]
     wide, tall = fit_image(content.shown[0].size)
+    layers = {one.layer for one in explanations}
+    layer = layers.pop() if len(layers) == 1 else None
     ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         len(cuts) * (1 + len(explanations)),
         [_SIDE, *[max(1.0, wide)] * max(map(len, cuts))],
-        _headline(explanations),
+        headline(explanations, f" at {layer}" if layer else ""),
         f"Each map has one scale for all slices ({rule.limit}); ± is the value at full color.",
         joined(
             [
@@ -135,15 +137,6 @@ def draw_strongest(
     title = f"{bare_name(explanation.method)}, slice {index} of {depth}, {limit}"
     axes.set_title(title, size=8, color=INK, loc="left")
     return axes.figure.figure  # of a subfigure, too
-
-
-def _headline(explanations: "Sequence[Explanation]") -> str:
-    methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
-    models = list(dict.fromkeys(one.model for one in explanations))
-    layers = {one.layer for one in explanations}
-    title = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
-    title += f" at {explanations[0].layer}" if len(layers) == 1 and any(layers) else ""
-    return f"{title} of {' and '.join(models)}"
 
 
 def _draw_side(sheet: Sheet, row: int, slices: Sequence[ShownImage], shown: Sequence[int]) -> Axes:
