@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from explainkit.results.concepts import Concepts
     from explainkit.results.visualization import Visualization
-
-_ENDINGS = (".html", ".json", ".png", "")
 
 Number = Annotated[int, typer.Option("--n", min=1, help="Number of concepts; at most 32 are best.")]
 Steps = Annotated[
@@ -85,18 +83,10 @@ def concepts(
 
         explainkit concepts fer_hw3/synthetic --model fer_hw3/cnn --limit 512 --json
     """
-    from explainkit.catalog.factories import load_dataset
     from explainkit.concept_discovery.discover import concepts as run
 
-    for path in out or []:
-        if path.suffix.lower() not in _ENDINGS:
-            raise typer.BadParameter(
-                f"--out {path}: expected a file {', '.join(_ENDINGS[:-1])}, or a folder"
-            )
-        options.writable(path.parent if path.suffix else path)
-    images: Any = source
-    if options.is_registered(source, data):
-        images = load_dataset(source, data, split)
+    options.check_files(out, folders=True)
+    images = options.find_images(source, data, split)
     place = options.find_device(device)
     module = model_options.load(
         model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,

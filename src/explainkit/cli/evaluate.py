@@ -13,8 +13,6 @@ from explainkit.cli import model_options, options
 if TYPE_CHECKING:
     from explainkit.results.evaluation import Evaluation, Group
 
-_ENDINGS = (".html", ".json", ".png")
-
 
 def evaluate(
     context: typer.Context,
@@ -79,20 +77,14 @@ def evaluate(
 
         explainkit evaluate fer_hw3/synthetic --model fer_hw3/cnn --method lrp,rise --limit 20
     """
-    from explainkit.catalog.factories import load_dataset
     from explainkit.cli.parameters import parse_for
     from explainkit.evaluation.evaluate import evaluate as run
     from explainkit.results.evaluated import FAILED
 
-    for path in out or []:
-        if path.suffix.lower() not in _ENDINGS:
-            raise typer.BadParameter(f"--out {path}: expected a file {', '.join(_ENDINGS)}")
-        options.writable(path.parent)
+    options.check_files(out)
     methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
-    images: Any = source
-    if options.is_registered(source, data):
-        images = load_dataset(source, data, split)
+    images = options.find_images(source, data, split)
     place = options.find_device(device)
     module = model_options.load(
         model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,

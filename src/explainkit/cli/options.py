@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.cells import cell_len
@@ -89,6 +89,8 @@ JsonValue = Annotated[bool, typer.Option("--json", help="Print one JSON value to
 Report = Annotated[bool, typer.Option("--report", help="Also write an interactive HTML report.")]
 
 OUT = Path("explainkit-out")
+FILES = (".html", ".json", ".png")
+"""Endings of the files that a command writes where ``--out`` names files."""
 
 
 def find_device(name: str) -> "torch.device":
@@ -144,6 +146,31 @@ def is_registered(source: str, data: Path | None) -> bool:
     if data is not None:
         raise typer.BadParameter(f"--data: expected the name of a data set as SOURCE, got {source}")
     return False
+
+
+def find_images(source: str, data: Path | None, split: str) -> Any:
+    """The registered data set that a source of images names, or else the source itself."""
+    from explainkit.catalog.factories import load_dataset
+
+    return load_dataset(source, data, split) if is_registered(source, data) else source
+
+
+def check_files(out: list[Path] | None, *, folders: bool = False) -> None:
+    """Refuses files to write that are of no known kind, or in places that can't be written.
+
+    Args:
+        out: Files ``.html``, ``.json`` and ``.png``.
+        folders: Whether a name without an ending is a folder to write.
+
+    Raises:
+        typer.BadParameter: There is one.
+    """
+    for path in out or []:
+        is_folder = folders and not path.suffix
+        if path.suffix.lower() not in FILES and not is_folder:
+            wanted = f"{', '.join(FILES)}{', or a folder' if folders else ''}"
+            raise typer.BadParameter(f"--out {path}: expected a file {wanted}")
+        writable(path if is_folder else path.parent)
 
 
 def find_target(text: str | None) -> str | int | None:
