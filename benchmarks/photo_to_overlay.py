@@ -14,12 +14,11 @@ One process, two threads, interleaved rounds, medians, a warm-up round dropped.
 
 import argparse
 import io
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +119,17 @@ def main() -> None:
     models = third_party.library("torchvision").models
     weights = models.ResNet50_Weights.DEFAULT
     give_random_weights(models, weights)
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            Image.fromarray(photo(width, height)).save("photo.jpg", quality=92)
-            calls = {name: run(text) for name, text in SNIPPETS.items()}
-            calls["explainkit in a shell"] = shell
-            seconds, failed = interleaved(calls, options.rounds)
-            model = models.resnet50(weights=weights).eval()
-            image = weights.transforms()(Image.open("photo.jpg"))[None]
-            times = {
-                "load": median(lambda: models.resnet50(weights=weights).eval(), options.rounds),
-                "forward": median(lambda: forward(model, image), options.rounds),
-            }
-        finally:
-            os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        Image.fromarray(photo(width, height)).save("photo.jpg", quality=92)
+        calls = {name: run(text) for name, text in SNIPPETS.items()}
+        calls["explainkit in a shell"] = shell
+        seconds, failed = interleaved(calls, options.rounds)
+        model = models.resnet50(weights=weights).eval()
+        image = weights.transforms()(Image.open("photo.jpg"))[None]
+        times = {
+            "load": median(lambda: models.resnet50(weights=weights).eval(), options.rounds),
+            "forward": median(lambda: forward(model, image), options.rounds),
+        }
     show(seconds, failed, times, stretched(width, height), (width, height))
 
 

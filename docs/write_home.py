@@ -4,11 +4,10 @@ Usage: ``python docs/write_home.py``. It needs the packages that ``docs/assets/n
 photo and the methods were fixed before the first run.
 """
 
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from shutil import copy
 
@@ -26,15 +25,11 @@ METHODS = ["gradcam", "integrated_gradients", "occlusion"]
 @contextmanager
 def photo_and_network() -> Iterator[None]:
     """A temporary working directory with both files, as a reader has it."""
-    here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         for name in (PHOTO, "net.py"):
             copy(ASSETS / name, folder)
-        os.chdir(folder)
-        try:
+        with chdir(folder):
             yield
-        finally:
-            os.chdir(here)
 
 
 def explained() -> tuple[ek.Explanations, str, Image.Image]:

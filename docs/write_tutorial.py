@@ -6,11 +6,11 @@ them, without a run, that code, text, output and figures are those of one run.
 """
 
 import hashlib
-import os
 import re
 import tempfile
 import warnings
 from collections.abc import Iterable
+from contextlib import chdir
 from pathlib import Path
 from shutil import copy
 
@@ -37,18 +37,14 @@ def page_of_a_run(figures: Path) -> str:
     Args:
         figures: The folder that figures are written into.
     """
-    here = Path.cwd()
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", ek.errors.ExplainkitWarning)
         folder, work = Path(temporary) / "out", Path(temporary) / "work"
         folder.mkdir()
         work.mkdir()
         copy(NETWORK, work)
-        os.chdir(work)
-        try:
+        with chdir(work):
             outputs = run(SCRIPT, folder)
-        finally:
-            os.chdir(here)
         for output in (output for shown in outputs for output in shown):
             if output["kind"] == "figure":
                 with Image.open(folder / output["file"]) as figure:

@@ -125,8 +125,8 @@ tokens = inner.attribution[0].sum(-1)
 ]
 
 # %% A trained one
-# A transformer from a hub is one word away; here no network connection is needed, so it is not
-# shown. The same methods then apply:
+# This page runs without a network connection. With one, the same commands explain a transformer
+# from a hub:
 #
 # ```sh
 # explainkit explain photo.jpg --model transformers:google/vit-base-patch16-224 --method legrad
