@@ -9,6 +9,7 @@ import torch
 from attention_toys import images as photos
 from attention_toys import vit
 from cam_toys import Registers, Swin, TwoStreams
+from concept_nets import deep
 from torch import nn
 
 import explainkit as ek
@@ -140,14 +141,6 @@ def whole_model(model, path, x, change):
         return model(x)
     finally:
         handle.remove()
-
-
-def deep():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(),
-        nn.Linear(5 * 12 * 8, 4),
-    ).double().eval()  # fmt: skip
 
 
 @torch.no_grad()

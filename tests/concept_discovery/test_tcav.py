@@ -4,6 +4,7 @@ import pytest
 import torch
 from attention_toys import images as photos
 from attention_toys import vit
+from concept_nets import deep
 from torch import nn
 
 import explainkit as ek
@@ -18,14 +19,6 @@ from explainkit.scores import VALUES
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def deep():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(),
-        nn.Linear(5 * 12 * 8, 4),
-    ).double().eval()  # fmt: skip
 
 
 class Colors(nn.Module):
