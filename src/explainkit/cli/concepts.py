@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from explainkit.results.concepts import Concepts
     from explainkit.results.visualization import Visualization
 
-Number = Annotated[int, typer.Option("--n", min=1, help="Number of concepts; at most 32 are best.")]
+Number = Annotated[
+    int,
+    typer.Option("--n", min=1, help="Number of concepts; more than 32 are hard to look through."),
+]
 Steps = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Steps of the optimization of the image in a report that maximizes each concept; 0: "
-        "no such images.",
+        help="Optimization steps for the image that maximizes each concept, in a report; 0 leaves "
+        "these images out.",
     ),
 ]
 
@@ -44,9 +47,7 @@ def concepts(
     seed: options.Seed = 0,
     data: options.Data = None,
     split: options.Split = "train",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="So many of the images, evenly spread over all.")
-    ] = None,
+    limit: options.Sample = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(

@@ -39,9 +39,7 @@ def evaluate(
     seed: options.Seed = 0,
     data: options.Data = None,
     split: options.Split = "train",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="So many of the images, evenly spread over all.")
-    ] = None,
+    limit: options.Sample = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(

@@ -82,6 +82,9 @@ Precision = Annotated[
         "rise; how well the ranks agree with float32 is measured on the first image.",
     ),
 ]
+Sample = Annotated[
+    int | None, typer.Option(min=1, help="Use only this many images, evenly spread over all.")
+]
 Seed = Annotated[int, typer.Option(help="Random seed.", callback=valid_seed)]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a torch device such as cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON object on stdout.")]

@@ -39,8 +39,8 @@ def notes(found: "Concepts") -> Iterator[str]:
     lost, random = found.unexplained, found.random_unexplained
     if isfinite(lost):
         yield (
-            f"In place of the layer's output, the concepts lose {lost:.0%} of its effect on the "
-            f"scores; random directions lose {random:.0%}."
+            f"Replacing the layer's output with the concepts loses {lost:.0%} of its effect on the "
+            f"scores; with random directions, {random:.0%}."
         )
     else:
         yield "The layer has no effect on the scores."

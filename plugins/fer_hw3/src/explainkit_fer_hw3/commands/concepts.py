@@ -31,7 +31,9 @@ def concepts(
         ),
     ] = None,
     n: Number = 10,
-    limit: Annotated[int, typer.Option(min=2, help="So many faces, evenly spread over all.")] = 512,
+    limit: Annotated[
+        int, typer.Option(min=2, help="Use only this many faces, evenly spread over all.")
+    ] = 512,
     report: Annotated[
         bool, typer.Option("--report", help="Also write an HTML report with a card per concept.")
     ] = False,
