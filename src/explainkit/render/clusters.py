@@ -137,6 +137,7 @@ def _draw_eigenvalues(axes: Axes, found: "Clusters") -> None:
     axes.plot(places, values, "o-", color=INK, markersize=2.6, linewidth=0.6)
     axes.axvline(len(found) + 0.5, color=BAR, linewidth=0.8)
     axes.set_xlim(0.5, len(values) + 0.5)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylim(bottom=min(0, *values))
     axes.tick_params(labelsize=6.5, colors=FAINT, length=2, pad=2)
     axes.spines[["top", "right"]].set_visible(False)
