@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## Install into .venv and explain three faces
 test: $(VENV)/.development ## Install what development needs and run the tests
 	$(PYTEST)
 
-test-slow: $(VENV)/.development ## Repeat some proofs at length: more kills, more images
+test-slow: $(VENV)/.development ## Run the long tests: more kills, more images
 	$(PYTEST) -m "slow and not browser"
 
 test-lowest: $(LOWEST)/.test ## Run the tests on the lowest versions that pyproject.toml allows
