@@ -28,13 +28,13 @@ test-slow: $(VENV)/.development ## Run the long tests: more kills, more images
 test-lowest: $(LOWEST)/.test ## Run the tests on the lowest versions that pyproject.toml allows
 	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST))
 
-attack: $(VENV)/.development ## Attack "nothing is left behind", and print counts
+attack: $(VENV)/.development ## Damage, interrupt and kill calls, and count what they leave behind
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m attack tests/test_attack.py
 
 test-browser: chromium docs ## Open the site and the reports in headless Chromium
 	$(PYTEST) -m "browser and not slow" tests/browser
 
-test-browser-slow: chromium docs ## Look for faults of accessibility on every page
+test-browser-slow: chromium docs ## Check the accessibility of every page
 	$(PYTEST) -m "browser and slow" tests/browser
 
 chromium:
