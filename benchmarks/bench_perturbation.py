@@ -295,7 +295,7 @@ def print_errors(rows: list[dict[str, object]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="cnn", help="cnn, vgg16, resnet50, mobilenet_v2")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="one method")
     parser.add_argument("--error", action="store_true", help="the error curve instead of times")
