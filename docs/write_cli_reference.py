@@ -28,9 +28,9 @@ def help_of(command: list[str]) -> str:
 def main() -> None:
     print("# Command line\n")
     print(
-        "Exit codes: 0 success; 1 it failed; 2 the command is wrong: a name, a value or a file that"
+        "Exit codes: 0 success; 1 failure; 2 the command is wrong: a name, a value or a file that"
     )
-    print("can't be used; 130 interrupted, by Ctrl-C, SIGTERM or SIGHUP. An error is one line on")
+    print("can't be used; 130 interrupted by Ctrl-C, SIGTERM or SIGHUP. An error is one line on")
     print(
         "stderr; `--traceback`, at any position, shows the full traceback. `--json` prints one JSON"
     )

@@ -1,4 +1,4 @@
-"""The commands: one line says what happened, exit codes say how, and the last line how to go on."""
+"""The commands: one line says what happened, exit codes say how, and the last line how to resume."""
 
 import json
 import shlex
@@ -94,8 +94,8 @@ def test_ctrl_c_finishes_the_shard_and_says_how_to_go_on(words, monkeypatch, cap
     assert end.value.code == 130
     assert len(contents("out")) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("go on with: explainkit batch images ")
-    assert "go on with" in run("status", "out").stdout
+    assert last.startswith("resume with: explainkit batch images ")
+    assert "resume with" in run("status", "out").stdout
     assert run(*shlex.split(last.partition(": ")[2])[1:]).exit_code == 0
     assert run(*words, "whole").exit_code == 0
     assert contents("out") == contents("whole")

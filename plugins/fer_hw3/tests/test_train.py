@@ -291,10 +291,10 @@ def test_refitting_trains_on_validation_images(data):
     found = run(*again, "--refit", "--out", "d", "--json")
     output = json.loads(found.stdout)
     assert (output["images"], output["validation_images"], output["refit"]) == (70, 7, True)
-    assert "note: --refit: the validation images are also trained on" in found.stderr
+    assert "note: --refit: the validation images are also used for training" in found.stderr
     with pytest.raises(StorageError, match=r"a different run \(images \w+, not \w+\)"):
         run(*again, "--resume", "--out", "d")
-    assert "validation (7 images, also trained on): " in run(*again, "--refit", "--out", "e").stdout
+    assert "7 images, also used for training): " in run(*again, "--refit", "--out", "e").stdout
 
 
 def test_without_data_it_trains_on_synthetic_faces(monkeypatch):

@@ -250,7 +250,7 @@ def build_gallery(
     plugin: Annotated[str | None, typer.Option(help="Build only this plugin's pages.")] = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="CPU time limit of a script.")] = 300,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="How many scripts run at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of scripts to run at a time.")] = 1,
 ) -> None:
     """Run the gallery scripts of the core and of all plugins, and write Markdown pages.
 
@@ -279,7 +279,7 @@ def build_gallery(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits.
 
-    Exit codes: 0 success; 1 it failed; 2 the command is wrong: a name, a value or a file that can't
+    Exit codes: 0 success; 1 failure; 2 the command is wrong: a name, a value or a file that can't
     be used; 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -33,10 +33,11 @@ def batch(
     data: options.Data = None,
     split: options.Split = "train",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first of the sorted images, this many.")
+        int | None, typer.Option(min=1, help="Use only this many images, the first when sorted.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes, each with the model and its own threads.")
+        int,
+        typer.Option(min=1, help="Number of processes, each with the model and its own threads."),
     ] = 1,
     engine: Annotated[
         Literal["local", "ray"],
@@ -48,23 +49,23 @@ def batch(
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="A running cluster: auto, or HOST:PORT. By default: one on this machine, for this "
-            "command."
+            help="A running cluster: auto, or HOST:PORT. By default: one started on this machine "
+            "for this command."
         ),
     ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
-            help="i/n: the i-th of n processes that share the store, i from 0 to n - 1. By "
-            "default: as torchrun or SLURM say in the environment, or all."
+            help="i/n: compute part i of n, with i from 0 to n - 1. By default: the part that "
+            "torchrun or SLURM set in the environment, or everything."
         ),
     ] = None,
     shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Images of a shard, which an interruption can cost.")
+        int | None, typer.Option(min=1, help="Images per shard, the most an interruption can lose.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images run at once. By default: as many as fit in memory."),
+        typer.Option(min=1, help="Images to run at once. By default: as many as fit in memory."),
     ] = None,
     threads: Annotated[
         int | None,
@@ -77,7 +78,7 @@ def batch(
     map_size: Annotated[
         str | None,
         typer.Option(
-            help="The most rows and columns of a stored map, 56 or 56x28: larger ones are reduced "
+            help="Maximum rows and columns of a stored map, 56 or 56x28; larger maps are reduced "
             "to means over areas."
         ),
     ] = None,
@@ -104,7 +105,7 @@ def batch(
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the store of another command.")
+        bool, typer.Option("--overwrite", help="Replace a store written by another command.")
     ] = False,
     dry_run: Annotated[
         bool,
@@ -116,9 +117,9 @@ def batch(
 ) -> None:
     """Explain all images of a data set, in shards that survive interruptions.
 
-    The same command again goes on where the last one ended; another command on the same store is
-    refused. An image that can't be read or explained gets a status and a reason, and stops nothing;
-    the exit code is then 1. Ctrl-C finishes the shards at hand; a second one stops at once.
+    Repeat the command to resume where it ended; a different command on the same store is refused.
+    An image that can't be read or explained gets a status and a reason, and does not stop the job;
+    the exit code is then 1. Ctrl-C finishes the current shards; a second Ctrl-C stops at once.
 
     For example:
 
@@ -211,7 +212,7 @@ def _forecast(found: "Forecast", as_json: bool) -> None:
 def _summary(
     plan: "PlannedJob", undone: dict[int, str], command: str, *, stopped: bool, as_json: bool
 ) -> None:
-    """Says what became of the images and how to go on, and ends the command accordingly."""
+    """Says what became of the images and how to resume, and ends the command accordingly."""
     from explainkit.cli.stores import facts_of, say
     from explainkit.jobs.plan import PLAN
     from explainkit.jobs.store import Store
@@ -230,7 +231,7 @@ def _summary(
     for number, why in undone.items():
         complain(f"[red]error:[/red] shard {number}: {escape(why)}")
     if stopped or (undone and not complete):
-        complain(f"go on with: {escape(command)}")
+        complain(f"resume with: {escape(command)}")
     if stopped:
         sys.exit(INTERRUPTED)
     if undone or failed:

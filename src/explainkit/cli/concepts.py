@@ -39,7 +39,7 @@ def concepts(
         str | None,
         typer.Option(
             help="Dotted path of a layer with spatial positions or patch tokens; see `explainkit "
-            "describe`. By default: that of class-activation maps.",
+            "describe`. By default: that of class activation maps.",
             show_default=False,
         ),
     ] = None,
@@ -51,8 +51,8 @@ def concepts(
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What to write: a file .html, a report with a card for each concept; .png, a "
-            "figure; .json, all numbers; or a folder for `Concepts.load`. Repeatable."
+            help="A file to write: .html, a report with a card for each concept; .png, a figure; "
+            ".json, all numbers. Or a folder for `Concepts.load`. Repeatable."
         ),
     ] = None,
     steps: Steps = 64,

@@ -28,14 +28,14 @@ def describe(
         ),
     ],
     depth: Annotated[
-        int, typer.Option(min=1, help="Of a model, the levels of nested layers to list.")
+        int, typer.Option(min=1, help="For a model, the levels of nested layers to list.")
     ] = 2,
     as_json: options.JsonValue = False,
 ) -> None:
     """Describe a method or metric (formula, parameters, source), a data set, or a model.
 
-    Of a model: its classes, its preprocessing, its layers, and the layer that class-activation maps
-    use by default. Its weights are not loaded.
+    For a model: its classes, preprocessing and layers, and the layer that class activation maps use
+    by default. Its weights are not loaded.
     """
     kind, full, value = "model", name, None
     if not _is_source(name):

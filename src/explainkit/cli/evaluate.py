@@ -62,7 +62,7 @@ def evaluate(
     """Compare methods on many images: do their maps predict what hiding parts of an image does?
 
     The table has the share of each verdict, and the mean statistic of the first test, `predicts`,
-    with its 95 % interval; where true classes are known, also apart for correct and wrong
+    with its 95 % interval; where true classes are known, also separately for correct and wrong
     predictions. Pairs of methods are compared by Wilcoxon's test. An image that can't be read,
     explained or judged is counted as such; the exit code is 1 if a method does not explain all
     images.

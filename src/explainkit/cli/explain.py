@@ -41,14 +41,14 @@ def explain(
     layer: options.Layer = None,
     target: options.Target = None,
     top: Annotated[
-        int, typer.Option(min=1, help="Explain the most probable classes, this many.")
+        int, typer.Option(min=1, help="Explain this many of the most probable classes.")
     ] = 1,
     at: Annotated[
         str | None,
         typer.Option(
-            help="Explain the output of this layer instead of the image, or of several, separated "
-            "by commas. `LAYER:input` is what a layer is called with, `LAYER:output.1` the second "
-            "of several outputs."
+            help="Explain the output of this layer, or of several separated by commas, instead of "
+            "the image. `LAYER:input` is a layer's input, `LAYER:output.1` the second of several "
+            "outputs."
         ),
     ] = None,
     out: options.Out = options.OUT,
@@ -61,7 +61,7 @@ def explain(
         typer.Option(
             "--scorecard/--no-scorecard",
             help="Test whether each map predicts what hiding parts of its image does. Default: for "
-            "networks whose specification says how powerful these tests are.",
+            "networks whose specification states the power of these tests.",
             show_default=False,
         ),
     ] = None,
@@ -71,18 +71,18 @@ def explain(
     seed: options.Seed = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images run at once. By default: as many as fit in memory."),
+        typer.Option(min=1, help="Images to run at once. By default: as many as fit in memory."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Explain what a model sees in photos: a heatmap on each, at the photo's own resolution.
+    """Explain a model's predictions on photos: a heatmap over each, at the photo's own resolution.
 
-    Every photo gets `NAME_METHOD.png`, the photo in gray with the method's map over it, and
+    Writes for every photo `NAME_METHOD.png`, the photo in gray with the method's map over it, and
     `NAME.png`, a figure with the probabilities and the scale of every map. What the model does not
     see is hatched. A file that can't be read is reported, and the others are explained.
 
-    With `--scorecard`, each map has a verdict. Ten photos or more also show whether the network
-    can be tested at all; where several methods are compared, p-values are adjusted for that.
+    With `--scorecard`, each map gets a verdict. Ten photos or more also show whether the network
+    can be tested at all. P-values are adjusted for the number of methods.
 
     For example:
 

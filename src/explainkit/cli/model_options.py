@@ -15,7 +15,7 @@ SOURCES = (
 
 Source = Annotated[str, typer.Option("--model", help=f"The model: {SOURCES}")]
 Weights = Annotated[
-    Path | None, typer.Option(help="A file of weights to load into the model.", dir_okay=False)
+    Path | None, typer.Option(help="A weights file to load into the model.", dir_okay=False)
 ]
 Pretrained = Annotated[
     bool, typer.Option(help="Whether to load the weights that come with the model.")
@@ -25,19 +25,21 @@ AllowPickle = Annotated[
 ]
 Classes = Annotated[
     Path | None,
-    typer.Option(help="A file with the class names: one a line, or JSON.", dir_okay=False),
+    typer.Option(help="A file with the class names: one per line, or JSON.", dir_okay=False),
 ]
 Mean = Annotated[
     str | None,
-    typer.Option(help="Mean of the pixels / 255 in training, per channel: 0.485,0.456,0.406."),
+    typer.Option(help="Mean of pixel / 255 in training, per channel: 0.485,0.456,0.406."),
 ]
-Std = Annotated[str | None, typer.Option(help="Their standard deviation, per channel.")]
+Std = Annotated[
+    str | None, typer.Option(help="Standard deviation of pixel / 255 in training, per channel.")
+]
 Size = Annotated[
     str | None, typer.Option(help="Size of the model's input: 224, or height x width: 224x320.")
 ]
 Crop = Annotated[
     float | None,
-    typer.Option(help="Part of the shorter side that the model sees; the rest is cropped."),
+    typer.Option(help="Share of the shorter side that the model sees; the rest is cropped."),
 ]
 Output = Annotated[
     str | None, typer.Option(help="Which of several outputs holds the scores: index, key or path.")
@@ -47,7 +49,7 @@ TaskName = Annotated[
     typer.Option(
         "--task",
         metavar="TASK",
-        help="What the scores decide: classification (one class, the default), multilabel or "
+        help="What the scores mean: classification (one class, the default), multilabel or "
         "regression.",
     ),
 ]

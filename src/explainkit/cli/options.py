@@ -50,15 +50,13 @@ ImageSet = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder of images, a text file with one path a line, a zip file, or the name of a "
+        help="A folder of images, a text file with one path per line, a zip file, or the name of a "
         "registered data set.",
     ),
 ]
-Data = Annotated[Path | None, typer.Option(help="Where a registered data set's files are.")]
+Data = Annotated[Path | None, typer.Option(help="Path to the files of a registered data set.")]
 Split = Annotated[str, typer.Option(help="Split of a registered data set.")]
-Layer = Annotated[
-    str | None, typer.Option(help="The layer that the method uses, by its dotted path.")
-]
+Layer = Annotated[str | None, typer.Option(help="Dotted path of the layer that the method uses.")]
 Param = Annotated[
     list[str] | None, typer.Option(help="A parameter of the method, `name=value`. Repeatable.")
 ]
@@ -78,8 +76,8 @@ Precision = Annotated[
     Literal["bfloat16"] | None,
     typer.Option(
         metavar="bfloat16",
-        help="Run the model in bfloat16 within methods that only run it, such as occlusion or "
-        "rise; how well the ranks agree with float32 is measured on the first image.",
+        help="Run the model in bfloat16, for methods that only run it, such as occlusion or rise; "
+        "the rank agreement with float32 is measured on the first image.",
     ),
 ]
 Sample = Annotated[

@@ -28,9 +28,9 @@ def status(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far a data set's job is, and which images failed and why.
+    """Show the progress of a job over a data set, and which images failed and why.
 
-    It can be asked while the job runs. Shards that are damaged are computed again by the next run.
+    Works while the job runs. Damaged shards are computed again by the next run.
     """
     from explainkit.jobs.store import Store
 
@@ -41,31 +41,33 @@ def status(
         return
     say(facts)
     if not facts["complete"] and store.plan.command:
-        typer.echo(f"go on with: {store.plan.command}")
+        typer.echo(f"resume with: {store.plan.command}")
 
 
 def report_index(
     path: StorePath,
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("index.html"),
     limit: Annotated[
-        int, typer.Option(min=1, help="The most images with maps, and the most without.")
+        int,
+        typer.Option(min=1, help="Maximum number of images with maps, and of images without."),
     ] = 500,
     status: Annotated[
-        Literal["ok", "refused", "failed"] | None, typer.Option(help="Only images of this status.")
+        Literal["ok", "refused", "failed"] | None,
+        typer.Option(help="Only images with this status."),
     ] = None,
     predicted: Annotated[
-        str | None, typer.Option(help="Only images of this predicted class, by name or number.")
+        str | None, typer.Option(help="Only images with this predicted class, by name or number.")
     ] = None,
     verdict: Annotated[
         str | None,
-        typer.Option(help="Only images with this verdict, such as `supported`, on a map."),
+        typer.Option(help="Only images with a map of this verdict, such as `supported`."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write an index of many images as one HTML file: thumbnails of their maps, with filters.
 
-    Of more images than the limit, evenly spaced ones are shown, and the page says so. It can be
-    written while the job runs.
+    If there are more images than the limit, evenly spaced ones are shown, and the page says so.
+    Works while the job runs.
 
     For example:
 
@@ -99,18 +101,18 @@ def export(
     to: Annotated[
         Literal["npz", "parquet", "zarr", "hf", "png"],
         typer.Option(
-            help="npz: NumPy arrays, a file for each shard; zarr: the same arrays for all images, "
-            "which needs zarr; parquet: a table, which needs pyarrow; hf: a data set for Hugging "
-            "Face datasets, which needs pyarrow; png: each map over its image."
+            help="npz: NumPy arrays, one file per shard; zarr: the same arrays for all images "
+            "(needs zarr); parquet: a table (needs pyarrow); hf: a data set for Hugging Face "
+            "datasets (needs pyarrow); png: each map over its image."
         ),
     ],
     out: options.Out,
     as_json: options.Json = False,
 ) -> None:
-    """Write a store's maps in another format, a shard at a time.
+    """Write a store's maps in another format, one shard at a time.
 
-    The folder is new or empty, and appears when the export is complete. Images without maps are
-    listed in `failures.json`.
+    The output folder must be new or empty, and appears only when the export is complete. Images
+    without maps are listed in `failures.json`.
     """
     from explainkit.jobs.export import export as write
     from explainkit.jobs.store import Store

@@ -1,4 +1,4 @@
-"""``explainkit verify``: whether results are what they were, and recur."""
+"""``explainkit verify``: whether results are unchanged, and can be reproduced."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def verify(
         str | None,
         typer.Option(help=f"The model, to check and to run: {model_options.SOURCES}"),
     ] = None,
-    recompute: Annotated[int, typer.Option(min=0, help="Images to explain again.")] = 0,
+    recompute: Annotated[int, typer.Option(min=0, help="Number of images to explain again.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the images that are explained again.")] = 0,
     device: options.Device = "cpu",
     weights: model_options.Weights = None,
@@ -46,8 +46,8 @@ def verify(
     """Check saved results: hash all files and images, and explain some images again.
 
     The table says what changed: files, images, the library, the model, or numbers. The exit code is
-    0, 1 if something differs, or 4 if files are damaged. Results do not name code to run, so the
-    model is given as it was to the command that made them, unless it is one of a plugin.
+    0, 1 if something differs, or 4 if files are damaged. Results do not name code to run, so give
+    the model as you gave it to the command that made them, unless a plugin provides it.
 
     For example:
 

@@ -59,16 +59,16 @@ def batch(
     overwrite: bool = False,
     **params: Any,
 ) -> Store:
-    """Explains all images of a data set, in shards that survive whatever happens to the process.
+    """Explains all images of a data set, in shards that survive any interruption.
 
-    The same call again goes on where the last one ended. A shard is written when it is complete, so
-    that an interruption costs at most the shards at hand, and a resumed store is bit for bit that
-    of an undisturbed run on the same kind of machine. An image that can't be read, or on which a
-    method or the model fails, has a status and a reason and stops nothing.
+    Repeat the call to resume where it ended. A shard is written when it is complete, so an
+    interruption loses at most the current shards, and a resumed store is bit for bit that of an
+    uninterrupted run on the same kind of machine. An image that can't be read, or on which a
+    method or the model fails, gets a status and a reason, and does not stop the job.
 
     Args:
-        source: A folder of images, searched with its subfolders; a text file with one path a line;
-            a zip file; a mapping of ids to images, or pairs of both; or a data set of
+        source: A folder of images, searched with its subfolders; a text file with one path per
+            line; a zip file; a mapping of ids to images, or pairs of both; or a data set of
             ``(image, label)``. Images are paths, Pillow images, uint8 arrays, or tensors
             ``[channel, height, width]`` as the model takes them.
         model: A name that `load_model` takes, or a module.
@@ -76,9 +76,9 @@ def batch(
         out: The folder of the store.
         target: A class by number or name, or an expression or its text; None: the predicted class.
         seed: Random seed, as in `explain`.
-        limit: Only the first of the sorted ids, this many.
-        workers: Processes that each load the model. A script that uses several needs
-            ``if __name__ == "__main__":``, as always with `multiprocessing`.
+        limit: Use only this many ids, the first when sorted.
+        workers: Number of processes, each of which loads the model. A script that uses several
+            needs ``if __name__ == "__main__":``, as always with `multiprocessing`.
         engine: ``"local"``: workers are processes of this machine. ``"ray"``: they are actors of a
             Ray cluster whose machines share the store's folder, paths and packages; each takes as
             many CPUs as it has threads, and a GPU if ``device`` is one. Needs
@@ -91,7 +91,7 @@ def batch(
             ``SLURM_ARRAY_TASK_ID`` and ``SLURM_ARRAY_TASK_COUNT``, or everything.
         dtype: How maps are stored. ``"float16"`` divides each map by its largest absolute value:
             half the bytes, and errors below 2⁻¹¹ of that value.
-        map_size: The most rows and columns of a stored map, or one number for both: a larger map
+        map_size: Maximum rows and columns of a stored map, or one number for both: a larger map
             is reduced to means over equal rectangles, so that values keep their unit.
         scorecard: Also test whether each map predicts what hiding parts of its image does, as
             `Explanation.scorecard` does. Verdicts are filtered by `Store.where`.
@@ -100,10 +100,10 @@ def batch(
             budget, if the model takes images of one size, or else 1.
         precision: ``"bfloat16"`` for the forwards of methods that only run the model, as in
             `explain`.
-        shard_size: Images of a shard.
+        shard_size: Images per shard.
         threads: Threads of a worker; None: those of this process divided by the workers.
         retry_failed: Compute shards with failed images again.
-        overwrite: Replace a store of another call.
+        overwrite: Replace a store written by another call.
         **params: The methods' fields; each method takes those that it has.
 
     Returns:
@@ -111,10 +111,10 @@ def batch(
 
     Raises:
         DatasetError: The source has no images, or an id twice.
-        StorageError: The store is of another call, somebody else works on it, it can't be written,
-            or shards could not be computed.
+        StorageError: The store belongs to another call, is in use or can't be written, or shards
+            could not be computed.
         ExplainkitError: The model or a method does not work on the first image.
-        KeyboardInterrupt: After Ctrl-C, when the shards at hand are written.
+        KeyboardInterrupt: After Ctrl-C, when the current shards are written.
 
     Examples:
         >>> import tempfile, torch, explainkit as ek
@@ -189,7 +189,7 @@ def planned(
         shard_size: Images of a shard.
         threads: Threads of a worker.
         model_options: Arguments of `load_model` for a named model.
-        command: The command line that goes on with the job.
+        command: The command line that resumes the job.
         **params: The methods' fields.
     """
     rows, columns = (map_size, map_size) if isinstance(map_size, int) else map_size or (None, None)

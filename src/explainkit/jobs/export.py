@@ -78,7 +78,7 @@ def export(store: Store, to: Kind, out: str | Path) -> list[Path]:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
     except BlockingIOError as error:
-        raise StorageError(f"another export writes {folder}: wait until it ends") from error
+        raise StorageError(f"another export is writing {folder}: wait until it ends") from error
     except OSError as error:
         raise StorageError(f"can't write {folder}: {reason(error)}") from error
     return [folder / path.relative_to(draft) for path in found]

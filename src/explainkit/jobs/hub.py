@@ -163,7 +163,7 @@ def _image(store: Store, item: Item, position: int) -> bytes:
     if (path := store.image_path(item)) is not None:
         data = read_bytes(Path(path), StorageError)
         if hashlib.sha256(data).hexdigest() != item.sha256:
-            raise StorageError(f"{path} was changed since it was explained: other sha256")
+            raise StorageError(f"{path} was changed since it was explained: its sha256 differs")
         return data
     [one, *_] = store.explanations(position)
     pixels = one.originals[0] if one.originals else to_bytes(shown_images(one)[0].pixels)

@@ -48,7 +48,7 @@ class Plan:
         inputs: Whether the store keeps the model's inputs: their source can't be read again.
         source: Where the images are; not part of the hash.
         preprocessing: What happens to an image first, as `Preprocessing.to_dict` gives it.
-        command: The command line that goes on with the job; not part of the hash.
+        command: The command line that resumes the job; not part of the hash.
     """
 
     items: Items

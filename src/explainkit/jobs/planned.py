@@ -1,4 +1,4 @@
-"""A job that is planned: run it, go on with it, or estimate what it takes."""
+"""A job that is planned: run it, resume it, or estimate what it takes."""
 
 import dataclasses
 import shutil
@@ -96,11 +96,11 @@ class PlannedJob:
             engine: Where the workers run.
             ray_address: Of a running Ray cluster.
             retry_failed: Compute shards with failed images again.
-            overwrite: Replace a store of another call.
+            overwrite: Replace a store written by another call.
 
         Raises:
-            StorageError: The store is of another call, or can't be written, or is in use, or Ray is
-                not to be reached.
+            StorageError: The store belongs to another call, can't be written or is in use, or Ray
+                can't be reached.
         """
         if engine not in {"local", "ray"}:
             raise InputError(f"engine: expected local or ray, got {engine!r}")
@@ -176,7 +176,7 @@ class PlannedJob:
                 return before
             if not overwrite:
                 raise StorageError(
-                    f"{out} is of another call: {'; '.join(found)}: choose another folder, or "
+                    f"{out} belongs to another call: {'; '.join(found)}: choose another folder, or "
                     "overwrite it"
                 )
         self._try_first()

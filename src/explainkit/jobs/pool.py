@@ -20,7 +20,7 @@ shard; or None if the worker died."""
 
 
 class Stop:
-    """Whether to stop: after Ctrl-C, when the shards at hand are done; after another, at once.
+    """Whether to stop: after Ctrl-C, when the current shards are done; after another, at once.
 
     Ctrl-C is only handled in the main thread, and where nobody else handles it.
 
@@ -57,7 +57,7 @@ class Stop:
         self.times += 1
         if self.times > 1:
             signal.default_int_handler(number, frame)
-        self.say("finishing the shards at hand; Ctrl-C again stops at once")
+        self.say("finishing the current shards; Ctrl-C again stops at once")
 
 
 class Employee(Protocol):

@@ -227,7 +227,7 @@ def _connected(address: str | None, cpus: int) -> Iterator[None]:
 
     if ray.is_initialized():
         if address is not None:
-            raise InputError("ray_address: this process is connected to a cluster already: omit it")
+            raise InputError("ray_address: this process is already connected to a cluster: omit it")
         yield
         return
     main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Verifies results: are the files whole, are the images and the model the same, do maps recur?"""
+"""Verifies results: are files, images and model unchanged, and can the maps be reproduced?"""
 
 import json
 import random

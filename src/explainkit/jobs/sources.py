@@ -114,7 +114,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class ListFile:
-    """The image files that a text file names, one a line; relative paths start at its folder."""
+    """The image files that a text file names, one per line; relative paths start at its folder."""
 
     path: Path
     lasting: bool = field(default=True, init=False)

@@ -37,7 +37,7 @@ OPEN = 4
 
 
 class Store:
-    """The results of a job, or a part of them; nothing is read before it is asked for.
+    """The results of a job, or a part of them; nothing is read until it is needed.
 
     ``store[i]`` is the `Explanation` of an item by its position in the sorted ids, ``store["id"]``
     by its id, and with several methods their `Explanations`. A slice and `where` give a part of the
@@ -238,12 +238,13 @@ class Store:
         neighbors: int = NEIGHBORS,
         seed: int = 0,
     ) -> Clusters:
-        """Groups images whose maps are similar: what a model uses in many of them shows.
+        """Groups images whose maps are similar, to find what a model uses in many of them.
 
-        A short-cut, such as a watermark in one corner, makes the maps of its images alike. Channels
-        of each map are added, the means over ``cells × cells`` areas are divided by their Euclidean
-        norm, and the graph of nearest neighbors is clustered by the eigenvectors of its Laplacian.
-        Maps that no cluster fits well are in one, too: look at `Clusters.exemplars`.
+        A shortcut, such as a watermark in one corner, makes the maps of its images similar. The
+        channels of each map are added, the means over ``cells × cells`` areas are divided by their
+        Euclidean norm, and the graph of nearest neighbors is clustered by the eigenvectors of its
+        Laplacian. Maps that fit no cluster well are put into one, too: look at
+        `Clusters.exemplars`.
 
         Clusters of one class at a time are easier to read:
         ``store.where(predicted=3).clusters()``.
@@ -256,8 +257,8 @@ class Store:
             method: Whose maps; None: those of the only method.
             cells: Rows and columns to which maps are reduced.
             neighbors: Edges from each map to the nearest ones.
-            seed: Random seed, which matters for more than 2048 maps: the graph then has so many,
-                drawn at random, and each other map joins the cluster of the closest of them.
+            seed: Random seed, which matters for more than 2048 maps: the graph then has a random
+                sample of 2048, and each other map joins the cluster of the closest of them.
 
         Raises:
             InputError: There are fewer maps than neighbors, no such method, or another number of
@@ -386,7 +387,7 @@ class Store:
         assert self._source is not None  # the store keeps the inputs of images in memory
         loaded = self._source.read(item.id)
         if loaded.sha256 != item.sha256:
-            raise StorageError(f"{item.id} was changed since it was explained: other sha256")
+            raise StorageError(f"{item.id} was changed since it was explained: its sha256 differs")
         if not isinstance(loaded.value, Image.Image):
             return fields | {"inputs": loaded.value[None]}
         values, geometry = self._preprocessing(loaded.value)

@@ -47,7 +47,7 @@ def classes(
 
     Each network also classifies the other network's images. An image that convinces only its own
     network shows more of that network than of the class. With `--index` or `--image` the
-    optimization starts from a real face and shows how to make it, say, angrier for the network.
+    optimization starts from a real face and shows how to make it look, say, angrier to the network.
 
     The default of 64 steps takes under a minute on two cores; `--full` runs the maximizer's own
     number of steps.

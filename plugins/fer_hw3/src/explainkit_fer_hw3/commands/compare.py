@@ -35,12 +35,12 @@ def compare(
 ) -> None:
     """Compare two networks: size, operations, recalls, agreement, attribution maps, curves.
 
-    Both classify the same images. McNemar's exact test tells whether one is more accurate, and
-    the difference has its 95 % interval. The maps explain each network's predicted class on the
-    images of `--index`; by default, on the first image of each class that both classify
-    correctly. By default, they are the gradient and, beside it, the method that each network's card
-    names; the figure says why. The default split is public_test if the file has it, else
-    validation.
+    Both classify the same images. McNemar's exact test tells whether one is more accurate; the
+    difference is given with its 95 % interval. The maps explain each network's predicted class on
+    the images of `--index`; by default, on the first image of each class that both classify
+    correctly. The default methods are the gradient and, beside it, the one named in each
+    network's model card; the figure says why. The default split is public_test if the file has it,
+    else validation.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""``concepts``: what a layer knows of faces, per expression, and the parts it looks at."""
+"""``concepts``: what a layer has learned about faces, and the parts of the face it detects."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,15 +43,15 @@ def concepts(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Find the concepts of a layer: what the network knows of faces, for each expression.
+    """Find the concepts of a layer: what it has learned about faces, for each expression.
 
     The layer's outputs on many faces are factorized into concepts. A concept's importance for an
-    expression is what that score loses when the concept is removed from the layer. The part of the
+    expression is the drop of that score when the concept is removed from the layer. The part of the
     face that a concept detects is measured on synthetic faces, whose parts are known to the pixel:
-    it is there significantly more often where the concept is active than elsewhere, and than in
-    another face at the same positions. In deep layers, whose positions see most of the face, this
-    says little, and concepts are not named by parts. The default split is public_test if the data
-    has it, else validation.
+    the part is found significantly more often where the concept is active than elsewhere, and than
+    in another face at the same positions. In deep layers, whose positions see most of the face,
+    this says little, and concepts are not named by parts. The default split is public_test if the
+    data has it, else validation.
 
     For example:
 
@@ -107,8 +107,8 @@ def concepts(
     print_concepts(found, part=[parts.part(k) or "–" for k in range(len(found))])
     if not local:
         typer.echo(
-            f"Each position of the layer sees up to {parts.sees} of {SIDE} rows: the part where a "
-            "concept is active need not be the part that it responds to."
+            f"Each position of the layer sees up to {parts.sees} of {SIDE} rows: a concept may "
+            "respond to another part than the one where it is active."
         )
     typer.echo()
     options.show(_expressions(found, parts))

@@ -40,8 +40,8 @@ def confusion(
     Rows of the matrix are true classes; each row sums to one. For each listed confusion, the most
     confident mistakes are explained for both classes; the difference of the two maps shows why
     the network predicted one rather than the other. By default, the gradient is shown, and beside
-    it the method that the network's card names; the figure says why. The default split is
-    public_test if the file has it, else validation.
+    it the method named in the model card; the figure says why. The default split is public_test
+    if the file has it, else validation.
 
     For example:
 

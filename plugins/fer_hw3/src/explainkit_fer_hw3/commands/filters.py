@@ -84,14 +84,14 @@ def filters(
 ) -> None:
     """Find the images that maximally activate the filters of a layer, by gradient ascent.
 
-    As in the study: plain gradient ascent from random images. By default 64 steps for 32 units,
-    which takes under a minute on two cores; `--full` runs 180 steps for all units, as the study
-    did. Units are ranked by their final activation; dead units, which no image activates, are
+    As in the study: plain gradient ascent from random images. By default it runs 64 steps for 32
+    units, which takes under a minute on two cores; `--full` runs 180 steps for all units, as the
+    study did. Units are ranked by their final activation; dead units, which no image activates, are
     listed but have no image. Choose the ReLU after a convolution: before it, the mean activation
-    is linear in the image, and the maximum is a flat image.
+    is linear in the image, and the maximum is a uniform image.
 
-    With `--exemplars` or `--quality`, the named units (else the twelve strongest) also get a
-    unit card each. Real images are those of `--data`, else synthetic faces. The part of the face
+    With `--exemplars` or `--quality`, each of the named units (else of the twelve strongest) also
+    gets a unit card. Real images are those of `--data`, else synthetic faces. The part of the face
     that a unit detects is always measured on synthetic faces, whose parts are known.
 
     For example:

@@ -60,7 +60,7 @@ MethodName = Annotated[
     str | None,
     typer.Option(
         help="An attribution method; see `explainkit list methods`. Default: saliency, and beside "
-        "it the method that the network's card names.",
+        "it the method named in the model card.",
         show_default=False,
     ),
 ]

@@ -34,7 +34,7 @@ def report(
     history: options.Histories = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=7, help="Maximum number of images, sampled at random. By default: all."),
+        typer.Option(min=7, help="Maximum number of images, a random sample. By default: all."),
     ] = None,
     lang: Annotated[str, typer.Option(help="Language: en or zh-TW.")] = "en",
     out: options.Out = options.OUT,

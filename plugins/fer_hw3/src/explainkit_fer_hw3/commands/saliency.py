@@ -50,13 +50,13 @@ def saliency(
     commas, share their passes and one figure.
 
     A verdict says whether a map predicts what hiding parts of the image does to the score. For cnn
-    and dnn, the figure also has the map of the method that the network's card names, and says why.
+    and dnn, the figure also has the map of the method named in the model card, and says why.
 
     `--target` takes a class, all classes (`all`), or an expression of logits and inner layers.
 
-    The study's example is image 38 of its own file, an angry face: `--index 38` on a CSV of that
-    layout. A folder tree has another order. Without `--split`, `--index` counts all images of
-    the file.
+    The study's example is image 38 of its own file, an angry face: `--index 38` for a CSV in that
+    order. A folder tree has another order. Without `--split`, `--index` counts all images of the
+    file.
 
     For example:
 

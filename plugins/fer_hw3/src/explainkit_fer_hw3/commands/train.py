@@ -113,7 +113,7 @@ def train(
         faces, held = (options.load_labeled(data, split, seed) for split in ("train", "validation"))
         if refit:
             faces = faces + held
-            options.notes.print("note: --refit: the validation images are also trained on")
+            options.notes.print("note: --refit: the validation images are also used for training")
         # a checkpoint holds its own weights
         weights = None if start is None or resume else _start(start, model)
         training = Training(
@@ -275,7 +275,7 @@ def _report(
         + (f", peak memory {memory:,.0f} MB" if memory else "")
     )
     typer.echo(
-        f"validation ({counts[1]:,} images{', also trained on' * refit}): accuracy "
+        f"validation ({counts[1]:,} images{', also used for training' * refit}): accuracy "
         f"{last['validation_accuracy']:.4f}, loss {last['validation_loss']:.4f}; best accuracy "
         f"{best['validation_accuracy']:.4f} after epoch {best['epoch']}"
     )

@@ -98,7 +98,7 @@ def _curves(training: Training, curve: Curve, *, held_out: bool) -> Figure:
         note += ", with mixup"
     if recipe.smoothing:
         note += ", against smoothed labels"
-    note += "; solid: validation" + ("" if held_out else " (images also trained on)")
+    note += "; solid: validation" + ("" if held_out else " (images also used for training)")
     if recipe.average:
         share = ", interpolated with the initial weights," if recipe.weight_interpolation else ""
         note += f", averaged weights{share} on plain images"
