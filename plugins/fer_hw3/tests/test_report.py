@@ -204,7 +204,7 @@ class TestSentences:
         assert "No image of Fear is predicted as Sad or Angry" in text
         assert "The worst class is Fear" not in text
         chinese = "".join(sentences.about_confusion(ZH, all_correct(sad=("neutral", 60))))
-        assert "表現最差的不是原研究的恐懼，而是難過：召回率 0.400" in chinese
+        assert "表現最差的類別為難過，召回率 0.400" in chinese
 
     def test_an_order_within_the_intervals_is_called_uncertain(self):
         text = " ".join(
@@ -219,7 +219,7 @@ class TestSentences:
         wrong = {name: ("neutral", 30) for name in CLASS_NAMES if name not in best}
         wrong["neutral"] = ("fear", 30)
         text = " ".join(sentences.about_confusion(EN, all_correct(**wrong)))
-        assert ("They are the best two in the study, too." in text) == expected
+        assert ("They are also the best two in the study." in text) == expected
         assert all(f"{name.capitalize()}, recall 1.000" in text for name in best)
 
     def test_no_mistakes(self):
@@ -229,7 +229,7 @@ class TestSentences:
 
     def test_ties_are_named(self, found):
         alike = replace(found, cnn=replace(found.cnn, predictions=all_correct()))
-        for say, words in ((EN, "all classes tie"), (ZH, "各類別表現相同")):
+        for say, words in ((EN, "all classes tie"), (ZH, "各類別召回率相同")):
             rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
             assert rows[say("row_best")] == rows[say("row_worst")] == words
 
@@ -277,7 +277,7 @@ class TestSentences:
         text = " ".join(sentences.about_curve(EN, [rising]))
         assert "peaks after epoch 2 at 0.500. That is the last epoch" in text
         passed = Curve("a", (1, 2), {"accuracy": (0.5, 0.95), "validation_accuracy": (0.5, 0.4)})
-        assert "Training went on to epoch 2 without improvement" in " ".join(
+        assert "Training continued to epoch 2 without improvement" in " ".join(
             sentences.about_curve(EN, [passed])
         )
         assert "No training curve" in sentences.about_curve(EN, [])[0]
@@ -310,7 +310,7 @@ class TestSentences:
         parts = dict.fromkeys(sentences.FACE, unsure) | {"mouth": sure}
         text = " ".join(sentences.about_densities(EN, {"angry": (5, parts)}, exact=False))
         assert "per area is densest on mouth." in text
-        assert "only these of them have more than their share of the area: mouth." in text
+        assert "only some of them have more than their share of the area: mouth." in text
         assert "an estimate for the class" in text
 
 

@@ -97,13 +97,13 @@ class Findings:
         data: Name of the data; None for synthetic faces.
         met: Agreement of the networks' predictions.
         mistakes: The CNN's most frequent confusions, explained.
-        mistakes_beside: The same by the method that the CNN's card names; None without a card.
+        mistakes_beside: The same by the method named in the CNN's model card; None without a card.
         faces: One image per class, correctly classified by the CNN, in the order of `SHOWN`.
         maps: Their saliency in the CNN, for the true class.
-        beside: The same by the method that the CNN's card names; None without a card.
+        beside: The same by the method named in the CNN's model card; None without a card.
         cards: The scorecards of both.
         same: The first four of them explained in both networks, for the predicted class: by
-            saliency, and by the method that the network's card names.
+            saliency, and by the method named in its model card.
         where: Per class, the number of images and their share of saliency on each part.
         shares: Per method, the shares on the expressive parts of synthetic faces.
         outputs: Outputs of the CNN's first layer for the first of ``faces``.
