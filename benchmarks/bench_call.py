@@ -2,7 +2,7 @@
 
 Run ``make bench``. The networks are timm's with random, frozen weights, the image has 224 × 224
 pixels. "bare" is a forward and the gradient that the method needs; for integrated gradients one per
-step; for occlusion the forwards. Our class-activation map finds its layer in each call; Captum is
+step; for occlusion the forwards. Our class activation map finds its layer in each call; Captum is
 given it. One process, two threads, interleaved calls, medians, a warm-up call dropped. It prints
 the table of docs/reference/benchmarks.md.
 """

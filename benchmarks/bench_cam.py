@@ -1,4 +1,4 @@
-"""Class-activation maps compared with the passes they need, Captum and pytorch-grad-cam.
+"""Class activation maps compared with the passes they need, Captum and pytorch-grad-cam.
 
 pytorch-grad-cam is measured where it is installed (`make peers`).
 

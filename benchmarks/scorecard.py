@@ -55,7 +55,7 @@ VERDICTS = (
     "not supported: center", "not supported: moved", "cannot be judged",
 )  # fmt: skip
 Pair = tuple[Tensor, Tensor]
-"""A map of the explained class and one of the next likely class, each ``[height, width]``."""
+"""A map of the explained class and one of the next most likely class, each ``[height, width]``."""
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parity with pytorch-grad-cam 1.5.7: class-activation maps.
+"""Parity with pytorch-grad-cam 1.5.7: class activation maps.
 
 It returns each image's map clipped to its positive part, scaled to [0, 1] and upsampled to the
 image, in float32. Ours are raw, and are processed in the same way before they are compared.

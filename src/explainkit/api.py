@@ -275,9 +275,8 @@ def explain(
         labels: Explain the labels of batches ``(images, labels)``, which are left out otherwise.
         at: Explain this layer's output instead of the image: its dotted path, or the module. The
             map has the layer's shape, and a baseline image stands for the layer's output on it.
-            ``"blocks.3:input"`` is what the layer is called with, ``"blocks.3:output.1"`` the
-            second of several outputs, which are named by index or key. A list of layers gives a
-            list of explanations.
+            ``"blocks.3:input"`` is the layer's input, ``"blocks.3:output.1"`` the second of several
+            outputs, which are named by index or key. A list of layers gives a list of explanations.
         seed: Random seed. None: the method's own, as in ``SmoothGrad(seed=5)``, or 0. The same seed
             gives the same map, independent of the batch.
         batch_size: Images run at once. The last chunk is padded to this size, so that an image's

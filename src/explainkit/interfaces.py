@@ -146,7 +146,7 @@ class ModelSpec:
         preprocessing: How images become inputs; None: resized to cover ``image_shape``, cropped to
             its center, and normalized.
         dataset: Qualified name of the data set it was trained on.
-        layer: Dotted path of the layer that class-activation maps use by default.
+        layer: Dotted path of the layer that class activation maps use by default.
         positive_control: On how many images the positive control of scorecards passes, and of how
             many, as ``benchmarks/scorecard.py`` measures it; None: not measured.
         embed: ``embed(model, text)`` returns a text's embedding ``[features]``, by the model's own

@@ -1,4 +1,4 @@
-"""Ctrl-C during work of many parts, some of which take it as a wish for what they have so far."""
+"""Ctrl-C during work in many parts, some of which then return what they have so far."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from types import FrameType
 def interruptible() -> Iterator[Callable[[], None]]:
     """Yields a function that stops the block if Ctrl-C was pressed.
 
-    Sampling methods return what they have when interrupted; without this, only the image at hand
+    Sampling methods return what they have when interrupted; without this, only the current image
     would be cut short. Where the caller handles Ctrl-C, or in another thread, nothing changes.
 
     Examples:

@@ -1,4 +1,4 @@
-"""Tensors that enter and leave a layer, by texts such as ``blocks.3`` and ``blocks.3:output.1``."""
+"""Tensors that enter and leave a layer, by names such as ``blocks.3`` and ``blocks.3:output.1``."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence

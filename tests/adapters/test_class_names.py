@@ -49,7 +49,7 @@ def test_one_a_line(text, tmp_path):
         ("a.json", '{"cat": 1, "dog": 2}', "indices from 0 on"),
         ("a.json", '["cat", 3]', "class 1 has none"),
         ("a.json", '["cat"', "expected JSON"),
-        ("a.json", '"cat"', "expected one class name a line"),
+        ("a.json", '"cat"', "expected one class name per line"),
     ],
 )
 def test_damaged_files(name, content, message, tmp_path):

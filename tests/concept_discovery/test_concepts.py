@@ -344,6 +344,6 @@ def test_few_images_and_many_concepts_are_warned_of(monkeypatch):
     with pytest.warns(ExplainkitWarning) as caught:
         found = ek.concepts(deep(), photos(4), "1", n=2)
     texts = [str(one.message) for one in caught]
-    assert any("2 concepts are more than a person looks at: 1 at most" in text for text in texts)
+    assert any("2 concepts are hard to look through: use at most 1" in text for text in texts)
     assert any("4 images are few" in text for text in texts)
     assert texts == [f"concepts: {text}" for text in found.warnings]

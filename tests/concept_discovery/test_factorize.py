@@ -104,7 +104,7 @@ def test_fewer_factors_than_asked_for(channels):
 @pytest.mark.parametrize(
     ("values", "n", "error", "message"),
     [
-        (torch.zeros(9, 4), 2, ModelError, "puts out zeros"),
+        (torch.zeros(9, 4), 2, ModelError, "outputs zeros"),
         (torch.full((9, 4), torch.nan), 2, ModelError, "finite"),
         (torch.ones(9, 4), 5, InputError, "1 to 4 concepts of 9 positions with 4 channels, got 5"),
     ],

@@ -66,7 +66,7 @@ ek.explain(dark_or_bright, torch.rand(1, 3, 32, 32), "bright", "occlusion")
 # --8<-- [start:names]
 from explainkit.adapters.class_names import read_class_names
 
-names = read_class_names("classes.txt")  # one a line, or JSON
+names = read_class_names("classes.txt")  # one per line, or JSON
 model = ek.load_model("nets.py:make", class_names=names)
 # --8<-- [end:names]
 assert names == ("cat", "dog", "crane")

@@ -1,4 +1,4 @@
-"""Clusters of a store's maps: a planted short-cut, numbers by hand, and what is refused."""
+"""Clusters of a store's maps: a planted shortcut, numbers by hand, and what is refused."""
 
 import re
 

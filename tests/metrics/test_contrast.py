@@ -157,5 +157,5 @@ def test_a_detector_of_one_class_has_no_contrast():
     model = Single().eval()
     card = ek.explain(model, X[:1], "box_score(1, 0)", "input_x_gradient").scorecard()
     assert card.p[:, 2].isnan().all()
-    assert card.reason == ("There is no next likely class to compare with.",)
+    assert card.reason == ("There is no next most likely class to compare with.",)
     assert card.verdict == ("partly supported",)

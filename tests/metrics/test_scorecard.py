@@ -228,7 +228,7 @@ def test_binary_models_have_two_sides_and_values_no_other_class():
     assert set(card.verdict) == {"supported"}
     values = ek.explain(net, x, method="input_x_gradient", task="regression").scorecard()
     assert set(values.verdict) == {"partly supported"}
-    assert "no next likely class" in values.reason[0]
+    assert "no next most likely class" in values.reason[0]
 
 
 def test_labels_expressions_and_functions():
@@ -326,9 +326,9 @@ def test_sentences_name_what_the_target_is_compared_with():
     names = ["cat", "dog", "ape"]
     said, contrast = sentence(linear(), "cat", class_names=names)
     other = linear()(x).detach()[0, 1:].argmax() + 1
-    assert contrast == (f"{names[other]}, the next likely class",)
+    assert contrast == (f"{names[other]}, the next most likely class",)
     assert said == f"{SENTENCES['supported']} Compared with {contrast[0]}."
-    assert "the next likely label" in sentence(linear(), 1, task="multilabel")[0]
+    assert "the next most likely label" in sentence(linear(), 1, task="multilabel")[0]
     said, _ = sentence(linear(classes=1), "ill", class_names=["well", "ill"])
     assert said.endswith("Compared with well, the other side of the same logit.")
     assert sentence(linear(), "logit(0) - logit(1)")[1] == ()

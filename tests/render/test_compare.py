@@ -166,7 +166,7 @@ def test_the_legend_names_methods_where_colors_differ_in_meaning():
     texts = " ".join(text.get_text() for text in comparison_figure([gradient, share]).texts)
     texts = texts.replace("\n", " ")
     assert "saliency: brighter here raises (red) or lowers (blue) the score" in texts
-    assert "lrp: speaks for (red) or against (blue) the explained class" in texts
+    assert "lrp: evidence for (red) or against (blue) the explained class" in texts
     assert "normalized separately (99th percentile); ± is the value at full color." in texts
 
 

@@ -180,7 +180,7 @@ def test_plot_takes_color_map_and_columns():
 def test_the_legend_fits_the_method():
     assert "Brighter here raises (red) or lowers (blue) the score" in flat(plot(explanation()))
     share = explanation(method="explainkit/lrp", params={})
-    assert "Speaks for (red) or against (blue) the explained class" in flat(study_figure(share))
+    assert "Evidence for (red) or against (blue) the explained class" in flat(study_figure(share))
     assert not [text for text in flat(plot(share, scaling="max:absolute")) if "(red)" in text]
 
 

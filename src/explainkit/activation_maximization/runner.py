@@ -52,7 +52,7 @@ def visualize(
     warnings = without_autocast_warning(setting.device, setting.dtype)
     if training and not request.keep_mode:
         warnings.append(
-            "the model was in train mode: it ran in eval mode and was put back "
+            "the model was in train mode: it ran in eval mode and was restored "
             "(keep_mode=True keeps dropout and batch statistics active)"
         )
     if dead := int(found.dead.sum()):

@@ -1,4 +1,4 @@
-"""A model in hand, with what is known about its inputs and outputs."""
+"""A module of the caller's, with what is known about its inputs and outputs."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -28,22 +28,22 @@ def adapt(
     task: Task | None = None,
     tokenizer: Callable[..., Any] | None = None,
 ) -> nn.Module:
-    """A model with what explainkit should know about it; the given one stays as it is.
+    """Adds to a model what explainkit should know about it; the given module is not changed.
 
-    What is not given is kept from a model that already knows it: one of `load_model`, a timm model
-    with its ``pretrained_cfg``, or a transformers model with its configuration.
+    What is not given is kept from a model that already knows it: one from `load_model`, a timm
+    model with its ``pretrained_cfg``, or a transformers model with its configuration.
 
     Args:
         module: Any module. The result is a shallow copy that shares its parameters, buffers and
-            layers. Or a function from a numpy array of images ``[batch, channel, height, width]``
+            layers. Or a function from a NumPy array of images ``[batch, channel, height, width]``
             to scores: methods that only run the model explain it.
         preprocessing: How images become its inputs.
         class_names: In the order of the classes; two for a single logit.
         output: Which of several outputs holds the scores, as in `explain`.
-        task: What the scores decide, as in `explain`.
-        tokenizer: Of a model of images and texts, such as CLIP or SigLIP of transformers or
-            OpenCLIP. The result then gives the embeddings of images, and targets can compare them
-            with texts: ``similarity("a photo of a cat")``.
+        task: What the scores mean, as in `explain`.
+        tokenizer: The tokenizer of a model of images and texts, such as CLIP or SigLIP of
+            transformers or OpenCLIP. The result then returns the embeddings of images, and targets
+            can compare them with texts: ``similarity("a photo of a cat")``.
 
     Returns:
         A module for `explain`, `maximize` and `load_images`.

@@ -1,4 +1,4 @@
-"""Weights from files: read, found in what surrounds them, and matched with a model."""
+"""Weights from files: read, unwrapped, and matched with a model."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ _UNUSED = "num_batches_tracked"
 
 
 def read_state(path: str | Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Reads the weights in a file, out of the dictionaries that surround them.
+    """Reads the weights in a file, unwrapped from the dictionaries around them.
 
     Args:
         path: A ``.safetensors`` file, or a checkpoint that ``torch.save`` wrote.

@@ -41,7 +41,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     if not names or not all(map(_is_name, names)):
         at = next((i for i, name in enumerate(names or ()) if not _is_name(name)), 0)
         raise InputError(
-            f"{path}: expected one class name a line, or JSON with a list of names or with names "
+            f"{path}: expected one class name per line, or JSON with a list of names or with names "
             f"and indices from 0 on; class {at} has none"
         )
     return tuple(names)

@@ -29,7 +29,7 @@ _CHANNELS = {1, 3, 4}
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """Images as a model takes them, with the originals and the way between.
+    """A model's inputs, with the original images and the mapping between them.
 
     Attributes:
         inputs: ``[batch, channel, height, width]``, on the model's device and in its dtype.
@@ -60,7 +60,7 @@ def load_images(
     model: nn.Module,
     size: int | Size | None = None,
 ) -> ImageBatch:
-    """Makes a model's inputs from images as they come.
+    """Turns image files, Pillow images and arrays into a model's inputs.
 
     Files are JPEG, PNG, BMP, WebP, GIF or TIFF. Images are turned upright by their EXIF
     orientation; of an animation, the first frame is used; 16 bits per channel become 8.
@@ -208,7 +208,7 @@ def _rows_columns_channels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.dtype != np.uint8:
         raise InputError(
             f"{name}: expected a uint8 array of pixels from 0 to 255, got {array.dtype}: an input "
-            "that is normalized already is passed as torch.as_tensor(array)"
+            "that is already normalized is passed as torch.as_tensor(array)"
         )
     if array.ndim not in {2, 3} or not array.size:
         raise InputError(

@@ -89,7 +89,7 @@ def load(wanted: Wanted) -> tuple[nn.Module, ModelSpec]:
     available = runtime.get_available_providers()
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone: a warning for every unused initializer is noise
-    with loading(str(path), "expected an ONNX file that this ONNX Runtime runs"):
+    with loading(str(path), "expected an ONNX file that this ONNX Runtime can run"):
         session = runtime.InferenceSession(
             str(path), options, providers=[name for name in _PROVIDERS if name in available]
         )

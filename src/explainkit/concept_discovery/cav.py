@@ -101,7 +101,7 @@ def resampled(slopes: Tensor, concept: Tensor, random: Tensor, runs: int, seed: 
 
 
 def _split(values: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows drawn at random, and the others."""
+    """A random sample of the rows, and the others."""
     order = torch.randperm(len(values), generator=generator).to(values.device)
     return values[order[:count]], values[order[count:]]
 

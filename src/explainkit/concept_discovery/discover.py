@@ -70,7 +70,7 @@ def concepts(
             set. All have one size as the model takes them; at least 200 make the numbers reliable.
             They are read several times, a chunk at a time.
         layer: Path or module of a layer with spatial positions or patch tokens. None: the default
-            of class-activation maps.
+            of class activation maps.
         n: Number of concepts.
         seed: Random seed.
         limit: Only so many of the images, evenly spread over all.
@@ -82,7 +82,7 @@ def concepts(
     Raises:
         DatasetError: There are no images.
         InputError: A single image, images of different sizes, or more concepts than channels.
-        ModelError: The layer has no spatial positions, or puts out zeros or NaN.
+        ModelError: The layer has no spatial positions, or outputs zeros or NaN.
 
     Examples:
         >>> import explainkit as ek
@@ -212,7 +212,7 @@ def _exemplars(
 def _warnings(images: int, asked: int, found: int) -> tuple[str, ...]:
     texts = []
     if asked > MOST:
-        texts.append(f"{asked} concepts are more than a person looks at: {MOST} at most are better")
+        texts.append(f"{asked} concepts are hard to look through: use at most {MOST}")
     if images < FEWEST:
         texts.append(f"{images} images are few: stability and importance need {FEWEST} or more")
     if found < asked:

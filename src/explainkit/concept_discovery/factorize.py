@@ -95,7 +95,7 @@ def factorize(
         raise ModelError("expected finite activations, got NaN or infinity: name another layer")
     scale = values.abs().max()
     if not scale:
-        raise ModelError("expected activations, but the layer puts out zeros: name another layer")
+        raise ModelError("expected activations, but the layer outputs zeros: name another layer")
     values = values / scale
     kind: Kind = "nmf" if bool((values >= 0).all()) else "semi-nmf"
     weights = _START[kind](values, n, torch.Generator().manual_seed(seed))

@@ -16,7 +16,7 @@ from explainkit.scores import Outputs
 
 
 class LayerMaps:
-    """What a layer puts out at the positions of images, and the scores of changed outputs.
+    """What a layer outputs at the positions of images, and the scores of changed outputs.
 
     Attributes:
         path: Dotted path of the layer.
@@ -25,7 +25,7 @@ class LayerMaps:
 
     Args:
         module: The caller's model, frozen.
-        layer: Path or module; None: the default of class-activation maps.
+        layer: Path or module; None: the default of class activation maps.
         images: A few images ``[batch, channel, height, width]`` to look at the model with.
         outputs: What the model's outputs mean.
         batch_size: Images run at once; None: as many as fit.
@@ -77,7 +77,7 @@ class LayerMaps:
         return found if found.dtype == torch.float64 else found.float()
 
     def upsampled(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Maps of the layer's positions over the images, as class-activation maps.
+        """Maps of the layer's positions over the images, as class activation maps.
 
         Args:
             images: ``[batch, channel, height, width]``, of which only the size matters.

@@ -28,7 +28,7 @@ class Partition:
     Attributes:
         cluster: That of each row, int64 ``[row]``; the largest is 0.
         eigenvalues: The smallest of the graph's Laplacian, float64, ascending: as many are 0 as the
-            graph has components, and a gap after the k-th speaks for k clusters.
+            graph has components, and a gap after the k-th suggests k clusters.
     """
 
     cluster: Tensor

@@ -50,10 +50,10 @@ def tcav(
     Activations are means over the positions p, so that a concept may be anywhere in an image and
     has the layer's channels; the classifier is a ridge regression in closed form.
 
-    Each run has half of the concept's images and as many random ones, drawn at random; the other
-    half tells how well the direction recognizes the concept. Further runs have random images in
-    place of the concept's: a direction always exists and always has a score. `TCAV.p` says whether
-    the concept's differs from theirs, and `TCAV.caption` if it does not.
+    Each run uses a random half of the concept's images and as many random images; the other half
+    tells how well the direction recognizes the concept. Further runs have random images in place of
+    the concept's: a direction always exists and always has a score. `TCAV.p` says whether the
+    concept's score differs from theirs, and `TCAV.caption` if it does not.
 
     Args:
         model: A source of `load_model`, such as a registered name, or any module.
@@ -62,7 +62,7 @@ def tcav(
         concept: Images that show the concept; at least 10, better 50.
         random: Other images; at least as many as of the concept, better several times.
         layer: Path or module of a layer with spatial positions or patch tokens. None: the default
-            of class-activation maps.
+            of class activation maps.
         runs: Number of runs with the concept, and as many without.
         seed: Random seed of what each run draws.
         batch_size: Images run at once; None: as many as fit a memory budget.

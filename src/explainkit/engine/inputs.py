@@ -23,7 +23,7 @@ def check_module(module: object) -> None:
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"expected a model's name or a torch.nn.Module, got {type(module).__name__}"
-            + ": ek.adapt(function) makes one of a function on numpy arrays" * callable(module)
+            + ": ek.adapt(function) makes a model of a function on NumPy arrays" * callable(module)
         )
 
 

@@ -91,7 +91,7 @@ def _check_volumes(methods: Sequence[Method], images: Tensor) -> None:
         raise MethodError(
             f"{refused[0]}: expected images [batch, channel, height, width], got volumes "
             f"{list(images.shape)}, which it does not explain: use a gradient, path, propagation "
-            "or class-activation method, or occlusion"
+            "or class activation method, or occlusion"
         )
 
 

@@ -69,7 +69,7 @@ def evaluate(
     Args:
         model: A source of `load_model`, such as a registered name, or any module.
         images: A tensor ``[batch, channel, height, width]`` as the model takes it; a folder, a zip
-            file or a text file with one path a line; a list of paths, Pillow images or uint8
+            file or a text file with one path per line; a list of paths, Pillow images or uint8
             arrays; a mapping of names to images; or a data set of ``(image, label)``.
         methods: A method or a list of them, as `explain` takes them.
         metrics: Names of further metrics (`explainkit.metrics`), or functions;

@@ -230,7 +230,7 @@ class Expression:
         return None
 
     def rivals(self, scope: Scope) -> Sequence["Rival | None"]:  # noqa: ARG002
-        """The same score for the next likely class of each image, None for an image without one.
+        """The same score for the next most likely class of each image; None where there is none.
 
         Empty if the expression is not the score of one class.
         """
@@ -302,7 +302,7 @@ class Rival:
     Attributes:
         score: The same score for another class.
         label: Index of that class.
-        place: Where it is the next likely class, in words.
+        place: Words that complete "the next most likely class …", such as "for the same query".
     """
 
     score: Expression

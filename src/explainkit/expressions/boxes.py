@@ -30,7 +30,7 @@ _BOXES = ("pred_boxes", "boxes")
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How four numbers are a box: each side as weights of the four.
+    """How four numbers describe a box: each side as weights of the four.
 
     Attributes:
         sides: Side to weights.

@@ -29,8 +29,8 @@ def from_captum(kind: type[CaptumAttribution], **params: Any) -> Method:
     """Wraps one of Captum's attributions as a method.
 
     Its map of an image equals ``kind(model).attribute(image, target=…)``. Images are explained one
-    at a time, each with Captum's random numbers seeded alike. The map of a layer attribution has
-    the layer's shape.
+    at a time, each with the same seed of Captum's random numbers. The map of a layer attribution
+    has the layer's shape.
 
     Args:
         kind: A class of ``captum.attr``.

@@ -62,7 +62,7 @@ def from_quantus(func: Callable[..., Any], **params: Any) -> Method:
     """Wraps an explanation function of Quantus as a method.
 
     Its map of an image equals ``func(model, inputs, targets, **params)``. Images are explained one
-    at a time, each with the global random generators seeded alike.
+    at a time, each with the same seed of the global random generators.
 
     Args:
         func: ``func(model, inputs, targets, **kwargs)`` of arrays, such as ``quantus.explain``,

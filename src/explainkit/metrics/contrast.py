@@ -1,4 +1,4 @@
-"""What the test *this class* compares a target with: the next likely class of each image."""
+"""What the test *this class* compares a target with: the next most likely class of each image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from explainkit.expressions import Expression, Rival
 from explainkit.expressions.outputs import runners_up
 from explainkit.scores import Outputs
 
-_KINDS = {"binary": "the other side of the same logit", "multilabel": "the next likely label"}
+_KINDS = {"binary": "the other side of the same logit", "multilabel": "the next most likely label"}
 
 _ALONE = "No map of another class was given, so this map may not be specific to its class."
-_ONLY = "There is no next likely class to compare with."
-_NO_CLASS = "The target is not a class, so there is no next likely class to compare with."
+_ONLY = "There is no next most likely class to compare with."
+_NO_CLASS = "The target is not a class, so there is no next most likely class to compare with."
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """The next likely class of each image.
+    """The next most likely class of each image.
 
     Attributes:
         targets: What to explain for it: the index of a class, or an expression for another class;
@@ -41,14 +41,14 @@ class Contrast:
 
         Args:
             index: Of the image.
-            given: Whether there are maps of the next likely classes.
+            given: Whether there are maps of the next most likely classes.
         """
         if self.targets[index] is None:
             return self.reason
         return "" if given else _ALONE
 
     def explained(self, run: Callable[[Sequence[int], Tensor | Expression], Tensor]) -> Tensor:
-        """A map ``[batch, …]`` of the next likely class of each image; NaN where there is none.
+        """Maps ``[batch, …]`` of the next most likely class of each image; NaN where there is none.
 
         Args:
             run: From rows of the batch and what to explain of them to their maps. It is called
@@ -65,7 +65,7 @@ class Contrast:
             if found is None:
                 found = maps.new_full((len(self.targets), *maps.shape[1:]), float("nan"))
             found[rows] = maps
-        assert found is not None, "no image has a next likely class"
+        assert found is not None, "no image has a next most likely class"
         return found
 
 
@@ -76,7 +76,7 @@ def next_likely(
     rivals: Sequence[Rival | None],
     outputs: Outputs,
 ) -> Contrast:
-    """The next likely class of each image.
+    """The next most likely class of each image.
 
     Args:
         scores: ``[batch, classes]``.
@@ -94,7 +94,7 @@ def next_likely(
         return Contrast(
             tuple(None if one is None else one.score for one in rivals),
             tuple(
-                f"{name(one.label)}, the next likely class {one.place}" if one else ""
+                f"{name(one.label)}, the next most likely class {one.place}" if one else ""
                 for one in rivals
             ),
             _ONLY,
@@ -102,6 +102,6 @@ def next_likely(
     if score is not None or outputs.task == "regression" or scores.shape[1] < 2:
         return Contrast((None,) * count, ("",) * count, _ONLY if score is None else _NO_CLASS)
     others = runners_up(scores, classes)
-    kind = _KINDS.get(outputs.task, "the next likely class")
+    kind = _KINDS.get(outputs.task, "the next most likely class")
     words = ("" if other is None else f"{name(other)}, {kind}" for other in others)
     return Contrast(tuple(others), tuple(words), _ONLY)

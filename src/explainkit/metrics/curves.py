@@ -32,8 +32,8 @@ def deletion(
     """Area under the score as pixels are hidden, those with the largest values first.
 
     ``∫₀¹ S(x with the share q of pixels hidden) dq``, by the trapezoidal rule. Lower is better. It
-    depends on the order of the map's values alone. Pixels are removed by number, and ties are
-    broken at random, for all images alike.
+    depends on the order of the map's values alone. Each step hides the same number of pixels, and
+    ties are broken at random, in the same way for all images.
 
     Args:
         model: A registered name, a weights file, or any module.
@@ -172,8 +172,8 @@ def road(
 
     The mean over the shares of pixels of ``1[the class is predicted]``; the mean over images is the
     mean accuracy of the paper. Hidden pixels are interpolated linearly, with a little noise, so
-    that the shape of what is hidden tells nothing. Lower is better. Pixels are removed by number,
-    never by a threshold: of a map that is zero in most places, no more than the share is hidden.
+    that the shape of what is hidden tells nothing. Lower is better. The number of removed pixels is
+    fixed, not a threshold: of a map that is mostly zero, no more than the share is hidden.
 
     Args:
         model: A registered name, a weights file, or any module.

@@ -40,12 +40,12 @@ def mprt(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Model parameter randomization test: how similar the map of a random model is to the map.
+    """Model parameter randomization test: how similar the map stays if all weights are random.
 
     ``corr(a(f, x), a(f with random parameters, x))``. Near 0 if the map depends on what the model
-    has learned. Every parameter of a copy of the model is drawn again: by the initializer of its
-    module, or, where none draws it (projections, tokens, position embeddings), normally with the
-    mean and the deviation of its values.
+    has learned. Every parameter of a copy of the model is re-initialized: by the initializer of its
+    module, or, where that sets none (projections, tokens, position embeddings), from a normal
+    distribution with the mean and the standard deviation of its values.
 
     Args:
         model: A registered name, a weights file, or any module.
@@ -53,8 +53,8 @@ def mprt(
         method: A registered name, or a method.
         target: What is explained, as in `explainkit.explain`; the predicted class is the model's
             own.
-        cascading: Draw one module after the other, from the last to the first, and take the mean
-            over all stages.
+        cascading: Randomize one module after the other, from the last to the first, and take the
+            mean over all stages.
         similarity: ``"spearman"`` or ``"pearson"``, over pixels, with channels summed.
         seed: Random seed of the parameters; the method keeps its own.
         batch_size: Images run at once; None: chosen.
@@ -103,10 +103,10 @@ def random_logit(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How similar the map of another class, drawn at random, is to the map of the class.
+    """How similar the map of a random other class is to the map of the class.
 
-    ``corr(a_c(x), a_c'(x))``. Near 1 if the map does not depend on the class. The other class is as
-    many classes further for every image.
+    ``corr(a_c(x), a_c'(x))``. Near 1 if the map does not depend on the class. The distance between
+    the two class indices, modulo their number, is the same for every image.
 
     Args:
         model: A registered name, a weights file, or any module.

@@ -39,7 +39,7 @@ def reinitialized(model: nn.Module, seed: int) -> nn.Module:
     modules = submodules(made)
     parameters = parameters_of(modules)
     if not parameters:
-        raise ModelError("expected a model with parameters to draw again, but it has none")
+        raise ModelError("expected a model with parameters to randomize, but it has none")
     before = [version_of(parameter) for parameter in parameters]
     with preserve_process(_APART + seed), torch.no_grad():
         for module in modules:

@@ -30,7 +30,7 @@ from explainkit.results.scorecard import POWER_IMAGES, Scorecard, control_of, ve
 from explainkit.scores import Outputs, Task
 
 Contrasted = Callable[[Contrast], Tensor]
-"""Gives maps ``[batch, height, width]`` of the next likely class of each image."""
+"""Gives maps ``[batch, height, width]`` of the next most likely class of each image."""
 
 
 def scorecard(
@@ -59,9 +59,9 @@ def scorecard(
         attribution: The maps, ``[batch, channel or 1, height, width]`` or ``[batch, height,
             width]``; channels are summed.
         target: The explained class, or anything else that `explain` takes as one target.
-        contrast: Maps of the next likely class by the same method, shaped like ``attribution``; for
-            a box or a mask, of the next likely class for the same query or in the same region.
-            Without them, no map is more than partly supported.
+        contrast: Maps of the next most likely class by the same method, shaped like
+            ``attribution``; for a box or a mask, of the next most likely class for the same query
+            or in the same region. Without them, no map is more than partly supported.
         black_box: Whether the method itself hides parts of the image. It is then judged on a grid
             that is moved by half a cell.
         power: Measure the positive control; None: for a batch of at least 10 images, where it can
@@ -232,7 +232,7 @@ class _Question:
         wanted: The target, parsed; None if there is a ``score``.
         score: The expression or function that was explained; None: a class.
         outputs: What the model's outputs mean.
-        contrast: Gives maps of the next likely classes; None if there are none.
+        contrast: Gives maps of the next most likely classes; None if there are none.
         expected: The scores that the explained model had, ``[batch]``; None if unknown.
         seed: Seed of the global generators while the model runs.
     """
@@ -332,7 +332,7 @@ def _and_other(
     image: Tensor,
     seed: int,
 ) -> tuple[HidingEffects, int]:
-    """The effects, also on the score of the next likely class, and that score's index."""
+    """The effects, also on the score of the next most likely class, and that score's index."""
     if isinstance(target, int):
         return effects, target
     other = ScoreModel(ask.module, target, None, outputs)

@@ -62,7 +62,7 @@ def clusters_figure(found: "Clusters") -> Figure:
             name = fit_name(one.names[0], _CELL, 6)
             axes.set_title(name, size=6, color=FAINT, loc="left", pad=2)
     _draw_eigenvalues(page.box(left, bottom + 0.15, 3 * _CELL, _CURVE), found)
-    words = fit("smallest eigenvalues: a gap after the k-th speaks for k clusters", _TEXT, 7, 4)
+    words = fit("smallest eigenvalues: a gap after the k-th suggests k clusters", _TEXT, 7, 4)
     page.write(_MARGIN, bottom + 0.15, words, 7, va="top", color=FAINT)
     page.write(_MARGIN, page.height - 0.08, notes, 6.5, va="bottom", color=FAINT)
     return page.figure

@@ -48,9 +48,9 @@ def notes(found: "Concepts") -> Iterator[str]:
         yield "The concepts fail: random directions keep as much of the layer's effect."
     if len(found.stability):
         mean = float(found.stability.mean())
-        stable = f"The concepts of two halves of the images agree with a cosine of {mean:.2f}"
+        stable = f"The mean cosine of concepts between two halves of the images is {mean:.2f}"
         if isfinite(found.random_stability):
-            stable += f", those of a network with random weights of {found.random_stability:.2f}"
+            stable += f"; in a network with random weights, {found.random_stability:.2f}"
         yield f"{stable}."
     failing = sum(bool(found.failures(k)) for k in range(len(found)))
     yield f"{failing or 'None'} of {len(found)} concepts {'fails' if failing < 2 else 'fail'}."

@@ -76,7 +76,7 @@ def _sentence(one: "Explanation", positive: str, negative: str) -> str:
     goal = "score" if one.expression is not None else kinds.get(one.task, "class")
     return {
         "sensitivity": f"{what} here raises ({positive}) or lowers ({negative}) the score",
-        "contribution": f"speaks for ({positive}) or against ({negative}) the explained {goal}",
+        "contribution": f"evidence for ({positive}) or against ({negative}) the explained {goal}",
         "importance": "the stronger the color, the more important",
         "value": f"{positive}: positive values, {negative}: negative values",
     }[meaning(one.method, one.params)]

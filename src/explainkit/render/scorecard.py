@@ -58,7 +58,7 @@ def verdict_ink(verdict: str) -> str:
 
 
 def verdict_kind(verdict: str) -> str:
-    """Whether a verdict speaks for a map, ``"correct"``, against it, ``"wrong"``, or neither."""
+    """Whether a verdict supports a map, ``"correct"``, rejects it, ``"wrong"``, or neither."""
     if verdict in ("supported", "partly supported"):
         return "correct"
     return "wrong" if verdict.startswith("not") else "unknown"

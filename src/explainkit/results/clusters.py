@@ -131,7 +131,7 @@ class Clusters:
 
         Args:
             groups: The group of each image by its id; images that it lacks are left out.
-            k: Compare this cluster against all others together: a short-cut may be one cluster of
+            k: Compare this cluster against all others together: a shortcut may be one cluster of
                 many. None: all clusters.
 
         Raises:
@@ -194,9 +194,9 @@ class Clusters:
     def _notes(self) -> Iterator[str]:
         if not self.chosen:
             yield (
-                "The number of clusters is that of the eigenvalues before their largest gap."
+                "The number of clusters is that of the eigenvalues before the largest gap."
                 if len(self) > 1
-                else "The eigenvalues have no gap that speaks for more than one cluster."
+                else "The eigenvalues have no gap that suggests more than one cluster."
             )
         for name, value in self.agreement().items():
             yield f"The adjusted Rand index of clusters and {name} is {value:.2f}."
@@ -207,7 +207,7 @@ class Clusters:
             some = "1 image has no map and is" if self.left_out == 1 else None
             yield f"{some or f'{self.left_out} images have no map and are'} left out."
         yield (
-            "Similar maps have a cause in common, which may be a short-cut or the object itself: "
+            "Similar maps have a cause in common, which may be a shortcut or the object itself: "
             "look at the images."
         )
 

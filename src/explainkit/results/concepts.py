@@ -52,7 +52,7 @@ class Concepts:
         exemplar: Those of each concept in `images`, the most active first, int64 ``[n, k]``.
         index: Their places among the given images, int64 ``[n, k]``.
         maps: The concept's weights in them, ``[n, k, height, width]`` at the layer's resolution.
-        upsampled: The same over the images, as class-activation maps,
+        upsampled: The same over the images, as class activation maps,
             ``[n, k, image height, image width]``.
         kind: ``"nmf"``, or ``"semi-nmf"`` for a layer with negative values.
         layer: Dotted path.
@@ -153,7 +153,7 @@ class Concepts:
         """A concept's weights at every position of the layer, over any images.
 
         They are the non-negative weights with which the concepts best make up the layer's output,
-        as in the factorization, upsampled as class-activation maps are.
+        as in the factorization, upsampled as class activation maps are.
 
         Args:
             k: The concept.

@@ -22,7 +22,7 @@ class Exemplar:
         name: Of the image.
         image: ``[channel, height, width]`` as the model takes it.
         map: The concept's weights, ``[height, width]`` at the layer's resolution.
-        upsampled: The same over the image, as a class-activation map.
+        upsampled: The same over the image, as a class activation map.
     """
 
     index: int

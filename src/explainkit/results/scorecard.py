@@ -14,8 +14,8 @@ SENTENCES = {
     "supported": "Hiding what this map marks changed the answer as the map predicts, better than "
     "an edge drawing or a spot in the middle would.",
     "partly supported": "The map predicts some of what hiding does; another test may disagree.",
-    "not class-specific": "The map predicts what hiding does, but would do so for the next likely "
-    "class too.",
+    "not class-specific": "The map predicts what hiding does, but would do so for the next most "
+    "likely class too.",
     "not supported: edges": "An edge drawing predicts this as well.",
     "not supported: center": "A spot in the middle predicts this as well.",
     "not supported: moved": "Put in the wrong place, this map would predict as well.",
@@ -45,7 +45,7 @@ class Scorecard:
 
     The three tests are *predicts*, *beyond the image* and *this class*: does the map predict what
     hiding parts of its image does to the score; still so, if edges and a spot in the center are
-    regressed out; and does the difference from the map of the next likely class predict the
+    regressed out; and does the difference from the map of the next most likely class predict the
     difference of the effects? `explainkit.metrics.evidence.weigh` has the formulas. Each p-value
     compares the map with shifted and flipped copies of itself.
 

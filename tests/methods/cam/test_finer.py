@@ -19,7 +19,7 @@ def images():
 
 
 def test_definition_on_a_pooled_head():
-    """The class-activation map of ``w_c − α Σ p_j w_j / Σ p_j`` over the nearest scores."""
+    """The class activation map of ``w_c − α Σ p_j w_j / Σ p_j`` over the nearest scores."""
     model, x = pooled(classes=6), images()
     features, scores = model[:2](x).detach(), model(x).detach()
     ours = ek.explain(model, x, TARGET, "finercam", strength=0.7, similar=2)

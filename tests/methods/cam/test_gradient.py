@@ -228,7 +228,7 @@ class TestOptions:
             ek.explain(model, x, 0, "gradcam", layer="relu")
         with pytest.raises(ModelError, match="near it"):
             ek.explain(model, x, 0, "gradcam", layer="secnd")
-        with pytest.raises(ModelError, match="head.*to put out a map"):
+        with pytest.raises(ModelError, match="head.*to output a map"):
             ek.explain(model, x, 0, "gradcam", layer="head")
         with pytest.raises(ModelError, match="more than one spatial position"):
             ek.explain(*toy_models()["mlp"], 0, "gradcam")

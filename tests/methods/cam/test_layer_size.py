@@ -1,4 +1,4 @@
-"""Class-activation maps at the layer's own size."""
+"""Class activation maps at the layer's own size."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def images():
 
 
 def test_the_layer_keeps_its_own_size():
-    """The class-activation map of a pooled head, cell by cell."""
+    """The class activation map of a pooled head, cell by cell."""
     model, x = pooled(), images()
     model = nn.Sequential(model[0], model[1], nn.MaxPool2d(2), *model[2:]).eval()
     features = model[:3](x).detach()

@@ -1,4 +1,4 @@
-"""The default layers of class-activation maps."""
+"""The default layers of class activation maps."""
 
 from collections import OrderedDict
 from dataclasses import replace

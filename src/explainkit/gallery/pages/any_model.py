@@ -99,7 +99,7 @@ for name, network in networks.items():
 rows
 
 # %% The CNN
-# No layer has to be named: class-activation maps use the last layer with spatial positions that
+# No layer has to be named: class activation maps use the last layer with spatial positions that
 # the score depends on. The maps highlight the red and the blue disc. The network predicts green
 # from the absence of the other two colors, so its evidence is spread over the whole image: a map
 # that highlights no object can be correct.

@@ -13,7 +13,7 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # `[batch, channel, height, width]`, normalized as in training.
 #
 # Alt: A synthetic angry face, the probabilities of the seven expressions, and the integrated
-# gradients alone and over the face: red pixels speak for the class, blue pixels against it.
+# gradients alone and over the face: red pixels support the class, blue pixels oppose it.
 import explainkit as ek
 
 model = ek.load_model("fer_hw3/cnn")
@@ -37,7 +37,7 @@ gray = model(0 * faces.images[[14]])[0, explanation.target[0]]
 ]
 
 # %% Another target
-# The same face for another class: which pixels speak for fear, and which against it?
+# The same face for another class: which pixels support fear, and which oppose it?
 #
 # Alt: The same face explained for fear: the probability of fear is marked, and the map differs.
 ek.explain(model, faces.images[[14]], "fear", "integrated_gradients").plot()

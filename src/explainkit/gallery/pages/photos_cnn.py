@@ -52,8 +52,8 @@ rows
 # Maps are carried back to the photo at its own resolution; what the center crop left out is
 # hatched. Below each map is its verdict: does it predict what hiding parts of the photo does to the
 # score, better than an edge drawing or a spot in the middle, and for this class rather than for the
-# next likely one? Integrated gradients take 20 steps here, to save time; a warning says that their
-# maps do not quite add up.
+# next most likely one? Integrated gradients take 20 steps here, to save time; a warning says that
+# their maps do not quite add up.
 #
 # Alt: A cat, a cup of espresso and a rocket, and under each three maps over the photo. Grad-CAM is
 # red on a cheek of the cat, on the coffee, and around the tip of the rocket. DeepLIFT and
@@ -76,7 +76,7 @@ rows
 
 # %% One class rather than another
 # A map for a class also shows what other classes share with it. The difference of two logits shows
-# what speaks for the first guess *rather than* the second.
+# what supports the first guess *rather than* the second.
 #
 # Alt: The cat, and two maps for the first class rather than the second. Grad-CAM is red on one eye,
 # on the nose and below, and blue at the other eye. DeepLIFT is specks on the eyes and the nose.

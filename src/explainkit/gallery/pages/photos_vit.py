@@ -91,7 +91,7 @@ found.plot()
 
 # %% How much of a map is in the right quarter?
 # The share of the positive part of the map in the quarter of the explained photo, over six mosaics
-# with four targets each. A map that knows nothing of the class has 25 %.
+# with four targets each. A map that knows nothing about the class has 25 %.
 tested, targets = mosaics[:6].repeat_interleave(4, 0), torch.arange(4).repeat(6)
 quarter = (orders[:6].repeat_interleave(4, 0) == targets[:, None]).double().reshape(-1, 1, 2, 2)
 right = torch.nn.functional.interpolate(quarter, (64, 64))[:, 0]

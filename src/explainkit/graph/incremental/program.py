@@ -159,7 +159,7 @@ _SHAPES = {"size", "shape", "dim", "ndim", "ndimension", "numel", "len", "dtype"
 
 
 def _reads_shape(node: fx.Node) -> bool:
-    """Whether a node that puts out no tensor reads only the shape or kind of its inputs."""
+    """Whether a node that outputs no tensor reads only the shape or kind of its inputs."""
     name = str(getattr(node.target, "__name__", node.target))
     name = str(node.args[1]) if name == "getattr" else name
     return name.removeprefix("sym_").partition(".")[0] in _SHAPES

@@ -95,8 +95,8 @@ def _sequence(blocks: list[_Block], attentions: list[int]) -> list[_Block]:
             sequences.setdefault(block.path.rpartition(".")[0], []).append(block)
     if not sequences:
         raise MethodError(
-            "legrad: expected a transformer with numbered blocks (blocks.0, blocks.1, …) that put "
-            "out tokens [batch, token, channel], got none with attention: use gradient_rollout, "
+            "legrad: expected a transformer with numbered blocks (blocks.0, blocks.1, …) that "
+            "output tokens [batch, token, channel], got none with attention: use gradient_rollout, "
             "which needs no blocks"
         )
     sequence = max(sequences.values(), key=len)
@@ -105,14 +105,14 @@ def _sequence(blocks: list[_Block], attentions: list[int]) -> list[_Block]:
         raise MethodError(
             f"legrad: expected blocks with tokens of one shape, got {sorted(shapes)}: the head "
             "cannot be applied to earlier blocks; use libragrad, another gradient method or a "
-            "class-activation map"
+            "class activation map"
         )
     return sequence
 
 
 @contextmanager
 def _short_cut(sequence: Sequence[_Block], tokens: Tensor) -> Iterator[None]:
-    """Skips all blocks: the last one puts out these tokens."""
+    """Skips all blocks: the last one outputs these tokens."""
 
     def constant(output: Any) -> Any:
         return lambda *_args, **_kwargs: output

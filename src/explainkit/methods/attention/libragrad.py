@@ -191,7 +191,7 @@ class LibraGrad(RuleMethod):
 
     Attributes:
         base: The method that uses these gradients: `Saliency`, `InputXGradient`, `SmoothGrad`,
-            `IntegratedGradients`, a class-activation map.
+            `IntegratedGradients`, a class activation map.
         unsupported: What happens at an operator that is not known: ``"error"``, or ``"gradient"``:
             its plain gradient is used, with a warning.
 

@@ -107,7 +107,7 @@ def attention_nodes(trace: RecordedForward, method: str) -> dict[Node, Call]:
         raise MethodError(
             f"{method}: expected a model with attention (a softmax whose output is multiplied by "
             "values), got none that the score depends on: use a gradient method or a "
-            "class-activation map"
+            "class activation map"
         )
     return dict(sorted(found.items(), key=lambda item: item[0]._sequence_nr()))
 
@@ -160,7 +160,7 @@ def per_head(call: Call, batch: int, method: str) -> Tensor:
         raise MethodError(
             f"{method}: expected attention among all tokens of an image, "
             f"[{batch}, head, query, key], got {shape}: {reason}; use libragrad, another gradient "
-            "method or a class-activation map"
+            "method or a class activation map"
         )
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
@@ -198,7 +198,7 @@ def _check_chain(values: list[Tensor], method: str) -> None:
         raise MethodError(
             f"{method}: expected attention among the same tokens in every layer, got matrices "
             f"{' and '.join(map(str, dict.fromkeys(map(tuple, shapes))))}: use libragrad, another "
-            "gradient method or a class-activation map"
+            "gradient method or a class activation map"
         )
 
 

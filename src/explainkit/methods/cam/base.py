@@ -1,4 +1,4 @@
-"""The base of class-activation maps: their layers, and drawing on the image."""
+"""The base of class activation maps: their layers, and drawing on the image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Upsample = Literal["bilinear", "bicubic", "nearest"]
 
 @dataclass(frozen=True)
 class CAM(Typed):
-    """Base of all class-activation maps; `GradCAM` describes the fields."""
+    """Base of all class activation maps; `GradCAM` describes the fields."""
 
     volumes: ClassVar[bool] = True
 

@@ -28,7 +28,7 @@ class GradCAM(GradientCAM):
     """Channels of a layer, weighted by their mean gradient.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = mean_p g[k, p]``, in units of the score. For a head of
-    mean pooling and one linear layer, the map is 1/P of the class-activation map of Zhou et al.
+    mean pooling and one linear layer, the map is 1/P of the class activation map of Zhou et al.
     (2016), and it sums to the score without the bias. The paper's figures use ``relu=True``.
 
     Attributes:
@@ -71,7 +71,7 @@ class GradCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(GradientCAM):
-    """Grad-CAM with weights that count small and large regions of evidence alike.
+    """Grad-CAM with weights that count small and large regions of evidence equally.
 
     ``L[p] = Σ_k w_k A[k, p]`` with ``w_k = Σ_p α[k, p] · max(g[k, p], 0)`` and
     ``α = g² / (2 g² + g³ Σ_q A[k, q])``, which is ``1 / (2 + g Σ_q A[k, q])`` where g ≠ 0, and 0

@@ -1,4 +1,4 @@
-"""Guided Grad-CAM: guided backpropagation masked by a class-activation map."""
+"""Guided Grad-CAM: guided backpropagation masked by a class activation map."""
 
 from dataclasses import dataclass, field, replace
 

@@ -104,7 +104,7 @@ def layout_of(
     shape, depth = list(value.shape), _depth(images)
     if len(value) != len(images) or value.dim() not in (3, images.dim()):
         raise ModelError(
-            f"expected layer {path!r} to put out a map [{len(images)}, channel, {depth}height, "
+            f"expected layer {path!r} to output a map [{len(images)}, channel, {depth}height, "
             f"width] or tokens [{len(images)}, token, channel], got {shape}: name another layer"
         )
     if patch_grid and len(patch_grid) != images.dim() - 2:

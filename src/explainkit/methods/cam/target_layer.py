@@ -1,4 +1,4 @@
-"""The layers of class-activation maps: those named, or the default."""
+"""The layers of class activation maps: those named, or the default."""
 
 import re
 from collections import Counter

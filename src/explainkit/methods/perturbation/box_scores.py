@@ -24,7 +24,7 @@ def box_scores(
     can be traced, the boxes save time, and two variants have the scores of full runs.
 
     Args:
-        model: The model that the method is called with, or any model that puts out scores.
+        model: The model that the method is called with, or any model that outputs scores.
         image: ``[channel, height, width]``.
         corners: Top and left of every box to be replaced, int64 ``[n, 2]``.
         size: Height and width of the boxes, which lie inside the image.

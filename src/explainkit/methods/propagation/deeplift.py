@@ -281,8 +281,8 @@ class DeepLift(RuleMethod):
     ``m = (f(x) − f(x₀)) / (x − x₀)`` (the rescale rule), a maximum passes its change to the element
     that is the larger of the two maxima, each factor of a product is multiplied by the average of
     the other, and normalizations are composed of these. Softmax has its derivative, with the
-    logarithmic means of the two probabilities in place of the probabilities: what is added to all
-    logits alike has no share. The map is complete on every architecture with supported operators,
+    logarithmic means of the two probabilities in place of the probabilities: a value that is added
+    to all logits gets no share. The map is complete on every architecture with supported operators,
     attention and gates included: ``Σa = S_c(x) − S_c(x₀)`` up to rounding, which
     ``completeness_gap`` reports, with a warning above 0.05.
 

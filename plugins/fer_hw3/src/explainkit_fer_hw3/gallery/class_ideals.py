@@ -40,7 +40,7 @@ images_figure(
 
 # %% Do they transfer to the other network?
 # A network is confident about its own images. If they showed an expression, the other network would
-# recognize it, too.
+# recognize it as well.
 rows = []
 for c, label in enumerate(CLASS_NAMES):
     row = {"class": label}

@@ -46,7 +46,7 @@ images_figure(
 )
 
 # %% Exact part masks
-# The geometry is known, so the part that each pixel shows is known, too. That makes synthetic faces
+# The geometry is known, so the part that each pixel shows is also known. That makes synthetic faces
 # a ground truth for explanations: the mouth can be relaxed or left out while nothing else changes.
 #
 # Alt: A happy synthetic face; its parts in colors; the face with a neutral mouth; the face without
@@ -65,8 +65,8 @@ images_figure(
 
 # %% The network's predictions
 # With a neutral mouth, a network that has learned the expression should predict happy with a lower
-# probability. A face without a mouth is outside the training distribution, so the prediction is
-# unpredictable.
+# probability. A face without a mouth is outside the training distribution, so its prediction means
+# little.
 import torch
 
 model = ek.load_model("fer_hw3/cnn")

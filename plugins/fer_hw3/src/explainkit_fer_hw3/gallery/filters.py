@@ -10,7 +10,7 @@ Command: explainkit run fer_hw3 filters --layer 13 --units 0-3 --maximizer fouri
 
 # %% From edges to parts
 # Four filters of each of four convolutions, after the ReLU that follows them: before the ReLU, a
-# flat image maximizes the mean of the first convolution. A filter of the first convolution sees
+# uniform image maximizes the mean of the first convolution. A filter of the first convolution sees
 # 3 × 3 pixels, an edge or a brightness; deeper filters have larger receptive fields and respond to
 # richer patterns.
 #

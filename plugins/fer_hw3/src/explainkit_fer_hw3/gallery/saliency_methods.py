@@ -56,7 +56,7 @@ rules = ek.explain(model, face, "angry", RULES)
 rules.plot(labels=[0])
 
 # %% A layer as a map
-# Class-activation maps are weighted sums of the channels of the last convolution. They are as
+# Class activation maps are weighted sums of the channels of the last convolution. They are as
 # coarse as that layer, here 5 × 5 positions. Without padding these look well inside the image, so
 # each is drawn on its receptive field. The methods differ in the weights.
 #

@@ -27,7 +27,7 @@ images_figure(
     title="One saliency map, four scalings",
 )
 
-# %% An untrained network has maps too
+# %% An untrained network has maps, too
 # The same face in a network with random weights. What both rows have in common comes from the image
 # and the architecture, not from training.
 #

@@ -1,7 +1,7 @@
 """What they confuse.
 
 The accuracy of each network and its most frequent mistakes: on synthetic faces, which are easy, and
-on photographs, which people confuse, too.
+on photographs, which people also confuse.
 
 Topic: The networks
 Order: 14

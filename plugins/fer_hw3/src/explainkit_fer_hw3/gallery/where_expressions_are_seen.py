@@ -8,8 +8,8 @@ Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 8 faces per class, for their true class. Synthetic faces are framed alike,
-# with the eyes near the same position, so mean images and mean maps are not blurred.
+# Integrated gradients of 8 faces per class, for their true class. Synthetic faces are all framed in
+# the same way, with the eyes near the same position, so mean images and mean maps are not blurred.
 #
 # Alt: Two rows of seven images. Top: the mean face of each expression; bottom: the mean absolute
 # map of its faces, bright where it is large.
@@ -54,7 +54,7 @@ rows
 
 # %% Does the network use these parts?
 # A map is a claim; relaxing one part and nothing else tests it. The mean drop of the true class's
-# score when the mouth, the brows or another part show no expression:
+# score when the mouth, the brows or another part shows no expression:
 from explainkit_fer_hw3.faces import PART_UNITS, draw
 
 mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
