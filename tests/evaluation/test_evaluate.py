@@ -6,6 +6,7 @@ import signal
 import threading
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from explainkit.errors import (
     UnknownNameError,
 )
 from explainkit.evaluation.images import given, read_labels
+from explainkit.evaluation.judging import Latest
 from explainkit.methods import IntegratedGradients
 from explainkit.metrics import mass_accuracy, road
 
@@ -145,12 +147,53 @@ def test_numbers_of_an_image_do_not_depend_on_the_others_but_on_the_seed(net, wh
     assert not torch.equal(other.results[0].statistic, both.results[0].statistic)
 
 
+def test_the_map_of_the_latest_image_of_another_class_is_put_on_each(net, whole):
+    x, _, _, found = whole
+    first, second = net(x).topk(2).indices.T
+    maps, contrasts = (ek.explain(net, x, c, RIGHT).attribution for c in (first, second))
+    swapped = found.of(RIGHT).swapped
+    for i, label in enumerate(first):
+        before = [j for j in range(i) if first[j] != label]
+        if not before:
+            assert swapped[i].isnan().all()
+            continue
+        j = before[-1]
+        card = ek.scorecard(net, x[i : i + 1], maps[j : j + 1], int(label), contrasts[j : j + 1])
+        torch.testing.assert_close(swapped[i], card.p[0])
+
+
+def test_opposite_images_of_an_odd_model_support_each_other_s_maps():
+    net, x = linear(classes=2), textures(1)
+    with torch.no_grad():
+        net[1].weight[1] = -net[1].weight[0]
+    # -w_1 · -x = w_0 · x: the same map, of another image and another class
+    found = ek.evaluate(net, torch.cat([x, -x, x]), RIGHT)
+    (one,) = found.results
+    assert one.swapped[0].isnan().all()
+    assert torch.equal(one.swapped[1:], one.p[1:])
+    assert found.table()[0]["swapped"] == 1
+    assert "supported on 2 of 2 images (input_x_gradient)" in " ".join(found.notes)
+
+
+def test_maps_of_the_same_class_or_of_another_size_are_not_swapped(net):
+    found = ek.evaluate(net, textures(2), RIGHT, target=0)
+    assert found.results[0].swapped.isnan().all()
+    assert isnan(found.table()[0]["swapped"])
+    assert not any("another class" in note for note in found.notes)
+    latest = Latest()
+    for label, size, wanted in ((0, 2, None), (1, 3, None), (0, 3, 1), (2, 3, 0), (2, 3, 0)):
+        maps = torch.full((size, size), float(label)), None
+        got = latest(label, maps)
+        assert got is None if wanted is None else bool((got[0] == wanted).all())
+
+
 def test_low_power_withholds_verdicts_but_no_numbers(net, whole, monkeypatch):
     x, *_ = whole
     monkeypatch.setattr("explainkit.metrics.scorecard.positive_control", lambda *_: 0.5)
     found = ek.evaluate(net, x, RIGHT)
     assert found.low_power
     assert found.verdicts() == [{"low power on this network": 11}]
+    assert isnan(found.table()[0]["swapped"])
     assert not found.results[0].p.isnan().any()
     assert "0 of 11 images: too few for verdicts on this network." in " ".join(found.notes)
     assert not ek.evaluate(net, x[:9], RIGHT).low_power

@@ -22,7 +22,7 @@ def results(method, counts, mean):
     statistic[[name in HATCHED for name in verdict]] = NAN
     return MethodResults(
         method=method, name=f"explainkit/{method}", params="steps=<9>", verdict=verdict,
-        reason=("",) * len(verdict), statistic=statistic, p=statistic.abs(),
+        reason=("",) * len(verdict), statistic=statistic, p=statistic.abs(), swapped=statistic * NAN,
         metrics={"road": statistic[:, 0] * 2}, undefined={"road": ("",) * len(verdict)},
     )  # fmt: skip
 

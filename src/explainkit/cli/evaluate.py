@@ -63,9 +63,9 @@ def evaluate(
 
     The table has the share of each verdict, and the mean statistic of the first test, `predicts`,
     with its 95 % interval; where true classes are known, also separately for correct and wrong
-    predictions. Pairs of methods are compared by Wilcoxon's test. An image that can't be read,
-    explained or judged is counted as such; the exit code is 1 if a method does not explain all
-    images.
+    predictions. `swapped` is how often the map of an image of another class is supported. Pairs of
+    methods are compared by Wilcoxon's test. An image that can't be read, explained or judged is
+    counted as such; the exit code is 1 if a method does not explain all images.
 
     For example:
 
@@ -158,13 +158,16 @@ def _table(found: "Evaluation", group: "Group", title: str) -> Table:
         title=f"{title}: {rows[0]['images']} (verdicts in %)", title_justify="left", box=None
     )
     table.add_column("method")
-    for name in verdicts:
-        table.add_column(SHORT[name], justify="right")
+    for name in (*verdicts, "swapped"):
+        table.add_column(SHORT.get(name, name), justify="right")
     table.add_column("predicts")
     for name in found.metrics:
         table.add_column(escape(name))
     for row in rows:
-        shares = (f"{100 * row[name]:.0f}" for name in verdicts)
+        shares = (
+            "-" if row[name] != row[name] else f"{100 * row[name]:.0f}"
+            for name in (*verdicts, "swapped")
+        )
         means = (
             _interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
             for name in ("predicts", *found.metrics)

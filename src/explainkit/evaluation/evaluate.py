@@ -59,7 +59,9 @@ def evaluate(
     statistic of the first test with 95 % intervals, apart for correct and wrong predictions where
     the true classes are known, and paired comparisons of the methods. The positive control tells
     whether the network lets the test see anything; where it fails on more than a third of at least
-    10 images, verdicts are withheld.
+    10 images, verdicts are withheld. The map of the latest image of another class is put on each
+    image, too: where maps of other images are supported as often as an image's own, a verdict says
+    nothing about the image itself.
 
     Images are read and explained one at a time, so that memory does not grow with their number and
     an image's numbers do not depend on the other images. What is hidden of an image is scored once
@@ -194,6 +196,7 @@ def _collected(
                 reason=tuple(row.reason for row in rows),
                 statistic=torch.tensor([row.statistic for row in rows], dtype=torch.float64),
                 p=torch.tensor([row.p for row in rows], dtype=torch.float64),
+                swapped=torch.tensor([row.swapped for row in rows], dtype=torch.float64),
                 half_cell=any(row.half_cell for row in rows),
                 metrics={
                     metric: torch.tensor([number for number, _ in some], dtype=torch.float64)

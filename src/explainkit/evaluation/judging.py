@@ -1,6 +1,7 @@
 """One image of an evaluation: its maps by all methods, judged and measured."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from explainkit.errors import ExplainkitError, ExplainkitWarning, InputError, cl
 from explainkit.evaluation.measures import Measure
 from explainkit.interfaces import Method, Target
 from explainkit.methods.contract import hides_parts
+from explainkit.metrics.scorecard import Maps, scorecard_of
 from explainkit.render.heatmap import Reduce
 from explainkit.results.evaluated import FAILED, EvaluatedImage
 from explainkit.results.explanation import Explanation
@@ -30,6 +32,7 @@ class Judged:
         reason: Why there is none, or why a test is missing.
         statistic: Of the three tests.
         p: Their p-values.
+        swapped: P-values of the tests for the map of another image, put on this one.
         half_cell: Whether the grid was moved by half a cell.
         metrics: Numbers by metric, each with the reason if it is NaN.
         warnings: What the method says about the map.
@@ -40,10 +43,26 @@ class Judged:
     reason: str = ""
     statistic: tuple[float, ...] = _NAN
     p: tuple[float, ...] = _NAN
+    swapped: tuple[float, ...] = _NAN
     half_cell: bool = False
     metrics: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Latest:
+    """Keeps the maps of the latest image, and of the latest image of another class."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Maps] = {}
+
+    def __call__(self, label: int, maps: Maps) -> Maps | None:
+        """Keeps the maps of an image, and gives those of the latest image of another class."""
+        shape = maps[0].shape
+        others = {of: kept for of, kept in self._kept.items() if of != label}
+        self._kept = dict([*others.items()][-1:]) | {label: maps}
+        fitting = [kept for kept in others.values() if kept[0].shape == shape]
+        return fitting[-1] if fitting else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +79,7 @@ class Judge:
         output: Which of several outputs holds the scores.
         task: What they decide.
         class_names: In the order of the classes.
+        latest: For each method, the latest maps, which are put on the next images.
     """
 
     module: nn.Module
@@ -71,6 +91,7 @@ class Judge:
     output: int | str | None
     task: Task | None
     class_names: Sequence[str] | None
+    latest: Mapping[int, Latest] = field(default_factory=lambda: defaultdict(Latest))
 
     def __call__(
         self, name: str, image: Tensor, target: Target, label: Any, mask: Tensor | None
@@ -104,7 +125,10 @@ class Judge:
                 continue
             if not facts.target:
                 facts = _facts(one, name, label)
-            card = attempted(one.scorecard, self.seed, reduce=self.reduce, power=i == controlled)
+            card = attempted(
+                scorecard_of, one, one._origin, None,
+                reduce=self.reduce, power=i == controlled, seed=self.seed, swap=self.latest[i],
+            )  # fmt: skip
             if isinstance(card, Exception):
                 failures.append(card)
             elif card.power is not None and not card.power.isnan():
@@ -207,7 +231,8 @@ def _judged(
         )
     # what is known of the network from elsewhere does not count where many images tell
     verdict = verdict_of(card.p[0].tolist(), card.control[0])
+    swapped = _NAN if card.swapped is None else tuple(card.swapped[0].tolist())
     return Judged(
-        verdict, card.reason[0], tuple(card.statistic[0].tolist()),
-        tuple(card.p[0].tolist()), card.half_cell, numbers, said, one.versions,
+        verdict, card.reason[0], tuple(card.statistic[0].tolist()), tuple(card.p[0].tolist()),
+        swapped, card.half_cell, numbers, said, one.versions,
     )  # fmt: skip

@@ -32,6 +32,12 @@ from explainkit.scores import Outputs, Task
 Contrasted = Callable[[Contrast], Tensor]
 """Gives maps ``[batch, height, width]`` of the next most likely class of each image."""
 
+Maps = tuple[Tensor, Tensor | None]
+"""The map ``[height, width]`` of an image, and that of its next likely class, if there is one."""
+
+Swap = Callable[[int, Maps], Maps | None]
+"""From an explained class and the maps of an image to the maps of an image of another class."""
+
 
 def scorecard(
     model: str | Path | nn.Module,
@@ -108,6 +114,7 @@ def scorecard_of(
     reduce: Reduce,
     power: bool | None,
     seed: int,
+    swap: Swap | None = None,
 ) -> Scorecard:
     """The scorecard of an explanation; see `Explanation.scorecard`.
 
@@ -118,6 +125,7 @@ def scorecard_of(
         reduce: How channels are reduced to one, as the maps are drawn.
         power: As in `scorecard`.
         seed: As in `scorecard`.
+        swap: Gives the maps of another image, to be tested on each image as well.
     """
     if explanation.at is not None:
         raise MethodError(
@@ -148,7 +156,7 @@ def scorecard_of(
         contrast, explanation.score, explanation.seed,
     )  # fmt: skip
     half_cell = method is not None and hides_parts(method)
-    found = _judged(ask, half_cell=half_cell, power=power, seed=seed)
+    found = _judged(ask, half_cell=half_cell, power=power, seed=seed, swap=swap)
     names = tuple(explanation.target_name(i) for i in range(len(images)))
     return replace(found, method=explanation.method, target=names)
 
@@ -262,12 +270,14 @@ class _Question:
         return scorer, torch.cat(rows), rivals
 
 
-def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -> Scorecard:
+def _judged(
+    ask: _Question, *, half_cell: bool, power: bool | None, seed: int, swap: Swap | None = None
+) -> Scorecard:
     """Judges one map per image."""
     images = ask.images
     cells, apart = cells_for(*images.shape[2:], half_cell=half_cell)
     measured = len(images) >= POWER_IMAGES if power is None else power
-    found, controls = [], []
+    found, controls, swapped = [], [], []
     with preserve_process(ask.seed), preserve_model(ask.module):
         scorer, clean, rivals = ask.scored()
         classes = resolve_target(ask.wanted, clean, scorer.outputs)
@@ -284,6 +294,9 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
                 effects, column = _and_other(effects, target, ask, scorer.outputs, image, seed)
                 other = against[i], column
             found.append(judge(image, values, effects, label, other))
+            if swap is not None:
+                maps = swap(label, (values, None if other is None else other[0]))
+                swapped.append(_swapped(image, maps, effects, label, other))
             if measured:
                 elsewhere = hiding_effects(scorer, image, clean[i], apart, seed, what)
                 controls.append(positive_control(image, effects, elsewhere, label))
@@ -303,6 +316,7 @@ def _judged(ask: _Question, *, half_cell: bool, power: bool | None, seed: int) -
         grid=cells.grid,
         half_cell=half_cell,
         power=p_values,
+        swapped=None if swap is None else _stacked(swapped),
         contrast=() if against is None else contrast.words,
         model=model_name(ask.module),
         target=_targets(classes, ask.score, scorer.outputs),
@@ -339,6 +353,21 @@ def _and_other(
     clean = other.run(image[None]).scores[0].detach()
     found = hiding_effects(other, image, clean, effects.cells, seed, _identity(target, outputs))
     return effects.beside(found), len(effects.clean)
+
+
+def _swapped(
+    image: Tensor,
+    maps: Maps | None,
+    effects: HidingEffects,
+    label: int,
+    other: tuple[Tensor, int] | None,
+) -> tuple[float, float, float]:
+    """P-values of the maps of another image; NaN without such maps."""
+    if maps is None:
+        return (float("nan"),) * 3
+    values, against = maps
+    contrast = None if other is None or against is None else (against, other[1])
+    return judge(image, values, effects, label, contrast).evidence.p
 
 
 def _identity(score: Score, outputs: Outputs) -> Hashable | None:

@@ -119,17 +119,19 @@ def _rows(found: "Evaluation", group: Any) -> Iterator[dict[str, Any]]:
                 f"{SHORT[name]} {100 * row[name]:.0f} %" for name, count in counts.items() if count
             ),
             "parts": parts,
-            "shares": [
-                {
-                    "share": f"{100 * row[name]:.0f}",
-                    "ends": f"[{100 * row[f'{name}_low']:.0f}, {100 * row[f'{name}_high']:.0f}]",
-                }
-                for name in counts
-            ],
+            "shares": [_share(row, name) for name in (*counts, "swapped")],
             "judged": row["judged"],
             "predicts": _of(row, "predicts"),
             "metrics": [_of(row, name) for name in found.metrics],
         }
+
+
+def _share(row: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A share and its interval in percent."""
+    if row[name] != row[name]:
+        return {"share": "–", "ends": ""}
+    share, low, high = (f"{100 * row[f'{name}{end}']:.0f}" for end in ("", "_low", "_high"))
+    return {"share": share, "ends": f"[{low}, {high}]"}
 
 
 def _of(row: Mapping[str, Any], name: str) -> dict[str, str] | None:

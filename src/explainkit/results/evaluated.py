@@ -66,6 +66,8 @@ class MethodResults:
         reason: Why an image was not explained or not judged, or why a test is missing; or empty.
         statistic: Of the three tests of a `Scorecard`, float64 ``[images, 3]``; NaN for none.
         p: Their p-values, ``[images, 3]``, not adjusted for the number of methods.
+        swapped: P-values of the three tests for the map of the latest image before it of another
+            class, put on each image, ``[images, 3]``; NaN for none.
         half_cell: Whether it was judged on a grid that is moved by half a cell, since it hides
             parts of the image itself.
         metrics: Further numbers by metric, float64 ``[images]``; NaN where undefined.
@@ -80,6 +82,7 @@ class MethodResults:
     reason: tuple[str, ...]
     statistic: Tensor
     p: Tensor
+    swapped: Tensor
     half_cell: bool = False
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     undefined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -110,6 +113,7 @@ class MethodResults:
             reason=tuple(map(str, values["reason"])),
             statistic=_numbers(values["statistic"], (count, 3)),
             p=_numbers(values["p"], (count, 3)),
+            swapped=_numbers(values["swapped"], (count, 3)),
             half_cell=bool(values["half_cell"]),
             metrics={name: _numbers(of, (count,)) for name, of in values["metrics"].items()},
             undefined={name: tuple(map(str, of)) for name, of in values["undefined"].items()},

@@ -22,7 +22,13 @@ from explainkit.results.evaluated import (
     EvaluatedImage,
     MethodResults,
 )
-from explainkit.results.scorecard import POWER_IMAGES, Scorecard, fails_often, holm
+from explainkit.results.scorecard import (
+    POWER_IMAGES,
+    Scorecard,
+    fails_often,
+    holm,
+    verdict_of,
+)
 from explainkit.results.statistics import bootstrap, wilcoxon, wilson
 
 if TYPE_CHECKING:
@@ -126,9 +132,11 @@ class Evaluation:
         """One row per method: shares of the verdicts, and means, each with a 95 % interval.
 
         Shares are of all images of the group, also those that could not be explained or judged,
-        with Wilson's interval. ``predicts`` is the mean statistic of the first test over the images
-        that were judged; its interval and those of further metrics are percentiles of the bootstrap
-        over images. ``NAME_low`` and ``NAME_high`` are the ends of the interval of ``NAME``.
+        with Wilson's interval. ``swapped`` is the share of images on which the map of another
+        image, of another class, is supported, of those where that was tested; NaN where verdicts
+        are withheld. ``predicts`` is the mean statistic of the first test over the images that were
+        judged; its interval and those of further metrics are percentiles of the bootstrap over
+        images. ``NAME_low`` and ``NAME_high`` are the ends of the interval of ``NAME``.
 
         Args:
             group: Which images.
@@ -140,10 +148,20 @@ class Evaluation:
             row["judged"] = int((~one.statistic[rows, 0].isnan()).sum())
             for name, count in verdicts.items():
                 row |= _with_ends(name, wilson(count, len(rows)))
+            row |= _with_ends("swapped", wilson(*self._swaps(one, group)))
             for name, values in {"predicts": one.statistic[:, 0], **one.metrics}.items():
                 row |= _with_ends(name, bootstrap(values[rows], self.seed))
             found.append(row)
         return found
+
+    def _swaps(self, one: MethodResults, group: Group) -> tuple[int, int]:
+        """On how many images the map of another is supported, and of how many where it is judged.
+
+        None are, where verdicts are withheld.
+        """
+        rows = [] if self.low_power else self._rows(group)
+        verdicts = [verdict_of(one.swapped[row].tolist(), "edges") for row in rows]
+        return verdicts.count("supported"), len(verdicts) - verdicts.count("cannot be judged")
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -183,6 +201,13 @@ class Evaluation:
             passed, images = self.positive_control
             so = ": too few for verdicts on this network." if self.low_power else "."
             yield f"The positive control passes on {passed} of {images} images{so}"
+        swaps = [(*self._swaps(one, "all"), one.method) for one in self.results]
+        if any(judged for _, judged, _ in swaps):
+            shares = (f"{hits} of {judged} images ({name})" for hits, judged, name in swaps)
+            yield (
+                f"Maps of images of another class are supported on {', '.join(shares)}: the more "
+                "often, the less a verdict says about the image itself."
+            )
         apart = [one.method for one in self.results if one.half_cell]
         if apart and len(apart) < len(self.results):
             yield (

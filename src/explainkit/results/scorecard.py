@@ -64,6 +64,8 @@ class Scorecard:
             of the image.
         power: P-values of the positive control, ``[batch]``: the effects on the grid half a cell
             away, tested like a map by the first test. None if it was not measured.
+        swapped: P-values of the three tests for the map of another image, of another class, put on
+            each image, ``[batch, 3]``; NaN without one. None if it was not tested, as by default.
         positive_control: On how many images the control passes, and of how many: of these if they
             are at least 10, else as the model's specification knows it; None: unknown.
         contrast: For each image, what the third test compares the target with; or empty.
@@ -99,6 +101,7 @@ class Scorecard:
     grid: tuple[int, int]
     half_cell: bool = False
     power: Tensor | None = None
+    swapped: Tensor | None = None
     positive_control: tuple[int, int] | None = None
     contrast: tuple[str, ...] = ()
     methods: int = 1
@@ -173,6 +176,7 @@ class Scorecard:
             "grid": list(self.grid),
             "half_cell": self.half_cell,
             "power": None if self.power is None else _plain(self.power),
+            "swapped": None if self.swapped is None else _plain(self.swapped),
             "positive_control": self.positive_control and list(self.positive_control),
             "low_power": self.low_power,
             "contrast": list(self.contrast),
