@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -146,7 +147,8 @@ def test_verdicts_stand_under_each_map(here):
         assert (card["methods"], card["positive_control"]) == (2, None)
     page = (here / "explainkit-out/a.html").read_text()
     for row in rows:
-        assert f"{row['scorecard']['verdict']}</b> {row['scorecard']['sentence']}</p>" in page
+        verdict, sentence = (escape(row["scorecard"][key]) for key in ("verdict", "sentence"))
+        assert f"{verdict}</b> {sentence}</p>" in page
     assert "“not supported” is not “wrong”" in page
     assert "scorecard" not in rows_of("photos/a.png")[0]
     assert "leave out --at" in run(*arguments, "--at", "0", code=2).stderr

@@ -78,18 +78,18 @@ def positive_control(
 def _why_not(values: Tensor, effects: HidingEffects, target: int) -> str:
     """Why a map can't be judged; empty if it can."""
     if len(effects.cells) < LEAST_CELLS:
-        return f"The image has fewer than {LEAST_CELLS} cells."
+        return f"The image is too small: it has fewer than {LEAST_CELLS} cells."
     if not torch.isfinite(values).all():
         return "The map has values that are NaN or infinite."
     if not all(torch.isfinite(s).all() for s in (effects.clean, effects.single, effects.several)):
-        return "The model's output is NaN or infinite where parts are hidden."
+        return "With parts of the image hidden, the model's output is NaN or infinite."
     if bool((values == values.flatten()[0]).all()):
-        return "The map is constant."
+        return "The map has the same value everywhere."
     sums = effects.cells.sums(values)
     if float(sums.std()) <= FLAT * float(sums.abs().max()):
         return "The map has the same sum in every cell."
     if not effects.changes(target):
-        return "The effects can't be told from noise."
+        return "Hiding parts of the image hardly changes the model's answer."
     return ""
 
 

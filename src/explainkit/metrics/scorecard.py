@@ -33,7 +33,7 @@ Contrasted = Callable[[Contrast], Tensor]
 """Gives maps ``[batch, height, width]`` of the next most likely class of each image."""
 
 Maps = tuple[Tensor, Tensor | None]
-"""The map ``[height, width]`` of an image, and that of its next likely class, if there is one."""
+"""The map ``[height, width]`` of an image, and that of its next most likely class, or None."""
 
 Swap = Callable[[int, Maps], Maps | None]
 """From an explained class and the maps of an image to the maps of an image of another class."""

@@ -187,7 +187,7 @@ class Evaluation:
             if int((~one.statistic[:, 0].isnan()).sum()) < POWER_IMAGES
         ]
         if few:
-            without = f" {', '.join(few)}: fewer." if len(few) < len(self.results) else ""
+            without = f" Too few: {', '.join(few)}." if len(few) < len(self.results) else ""
             yield f"Rankings of methods need at least {POWER_IMAGES} judged images.{without}"
         correct, wrong = len(self._rows("correct")), len(self._rows("wrong"))
         if correct + wrong:
@@ -211,8 +211,8 @@ class Evaluation:
         apart = [one.method for one in self.results if one.half_cell]
         if apart and len(apart) < len(self.results):
             yield (
-                f"On a grid that is moved by half a cell, since they hide parts of the image "
-                f"themselves, are judged: {', '.join(apart)}."
+                "Methods that hide parts of the image themselves are judged on a grid that is "
+                f"moved by half a cell: {', '.join(apart)}."
             )
         for one in self.results:
             failed = [i for i, verdict in enumerate(one.verdict) if verdict == FAILED]
