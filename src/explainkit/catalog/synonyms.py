@@ -29,6 +29,7 @@ METRICS = {
     "avg_sensitivity": "max_sensitivity, the largest change instead of the mean",
     "complexity": "entropy, of the values with channels summed",
     "drop_in_confidence": "deletion, of the score as it is explained",
+    "focus": "mass_accuracy, with the class's tiles of the mosaic as the mask",
     "idsds": "single_deletion, without fine-tuning the model",
     "model_parameter_randomisation": "mprt, which draws every parameter again",
     "model_parameter_randomisation_test": "mprt, which draws every parameter again",
