@@ -4,6 +4,7 @@ import contextlib
 import gc
 import random
 import signal
+import sys
 import warnings
 import weakref
 
@@ -56,8 +57,12 @@ def test_a_damaged_model_is_restored(error):
     model.norm.eval()
     conv, grad, weight = model.conv, model.conv.weight.grad, model.conv.weight.detach().clone()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    with contextlib.suppress(ValueError, KeyboardInterrupt), preserve_model(model) as was_training:
+    with (
+        contextlib.suppress(ValueError, KeyboardInterrupt),
+        preserve_model(model) as (members, was_training),
+    ):
         assert was_training
+        assert members.modules == [*model.modules()]
         assert not any(module.training for module in model.modules())
         assert not any(p.requires_grad for p in model.parameters())
         damage(model)
@@ -191,6 +196,29 @@ def test_a_resized_buffer_is_restored(size):
         model.running_var = model.running_var.double()
     assert model.running_mean.tolist() == [0, 1, 2]
     assert model.running_var.dtype == torch.float32
+
+
+def test_a_larger_model_takes_no_more_python_calls():
+    """All modules and tensors are listed and compared in loops that run in C."""
+
+    def calls(depth):
+        model = nn.Sequential(*[nn.BatchNorm2d(2) for _ in range(depth)]).eval()
+        model.requires_grad_(False)
+        count = 0
+
+        def note(frame, event, _argument):
+            nonlocal count
+            count += event == "call" and "explainkit" in frame.f_code.co_filename
+
+        sys.setprofile(note)
+        try:
+            with preserve_model(model):
+                pass
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(40) == calls(4)
 
 
 def test_what_cannot_be_restored_is_named_and_the_rest_is_restored():

@@ -91,9 +91,10 @@ def _values(registries: list[Any]) -> list[Any]:
 
 def versions_of(tensors: list[Any]) -> list[int]:
     """The `version_of` each tensor."""
-    if any(map(Tensor.is_inference, tensors)):
+    try:
+        return [*map(attrgetter("_version"), tensors)]
+    except RuntimeError:  # inference tensors have no count
         return [*map(version_of, tensors)]
-    return [*map(attrgetter("_version"), tensors)]
 
 
 def version_of(tensor: Tensor) -> int:

@@ -44,7 +44,7 @@ def visualize(
     objectives = as_objectives(request.objective)
     with (
         preserve_process(request.seed),
-        preserve_model(module, keep_mode=request.keep_mode, seed=request.seed) as training,
+        preserve_model(module, keep_mode=request.keep_mode, seed=request.seed) as (_, training),
         naming_missing_memory(module, "use a smaller batch_size= or shape="),
     ):
         setting = Setting.of(request, module, spec, outputs)

@@ -104,7 +104,7 @@ class Call:
         ]
         with (
             preserve_process(seed),
-            preserve_model(module, keep_mode=self.keep_mode, seed=seed) as was_training,
+            preserve_model(module, keep_mode=self.keep_mode, seed=seed) as (members, was_training),
             naming_missing_memory(module, _LESS),
         ):
             if was_training and self.keep_mode:
@@ -118,15 +118,16 @@ class Call:
                 maps = methods(module, self.source, parsed, self.outputs, batch_size)
             else:
                 outcomes = run_all(
-                    methods, module, images, parsed, self.outputs, batch_size, inner, reduced
-                )
+                    methods, module, images, parsed, self.outputs, batch_size, inner, reduced,
+                    members,
+                )  # fmt: skip
                 maps = [
                     OneMap(method, outcome, score, images, self.source)
                     for method, own in zip(methods, outcomes, strict=True)
                     for outcome, score in own
                 ]
         rows = tuple(range(len(images)))
-        made = receipts(self.source, module, batch)
+        made = receipts(self.source, members, batch)
         found = Explanations()
         for each in maps:
             told = as_explanation(

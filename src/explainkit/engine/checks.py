@@ -90,11 +90,10 @@ class Outcome:
 
     def _flatness(self, names: Sequence[str]) -> Iterator[str]:
         flat = self.values.reshape(len(self.values), -1)
-        low, high = flat.aminmax(dim=1)
-        constant = low == high
+        constant = (flat == flat[:, :1]).all(1)
         if not constant.any():
             return
-        zero = constant & (low == 0)
+        zero = constant & (flat[:, 0] == 0)
         constant &= ~zero
         if zero.any():
             yield (

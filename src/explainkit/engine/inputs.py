@@ -2,7 +2,6 @@
 
 import inspect
 from contextlib import suppress
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from explainkit.engine.checks import all_finite
 from explainkit.errors import InputError, ModelError
 from explainkit.interfaces import ModelSpec
-from explainkit.layers import members_of
+from explainkit.layers import buffers_of, parameters_of, submodules
 
 
 def check_module(module: object) -> None:
@@ -60,8 +59,9 @@ def check_images(
     module: nn.Module, inputs: object, spec: ModelSpec | None = None, *, volumes: bool = False
 ) -> Tensor:
     """As `check_inputs`, of a model that may have other inputs, too."""
-    members = members_of(module)
-    if any(map(is_lazy, {type(one): one for one in members.parameters}.values())):
+    modules = submodules(module)
+    parameters = parameters_of(modules)
+    if any(map(is_lazy, dict(zip(map(type, parameters), parameters, strict=True)).values())):
         raise ModelError(
             "expected a model with weights, but it has lazy layers that are not initialized: run "
             "it once, model(inputs), before it is explained"
@@ -93,10 +93,9 @@ def check_images(
             f"expected images [batch, {', '.join(map(str, spec.image_shape))}] for this model, "
             f"got {shape}"
         )
-    parameters = [*filter(Tensor.is_floating_point, members.parameters)]
     _check_order(module, shape)
-    tensors = chain(parameters, members.buffers)
-    first = next((t for t in tensors if t.is_floating_point()), None)
+    parameters = [*filter(Tensor.is_floating_point, parameters)]
+    first = next(iter(parameters or filter(Tensor.is_floating_point, buffers_of(modules))), None)
     if first is not None and first.device != inputs.device:
         raise InputError(
             f"expected inputs on the model's device {first.device}, got {inputs.device}: "

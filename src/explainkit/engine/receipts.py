@@ -9,7 +9,7 @@ from torch import nn
 from explainkit.adapters.images import preprocessing_of
 from explainkit.errors import InputError
 from explainkit.hashes import pixels_hash, plain_params, tensor_hash, weights_hash
-from explainkit.layers import members_of, versions_of
+from explainkit.layers import Members, members_of, versions_of
 
 if TYPE_CHECKING:
     from explainkit.adapters.images import ImageBatch
@@ -19,7 +19,7 @@ Receipts = Callable[["Explanation", Sequence[int]], dict[str, Any]]
 
 
 def receipts(
-    model: Callable[[], nn.Module | None], module: nn.Module, batch: "ImageBatch | None"
+    model: Callable[[], nn.Module | None], members: Members, batch: "ImageBatch | None"
 ) -> Receipts:
     """What gives the receipt of an explanation, from it and its images' rows in the call.
 
@@ -28,17 +28,17 @@ def receipts(
 
     Args:
         model: Gives the model then.
-        module: The model of the call, restored.
+        members: Of the model of the call, restored.
         batch: Where the images come from; None: the caller gave a tensor.
     """
     files = batch.files if batch else ()
     preprocessing = batch.preprocessing if batch else None  # without the batch's images
-    then = _state_of(module)
+    then = _state_of(members)
     weights: list[str] = []  # of all explanations of the call, hashed once
 
     def receipt(explanation: "Explanation", rows: Sequence[int]) -> dict[str, Any]:
         now = model()
-        whole = now is not None and _state_of(now) == then
+        whole = now is not None and _state_of(members_of(now)) == then
         if now is not None and whole and not weights:
             weights.append(weights_hash(now))
         own = None if now is None else described_preprocessing(now)
@@ -75,8 +75,7 @@ def described_preprocessing(module: nn.Module) -> dict[str, Any] | None:
         return None
 
 
-def _state_of(module: nn.Module) -> tuple[list[torch.dtype], list[int]]:
+def _state_of(members: Members) -> tuple[list[torch.dtype], list[int]]:
     """Differs once a parameter or buffer has been converted or written."""
-    members = members_of(module)
     tensors = [*members.parameters, *members.buffers]
     return [tensor.dtype for tensor in tensors], versions_of(tensors)

@@ -25,7 +25,7 @@ from explainkit.errors import MethodError, ModelError
 from explainkit.graph.suffix import suffix
 from explainkit.graph.tape import recording, refuse_scripted
 from explainkit.interfaces import Method, Target
-from explainkit.layers import capture, single
+from explainkit.layers import Members, capture, single
 from explainkit.methods.contract import explains_volumes, for_images, looks_at_layers
 from explainkit.scores import Outputs
 
@@ -39,6 +39,7 @@ def run_all(
     batch_size: int | None,
     at: Sequence[str] | None = None,
     precision: torch.dtype | None = None,
+    members: Members | None = None,
 ) -> list[list[tuple[Outcome, Score]]]:
     """Runs methods on targets of every kind; shares passes between them where possible.
 
@@ -51,6 +52,7 @@ def run_all(
         batch_size: Images run at once; None: chosen.
         at: The layers whose outputs are explained instead of the images.
         precision: Of the methods' forwards; None: the model's own.
+        members: Of the model, if they are known.
 
     Returns:
         For each method, the outcome of each target, at each of several layers, with its expression
@@ -63,7 +65,9 @@ def run_all(
         _check_volumes(methods, images)
     found: list[list[tuple[Outcome, Score]]] = [[] for _ in methods]
     for score, wanted in group_targets(targets):
-        scorer = ScoreModel(module, score, batch_size, outputs, precision=precision)
+        scorer = ScoreModel(
+            module, score, batch_size, outputs, precision=precision, members=members
+        )
         every: list[Target] = []
         for target in wanted:
             if isinstance(target, str) and target == "all":

@@ -31,10 +31,9 @@ def check_order(
     Raises:
         TargetError: The target is a method.
     """
-    known = {name.casefold() for name in class_names}
     swapped = is_method(target) or (isinstance(target, type) and is_dataclass(target))
-    if isinstance(target, str):
-        swapped = target.casefold() not in known and "(" not in target and names_method(target)
+    if isinstance(target, str) and not _is_name(target, class_names):
+        swapped = "(" not in target and names_method(target)
     if swapped:
         named = isinstance(target, str | type)
         given = getattr(target, "__name__", repr(target)) if named else f"{type(target).__name__}()"
@@ -71,13 +70,17 @@ def parse_target(
         return _one_per_image(target, class_names, count)
     if isinstance(target, Tensor) and target.dim() and target.shape != (count,):
         raise TargetError(f"expected one target per image, [{count}], got {list(target.shape)}")
-    known = {name.casefold() for name in class_names}
-    if isinstance(target, str) and target.casefold() not in known:
+    if isinstance(target, str) and not _is_name(target, class_names):
         if target == "all" and not several:
             raise TargetError("expected one target, got 'all': targets='all' explains every class")
         if "(" in target:
             return parse(target)
     return target
+
+
+def _is_name(text: str, class_names: Sequence[str]) -> bool:
+    """Whether a class has this name, ignoring case."""
+    return text.casefold() in map(str.casefold, class_names)
 
 
 def _one_per_image(classes: Sequence[Any], class_names: Sequence[str], count: int) -> Tensor:

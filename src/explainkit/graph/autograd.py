@@ -15,20 +15,23 @@ from explainkit.errors import ModelError
 _BATCH_NORM = "NativeBatchNormBackward0"
 _REENTRANT = "CheckpointFunctionBackward"
 
-_OWN_MEMORY = frozenset({
+_OWN_MEMORY = (
     _BATCH_NORM, "ConvolutionBackward0", "MeanBackward1", "AvgPool2DBackward0",
     "AdaptiveAvgPool2DBackward0", "MaxPool2DWithIndicesBackward0",
-})  # fmt: skip
+)  # fmt: skip
 """Operators whose gradients are new tensors, and have the usual batch stride."""
 
-_SAME_STRIDES = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "Add", "Sub", "Mul", "Div", "Relu", "Silu", "Gelu", "Sigmoid", "Tanh", "Elu", "LeakyRelu",
-        "Hardtanh", "Hardswish", "Hardsigmoid", "Clone", "View",
-    )
+_SAME_STRIDES = (
+    "Add", "Sub", "Mul", "Div", "Relu", "Silu", "Gelu", "Sigmoid", "Tanh", "Elu", "LeakyRelu",
+    "Hardtanh", "Hardswish", "Hardsigmoid", "Clone", "View",
 )  # fmt: skip
 """Operators whose gradients have the strides of the gradient that arrives."""
+
+_UNUSUAL = dict.fromkeys(_OWN_MEMORY, False) | {f"{name}Backward0": None for name in _SAME_STRIDES}
+"""Whether gradients of an operator may have unusual strides; None: if the one that arrives has.
+
+Those of an operator that is not listed may.
+"""
 
 
 def prepare(scores: Tensor) -> None:
@@ -37,25 +40,20 @@ def prepare(scores: Tensor) -> None:
     A hook in Python costs more than many an operator, so only those batch normalizations get one
     which a gradient with unusual strides may reach.
     """
-    hooked: set[Node] = set()
-    seen = set()
+    seen: dict[Node, bool] = {}
     stack = [(scores.grad_fn, True)]
     while stack:
         node, unusual = stack.pop()
-        if node is None or (node, unusual) in seen or (node, True) in seen:
+        if node is None or seen.get(node) in (True, unusual):
             continue
-        seen.add((node, unusual))
+        seen[node] = unusual
         name = node.name()
-        if node not in hooked and (name == _REENTRANT or (name == _BATCH_NORM and unusual)):
-            hooked.add(node)
-            if name == _REENTRANT:
-                node.register_prehook(_refuse)
-            else:
-                node.register_prehook(_contiguous)
-        if name in _OWN_MEMORY:
-            unusual = False
-        elif name not in _SAME_STRIDES:
-            unusual = True
+        if name == _REENTRANT:
+            node.register_prehook(_refuse)
+        elif name == _BATCH_NORM and unusual:
+            node.register_prehook(_contiguous)
+        after = _UNUSUAL.get(name, True)
+        unusual = unusual if after is None else after
         stack += [(below, unusual) for below, _ in node.next_functions]
 
 

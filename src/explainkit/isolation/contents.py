@@ -7,7 +7,8 @@ they were after a call. So they are listed and compared together, in loops that 
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from itertools import chain, compress
+from functools import lru_cache
+from itertools import chain, compress, filterfalse
 from operator import is_
 from typing import Any
 
@@ -30,6 +31,9 @@ _ATOMS = frozenset(
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, deque})
 _FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"types"}
 """Packages whose objects are left alone: a lock or a queue belongs to other threads, too."""
+
+_PLAIN = vars(nn.Module())
+"""Attributes that every module has: registries, most of them empty, and two atoms."""
 
 _GLOBAL = [name for name in vars(torch_module) if name.startswith("_global_")]
 """Torch's hooks of all modules."""
@@ -56,13 +60,15 @@ class Contents:
         self.tensors: list[Tensor] = []
         self.generators: list[HeldGenerator] = []
         self._own = Snapshot([*map(vars, self._modules)])
+        of_all, of_some = _selectors(tuple(self._own.elements))
+        common = [*compress(self._own.values, of_all)]
         # what a module registers is known: nothing inside has to be searched
         registries = [one for one in members.registries if type(one) in _CONTAINERS and one]
-        self._containers: list[Any] = []
+        self._containers = [*filterfalse(None, common)]
         filled = [*registries]
         seen = {*map(id, chain(*members.registered, registries))}
         hooks = [getattr(torch_module, name) for name in _GLOBAL]
-        level = [*self._own.values, *hooks]
+        level = [*filter(None, common), *compress(self._own.values, of_some), *hooks]
         left = MOST
         while level:
             types = [*map(type, level)]
@@ -120,13 +126,14 @@ class Snapshot:
     Attributes:
         containers: The containers.
         values: The values of those that are dictionaries.
+        elements: What the containers list: keys of dictionaries, values of others.
     """
 
     def __init__(self, containers: list[Any]) -> None:
         self.containers = containers
         self.values = [*_values(containers)]
         self._sizes = [*map(len, containers)]
-        self._elements = [*chain.from_iterable(containers)]
+        self.elements = [*chain.from_iterable(containers)]
 
     def changed(self, now: list[Any]) -> list[Pair]:
         """The containers that hold anything else now.
@@ -136,7 +143,7 @@ class Snapshot:
         """
         if (
             [*map(len, now)] == self._sizes
-            and all(map(is_, self._elements, chain.from_iterable(now)))
+            and all(map(is_, self.elements, chain.from_iterable(now)))
             and all(map(is_, self.values, _values(now)))
         ):
             return []
@@ -145,10 +152,20 @@ class Snapshot:
 
     def _copies(self) -> Iterable[Any]:
         """What each container held, in plain containers: a subclass may be made differently."""
-        elements, values = iter(self._elements), iter(self.values)
+        elements, values = iter(self.elements), iter(self.values)
         for one, size in zip(self.containers, self._sizes, strict=True):
             own = [next(elements) for _ in range(size)]
             yield {key: next(values) for key in own} if isinstance(one, dict) else own
+
+
+@lru_cache(16)
+def _selectors(names: tuple[str, ...]) -> tuple[list[bool], list[bool]]:
+    """Which attributes of modules are registries that all modules have, and which are others.
+
+    Torch asks in each forward whether a registry is empty, so asking is safe, and fast.
+    """
+    registries = {name for name, value in _PLAIN.items() if type(value) in _CONTAINERS}
+    return [name in registries for name in names], [name not in _PLAIN for name in names]
 
 
 def _values(containers: list[Any]) -> Iterable[Any]:

@@ -13,7 +13,7 @@ from explainkit.isolation.generators import HeldGenerator
 from explainkit.isolation.process import preserve_process
 from explainkit.isolation.restoring import each
 from explainkit.isolation.weights import Weights
-from explainkit.layers import members_of
+from explainkit.layers import Members, members_of
 
 LARGE = 64 * 2**20
 """Bytes above which a tensor that is no buffer is not copied, just as parameters are not."""
@@ -35,7 +35,9 @@ def preserve_generators(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) -> Iterator[bool]:
+def preserve_model(
+    model: nn.Module, *, keep_mode: bool = False, seed: int = 0
+) -> Iterator[tuple[Members, bool]]:
     """Runs a block with the model frozen and in eval mode, then restores everything.
 
     The page "What a call leaves unchanged" of the reference lists what is restored. Parameters are
@@ -48,7 +50,7 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) 
         seed: Seed of the random generators that the model holds.
 
     Yields:
-        Whether any module was in train mode.
+        What the model consists of, and whether any module was in train mode.
 
     Raises:
         MethodError: The values of a parameter changed during the block, or something could not be
@@ -57,9 +59,9 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) 
     members = members_of(model)
     modules = members.modules
     held = Contents(members)
-    uncopied = [tensor for tensor in held.tensors if _is_uncopied(tensor)]
-    copies = Copies(t for t in (*members.buffers, *held.tensors) if not _is_in(t, uncopied))
-    weights = Weights([*members.parameters, *uncopied])
+    uncopied = {id(tensor): tensor for tensor in held.tensors if _is_uncopied(tensor)}
+    copies = Copies([t for t in (*members.buffers, *held.tensors) if id(t) not in uncopied])
+    weights = Weights([*members.parameters, *uncopied.values()])
     training = [module.training for module in modules]
     failures: list[Exception] = []
     try:
@@ -70,12 +72,12 @@ def preserve_model(model: nn.Module, *, keep_mode: bool = False, seed: int = 0) 
             if not keep_mode:
                 for module in compress(modules, training):
                     _set_mode((module, False))
-            yield any(training)
+            yield members, any(training)
         finally:
             steps = [
                 weights.restore,
                 lambda: each(refill, held.changed()),
-                lambda: each(_set_mode, zip(modules, training, strict=True)),
+                lambda: each(_set_mode, _other_modes(modules, training)),
                 lambda: each(HeldGenerator.restore, held.generators),
                 copies.restore,
             ]
@@ -100,10 +102,6 @@ def _is_uncopied(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or size > LARGE
 
 
-def _is_in(tensor: Tensor, tensors: list[Tensor]) -> bool:
-    return any(tensor is other for other in tensors)
-
-
 def _unrestored(model: nn.Module, failures: list[Exception]) -> str:
     first = f"{type(failures[0]).__name__}: {failures[0]}"
     return (
@@ -122,11 +120,15 @@ def _changed(model: nn.Module, written: list[Tensor]) -> str:
     )
 
 
+def _other_modes(modules: list[nn.Module], training: list[bool]) -> list[tuple[nn.Module, bool]]:
+    """Modules whose mode is another than before, with the mode of before."""
+    pairs = zip(modules, training, strict=True)
+    return [(module, mode) for module, mode in pairs if module.training != mode]
+
+
 def _set_mode(pair: tuple[nn.Module, bool]) -> None:
     """Sets a module's mode, not by ``train()``, which a model may override with side effects."""
     module, training = pair
-    if module.training == training:
-        return
     if "training" in vars(module):
         vars(module)["training"] = training
     else:

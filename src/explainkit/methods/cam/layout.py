@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -252,10 +253,11 @@ class _Tokens:
 _tokens = Cached[_Tokens | None]()
 
 
-def structure_of(model: nn.Module) -> list[tuple[Any, ...]]:
+def structure_of(modules: list[nn.Module]) -> list[Any]:
     """What a cached fact about a model's layers depends on: its modules, and their names."""
     # a scripted module has no names to iterate over, only keys()
-    return [(type(one), *one._modules.keys()) for one in submodules(model)]
+    names = [one._modules.keys() for one in modules]
+    return [*map(type, modules), *map(len, names), *chain.from_iterable(names)]
 
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
@@ -263,7 +265,8 @@ def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Toke
     layer = LayerTensor.of(path).layer
     first = re.sub(r"\d+$", "0", layer) if layer[-1:].isdigit() else ""
     key = (count, first, images.shape[1:])
-    return _tokens.once(model, key, lambda: _look(count, first, model, images), structure_of(model))
+    state = structure_of(submodules(model))
+    return _tokens.once(model, key, lambda: _look(count, first, model, images), state)
 
 
 class _FoundError(Exception):

@@ -113,11 +113,15 @@ class LayerView:
     def _reading(self) -> tuple[Tensor, str]:
         model = self.model
         if isinstance(model, ScoreModel) and model.reads_logits_only:
-            logits = ScoreModel(
-                model.module, outputs=model.outputs, owner=model.owner, members=model.members
-            )
-            view, key = replace(self, model=logits), (model.outputs.output, self._key)
-            return _once(_reads, self._network, self.state, key, lambda: _read(view))
+
+            def find() -> tuple[Tensor, str]:
+                logits = ScoreModel(
+                    model.module, outputs=model.outputs, owner=model.owner, members=model.members
+                )
+                return _read(replace(self, model=logits))
+
+            key = model.outputs.output, self._key
+            return _once(_reads, self._network, self.state, key, find)
         # a function of the output lives for one call, and so does what is known of it
         return _once(_reads, model, self.state, self._key, lambda: _read(self))
 

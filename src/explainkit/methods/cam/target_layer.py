@@ -86,7 +86,7 @@ def _default_layers(
         scorer.owner,
         (patch_grid, prefix_tokens, scorer.outputs.output, inputs.shape[1:]),
         find,
-        structure_of(scorer.owner),
+        structure_of(scorer.members.modules),
     )
 
 
