@@ -120,6 +120,8 @@ def test_the_patches_of_a_block_that_returns_pixels_too():
     assert found.attribution.shape == (2, 5, 12)
     cam = ek.explain(model, x, 1, "gradcam", layer="blocks.0:output.1")
     assert cam.diagnostics["patch_grid"] == [2, 2]
+    # by default the same: the score reads the class token of the last block
+    assert torch.equal(ek.explain(model, x, 1, "gradcam").attribution, cam.attribution)
 
 
 def test_errors(tmp_path):

@@ -17,6 +17,7 @@ from explainkit.graph.cached import Cached
 from explainkit.graph.tape import nodes_from
 from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, preserve_process, uncompiled
+from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import paths_of
 from explainkit.methods.cam.layout import PatchGrid, layout_of, structure_of
 
@@ -95,7 +96,7 @@ class _Output:
     """The output of one call of a layer.
 
     Attributes:
-        path: Path of the layer.
+        path: Path of the layer; of one among several outputs, the text of its `LayerTensor`.
         edge: Where autograd's graph holds it, whatever is written to its memory later; None if it
             does not depend on the image differentiably.
         shape: Its shape, ``[1, …]``.
@@ -142,6 +143,8 @@ def default_layers(
     - Pooling and softmax compute no features: the last ReLU before the pooling of VGG.
     - Of tokens, only the outputs of numbered blocks count, and nothing inside these blocks. Without
       such blocks, all tokens count.
+    - Of a tuple the first tensor counts, or, where that has no row for each image, the first tokens
+      that have: the patches of TNT, not their pixels.
     - Layers that run several times are skipped.
 
     Where several branches reach the score (two streams, an ensemble, the scales of a detector), the
@@ -193,7 +196,7 @@ def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
 
     def leave(path: str) -> Any:
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) and output else output
+            text, value = _passed_on(path, output, len(images))
             edge = _edge(value)
             # dropout and the like pass on what they are given
             if isinstance(value, Tensor) and (edge is None or edge != entered[path]):
@@ -203,7 +206,7 @@ def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
                 )
                 composite = next(module.children(), None) is not None
                 block = numbered and composite and value.dim() == 3
-                outputs.append(_Output(path, edge, tuple(value.shape), block))
+                outputs.append(_Output(text, edge, tuple(value.shape), block))
 
         return record
 
@@ -217,6 +220,21 @@ def _run(scorer: ScoreModel, images: Tensor) -> tuple[list[_Output], Tensor]:
     # not constant weights: probabilities always sum to one
     weights = torch.arange(scores.numel(), device=scores.device).to(scores).cos()
     return outputs, (scores.flatten() * weights).sum()
+
+
+def _passed_on(path: str, output: Any, count: int) -> tuple[str, Any]:
+    """The text of what a layer returns, and its value.
+
+    Of a tuple, that is the first tensor, which is a block's hidden state; or, where the first has
+    no row for each image, like the pixels of TNT, the first tokens that have.
+    """
+    if not isinstance(output, tuple) or not output:
+        return path, output
+    for i, value in enumerate(output):
+        fits = isinstance(value, Tensor) and value.shape[:1] == (count,)
+        if fits and (i == 0 or value.dim() == 3):
+            return str(LayerTensor(path, part=str(i))) if i else path, value
+    return path, output[0]
 
 
 def _edge(value: Any) -> GradientEdge | None:
@@ -237,7 +255,7 @@ def _candidates(calls: list[_Output], axes: int) -> list[_Output]:
         if call.edge is not None and times[call.path] == 1 and len(call.shape) in (3, axes):
             values.setdefault((call.edge.node, call.edge.output_nr), []).append(call)
     # what a block of tokens computes inside, such as attention, is not what it passes on
-    blocks = tuple(f"{call.path}." for call in calls if call.is_block)
+    blocks = tuple(f"{LayerTensor.of(call.path).layer}." for call in calls if call.is_block)
     found = []
     for same in values.values():
         outermost = next((call for call in reversed(same) if call.is_block), same[-1])
