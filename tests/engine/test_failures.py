@@ -114,7 +114,7 @@ class TestModels:
 
     def test_a_function(self):
         text = refusal(torch.sin, X, 0)
-        assert "got builtin_function_or_method: ek.adapt(function) makes one" in text
+        assert "got builtin_function_or_method: ek.adapt(function) makes a model" in text
 
 
 class TestImages:
