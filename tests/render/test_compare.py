@@ -99,6 +99,15 @@ def test_targets_and_models_tell_maps_apart():
     assert any("Twin" in title for title in shown(comparison_figure([one, twin])))
 
 
+def test_the_headline_names_a_models_class_without_its_module():
+    model = "transformers.models.vit.modeling_vit.ViTForImageClassification"
+    one = explained(count=4, model=model)
+    title = comparison_figure([one, one]).texts[0].get_text()
+    assert title == "saliency of ViTForImageClassification"
+    registered = explained(count=4, model="fer_hw3/cnn")
+    assert comparison_figure([registered]).texts[0].get_text() == "saliency of fer_hw3/cnn"
+
+
 def test_a_class_that_is_not_the_predicted_one_stands_above_its_image():
     predicted = int(explained(count=1).probabilities.argmax())
     for target in range(3):

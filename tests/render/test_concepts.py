@@ -200,6 +200,6 @@ def test_names_are_one_for_each_concept(names, tmp_path):
 def test_only_the_first_concepts_are_drawn():
     figure = made(n=4).plot(most=2)
     assert len([ax for ax in figure.axes if not ax.images]) == 2
-    assert "4 concepts of layer 13 of some.Net; the first 2" in [text for text, _ in texts(figure)]
+    assert "4 concepts of layer 13 of Net; the first 2" in [text for text, _ in texts(figure)]
     with pytest.raises(RenderError, match="most: expected at least 1"):
         made().plot(most=0)

@@ -101,6 +101,18 @@ def bare_name(name: str) -> str:
     return last if ":" in name else last.rpartition(".")[2]
 
 
+def model_title(name: str) -> str:
+    """A model's name in a title: the one it was loaded by, or its class without the module.
+
+    Examples:
+        >>> model_title("torch.nn.modules.container.Sequential"), model_title("fer_hw3/cnn")
+        ('Sequential', 'fer_hw3/cnn')
+        >>> model_title("nets/small.py:make")
+        'nets/small.py:make'
+    """
+    return name if {"/", ":"} & set(name) else bare_name(name)
+
+
 def method_hint(name: str) -> str | None:
     """Our name of a method that another library calls ``name``, or None."""
     return next((ours for theirs, ours in METHODS.items() if plain(theirs) == plain(name)), None)

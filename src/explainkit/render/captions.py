@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from explainkit.catalog.synonyms import model_title
 from explainkit.errors import TargetError
 from explainkit.expressions.terms import Channel, Logit
 from explainkit.expressions.text import parse, shortened
@@ -96,7 +97,7 @@ def headline(visualization: "Visualization") -> str:
     """Maximizer, layer and model."""
     maximizer = visualization.maximizer.rpartition("/")[2]
     layer = f"layer {visualization.layer} in " if visualization.layer else ""
-    return f"{maximizer} of {layer}{visualization.model}"
+    return f"{maximizer} of {layer}{model_title(visualization.model)}"
 
 
 def unit_name(visualization: "Visualization", index: int) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from explainkit.catalog.synonyms import bare_name
+from explainkit.catalog.synonyms import bare_name, model_title
 from explainkit.errors import RenderError
 from explainkit.files import write_file
 from explainkit.render.heatmap import color, over_images, scale
@@ -111,7 +111,8 @@ def clusters_report(found: "Clusters", path: Path) -> Path:
 
 def _title(found: "Clusters") -> str:
     many = "1 cluster" if len(found) == 1 else f"{len(found)} clusters"
-    return f"{many} of {len(found.ids):,} maps: {bare_name(found.method)} of {found.model}"
+    maps = f"{bare_name(found.method)} of {model_title(found.model)}"
+    return f"{many} of {len(found.ids):,} maps: {maps}"
 
 
 def _facts(row: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainkit.catalog.synonyms import bare_name
+from explainkit.catalog.synonyms import bare_name, model_title
 from explainkit.errors import RenderError
 from explainkit.render.figure import prediction
 from explainkit.render.heatmap import Reduce, Scaling, color, scale
@@ -140,7 +140,7 @@ def headline(explanations: "Sequence[Explanation]", place: str = "") -> str:
         place: What is said of the methods, behind them.
     """
     methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
-    models = list(dict.fromkeys(one.model for one in explanations))
+    models = list(dict.fromkeys(model_title(one.model) for one in explanations))
     what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
     return f"{what}{place} of {' and '.join(models)}"
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from explainkit.catalog.synonyms import model_title
 from explainkit.errors import RenderError
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import FAINT, INK, WRONG, Page, fit, fit_name, house_style, show
@@ -59,7 +60,7 @@ def concepts_figure(
     about = fit(" ".join(found.notes), _WIDTH - 2 * _MARGIN, 7, 6)
     head = 0.52 + 0.12 * (about.count("\n") + 1)
     page = Page(_WIDTH, head + count * step + 0.28)
-    title = f"{len(found)} concepts of layer {found.layer} of {found.model}{left}"
+    title = f"{len(found)} concepts of layer {found.layer} of {model_title(found.model)}{left}"
     page.write_line(_MARGIN, 0.2, title, 10.5, va="center", weight="bold")
     page.write(_MARGIN, 0.36, about, 7, va="top", color=FAINT)
     limits = _limits(found, count)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from explainkit.catalog.synonyms import model_title
 from explainkit.render.sheet import BAR, FAINT, INK, Page, fit, fit_name, house_style
 from explainkit.render.verdicts import FILLS, HATCHED, SHORT, ink_on
 
@@ -31,9 +32,8 @@ def evaluation_figure(found: "Evaluation") -> Figure:
     notes = fit(" ".join(found.notes), _WIDTH - 2 * _MARGIN, 6.5, 6)
     tall = _ROW * len(rows)
     page = Page(_WIDTH, _HEAD + tall + _AXIS + 0.2 + 0.11 * (notes.count("\n") + 1))
-    page.write_line(
-        _MARGIN, 0.2, f"{found.model}: {len(found)} images", 10.5, va="center", weight="bold"
-    )
+    title = f"{model_title(found.model)}: {len(found)} images"
+    page.write_line(_MARGIN, 0.2, title, 10.5, va="center", weight="bold")
     left = _MARGIN + _NAME + _GAP
     bars = page.box(left, _HEAD, _BARS, tall)
     _draw_bars(bars, counts, len(found))

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from explainkit.catalog.synonyms import bare_name
+from explainkit.catalog.synonyms import bare_name, model_title
 from explainkit.errors import RenderError
 from explainkit.files import write_file
 from explainkit.render.heatmap import (
@@ -235,7 +235,7 @@ class _Rows:
         return Sheet(
             rows,
             widths,
-            f"{self.headline()} of {one.model}{self._explained()}",
+            f"{self.headline()} of {model_title(one.model)}{self._explained()}",
             parameters(changed_parameters(one.method, one.params)) or "default parameters",
             joined([*colors, *self._notes, *about]),
         )

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from explainkit.catalog.synonyms import bare_name
+from explainkit.catalog.synonyms import bare_name, model_title
 from explainkit.errors import RenderError
 from explainkit.render.sheet import (
     BAR,
@@ -83,7 +83,8 @@ def scorecard_figure(card: "Scorecard", columns: int = 3) -> Figure:
     sheet = Sheet(
         -(-shown // across),
         [max(_WIDE, _TEXT / across)] * across,
-        f"{bare_name(card.method or 'a map')} of {card.model}: hiding against the map{rest}",
+        f"{bare_name(card.method or 'a map')} of {model_title(card.model)}: "
+        f"hiding against the map{rest}",
         "A dot is a cell of the image: across, the map's sum in it; up, how much hiding it lowers "
         "the score. Band: the lines of 90 % of the map's shifted and flipped copies.",
         " ".join(card.notes),
