@@ -26,7 +26,7 @@ SCRIPT, NETWORK = DOCS / "tutorial/first-explanation.py", DOCS / "assets/net.py"
 PAGE = SCRIPT.with_suffix(".md")
 FOOT = (
     "[The code of this page as a script](first-explanation.py), with cells that editors and "
-    "notebooks know."
+    "Jupytext understand."
 )
 STAMP = re.compile(r"\n<!-- run: (\w+) (\w+) -->\n\Z")
 

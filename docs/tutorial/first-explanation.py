@@ -48,7 +48,7 @@ print(f"sum of the map {total:.2f}, gap within tolerance: {gap <= 0.05}")
 # %% Whether to believe it
 # A map can add up and still say little about the network. A scorecard hides parts of the photo,
 # and asks whether the map predicts what that does to the score: better than an edge drawing or a
-# spot in the middle, and for this class rather than for the next likely one.
+# spot in the middle, and for this class rather than for the next most likely one.
 card = explanation.scorecard()
 print(f"{card.verdict[0]}. {card.sentence(0)}")
 
@@ -66,14 +66,14 @@ for one, card in zip(found, cards, strict=True):
 found.plot(cards=cards)
 
 # %%
-# None of the three passes, although two are red where the coffee is. A map that looks right may
-# still not predict what hiding parts of the photo does, and one photo is a hint, not a proof: with
+# None of the three maps passes, although two are red where the coffee is. A plausible map may still
+# not predict what hiding parts of the photo does. One photo is a hint, not a proof: with
 # [ten or more](../how-to/compare-methods.md), methods can be compared.
 
 # %% An inner layer
 # `at=` explains the output of a layer instead of the photo, so the map has the layer's shape. The
-# channel that contributes most can be explained in turn: `channel(…)` as a target shows where in
-# the photo it is activated from.
+# channel that contributes most can be explained in turn: with the target `channel(…)`, the map
+# shows which pixels activate it.
 #
 # Alt: The photo, its probabilities, and the map of channel 101: specks of red and blue, most of
 # them on the saucer at the lower left, hardly any on the coffee.
@@ -92,7 +92,7 @@ loaded = ek.Explanation.load("coffee")
 print((loaded.attribution == explanation.attribution).all())
 
 # %% Your own model
-# Any module works, with tensors as it takes them. If it ends in a softmax, explainkit warns: a
+# Any module works; pass the tensors that it takes. If it ends in a softmax, explainkit warns: a
 # probability also depends on the other classes, so explain the value before the softmax instead.
 import torch
 from torch import nn
