@@ -6,12 +6,16 @@ image, in float32. Ours are raw, and are processed in the same way before they a
 
 import functools
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import explainkit as ek
+from explainkit.interfaces import Attribution
+from explainkit.methods.cam.gradient import GradCAM
 from peer_rows.rows import LAST, Row, cnn, faces, images, predicted
 
 CAMS = {
@@ -61,6 +65,9 @@ def rows() -> list[Row]:
         Row("finercam", "pytorch-grad-cam FinerCAM", "CNN", _finer, 1e-4,
             NORMALIZED + "; one similar class: with several, the peer also differentiates their "
             "probabilities, which ours treats as fixed weights"),
+        Row("aug_smooth", "pytorch-grad-cam GradCAM, aug_smooth=True", "CNN", _augmented, 1e-4,
+            "flips and factors 0.9, 1, 1.1 in both; with a base that scales each of the six maps "
+            "to [0, 1] before their mean, as the peer does: ours averages raw maps"),
         Row("guided_backprop", "pytorch-grad-cam GuidedBackpropReLUModel", "CNN", _guided, 1e-5,
             "one image: the peer explains only the first of a batch"),
     ]  # fmt: skip
@@ -75,10 +82,18 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def peer_map(
-    name: str, model: Any, layer: str, x: Tensor, target: Tensor | None, **options: Any
+    name: str,
+    model: Any,
+    layer: str,
+    x: Tensor,
+    target: Tensor | None,
+    *,
+    called: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Tensor:
     """The peer's map, for one target per image or for its default targets.
 
+    ``options`` make its object, which is called with ``called``.
     Its object lives for this call only: it stores the layer's output in every forward of the model.
     """
     cams = importlib.import_module("pytorch_grad_cam")
@@ -87,10 +102,10 @@ def peer_map(
     layers = [] if name == "FullGrad" else [model.get_submodule(layer)]
     with getattr(cams, name)(model, layers, **options) as cam:
         # with frozen weights it finds no gradient unless the images require one
-        found = torch.as_tensor(cam(x.clone().requires_grad_(), chosen)).double()
+        found = torch.as_tensor(cam(x.clone().requires_grad_(), chosen, **(called or {})))
         # its own cleanup fails on gradients that are views, which ShapleyCAM's may be
         cam.activations_and_grads.gradients.clear()
-        return found
+        return found.double()
 
 
 def _cam(name: str, *, trained: bool = False) -> tuple[Tensor, Tensor]:
@@ -142,8 +157,6 @@ def _upsampled(
 
 
 def _finer() -> tuple[Tensor, Tensor]:
-    from explainkit.methods.cam.gradient import GradCAM
-
     cams = importlib.import_module("pytorch_grad_cam")
     model, x = cnn(), images()
     base = GradCAM(layer=LAST, relu=True, placement="stretch")
@@ -151,6 +164,23 @@ def _finer() -> tuple[Tensor, Tensor]:
     ours = ek.explain(model, x, target, "finercam", base=base, similar=1).attribution
     cam = cams.FinerCAM(model, [model.get_submodule(LAST)])
     return scaled(ours), torch.as_tensor(cam(x.clone(), comparison_categories=[1])).double()
+
+
+@dataclass(frozen=True)
+class _Scaled(GradCAM):
+    """Grad-CAM as the peer returns it."""
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
+        found = super().__call__(model, inputs, target)
+        return replace(found, values=scaled(found.values)[:, None].to(inputs.dtype))
+
+
+def _augmented() -> tuple[Tensor, Tensor]:
+    model, x = cnn(), images()
+    target = predicted(model, x)
+    base = _Scaled(layer=LAST, relu=True, placement="stretch")
+    ours = ek.explain(model, x, target, "aug_smooth", base=base).attribution
+    return ours[:, 0], peer_map("GradCAM", model, LAST, x, target, called={"aug_smooth": True})
 
 
 def _guided() -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ def explainkit_methods() -> Mapping[str, str]:
         "attn_lrp": "explainkit.methods.attention.attn_lrp:AttnLRP",
         "gradient_rollout": "explainkit.methods.attention.rollout:GradientRollout",
         "guided_backprop": "explainkit.methods.propagation.guided:GuidedBackprop",
+        "aug_smooth": "explainkit.methods.cam.aug_smooth:AugSmooth",
         "deconvnet": "explainkit.methods.propagation.guided:Deconvnet",
         "deeplift": "explainkit.methods.propagation.deeplift:DeepLift",
         "deeplift_shap": "explainkit.methods.propagation.deeplift:DeepLiftShap",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from explainkit.methods.attention.rollout import AttentionRollout as AttentionRollout
     from explainkit.methods.attention.rollout import GradientRollout as GradientRollout
     from explainkit.methods.cam.ablation import AblationCAM as AblationCAM
+    from explainkit.methods.cam.aug_smooth import AugSmooth as AugSmooth
     from explainkit.methods.cam.eigen import KPCACAM as KPCACAM
     from explainkit.methods.cam.eigen import EigenCAM as EigenCAM
     from explainkit.methods.cam.eigen import EigenGradCAM as EigenGradCAM
