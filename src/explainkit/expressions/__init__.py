@@ -16,11 +16,11 @@ Examples:
 """
 
 from explainkit.expressions import boxes, embeddings, masks, outputs, terms
-from explainkit.expressions.algebra import Deferred as Deferred
 from explainkit.expressions.algebra import Expression as Expression
 from explainkit.expressions.algebra import Rival as Rival
-from explainkit.expressions.algebra import Scope as Scope
 from explainkit.expressions.algebra import evaluate_each as evaluate_each
+from explainkit.expressions.scope import Deferred as Deferred
+from explainkit.expressions.scope import Scope as Scope
 from explainkit.expressions.text import parse as parse
 
 # the names of the terms in expressions, in Python and in text

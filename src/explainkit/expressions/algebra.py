@@ -1,126 +1,16 @@
-"""The algebra: expressions, numbers and operators, and the base classes of terms."""
+"""The algebra: expressions, numbers and operators."""
 
-import json
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
-
-
-class Deferred(Protocol):
-    """A layer whose output is computed on demand, since often only one channel is needed."""
-
-    @property
-    def count(self) -> int:
-        """Its number of channels."""
-        ...
-
-    def whole(self) -> Tensor:
-        """The whole output ``[batch, channel, height, width]``."""
-        ...
-
-    def channels(self, indices: Tensor) -> Tensor:
-        """Channel ``indices[i]`` of image i, ``[batch, height, width]``."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Scope:
-    """The values that the terms of an expression are computed from, for one batch of images.
-
-    Attributes:
-        logits: ``[batch, classes]``.
-        activations: Layer path to its output, batch first, or to a `Deferred` output.
-        images: The images ``[batch, channel, height, width]``.
-        class_names: In the order of the logits.
-        reference: Layer path to its output for the image that `caricature` exaggerates.
-        opacity: Opacity of each pixel, ``[batch, 1, height, width]``; None: the images are opaque.
-        channel_statistics: Layer path to the mean and standard deviation, over a data set, of its
-            channels' spatial means, ``[channel]`` each.
-        output: What the model returned.
-        embeddings: Text to its embedding, ``[features]``.
-    """
-
-    logits: Tensor | None
-    activations: Mapping[str, "Tensor | Deferred"]
-    images: Tensor | None
-    class_names: Sequence[str] = ()
-    reference: Mapping[str, Tensor] | None = None
-    opacity: Tensor | None = None
-    channel_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
-    output: Any = None
-    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def example(self) -> Tensor:
-        """Any tensor of the batch, for its length, dtype and device."""
-        for tensor in (self.logits, self.images, *self.activations.values()):
-            if isinstance(tensor, Tensor):
-                return tensor
-        if (tensor := _first_tensor(self.output)) is not None:
-            return tensor
-        raise TargetError("expected logits, activations or images to evaluate, got none")
-
-    def layer(self, name: str) -> Tensor:
-        """A layer's output, batch first."""
-        found = self._found(name)
-        if not isinstance(found, Tensor):
-            found = found.whole()
-        batch = len(self.example)
-        if found.dim() not in {2, 3, 4, 5} or len(found) != batch:
-            raise TargetError(
-                f"layer {name!r}: expected an output [{batch}, channel, height, width], "
-                f"[{batch}, tokens, features] or [{batch}, features], got {list(found.shape)}"
-            )
-        return found
-
-    def channels(self, name: str, indices: Sequence[int]) -> Tensor:
-        """Channel ``indices[i]`` of image i in a layer: ``[batch, …]``, with its spatial axes."""
-        found = self._found(name)
-        if isinstance(found, Tensor):
-            found = self.layer(name)
-            count = found.shape[-1] if has_tokens(found) else found.shape[1]
-        else:
-            count = found.count
-        for index in indices:
-            if not 0 <= index < count:
-                raise TargetError(
-                    f"expected a channel of layer {name!r} from 0 to {count - 1}, got {index}"
-                )
-        chosen = torch.tensor(indices, device=self.example.device)
-        if not isinstance(found, Tensor):
-            return found.channels(chosen)
-        rows = torch.arange(len(found), device=found.device)
-        return found[rows, :, chosen] if has_tokens(found) else found[rows, chosen]
-
-    def _found(self, name: str) -> "Tensor | Deferred":
-        if name not in self.activations:
-            known = ", ".join(map(repr, self.activations)) or "none"
-            raise TargetError(f"expected the output of layer {name!r}, got only: {known}")
-        return self.activations[name]
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """Any floating-point tensor of what a model returned."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    elif hasattr(output, "__dict__"):
-        output = list(vars(output).values())
-    parts = output if isinstance(output, list | tuple) else []
-    return next((one for one in map(_first_tensor, parts) if one is not None), None)
-
-
-def has_tokens(found: Tensor) -> bool:
-    """Whether a layer's output is ``[batch, tokens, features]``, with its channels last."""
-    return found.dim() == 3
+from explainkit.expressions.scope import Scope
 
 
 class Expression:
@@ -133,6 +23,7 @@ class Expression:
     reads_images: ClassVar[bool] = False
     reads_statistics: ClassVar[bool] = False
     reads_output: ClassVar[bool] = False
+    is_family: ClassVar[bool] = False
 
     def __add__(self, other: object) -> "Expression":
         return _binary(Add, self, other)
@@ -175,16 +66,21 @@ class Expression:
     @property
     def layers(self) -> frozenset[str]:
         """Dotted paths of the inner layers that it uses."""
-        return frozenset(node.layer for node in self.walk() if isinstance(node, LayerTerm))
+        return frozenset(node.own_layer for node in self.walk() if node.own_layer is not None)
 
     @property
     def z_scored(self) -> frozenset[str]:
         """Dotted paths of the layers that it z-scores by their statistics on a data set."""
         return frozenset(
-            node.layer
+            node.own_layer
             for node in self.walk()
-            if isinstance(node, LayerTerm) and node.reads_statistics
+            if node.own_layer is not None and node.reads_statistics
         )
+
+    @property
+    def own_layer(self) -> str | None:
+        """The inner layer that this term alone uses; None: none."""
+        return None
 
     @property
     def uses_logits(self) -> bool:
@@ -283,7 +179,7 @@ class Expression:
         Raises:
             TargetError: It contains several families.
         """
-        families = [node for node in self.walk() if isinstance(node, Family)]
+        families = [node for node in self.walk() if node.is_family]
         if not families:
             return [self]
         if len(set(families)) > 1:
@@ -293,6 +189,10 @@ class Expression:
             )
         (family, *_) = families
         return [_substitute(self, family, term) for term in family.members(channels, classes)]
+
+    def members(self, channels: Mapping[str, int], classes: int | None) -> Sequence["Expression"]:
+        """The single terms that a family stands for; see `expand`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -433,61 +333,3 @@ class Number(Expression):
     def __str__(self) -> str:
         whole = self.value.is_integer() and abs(self.value) < 1e15
         return f"{self.value:.0f}" if whole else repr(self.value)
-
-
-class Term(Expression):
-    """A leaf: a value from the model or the image.
-
-    Its text is ``call(fields)``. Fields that are None are left out, and those after one are named.
-    """
-
-    call: ClassVar[str] = ""
-
-    def __str__(self) -> str:
-        values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
-        while values and values[-1] is None:
-            values.pop()
-        named = values.index(None) if None in values else len(values)
-        shown = [_literal(value) for value in values[:named]]
-        shown += [
-            f"{f.name}={_literal(value)}"
-            for f, value in list(zip(fields(self), values, strict=False))[named:]  # type: ignore[arg-type]
-            if value is not None
-        ]
-        return f"{self.call}({', '.join(shown)})"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_literal, value))}]"
-    return str(Number(value)) if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
-class LayerTerm(Term):
-    """A leaf that uses one inner layer."""
-
-    layer: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.layer, str) or not self.layer:
-            raise TargetError(f"{self.call}: expected a layer's dotted path, got {self.layer!r}")
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of one layer are evaluated together."""
-        return (type(self), self.layer)
-
-
-class Family(Term):
-    """A leaf that stands for one term per unit; `Expression.expand` lists them."""
-
-    def members(self, channels: Mapping[str, int], classes: int | None) -> Sequence[Expression]:
-        """The single terms."""
-        raise NotImplementedError
-
-    def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
-        """A family is not a single score."""
-        raise TargetError(f"{self} stands for several objectives: only maximize accepts it")

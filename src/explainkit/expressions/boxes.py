@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
-from explainkit.expressions.algebra import Rival, Scope, Term
+from explainkit.expressions.algebra import Rival
+from explainkit.expressions.leaves import Term
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
@@ -21,6 +22,7 @@ from explainkit.expressions.outputs import (
     rows_of,
     runners_up,
 )
+from explainkit.expressions.scope import Scope
 
 BEST = "best"
 """The query that scores highest for a class."""

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.errors import TargetError
-from explainkit.expressions.algebra import Scope, Term, operand
+from explainkit.expressions.algebra import operand
+from explainkit.expressions.leaves import Term
 from explainkit.expressions.outputs import (
     Name,
     Output,
@@ -18,6 +19,7 @@ from explainkit.expressions.outputs import (
     find_output,
     rows_of,
 )
+from explainkit.expressions.scope import Scope
 
 _EMBEDDINGS = ("image_embeds", "pooler_output", "embeddings")
 

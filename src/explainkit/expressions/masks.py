@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from explainkit.expressions.algebra import Expression, Rival, Scope, Term
+from explainkit.expressions.algebra import Expression, Rival
+from explainkit.expressions.leaves import Term
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
@@ -19,6 +20,7 @@ from explainkit.expressions.outputs import (
     runners_up,
 )
 from explainkit.expressions.regions import PREDICTED, Region, coverage, region_of
+from explainkit.expressions.scope import Scope
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import ModelError, TargetError
-from explainkit.expressions.algebra import Expression, Scope, Term
+from explainkit.expressions.algebra import Expression
+from explainkit.expressions.leaves import Term
+from explainkit.expressions.scope import Scope
 from explainkit.scores import class_index, described, part_of
 
 Name = str | int | None

@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
-from explainkit.expressions.algebra import (
-    Expression,
-    Family,
-    LayerTerm,
-    Scope,
-    Term,
-    has_tokens,
-    operand,
-)
+from explainkit.expressions.algebra import Expression, operand
+from explainkit.expressions.leaves import Family, LayerTerm, Term
+from explainkit.expressions.scope import Scope, has_tokens
 from explainkit.scores import class_index
 
 
