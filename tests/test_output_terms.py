@@ -39,10 +39,14 @@ def scope(returned, **more):
 
 DETECTOR = scope(SimpleNamespace(logits=L, pred_boxes=B))
 SEGMENTER = scope({"out": S, "aux": S + 1})
+V5 = torch.randn(BATCH, 2, 3, 4, 6, dtype=torch.float64)
+SCANNER = scope({"out": V5})  # depth, height, width
 ENCODER = scope({"image_embeds": E, "text_embeds": T, "pooler_output": T})
 V = [1.0, 0, -2, 0.5, 0, 0, 3]
 PIXELS = torch.zeros(4, 6, dtype=torch.bool)
 PIXELS[1:3, 2:] = True
+VOXELS = torch.zeros(3, 4, 6, dtype=torch.bool)
+VOXELS[1:, 1:3, 2:] = True
 BEST = L.softmax(2)[:, :, 1].argmax(1)
 ROWS = torch.arange(BATCH)
 
@@ -79,6 +83,13 @@ TERMS = [
     (mask("dog", [0, 0.25, 1, 0.375]), SEGMENTER, S[:, 1, 1].mean(1)),
     (mask(0, PIXELS, "aux"), SEGMENTER, S[:, 0, 1:3, 2:].mean((1, 2)) + 1),
     (mask("cat"), SEGMENTER, (S[:, 0] * (S[:, 0] > S[:, 1])).mean((1, 2))),
+    (mask("dog", VOXELS), SCANNER, V5[:, 1, 1:, 1:3, 2:].mean((1, 2, 3))),
+    (
+        mask("dog", [0, 0.25, 1 / 3, 0.5, 1, 1]),  # left, top, front, right, bottom, back
+        SCANNER,
+        V5[:, 1, 1:, 1:, :3].mean((1, 2, 3)),
+    ),
+    (mask("cat"), SCANNER, (V5[:, 0] * (V5[:, 0] > V5[:, 1])).mean((1, 2, 3))),
     (feature(6), ENCODER, E[:, 6]),
     (feature(6, "text_embeds"), ENCODER, T[:, 6]),
     (feature(6), scope(E), E[:, 6]),
@@ -168,6 +179,10 @@ def test_a_box_covers_its_area_at_any_resolution(left, top, wide, high, rows, co
 
 
 def test_a_mask_of_another_resolution_covers_parts_of_cells():
+    voxels = torch.zeros(2, 8, 12, dtype=torch.bool)
+    voxels[0, :2, 0] = True
+    found = coverage(region_of(voxels), (1, 4, 6), torch.empty(0, dtype=torch.float64))
+    assert found[0, 0, 0] == found.sum() == 0.25
     fine = torch.zeros(8, 12, dtype=torch.bool)
     fine[0, 0] = fine[1, 0] = True
     found = coverage(region_of(fine), (4, 6), torch.empty(0, dtype=torch.float64))
@@ -202,6 +217,8 @@ WRONG = [
     ('box_coordinate(0, "x", box_format="yolo")', "expected boxes as cxcywh, xyxy, xywh"),
     ('mask("cat", [0.5, 0, 0.2, 1])', "expected left < right"),
     ('mask("cat", [0, 0, 12, 8])', "in fractions of the image"),
+    ('mask("cat", [0, 0, 0.5, 1, 1, 0.4])', "front < back"),
+    ('mask("cat", [[2, 2, 2], [1, 2]])', "region: expected"),
     ('mask("cat", "all")', "region: expected 'predicted', a box"),
     ('mask("cat", [[2, 2], [1, 2]])', "region: expected"),
     ('mask("cat", [[2, 2], [4]])', "at least one pixel"),
@@ -225,6 +242,9 @@ MISSING = [
     (box_score(0, "bird"), DETECTOR, "expected a class name of the model"),
     (box_score(0, 0), SEGMENTER, "expected an output .batch, query, class., got float64"),
     (box_coordinate(0, "x"), SEGMENTER, "an output named pred_boxes or boxes, got dict with out"),
+    (mask(0, [0, 0, 1, 1]), SCANNER, "expected an output .batch, class, height, width., got"),
+    (mask(0, VOXELS), SEGMENTER, "expected an output .batch, class, depth, height, width., got"),
+    (mask(0), DETECTOR, "class, height, width. or .batch, class, depth, height, width., got"),
     (output("masks"), DETECTOR, "expected output='masks' in what the model returns"),
     (output("pred_boxes", [5]), DETECTOR, "expected an index within .5, 4., got .5."),
     (output(), ENCODER, "name another"),

@@ -163,8 +163,8 @@ def test_wrapped_methods_are_asked_too():
         *((name, {}) for name in (
             "saliency", "guided_backprop", "deconvnet", "lrp", "deep_taylor",
             "excitation_backprop", "attn_lrp", "deeplift", "full_gradient", "idgi",
-            "ablation_cam", "eigencam", "eigengradcam", "elementwise_cam", "finercam", "gradcam",
-            "gradcam_plus_plus", "guided_gradcam", "hirescam", "kpca_cam", "layercam",
+            "ablation_cam", "aug_smooth", "eigencam", "eigengradcam", "elementwise_cam", "finercam",
+            "gradcam", "gradcam_plus_plus", "guided_gradcam", "hirescam", "kpca_cam", "layercam",
             "recipro_cam", "score_cam", "shapleycam", "xgradcam", "integrated_gradients",
         )),
         ("smoothgrad", {"samples": 3}),
@@ -286,6 +286,21 @@ def test_volumes_with_other_inputs():
     torch.testing.assert_close(
         found.attribution, ek.explain(model.features, x, 1, "saliency").attribution
     )
+
+
+@pytest.mark.parametrize("target", ["mask(1, [0, 0, 0.5, 1, 1, 1])", "mask(1)"])
+def test_a_segmenter_of_volumes(target):
+    """A convolution of one voxel: nothing outside the region is in the score."""
+    torch.manual_seed(6)
+    model, x = nn.Conv3d(1, 2, 1).eval(), volumes()
+    scores = model(x)
+    inside = scores.argmax(1)[:, None] == 1
+    if target != "mask(1)":
+        inside = torch.zeros_like(x, dtype=torch.bool)
+        inside[:, :, 3:] = True
+    cells = inside[0].sum() if target != "mask(1)" else x[0].numel()
+    found = ek.explain(model, x, target, "input_x_gradient").attribution
+    torch.testing.assert_close(found, x * model.weight[1].detach() * inside / cells)
 
 
 def test_inputs_that_are_refused():

@@ -19,8 +19,11 @@ from explainkit.expressions.outputs import (
     rows_of,
     runners_up,
 )
-from explainkit.expressions.regions import PREDICTED, Region, coverage, region_of
+from explainkit.expressions.regions import PREDICTED, Region, axes_of, coverage, region_of
 from explainkit.expressions.scope import Scope
+
+_AXES = {2: "batch, class, height, width", 3: "batch, class, depth, height, width"}
+"""The axes of class scores, by the spatial axes of a region."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,18 @@ class Mask(Term):
     """The mean logit of a class over a region, for models that segment.
 
     For a box or a mask: ``Σ_p w_p L[i, label, p] / Σ_p w_p`` of image i, where L has the axes
-    ``[batch, class, height, width]``, and w_p is the part of cell p that lies in the region. For
-    "predicted", ``Σ_p [label = argmax_c L[i, c, p]] L[i, label, p] / (height · width)``: the region
-    is that of each image as the model sees it, also where parts of it are hidden, and the score is
-    0 where the class is predicted nowhere. A fixed region is one that is given as a mask.
+    ``[batch, class, height, width]``, or those of a volume with a depth before the height, and w_p
+    is the part of cell p that lies in the region. For "predicted",
+    ``Σ_p [label = argmax_c L[i, c, p]] L[i, label, p] / P`` with P cells: the region is that of
+    each image as the model sees it, also where parts of it are hidden, and the score is 0 where the
+    class is predicted nowhere. A fixed region is one that is given as a mask.
 
     Attributes:
         label: Name or index of the class.
-        region: A box (left, top, right, bottom) in fractions of the image's width and height, a
-            bool tensor ``[height, width]`` over the image, of any resolution, or "predicted". The
-            text form has the run lengths of a mask, row by row.
+        region: A box (left, top, right, bottom) in fractions of the image's width and height, of a
+            volume (left, top, front, right, bottom, back); a bool tensor ``[height, width]`` or
+            ``[depth, height, width]`` over the image, of any resolution; or "predicted". The text
+            form has the run lengths of a mask, row by row.
         logits: Name of the output L; None: ``logits`` or ``out``.
 
     Examples:
@@ -61,34 +66,39 @@ class Mask(Term):
         """Terms of one region are evaluated together."""
         return (type(self), self.region, self.logits)
 
+    def _scores(self, scope: Scope) -> Tensor:
+        """The output L."""
+        region: Any = self.region
+        axes = " or ".join(_AXES.values()) if isinstance(region, str) else _AXES[axes_of(region)]
+        return find_output(self, scope, self.logits, SCORES, axes)
+
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """The mean over the region."""
-        scores = find_output(self, scope, self.logits, SCORES, "batch, class, height, width")
+        scores = self._scores(scope)
         labels = classes_of(nodes, scores.shape[1], scope)
         chosen = scores[rows_of(scores), labels]
         region: Any = self.region
         if isinstance(region, str):
-            inside = (scores.detach().argmax(1) == labels[:, None, None]).to(scores.dtype)
+            inside = _predicted(scores, labels).to(scores.dtype)
             return (chosen * inside).flatten(1).mean(1)
-        weights = coverage(region, (chosen.shape[1], chosen.shape[2]), chosen)
+        weights = coverage(region, chosen.shape[1:], chosen)
         return (chosen * (weights / weights.sum())).flatten(1).sum(1)
 
     def rivals(self, scope: Scope) -> Sequence[Rival | None]:
         """The class with the highest mean logit in the same region.
 
         A region "predicted" is the one in the image as it is, and its scores are scaled like that
-        of the class: ``Σ_p [p in region] L[i, other, p] / (height · width)``.
+        of the class: ``Σ_p [p in region] L[i, other, p] / P``.
         """
-        scores = find_output(self, scope, self.logits, SCORES, "batch, class, height, width")
+        scores = self._scores(scope)
         labels = classes_of([self] * len(scores), scores.shape[1], scope)
         region: Any = self.region
         predicted = isinstance(region, str)
         if predicted:
-            inside = scores.argmax(1) == labels[:, None, None]
+            inside = _predicted(scores, labels)
         else:
-            inside = coverage(region, (scores.shape[2], scores.shape[3]), scores).expand(
-                len(scores), -1, -1
-            )
+            cells = scores.shape[2:]
+            inside = coverage(region, cells, scores).expand(len(scores), *cells)
         means = (scores.detach() * inside[:, None]).flatten(2).sum(2)
         found: list[Rival | None] = []
         for here, other in zip(inside, runners_up(means, labels), strict=True):
@@ -107,3 +117,8 @@ class Mask(Term):
             return None
         box = torch.tensor(self.region, device=scope.example.device, dtype=scope.example.dtype)
         return box.expand(len(scope.example), 4)
+
+
+def _predicted(scores: Tensor, labels: Tensor) -> Tensor:
+    """Where each image's class scores highest, bool ``[batch, height, width]``."""
+    return scores.detach().argmax(1) == labels.view(-1, *[1] * (scores.dim() - 2))

@@ -34,7 +34,8 @@ def find_output(
         scope: Holds what the model returned.
         name: Of the output; None: the output itself if it is one tensor, or the first of ``known``.
         known: Names to look for.
-        axes: The expected axes, such as "batch, query, class"; "" for any.
+        axes: The expected axes, such as "batch, query, class"; several choices are joined by
+            " or "; "" for any.
 
     Raises:
         TargetError: The model returned nothing that fits.
@@ -53,12 +54,11 @@ def find_output(
                 "name another"
             )
         found = _part(term, output, named[0])
-    wanted = axes.count(",") + 1 if axes else 0
+    wanted = [one.count(",") + 1 for one in axes.split(" or ")] if axes else []
     fits = isinstance(found, Tensor) and found.is_floating_point() and found.dim()
-    if not fits or len(found) != len(scope.example) or wanted not in {0, found.dim()}:
-        raise TargetError(
-            f"{term}: expected an output [{axes or 'batch, …'}], got {described(found)}"
-        )
+    if not fits or len(found) != len(scope.example) or (wanted and found.dim() not in wanted):
+        shown = (axes or "batch, …").replace(" or ", "] or [")
+        raise TargetError(f"{term}: expected an output [{shown}], got {described(found)}")
     chosen: Tensor = found
     return chosen
 

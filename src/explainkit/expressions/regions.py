@@ -1,6 +1,8 @@
-"""Regions of an image, as targets name them: boxes and masks."""
+"""Regions of an image or a volume, as targets name them: boxes and masks."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ PREDICTED = "predicted"
 """The region where the model predicts the class."""
 
 Region = str | tuple[Any, ...]
-"""``"predicted"``; a box, four numbers; or a mask, ``((height, width), run lengths)``."""
+"""``"predicted"``; a box, four numbers, or six of a volume; or a mask, ``(size, run lengths)``."""
 
 
 def region_of(given: Any) -> Region:
@@ -21,7 +23,8 @@ def region_of(given: Any) -> Region:
 
     Args:
         given: ``"predicted"``; a box (left, top, right, bottom), in fractions of the image's width
-            and height; a bool tensor ``[height, width]``; or its size and run lengths.
+            and height, or (left, top, front, right, bottom, back) of a volume; a bool tensor
+            ``[height, width]`` or ``[depth, height, width]``; or its size and run lengths.
 
     Raises:
         TargetError: It is none of these, or it is empty.
@@ -32,28 +35,40 @@ def region_of(given: Any) -> Region:
     """
     if isinstance(given, str) and given == PREDICTED:
         return given
-    if isinstance(given, Tensor) and given.dtype == torch.bool and given.dim() == 2:
+    if isinstance(given, Tensor) and given.dtype == torch.bool and given.dim() in {2, 3}:
         given = tuple(given.shape), run_lengths(given)
-    if isinstance(given, list | tuple) and len(given) == 4 and all(map(_is_number, given)):
-        left, top, right, bottom = map(float, given)
-        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
-            return left, top, right, bottom
+    if isinstance(given, list | tuple) and len(given) in {4, 6} and all(map(_is_number, given)):
+        box = tuple(map(float, given))
+        if all(0 <= low < high <= 1 for low, high in _sides(box)):
+            return box
         raise TargetError(
-            "region: expected left < right and top < bottom in fractions of the image, from 0 to "
-            f"1, got {given!r:.80}"
+            "region: expected left < right and top < bottom (and front < back) in fractions of "
+            f"the image, from 0 to 1, got {given!r:.80}"
         )
     if isinstance(given, list | tuple) and len(given) == 2:
         size, runs = (tuple(part) if isinstance(part, list | tuple) else () for part in given)
         whole = [*size, *runs]
-        fits = len(size) == 2 and all(type(n) is int and n >= 0 for n in whole)
-        if fits and sum(runs) == size[0] * size[1]:
+        fits = len(size) in {2, 3} and all(type(n) is int and n >= 0 for n in whole)
+        if fits and sum(runs) == prod(size):
             if not any(runs[1::2]):
                 raise TargetError("region: expected a mask with at least one pixel, got none")
             return size, runs
     raise TargetError(
         "region: expected 'predicted', a box (left, top, right, bottom) in fractions of the image, "
-        f"or a bool mask [height, width], got {given!r:.80}"
+        "(left, top, front, right, bottom, back) of a volume, or a bool mask [height, width] or "
+        f"[depth, height, width], got {given!r:.80}"
     )
+
+
+def axes_of(region: tuple[Any, ...]) -> int:
+    """The spatial axes of a box or mask: 2, or 3 of a volume."""
+    return len(region[0]) if len(region) == 2 else len(region) // 2
+
+
+def _sides(box: tuple[float, ...]) -> list[tuple[float, float]]:
+    """First and last point of a box along width, height and depth."""
+    half = len(box) // 2
+    return list(zip(box[:half], box[half:], strict=True))
 
 
 def _is_number(value: Any) -> bool:
@@ -61,7 +76,7 @@ def _is_number(value: Any) -> bool:
 
 
 def run_lengths(mask: Tensor) -> tuple[int, ...]:
-    """Lengths of the runs of a bool mask ``[height, width]``, row by row, first of False."""
+    """Lengths of the runs of a bool mask ``[…, width]``, row by row, first of False."""
     flat = mask.flatten().to("cpu")
     changes = (flat[1:] != flat[:-1]).nonzero().flatten() + 1
     ends = [0, *changes.tolist(), len(flat)]
@@ -69,29 +84,33 @@ def run_lengths(mask: Tensor) -> tuple[int, ...]:
     return (0, *runs) if len(flat) and bool(flat[0]) else runs
 
 
-def mask_of(size: tuple[int, int], runs: tuple[int, ...]) -> Tensor:
-    """The mask of `run_lengths`, bool ``[height, width]``."""
+def mask_of(size: tuple[int, ...], runs: tuple[int, ...]) -> Tensor:
+    """The mask of `run_lengths`, bool of that size."""
     values = torch.arange(len(runs)) % 2 == 1
     return values.repeat_interleave(torch.tensor(runs)).view(size)
 
 
-def coverage(region: tuple[Any, ...], size: tuple[int, int], like: Tensor) -> Tensor:
-    """The part of each cell of a grid over the image that lies in a box or mask.
+def coverage(region: tuple[Any, ...], size: Sequence[int], like: Tensor) -> Tensor:
+    """The part of each cell of a grid over the image or volume that lies in a box or mask.
 
     Args:
-        region: A box or a mask.
-        size: Height and width of the grid.
+        region: A box or a mask with as many axes.
+        size: Height and width of the grid, of a volume depth, height and width.
         like: Gives dtype and device.
 
     Returns:
-        ``[height, width]``, 0 to 1.
+        A tensor of that size, 0 to 1.
     """
     if len(region) == 2:
-        mask = mask_of(*region).to(like.device, like.dtype)
-        return F.adaptive_avg_pool2d(mask[None], size)[0]
-    left, top, right, bottom = region
-    rows, columns = _overlap(top, bottom, size[0], like), _overlap(left, right, size[1], like)
-    return rows[:, None] * columns
+        mask = mask_of(*region).to(like.device, like.dtype)[None]
+        cells: Any = tuple(size)
+        pool = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool3d
+        return pool(mask, cells)[0]
+    sides = zip(_sides(region), reversed(size), strict=True)
+    found = torch.ones((), device=like.device, dtype=like.dtype)
+    for (first, last), cells in sides:  # the last axis first
+        found = _overlap(first, last, cells, like).view(-1, *[1] * found.dim()) * found
+    return found
 
 
 def _overlap(first: float, last: float, cells: int, like: Tensor) -> Tensor:
