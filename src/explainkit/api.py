@@ -21,6 +21,7 @@ from explainkit.catalog.factories import (
 from explainkit.catalog.models import load_model
 from explainkit.engine.arguments import batch_number, flag, seed_number, whole_number
 from explainkit.engine.call import Call
+from explainkit.engine.each_input import explain_each_input
 from explainkit.engine.inputs import check_module
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
@@ -360,7 +361,7 @@ def explain(
         module,
         # what the caller named is loaded again; what the caller holds is not kept alive
         partial(load_model, model) if isinstance(model, str | Path) else ref(module),
-        ready(params) if parts is None else partial(parts.explain, ready, params),
+        ready(params) if parts is None else partial(explain_each_input, parts, ready, params),
         outputs,
         several=isinstance(method, list | tuple) or isinstance(at, list | tuple)
         or targets is not None or parts is not None,

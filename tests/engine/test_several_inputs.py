@@ -1,11 +1,17 @@
 """Models of several inputs: each input has a map, and what is held fixed stays fixed."""
 
+import copy
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.errors import InputError, MethodError, UnknownNameError
+from explainkit.errors import InputError, MethodError, ModelError, UnknownNameError
+from explainkit.methods import IntegratedGradients
+from explainkit.methods.path.xrai import BlackAndWhite
+from explainkit.testing import toy_models
 
 RANDOM = torch.Generator().manual_seed(0)
 RGB = torch.rand(3, 3, 12, 16, generator=RANDOM)
@@ -18,19 +24,12 @@ class One(nn.Module):
     def __init__(self, channels=3):
         super().__init__()
         torch.manual_seed(1)
-        self.first = nn.Conv2d(channels, 6, 3, padding=1)
+        self.first = nn.Conv2d(channels, 4, 3, padding=1)  # as many as rgb and depth together
         self.act = nn.Softplus()
-        self.head = nn.Conv2d(6, 3, 1)
+        self.head = nn.Conv2d(4, 3, 1)
 
     def forward(self, rgb):
         return self.head(self.act(self.first(rgb))).mean((2, 3))
-
-
-class Ignores(One):
-    """The same of two inputs, the second of which is ignored."""
-
-    def forward(self, rgb, depth):
-        return super().forward(rgb)
 
 
 class Both(One):
@@ -57,29 +56,67 @@ class Captioned(nn.Module):
         return scale * (pixel_values * weights[..., None, None]).mean((2, 3))
 
 
-METHODS = {
-    "saliency": {}, "integrated_gradients": {"steps": 5}, "lrp": {}, "deeplift": {},
-    "gradcam": {"layer": "act"}, "occlusion": {"window": 4, "stride": 4}, "rise": {"samples": 8},
+def ignoring(model):
+    """The model with a second input, which it ignores."""
+    found, kind = copy.copy(model), type(model)
+    forward = {"forward": lambda self, rgb, depth: kind.forward(self, rgb)}
+    found.__class__ = type(kind.__name__, (kind,), forward)
+    return found
+
+
+METHODS = [name.removeprefix("explainkit/") for name in ek.list_methods() if "explainkit/" in name]
+PARAMS = {
+    "integrated_gradients": {"steps": 5}, "blur_ig": {"steps": 5}, "guided_ig": {"steps": 5},
+    "idgi": {"path": IntegratedGradients(steps=5)}, "deep_taylor": {"low": 0.0, "high": 1.0},
+    "conductance": {"layer": "act", "steps": 5}, "internal_influence": {"layer": "act", "steps": 5},
+    "xrai": {"base": BlackAndWhite(steps=5), "segments": 4}, "occlusion": {"window": 4, "stride": 4},
+    "rise": {"samples": 8}, "sobol": {"samples": 4, "segments": 2}, "partition_shap": {"samples": 16},
+    "hsic": {"samples": 32, "segments": 2}, "kernel_shap": {"samples": 32, "segments": 2},
+    "lime": {"samples": 32, "segments": 2}, "shapley_sampling": {"samples": 4, "segments": 2},
+    "feature_ablation": {"segments": 2}, "extremal_perturbation": {"steps": 5},
+    "meaningful_perturbation": {"steps": 5},
 }  # fmt: skip
-APART = {"occlusion", "rise"}
+TOKENS = {"attention_rollout", "gradient_rollout", "legrad", "libragrad", "attn_lrp"}
+SHARED = TOKENS - {"libragrad", "attn_lrp"} | {
+    "ablation_cam", "aug_smooth", "eigencam", "eigengradcam", "elementwise_cam", "finercam",
+    "gradcam", "gradcam_plus_plus", "hirescam", "kpca_cam", "layercam", "recipro_cam", "score_cam",
+    "shapleycam", "xgradcam", "conductance", "internal_influence", "full_gradient", "xrai",
+}  # fmt: skip
+"""Maps of positions of a layer or of the whole image, not of an input."""
+MASKS = {"extremal_perturbation", "meaningful_perturbation"}
+"""Masks of an input that the score depends on."""
+SAMPLED = {"smoothgrad", "smoothgrad_squared", "vargrad", "expected_gradients", "gradient_shap"}
+"""The noise of an image depends on its number of channels, here on those of both inputs."""
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_ignored_input_has_a_zero_map_and_the_other_that_of_one_input(method):
-    params = METHODS[method]
-    expected = "one map for all" if method == "gradcam" else "zero everywhere|constant"
-    with pytest.warns(match=expected):
-        found = ek.explain(Ignores().eval(), (RGB, DEPTH), 1, method, batch_size=2, **params)
-    alone = ek.explain(One().eval(), RGB, 1, method, batch_size=2, **params)
-    assert [one.input for one in found] == ["rgb", "depth"]
-    assert torch.equal(found.get(input="rgb").inputs, RGB)
-    torch.testing.assert_close(found.get(input="rgb").attribution, alone.attribution)
-    depth = found.get(input="depth")
-    assert torch.equal(depth.inputs, DEPTH)
-    if method == "gradcam":  # of the layer's positions, not of an input
-        assert torch.equal(depth.attribution, found[0].attribution)
+    model, rgb = toy_models()["vit"] if method in TOKENS else (One().eval(), RGB)
+    rgb = rgb[:1]
+    depth = torch.rand(1, 1, *rgb.shape[2:], generator=torch.Generator().manual_seed(3))
+    options = {"method": method, **PARAMS.get(method, {})}
+    if method in MASKS:
+        with pytest.raises(ModelError, match="no gradient reaches them"):
+            ek.explain(ignoring(model), (rgb, depth), 1, **options)
+        options["wrt"] = "rgb"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own, *rest = ek.explain(ignoring(model), (rgb, depth), 1, **options)
+        alone = ek.explain(model, rgb, 1, method, **PARAMS.get(method, {})).attribution
+    assert torch.equal(own.inputs, rgb)
+    for ignored in rest:
+        assert torch.equal(ignored.inputs, depth)
+        if method in SHARED:
+            assert torch.equal(ignored.attribution, own.attribution)
+            assert any("one map for all" in text for text in ignored.diagnostics["warnings"])
+        else:
+            assert ignored.attribution.abs().max() < 1e-7
+    if method in SAMPLED:
+        assert (own.attribution - alone).abs().mean() < 0.6 * alone.abs().mean()
+    elif method == "guided_ig":  # its path moves the pixels with the smallest gradients first
+        torch.testing.assert_close(own.attribution.sum(), alone.sum(), rtol=0.05, atol=1e-3)
     else:
-        assert depth.attribution.abs().max() < 1e-7
+        torch.testing.assert_close(own.attribution, alone, rtol=2e-5, atol=1e-6)
 
 
 def test_integrated_gradients_are_complete_over_both_inputs():

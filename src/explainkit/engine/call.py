@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from explainkit.adapters.images import ImageBatch, make_batch
 from explainkit.engine.arguments import several_targets
+from explainkit.engine.each_input import OneMap
 from explainkit.engine.failures import naming_missing_memory
 from explainkit.engine.inputs import check_inputs
 from explainkit.engine.precision import Precision, dtype_of
 from explainkit.engine.receipts import receipts
 from explainkit.engine.record import as_explanation
 from explainkit.engine.runner import run_all
-from explainkit.engine.several_inputs import OneMap
 from explainkit.engine.streams import classes_of, images_and_labels
 from explainkit.engine.targets import parse_target, text_of
 from explainkit.interfaces import Method, spec_of
