@@ -1,8 +1,7 @@
 """Class maximization.
 
 Which image does a network classify as happy with the highest score? Gradient ascent from noise
-shows the features that the network relies on, exaggerated, and not necessarily a face. Gradient
-ascent from a face shows which changes raise the score.
+shows the features that the network relies on, exaggerated, and not necessarily a face.
 
 Topic: Inside the networks
 Order: 36
@@ -52,24 +51,3 @@ for c, label in enumerate(CLASS_NAMES):
         row[f"by {other}"] = float(foreign)
     rows.append(row)
 rows
-
-# %% From a synthetic face
-# Gradient ascent from a neutral face: which changes make the network predict another expression? A
-# penalty on the total variation keeps the changes smooth, at the cost of fine detail.
-#
-# Alt: A neutral synthetic face, and six variants of it that maximize the CNN's score of each other
-# expression.
-faces = ek.load_dataset("fer_hw3/synthetic", split="all")
-neutral = CLASS_NAMES.index("neutral")
-start = faces.images[int((faces.labels == neutral).nonzero()[0])]
-changed = ek.maximize(
-    networks["cnn"],
-    [f'logit("{label}") - 8 * tv()' for label in CLASS_NAMES[:neutral]],
-    start=start,
-    steps=16,
-)
-images_figure(
-    [to_pixels(start, changed.mean, changed.std)[0], *images(changed)],
-    ["neutral", *(f"more {label}" for label in CLASS_NAMES[:neutral])],
-    title="A neutral face, changed to maximize the CNN's score of six expressions",
-)

@@ -1,0 +1,91 @@
+"""Which method should I use here?
+
+Not the one whose maps look best: the one that holds up on *your* network and *your* images. This
+page measures it for two networks, and shows what to read first.
+
+Topic: Interpreting maps with care
+Order: 39
+"""
+
+# %% Evaluate
+# `evaluate` explains several images by several methods, hides parts of each image, and asks whether
+# the maps predict what that does to the score: better than an edge drawing or a spot in the middle
+# would, and for this class rather than the next likely one. Ten images are the least that a
+# comparison needs, and are few: read the intervals. The network is the study's fully connected one,
+# which is fast.
+#
+# ```sh
+# explainkit evaluate fer_hw3/synthetic --model fer_hw3/dnn --method deeplift,saliency --limit 10
+# ```
+#
+# Alt: For each of six methods a bar of the verdicts on ten faces, and the mean statistic of the
+# first test with its interval. At least half of the maps are supported for DeepLIFT, integrated
+# gradients, LRP and occlusion, and none for saliency and guided backpropagation.
+import json
+from importlib.resources import files
+
+import explainkit as ek
+from explainkit_fer_hw3.data import load_synthetic
+
+METHODS = ["deeplift", "integrated_gradients", "lrp", "occlusion", "saliency", "guided_backprop"]
+faces = load_synthetic(split="public_test", count=10)
+found = ek.evaluate("fer_hw3/dnn", faces.images, METHODS)
+found.plot()
+
+# %% Read this first: can the test see anything?
+# The positive control is a map that is right by construction. If it fails on more than a third of
+# the images, the network can't be tested by hiding parts of images: verdicts are withheld, and the
+# statistics say little.
+passed, judged = found.positive_control
+print(f"The positive control passes on {passed} of {judged} images.")
+
+# %% Then: which differences are more than chance?
+# Each pair of methods on the same images, by Wilcoxon's signed-rank test, adjusted for the number
+# of pairs. Ten images can't tell the other pairs apart.
+[
+    {
+        "method": pair.first,
+        "against": pair.second,
+        "mean difference": pair.difference,
+        "95 % interval": f"{pair.low:+.2f} to {pair.high:+.2f}",
+        "p, adjusted": pair.adjusted,
+    }
+    for pair in found.comparisons
+    if pair.adjusted <= 0.05
+]
+
+# %% Another network, another answer
+# The study's networks come with a card of such an evaluation on FER2013, which can't be
+# redistributed. `supported` counts the images on which a method's map passes all tests, and the
+# mean statistic of the first test goes from −1 to 1. The card decides which method the study's
+# commands show beside the gradient.
+rows = []
+for network in ("cnn", "dnn"):
+    file = files("explainkit_fer_hw3") / f"weights/{network}-scorecards.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    rows += [
+        {
+            "network": network,
+            "method": row["method"],
+            "supported": f"{row['verdicts']['supported']} of {card['images']}",
+            "mean statistic": row["mean_statistic"],
+            "positive control": f"{card['positive_control_passes']} of {card['images']}",
+        }
+        for row in card["ranking"]
+    ]
+rows
+
+# %% On photos
+# [Photos, explained by a CNN](../explainkit/photos_cnn.md) has the verdicts of three methods on
+# three photos, by EfficientNet-Lite0. A ranking takes more photos, and one line:
+#
+# ```sh
+# explainkit evaluate photos --model net.py:make --method gradcam,deeplift,occlusion --limit 64
+# ```
+
+# %% What to read first
+# 1. **Your question.** Methods answer different ones, and
+#    [a table](../../explanation/choosing-a-method.md) has the method for each.
+# 2. **The positive control**, then the share of supported maps and its interval, on ten images or
+#    more. [Compare methods](../../how-to/compare-methods.md) has all options.
+# 3. **The verdict of the single map**, as [a hint](../../explanation/verdicts.md).
