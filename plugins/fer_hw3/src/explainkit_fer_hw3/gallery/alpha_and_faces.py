@@ -11,7 +11,7 @@ Order: 37
 # %% Only what matters
 # Three filters of the CNN's fifth convolution, without and with an opacity. Transparent pixels show
 # another random background at every step, and `alpha()`, the mean opacity, is subtracted from the
-# objective: it costs something to be opaque.
+# objective, so that opacity has a cost.
 #
 # Alt: Three rows of three images: patterns that fill the image; the same filters' patterns on plain
 # gray where they are transparent; and their opacity, white where it is high.
@@ -85,9 +85,9 @@ images_figure(
 
 # %% Small changes, for one network
 # The probability of the new expression before and after, by the CNN that the image was made for and
-# by the DNN. The change is the mean absolute difference of the gray values, of 1 from black to
-# white. A change that convinces only the network that it was made for says more about that network
-# than about the expression.
+# by the DNN. The change is the mean absolute difference of the gray values, which range from 0
+# (black) to 1 (white). A change that convinces only the network that it was made for says more
+# about that network than about the expression.
 other = ek.load_model("fer_hw3/dnn")
 std = model.explainkit_spec.std[0]
 rows = []

@@ -8,7 +8,7 @@ Order: 24
 """
 
 # %% A folder
-# 14 faces as PNG files, in a folder for each expression, and one file that is no image.
+# 14 faces as PNG files, in a folder for each expression, and one file that is not an image.
 from pathlib import Path
 
 from PIL import Image
@@ -24,10 +24,10 @@ for number, (pixels, label) in enumerate(zip(faces.pixels, faces.labels, strict=
 Path("faces/happy/torn.png").write_bytes(b"\x89PNG")
 print(f"{len(list(Path('faces').rglob('*.png')))} files")
 
-# %% Start, stop, go on
-# `batch` writes maps in shards of, here, four images. The first call does one half of the shards,
-# as one of two machines would; then the job is interrupted. The second call computes what is
-# missing, and `progress` counts.
+# %% Start, stop, resume
+# `batch` writes maps in shards, here of four images. The first call does one half of the shards, as
+# one of two machines would; then the job is interrupted. The second call computes what is missing,
+# and `progress` counts.
 #
 # ```sh
 # explainkit batch faces --model fer_hw3/cnn --method deeplift,gradcam --out maps --shard 0/2
@@ -48,15 +48,15 @@ for half in ("0/2", None):
 rows
 
 # %% What failed, and why
-# A broken file stops nothing: it has a status and a reason.
+# A broken file does not stop the job: it gets a status and a reason.
 [
     {"image": item.id, "status": item.status, "reason": item.reason}
     for item in store.where(status="failed").items
 ]
 
 # %% Look into the store
-# Items are found by their names, or by what is known of them. Here is the least confident
-# prediction, with its original image, which is read from where it was.
+# Items are found by name, or by what is known about them. Here is the least confident prediction,
+# with its original image, which is read from its file.
 #
 # Alt: A synthetic face and its maps by DeepLIFT and Grad-CAM.
 doubtful = min(store.where(status="ok").items, key=lambda item: item.confidence)

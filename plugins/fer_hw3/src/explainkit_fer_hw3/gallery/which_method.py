@@ -10,8 +10,8 @@ Order: 39
 # %% Evaluate
 # `evaluate` explains several images by several methods, hides parts of each image, and asks whether
 # the maps predict what that does to the score: better than an edge drawing or a spot in the middle
-# would, and for this class rather than the next likely one. Ten images are the least that a
-# comparison needs, and are few: read the intervals. The network is the study's fully connected one,
+# would, and for this class rather than the next most likely one. Ten images are the minimum for a
+# comparison, and still few: read the intervals. The network is the study's fully connected one,
 # which is fast.
 #
 # ```sh
@@ -33,7 +33,7 @@ found = ek.evaluate("fer_hw3/dnn", faces.images, METHODS)
 found.plot()
 
 # %% Read this first: can the test see anything?
-# The positive control is a map that is right by construction. If it fails on more than a third of
+# The positive control is a map that is correct by construction. If it fails on more than a third of
 # the images, the network can't be tested by hiding parts of images: verdicts are withheld, and the
 # statistics say little.
 passed, judged = found.positive_control
@@ -55,9 +55,9 @@ print(f"The positive control passes on {passed} of {judged} images.")
 ]
 
 # %% Another network, another answer
-# The study's networks come with a card of such an evaluation on FER2013, which can't be
-# redistributed. `supported` counts the images on which a method's map passes all tests, and the
-# mean statistic of the first test goes from −1 to 1. The card decides which method the study's
+# The study's networks come with the results of such an evaluation on FER2013, which can't be
+# redistributed. `supported` counts the images on which a method's map passes all tests; the mean
+# statistic of the first test ranges from −1 to 1. These results decide which method the study's
 # commands show beside the gradient.
 rows = []
 for network in ("cnn", "dnn"):
