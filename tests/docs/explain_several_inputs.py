@@ -57,3 +57,10 @@ inputs = {"pixel_values": rgb, "input_ids": ids}
 [explanation] = ek.explain(captioned, inputs, 3, "occlusion", window=8)
 # --8<-- [end:text]
 assert explanation.input == "pixel_values"
+
+# --8<-- [start:data]
+scenes = {f"scene {i}": {"rgb": rgb[i], "depth": depth[i]} for i in range(2)}
+store = ek.batch(scenes, model, ["saliency", "occlusion"], "maps", window=8)
+store["scene 1"].get(method="occlusion", input="depth").plot()
+# --8<-- [end:data]
+assert store.methods[1] == "explainkit/saliency depth"

@@ -292,7 +292,7 @@ def test_volumes_with_other_inputs():
 def test_a_segmenter_of_volumes(target):
     """A convolution of one voxel: nothing outside the region is in the score."""
     torch.manual_seed(6)
-    model, x = nn.Conv3d(1, 2, 1).eval(), volumes()
+    model, x = nn.Conv3d(1, 2, 1, bias=False).eval(), volumes()
     scores = model(x)
     inside = scores.argmax(1)[:, None] == 1
     if target != "mask(1)":

@@ -89,6 +89,13 @@ def batch(
             help="Also test whether each map predicts what hiding does, and store the verdict.",
         ),
     ] = False,
+    wrt: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the inputs of a model with several, those to explain, separated by commas. By "
+            "default: all images."
+        ),
+    ] = None,
     precision: options.Precision = None,
     device: options.Device = "auto",
     weights: model_options.Weights = None,
@@ -148,7 +155,8 @@ def batch(
             _source(source, data, split, out), model, methods, out,
             target=options.find_target(target), seed=seed, limit=limit, workers=workers,
             dtype=dtype, map_size=small,
-            scorecard=scorecard, device=str(options.find_device(device)), batch_size=batch_size,
+            scorecard=scorecard, wrt=None if wrt is None else options.names_in(wrt),
+            device=str(options.find_device(device)), batch_size=batch_size,
             precision=precision, shard_size=shard_size, threads=threads, model_options=known,
             command=options.command_line(context, "shard"), **params,
         ) as plan,

@@ -37,6 +37,11 @@ def _remedy(module: nn.Module, images: Tensor, reason: str) -> str:
     """What to do about a model that runs on a batch of another size; "" if that is not why."""
     if len(images) > 1 and _runs_on(module, images[:1]):
         return "; it runs on a single image: use batch_size=1"
+    if "required positional argument" in reason:
+        return (
+            "; a model of several inputs takes a tuple or dict of them, in a shell those of a data "
+            "set: explainkit batch"
+        )
     if reason.startswith("Guard failed"):
         return (
             "; it was exported for another shape: use the batch_size= of its example, or export it "

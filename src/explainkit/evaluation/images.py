@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from PIL import Image
@@ -129,7 +129,7 @@ def _opened(images: Images) -> tuple[list[str], Callable[[int], Read]]:
             return [path.name], lambda _row: _separated(path, 0)
         source = source_of(path)
         found = sorted(name for name, _ in source.entries())
-        return found, lambda row: (source.read(found[row]).value, None)
+        return found, lambda row: (cast(Image.Image, source.read(found[row]).value), None)
     if isinstance(images, Mapping):
         keys = list(images)
         return list(map(str, keys)), lambda row: _separated(images[keys[row]], row)

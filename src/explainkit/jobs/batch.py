@@ -11,18 +11,30 @@ import torch
 from torch import nn
 
 from explainkit.adapters.geometry import Size
-from explainkit.adapters.images import preprocessing_of
 from explainkit.catalog.factories import AnyMethod, load_methods, method_name
 from explainkit.catalog.models import load_model
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import outputs_of
+from explainkit.engine.several_inputs import Which
 from explainkit.engine.targets import parse_target
 from explainkit.errors import InputError, StorageError, TargetError
 from explainkit.expressions import Expression
-from explainkit.jobs.defaults import default_batch_size, default_shard_size, input_shape
+from explainkit.jobs.defaults import (
+    default_batch_size,
+    default_shard_size,
+    first_inputs,
+    input_shape,
+)
+from explainkit.jobs.inputs import explained_of
 from explainkit.jobs.items import write_items
 from explainkit.jobs.opening import Data, source_of
-from explainkit.jobs.plan import Plan, described_methods, described_model, library_versions
+from explainkit.jobs.plan import (
+    Plan,
+    described_methods,
+    described_model,
+    library_versions,
+    preprocessing_for,
+)
 from explainkit.jobs.planned import Engine, PlannedJob
 from explainkit.jobs.pool import Stop
 from explainkit.jobs.shares import share_of
@@ -50,6 +62,7 @@ def batch(
     dtype: Dtype = "float32",
     map_size: int | Size | None = None,
     scorecard: bool = False,
+    wrt: Which = None,
     device: str = "cpu",
     batch_size: int | None = None,
     precision: Precision | None = None,
@@ -70,7 +83,8 @@ def batch(
         source: A folder of images, searched with its subfolders; a text file with one path per
             line; a zip file; a mapping of ids to images, or pairs of both; or a data set of
             ``(image, label)``. Images are paths, Pillow images, uint8 arrays, or tensors
-            ``[channel, height, width]`` as the model takes them.
+            ``[channel, height, width]`` as the model takes them; for a model of several inputs,
+            dicts or tuples of tensors without a batch axis.
         model: A name that `load_model` takes, or a module.
         methods: A method or a list of them, as `explain` takes them.
         out: The folder of the store.
@@ -95,6 +109,7 @@ def batch(
             is reduced to means over equal rectangles, so that values keep their unit.
         scorecard: Also test whether each map predicts what hiding parts of its image does, as
             `Explanation.scorecard` does. Verdicts are filtered by `Store.where`.
+        wrt: Of several inputs, those to explain, as in `explain`; the store has the maps of each.
         device: Where a named model runs; a module stays where it is.
         batch_size: Images run at once, a smaller number is padded. None: as many as fit a memory
             budget, if the model takes images of one size, or else 1.
@@ -128,7 +143,7 @@ def batch(
     with (
         planned(
             source, model, methods, out, target=target, seed=seed, limit=limit, workers=workers,
-            dtype=dtype, map_size=map_size, scorecard=scorecard, device=device,
+            dtype=dtype, map_size=map_size, scorecard=scorecard, wrt=wrt, device=device,
             batch_size=batch_size, precision=precision, shard_size=shard_size, threads=threads,
             **params,
         ) as plan,
@@ -160,6 +175,7 @@ def planned(
     dtype: Dtype = "float32",
     map_size: int | Size | None = None,
     scorecard: bool = False,
+    wrt: Which = None,
     device: str = "cpu",
     batch_size: int | None = None,
     precision: Precision | None = None,
@@ -183,6 +199,7 @@ def planned(
         dtype: How maps are stored.
         map_size: The most rows and columns of a stored map.
         scorecard: Whether maps are tested.
+        wrt: Which of several inputs are explained.
         device: Where a named model runs.
         batch_size: Images run at once.
         precision: Of the methods' forwards.
@@ -212,15 +229,19 @@ def planned(
         module = loader().to(device)
     listed: list[Any] = list(methods) if isinstance(methods, list | tuple) else [methods]
     ready = [with_layers(one, partial(path_of, module)) for one in load_methods(listed, params)]
-    preprocessing = preprocessing_of(module)
-    shape = input_shape(images, preprocessing)
+    first = first_inputs(images)
+    explained = explained_of(first, module, wrt)
+    preprocessing = preprocessing_for(module, explained)
+    if explained and scorecard:
+        raise InputError("scorecard: expected items that are images, got several inputs")
+    shape = input_shape(first, preprocessing)
     at_once = batch_size or default_batch_size(module, shape)
-    size = shard_size or default_shard_size(shape, len(ready), at_once)
+    size = shard_size or default_shard_size(shape, len(ready) * max(len(explained), 1), at_once)
     with tempfile.TemporaryFile() as file:
         items = write_items(images.entries(), file, size, limit)
         plan = Plan(
             items=items,
-            model=described_model(module),
+            model=described_model(module, explained),
             methods=described_methods(ready),
             target=_target(target, module),
             seed=seed,
@@ -237,6 +258,7 @@ def planned(
             command=command,
             map_size=None if rows is None or columns is None else (rows, columns),
             scorecard=scorecard,
+            explained=explained,
         )
         job = Job(out, plan, images, loader, ready, device)
         fixed = {"batch_size": batch_size, "shard_size": shard_size, "threads": threads}

@@ -12,8 +12,8 @@ from explainkit.jobs.outcomes import Item
 from explainkit.jobs.shards import Stored, check_tensors
 from explainkit.jobs.store import Store
 
-Fields = list[dict[str, Any]]
-"""For each method, the fields of the explanations of images of one size."""
+Fields = dict[str, dict[str, Any]]
+"""By the name of a map, the fields of the explanations of images of one size."""
 
 
 def done(store: Store) -> Iterator[tuple[int, Stored]]:
@@ -24,24 +24,25 @@ def done(store: Store) -> Iterator[tuple[int, Stored]]:
             yield number, shard
 
 
-def columns(items: list[Item], methods: Fields) -> dict[str, NDArray[Any]]:
+def columns(items: list[Item], maps: Fields) -> dict[str, NDArray[Any]]:
     """Arrays with a row for each image: −1 and NaN stand for what does not exist."""
+    first = next(iter(maps.values()))
     found: dict[str, NDArray[Any]] = {
         "id": np.array([item.id for item in items]),
-        "target": methods[0]["target"].numpy(),
-        "score": array(methods[0]["score"]),
+        "target": first["target"].numpy(),
+        "score": array(first["score"]),
         "predicted": np.array([-1 if item.predicted is None else item.predicted for item in items]),
         "confidence": np.array(
             [math.nan if item.confidence is None else item.confidence for item in items],
             np.float32,
         ),
-        "logits": array(methods[0]["logits"]),
+        "logits": array(first["logits"]),
     }
-    for number, one in enumerate(methods):
-        found[one["method"]] = array(one["attribution"])
+    for number, (name, one) in enumerate(maps.items()):
+        found[name] = array(one["attribution"])
         if items[0].judged:
             verdicts = [item.judged[number].verdict for item in items]
-            found[f"{one['method']} verdict"] = np.array(verdicts)
+            found[f"{name} verdict"] = np.array(verdicts)
     return found
 
 

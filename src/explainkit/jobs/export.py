@@ -12,6 +12,7 @@ from explainkit.errors import StorageError
 from explainkit.files import locked, reason, replacing, write_file
 from explainkit.jobs.columns import columns, done, facts, missing
 from explainkit.jobs.hub import hub
+from explainkit.jobs.plan import map_name
 from explainkit.jobs.store import Store
 from explainkit.jobs.tables import parquet
 from explainkit.render.overlays import save_overlay
@@ -30,8 +31,9 @@ def export(store: Store, to: Kind, out: str | Path) -> list[Path]:
     Args:
         store: A whole store; its job may still run.
         to: ``"npz"``: a file for each shard, or for each size of images in it, with ``id``,
-            ``target``, ``score``, ``predicted``, ``confidence``, ``logits``, and for each method a
-            map ``[n, channel, height, width]`` and a verdict, if there are scorecards.
+            ``target``, ``score``, ``predicted``, ``confidence``, ``logits``, and for each of
+            `Store.methods` a map ``[n, channel, height, width]`` and a verdict, if there are
+            scorecards.
             ``"zarr"``: the same arrays for all images, in a group for each size of maps, such as
             ``56x56``. ``"parquet"``: one table with a row for each image and flat maps with their
             shapes, a row group for each shard. ``"hf"``: a folder that ``datasets.load_dataset``
@@ -97,10 +99,10 @@ def _failures(store: Store, folder: Path) -> Iterator[Path]:
 
 def _npz(store: Store, folder: Path) -> Iterator[Path]:
     for number, shard in done(store):
-        for group, (items, methods) in enumerate(shard.groups()):
+        for group, (items, maps) in enumerate(shard.groups()):
             path = folder / f"part-{number:05d}{f'-{group}' if group else ''}.npz"
             with replacing(path) as file:
-                np.savez(file, **cast(dict[str, Any], columns(items, methods)))
+                np.savez(file, **cast(dict[str, Any], columns(items, maps)))
             yield path
 
 
@@ -117,10 +119,10 @@ def _zarr(store: Store, folder: Path) -> Iterator[Path]:
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs["explainkit"] = facts(store)
     for _, shard in done(store):
-        for items, methods in shard.groups():
-            height, width = methods[0]["attribution"].shape[2:]
+        for items, maps in shard.groups():
+            height, width = next(iter(maps.values()))["attribution"].shape[2:]
             group = root.require_group(f"{height}x{width}")
-            for name, values in columns(items, methods).items():
+            for name, values in columns(items, maps).items():
                 if name not in group:
                     rows = max(CHUNK // max(values[0].nbytes, 1), 1)
                     group.create_array(
@@ -141,5 +143,5 @@ def _png(store: Store, folder: Path) -> Iterator[Path]:
                 continue
             name = "".join(c if c.isalnum() else "_" for c in Path(item.id).stem)[-40:]
             for one in store.explanations(row):
-                method = one.method.rpartition("/")[2]
-                yield save_overlay(one, folder / f"{row:08d}_{name}_{method}.png")
+                ending = map_name(one.method, one.input).rpartition("/")[2].replace(" ", "_")
+                yield save_overlay(one, folder / f"{row:08d}_{name}_{ending}.png")

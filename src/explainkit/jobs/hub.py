@@ -145,12 +145,12 @@ def _shapes(store: Store) -> dict[str, set[tuple[int, ...]]]:
 def _rows(store: Store, begin: int, shard: Any) -> Iterator[dict[str, Any]]:
     """A row for each image of a shard that has maps."""
     positions = {item.id: begin + row for row, item in enumerate(shard.items)}
-    for items, methods in shard.groups():
+    for items, maps in shard.groups():
         for row, item in enumerate(items):
-            found = row_of(item, row, methods)
+            found = row_of(item, row, maps)
             found["image"] = {"bytes": _image(store, item, positions[item.id]), "path": item.id}
-            for one in methods:
-                found[one["method"]] = array(one["attribution"][row]).tolist()
+            for name, one in maps.items():
+                found[name] = array(one["attribution"][row]).tolist()
             yield found
 
 

@@ -19,7 +19,8 @@ from explainkit.jobs.sources import (
 
 Data: TypeAlias = "Source | str | Path | Mapping[str, Any] | Iterable[tuple[str, Any]] | Any"
 """What `explainkit.batch` takes: a folder, a list file or a zip file; a mapping of ids to images;
-pairs of an id and an image; or a data set whose items are ``(image, label)``."""
+pairs of an id and an image; or a data set whose items are ``(image, label)``. An image may be a
+dict or tuple of several inputs."""
 
 
 def source_of(data: Data, *, without: Path | None = None) -> Source:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from explainkit.adapters.images import preprocessing_of
+from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.catalog.factories import method_name, method_params
 from explainkit.engine.precision import Precision
 from explainkit.engine.record import model_name, outputs_of, versions
@@ -20,7 +21,7 @@ from explainkit.hashes import plain_params, weights_hash
 from explainkit.interfaces import Method
 from explainkit.jobs.items import Items
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PLAN = "plan.json"
 ITEMS = "items.txt"
@@ -42,6 +43,7 @@ class Plan:
         map_size: The most rows and columns of a stored map; None: all.
         scorecard: Whether each map is tested against what hiding parts of its image does.
         precision: Of the methods' forwards; None: the model's own.
+        explained: Names of those of several inputs that have maps; empty: items are images.
         batch_size: Images run at once; smaller batches are padded to it.
         threads: Threads of one worker.
         shard_size: Items of a shard.
@@ -69,6 +71,13 @@ class Plan:
     map_size: tuple[int, int] | None = None
     scorecard: bool = False
     precision: Precision | None = None
+    explained: tuple[str, ...] = ()
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps of an item, in order."""
+        parts = self.explained or (None,)
+        return tuple(map_name(one["method"], part) for one in self.methods for part in parts)
 
     @property
     def shards(self) -> int:
@@ -95,6 +104,7 @@ class Plan:
             **({} if self.map_size is None else {"map size": list(self.map_size)}),
             **({"scorecard": True} if self.scorecard else {}),
             **({"precision": self.precision} if self.precision else {}),
+            **({"explained inputs": list(self.explained)} if self.explained else {}),
         }
 
     @property
@@ -139,8 +149,11 @@ class Plan:
                 )
             if record["schema_version"] == 1:
                 record |= {"map_size": None, "scorecard": False, "precision": None}
+            if record["schema_version"] < 3:
+                record["explained"] = ()
             fields = {one.name: record[one.name] for one in dataclasses.fields(Plan)}
             fields["map_size"] = fields["map_size"] and tuple(fields["map_size"])
+            fields["explained"] = tuple(fields["explained"])
             items = fields.pop("items")
             plan = Plan(items=Items(**items | {"offsets": tuple(items["offsets"])}), **fields)
             if plan.hash != record["hash"]:
@@ -150,14 +163,34 @@ class Plan:
         return plan
 
 
-def described_model(module: nn.Module) -> dict[str, str]:
-    """The name of a model, and hashes of all that decides its results."""
+def map_name(method: str, part: str | None) -> str:
+    """The name of a method's map, and of the input that it is of if an item has several.
+
+    Examples:
+        >>> map_name("explainkit/lrp", None), map_name("explainkit/lrp", "depth")
+        ('explainkit/lrp', 'explainkit/lrp depth')
+    """
+    return method if part is None else f"{method} {part}"
+
+
+def preprocessing_for(module: nn.Module, explained: Sequence[str]) -> Preprocessing:
+    """What happens to an image before the model; nothing to several inputs, which are tensors."""
+    return Preprocessing(known=False) if explained else preprocessing_of(module)
+
+
+def described_model(module: nn.Module, explained: Sequence[str] = ()) -> dict[str, str]:
+    """The name of a model, and hashes of all that decides its results.
+
+    Args:
+        module: The model.
+        explained: As in `Plan`.
+    """
     outputs = outputs_of(module)
     known = [outputs.output, outputs.task, list(outputs.class_names)]
     return {
         "name": model_name(module),
         "weights": weights_hash(module)[:16],
-        "preprocessing": _hash_of(preprocessing_of(module).to_dict())[:16],
+        "preprocessing": _hash_of(preprocessing_for(module, explained).to_dict())[:16],
         "outputs": _hash_of(known)[:16],
     }
 

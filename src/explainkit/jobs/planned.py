@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from explainkit.errors import InputError, StorageError
 from explainkit.files import locked, reason, remove_drafts, replacing
+from explainkit.jobs.inputs import Inputs
 from explainkit.jobs.items import ids_in
 from explainkit.jobs.local import run_local
 from explainkit.jobs.locks import owning
@@ -152,7 +153,8 @@ class PlannedJob:
         each = 2 if plan.dtype == "float16" else 4
         small = [one if plan.map_size is None else reduced(one, plan.map_size) for one in found]
         size = sum(one.attribution[0].numel() * each + one.logits[0].numel() * 4 for one in small)
-        size += first.numel() * 4 * plan.inputs + RECORD_BYTES
+        inputs = found[: max(len(plan.explained), 1)]
+        size += sum(one.inputs[0].numel() for one in inputs) * 4 * plan.inputs + RECORD_BYTES
         count = plan.items.count
         return Forecast(count, plan.shards, size * count, seconds * count)
 
@@ -210,7 +212,7 @@ class PlannedJob:
     def _worker(self) -> Worker:
         return Worker(dataclasses.replace(self.job, model=self.module))
 
-    def _readable(self, worker: Worker) -> Iterator[Tensor]:
+    def _readable(self, worker: Worker) -> Iterator[Inputs]:
         """Those of the first images that can be read, as the model takes them."""
         self.file.seek(0)
         for item in ids_in(self.file.read(self.job.plan.items.offsets[1]))[:TRIED]:

@@ -26,7 +26,7 @@ from explainkit.adapters.geometry import Size
 from explainkit.errors import StorageError
 from explainkit.files import reason, write_atomically
 from explainkit.jobs.outcomes import Item
-from explainkit.jobs.plan import load_sealed, sealed
+from explainkit.jobs.plan import load_sealed, map_name, sealed
 from explainkit.jobs.reduction import reduced
 from explainkit.results.explanation import Explanation
 from explainkit.results.storage import from_json, to_json
@@ -46,7 +46,8 @@ class Shard:
     Attributes:
         number: Its position in the plan.
         items: One for each of its ids, in order.
-        groups: For each group of images of one size, one explanation per method.
+        groups: For each group of images of one size, one explanation per method, of several inputs
+            one for each of them.
         facts: How it was computed: seconds, device, host.
     """
 
@@ -86,7 +87,8 @@ def write_shard(
     tensors: dict[str, Tensor] = {}
     groups = []
     for found in shard.groups:
-        own = [to_json("inputs", found[0].inputs, tensors)] if inputs else []
+        parts = len({one.input for one in found}) if inputs else 0
+        own = [to_json("inputs", one.inputs, tensors) for one in found[:parts]]
         small = [one if size is None else reduced(one, size) for one in found]
         methods = [_packed(one, tensors, half) for one in small]
         groups.append({"inputs": own, "methods": methods})
@@ -142,11 +144,11 @@ class Stored:
         count = sum(one.status == "ok" and one.group == item.group for one in self.items)
         with safe_open(self.path, "pt") as file:
             rows = _Rows(file, item.row, count)
-            own = from_json(group["inputs"][0], rows) if group["inputs"] else None
-            fields = images(item, own)
+            own = [from_json(one, rows) for one in group["inputs"]] or [None]
+            fields = [images(item, one) for one in own]
             return [
-                Explanation(**fields, **_unpacked(from_json(record, rows)))
-                for record in group["methods"]
+                Explanation(**fields[i % len(fields)], **_unpacked(from_json(record, rows)))
+                for i, record in enumerate(group["methods"])
             ]
 
     def shapes(self) -> Iterator[list[tuple[int, ...]]]:
@@ -156,12 +158,13 @@ class Stored:
                 keys = [one["attribution"]["$tensor"] for one in group["methods"]]
                 yield [tuple(file.get_slice(key).get_shape()[1:]) for key in keys]
 
-    def groups(self) -> Iterator[tuple[list[Item], list[dict[str, Any]]]]:
-        """For each group of images of one size, its items and the fields of each method's maps."""
+    def groups(self) -> Iterator[tuple[list[Item], dict[str, dict[str, Any]]]]:
+        """For each group of images of one size, its items and the fields of all maps by name."""
         with safe_open(self.path, "pt") as file:
             for number, group in enumerate(self.record["groups"]):
                 items = [one for one in self.items if one.status == "ok" and one.group == number]
-                yield items, [_unpacked(from_json(one, _Rows(file))) for one in group["methods"]]
+                fields = [_unpacked(from_json(one, _Rows(file))) for one in group["methods"]]
+                yield items, {map_name(one["method"], one["input"]): one for one in fields}
 
 
 class _Rows(Mapping[str, Tensor]):

@@ -19,6 +19,7 @@ from explainkit.catalog.factories import load_dataset
 from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
 from explainkit.hashes import pixels_hash
+from explainkit.jobs.inputs import Inputs, checked, inputs_hash
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Loaded:
     """One image, and the hash of its bytes.
 
     Attributes:
-        value: An upright Pillow image, or a tensor ``[channel, height, width]`` as the model takes
-            it.
-        sha256: Of the file, or of the pixels of an image in memory.
+        value: An upright Pillow image; or a tensor ``[channel, height, width]`` as the model takes
+            it, or a dict or tuple of several inputs.
+        sha256: Of the file, or of the pixels or tensors of an item in memory.
     """
 
-    value: Image.Image | Tensor
+    value: Image.Image | Inputs
     sha256: str
 
 
@@ -234,9 +235,9 @@ class Registered:
 
 @dataclass(frozen=True)
 class Memory:
-    """Images that a mapping holds or loads: paths, Pillow images, arrays, or tensors."""
+    """What a mapping holds or loads: paths, Pillow images, arrays, tensors, or several inputs."""
 
-    images: Mapping[str, "ImageSource | Tensor"]
+    images: Mapping[str, "ImageSource | Inputs"]
     lasting: bool = field(default=False, init=False)
 
     def entries(self) -> Iterator[tuple[str, str]]:
@@ -254,6 +255,9 @@ class Memory:
             return _from_file(Path(value))
         if isinstance(value, Tensor):
             return Loaded(value, pixels_hash(value.detach().cpu().contiguous().numpy()))
+        if isinstance(value, Mapping | tuple):
+            several = checked(value)
+            return Loaded(several, inputs_hash(several))
         image, _, _ = open_image(value, 0)
         return Loaded(image, pixels_hash(np.asarray(image)))
 
@@ -266,8 +270,8 @@ class Memory:
         return {"kind": "memory"}
 
 
-class numbered(Mapping[str, Tensor]):  # noqa: N801 - used as a function
-    """A data set of ``(image, label)`` as a mapping from names, or else numbers, to images."""
+class numbered(Mapping[str, Inputs]):  # noqa: N801 - used as a function
+    """A data set of ``(inputs, label)`` as a mapping from names, or else numbers, to inputs."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -278,10 +282,10 @@ class numbered(Mapping[str, Tensor]):  # noqa: N801 - used as a function
             names = [f"{number:0{width}}" for number in range(count)]
         self.rows = {name: number for number, name in enumerate(names)}
 
-    def __getitem__(self, item: str) -> Tensor:
+    def __getitem__(self, item: str) -> Inputs:
         found = self.dataset[self.rows[item]]
-        image: Tensor = found[0] if isinstance(found, tuple | list) else found
-        return image
+        inputs: Inputs = found[0] if isinstance(found, tuple | list) else found
+        return inputs
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)

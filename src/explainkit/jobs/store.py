@@ -114,8 +114,11 @@ class Store:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods."""
-        return tuple(method["method"] for method in self.plan.methods)
+        """Names of the methods; of several inputs, one for the map of each.
+
+        Such as ``"explainkit/saliency"``, or ``"explainkit/saliency depth"``.
+        """
+        return self.plan.maps
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -214,7 +217,7 @@ class Store:
             InputError: The store has no such method, or several and none is named.
             StorageError: Its files were changed.
         """
-        chosen = self._method(method)
+        name = self.methods[self._method(method)]
         size = self.plan.shard_size
         for number, group in groupby(enumerate(self._rows), lambda one: one[1] // size):
             if (shard := self._checked(number)) is None:
@@ -222,8 +225,8 @@ class Store:
             asked = {shard.items[row % size].id: place for place, row in group}
             found = {
                 asked[item.id]: one
-                for items, fields in shard.groups()
-                for item, one in zip(items, fields[chosen]["attribution"], strict=True)
+                for items, maps in shard.groups()
+                for item, one in zip(items, maps[name]["attribution"], strict=True)
                 if item.id in asked
             }
             yield from sorted(found.items(), key=itemgetter(0))
@@ -383,13 +386,16 @@ class Store:
         mean, std = self._preprocessing.normalization if self._preprocessing.known else (None, None)
         fields: dict[str, Any] = {"names": (item.id,), "mean": mean, "std": std}
         if stored is not None:
+            if mean is not None and len(mean) != stored.shape[1]:  # one of several inputs
+                fields |= {"mean": None, "std": None}
             return fields | {"inputs": stored}
         assert self._source is not None  # the store keeps the inputs of images in memory
         loaded = self._source.read(item.id)
         if loaded.sha256 != item.sha256:
             raise StorageError(f"{item.id} was changed since it was explained: its sha256 differs")
-        if not isinstance(loaded.value, Image.Image):
+        if isinstance(loaded.value, Tensor):
             return fields | {"inputs": loaded.value[None]}
+        assert isinstance(loaded.value, Image.Image)  # several inputs are in memory, too
         values, geometry = self._preprocessing(loaded.value)
         if geometry.to_dict() != item.geometry:
             raise StorageError(f"{item.id}: its size differs from that when it was explained")

@@ -27,29 +27,29 @@ def parquet(store: Store, folder: Path) -> Iterator[Path]:
     path = folder / "maps.parquet"
     with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for _, shard in done(store):
-            rows = [row for items, methods in shard.groups() for row in _rows(items, methods)]
+            rows = [row for items, maps in shard.groups() for row in _rows(items, maps)]
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
     yield path
 
 
-def _rows(items: list[Item], methods: Fields) -> Iterator[dict[str, Any]]:
+def _rows(items: list[Item], maps: Fields) -> Iterator[dict[str, Any]]:
     """A row of the table for each image."""
     for row, item in enumerate(items):
-        found = row_of(item, row, methods)
-        for one in methods:
+        found = row_of(item, row, maps)
+        for name, one in maps.items():
             values = array(one["attribution"][row])
-            found[one["method"]] = values.reshape(-1)
-            found[f"{one['method']} shape"] = list(values.shape)
+            found[name] = values.reshape(-1)
+            found[f"{name} shape"] = list(values.shape)
         yield found
 
 
-def row_of(item: Item, row: int, methods: Fields) -> dict[str, Any]:
+def row_of(item: Item, row: int, maps: Fields) -> dict[str, Any]:
     """What a row has besides maps."""
     found: dict[str, Any] = {
         name: getattr(item, name) for name in ("id", "target", "score", "predicted", "confidence")
     }
-    found["logits"] = array(methods[0]["logits"][row])
-    for one, card in zip(methods, item.judged, strict=False):
-        found[f"{one['method']} verdict"] = card.verdict
+    found["logits"] = array(next(iter(maps.values()))["logits"][row])
+    for name, card in zip(maps, item.judged, strict=False):
+        found[f"{name} verdict"] = card.verdict
     return found

@@ -15,12 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from explainkit.adapters.geometry import Geometry
-from explainkit.adapters.images import preprocessing_of
 from explainkit.api import explain
 from explainkit.errors import (
     ExplainkitError,
     ExplainkitWarning,
-    InputError,
     MethodError,
     ModelError,
     TargetError,
@@ -28,9 +26,10 @@ from explainkit.errors import (
     line,
 )
 from explainkit.interfaces import Method, spec_of
+from explainkit.jobs.inputs import Inputs, batch_of, checked, shapes_of
 from explainkit.jobs.items import read_items
 from explainkit.jobs.outcomes import Item, Judged, Status
-from explainkit.jobs.plan import ITEMS, Plan, described_model
+from explainkit.jobs.plan import ITEMS, Plan, described_model, preprocessing_for
 from explainkit.jobs.shards import Shard, write_shard
 from explainkit.jobs.sources import Source
 from explainkit.results.explanation import Explanation, Explanations
@@ -92,7 +91,7 @@ class Worker:
         self.job = job
         given = job.model
         self.model = given if isinstance(given, nn.Module) else given().to(job.device)
-        self.preprocessing = preprocessing_of(self.model)
+        self.preprocessing = preprocessing_for(self.model, job.plan.explained)
 
     def check_model(self) -> None:
         """Compares the model with the plan.
@@ -100,7 +99,8 @@ class Worker:
         Raises:
             ModelError: The plan was made for another one.
         """
-        found, wanted = described_model(self.model), self.job.plan.model
+        plan = self.job.plan
+        found, wanted = described_model(self.model, plan.explained), plan.model
         if found != wanted:
             changed = ", ".join(name for name in wanted if found.get(name) != wanted[name])
             raise ModelError(f"expected the model that the plan was made for: other {changed}")
@@ -151,19 +151,19 @@ class Worker:
         }
         return Shard(number, items, groups, facts)
 
-    def load(self, ids: Sequence[str]) -> tuple[list[Item], list[Tensor | None]]:
-        """The images of some ids as the model takes them; None where one can't be read."""
+    def load(self, ids: Sequence[str]) -> tuple[list[Item], list[Inputs | None]]:
+        """The items of some ids as the model takes them; None where one can't be read."""
         items: list[Item] = []
-        inputs: list[Tensor | None] = []
+        inputs: list[Inputs | None] = []
         for item in ids:
-            value: Tensor | None = None
+            value: Inputs | None = None
             geometry: Geometry | None = None
             try:
                 loaded = self.job.source.read(item)
                 if isinstance(loaded.value, Image.Image):
                     value, geometry = self.preprocessing(loaded.value)
                 else:
-                    value = _checked(loaded.value)
+                    value = checked(loaded.value)
                 known = geometry.to_dict() if geometry else None
                 items.append(Item(item, "ok", sha256=loaded.sha256, geometry=known))
             except MemoryError:
@@ -174,23 +174,19 @@ class Worker:
             inputs.append(value)
         return items, inputs
 
-    def explained(self, inputs: Sequence[Tensor]) -> Explanations:
-        """The explanations of inputs of one shape, one for each method."""
-        parameters = (*self.model.parameters(), *self.model.buffers())
-        like = next((one for one in parameters if one.is_floating_point()), torch.empty(0))
+    def explained(self, inputs: Sequence[Inputs]) -> Explanations:
+        """The explanations of inputs of one shape: for each method, one of each explained input."""
         plan = self.job.plan
+        options: dict[str, Any] = {
+            "seed": plan.seed, "batch_size": plan.batch_size, "precision": plan.precision,
+            "wrt": plan.explained or None,
+        }  # fmt: skip
+        batch, methods = batch_of(inputs, self.model), tuple(self.job.methods)
         with warnings.catch_warnings(action="ignore", category=ExplainkitWarning):
-            return explain(
-                self.model,
-                torch.stack(list(inputs)).to(like.device, like.dtype),
-                plan.target,
-                tuple(self.job.methods),
-                seed=plan.seed,
-                batch_size=plan.batch_size,
-                precision=plan.precision,
-            )
+            found: Explanations = explain(self.model, batch, plan.target, methods, **options)
+        return found
 
-    def tested(self, inputs: Sequence[Tensor]) -> tuple[list[Explanation], list[Scorecard]]:
+    def tested(self, inputs: Sequence[Inputs]) -> tuple[list[Explanation], list[Scorecard]]:
         """As `explained`, with a scorecard of each if the plan wants them."""
         found = self.explained(inputs)
         if not self.job.plan.scorecard:
@@ -205,7 +201,7 @@ class Worker:
         ]
 
     def _explained(
-        self, items: list[Item], inputs: Sequence[Tensor | None], rows: Sequence[int]
+        self, items: list[Item], inputs: Sequence[Inputs | None], rows: Sequence[int]
     ) -> tuple[list[Explanation], list[Scorecard]]:
         """The explanations and scorecards of some of the images; the status of others is set.
 
@@ -240,22 +236,13 @@ def computing(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _of_one_shape(inputs: Sequence[Tensor | None]) -> list[list[int]]:
+def _of_one_shape(inputs: Sequence[Inputs | None]) -> list[list[int]]:
     """Positions of inputs of each shape, in order of their first one."""
-    found: dict[tuple[int, ...], list[int]] = {}
+    found: dict[tuple[Any, ...], list[int]] = {}
     for position, value in enumerate(inputs):
         if value is not None:
-            found.setdefault(tuple(value.shape), []).append(position)
+            found.setdefault(shapes_of(value), []).append(position)
     return list(found.values())
-
-
-def _checked(value: Tensor) -> Tensor:
-    if value.dim() != 3 or not value.is_floating_point():
-        raise InputError(
-            "expected a floating-point image [channel, height, width], got "
-            f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        )
-    return value.detach().cpu()
 
 
 def _reason(error: Exception) -> tuple[Status, str]:
