@@ -68,8 +68,8 @@ docs: $(VENV)/.development ## Run the gallery, then build the documentation site
 docs-serve: $(VENV)/.development ## Serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve
 
-BENCHMARKS := bench_call.py bench_gradient.py bench_cam.py bench_suffix.py bench_tolerance.py \
-	bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
+BENCHMARKS := bench_call.py bench_families.py bench_gradient.py bench_cam.py bench_suffix.py \
+	bench_tolerance.py bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
 	bench_maximize.py bench_batch.py bench_csv.py bench_train.py bench_metrics.py \
 	photo_to_overlay.py
 comma := ,

@@ -25,6 +25,7 @@ import write_snippets
 
 PEERS = {
     "coming_from_grad_cam": "pytorch_grad_cam",
+    "coming_from_grad_cam_and_captum": "pytorch_grad_cam",
     "coming_from_quantus": "quantus",
     "coming_from_torch_cam": "torchcam",
     "coming_from_zennit": "zennit",
@@ -60,6 +61,21 @@ def test_every_snippet_is_on_a_page():
         for name in re.findall(r"# --8<-- \[start:(\w+)\]", path.read_text())
     }
     assert not sections - shown
+
+
+def test_lines_of_code_are_counted():
+    page = (DOCS / "coming-from/beyond-one-label.md").read_text()
+    shown = [re.findall(r" (\d+|–) ", line) for line in page.splitlines() if line.startswith("| [")]
+    path = ROOT / "tests/docs/coming_from_grad_cam_and_captum.py"
+    sections = re.findall(r"# --8<-- \[start:(\w+)\]", path.read_text())
+    counts = {
+        name: str(sum(map(bool, write_snippets.code_of(path, name).split("\n"))))
+        for name in sections
+    }
+    assert shown == [
+        [counts.get(f"{family}{library}", "–") for library in ("", "_grad_cam", "_captum")]
+        for family in ("boxes", "masks", "texts", "inputs", "volumes")
+    ]
 
 
 def test_the_hooks_reference_has_every_signature():
