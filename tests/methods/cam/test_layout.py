@@ -42,6 +42,14 @@ def test_class_and_register_tokens_are_told_from_patches(before, after, mean):
     assert ours.diagnostics["patch_grid"] == [6, 5]
 
 
+@pytest.mark.parametrize("side", [9, 5, 4, 3, 2])
+def test_a_channels_last_map_of_an_odd_number_of_patches_that_were_merged(side):
+    """Nine patches a side become five or, as in Sequencer, four: the last one is left out."""
+    model, x = nn.Conv2d(3, 8, 7, stride=7), torch.rand(2, 3, 64, 64)
+    found = layout_of(torch.rand(2, side, side, 6), "stages", model, x)
+    assert found == Layout("channels last", (side, side))
+
+
 def test_a_map_shows_the_place_that_was_changed():
     """An image whose only signal is in one patch: its token is where the map is."""
     model, x = Registers(3, 2, mean=True), torch.zeros(1, 3, 12, 10)

@@ -203,14 +203,26 @@ def _length(conv: nn.Conv2d | nn.Conv3d, axis: int, length: int) -> int:
 
 
 def _halved(grid: PatchGrid) -> list[PatchGrid]:
-    """A grid, and those that result from merging its patches two by two, and its slices."""
+    """A grid, and those that result from merging its patches two by two, and its slices.
+
+    Of an odd number of rows or columns, the last one is merged alone, or left out.
+    """
     *depth, height, width = grid
-    depths, slices = [depth], [(height, width)]
-    while max(slices[-1]) > 1:
-        slices.append((-(-slices[-1][0] // 2), -(-slices[-1][1] // 2)))
-    while depth and depths[-1][0] > 1:
-        depths.append([-(-depths[-1][0] // 2)])
-    return [(*along, *across) for along in depths for across in slices]
+    found = {
+        (*along, *across): None
+        for alone in (1, 0)
+        for along in _merged(tuple(depth), alone)
+        for across in _merged((height, width), alone)
+    }
+    return [*found]
+
+
+def _merged(lengths: PatchGrid, alone: int) -> list[PatchGrid]:
+    """Lengths, halved again and again; odd ones are rounded up if the last is merged alone."""
+    found = [lengths]
+    while max(found[-1], default=1) > 1:
+        found.append(tuple(max((length + alone) // 2, 1) for length in found[-1]))
+    return found
 
 
 def _declared_grids(model: nn.Module, images: Tensor) -> list[PatchGrid]:
