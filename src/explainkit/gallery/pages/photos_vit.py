@@ -86,7 +86,7 @@ print(f"{accuracy:.1%} of 200 new patches are recognized.")
 # Alt: One mosaic four times, and under it five rows of maps, for the cat, the coffee, the rocket
 # and the astronaut. Attention rollout is the same in all four columns; the other rows differ.
 METHODS = ["attention_rollout", "gradient_rollout", "legrad", "attn_lrp", "integrated_gradients"]
-found = ek.explain(model, mosaics[:1].repeat(4, 1, 1, 1), torch.arange(4), METHODS)
+found = ek.explain(model, mosaics[:1].repeat(4, 1, 1, 1), torch.arange(4), METHODS, steps=20)
 found.plot()
 
 # %% How much of a map is in the right quarter?
@@ -97,7 +97,8 @@ quarter = (orders[:6].repeat_interleave(4, 0) == targets[:, None]).double().resh
 right = torch.nn.functional.interpolate(quarter, (64, 64))[:, 0]
 rows = []
 for method in METHODS:
-    maps = ek.explain(model, tested, targets, method).heatmap().clamp(min=0)
+    options = {"steps": 20} if method == "integrated_gradients" else {}
+    maps = ek.explain(model, tested, targets, method, **options).heatmap().clamp(min=0)
     shares = (maps * right).sum((1, 2)) / maps.sum((1, 2))
     best = maps.flatten(1).argmax(1)
     hits = right.flatten(1).gather(1, best[:, None])[:, 0]

@@ -65,7 +65,5 @@ print("GraySquare passes all checks.")
 # The built-in occlusion does the same with less work: it recomputes only what a square can change.
 #
 # Alt: The maps of the new method and of the built-in occlusion, both made of squares, and the finer
-# map of integrated gradients.
-ek.explain(
-    model, faces.images[[12]], method=[GraySquare(), "occlusion", "integrated_gradients"]
-).plot()
+# map of DeepLIFT.
+ek.explain(model, faces.images[[12]], method=[GraySquare(), "occlusion", "deeplift"]).plot()

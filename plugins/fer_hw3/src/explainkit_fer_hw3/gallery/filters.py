@@ -12,7 +12,8 @@ Command: explainkit run fer_hw3 filters --layer 13 --units 0-3 --maximizer fouri
 # Four filters of each of four convolutions, after the ReLU that follows them: before the ReLU, a
 # uniform image maximizes the mean of the first convolution. A filter of the first convolution sees
 # 3 × 3 pixels, an edge or a brightness; deeper filters have larger receptive fields and respond to
-# richer patterns.
+# richer patterns. Images of 32 × 32 pixels are large enough: that is what the sixth convolution
+# sees.
 #
 # Alt: Four rows of four images, one row per convolution: the deeper the layer, the larger and
 # richer the patterns.
@@ -25,7 +26,9 @@ from explainkit.render.heatmap import to_pixels
 model = ek.load_model("fer_hw3/cnn")
 LAYERS = {"1": "convolution 1", "7": "convolution 3", "13": "convolution 5", "15": "convolution 6"}
 found = {
-    layer: ek.maximize(model, [f'channel("{layer}", {unit})' for unit in range(4)], steps=32)
+    layer: ek.maximize(
+        model, [f'channel("{layer}", {unit})' for unit in range(4)], shape=(1, 32, 32), steps=32
+    )
     for layer in LAYERS
 }
 images_figure(
@@ -41,9 +44,9 @@ images_figure(
 # as the mean over the map. If the image is far above the best face, it exaggerates. What the filter
 # detects *in faces* is then better seen in the faces.
 from explainkit.layers import capture
+from explainkit_fer_hw3.data import load_synthetic
 
-faces = ek.load_dataset("fer_hw3/synthetic", split="public_test")
-real = faces.images[:140]
+real = load_synthetic(split="public_test", count=140).images
 with torch.no_grad(), capture(model, LAYERS) as outputs:
     model(real)
 rows = []

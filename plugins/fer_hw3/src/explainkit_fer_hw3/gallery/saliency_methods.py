@@ -18,9 +18,10 @@ Command: explainkit run fer_hw3 saliency --index 14 --method integrated_gradient
 # fine-grained, and XRAI's has whole regions.
 import explainkit as ek
 from explainkit.methods.path.xrai import XRAI, BlackAndWhite
+from explainkit_fer_hw3.data import load_synthetic
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/synthetic", split="all")
+faces = load_synthetic(split="all", count=15)
 face = faces.images[[14]]
 GRADIENTS = [
     "saliency",
@@ -32,7 +33,7 @@ GRADIENTS = [
     "guided_ig",
     XRAI(base=BlackAndWhite(steps=15)),
 ]
-gradients = ek.explain(model, face, "angry", GRADIENTS, steps=50)
+gradients = ek.explain(model, face, "angry", GRADIENTS, steps=25)
 gradients.plot(labels=[0])
 
 # %% Propagation rules in place of the gradient

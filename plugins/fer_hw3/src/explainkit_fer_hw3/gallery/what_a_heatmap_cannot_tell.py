@@ -16,9 +16,10 @@ import torch
 
 import explainkit as ek
 from explainkit.render.compare import colored, images_figure
+from explainkit_fer_hw3.data import load_synthetic
 
 model = ek.load_model("fer_hw3/cnn")
-faces = ek.load_dataset("fer_hw3/synthetic", split="all")
+faces = load_synthetic(split="all", count=350)
 happy = ek.explain(model, faces.images[[10]], method="saliency")
 scalings = ["max", "percentile:99", "percentile:90", "percentile:97:absolute"]
 images_figure(
@@ -127,7 +128,7 @@ found = {
     name: drop(ek.explain(model, subset, target, name, **options).heatmap())
     for name, options in {
         "saliency": {},
-        "integrated_gradients": {"steps": 20},
+        "integrated_gradients": {"steps": 10},
         "occlusion": {},
     }.items()
 }
