@@ -36,8 +36,9 @@ images_figure(
 #
 # Alt: Fourteen synthetic faces of different people in two rows, the seven expressions twice.
 import explainkit as ek
+from explainkit_fer_hw3.data import load_synthetic
 
-faces = ek.load_dataset("fer_hw3/synthetic", split="all")
+faces = load_synthetic(split="all", count=14)
 images_figure(
     [faces.pixels[i, 0].numpy() / 255 for i in range(14)],
     [f"{i}: {faces.class_names[faces.labels[i]]}" for i in range(14)],

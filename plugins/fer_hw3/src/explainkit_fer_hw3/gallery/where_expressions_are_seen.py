@@ -8,8 +8,8 @@ Order: 30
 """
 
 # %% The mean map of each class
-# Integrated gradients of 8 faces per class, for their true class. Synthetic faces are all framed in
-# the same way, with the eyes near the same position, so mean images and mean maps are not blurred.
+# DeepLIFT of 8 faces per class, for their true class. Synthetic faces are all framed in the same
+# way, with the eyes near the same position, so mean images and mean maps are not blurred.
 #
 # Alt: Two rows of seven images. Top: the mean face of each expression; bottom: the mean absolute
 # map of its faces, bright where it is large.
@@ -22,14 +22,14 @@ from explainkit_fer_hw3.faces import CLASS_NAMES, PARTS
 
 model = ek.load_model("fer_hw3/cnn")
 faces = load_synthetic(split="public_test", count=56)
-found = ek.explain(model, faces.images, faces.labels, "integrated_gradients", steps=6)
+found = ek.explain(model, faces.images, faces.labels, "deeplift")
 sizes = found.heatmap().abs()
 mean_faces = [faces.pixels[faces.labels == c].float().mean(0)[0] / 255 for c in range(7)]
 mean_maps = torch.stack([sizes[faces.labels == c].mean(0) for c in range(7)])
 images_figure(
     [face.numpy() for face in mean_faces] + colored(mean_maps, "max:absolute"),
     [*CLASS_NAMES, *(f"up to {float(one.max()):.2g}" for one in mean_maps)],
-    title="Mean face and mean |integrated gradients| of each class",
+    title="Mean face and mean |DeepLIFT| of each class",
     subtitle="8 synthetic faces per class; each map from 0 (black) to its largest mean (yellow)",
 )
 
@@ -61,8 +61,8 @@ mean, std = model.explainkit_spec.mean[0], model.explainkit_spec.std[0]
 
 
 def scores(label, **how):
-    """The scores of one class for 12 faces of it."""
-    found = draw([label] * 12, seed=99, **how)
+    """The scores of one class for 8 faces of it."""
+    found = draw([label] * 8, seed=99, **how)
     pixels = torch.from_numpy(found.pixels).float() / 255
     with torch.no_grad():
         return model((pixels - mean) / std)[:, label]
