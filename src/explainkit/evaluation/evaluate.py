@@ -72,7 +72,8 @@ def evaluate(
         model: A source of `load_model`, such as a registered name, or any module.
         images: A tensor ``[batch, channel, height, width]`` as the model takes it; a folder, a zip
             file or a text file with one path per line; a list of paths, Pillow images or uint8
-            arrays; a mapping of names to images; or a data set of ``(image, label)``.
+            arrays; a mapping of names to images; a data set of ``(image, label)``; or a `Store`,
+            whose explained images are read again.
         methods: A method or a list of them, as `explain` takes them.
         metrics: Names of further metrics (`explainkit.metrics`), or functions;
             ``functools.partial`` gives one its options.

@@ -16,6 +16,7 @@ from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
 from explainkit.jobs.labels import Labels, by_label
 from explainkit.jobs.opening import source_of
+from explainkit.jobs.store import Store
 
 Images: TypeAlias = "Tensor | ImageBatch | str | Path | Sequence[Any] | Mapping[str, Any] | Any"
 """What `explainkit.evaluate` takes."""
@@ -47,7 +48,7 @@ def given(images: Images, labels: Labels = None, limit: int | None = None) -> Gi
     """The images that a caller's value stands for.
 
     Args:
-        images: A tensor, a batch, a path, a list, a mapping or a data set; see
+        images: A tensor, a batch, a path, a list, a mapping, a data set or a store; see
             `explainkit.evaluate`.
         labels: The true classes; None: those that come with the images.
         limit: Only so many of the images, evenly spread over all.
@@ -117,6 +118,9 @@ def _opened(images: Images) -> tuple[list[str], Callable[[int], Read]]:
     if isinstance(images, ImageBatch):
         inputs = images.inputs
         return list(images.names), lambda row: (inputs[row], None)
+    if isinstance(images, Store):
+        explained = images.where(status="ok")
+        return [item.id for item in explained.items], lambda row: (explained.image(row), None)
     if isinstance(images, Tensor):
         if images.dim() != 4:
             raise InputError(

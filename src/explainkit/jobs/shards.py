@@ -141,15 +141,33 @@ class Stored:
         """
         item = self.items[row]
         group = self.record["groups"][item.group]
-        count = sum(one.status == "ok" and one.group == item.group for one in self.items)
         with safe_open(self.path, "pt") as file:
-            rows = _Rows(file, item.row, count)
+            rows = self._rows(file, item)
             own = [from_json(one, rows) for one in group["inputs"]] or [None]
             fields = [images(item, one) for one in own]
             return [
                 Explanation(**fields[i % len(fields)], **_unpacked(from_json(record, rows)))
                 for i, record in enumerate(group["methods"])
             ]
+
+    def input(self, row: int) -> Tensor | None:
+        """The stored input of one item ``[1, channel, height, width]``, or None.
+
+        Args:
+            row: Its position in the shard.
+        """
+        item = self.items[row]
+        inputs = self.record["groups"][item.group]["inputs"]
+        if not inputs:
+            return None
+        with safe_open(self.path, "pt") as file:
+            found: Tensor = from_json(inputs[0], self._rows(file, item))
+            return found
+
+    def _rows(self, file: Any, item: Item) -> "_Rows":
+        """The tensors of an open file, cut to one item."""
+        count = sum(one.status == "ok" and one.group == item.group for one in self.items)
+        return _Rows(file, item.row, count)
 
     def shapes(self) -> Iterator[list[tuple[int, ...]]]:
         """For each group of images of one size, the shape of each method's map of one image."""

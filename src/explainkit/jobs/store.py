@@ -145,6 +145,24 @@ class Store:
         """
         return self._item(self._rows[position])
 
+    def image(self, position: int) -> Image.Image | Tensor:
+        """The image of an item that was explained, as its source has it.
+
+        Returns:
+            A Pillow image; or what the model took, ``[channel, height, width]``, of images that
+            were in memory or in a data set.
+
+        Raises:
+            StorageError: The item is not explained, has several inputs, or its file was changed.
+            IndexError: There is no such item.
+        """
+        shard, inner = self._explained(self._rows[position])
+        item = shard.items[inner]
+        if shard.record["groups"][item.group]["methods"][0]["input"] is not None:
+            raise StorageError(f"{item.id}: expected an image, got one of several inputs")
+        stored = shard.input(inner)
+        return self._loaded(item) if stored is None else stored[0]
+
     def where(
         self,
         *,
@@ -348,7 +366,8 @@ class Store:
         shard = self._checked(row // self.plan.shard_size)
         return None if shard is None else shard.items[row % self.plan.shard_size]
 
-    def _explanations(self, row: int) -> Explanations:
+    def _explained(self, row: int) -> tuple[Stored, int]:
+        """The shard of an item that has maps, and the item's position in it."""
         number, inner = divmod(row, self.plan.shard_size)
         shard = self._checked(number)
         if shard is None:
@@ -358,7 +377,11 @@ class Store:
             raise StorageError(
                 f"item {row} of {self.path}, {item.id}, has no map: {item.status}: {item.reason}"
             )
-        facts = shard.record["facts"]
+        return shard, inner
+
+    def _explanations(self, row: int) -> Explanations:
+        shard, inner = self._explained(row)
+        item, facts = shard.items[inner], shard.record["facts"]
         known = {"python": facts["python"], **self.plan.library}
         receipt = self._receipt(item, facts["device"])
         return Explanations(
@@ -389,18 +412,22 @@ class Store:
             if mean is not None and len(mean) != stored.shape[1]:  # one of several inputs
                 fields |= {"mean": None, "std": None}
             return fields | {"inputs": stored}
-        assert self._source is not None  # the store keeps the inputs of images in memory
-        loaded = self._source.read(item.id)
-        if loaded.sha256 != item.sha256:
-            raise StorageError(f"{item.id} was changed since it was explained: its sha256 differs")
-        if isinstance(loaded.value, Tensor):
-            return fields | {"inputs": loaded.value[None]}
-        assert isinstance(loaded.value, Image.Image)  # several inputs are in memory, too
-        values, geometry = self._preprocessing(loaded.value)
+        image = self._loaded(item)
+        if isinstance(image, Tensor):
+            return fields | {"inputs": image[None]}
+        values, geometry = self._preprocessing(image)
         if geometry.to_dict() != item.geometry:
             raise StorageError(f"{item.id}: its size differs from that when it was explained")
         return fields | {
             "inputs": values[None],
-            "originals": (np.array(flat(loaded.value, "RGB")),),
+            "originals": (np.array(flat(image, "RGB")),),
             "geometries": (Geometry.from_dict(geometry.to_dict()),),
         }
+
+    def _loaded(self, item: Item) -> Image.Image | Tensor:
+        assert self._source is not None  # the store keeps the inputs of images in memory
+        loaded = self._source.read(item.id)
+        if loaded.sha256 != item.sha256:
+            raise StorageError(f"{item.id} was changed since it was explained: its sha256 differs")
+        assert isinstance(loaded.value, Image.Image | Tensor)  # several inputs are in memory, too
+        return loaded.value
