@@ -32,6 +32,7 @@ def made(n=3, classes=4, size=(16, 20), images=9, seed=0, **changes):
         "index": torch.arange(images).expand(n, images).clone(),
         "maps": maps,
         "upsampled": interpolate(maps, size, mode="bilinear"),
+        "measure": "removal",
         "kind": "nmf",
         "layer": "13",
         "model": "some.Net",

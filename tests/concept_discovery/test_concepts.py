@@ -9,7 +9,7 @@ import torch
 from attention_toys import images as photos
 from attention_toys import vit
 from cam_toys import Registers, Swin, TwoStreams
-from concept_nets import deep
+from concept_nets import Planted, bars, deep, generator
 from torch import nn
 
 import explainkit as ek
@@ -31,51 +31,10 @@ TENSORS = (
 )  # fmt: skip
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def directions(n, channels, signed=False):
     found = torch.randn(n, channels, generator=generator(5), dtype=torch.float64)
     found = found if signed else found.abs()
     return found / found.norm(dim=1, keepdim=True)
-
-
-class Planted(nn.Module):
-    """Detects vertical and horizontal bars; a layer mixes both in eight channels.
-
-    Class 0 reads the first bar's direction alone and class 1 the second's. Class 2 reads nothing.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.detect = nn.Conv2d(1, 2, 3)
-        bars = torch.full((2, 1, 3, 3), -1.0)
-        bars[0, 0, :, 1] = bars[1, 0, 1, :] = 1
-        self.detect.weight.data, self.detect.bias.data = bars, torch.full((2,), -1.5)
-        self.mix = nn.Conv2d(2, 8, 1, bias=False)
-        self.directions = torch.rand(2, 8, generator=generator(3)) + 0.1
-        self.directions[0, :4] = self.directions[1, 4:] = 0
-        self.mix.weight.data = self.directions.T[:, :, None, None]
-        self.head = nn.Linear(8, 3)
-        self.head.weight.data[:2] = torch.linalg.pinv(self.directions).T
-        self.head.weight.data[2] = self.head.bias.data.zero_()[2]
-        self.eval()
-
-    def forward(self, x):
-        return self.head(self.mix(self.detect(x).relu()).mean((2, 3)))
-
-
-def bars(count=40):
-    """Images with a vertical bar, with a horizontal one, and with none, in turn."""
-    x = torch.zeros(count, 1, 9, 9)
-    for i in range(count):
-        row, column = torch.randint(6, (2,), generator=generator(i)).tolist()
-        if i % 3 == 0:
-            x[i, 0, row : row + 3, column + 1] = 1
-        elif i % 3 == 1:
-            x[i, 0, row + 1, column : column + 3] = 1
-    return x
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +121,8 @@ def test_importance_is_that_of_full_runs_without_the_concept():
         built.append(whole - whole_model(model, "1", one, lambda _a: sum(parts)))  # noqa: B023
         nothing.append(whole - whole_model(model, "1", one, torch.zeros_like))
     losses = torch.stack(losses)
-    torch.testing.assert_close(effects.importance, losses.mean(0))
-    torch.testing.assert_close(effects.standard_error, losses.std(0) / 5**0.5)
+    torch.testing.assert_close(effects.losses.mean, losses.mean(0))
+    torch.testing.assert_close(effects.losses.standard_error, losses.std(0) / 5**0.5)
     torch.testing.assert_close(effects.size, losses.square().mean((0, 2)).sqrt())
     lost = torch.stack(built).abs().sum() / torch.stack(nothing).abs().sum()
     assert effects.unexplained == pytest.approx(float(lost))
@@ -178,7 +137,7 @@ def test_removing_all_concepts_leaves_the_score_of_the_residual():
     weights = effects.add(layer, layer.maps(x))
     residual = model[:2](x) - torch.einsum("bnhw,nc->bchw", weights, w)
     whole, left = model(x), model[2:](residual)
-    torch.testing.assert_close(effects.importance.sum(0), (whole - left).mean(0))
+    torch.testing.assert_close(effects.losses.mean.sum(0), (whole - left).mean(0))
 
 
 @pytest.mark.parametrize(

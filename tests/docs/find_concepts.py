@@ -9,7 +9,7 @@ net = torch.nn.Sequential(
     torch.nn.Conv2d(1, 8, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
     torch.nn.Linear(8, 3),
 ).eval()  # fmt: skip
-images = torch.rand(200, 1, 16, 16)  # or a folder, a list of paths, a data set
+images = torch.rand(200, 1, 16, 16)  # or a folder, a list of paths, a data set, a store
 
 found = ek.concepts(net, images, layer="1", n=3)
 found.importance  # what each class's score loses without each concept: [concept, class]
@@ -30,6 +30,19 @@ maximized = ek.maximize(net, list(found), shape=(1, 16, 16), steps=8)
 found.report("concepts.html", names=["edges", "dots", ""], maximized=maximized)
 # --8<-- [end:look]
 assert best.image.shape == (1, 16, 16)
+
+# --8<-- [start:other]
+store = ek.batch({str(i): image for i, image in enumerate(images)}, net, "saliency", "store")
+ek.concepts(net, store, layer="1", n=3)  # of the images that a job has explained
+
+dictionary = torch.rand(5, 8)  # [n, channel], such as the decoder of a sparse autoencoder
+given = ek.concepts(net, images, layer="1", directions=dictionary)
+
+varied = ek.concepts(net, images, layer="1", n=3, importance="sobol")
+varied.importance  # the share of each score's variance that is due to a concept
+# --8<-- [end:other]
+assert given.kind == "given"
+assert varied.importance.max() <= 1.5
 
 # --8<-- [start:keep]
 found.save("concepts")

@@ -2,18 +2,25 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from explainkit.catalog.models import load_model
 from explainkit.concept_discovery.activations import ImageChunks, activations
 from explainkit.concept_discovery.factorize import factorize
-from explainkit.concept_discovery.importance import Effects, concept_maps
+from explainkit.concept_discovery.importance import (
+    Effects,
+    Moments,
+    concept_maps,
+    sobol_indices,
+)
 from explainkit.concept_discovery.layer import LayerMaps
 from explainkit.concept_discovery.reliability import p_values, random_directions, stability
 from explainkit.engine.arguments import batch_number, seed_number, whole_number
@@ -25,7 +32,7 @@ from explainkit.interfaces import spec_of
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.layers import path_of
 from explainkit.metrics.reinitialization import reinitialized
-from explainkit.results.concepts import Concepts
+from explainkit.results.concepts import Concepts, Measure
 from explainkit.scores import Task
 
 MOST = 32
@@ -43,6 +50,8 @@ def concepts(
     layer: str | nn.Module | None = None,
     n: int = 10,
     *,
+    directions: Tensor | None = None,
+    importance: Measure = "removal",
     seed: int = 0,
     limit: int | None = None,
     batch_size: int | None = None,
@@ -62,16 +71,28 @@ def concepts(
     `Concepts.p` say how much of the layer's effect it covers, whether other images give the same
     concepts, and whether random directions would do as well.
 
+    With ``importance="sobol"``, it is CRAFT's total Sobol index: the share of the score's variance
+    over random masks of the concepts that is due to concept k and its interactions. It takes
+    32 (n + 1) runs of the rest of the model instead of n. `Concepts.p` compares removals in both
+    cases.
+
     Fel et al. 2023 (CRAFT, arXiv:2211.10154); Zhang et al. 2021 (ICE, arXiv:2006.15417).
 
     Args:
         model: A source of `load_model`, such as a registered name, or any module.
         images: As `evaluate` takes them: a tensor, a folder, a list of paths or images, or a data
-            set. All have one size as the model takes them; at least 200 make the numbers reliable.
-            They are read several times, a chunk at a time.
+            set, or the `Store` of a job. All have one size as the model takes them; at least 200
+            make the numbers reliable. They are read several times, a chunk at a time.
         layer: Path or module of a layer with spatial positions or patch tokens. None: the default
             of class activation maps.
         n: Number of concepts.
+        directions: Concepts found elsewhere, such as the decoder of a sparse autoencoder,
+            ``[n, channel]``, of any length. Nothing is factorized then, and ``n`` is ignored. As
+            for all concepts, an image's weights are the non-negative ones with which the directions
+            together best approximate the layer's output (non-negative least squares); an encoder
+            that came with them is not used. For weights of both signs, give each direction and its
+            negative. Their stability is unknown.
+        importance: ``"removal"``, or ``"sobol"`` for total Sobol indices.
         seed: Random seed.
         limit: Only so many of the images, evenly spread over all.
         batch_size: Images run at once; None: as many as fit a memory budget.
@@ -81,7 +102,8 @@ def concepts(
 
     Raises:
         DatasetError: There are no images.
-        InputError: A single image, images of different sizes, or more concepts than channels.
+        InputError: A single image, images of different sizes, more concepts than channels, or
+            directions that are zero, not finite or of another number of channels.
         ModelError: The layer has no spatial positions, or outputs zeros or NaN.
 
     Examples:
@@ -95,6 +117,10 @@ def concepts(
         torch.Size([1, 1, 8, 8])
     """
     seed = seed_number(seed)
+    if importance not in get_args(Measure):
+        raise InputError(
+            f"importance: expected {' or '.join(get_args(Measure))}, got {importance!r:.40}"
+        )
     n = whole_number("n", n, 1, 2**20)
     batch_size = None if batch_size is None else batch_number(batch_size)
     module = load_model(model) if isinstance(model, str | Path) else model
@@ -105,8 +131,14 @@ def concepts(
     outputs = outputs_of(module, output, task, class_names)
     named = layer if layer is None else path_of(module, layer)
     with preserve_process(seed), preserve_model(module, seed=seed), torch.no_grad():
-        maps = LayerMaps(module, named, read.read([0, 1]), outputs, batch_size)
-        found = _found(module, read, maps, n, seed)
+        few = read.read([0, 1])
+        maps = LayerMaps(module, named, few, outputs, batch_size)
+        factors = (
+            _factorized(module, read, maps, n, seed)
+            if directions is None
+            else _given(directions, maps, few)
+        )
+        found = _measured(module, read, maps, factors, importance, seed)
     for text in found.warnings:
         warnings.warn(f"concepts: {text}", ExplainkitWarning, stacklevel=2)
     # what the caller named is loaded again; what the caller holds is not kept alive
@@ -115,33 +147,79 @@ def concepts(
     )
 
 
-def _found(module: nn.Module, images: ImageChunks, layer: LayerMaps, n: int, seed: int) -> Concepts:
+@dataclass(frozen=True, eq=False)
+class _Factors:
+    """Directions of length 1, ``[n, channel]``, and what is known of them: fields of `Concepts`."""
+
+    directions: Tensor
+    kind: str
+    stability: Tensor
+    random_stability: float
+    warnings: tuple[str, ...] = ()
+
+
+def _factorized(
+    module: nn.Module, images: ImageChunks, layer: LayerMaps, n: int, seed: int
+) -> _Factors:
     values = activations(layer, images, seed=seed)
-    factors = factorize(values.flatten(0, 1), n, seed=seed)
-    directions = factors.directions
+    found = factorize(values.flatten(0, 1), n, seed=seed)
+    directions = found.directions
     stable = stability(values, directions, seed=seed)
     del values
-    effects = Effects(directions)
+    fewer = f"the layer has only {len(directions)} concepts, not {n}"
+    random_stability, missing = _random_stability(module, images, layer, n, seed)
+    texts = [*([fewer] if len(directions) < n else []), *([missing] if missing else [])]
+    return _Factors(directions, found.kind, stable, random_stability, tuple(texts))
+
+
+def _given(directions: Tensor, layer: LayerMaps, few: Tensor) -> _Factors:
+    """Somebody else's directions, whose stability is not known."""
+    like, found = layer.maps(few), torch.as_tensor(directions).detach().double()
+    if found.dim() != 2 or not len(found) or found.shape[1] != like.shape[-1]:
+        raise InputError(
+            f"directions: expected [n, channel] for the {like.shape[-1]} channels of layer "
+            f"{layer.path!r}, got {list(found.shape)}"
+        )
+    if not bool(found.isfinite().all()) or not bool(found.any(1).all()):
+        raise InputError("directions: expected finite numbers and no direction that is zero")
+    unit = normalize(found, dim=1, eps=0).to(like)
+    return _Factors(unit, "given", found.new_zeros(0, len(found)), float("nan"))
+
+
+def _measured(
+    module: nn.Module,
+    images: ImageChunks,
+    layer: LayerMaps,
+    factors: _Factors,
+    importance: Measure,
+    seed: int,
+) -> Concepts:
+    directions = factors.directions
+    effects, indices = Effects(directions), Moments()
     random = [Effects(one) for one in random_directions(directions, seed=seed)]
     peaks = []
     for _, chunk in images.chunks(layer.chunk, "importance"):
         maps = layer.maps(chunk)
-        peaks.append(effects.add(layer, maps).flatten(2).amax(2))
+        weights = effects.add(layer, maps)
+        peaks.append(weights.flatten(2).amax(2))
         for other in random:
             other.add(layer, maps)
+        if importance == "sobol":
+            indices.add(sobol_indices(layer, maps, weights, directions, seed=seed))
+    measured = indices if importance == "sobol" else effects.losses
     outputs, spec = layer.model.outputs, spec_of(module)
-    random_stability, missing = _random_stability(module, images, layer, n, seed)
     name = model_name(module)
     return Concepts(
         directions=directions.cpu(),
-        importance=effects.importance.cpu(),
-        standard_error=effects.standard_error.cpu(),
-        stability=stable.cpu(),
-        random_stability=random_stability,
+        importance=measured.mean.cpu(),
+        standard_error=measured.standard_error.cpu(),
+        stability=factors.stability.cpu(),
+        random_stability=factors.random_stability,
         p=p_values(effects.size, torch.cat([other.size for other in random])).cpu(),
         unexplained=effects.unexplained,
         random_unexplained=sum(other.unexplained for other in random) / len(random),
         **_exemplars(layer, images, directions, torch.cat(peaks)),
+        measure=importance,
         kind=factors.kind,
         layer=layer.path,
         model=name,
@@ -153,7 +231,7 @@ def _found(module: nn.Module, images: ImageChunks, layer: LayerMaps, n: int, see
         mean=spec.mean if spec else None,
         std=spec.std if spec else None,
         versions=versions(name, module),
-        warnings=(*_warnings(len(images), n, len(directions)), *([missing] if missing else [])),
+        warnings=(*_warnings(len(images), len(directions)), *factors.warnings),
     )
 
 
@@ -209,12 +287,10 @@ def _exemplars(
     }
 
 
-def _warnings(images: int, asked: int, found: int) -> tuple[str, ...]:
+def _warnings(images: int, n: int) -> tuple[str, ...]:
     texts = []
-    if asked > MOST:
-        texts.append(f"{asked} concepts are hard to look through: use at most {MOST}")
+    if n > MOST:
+        texts.append(f"{n} concepts are hard to look through: use at most {MOST}")
     if images < FEWEST:
-        texts.append(f"{images} images are few: stability and importance need {FEWEST} or more")
-    if found < asked:
-        texts.append(f"the layer has only {found} concepts, not {asked}")
+        texts.append(f"{images} images are few: {FEWEST} or more make the numbers reliable")
     return tuple(texts)

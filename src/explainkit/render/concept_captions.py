@@ -22,10 +22,18 @@ def caption(found: "Concepts", k: int) -> str:
     return f"concept {k}: {'; '.join(parts)}"
 
 
+def meaning(found: "Concepts", score: str) -> str:
+    """What the importance of a concept for a score is."""
+    if found.measure == "sobol":
+        return f"the share of the variance of {score} that is due to the concept (Sobol index)"
+    return f"what {score} loses without the concept"
+
+
 def amount(found: "Concepts", k: int, c: int) -> tuple[str, str]:
     """A concept's importance for a class, and its standard error, as text."""
     value, error = float(found.importance[k, c]), float(found.standard_error[k, c])
-    return f"{value:+.3g}".replace("-", "−"), f"{error:.1g}" if isfinite(error) else "–"
+    sign = "+" if found.measure == "removal" else ""
+    return f"{value:{sign}.3g}".replace("-", "−"), f"{error:.1g}" if isfinite(error) else "–"
 
 
 def stability(found: "Concepts", k: int) -> str:
@@ -52,6 +60,8 @@ def notes(found: "Concepts") -> Iterator[str]:
         if isfinite(found.random_stability):
             stable += f"; in a network with random weights, {found.random_stability:.2f}"
         yield f"{stable}."
+    elif found.kind == "given":
+        yield "The directions were given, so their stability is unknown."
     failing = sum(bool(found.failures(k)) for k in range(len(found)))
     yield f"{failing or 'None'} of {len(found)} concepts {'fails' if failing < 2 else 'fail'}."
     yield from (f"{text[0].upper()}{text[1:]}." for text in found.warnings)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from explainkit.catalog.synonyms import model_title
 from explainkit.errors import RenderError
+from explainkit.render.concept_captions import meaning
 from explainkit.render.heatmap import to_pixels
 from explainkit.render.sheet import FAINT, INK, WRONG, Page, fit, fit_name, house_style, show
 from explainkit.render.shown_image import overlay
@@ -77,7 +78,7 @@ def concepts_figure(
         _draw_importance(axes, found, k, limits)
     note = (
         "Above: exemplars with the concept's weights, most active first; below: crops where it is "
-        "most active. Bars: what the score loses without the concept (lines: 2 standard errors)."
+        f"most active. Bars: {meaning(found, 'the score')}; lines: 2 standard errors."
     )
     note = fit(note, _WIDTH - 2 * _MARGIN, 6.5, 2)
     page.write(_MARGIN, page.height - 0.08, note, 6.5, va="bottom", color=FAINT)
@@ -152,7 +153,7 @@ def _limits(found: "Concepts", count: int) -> tuple[float, float]:
 
 
 def _draw_importance(axes: Axes, found: "Concepts", k: int, limits: tuple[float, float]) -> None:
-    """What the scores of the most affected classes lose without a concept."""
+    """A concept's importance for the classes that it affects most."""
     classes = largest(found, k, BARS)
     values = [float(found.importance[k, c]) for c in classes]
     errors = [2 * float(found.standard_error[k, c]) for c in classes]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.files import write_file
-from explainkit.render.concept_captions import amount, stability
+from explainkit.render.concept_captions import amount, meaning, stability
 from explainkit.render.concepts import (
     AGAINST,
     FOR,
@@ -77,7 +77,9 @@ def concepts_report(
         "model": found.model,
         "layer": found.layer,
         "images": f"{found.count:,}",
-        "factorization": f"{found.kind.upper()}, {len(found)} concepts, seed {found.seed}",
+        "factorization": "none: the directions were given"
+        if found.kind == "given"
+        else f"{found.kind.upper()}, {len(found)} concepts, seed {found.seed}",
         "versions": ", ".join(f"{name} {of}" for name, of in found.versions.items()),
     }
     text = fill(
@@ -87,7 +89,7 @@ def concepts_report(
         about=[f"{found.model}, {found.count:,} images"],
         overview=_overview(found, titles, links=True),
         cards=(_card(found, k, titles[k], maximized) for k in range(len(found))),
-        unit="value" if found.task == "regression" else "score",
+        meaning=meaning(found, "each value" if found.task == "regression" else "each score"),
         command=command,
         facts=facts.items(),
     )  # fmt: skip
@@ -109,7 +111,11 @@ def _overview(found: "Concepts", titles: Sequence[str], *, links: bool) -> Marku
                 "failures": found.failures(k),
             }
         )
-    text = fill("explainkit.render", "concepts.html", rows=rows, notes=found.notes, links=links)
+    text = fill(
+        "explainkit.render", "concepts.html",
+        rows=rows, notes=found.notes, links=links,
+        meaning=meaning(found, "the score of the most affected class"),
+    )  # fmt: skip
     return Markup(text)  # noqa: S704 - the template has escaped it
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
     from explainkit.results.visualization import Visualization
 
+Measure = Literal["removal", "sobol"]
+"""What importance is: the score's loss without a concept, or a total Sobol index."""
+
 SIGNIFICANT = 0.05
 """p-value above which a concept's effect is no larger than that of random directions."""
 
@@ -34,14 +37,14 @@ class Concepts:
 
     Attributes:
         directions: ``[n, channel]``, of length 1, the one that carries most of the activations
-            first.
-        importance: What the score of each class loses when a concept is removed from the layer:
-            mean over images, ``[n, class]``, in units of the score.
+            first; given directions in their own order.
+        importance: What the score of each class loses when a concept is removed from the layer, in
+            units of the score; or total Sobol indices. Mean over images, ``[n, class]``.
         standard_error: Of `importance`, over images.
         stability: Matched cosine between concepts of two random halves of the images,
-            ``[split, n]``.
+            ``[split, n]``; no splits for given directions.
         random_stability: Its mean in the same network with random weights; NaN if that has no
-            concepts.
+            concepts, or for given directions.
         p: Share of random directions whose effect is at least as large, ``[n]``: the root mean
             square over images and classes.
         unexplained: Share of the layer's effect on the scores that is lost when the concepts take
@@ -54,7 +57,8 @@ class Concepts:
         maps: The concept's weights in them, ``[n, k, height, width]`` at the layer's resolution.
         upsampled: The same over the images, as class activation maps,
             ``[n, k, image height, image width]``.
-        kind: ``"nmf"``, or ``"semi-nmf"`` for a layer with negative values.
+        measure: ``"removal"`` or ``"sobol"``: what `importance` is.
+        kind: ``"nmf"``, ``"semi-nmf"`` for a layer with negative values, or ``"given"``.
         layer: Dotted path.
         model: Registered name, or module and class.
         count: Number of images.
@@ -82,6 +86,7 @@ class Concepts:
     index: Tensor
     maps: Tensor
     upsampled: Tensor
+    measure: Measure
     kind: str
     layer: str
     model: str
@@ -224,6 +229,7 @@ class Concepts:
             "model": self.model,
             "layer": self.layer,
             "kind": self.kind,
+            "measure": self.measure,
             "images": self.count,
             "seed": int(self.seed),
             "versions": dict(self.versions),

@@ -92,13 +92,14 @@ CONCEPTS = Form(
         "upsampled": (4, 0),
     },
     {
-        "layer": str, "model": str, "kind": str, "seed": int | np.integer, "count": int,
+        "layer": str, "model": str, "kind": str, "measure": str, "seed": int | np.integer,
+        "count": int,
         "unexplained": float, "random_unexplained": float, "random_stability": float,
         "task": str, "output": int | str | None, "versions": Mapping,
     },
     ("class_names", "names", "warnings"),
     {"exemplar": torch.int64, "index": torch.int64},
-    ("images", "directions", "importance", "stability", "maps", "upsampled"),
+    ("images", "directions", "importance", "maps", "upsampled"),
 )  # fmt: skip
 
 
@@ -200,12 +201,14 @@ def _check_receipt(fields: Mapping[str, Any]) -> None:
 
 
 def _check_exemplars(fields: Mapping[str, Any]) -> None:
-    """Raises ValueError for exemplars without image, and for tables of another shape."""
+    """Raises ValueError for exemplars without image, other tables, and other numbers."""
     images, names, shown = fields["images"], fields["names"], fields["exemplar"]
     if images.ndim != 4 or len(names) != len(images):
         raise ValueError(f"images: expected {len(names)} images, got {list(images.shape)}")
     if bool(((shown < 0) | (shown >= len(images))).any()):
         raise ValueError(f"exemplar: expected 0 to {len(images) - 1}, got {shown.tolist()!r:.40}")
+    if not bool(fields["stability"].isfinite().all()):  # given directions have none
+        raise ValueError("stability: expected finite numbers, got NaN or infinity")
     for name, like in (("standard_error", "importance"), ("index", "exemplar")):
         if fields[name].shape != fields[like].shape:
             raise ValueError(f"{name}: expected the shape of {like}, got {fields[name].shape}")
