@@ -70,7 +70,7 @@ docs-serve: $(VENV)/.development ## Serve the documentation while writing it
 
 BENCHMARKS := bench_call.py bench_families.py bench_gradient.py bench_cam.py bench_suffix.py \
 	bench_tolerance.py bench_perturbation.py bench_perturbation.py,--error bench_perturbation.py,--sharing \
-	bench_maximize.py bench_batch.py bench_csv.py bench_train.py bench_metrics.py \
+	bench_maximize.py bench_batch.py bench_csv.py bench_train.py bench_metrics.py bench_concepts.py \
 	photo_to_overlay.py
 comma := ,
 run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma), ,$(1)) $(2)

@@ -26,6 +26,7 @@ PEERS = {
     "torch-cam": "torchcam",
     "lucent": "lucent",
     "quantus": "quantus",
+    "CRAFT": "sklearn",
 }
 """Candidates are named after their library first; these may be missing or fail."""
 
