@@ -228,14 +228,14 @@ INTRODUCTION = """\
 It took {minutes:.0f} minutes of a CPU core.
 
 A method is ok on a network if the maps of three images are finite and not constant, the same in a
-second call, and those of each image alone (within {tolerance:g} of the map's norm, in float32 or
-else in float64), and if the call leaves the model, the images and the random generators as they
-were. It is refused if `explain` raises an error of one line that says why. Everything else has
+second call, and equal to those of each image alone (within {tolerance:g} of the map's norm, in
+float32 or else in float64), and if the call leaves the model, the images and the random generators
+unchanged. It is refused if `explain` raises a one-line error that says why. Everything else has
 failed.
 
 The predicted class is explained with each method's default layer, baseline and parameters, except
-for {fields}. `benchmarks/third_party.py` builds the networks. Their weights are those of He, since
-many give all images nearly the same scores as they initialize themselves.
+for {fields}. `benchmarks/third_party.py` builds the networks, with He's initialization: with their
+own, many networks give all images nearly the same scores.
 """
 
 

@@ -74,8 +74,8 @@ def test_verdicts_stand_below_their_maps_and_are_explained(tmp_path):
             for one in maps
         )
     notes = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
-    assert "supported: Hiding parts of the image changes" in notes
-    assert "moved: Moved to another place" in notes
+    assert "supported: Hiding what this map marks" in notes
+    assert "moved: Put in the wrong place" in notes
     with pytest.raises(RenderError, match="expected a scorecard of 2 images for each of 2"):
         report([one, one], tmp_path / "r.html", cards=cards[:1])
     page = report([one, one], tmp_path / "r.html", cards=cards).read_text()
@@ -83,7 +83,7 @@ def test_verdicts_stand_below_their_maps_and_are_explained(tmp_path):
     for one in data["maps"]:
         assert [verdict for verdict, _, _ in one["card"]] == list(cards[0].verdict)
         assert one["card"][1][1:] == [
-            "Moved to another place, this map would predict what hiding does just as well.",
+            "Put in the wrong place, this map would predict as well.",
             "wrong",
         ]
     assert page.count('<p class="card"></p>') == 2

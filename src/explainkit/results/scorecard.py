@@ -11,21 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SENTENCES = {
-    "supported": "Hiding parts of the image changes the model's answer as this map predicts, "
-    "beyond what the image's edges or a spot in the middle would predict.",
-    "partly supported": "This map predicts what hiding parts of the image does, but on weaker "
-    "evidence: another test may disagree.",
-    "not class-specific": "This map predicts what hiding parts of the image does, but it would do "
-    "so for the next most likely class, too.",
-    "not supported: edges": "The image's edges alone predict what hiding does about as well as "
-    "this map.",
-    "not supported: center": "A spot in the middle alone predicts what hiding does about as well "
-    "as this map.",
-    "not supported: moved": "Moved to another place, this map would predict what hiding does just "
-    "as well.",
+    "supported": "Hiding what this map marks changed the answer as the map predicts, better than "
+    "an edge drawing or a spot in the middle would.",
+    "partly supported": "The map predicts some of what hiding does; another test may disagree.",
+    "not class-specific": "The map predicts what hiding does, but would do so for the next most "
+    "likely class too.",
+    "not supported: edges": "An edge drawing predicts this as well.",
+    "not supported: center": "A spot in the middle predicts this as well.",
+    "not supported: moved": "Put in the wrong place, this map would predict as well.",
     "cannot be judged": "This map can't be tested.",
-    "low power on this network": "On this network, the test fails even maps that are correct by "
-    "construction.",
+    "low power on this network": "On this network, the test also fails maps that are known to "
+    "predict what hiding does.",
 }
 """The verdicts, each with what it means."""
 
