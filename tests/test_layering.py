@@ -76,6 +76,12 @@ def imported(tree):
 
 
 @cache
+def names_in(path):
+    """The names that a file imports."""
+    return list(imported(ast.parse(path.read_text())))
+
+
+@cache
 def imports(root=ROOT):
     """Module to the modules of the package that it imports."""
     known = modules(root)
@@ -83,7 +89,7 @@ def imports(root=ROOT):
     for module, path in known.items():
         names = [
             name.partition(".")[2]
-            for name in imported(ast.parse(path.read_text()))
+            for name in names_in(path)
             if name.partition(".")[0] == "explainkit"
         ]
         # "a.b.C" names the module "a.b"
@@ -143,5 +149,4 @@ def test_cycles_and_imports_in_functions_are_found(tmp_path):
 
 def test_nothing_imports_a_plugin():
     for path in ROOT.rglob("*.py"):
-        names = list(imported(ast.parse(path.read_text())))
-        assert not [name for name in names if name.startswith("explainkit_")], path
+        assert not [name for name in names_in(path) if name.startswith("explainkit_")], path

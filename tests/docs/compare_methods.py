@@ -4,7 +4,7 @@
 import explainkit as ek
 
 faces = ek.load_dataset("fer_hw3/synthetic", split="public_test")
-found = ek.evaluate("fer_hw3/cnn", faces, ["deeplift", "saliency"], ["gini"], limit=2)
+found = ek.evaluate("fer_hw3/dnn", faces, ["deeplift", "saliency"], ["gini"], limit=10)
 
 found.table()  # one row per method: shares of the verdicts, means, and their intervals
 found.comparisons  # pairs of methods on the same images, from 10 images on
@@ -19,7 +19,8 @@ found = ek.Evaluation.load("faces.json")
 found.of("saliency").verdict[0], found.of("saliency").p[0]
 found.report("faces.html")  # one file, without network access
 
-maps = ek.explain("fer_hw3/cnn", faces.images[:2], method="deeplift")
+maps = ek.explain("fer_hw3/dnn", faces.images[:2], method="deeplift")
 maps.report("maps.html", evaluation=found)  # with what is known of the method from many images
 # --8<-- [end:read]
-assert len(found) == 2
+assert len(found) == 10
+assert len(found.comparisons) == 1

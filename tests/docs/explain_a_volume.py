@@ -20,14 +20,14 @@ model = nn.Sequential(
     nn.Flatten(),
     nn.Linear(8, 2),
 ).eval()
-scan = torch.rand(1, 1, 24, 32, 32)  # batch, channel, depth, height, width
+scan = torch.rand(1, 1, 12, 24, 24)  # batch, channel, depth, height, width
 # --8<-- [end:model]
 
 # --8<-- [start:explain]
 import explainkit as ek
 
 found = ek.explain(model, scan, 1, method=["integrated_gradients", "gradcam"])
-found[1].attribution.shape  # torch.Size([1, 1, 24, 32, 32])
+found[1].attribution.shape  # torch.Size([1, 1, 12, 24, 24])
 # --8<-- [end:explain]
 assert found[1].attribution.shape == scan.shape
 

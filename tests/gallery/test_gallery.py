@@ -116,7 +116,7 @@ def test_a_file_that_is_not_a_script_is_refused(text, tmp_path):
         read(path)
 
 
-def test_a_new_plugins_page_appears_with_its_hook_alone(site):
+def test_a_new_plugins_page_appears_with_its_hook_alone(site, here):
     (built,) = site()
     assert (built.page, built.reused) == ("sums/numbers", False)
     page = (site.out / "sums/numbers.md").read_text()

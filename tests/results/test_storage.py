@@ -108,7 +108,9 @@ JSON = nested(PLAIN)
 
 
 @given(st.dictionaries(KEYS, nested(PLAIN | TENSORS), max_size=4))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_parameters(explanation, tmp_path, params):
     one = replace(explanation, params=params)
     assert same(ek.Explanation.load(save(one, tmp_path)).params, params)
@@ -289,7 +291,7 @@ for kill in range(int(sys.argv[2])):
 """
 
 
-@pytest.mark.parametrize("kills", [12, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 def test_two_writers_of_three_folders_are_killed(explanation, tmp_path, kills):
     save(explanation, tmp_path / "source")
@@ -578,7 +580,7 @@ class TestRefusals:
 
     @given(st.data())
     @settings(
-        max_examples=200, deadline=None,
+        max_examples=80, deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )  # fmt: skip
     def test_any_other_json(self, explanation, tmp_path, data):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import explainkit as ek
 from explainkit.errors import MethodError
 from explainkit.methods.attention.attn_lrp import AttnLRP
-from explainkit.testing import check_method
+from explainkit.testing import check_method, toy_models
 
 
 def halved(value):
@@ -102,4 +102,4 @@ def test_fields_out_of_range_are_refused(field):
 
 
 def test_promises():
-    check_method("attn_lrp")
+    check_method("attn_lrp", {name: toy_models()[name] for name in ("residual", "vit", "mlp")})

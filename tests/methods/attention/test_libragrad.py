@@ -158,8 +158,7 @@ def test_probabilities_and_dead_ends():
 
 
 @pytest.mark.parametrize(
-    ("base", "reason"),
-    [(FullGradient(), "rules of its own"), (Occlusion(), "uses none")],
+    ("base", "reason"), [(FullGradient(), "rules of its own"), (Occlusion(), "uses none")]
 )
 def test_methods_that_use_no_gradient_are_refused(base, reason):
     with pytest.raises(MethodError, match=reason):
@@ -198,7 +197,7 @@ def test_nothing_is_kept_alive():
 @pytest.mark.parametrize("base", [Saliency(), SmoothGrad(samples=2), GradCAM()])
 def test_promises(base):
     models = toy_models()
-    if isinstance(base, GradCAM):
+    if not isinstance(base, Saliency):
         models = {name: models[name] for name in ("residual", "vit", "batch_norm")}
     check_method(LibraGrad(base), models)
 

@@ -153,4 +153,5 @@ def test_no_gradient_is_needed():
 
 @pytest.mark.parametrize("name", ["eigencam", "kpca_cam", "eigengradcam"])
 def test_check_method(name):
-    check_method(name, {n: m for n, m in toy_models().items() if n != "mlp"})
+    names = toy_models().keys() - {"mlp"} if name == "eigencam" else ("residual", "vit", "tuple")
+    check_method(name, {n: toy_models()[n] for n in sorted(names)})
