@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from explainkit.jobs.worker import Report
 
 
+@model_options.with_model_options
 def batch(
+    *,
     context: typer.Context,
     source: options.ImageSet,
     model: model_options.Source,
@@ -98,16 +100,7 @@ def batch(
     ] = None,
     precision: options.Precision = None,
     device: options.Device = "auto",
-    weights: model_options.Weights = None,
-    pretrained: model_options.Pretrained = True,
-    allow_pickle: model_options.AllowPickle = False,
-    classes: model_options.Classes = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
-    size: model_options.Size = None,
-    crop: model_options.Crop = None,
-    output: model_options.Output = None,
-    task: model_options.TaskName = None,
+    known: model_options.ModelOptions,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards with failed images again.")
     ] = False,
@@ -144,20 +137,16 @@ def batch(
     methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     share = share_of(shard)
-    known = model_options.arguments(
-        weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
-        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
-    )  # fmt: skip
     small = None if map_size is None else model_options.read_size("--map-size", map_size)
     command = options.command_line(context)
     with (
         planned(
             _source(source, data, split, out), model, methods, out,
             target=options.find_target(target), seed=seed, limit=limit, workers=workers,
-            dtype=dtype, map_size=small,
-            scorecard=scorecard, wrt=None if wrt is None else options.names_in(wrt),
-            device=str(options.find_device(device)), batch_size=batch_size,
-            precision=precision, shard_size=shard_size, threads=threads, model_options=known,
+            dtype=dtype, map_size=small, scorecard=scorecard, batch_size=batch_size,
+            wrt=None if wrt is None else options.names_in(wrt),
+            device=str(options.find_device(device)), precision=precision, shard_size=shard_size,
+            threads=threads, model_options=known.arguments(),
             command=options.command_line(context, "shard"), **params,
         ) as plan,
         Stop(complain) as stop,

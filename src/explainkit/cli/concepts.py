@@ -31,7 +31,9 @@ Steps = Annotated[
 ]
 
 
+@model_options.with_model_options
 def concepts(
+    *,
     context: typer.Context,
     source: options.ImageSet,
     model: model_options.Source,
@@ -57,16 +59,7 @@ def concepts(
     ] = None,
     steps: Steps = 64,
     device: options.Device = "auto",
-    weights: model_options.Weights = None,
-    pretrained: model_options.Pretrained = True,
-    allow_pickle: model_options.AllowPickle = False,
-    classes: model_options.Classes = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
-    size: model_options.Size = None,
-    crop: model_options.Crop = None,
-    output: model_options.Output = None,
-    task: model_options.TaskName = None,
+    known: model_options.ModelOptions,
     as_json: options.Json = False,
 ) -> None:
     """Find the concepts of a layer, and what each of them does to the scores.
@@ -89,10 +82,7 @@ def concepts(
     options.check_files(out, folders=True)
     images = options.find_images(source, data, split)
     place = options.find_device(device)
-    module = model_options.load(
-        model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
-        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
-    ).to(place)  # fmt: skip
+    module = known.load(model).to(place)
     with short_warnings():
         found = run(module, images, layer, n, seed=seed, limit=limit)
         reported = any(path.suffix.lower() == ".html" for path in out or [])

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from explainkit.results.evaluation import Evaluation, Group
 
 
+@model_options.with_model_options
 def evaluate(
+    *,
     context: typer.Context,
     source: options.ImageSet,
     model: model_options.Source,
@@ -47,16 +49,7 @@ def evaluate(
         ),
     ] = None,
     device: options.Device = "auto",
-    weights: model_options.Weights = None,
-    pretrained: model_options.Pretrained = True,
-    allow_pickle: model_options.AllowPickle = False,
-    classes: model_options.Classes = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
-    size: model_options.Size = None,
-    crop: model_options.Crop = None,
-    output: model_options.Output = None,
-    task: model_options.TaskName = None,
+    known: model_options.ModelOptions,
     as_json: options.Json = False,
 ) -> None:
     """Compare methods on many images: do their maps predict what hiding parts of an image does?
@@ -84,10 +77,7 @@ def evaluate(
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     images = options.find_images(source, data, split)
     place = options.find_device(device)
-    module = model_options.load(
-        model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
-        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
-    ).to(place)  # fmt: skip
+    module = known.load(model).to(place)
     found = run(
         module, images, methods, options.names_in(metric), target=options.find_target(target),
         labels=_labels(labels), limit=limit, seed=seed, **params,

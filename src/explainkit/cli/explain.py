@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from explainkit.results.explanation import Explanations
 
 
+@model_options.with_model_options
 def explain(
+    *,
     context: typer.Context,
     images: Annotated[
         list[str],
@@ -26,16 +28,7 @@ def explain(
         ),
     ],
     model: model_options.Source,
-    weights: model_options.Weights = None,
-    pretrained: model_options.Pretrained = True,
-    allow_pickle: model_options.AllowPickle = False,
-    classes: model_options.Classes = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
-    size: model_options.Size = None,
-    crop: model_options.Crop = None,
-    output: model_options.Output = None,
-    task: model_options.TaskName = None,
+    known: model_options.ModelOptions,
     method: options.MethodNames = "gradcam",
     param: options.Param = None,
     layer: options.Layer = None,
@@ -121,10 +114,7 @@ def explain(
     photos = find_photos(images, out, endings)
     options.claim(context, out, "explain")  # the figure of a photo has one name for all methods
     place = options.find_device(device)
-    module = model_options.load(
-        model, weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
-        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
-    ).to(place, None if dtype is None else options.find_dtype(dtype))  # fmt: skip
+    module = known.load(model).to(place, None if dtype is None else options.find_dtype(dtype))
     tests = wants_scorecards(scorecard, module, at)
     command = options.command_line(context) if report else None
     rows: list[dict[str, Any]] = []

@@ -1,5 +1,9 @@
 """The options that say which model a command loads, and what is known about it."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,94 +18,103 @@ SOURCES = (
 )
 
 Source = Annotated[str, typer.Option("--model", help=f"The model: {SOURCES}")]
-Weights = Annotated[
-    Path | None, typer.Option(help="A weights file to load into the model.", dir_okay=False)
-]
-Pretrained = Annotated[
-    bool, typer.Option(help="Whether to load the weights that come with the model.")
-]
-AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Also read weights saved by torch.save.")
-]
-Classes = Annotated[
-    Path | None,
-    typer.Option(help="A file with the class names: one per line, or JSON.", dir_okay=False),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(help="Mean of pixel / 255 in training, per channel: 0.485,0.456,0.406."),
-]
-Std = Annotated[
-    str | None, typer.Option(help="Standard deviation of pixel / 255 in training, per channel.")
-]
-Size = Annotated[
-    str | None, typer.Option(help="Size of the model's input: 224, or height x width: 224x320.")
-]
-Crop = Annotated[
-    float | None,
-    typer.Option(help="Share of the shorter side that the model sees; the rest is cropped."),
-]
-Output = Annotated[
-    str | None, typer.Option(help="Which of several outputs holds the scores: index, key or path.")
-]
-TaskName = Annotated[
-    Literal["classification", "multilabel", "regression"] | None,
-    typer.Option(
-        "--task",
-        metavar="TASK",
-        help="What the scores mean: classification (one class, the default), multilabel or "
-        "regression.",
-    ),
-]
 
 
-def load(source: str, **options: Any) -> "nn.Module":
-    """Loads the model that the options describe; see `arguments`.
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What the command line says about a model, beside its source."""
 
-    Raises:
-        typer.BadParameter: A value is not of its form.
-        ExplainkitError: The model can't be loaded.
-    """
-    from explainkit.catalog.models import load_model
-    from explainkit.catalog.registry import foreign_code
+    weights: Annotated[
+        Path | None, typer.Option(help="A weights file to load into the model.", dir_okay=False)
+    ] = None
+    pretrained: Annotated[
+        bool, typer.Option(help="Whether to load the weights that come with the model.")
+    ] = True
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read weights saved by torch.save.")
+    ] = False
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="A file with the class names: one per line, or JSON.", dir_okay=False),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of pixel / 255 in training, per channel: 0.485,0.456,0.406."),
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation of pixel / 255 in training, per channel.")
+    ] = None
+    size: Annotated[
+        str | None, typer.Option(help="Size of the model's input: 224, or height x width: 224x320.")
+    ] = None
+    crop: Annotated[
+        float | None,
+        typer.Option(help="Share of the shorter side that the model sees; the rest is cropped."),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option(help="Which of several outputs holds the scores: index, key or path."),
+    ] = None
+    task: Annotated[
+        Literal["classification", "multilabel", "regression"] | None,
+        typer.Option(
+            metavar="TASK",
+            help="What the scores mean: classification (one class, the default), multilabel or "
+            "regression.",
+        ),
+    ] = None
 
-    with foreign_code():
-        return load_model(source, **arguments(**options))
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `load_model` that the options stand for.
+
+        Raises:
+            typer.BadParameter: A value is not of its form.
+            ModelError: The file of class names can't be read.
+        """
+        from explainkit.adapters.class_names import read_class_names
+
+        output = self.output
+        return {
+            "weights": self.weights,
+            "pretrained": self.pretrained,
+            "allow_pickle": self.allow_pickle,
+            "class_names": None if self.classes is None else read_class_names(self.classes),
+            "mean": None if self.mean is None else _numbers("--mean", self.mean),
+            "std": None if self.std is None else _numbers("--std", self.std),
+            "size": None if self.size is None else read_size("--size", self.size),
+            "crop": self.crop,
+            "output": int(output) if output and output.lstrip("-").isdigit() else output,
+            "task": self.task,
+        }
+
+    def load(self, source: str) -> "nn.Module":
+        """Loads the model that a source and the options describe.
+
+        Raises:
+            typer.BadParameter: A value is not of its form.
+            ExplainkitError: The model can't be loaded.
+        """
+        from explainkit.catalog.models import load_model
+        from explainkit.catalog.registry import foreign_code
+
+        with foreign_code():
+            return load_model(source, **self.arguments())
 
 
-def arguments(
-    *,
-    weights: Path | None,
-    pretrained: bool,
-    allow_pickle: bool,
-    classes: Path | None,
-    mean: str | None,
-    std: str | None,
-    size: str | None,
-    crop: float | None,
-    output: str | None,
-    task: Any,
-) -> dict[str, Any]:
-    """The arguments of `load_model` that the options stand for.
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the model's options where it has a parameter ``known: ModelOptions``."""
+    signature, added = (inspect.signature(one) for one in (command, ModelOptions))
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += added.parameters.values() if name == "known" else [parameter]
 
-    Raises:
-        typer.BadParameter: A value is not of its form.
-        ModelError: The file of class names can't be read.
-    """
-    from explainkit.adapters.class_names import read_class_names
+    @wraps(command)
+    def run(**values: Any) -> None:
+        known = {name: values.pop(name) for name in added.parameters}
+        command(**values, known=ModelOptions(**known))
 
-    return {
-        "weights": weights,
-        "pretrained": pretrained,
-        "allow_pickle": allow_pickle,
-        "class_names": None if classes is None else read_class_names(classes),
-        "mean": None if mean is None else _numbers("--mean", mean),
-        "std": None if std is None else _numbers("--std", std),
-        "size": None if size is None else read_size("--size", size),
-        "crop": crop,
-        "output": int(output) if output is not None and output.lstrip("-").isdigit() else output,
-        "task": task,
-    }
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -12,11 +11,10 @@ from rich.table import Table
 
 from explainkit.cli import model_options, options
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
+@model_options.with_model_options
 def verify(
+    *,
     path: Annotated[
         Path,
         typer.Argument(
@@ -31,16 +29,7 @@ def verify(
     recompute: Annotated[int, typer.Option(min=0, help="Number of images to explain again.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the images that are explained again.")] = 0,
     device: options.Device = "cpu",
-    weights: model_options.Weights = None,
-    pretrained: model_options.Pretrained = True,
-    allow_pickle: model_options.AllowPickle = False,
-    classes: model_options.Classes = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
-    size: model_options.Size = None,
-    crop: model_options.Crop = None,
-    output: model_options.Output = None,
-    task: model_options.TaskName = None,
+    known: model_options.ModelOptions,
     as_json: options.Json = False,
 ) -> None:
     """Check saved results: hash all files and images, and explain some images again.
@@ -56,11 +45,7 @@ def verify(
     from explainkit.jobs.checks import exit_code
     from explainkit.jobs.receipts import verify as examine
 
-    known = model_options.arguments(
-        weights=weights, pretrained=pretrained, allow_pickle=allow_pickle, classes=classes,
-        mean=mean, std=std, size=size, crop=crop, output=output, task=task,
-    )  # fmt: skip
-    load = None if model is None else partial(_load, model, known, device)
+    load = None if model is None else lambda: known.load(model).to(options.find_device(device))
     checks = examine(path, load, recompute=recompute, seed=seed)
     if (
         recompute
@@ -77,9 +62,3 @@ def verify(
         options.show(table)
     if code := exit_code(checks):
         raise typer.Exit(code)
-
-
-def _load(source: str, known: dict[str, object], device: str) -> "nn.Module":
-    from explainkit.catalog.models import load_model
-
-    return load_model(source, **known).to(options.find_device(device))  # type: ignore[arg-type]
