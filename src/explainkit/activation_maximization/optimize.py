@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,10 +63,6 @@ class Gradient(Transforms):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise MethodError(f"{name}: expected a positive number, got {value}")
-        for name, kind in (("optimizer", OptimizerName), ("schedule", Schedule)):
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise MethodError(f"{name}: expected {known}, got {getattr(self, name)!r}")
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
         """The parameterization, and its mapping to pixels."""

@@ -6,7 +6,7 @@ Visualization", doi:10.23915/distill.00007.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,10 +99,6 @@ class Transforms(Typed):
         for name in ("scale", "crop"):
             if not 0 <= getattr(self, name) < 1:
                 raise MethodError(f"{name}: expected 0 ≤ {name} < 1, got {getattr(self, name)}")
-        if self.padding not in get_args(Padding):
-            raise MethodError(
-                f"padding: expected {', '.join(get_args(Padding))}, got {self.padding!r}"
-            )
 
     def shift_limit(self, height: int, width: int) -> int:
         """The largest shift in pixels."""

@@ -51,8 +51,8 @@ def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
     """Checks values against the types of a dataclass's fields.
 
     A type that is not of the kinds that methods use, such as a plugin's own, accepts any value, and
-    so does a field that holds one value per image. Choices and sizes are left to the method, whose
-    own message says more.
+    so does a field that holds one value per image. Sizes, and choices beside other types, are left
+    to the method, whose own message says more.
 
     Args:
         kind: The dataclass.
@@ -96,14 +96,14 @@ def _hints(kind: type) -> Mapping[str, Any] | None:
 
 
 def _left(hint: Any, value: Any) -> bool:
-    """Whether a value may be meant as one of several choices, or as a size."""
+    """Whether a value may be meant as a size, or as a choice beside other types."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in {types.UnionType, typing.Union}:
-        return any(_left(one, value) for one in inner)
-    sizes = origin is tuple and Ellipsis not in inner
-    return (sizes and isinstance(value, float | tuple)) or (
-        origin is typing.Literal and isinstance(value, str)
-    )
+        chosen = isinstance(value, str) and any(
+            typing.get_origin(one) is typing.Literal for one in inner
+        )
+        return chosen or any(_left(one, value) for one in inner)
+    return origin is tuple and Ellipsis not in inner and isinstance(value, float | tuple)
 
 
 def fits(hint: Any, value: Any) -> bool:

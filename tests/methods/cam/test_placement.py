@@ -133,7 +133,7 @@ class TestAuto:
         assert both.diagnostics["placement"] == "receptive_field"
 
     def test_any_other_word_is_an_error(self):
-        with pytest.raises(MethodError, match="placement: expected 'auto', .* got 'center'"):
+        with pytest.raises(MethodError, match="placement: expected auto or .*, got 'center'"):
             drawn(pooled(), images(), placement="center")
 
 

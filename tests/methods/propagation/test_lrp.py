@@ -273,7 +273,7 @@ def test_an_image_that_bypasses_its_first_layer_is_refused():
 def test_wrong_fields():
     model, x = network(), images()
     for params, message in (
-        ({"composite": "best"}, "composite: expected one of epsilon"),
+        ({"composite": "best"}, "composite: expected epsilon or gamma"),
         ({"epsilon": 0.0}, "expected epsilon > 0"),
         ({"low": 1.0}, "expected both bounds or none"),
         ({"composite": "epsilon_gamma_box", "low": torch.zeros(7, 1, 1), "high": torch.ones(7, 1, 1)},

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from explainkit.catalog.fields import Typed
 from explainkit.engine.passes import Needs, recorded_forward
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, readout_tokens
 from explainkit.methods.cam.layout import layout_of
@@ -30,13 +29,6 @@ class TokenMap(Typed):
     upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     patch_grid: tuple[int, int] | None = None
     prefix_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.upsample not in ("bilinear", "bicubic", "nearest"):
-            raise MethodError(
-                f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"
-            )
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the attention matrices."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +36,6 @@ class CAM(Typed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.upsample not in ("bilinear", "bicubic", "nearest"):
-            raise MethodError(
-                f"upsample: expected 'bilinear', 'bicubic' or 'nearest', got {self.upsample!r}"
-            )
-        if self.placement not in get_args(Placement):
-            raise MethodError(
-                f"placement: expected {', '.join(map(repr, get_args(Placement)))}, got "
-                f"{self.placement!r}"
-            )
         if self.layer is not None and not self.layer:
             raise MethodError("layer: expected a dotted path, or several, got none")
 

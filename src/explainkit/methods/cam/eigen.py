@@ -140,8 +140,6 @@ class KPCACAM(_ActivationCAM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kernel not in ("sigmoid", "rbf", "linear"):
-            raise MethodError(f"kernel: expected 'sigmoid', 'rbf' or 'linear', got {self.kernel!r}")
         if self.gamma is not None and not 0 < self.gamma < float("inf"):
             raise MethodError(f"gamma: expected a positive number, got {self.gamma}")
 

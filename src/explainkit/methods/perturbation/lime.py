@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,6 @@ class Lime(SegmentSampled):
 
     Attributes:
         samples: Masks per image.
-        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
         distance: ``"segments"`` as above, or ``"image"``: d is one minus the cosine between the
             masked image and the image, as in Captum.
         width: Width of the kernel; None: 0.25 for segments, 1 for images.
@@ -37,12 +36,7 @@ class Lime(SegmentSampled):
         ridge: Penalty on the squared coefficients.
         lasso: Penalty on the absolute coefficients, which sets small ones to zero: with
             ``ridge=0``, the ``alpha`` of scikit-learn's ``Lasso``, which Captum uses with 0.01.
-        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
-            ``"noise"``.
-        tolerance: Stop when an image's largest standard error is at most this fraction of its
-            largest value.
-        max_seconds: Time limit for all images; the result is then partial.
-        seed: Random seed; ``explain(seed=…)`` sets it.
+        segments: As in `KernelShap`, like all other fields.
 
     Raises:
         MethodError: A field is out of range, or there are too few samples for the segments.
@@ -68,10 +62,6 @@ class Lime(SegmentSampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.distance not in get_args(Distance):
-            raise MethodError(
-                f"distance: expected {' or '.join(get_args(Distance))}, got {self.distance!r}"
-            )
         if self.width is not None and not self.width > 0:
             raise MethodError(f"width: expected a positive number, got {self.width}")
         if not 0 <= self.ridge < float("inf"):

@@ -76,12 +76,7 @@ class Rise(Sampled):
         centered: Subtract the mean score.
         smooth: Upsample the grid bilinearly and shift it at random. If false, the cells are plain
             segments, whose evaluations other methods can share.
-        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
-            ``"noise"``.
-        tolerance: Stop when an image's largest standard error is at most this fraction of its
-            largest value.
-        max_seconds: Time limit for all images; the result is then partial.
-        seed: Random seed; ``explain(seed=…)`` sets it.
+        baseline: As in `KernelShap`, like all other fields.
 
     Raises:
         MethodError: A field is out of range.

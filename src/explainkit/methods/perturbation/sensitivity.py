@@ -30,13 +30,7 @@ class Hsic(SegmentSampled):
 
     Attributes:
         samples: Masks per image.
-        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
-            ``"noise"``.
-        tolerance: Stop when an image's largest standard error is at most this fraction of its
-            largest value.
-        max_seconds: Time limit for all images; the result is then partial.
-        seed: Random seed; ``explain(seed=…)`` sets it.
+        segments: As in `KernelShap`, like all other fields.
 
     Raises:
         MethodError: A field is out of range.
@@ -121,13 +115,7 @@ class Sobol(SegmentSampled):
 
     Attributes:
         samples: Rows of A; each costs ``segments + 2`` forwards.
-        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: Replaces hidden pixels: one value, a tensor, ``"mean"``, ``"blur"`` or
-            ``"noise"``.
-        tolerance: Stop when an image's largest standard error is at most this fraction of its
-            largest value.
-        max_seconds: Time limit for all images; the result is then partial.
-        seed: Random seed of the scrambling; ``explain(seed=…)`` sets it.
+        segments: As in `KernelShap`, like all other fields.
 
     Raises:
         MethodError: A field is out of range.

@@ -224,13 +224,7 @@ class ShapleySampling(SegmentSampled):
 
     Attributes:
         samples: Permutations per image, an even number; each costs ``segments − 1`` forwards.
-        segments: Grid cells per side, ``"slic"``, ``"slic:80"`` or a tensor of integers.
-        baseline: Replaces absent segments: one value, a tensor, ``"mean"``, ``"blur"`` or
-            ``"noise"``.
-        tolerance: Stop when an image's largest standard error is at most this fraction of its
-            largest value.
-        max_seconds: Time limit for all images; the result is then partial.
-        seed: Random seed; ``explain(seed=…)`` sets it.
+        segments: As in `KernelShap`, like all other fields.
 
     Raises:
         MethodError: A field is out of range.

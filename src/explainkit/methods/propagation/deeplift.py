@@ -155,7 +155,10 @@ class _Rescale:
         gain = ((raised - rest) + (both - lowered)) / 2
         loss = ((lowered - rest) + (both - raised)) / 2
         shape = layer.output.shape
-        up, down = gradient * _ratio(gain, up), gradient * _ratio(loss, down)
+        up, down = (
+            gradient * multipliers.ratio(change, of, 0.0)
+            for change, of in ((gain, up), (loss, down))
+        )
         self._parts[below] = (up.reshape(shape), down.reshape(shape))
         return [gradient if wanted else None for wanted in operator.depends]
 
@@ -196,11 +199,6 @@ def _activated(record: Record, x: Tensor) -> Tensor:
     others = record.others(1)
     found: Tensor = operator(x, *others, **record.options)
     return found
-
-
-def _ratio(change: Tensor, of: Tensor) -> Tensor:
-    unchanged = of.abs() < multipliers.SMALL
-    return torch.where(unchanged, 0, change / torch.where(unchanged, 1.0, of))
 
 
 def _mask(record: Record) -> Tensor:
@@ -317,11 +315,6 @@ class DeepLift(RuleMethod):
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     rule: Literal["rescale", "reveal_cancel"] = "rescale"
     multiply_by_inputs: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rule not in {"rescale", "reveal_cancel"}:
-            raise MethodError(f"rule: expected 'rescale' or 'reveal_cancel', got {self.rule!r}")
 
     @property
     def _keep(self) -> frozenset[str]:

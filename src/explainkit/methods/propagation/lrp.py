@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,7 @@ from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.propagation.layer_rules import LayerRules, checked_rules
-from explainkit.methods.propagation.relevance import (
-    KEEP,
-    FirstRule,
-    LayerRule,
-    Settings,
-    relevance,
-)
+from explainkit.methods.propagation.relevance import KEEP, FirstRule, LayerRule, Settings, relevance
 from explainkit.methods.propagation.rules import RuleMethod
 
 Preset = Literal[
@@ -110,10 +104,6 @@ class LRP(RuleMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.composite not in _PRESETS:
-            raise MethodError(
-                f"composite: expected one of {', '.join(get_args(Preset))}, got {self.composite!r}"
-            )
         if not self.epsilon > 0 or not self.gamma >= 0 or not self.alpha >= 1:
             raise MethodError(
                 "expected epsilon > 0, gamma >= 0 and alpha >= 1, got "
@@ -211,8 +201,6 @@ class DeepTaylor(RuleMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.first not in {"box", "w_square"}:
-            raise MethodError(f"first: expected 'box' or 'w_square', got {self.first!r}")
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
 

@@ -103,11 +103,7 @@ def gate(record: Record, base: Record, gradient: Tensor) -> Tensor:
     axis = record.argument(1, -1)
     (a, b), (a_base, b_base) = (r.tensors[0].chunk(2, axis) for r in (record, base))
     open_, open_base = b.sigmoid(), b_base.sigmoid()
-    change = b - b_base
-    unchanged = change.abs() < SMALL
-    slope = torch.where(
-        unchanged, open_ * (1 - open_), (open_ - open_base) / torch.where(unchanged, 1.0, change)
-    )
+    slope = ratio(open_ - open_base, b - b_base, open_ * (1 - open_))
     halves = (gradient * (open_ + open_base) / 2, gradient * (a + a_base) / 2 * slope)
     return torch.cat(halves, axis)
 
@@ -194,8 +190,7 @@ def _to_winner(
     first = out <= out_base if smallest else out >= out_base
     chosen = torch.where(first, indices, indices_base.expand_as(indices))
     change = x.gather(-1, chosen) - x_base.expand_as(x).gather(-1, chosen)
-    unchanged = change.abs() < SMALL
-    multiplier = torch.where(unchanged, 1.0, (out - out_base) / torch.where(unchanged, 1.0, change))
+    multiplier = ratio(out - out_base, change, 1.0)
     return torch.zeros_like(x).scatter_add_(-1, chosen, gradient * multiplier)
 
 
@@ -207,11 +202,8 @@ def _pairwise(operator: Operator, record: Record, base: Record, gradient: Tensor
     from_a = torch.where(
         out <= out_base if smallest else out >= out_base, a == out, a_base == out_base
     )
-    changes = torch.where(from_a, a - a_base, b - b_base)
-    unchanged = changes.abs() < SMALL
-    share = gradient * torch.where(
-        unchanged, 1.0, (out - out_base) / torch.where(unchanged, 1.0, changes)
-    )
+    change = torch.where(from_a, a - a_base, b - b_base)
+    share = gradient * ratio(out - out_base, change, 1.0)
     found = (_fit(share * from_a, a.shape), _fit(share * ~from_a, b.shape))
     return tuple(g if wanted else None for g, wanted in zip(found, operator.depends, strict=True))
 
@@ -365,6 +357,12 @@ def _unreduced(tensor: Tensor, record: Record, index: int, dim: int) -> Tensor:
     for axis in sorted(axis % dim for axis in axes):
         tensor = tensor.unsqueeze(axis)
     return tensor
+
+
+def ratio(change: Tensor, of: Tensor, otherwise: Tensor | float) -> Tensor:
+    """``change / of``; something else where ``of`` is nearly zero."""
+    small = of.abs() < SMALL
+    return torch.where(small, otherwise, change / torch.where(small, 1.0, of))
 
 
 def _fit(gradient: Tensor, shape: torch.Size) -> Tensor:

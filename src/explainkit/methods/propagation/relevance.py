@@ -19,27 +19,14 @@ from explainkit.graph.factors import (
     scaling_factor,
     softmax_of,
 )
-from explainkit.graph.names import (
-    BATCH_NORMS,
-    GATES,
-    LAYERS,
-    NORMS,
-    RECTIFIERS,
-    SHAPES,
-    UNARY,
-)
+from explainkit.graph.names import BATCH_NORMS, GATES, LAYERS, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, spec_of
 from explainkit.methods.path.straight_line import complete
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
-from explainkit.methods.propagation.rules import (
-    Unsupported,
-    fall_back,
-    report,
-    seeds_of,
-)
+from explainkit.methods.propagation.rules import Unsupported, fall_back, report, seeds_of
 
 LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
 FirstRule = Literal["flat", "w_square", "box", "same"]

@@ -53,13 +53,6 @@ class RuleMethod(Typed):
     keep: ClassVar[frozenset[str]] = frozenset()
     unsupported: Unsupported = field(default="error", kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unsupported not in {"error", "gradient"}:
-            raise MethodError(
-                f"unsupported: expected 'error' or 'gradient', got {self.unsupported!r}"
-            )
-
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """A recorded forward, with the values that the rules read."""
         return Needs(values=self.keep)
