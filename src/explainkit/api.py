@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from explainkit.adapters.images import ImageBatch, ImageSource
     from explainkit.results.visualization import Visualization
 
+Source: TypeAlias = str | Path | nn.Module
 Images: TypeAlias = "Tensor | ImageBatch | ImageSource | Sequence[ImageSource]"
 Several: TypeAlias = "tuple[Tensor, ...] | Mapping[str, Any]"
 Stream: TypeAlias = "Iterator[Any] | DataLoader[Any]"
@@ -55,177 +56,90 @@ Targets = (
 )  # fmt: skip
 
 
+# fmt: off
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Several,
-    target: Target = None,
-    method: AnyMethod | Methods = ...,
-    *,
-    targets: Targets | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    scorecard: bool = False,
-    wrt: Which = None,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Several, target: Target = None, method: AnyMethod | Methods = ..., *,
+    targets: Targets | None = None, wrt: Which = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanations: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Images,
-    target: Target = None,
-    method: AnyMethod = ...,
-    *,
-    targets: None = None,
-    at: Layer | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Images, target: Target = None, method: AnyMethod = ..., *,
+    targets: None = None, at: Layer | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanation: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Images,
-    target: Target,
-    method: Methods,
-    *,
-    targets: Targets | None = None,
-    at: Layer | Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Images, target: Target, method: Methods, *,
+    targets: Targets | None = None, at: Layer | Layers | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanations: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Images,
-    target: Target = None,
-    *,
-    method: Methods,
-    targets: Targets | None = None,
-    at: Layer | Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Images, target: Target = None, *, method: Methods,
+    targets: Targets | None = None, at: Layer | Layers | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanations: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Images,
-    target: None = None,
-    method: AnyMethod | Methods = ...,
-    *,
-    targets: Targets,
-    at: Layer | Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Images, target: None = None, method: AnyMethod | Methods = ..., *,
+    targets: Targets, at: Layer | Layers | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanations: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Images,
-    target: Target = None,
-    method: AnyMethod | Methods = ...,
-    *,
-    targets: Targets | None = None,
-    at: Layers,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Images, target: Target = None, method: AnyMethod | Methods = ..., *,
+    targets: Targets | None = None, at: Layers,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Explanations: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Stream,
-    target: Target = None,
-    method: AnyMethod = ...,
-    *,
-    targets: None = None,
-    labels: bool = False,
-    at: Layer | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Stream, target: Target = None, method: AnyMethod = ..., *,
+    targets: None = None, labels: bool = False, at: Layer | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Iterator[Explanation]: ...
 
 
 @overload
 def explain(
-    model: str | Path | nn.Module,
-    inputs: Stream,
-    target: Target = None,
-    *,
-    method: AnyMethod | Methods = ...,
-    targets: Targets | None = None,
-    labels: bool = False,
-    at: Layer | Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    keep_mode: bool = False,
-    precision: Precision | None = None,
-    scorecard: bool = False,
-    output: int | str | None = None,
-    task: Task | None = None,
-    class_names: Sequence[str] | None = None,
-    **params: Any,
+    model: Source, inputs: Stream, target: Target = None, *, method: AnyMethod | Methods = ...,
+    targets: Targets | None = None, labels: bool = False, at: Layer | Layers | None = None,
+    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
+    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
+    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
 ) -> Iterator[Explanations]: ...
+# fmt: on
 
 
 def explain(
-    model: str | Path | nn.Module,
+    model: Source,
     inputs: "Images | Several | Stream",
     target: Target = None,
     method: AnyMethod | Methods = "saliency",
@@ -377,7 +291,7 @@ def explain(
 
 
 def maximize(
-    model: str | Path | nn.Module,
+    model: Source,
     objective: "Objective",
     *,
     shape: tuple[int, int, int] | None = None,
@@ -460,20 +374,13 @@ def maximize(
         module,
         ready,
         Request(
-            objective=objective,
-            shape=shape,
-            seed=seed,
-            start=start,
-            restarts=restarts,
-            negative=negative,
-            dataset=images,
-            frames=frames,
-            batch_size=batch_size,
+            objective=objective, shape=shape, seed=seed, start=start, restarts=restarts,
+            negative=negative, dataset=images, frames=frames, batch_size=batch_size,
             keep_mode=keep_mode,
         ),
         spec,
         outputs_of(module, output, task, class_names),
-    )
+    )  # fmt: skip
     for text in found.diagnostics.get("warnings", []):
         warnings.warn(f"{name}: {text}", ExplainkitWarning, stacklevel=2)
     return dataclasses.replace(

@@ -306,26 +306,17 @@ class Explanation:
             slices: Of volumes: up to six slices that are spaced evenly (``"even"``, the default),
                 or those with the largest Σ|a| (``"strongest"``); or a list of their numbers.
         """
+        style: Any = {"scaling": scaling, "reduce": reduce, "cmap": cmap, "alpha": alpha}
         if self.inputs.ndim > 4:
             from explainkit.render.volume import draw_strongest, volume_figure
 
-            style: Any = {"scaling": scaling, "reduce": reduce, "cmap": cmap, "alpha": alpha}
             if ax is not None:
                 return draw_strongest(self, ax, **style)
             return volume_figure([self], slices=slices or "even", **style)
         from explainkit.render.figure import plot
 
         _refuse_slices(slices)
-        return plot(
-            self,
-            scaling=scaling,
-            reduce=reduce,
-            ax=ax,
-            cmap=cmap,
-            alpha=alpha,
-            columns=columns,
-            card=card,
-        )
+        return plot(self, ax=ax, columns=columns, card=card, **style)
 
     def overlays(
         self,
@@ -430,15 +421,9 @@ class Explanation:
         from explainkit.render.report import report
 
         return report(
-            [self, *beside],
-            path,
-            labels=labels,
-            names=names,
-            command=command,
-            reduce=reduce,
-            cards=cards,
-            evaluation=evaluation,
-        )
+            [self, *beside], path, labels=labels, names=names, command=command, reduce=reduce,
+            cards=cards, evaluation=evaluation,
+        )  # fmt: skip
 
     def save(self, directory: str | Path, *, command: str | None = None) -> Path:
         """Writes tensors as safetensors and the rest as JSON, atomically; returns the folder.
@@ -550,26 +535,15 @@ class Explanations(list[Explanation]):
             cards: The scorecard of each explanation, whose verdicts stand below its maps; or none.
             slices: Of volumes, as in `Explanation.plot`.
         """
+        style: Any = {"scaling": scaling, "reduce": reduce, "cmap": cmap, "alpha": alpha}
         if self and self[0].inputs.ndim > 4:
             from explainkit.render.volume import volume_figure
 
-            return volume_figure(
-                self, slices=slices or "even", labels=labels, scaling=scaling, reduce=reduce,
-                cmap=cmap, alpha=alpha,
-            )  # fmt: skip
+            return volume_figure(self, slices=slices or "even", labels=labels, **style)
         from explainkit.render.compare import comparison_figure
 
         _refuse_slices(slices)
-        return comparison_figure(
-            self,
-            labels=labels,
-            scaling=scaling,
-            reduce=reduce,
-            cmap=cmap,
-            alpha=alpha,
-            columns=columns,
-            cards=cards,
-        )
+        return comparison_figure(self, labels=labels, columns=columns, cards=cards, **style)
 
     def scorecards(self, seed: int = 0, **options: Any) -> "list[Scorecard]":
         """The scorecard of each, as `Explanation.scorecard` makes it.
