@@ -25,10 +25,7 @@ def names(folder):
 @posix
 def test_a_lock_excludes_others_and_leaves_no_file(tmp_path):
     with locked(tmp_path / "lock", wait=False):
-        with (
-            pytest.raises(BlockingIOError),
-            locked(tmp_path / "lock", wait=False),
-        ):
+        with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
             pass
         assert names(tmp_path) == ["lock"]
     assert names(tmp_path) == []

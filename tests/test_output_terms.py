@@ -96,11 +96,7 @@ TERMS = [
     (similarity(V), ENCODER, cosine(torch.tensor(V).double())),
     (similarity(torch.tensor(V)), ENCODER, cosine(torch.tensor(V).double())),
     (similarity(output("text_embeds")), ENCODER, cosine(T)),
-    (
-        similarity("a dog"),
-        replace(ENCODER, embeddings={"a dog": T[0]}),
-        cosine(T[0]),
-    ),
+    (similarity("a dog"), replace(ENCODER, embeddings={"a dog": T[0]}), cosine(T[0])),
 ]
 
 
@@ -114,11 +110,7 @@ def test_terms_are_their_formulas_and_their_text(term, known, wanted):
     assert not term.uses_logits
     assert not term.layers
     # the value of an image does not depend on the others
-    alone = replace(
-        known,
-        images=IMAGES[1:2],
-        output=first_rows(known.output, slice(1, 2)),
-    )
+    alone = replace(known, images=IMAGES[1:2], output=first_rows(known.output, slice(1, 2)))
     torch.testing.assert_close(evaluate_each([term], alone), wanted[1:2])
 
 

@@ -71,10 +71,7 @@ class LayerTensor:
         return bool(self.part) or self.side == "input"
 
     def hook(
-        self,
-        module: nn.Module,
-        change: Callable[[Tensor], Tensor],
-        count: int | None = None,
+        self, module: nn.Module, change: Callable[[Tensor], Tensor], count: int | None = None
     ) -> RemovableHandle:
         """Calls a function with the tensor in each call of the layer; its result takes its place.
 

@@ -94,8 +94,7 @@ class Browser:
         )
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, TALLEST), "scale": 1}
         data = self.driver.execute_cdp_cmd(
-            "Page.captureScreenshot",
-            {"captureBeyondViewport": True, "format": "png", "clip": clip},
+            "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png", "clip": clip}
         )["data"]
         path.write_bytes(base64.b64decode(data))
 

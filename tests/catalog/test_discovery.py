@@ -26,10 +26,7 @@ BROKEN = {
     "import_error": ("import no_such_module", "ModuleNotFoundError: No module named"),
     "syntax": ("def f(:", "SyntaxError: invalid syntax"),
     "system_exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "a_base_exception": (
-        "class Strange(BaseException): pass\nraise Strange('no')",
-        "Strange: no",
-    ),
+    "a_base_exception": ("class Strange(BaseException): pass\nraise Strange('no')", "Strange: no"),
     "an_unreadable_message": (
         ("class Strange(BaseException):\n    def __str__(self): raise Strange\nraise Strange"),
         "Strange, whose message can't be read",

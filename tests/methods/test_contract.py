@@ -9,13 +9,7 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.errors import MethodError, ModelError
 from explainkit.methods import XRAI, GradCAM, IntegratedGradients, LibraGrad, Saliency, SmoothGrad
-from explainkit.methods.contract import (
-    for_images,
-    looks_at_layers,
-    seed_of,
-    seeded,
-    with_layers,
-)
+from explainkit.methods.contract import for_images, looks_at_layers, seed_of, seeded, with_layers
 from explainkit.testing import check_method, toy_models
 
 

@@ -56,9 +56,7 @@ class ImageBatch:
 
 
 def load_images(
-    sources: ImageSource | Sequence[ImageSource],
-    model: nn.Module,
-    size: int | Size | None = None,
+    sources: ImageSource | Sequence[ImageSource], model: nn.Module, size: int | Size | None = None
 ) -> ImageBatch:
     """Turns image files, Pillow images and arrays into a model's inputs.
 
@@ -101,9 +99,7 @@ def load_images(
 
 
 def make_batch(
-    sources: ImageSource | Sequence[ImageSource],
-    model: nn.Module,
-    size: int | Size | None = None,
+    sources: ImageSource | Sequence[ImageSource], model: nn.Module, size: int | Size | None = None
 ) -> ImageBatch:
     """As `load_images`, without issuing the warnings."""
     listed = _listed(sources)

@@ -178,9 +178,7 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         std = std * std if processor.include_top else std
     flip = [ReverseChannels()] if getattr(processor, "do_flip_channel_order", False) else []
     return Preprocessing(
-        steps=(*flip, *_steps(processor, kind)),
-        mean=tuple(mean / factor),
-        std=tuple(std / factor),
+        steps=(*flip, *_steps(processor, kind)), mean=tuple(mean / factor), std=tuple(std / factor)
     )
 
 

@@ -68,8 +68,7 @@ Out = Annotated[Path, typer.Option(help="The output folder.", callback=writable)
 Dtype = Annotated[
     Literal["float32", "float64", "float16", "bfloat16"] | None,
     typer.Option(
-        metavar="DTYPE",
-        help="float32, float64, float16 or bfloat16. By default: the model's own.",
+        metavar="DTYPE", help="float32, float64, float16 or bfloat16. By default: the model's own."
     ),
 ]
 Precision = Annotated[

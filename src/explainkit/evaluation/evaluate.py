@@ -121,10 +121,7 @@ def evaluate(
     covered = _masks(masks, asked)
     found: list[tuple[EvaluatedImage, list[Judged]]] = []
     first: Exception | None = None
-    with (
-        interruptible() as stop_if_interrupted,
-        progress("images", len(asked.names)) as advance,
-    ):
+    with interruptible() as stop_if_interrupted, progress("images", len(asked.names)) as advance:
         for name, row, one, mask in zip(asked.names, asked.rows, targets, covered, strict=True):
             loaded = attempted(as_the_model_takes_it, module, asked, row)
             if isinstance(loaded, Exception):

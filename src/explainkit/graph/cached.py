@@ -19,12 +19,7 @@ V = TypeVar("V")
 _OWN = frozenset(vars(nn.Module())) - {"training"}
 """Attributes of every module; children, parameters and hooks are compared separately."""
 
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_hooks",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-)
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class Cached(Generic[V]):

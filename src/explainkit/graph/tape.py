@@ -209,11 +209,7 @@ def _plain(name: str) -> str:
 @contextmanager
 def recording(keep: frozenset[str] = frozenset()) -> Iterator[Tape]:
     """Records the operators in the block; compiled models and fused attention run unfused."""
-    with (
-        uncompiled(),
-        sdpa_kernel(SDPBackend.MATH),
-        Tape(keep) as tape,
-    ):
+    with uncompiled(), sdpa_kernel(SDPBackend.MATH), Tape(keep) as tape:
         yield tape
 
 

@@ -33,8 +33,7 @@ def columns(items: list[Item], maps: Fields) -> dict[str, NDArray[Any]]:
         "score": array(first["score"]),
         "predicted": np.array([-1 if item.predicted is None else item.predicted for item in items]),
         "confidence": np.array(
-            [math.nan if item.confidence is None else item.confidence for item in items],
-            np.float32,
+            [math.nan if item.confidence is None else item.confidence for item in items], np.float32
         ),
         "logits": array(first["logits"]),
     }

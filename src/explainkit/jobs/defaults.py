@@ -44,11 +44,7 @@ def default_batch_size(module: nn.Module, shape: tuple[int, ...] | None) -> int:
     tensors = (*module.parameters(), *module.buffers())
     like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
     image = torch.zeros(shape, dtype=like.dtype, device=like.device)
-    with (
-        preserve_process(0),
-        preserve_model(module),
-        failing_as_model_error(module, image[None]),
-    ):
+    with preserve_process(0), preserve_model(module), failing_as_model_error(module, image[None]):
         return chunk_size(module, image)
 
 

@@ -18,11 +18,7 @@ STOP_SECONDS = 5.0
 
 
 def run_local(
-    job: Job,
-    shards: Sequence[int],
-    workers: int,
-    done: Callable[[Report], None],
-    stop: Stop,
+    job: Job, shards: Sequence[int], workers: int, done: Callable[[Report], None], stop: Stop
 ) -> dict[int, str]:
     """Computes shards on this machine.
 

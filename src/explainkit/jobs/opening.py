@@ -7,15 +7,7 @@ from typing import Any, TypeAlias, cast
 
 from explainkit.adapters.decoding import suffixes
 from explainkit.errors import DatasetError
-from explainkit.jobs.sources import (
-    Folder,
-    ListFile,
-    Memory,
-    Registered,
-    Source,
-    ZipFile,
-    numbered,
-)
+from explainkit.jobs.sources import Folder, ListFile, Memory, Registered, Source, ZipFile, numbered
 
 Data: TypeAlias = "Source | str | Path | Mapping[str, Any] | Iterable[tuple[str, Any]] | Any"
 """What `explainkit.batch` takes: a folder, a list file or a zip file; a mapping of ids to images;

@@ -34,10 +34,7 @@ def reduced(found: Explanation, size: Size) -> Explanation:
         f"stored at {rows} × {columns} instead of {height} × {width}: each value is the mean of an "
         "area"
     )
-    diagnostics |= {
-        REDUCED: [height, width],
-        "warnings": [*diagnostics.get("warnings", ()), note],
-    }
+    diagnostics |= {REDUCED: [height, width], "warnings": [*diagnostics.get("warnings", ()), note]}
     maps = area_means(found.attribution, (rows, columns))
     return replace(found, attribution=maps, diagnostics=diagnostics)
 

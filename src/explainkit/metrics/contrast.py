@@ -70,11 +70,7 @@ class Contrast:
 
 
 def next_likely(
-    scores: Tensor,
-    classes: Tensor,
-    score: Score,
-    rivals: Sequence[Rival | None],
-    outputs: Outputs,
+    scores: Tensor, classes: Tensor, score: Score, rivals: Sequence[Rival | None], outputs: Outputs
 ) -> Contrast:
     """The next most likely class of each image.
 

@@ -171,11 +171,7 @@ def _scored(model: ScoreModel, images: Tensor, change: Change, variants: int) ->
 
 @contextmanager
 def asking(
-    model: str | Path | nn.Module,
-    inputs: Tensor,
-    target: Target,
-    seed: int,
-    batch_size: int | None,
+    model: str | Path | nn.Module, inputs: Tensor, target: Target, seed: int, batch_size: int | None
 ) -> Iterator[Question]:
     """Checks a question, and leaves model and process as they were.
 

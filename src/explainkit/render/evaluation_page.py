@@ -30,11 +30,7 @@ _PATTERN = Markup(
 def evaluation_html(found: "Evaluation") -> Markup:
     """Tables, bars and notes; all text is escaped."""
     key = [
-        {
-            "short": SHORT[name],
-            "fill": _fill(name),
-            "pattern": _PATTERN if name in HATCHED else "",
-        }
+        {"short": SHORT[name], "fill": _fill(name), "pattern": _PATTERN if name in HATCHED else ""}
         for name in found.verdicts()[0]
     ]
     tables = [

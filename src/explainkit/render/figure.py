@@ -190,10 +190,7 @@ class _Rows:
     """
 
     def __init__(
-        self,
-        explanation: "Explanation",
-        labels: Sequence[int | None] | None,
-        more: Sequence[str],
+        self, explanation: "Explanation", labels: Sequence[int | None] | None, more: Sequence[str]
     ) -> None:
         self.explanation = explanation
         if labels is not None and len(labels) != len(explanation):

@@ -78,13 +78,7 @@ def volume_figure(
         [_SIDE, *[max(1.0, wide)] * max(map(len, cuts))],
         headline(explanations, f" at {layer}" if layer else ""),
         f"Each map has one scale for all slices ({rule.limit}); ± is the value at full color.",
-        joined(
-            [
-                *[legend(explanations, *ends)] * (rule.sign == "signed"),
-                *content.notes,
-                _LEFT,
-            ]
-        ),
+        joined([*[legend(explanations, *ends)] * (rule.sign == "signed"), *content.notes, _LEFT]),
     )
     for i, shown in enumerate(cuts):
         row = i * (1 + len(explanations))

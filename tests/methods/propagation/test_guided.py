@@ -13,10 +13,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*did not already require gradients"),
 ]
 
-METHODS = {
-    "guided_backprop": captum.attr.GuidedBackprop,
-    "deconvnet": captum.attr.Deconvolution,
-}
+METHODS = {"guided_backprop": captum.attr.GuidedBackprop, "deconvnet": captum.attr.Deconvolution}
 
 
 @pytest.mark.parametrize("method", METHODS)

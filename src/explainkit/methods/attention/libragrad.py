@@ -21,12 +21,7 @@ from explainkit.methods.attention.gradient_rules import GradientRule, modified_g
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
 from explainkit.methods.propagation.relevance import held_norm
-from explainkit.methods.propagation.rules import (
-    RuleMethod,
-    Unsupported,
-    fall_back,
-    report,
-)
+from explainkit.methods.propagation.rules import RuleMethod, Unsupported, fall_back, report
 
 KEEP = (UNARY - RECTIFIERS) | GATES | NORMS
 

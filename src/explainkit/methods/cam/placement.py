@@ -25,14 +25,7 @@ from explainkit.graph.receptive_field import KEEP, Span, receptive_field
 from explainkit.graph.tape import RecordedForward, recording
 from explainkit.isolation import preserve_generators
 from explainkit.layer_tensors import LayerTensor
-from explainkit.layers import (
-    Members,
-    capture,
-    get_layer,
-    members_of,
-    single,
-    versions_of,
-)
+from explainkit.layers import Members, capture, get_layer, members_of, single, versions_of
 from explainkit.methods.cam.layout import Layout, PatchGrid
 from explainkit.methods.cam.target_layer import unwrapped
 

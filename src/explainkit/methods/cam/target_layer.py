@@ -70,10 +70,7 @@ def layers_of(
 
 
 def _default_layers(
-    scorer: ScoreModel,
-    inputs: Tensor,
-    patch_grid: PatchGrid | None,
-    prefix_tokens: int | None,
+    scorer: ScoreModel, inputs: Tensor, patch_grid: PatchGrid | None, prefix_tokens: int | None
 ) -> tuple[str, ...]:
     """The default layers, determined once per model if the score reads its output alone."""
 
@@ -169,12 +166,7 @@ def default_layers(
     """
     scorer = model if isinstance(model, ScoreModel) else ScoreModel(model)
     owner, image = scorer.owner, example[:1].detach().clone()
-    with (
-        preserve_model(owner),
-        uncompiled(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+    with preserve_model(owner), uncompiled(), torch.inference_mode(False), torch.enable_grad():
         calls, score = _run(scorer, image.requires_grad_())
         given = patch_grid, prefix_tokens
         found = _Search(owner, image.detach(), score, *given).last(_candidates(calls, image.dim()))
