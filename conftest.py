@@ -1,5 +1,6 @@
 """What holds for all tests of the repository."""
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -16,3 +17,17 @@ def _signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _thawed() -> Iterator[None]:
+    """At the end, the garbage collector sees all objects again: Hypothesis asks it for them."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections() -> None:
+    """Collections of garbage skip what is older than the module: the objects of all libraries."""
+    gc.collect()
+    gc.freeze()

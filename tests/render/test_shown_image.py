@@ -119,7 +119,7 @@ class TestFigures:
         assert drawn(figure)[0].shape == (24, 40, 3)
 
     def test_the_same_bytes(self):
-        assert png(plot(photos())) == png(plot(photos()))
+        assert png(plot(photos()[0])) == png(plot(photos()[0]))
 
 
 class TestPages:
