@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 30_000])
     parser.add_argument("--faces", type=int, default=10**6, help="of FER2013, at most")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parse(parser, images=8, ids=1000, memory=[8, 16], faces=0, rounds=0)
+    options = parse(parser, images=8, ids=1000, memory=[8], faces=0, rounds=0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

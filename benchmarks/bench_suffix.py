@@ -228,7 +228,7 @@ def main() -> None:
     for name, window, stride in SMOKE if options.smoke else CASES:
         if name in options.only and not options.cams:
             occlusion(name, window, stride, options.rounds, smoke=options.smoke)
-    for name, count in (("FER CNN", 4), ("ResNet-50", 1)):
+    for name, count in (("FER CNN", 1 if options.smoke else 4), ("ResNet-50", 1)):
         if name in options.only:
             ablation(name, count, options.rounds)
     if "FER CNN" in options.only:

@@ -120,13 +120,16 @@ def share(found: list[str], names: tuple[str, ...]) -> str:
     return percent([verdict in names for verdict in found])
 
 
-def subject(name: str, count: int, data: Path | None) -> tuple[nn.Module, Tensor]:
+def subject(
+    name: str, count: int, data: Path | None, *, smoke: bool = False
+) -> tuple[nn.Module, Tensor]:
     """A network, and images that nothing was tuned on."""
     if name in ("trigger", "vit"):
         sys.path[:0] = [str(TESTS), str(TESTS / "metrics")]
         from trigger import trained_trigger, trained_vit, triggers
 
-        net = trained_vit() if name == "vit" else trained_trigger()
+        few = (512, 32) if smoke else ()
+        net = trained_vit() if name == "vit" else trained_trigger(*few)
         return net, triggers(count, seed=2026)[0]
     if name == "efficientnet":
         from placement import efficientnet
@@ -276,7 +279,9 @@ def main() -> None:
     parser.add_argument("--names", help="the methods to rank, separated by commas")
     arguments = parse(parser, images=2)
     warnings.simplefilter("ignore", ek.ExplainkitWarning)
-    net, images = subject(arguments.network, arguments.images, arguments.data)
+    net, images = subject(
+        arguments.network, arguments.images, arguments.data, smoke=arguments.smoke
+    )
     classes = Counter(net(images).argmax(1).tolist())
     print(f"{arguments.network}, {len(images)} images of {len(classes)} predicted classes\n")
     if not arguments.methods:

@@ -6,6 +6,7 @@ them takes longer than many of these runs.
 
 import argparse
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -66,6 +67,7 @@ def main() -> int:
         importlib.import_module(name)
     with contextlib.suppress(ImportError):  # peers are optional
         third_party.library("timm")
+    gc.freeze()  # benchmarks collect garbage before each call: not what all processes share
     return not all(list(run(arguments.benchmarks, arguments.jobs)))
 
 

@@ -165,7 +165,7 @@ def randomize(model, seed):
             module.running_var.abs_().add_(0.5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(stacks())
 def test_any_stack_at_any_split(case):
     model, shape, window, seed = case

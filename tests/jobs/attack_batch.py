@@ -331,9 +331,9 @@ def main() -> None:
         arena = Arena(folder, options.seed)
         print("| attack | times | torn | lost | twice | other bits |\n| --- |" + " ---: |" * 5)
         series: list[Callable[[], Counts]] = [
-            lambda: kills(arena, 6 if small else 100),
-            lambda: interrupts(arena, 3 if small else 20),
-            lambda: refused_calls(arena, 7 if small else 1),
+            lambda: kills(arena, 4 if small else 100),
+            lambda: interrupts(arena, 2 if small else 20),
+            lambda: refused_calls(arena, 11 if small else 1),
         ]
         if not small:
             if can_mount(folder):

@@ -168,7 +168,7 @@ def test_attacks_lose_nothing():
     done = subprocess.run([sys.executable, str(script), "--small"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|")[2:7] for line in done.stdout.splitlines()[2:]]
-    assert [int(row[0]) for row in rows[:2]] == [6, 3]
+    assert [int(row[0]) for row in rows[:2]] == [4, 2]
     assert [int(count) for row in rows for count in row[1:]] == [0] * 12
 
 

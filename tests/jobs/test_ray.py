@@ -64,7 +64,7 @@ def test_kills_of_driver_and_actor_cost_nothing(ray, images, tmp_path, monkeypat
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     driver = subprocess.Popen(
-        [sys.executable, "-m", "explainkit", *WORDS, "out", *ON_RAY],
+        [sys.executable, "-m", "explainkit", *WORDS, "out", *ON_RAY[:-1], "1"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert run(*WORDS, "whole").exit_code == 0

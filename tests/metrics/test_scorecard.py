@@ -46,15 +46,15 @@ def test_the_exact_maps_of_a_linear_model_are_supported():
 
 
 def test_right_maps_of_a_detector_are_supported_and_its_twin_is_not_class_specific():
-    net, (x, _) = detector(), planted(20, seed=7)
+    net, (x, _) = detector(), planted(12, seed=7)
     for method in ("integrated_gradients", "deeplift"):
         card = ek.explain(net, x, 0, method).scorecard()
-        assert (card.p[:, 0] <= 0.05).sum() >= 19
-        assert card.verdict.count("supported") >= 19
+        assert (card.p[:, 0] <= 0.05).sum() >= 11
+        assert card.verdict.count("supported") >= 11
     # both patterns: right for either class, and blind to the difference
     both = sum(one.attribution for one in ek.explain(net, x, method="deeplift", targets=[0, 1]))
     card = ek.scorecard(net, x, both, 0, contrast=both)
-    assert card.verdict.count("not class-specific") >= 16
+    assert card.verdict.count("not class-specific") >= 9
     assert (card.p[:, 2] == 1).all()
     # a map of the other class puts its pattern elsewhere
     other = ek.explain(net, x, 1, "deeplift").attribution

@@ -308,9 +308,11 @@ def test_equal_names_never_share_a_file(here):
 
 
 def test_no_method_is_dropped_from_file_names(here):
-    names = ["saliency", "input_x_gradient", "gradcam", "lrp", "deeplift"]
+    names = ["saliency", "input_x_gradient", "guided_backprop", "lrp", "deeplift"]
     found = [
-        run_json("saliency", "--index", 3, "--method", ",".join(methods))["images"]
+        run_json("saliency", "--model", "dnn", "--index", 3, "--method", ",".join(methods))[
+            "images"
+        ]
         for methods in (names[:4], names)
     ]
     assert found[0][0]["figure"] != found[1][0]["figure"]
@@ -450,7 +452,7 @@ def test_two_commands_never_write_the_same_files(command, here):
 
 def test_a_process_prints_its_json_and_nothing_else(here):
     done = subprocess.run(
-        [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--index", "3"],
+        [sys.executable, "-m", "explainkit", "run", "fer_hw3", "saliency", "--json", "--index", "3", "--model", "dnn"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["images"][0]["label"] == "happy"
@@ -461,12 +463,6 @@ def test_a_process_prints_its_json_and_nothing_else(here):
     assert failed.returncode == 2
     assert failed.stdout == ""
     assert failed.stderr.strip() == "error: expected a file or folder at no, found nothing"
-
-
-def test_the_real_file(fer2013):
-    found = run_json("evaluate", "--data", fer2013, "--split", "public_test", "--model", "dnn")
-    assert found["n"] == 3_589
-    assert 0.35 < found["accuracy"] < 0.6
 
 
 def test_several_methods_share_a_figure_and_are_saved_separately(here):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import zipfile
@@ -14,10 +15,12 @@ from forms import COUNT, TABLES, table, text, tree, unpack, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 import explainkit as ek
 from explainkit.errors import DatasetError
 from explainkit.interfaces import Dataset
+from explainkit_fer_hw3.commands import app
 from explainkit_fer_hw3.data import load_fer2013, load_synthetic, read_image
 from explainkit_fer_hw3.data.table import read_table
 
@@ -583,3 +586,16 @@ def test_the_real_file(fer2013):
     assert counts == [467, 56, 496, 895, 653, 415, 607]
     assert len(found) == 32_298
     assert abs(float(found.images.mean())) < 0.02
+    asked = [
+        "evaluate",
+        "--data",
+        str(fer2013),
+        "--split",
+        "public_test",
+        "--model",
+        "dnn",
+        "--json",
+    ]
+    shown = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert shown["n"] == 3_589
+    assert 0.35 < shown["accuracy"] < 0.6

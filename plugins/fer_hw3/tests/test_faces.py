@@ -27,7 +27,7 @@ from explainkit_fer_hw3.faces.identity import sample
 from explainkit_fer_hw3.faces.render import render
 
 ANGRY, DISGUST, FEAR, HAPPY, SAD, SURPRISE, NEUTRAL = range(7)
-COUNT = 48
+COUNT = 28
 DEVIATION_OF_MEAN = 4  # standard errors that a statistic may be off
 
 
@@ -92,7 +92,7 @@ def test_the_same_seed_draws_the_same_faces_and_another_seed_others():
     assert (first.pixels != other.pixels).mean() > 0.9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(start=st.integers(0, 40), count=st.integers(1, 40), label=st.integers(0, 6))
 def test_a_face_depends_only_on_its_index_and_label(start, count, label):
     """Bit-identical in a batch of any size, with any neighbors."""
@@ -348,8 +348,7 @@ def test_all_parts_neutral_make_a_neutral_face(people):
 
 
 @pytest.mark.parametrize(
-    ("part", "radius"),
-    [("brows", 7), ("eyes", 2), ("nose", 7), ("mouth", 5), ("glasses", 5)],
+    ("part", "radius"), [("brows", 7), ("eyes", 2), ("nose", 7), ("mouth", 5), ("glasses", 5)]
 )
 def test_without_a_part_only_its_pixels_change(part, radius):
     who, _, noise = upright(style=0.0)  # bald: hair would hide where a part ends
@@ -380,7 +379,7 @@ def test_without_hair_the_face_below_stays(people):
     after = draw([SAD] * COUNT, seed=5, without="hair", intensity=1.0)
     assert not after.mask("hair").any()
     core = before.mask("mouth") & ~dilate(before.mask("hair"), 3)
-    assert core.sum() > 1000
+    assert core.sum() > 20 * COUNT
     np.testing.assert_array_equal(before.pixels[:, 0][core], after.pixels[:, 0][core])
 
 
@@ -439,11 +438,11 @@ def test_a_linear_classifier_separates_the_expressions():
         small -= small.mean(1, keepdims=True)
         return small / small.std(1, keepdims=True), labels
 
-    x, labels = half_size(2800, 1)
+    x, labels = half_size(1400, 1)
     center = x.mean(0)
     gram = (x - center).T @ (x - center) + 300 * np.eye(x.shape[1])
     weights = np.linalg.solve(gram, (x - center).T @ np.eye(7)[labels])
-    x, labels = half_size(700, 2)
+    x, labels = half_size(350, 2)
     accuracy = (((x - center) @ weights).argmax(1) == labels).mean()
     assert accuracy > 0.75  # chance is 0.14
 

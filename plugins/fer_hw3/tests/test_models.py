@@ -42,7 +42,7 @@ def test_reach_is_what_the_output_depends_on(name, build):
     reach = REACH[name]
     torch.manual_seed(0)
     model = build().double().eval()
-    images = torch.randn(4, 1, 48, 48, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(2, 1, 48, 48, dtype=torch.float64, requires_grad=True)
     model(images).sum().backward()
     touched = images.grad.abs().sum((0, 1)) > 0
     assert touched[reach - 1].any()
@@ -85,7 +85,7 @@ def test_the_card_shows_the_measured_confusions():
 
 
 def test_the_networks_classify_synthetic_faces():
-    faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(210))
+    faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(70))
     with torch.inference_mode():
         read = ek.load_model("fer_hw3/cnn")(faces.images).argmax(1)
     assert float((read == faces.labels).float().mean()) > 0.9

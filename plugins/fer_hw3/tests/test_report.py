@@ -21,7 +21,7 @@ from explainkit_fer_hw3.study.curves import Curve, packaged_history
 from explainkit_fer_hw3.study.parts import PartShare, PartShares, Share
 from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report import findings, sentences
-from explainkit_fer_hw3.study.report.document import compose
+from explainkit_fer_hw3.study.report.document import compose, study_and_run
 from explainkit_fer_hw3.study.report.html import to_html
 from explainkit_fer_hw3.study.report.language import LANGUAGES, language
 from explainkit_fer_hw3.study.report.markdown import to_markdown
@@ -63,6 +63,7 @@ def found():
     patch = pytest.MonkeyPatch()
     patch.setattr(findings, "FILTERS", 2)
     patch.setattr(findings, "STEPS", 3)
+    patch.setattr(findings, "SHOWN", ("angry", "happy", "fear", "sad"))
     faces = ek.load_dataset("fer_hw3/synthetic", split="public_test").subset(range(21))
     nets = [
         network(ek.load_model(f"fer_hw3/{name}"), HOSTILE, faces, packaged_history(name))
@@ -230,7 +231,7 @@ class TestSentences:
     def test_ties_are_named(self, found):
         alike = replace(found, cnn=replace(found.cnn, predictions=all_correct()))
         for say, words in ((EN, "all classes tie"), (ZH, "各類別召回率相同")):
-            rows = {row[0]: row[2] for row in compose(alike, say, "").sections[0].tables[0].rows}
+            rows = {row[0]: row[2] for row in study_and_run(alike, say).rows}
             assert rows[say("row_best")] == rows[say("row_worst")] == words
 
     def test_a_class_without_images(self):
@@ -318,6 +319,7 @@ def test_the_command(tmp_path, monkeypatch):
     """One run: its files and their numbers."""
     monkeypatch.setattr(findings, "FILTERS", 2)
     monkeypatch.setattr(findings, "STEPS", 2)
+    monkeypatch.setattr(findings, "SHOWN", ("angry", "happy"))
     monkeypatch.setattr(sys.modules["explainkit_fer_hw3.commands.report"], "SYNTHETIC", 14)
     arguments = ["report", "--limit", "21", "--out", str(tmp_path), "--json", "--seed", "3"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)

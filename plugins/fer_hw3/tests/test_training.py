@@ -16,12 +16,7 @@ from explainkit_fer_hw3.models import build_cnn, build_dnn
 from explainkit_fer_hw3.training import checkpoint, run
 from explainkit_fer_hw3.training.augment import CELL, augmented, mixed
 from explainkit_fer_hw3.training.batches import Batches
-from explainkit_fer_hw3.training.batchnorm import (
-    KERNEL_NORM,
-    folded,
-    frozen_statistics,
-    normalized,
-)
+from explainkit_fer_hw3.training.batchnorm import KERNEL_NORM, folded, frozen_statistics, normalized
 from explainkit_fer_hw3.training.recipe import (
     CNN_RECIPE,
     DNN_RECIPE,

@@ -34,7 +34,7 @@ def trained():
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=200)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
-        chosen = torch.randint(900, (64,), generator=generator)
+        chosen = torch.randint(900, (32,), generator=generator)
         loss = F.cross_entropy(model(x[chosen]), y[chosen])
         optimizer.zero_grad()
         loss.backward()

@@ -74,7 +74,7 @@ def compose(found: Findings, say: Language, command: str) -> Document:
         title=say("title"),
         lead=lead,
         sections=[
-            Section(say("table"), [], [_study_and_run(found, say)]),
+            Section(say("table"), [], [study_and_run(found, say)]),
             _cnn(found, say),
             _dnn(found, say),
             _confusion(found, say),
@@ -85,7 +85,8 @@ def compose(found: Findings, say: Language, command: str) -> Document:
     )
 
 
-def _study_and_run(found: Findings, say: Language) -> Table:
+def study_and_run(found: Findings, say: Language) -> Table:
+    """What the study found beside what this run found."""
     cnn, dnn, none = found.cnn, found.dnn, say("none")
     taken, fear = sentences.fear_taken(cnn.predictions)
     curve = cnn.curves[0] if cnn.curves else None

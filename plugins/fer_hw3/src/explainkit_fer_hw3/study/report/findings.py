@@ -1,6 +1,7 @@
 """The numbers of the report, computed once for every language."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -173,6 +174,10 @@ def find(
     if card is not None:
         beside = ek.explain(cnn.module, images, shown.labels, card.method, seed=seed)
     confusions = most_confused(cnn.predictions.counts, faces.class_names, PAIRS)
+    explained = partial(
+        explain_confusion, model=cnn.module, faces=faces, predictions=cnn.predictions,
+        most=EXAMPLES, seed=seed,
+    )  # fmt: skip
     return Findings(
         data=data,
         split=split,
@@ -180,23 +185,9 @@ def find(
         cnn=cnn,
         dnn=dnn,
         met=agreement(cnn.predictions, dnn.predictions),
-        mistakes=[
-            explain_confusion(one, cnn.module, faces, cnn.predictions, most=EXAMPLES, seed=seed)
-            for one in confusions
-        ],
+        mistakes=[explained(one) for one in confusions],
         mistakes_beside=[
-            None
-            if card is None
-            else explain_confusion(
-                one,
-                cnn.module,
-                faces,
-                cnn.predictions,
-                most=EXAMPLES,
-                method=card.method,
-                seed=seed,
-            )
-            for one in confusions
+            None if card is None else explained(one, method=card.method) for one in confusions
         ],
         faces=shown,
         maps=maps,
