@@ -16,6 +16,9 @@ TOLERANCE = 1e-5
 EVERY = 10
 """Iterations between two computations of the loss, each of which costs as much as an iteration."""
 
+SWEEPS = 5
+"""Of coordinate descent over a factor per iteration; its products with the values cost more."""
+
 PASSES = 100
 """Of coordinate descent over the weights of fixed directions: a fixed number, so that a position's
 weights do not depend on the others."""
@@ -56,13 +59,15 @@ def factorize(
     """Minimizes ``‖A − U W‖²`` over weights U ≥ 0 and directions W, with W ≥ 0 if A ≥ 0.
 
     Hierarchical alternating least squares: each column of U, and for NMF each row of W, is solved
-    exactly in turn, ``u_k ← max(0, u_k + (A − U W) w_k / ‖w_k‖²)``; the directions of semi-NMF have
-    a closed form, ``W = (UᵀU)⁺ UᵀA``. NMF starts from the non-negative parts of a randomized
-    singular value decomposition, with small random numbers added; semi-NMF from clusters by cosine,
-    since free directions fit any wide enough cone around the values equally well.
+    exactly in turn, ``u_k ← max(0, u_k + (A − U W) w_k / ‖w_k‖²)``, several times before the other
+    factor's turn; the directions of semi-NMF have a closed form, ``W = (UᵀU)⁺ UᵀA``. NMF starts
+    from the non-negative parts of a randomized singular value decomposition, with small random
+    numbers added; semi-NMF from clusters by cosine, since free directions fit any wide enough cone
+    around the values equally well.
 
-    Lee and Seung 2001 (NMF); Cichocki and Phan 2009, doi:10.1587/transfun.E92.A.708 (HALS); Ding,
-    Li and Jordan 2010, doi:10.1109/TPAMI.2008.277 (semi-NMF); Boutsidis and Gallopoulos 2008,
+    Lee and Seung 2001 (NMF); Cichocki and Phan 2009, doi:10.1587/transfun.E92.A.708 (HALS); Gillis
+    and Glineur 2012, doi:10.1162/NECO_a_00256 (several sweeps); Ding, Li and Jordan 2010,
+    doi:10.1109/TPAMI.2008.277 (semi-NMF); Boutsidis and Gallopoulos 2008,
     doi:10.1016/j.patcog.2007.09.010, Halko et al. 2011, arXiv:0909.4061, and Arthur and
     Vassilvitskii 2007 (starts).
 
@@ -104,10 +109,10 @@ def factorize(
     for iteration in range(1, iterations + 1):
         gram, products = weights @ weights.T, weights @ values
         if kind == "nmf":
-            _descend(directions, gram, products)
+            _descend(directions, gram, products, SWEEPS)
         else:
             directions = torch.linalg.pinv(gram, hermitian=True) @ products
-        _descend(weights, directions @ directions.T, directions @ values.T)
+        _descend(weights, directions @ directions.T, directions @ values.T, SWEEPS)
         if iteration % EVERY == 0 or iteration == iterations:
             before, loss = loss, float(_squares(values - weights.T @ directions))
             if before - loss <= EVERY * tolerance * loss:
@@ -131,16 +136,15 @@ def encode(values: Tensor, directions: Tensor) -> Tensor:
     """
     gram, products = directions @ directions.T, directions @ values.T
     weights = (torch.linalg.pinv(gram, hermitian=True) @ products).clamp_min_(0)
-    for _ in range(PASSES):
-        _descend(weights, gram, products)
+    _descend(weights, gram, products, PASSES)
     found: Tensor = weights.T
     return found
 
 
-def _descend(factor: Tensor, gram: Tensor, products: Tensor) -> None:
+def _descend(factor: Tensor, gram: Tensor, products: Tensor, sweeps: int) -> None:
     """Solves each row of a non-negative factor in turn, with the others fixed, in place."""
     least = torch.finfo(factor.dtype).tiny
-    for k in range(len(factor)):
+    for k in list(range(len(factor))) * sweeps:
         step = (products[k] - gram[k] @ factor) / gram[k, k].clamp_min(least)
         factor[k].add_(step).clamp_min_(0)
 
