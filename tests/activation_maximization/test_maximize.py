@@ -397,7 +397,7 @@ def test_maco_keeps_the_magnitudes_of_the_data():
         ({"decai": 1.0}, MethodError, "did you mean decay="),
         ({"maximizer": "furrier"}, ek.ExplainkitError, "fourier"),
         ({"maximizer": 3}, MethodError, "maximizer's name"),
-        ({"optimizer": "lion"}, MethodError, "adam, ascent"),
+        ({"optimizer": "lion"}, MethodError, "adam or ascent"),
         ({"padding": "wrap"}, MethodError, "reflection"),
     ],
 )

@@ -9,7 +9,7 @@ import explainkit as ek
 
 @pytest.fixture(scope="module")
 def planted():
-    net, (images, labels) = trained_trigger(512, 32), triggers(20, seed=2)
+    net, (images, labels) = trained_trigger(512, 32), triggers(30, seed=2)
     with torch.no_grad():
         assert (net(images).argmax(1) == labels).all()
     return net, images, labels
@@ -24,7 +24,7 @@ def test_methods_that_mark_the_patch_are_supported(planted, method):
     params = {"steps": 16} if method == "integrated_gradients" else {}
     found = card(planted, method, **params)
     assert (found.p[:, 0] <= 0.05).double().mean() >= 0.95
-    assert found.verdict.count("supported") >= 18
+    assert found.verdict.count("supported") >= 27
     assert not found.low_power
 
 

@@ -367,7 +367,7 @@ def test_help_is_wrapped_as_prose():
         capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "100"},
     )  # fmt: skip
     assert "`--index 38`" not in done.stdout
-    assert "on a CSV of that layout." in " ".join(done.stdout.split())
+    assert "for a CSV in that order." in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
