@@ -201,9 +201,13 @@ class Evaluation:
             passed, images = self.positive_control
             so = ": too few for verdicts on this network." if self.low_power else "."
             yield f"The positive control passes on {passed} of {images} images{so}"
-        swaps = [(*self._swaps(one, "all"), one.method) for one in self.results]
-        if any(judged for _, judged, _ in swaps):
-            shares = (f"{hits} of {judged} images ({name})" for hits, judged, name in swaps)
+        swaps: dict[str, list[str]] = {}
+        for one in self.results:
+            hits, judged = self._swaps(one, "all")
+            if judged:
+                swaps.setdefault(f"{hits} of {judged} images", []).append(one.method)
+        if swaps:
+            shares = (f"{share} ({', '.join(names)})" for share, names in swaps.items())
             yield (
                 f"Maps of images of another class are supported on {', '.join(shares)}: the more "
                 "often, the less a verdict says about the image itself."
@@ -230,7 +234,7 @@ class Evaluation:
                         f"{metric} of {one.method} is undefined on {len(missing)} of {len(self)} "
                         f"images. On {self.images[first].name}: {reasons[first]}."
                     )
-            yield from (f"{one.method}: {text}" for text in one.warnings)
+            yield from (f"{one.method}: {text}." for text in one.warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON; NaN is None."""
