@@ -81,6 +81,12 @@ def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
     return _values([module._buffers for module in modules])
 
 
+def floating_tensor(model: nn.Module) -> Tensor:
+    """A parameter or buffer with the device and dtype of a model's inputs; else an empty tensor."""
+    tensors = (*model.parameters(), *model.buffers())
+    return next((one for one in tensors if one.is_floating_point()), torch.empty(0))
+
+
 def _values(registries: list[Any]) -> list[Any]:
     """What registries hold, each once; loops in C, since a large model has thousands."""
     values = [*chain.from_iterable([one.values() for one in registries])]

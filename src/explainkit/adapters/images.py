@@ -19,6 +19,7 @@ from explainkit.adapters.overrides import changed, covering
 from explainkit.adapters.preprocessing import Preprocessing
 from explainkit.errors import ExplainkitWarning, InputError
 from explainkit.interfaces import spec_of
+from explainkit.layers import floating_tensor
 
 ImageSource = str | Path | Image.Image | NDArray[Any]
 """A path, a Pillow image, or a uint8 array ``[height, width]``, ``[height, width, channel]`` or
@@ -124,8 +125,7 @@ def make_batch(
         originals.append(np.array(flat(image, "RGB")))
         geometries.append(geometry)
         names.append(name)
-    tensors = (*model.parameters(), *model.buffers())
-    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
+    like = floating_tensor(model)
     batch = torch.stack(inputs).to(like.device, like.dtype)
     own = "" if preprocessing.steps else " at the image's own size"
     guess = (

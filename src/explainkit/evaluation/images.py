@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from explainkit.adapters.decoding import suffixes
 from explainkit.adapters.images import ImageBatch, open_image, preprocessing_of
 from explainkit.errors import DatasetError, InputError
 from explainkit.files import reason
+from explainkit.jobs.inputs import batch_of, checked_image
 from explainkit.jobs.labels import Labels, by_label
 from explainkit.jobs.opening import source_of
 from explainkit.jobs.store import Store
@@ -85,14 +85,8 @@ def as_the_model_takes_it(module: nn.Module, images: Given, row: int) -> tuple[T
     value, label = images.read(row)
     if isinstance(value, Image.Image):
         value, _ = preprocessing_of(module)(value)
-    if value.dim() != 3 or not value.is_floating_point():
-        raise InputError(
-            "expected a floating-point image [channel, height, width], got "
-            f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        )
-    tensors = (*module.parameters(), *module.buffers())
-    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
-    return value.detach()[None].to(like.device, like.dtype), label
+    batch: Tensor = batch_of([checked_image(value)], module)
+    return batch, label
 
 
 def read_labels(path: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from explainkit.engine.failures import failing_as_model_error
 from explainkit.isolation import preserve_model, preserve_process
 from explainkit.jobs.inputs import Inputs
 from explainkit.jobs.sources import Source
+from explainkit.layers import floating_tensor
 
 SHARD_SIZE = 256
 """The largest default size of a shard: what a kill can cost."""
@@ -41,8 +42,7 @@ def default_batch_size(module: nn.Module, shape: tuple[int, ...] | None) -> int:
     """As many images at once as fit a memory budget; 1 where their sizes differ."""
     if shape is None:
         return 1
-    tensors = (*module.parameters(), *module.buffers())
-    like = next((one for one in tensors if one.is_floating_point()), torch.empty(0))
+    like = floating_tensor(module)
     image = torch.zeros(shape, dtype=like.dtype, device=like.device)
     with preserve_process(0), preserve_model(module), failing_as_model_error(module, image[None]):
         return chunk_size(module, image)

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from explainkit.engine.several_inputs import SeveralInputs, Which
 from explainkit.errors import InputError
 from explainkit.hashes import tensor_hash
+from explainkit.layers import floating_tensor
 
 Inputs: TypeAlias = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 """The inputs of one item, without a batch axis."""
@@ -23,18 +24,27 @@ def checked(given: Tensor | Mapping[str, Any] | tuple[Any, ...]) -> Inputs:
         InputError: It is no floating-point image, or one of several inputs is no tensor.
     """
     if isinstance(given, Tensor):
-        if given.dim() != 3 or not given.is_floating_point():
-            raise InputError(
-                "expected a floating-point image [channel, height, width], got "
-                f"{list(given.shape)} {str(given.dtype).removeprefix('torch.')}"
-            )
-        return given.detach().cpu()
+        return checked_image(given)
     named = given.items() if isinstance(given, Mapping) else enumerate(given)
     for name, value in named:
         if not isinstance(value, Tensor):
             raise InputError(f"{name}: expected a tensor for an input, got {type(value).__name__}")
     whole = dict(given) if isinstance(given, Mapping) else given
     return cast(Inputs, pytree.tree_map(lambda one: one.detach().cpu(), whole))
+
+
+def checked_image(given: Tensor) -> Tensor:
+    """An image, detached and on the CPU.
+
+    Raises:
+        InputError: It is no floating-point image.
+    """
+    if given.dim() != 3 or not given.is_floating_point():
+        raise InputError(
+            "expected a floating-point image [channel, height, width], got "
+            f"{list(given.shape)} {str(given.dtype).removeprefix('torch.')}"
+        )
+    return given.detach().cpu()
 
 
 def inputs_hash(inputs: Inputs) -> str:
@@ -51,12 +61,12 @@ def shapes_of(inputs: Inputs) -> tuple[Any, ...]:
 
 def batch_of(inputs: Sequence[Inputs], module: nn.Module) -> Any:
     """The inputs of some items with a batch axis, on the model's device and in its dtype."""
-    parameters = (*module.parameters(), *module.buffers())
-    like = next((one for one in parameters if one.is_floating_point()), torch.empty(0))
+    like = floating_tensor(module)
 
     def joined(*rows: Tensor) -> Tensor:
-        batch = torch.stack(rows).to(like.device)
-        return batch.to(like.dtype) if batch.is_floating_point() else batch
+        batch = torch.stack(rows)
+        # at once, since some devices have no float64
+        return batch.to(like.device, like.dtype if batch.is_floating_point() else batch.dtype)
 
     return pytree.tree_map(joined, *inputs)
 
