@@ -33,9 +33,9 @@ found = ek.evaluate("fer_hw3/dnn", faces.images, METHODS)
 found.plot()
 
 # %% Read this first: can the test see anything?
-# The positive control is a map that is correct by construction. If it fails on more than a third of
-# the images, the network can't be tested by hiding parts of images: verdicts are withheld, and the
-# statistics say little.
+# The positive control is a map that is known to predict what hiding does. If it fails on more than
+# a third of the images, the network can't be tested by hiding parts of images: verdicts are
+# withheld, and the statistics say little.
 passed, judged = found.positive_control
 print(f"The positive control passes on {passed} of {judged} images.")
 
