@@ -7,7 +7,7 @@ load the model, look at it once and start processes, which does not take longer 
 "without start" leaves that out. "Ray" is two workers of a cluster that the call starts and stops,
 if Ray is installed (``make test-ray``). A plan of many ids is measured in a process of its own, and
 so is the memory of jobs over few and many images. If EXPLAINKIT_FER2013 names the data set's file,
-all of it is explained, too.
+so are faces of it, with ``--faces 1000000`` all of them.
 """
 
 import argparse
@@ -93,10 +93,10 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--ids", type=int, default=10_000_000)
-    parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 30_000])
-    parser.add_argument("--faces", type=int, default=10**6, help="of FER2013, at most")
+    parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--faces", type=int, default=2048, help="of FER2013, at most")
     parser.add_argument("--rounds", type=int, default=3)
     options = parse(parser, images=8, ids=1000, memory=[8], faces=0, rounds=0)
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import torch
 
 Calls = dict[str, Callable[[], Any]]
 
-SECONDS = 15.0
+SECONDS = 8.0
 """A comparison starts no further round after this time, the warm-up round not counted."""
 
 LONG = 60.0
