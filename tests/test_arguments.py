@@ -15,6 +15,7 @@ from explainkit.errors import ExplainkitError, InputError, MethodError, TargetEr
 
 NAN, INF = float("nan"), float("inf")
 ODD = [1.5, "x", b"x", [], {}, object(), NAN, INF, 10**30, 1j, int, torch.tensor([1, 2]), (1,)]
+torch.manual_seed(2)
 NET = torch.nn.Sequential(
     torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(32, 3)
 ).eval()
@@ -75,9 +76,9 @@ def test_a_text_is_neither_a_list_of_classes_nor_of_names():
         ("gradcam", {"layer": 3}, "layer: expected text or a module or .*none, got 3"),
         ("integrated_gradients", {"baseline": INF}, "baseline: expected finite numbers"),
         ("integrated_gradients", {"baseline": []}, "baseline: expected a number or a tensor"),
-        ("extremal_perturbation", {"sigma": INF}, "sigma: expected a positive number"),
-        ("meaningful_perturbation", {"step": -1}, "step: expected at least 1 pixel, got -1"),
-        ("lime", {"ridge": INF}, "ridge: expected a finite number"),
+        ("extremal_perturbation", {"sigma": INF}, "sigma: expected a number above 0"),
+        ("meaningful_perturbation", {"step": -1}, "step: expected at least 1, got -1"),
+        ("lime", {"ridge": INF}, "ridge: expected at least 0 and below inf"),
     ],
 )
 def test_fields_of_methods(method, params, message):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -21,7 +21,6 @@ from explainkit.activation_maximization.parameterization import (
 )
 from explainkit.activation_maximization.problem import OptimizedImages, Problem
 from explainkit.activation_maximization.transforms import Transforms
-from explainkit.errors import MethodError
 from explainkit.graph.autograd import prepare
 
 OptimizerName = Literal["adam", "ascent"]
@@ -48,21 +47,12 @@ class Gradient(Transforms):
         init_std: Standard deviation of the random initial image.
     """
 
-    steps: int = 256
-    lr: float = 0.2
+    steps: int = field(default=256, metadata={"least": 1})
+    lr: float = field(default=0.2, metadata={"above": 0, "below": math.inf})
     optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
-    clip: float | None = None
-    init_std: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        for name in ("lr", "init_std", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise MethodError(f"{name}: expected a positive number, got {value}")
+    clip: float | None = field(default=None, metadata={"above": 0, "below": math.inf})
+    init_std: float = field(default=0.01, metadata={"above": 0, "below": math.inf})
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
         """The parameterization, and its mapping to pixels."""
@@ -262,17 +252,11 @@ class LaplacianPyramid(Gradient):
         TensorFlow".
     """
 
-    levels: int = 4
+    levels: int = field(default=4, metadata={"least": 1})
     decay: float = 0.5
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """A pyramid, kept within bounds by a sigmoid.
-
-        Raises:
-            MethodError: ``levels`` is below 1.
-        """
-        if self.levels < 1:
-            raise MethodError(f"levels: expected at least 1, got {self.levels}")
+        """A pyramid, kept within bounds by a sigmoid."""
         return Pyramid(*problem.shape[1:], self.levels, self.decay), PixelSpace.of(problem)
 
 
@@ -291,17 +275,11 @@ class CPPN(Gradient):
     """
 
     lr: float = 0.02
-    hidden: int = 16
-    layers: int = 4
+    hidden: int = field(default=16, metadata={"least": 1})
+    layers: int = field(default=4, metadata={"least": 1})
 
     def parts(self, problem: Problem) -> tuple[Parameterization, PixelSpace]:
-        """One network per unit, kept within bounds by a sigmoid.
-
-        Raises:
-            MethodError: ``hidden`` or ``layers`` is below 1.
-        """
-        if self.hidden < 1 or self.layers < 1:
-            raise MethodError("hidden, layers: expected at least 1")
+        """One network per unit, kept within bounds by a sigmoid."""
         return Cppn(*problem.shape[1:], self.hidden, self.layers), PixelSpace.of(problem)
 
 

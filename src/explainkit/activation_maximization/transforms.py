@@ -5,7 +5,7 @@ Visualization", doi:10.23915/distill.00007.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from explainkit.activation_maximization.problem import Problem
 from explainkit.catalog.fields import Typed
-from explainkit.errors import MethodError
 
 Padding = Literal["reflection", "border", "zeros"]
 
@@ -81,24 +80,14 @@ class Transforms(Typed):
         padding: Fill of the border: ``"reflection"``, ``"border"`` (edge pixels) or ``"zeros"``.
     """
 
-    jitter: int | None = None
-    scale: float = 0.05
-    rotate: float = 5.0
-    crop: float = 0.0
+    jitter: int | None = field(default=None, metadata={"least": 0})
+    scale: float = field(default=0.05, metadata={"least": 0, "below": 1})
+    rotate: float = field(default=5.0, metadata={"least": 0, "below": math.inf})
+    crop: float = field(default=0.0, metadata={"least": 0, "below": 1})
     flip: bool = False
-    blur: float = 0.0
-    noise: float = 0.02
+    blur: float = field(default=0.0, metadata={"least": 0, "below": math.inf})
+    noise: float = field(default=0.02, metadata={"least": 0, "below": math.inf})
     padding: Padding = "reflection"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("jitter", "rotate", "blur", "noise"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise MethodError(f"{name}: expected a number of at least 0, got {value}")
-        for name in ("scale", "crop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MethodError(f"{name}: expected 0 ≤ {name} < 1, got {getattr(self, name)}")
 
     def shift_limit(self, height: int, width: int) -> int:
         """The largest shift in pixels."""

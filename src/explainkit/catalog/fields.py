@@ -5,7 +5,8 @@ import numbers
 import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,14 +22,23 @@ _WORDS = {
     Method: "a method", types.NoneType: "none", Tensor: "a tensor", nn.Module: "a module",
 }  # fmt: skip
 
+_BOUNDS = {
+    "least": ("at least", operator.ge), "above": ("a number above", operator.gt),
+    "most": ("at most", operator.le), "below": ("below", operator.lt),
+}  # fmt: skip
+"""Keys of a field's metadata that bound its value, in words and as comparisons."""
+
 
 class Typed:
     """A base of dataclasses that checks the types of their fields when an instance is made.
 
-    A dataclass with checks of its own calls this one first, so that they meet no other types.
+    It also checks the range that a field's metadata declares, as in
+    ``field(default=0.25, metadata={"above": 0, "most": 1})``, unless the value is None. A subclass
+    that gives the field another default keeps the range. A dataclass with checks of its own calls
+    this one first, so that they meet no other types.
 
     Raises:
-        MethodError: A field has a value of another type.
+        MethodError: A field has a value of another type, or out of its range.
 
     Examples:
         >>> from explainkit.methods.gradient import SmoothGrad
@@ -44,7 +54,13 @@ class Typed:
             for name, value in vars(self).items()
             if not (isinstance(value, float) and math.isnan(value))
         }
-        check_values(type(self), type(self).__name__, values)
+        kind: type = type(self)
+        check_values(kind, kind.__name__, values)
+        for name, bounds in _ranges(kind).items():
+            value = getattr(self, name)
+            if value is not None and not all(_BOUNDS[key][1](value, b) for key, b in bounds):
+                wanted = " and ".join(f"{_BOUNDS[key][0]} {b}" for key, b in bounds)
+                raise MethodError(f"{name}: expected {wanted}, got {value}")
 
 
 def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
@@ -84,6 +100,16 @@ def check_values(kind: type, name: str, values: Mapping[str, Any]) -> None:
         got = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
         wanted = " or ".join(accepted(hints[field]))
         raise MethodError(f"{name}: {field}: expected {wanted}, got {clipped(got)}")
+
+
+@cache
+def _ranges(kind: type) -> Mapping[str, Collection[tuple[str, float]]]:
+    """The bounds of each field, by their keys; those of a base first."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for base in reversed(kind.__mro__):
+        for name, field in getattr(base, "__dataclass_fields__", {}).items():
+            found[name] |= {key: field.metadata[key] for key in _BOUNDS if key in field.metadata}
+    return {name: bounds.items() for name, bounds in found.items() if bounds}
 
 
 @cache

@@ -114,15 +114,13 @@ class _Noisy(Typed):
     volumes: ClassVar[bool] = True
 
     base: Method = field(default_factory=Saliency)
-    samples: int = 25
+    samples: int = field(default=25, metadata={"least": 1})
     noise: float | tuple[float, ...] = 0.15
     relative: bool = True
     seed: int = field(default=0, metadata={"seed": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise MethodError(f"samples: expected at least 1, got {self.samples}")
         check_noise(self.noise)
 
     def _statistics(

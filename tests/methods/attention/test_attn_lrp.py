@@ -97,7 +97,7 @@ def test_gamma_of_patches_and_of_linear_layers_are_two():
 
 @pytest.mark.parametrize("field", ["gamma", "dense_gamma", "epsilon"])
 def test_fields_out_of_range_are_refused(field):
-    with pytest.raises(MethodError, match="expected epsilon"):
+    with pytest.raises(MethodError, match=f"{field}: expected"):
         AttnLRP(**{field: -1.0})
 
 

@@ -187,7 +187,7 @@ def test_top_runs_the_channels_that_vary_most():
 
 
 def test_top_must_be_positive():
-    with pytest.raises(MethodError, match="top: expected a positive number of channels, got 0"):
+    with pytest.raises(MethodError, match="top: expected at least 1, got 0"):
         ek.explain(unbiased(), images(), 0, "score_cam", top=0)
 
 

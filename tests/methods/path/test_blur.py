@@ -118,7 +118,7 @@ def test_conformance(model):
     ("params", "message"),
     [
         ({"steps": 0}, "steps: expected at least 1, got 0"),
-        ({"max_sigma": 0.0}, "max_sigma: expected a positive number"),
+        ({"max_sigma": 0.0}, "max_sigma: expected a number above 0"),
         ({"max_sigma": float("nan")}, "max_sigma: expected"),
     ],
 )

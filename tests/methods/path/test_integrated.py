@@ -193,7 +193,7 @@ def test_conformance(model):
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"rule": "simpson"}, "rule: expected gausslegendre or .*, got 'simpson'"),
         ({"rule": "riemann_trapezoid", "steps": 1}, "at least 2"),
-        ({"tolerance": -1.0}, "tolerance: expected a positive"),
+        ({"tolerance": -1.0}, "tolerance: expected a number above 0"),
         ({"max_steps": 3}, "max_steps: expected at least 9, got 3"),
         ({"baseline": torch.zeros(2)}, r"baseline: expected .* got \[2\]"),
     ],

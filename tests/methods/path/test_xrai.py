@@ -156,5 +156,5 @@ def test_segments_found_depend_on_their_image_alone():
 
 @pytest.mark.parametrize("area", [-0.1, 1.0, float("nan")])
 def test_bad_areas(area):
-    with pytest.raises(MethodError, match=r"min_area: expected a share in \[0, 1\)"):
+    with pytest.raises(MethodError, match="min_area: expected at least 0 and below 1"):
         XRAI(min_area=area)

@@ -81,9 +81,9 @@ def test_many_steps_do_not_depend_on_the_neighbors(method):
     ("method", "params", "message"),
     [
         (MeaningfulPerturbation, {"steps": 0}, "steps: expected at least 1"),
-        (MeaningfulPerturbation, {"lr": 0.0}, "lr: expected a positive"),
-        (ExtremalPerturbation, {"area": 1.0}, "area: expected a share between 0 and 1"),
-        (ExtremalPerturbation, {"sigma": -1.0}, "sigma: expected a positive"),
+        (MeaningfulPerturbation, {"lr": 0.0}, "lr: expected a number above 0"),
+        (ExtremalPerturbation, {"area": 1.0}, "area: expected a number above 0 and below 1"),
+        (ExtremalPerturbation, {"sigma": -1.0}, "sigma: expected a number above 0"),
     ],
 )
 def test_bad_parameters(method, params, message):

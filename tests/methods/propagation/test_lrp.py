@@ -274,7 +274,7 @@ def test_wrong_fields():
     model, x = network(), images()
     for params, message in (
         ({"composite": "best"}, "composite: expected epsilon or gamma"),
-        ({"epsilon": 0.0}, "expected epsilon > 0"),
+        ({"epsilon": 0.0}, "epsilon: expected a number above 0"),
         ({"low": 1.0}, "expected both bounds or none"),
         ({"composite": "epsilon_gamma_box", "low": torch.zeros(7, 1, 1), "high": torch.ones(7, 1, 1)},
          "low, high: expected bounds for"),

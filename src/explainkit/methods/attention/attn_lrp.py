@@ -1,10 +1,9 @@
 """Layer-wise relevance propagation with the rules of AttnLRP for transformers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
 from explainkit.methods.propagation.rules import RuleMethod
@@ -53,17 +52,9 @@ class AttnLRP(RuleMethod):
     """
 
     keep = KEEP
-    gamma: float = 0.25
-    dense_gamma: float = 0.05
-    epsilon: float = 1e-6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.epsilon > 0 or not self.gamma >= 0 or not self.dense_gamma >= 0:
-            raise MethodError(
-                "expected epsilon > 0, gamma >= 0 and dense_gamma >= 0, got "
-                f"{self.epsilon}, {self.gamma}, {self.dense_gamma}"
-            )
+    gamma: float = field(default=0.25, metadata={"least": 0})
+    dense_gamma: float = field(default=0.05, metadata={"least": 0})
+    epsilon: float = field(default=1e-6, metadata={"above": 0})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""

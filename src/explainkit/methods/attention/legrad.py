@@ -162,12 +162,7 @@ class LeGrad(TokenMap):
         ['blocks.0', 'blocks.1']
     """
 
-    layers: int | None = field(default=None, metadata={"layer": True})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layers is not None and self.layers < 1:
-            raise MethodError(f"layers: expected at least 1, got {self.layers}")
+    layers: int | None = field(default=None, metadata={"layer": True, "least": 1})
 
     def needs(self, _model: nn.Module, _inputs: Tensor) -> Needs:
         """Nothing that other methods share: its forward observes the blocks."""

@@ -1,14 +1,13 @@
 """Maps of the first principal component of a layer's output."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.engine.passes import activations
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, GradientCAM, precise
 
@@ -136,12 +135,7 @@ class KPCACAM(_ActivationCAM):
     """
 
     kernel: Kernel = "sigmoid"
-    gamma: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gamma is not None and not 0 < self.gamma < float("inf"):
-            raise MethodError(f"gamma: expected a positive number, got {self.gamma}")
+    gamma: float | None = field(default=None, metadata={"above": 0, "below": torch.inf})
 
     def combine(self, values: Tensor) -> Tensor:
         """``√λ u``."""

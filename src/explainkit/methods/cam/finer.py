@@ -50,19 +50,15 @@ class FinerCAM(Typed):
     volumes: ClassVar[bool] = True
 
     base: Method = field(default_factory=GradCAM)
-    strength: float = 1.0
-    similar: int = 3
+    strength: float = field(default=1.0, metadata={"least": 0, "below": torch.inf})
+    similar: int = field(default=3, metadata={"least": 1})
     against: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         as_gradient_cam(self.base)
-        if self.similar < 1:
-            raise MethodError(f"similar: expected at least 1 class, got {self.similar}")
         if self.against is not None and not self.against:
             raise MethodError("against: expected classes, got none: omit it for the most similar")
-        if not 0 <= self.strength < float("inf"):
-            raise MethodError(f"strength: expected a number of at least 0, got {self.strength}")
 
     def needs(self, model: nn.Module, inputs: Tensor) -> Needs:
         """Those of its base."""

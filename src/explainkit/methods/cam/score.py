@@ -1,13 +1,12 @@
 """Score-CAM: the score of the image masked by each channel's map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.engine.passes import activations
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.base import CAM, precise
 from explainkit.methods.cam.gradient import weighted
@@ -91,12 +90,7 @@ class ScoreCAM(CAM):
     """
 
     align_corners: bool = False
-    top: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.top is not None and self.top < 1:
-            raise MethodError(f"top: expected a positive number of channels, got {self.top}")
+    top: int | None = field(default=None, metadata={"least": 1})
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import Visit, line_integral, visit
 
@@ -81,17 +80,8 @@ class BlurIG(Typed):
         True
     """
 
-    max_sigma: float | None = None
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        if self.max_sigma is not None and not 0 < self.max_sigma < float("inf"):
-            raise MethodError(
-                f"max_sigma: expected a positive number of pixels, got {self.max_sigma}"
-            )
+    max_sigma: float | None = field(default=None, metadata={"above": 0, "below": math.inf})
+    steps: int = field(default=50, metadata={"least": 1})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""

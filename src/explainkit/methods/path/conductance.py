@@ -26,12 +26,7 @@ class _Through(Typed):
 
     layer: str | nn.Module = field(metadata={"layer": True})
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise MethodError(f"steps: expected at least 1, got {self.steps}")
+    steps: int = field(default=50, metadata={"least": 1})
 
     def _path(self, model: nn.Module) -> str:
         return path_of(unwrapped(model), self.layer)

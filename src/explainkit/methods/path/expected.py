@@ -69,7 +69,7 @@ class ExpectedGradients(Typed):
     volumes: ClassVar[bool] = True
 
     baselines: float | Tensor = 0.0
-    samples: int = 25
+    samples: int = field(default=25, metadata={"least": 1})
     noise: float | tuple[float, ...] = 0.0
     relative: bool = True
     stratified: bool = True
@@ -78,8 +78,6 @@ class ExpectedGradients(Typed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise MethodError(f"samples: expected at least 1, got {self.samples}")
         check_noise(self.noise)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:

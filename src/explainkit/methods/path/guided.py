@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.path.straight_line import Visit, as_baselines, line_integral, visit
 
@@ -55,18 +54,9 @@ class GuidedIG(Typed):
     volumes: ClassVar[bool] = True
 
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
-    steps: int = 200
-    fraction: float = 0.25
-    max_dist: float = 0.02
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        if not 0 < self.fraction <= 1:
-            raise MethodError(f"fraction: expected a share in (0, 1], got {self.fraction}")
-        if not 0 <= self.max_dist <= 1:
-            raise MethodError(f"max_dist: expected a share in [0, 1], got {self.max_dist}")
+    steps: int = field(default=200, metadata={"least": 1})
+    fraction: float = field(default=0.25, metadata={"above": 0, "most": 1})
+    max_dist: float = field(default=0.02, metadata={"least": 0, "most": 1})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""

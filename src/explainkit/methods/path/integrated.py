@@ -137,17 +137,13 @@ class IntegratedGradients(Typed):
     baseline: float | Tensor = field(default=0.0, metadata={"per_image": True})
     steps: int | None = None
     rule: QuadratureRule = "gausslegendre"
-    tolerance: float | None = None
-    max_steps: int = 200
+    tolerance: float | None = field(default=None, metadata={"above": 0})
+    max_steps: int = field(default=200, metadata={"least": _FIRST + 1})
     multiply_by_inputs: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rule(self.rule, self.steps)
-        if self.max_steps <= _FIRST:
-            raise MethodError(f"max_steps: expected at least {_FIRST + 1}, got {self.max_steps}")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise MethodError(f"tolerance: expected a positive number, got {self.tolerance}")
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score.

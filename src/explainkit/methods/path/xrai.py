@@ -88,12 +88,7 @@ class XRAI(Typed):
 
     base: Method = field(default_factory=BlackAndWhite)
     segments: int | str | Tensor | None = field(default=None, metadata={"per_image": True})
-    min_area: float = 0.001
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.min_area < 1:
-            raise MethodError(f"min_area: expected a share in [0, 1), got {self.min_area}")
+    min_area: float = field(default=0.001, metadata={"least": 0, "below": 1})
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the base map, summed over channels."""

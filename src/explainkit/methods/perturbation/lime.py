@@ -1,7 +1,7 @@
 """LIME: a linear model of the score, fitted to masked versions of the image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -55,19 +55,13 @@ class Lime(SegmentSampled):
     """
 
     distance: Distance = "segments"
-    width: float | None = None
+    width: float | None = field(default=None, metadata={"above": 0})
     kernel: Callable[[Tensor], Tensor] | None = None
-    ridge: float = 1.0
-    lasso: float = 0.0
+    ridge: float = field(default=1.0, metadata={"least": 0, "below": torch.inf})
+    lasso: float = field(default=0.0, metadata={"least": 0, "below": torch.inf})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width is not None and not self.width > 0:
-            raise MethodError(f"width: expected a positive number, got {self.width}")
-        if not 0 <= self.ridge < float("inf"):
-            raise MethodError(f"ridge: expected a finite number of at least 0, got {self.ridge}")
-        if not 0 <= self.lasso < float("inf"):
-            raise MethodError(f"lasso: expected a finite number of at least 0, got {self.lasso}")
         if self.kernel is not None and not callable(self.kernel):
             raise MethodError(f"kernel: expected a function of distances, got {self.kernel!r}")
         if self.kernel is not None and self.width is not None:

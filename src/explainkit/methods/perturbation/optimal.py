@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
-from explainkit.errors import MethodError, ModelError
+from explainkit.errors import ModelError
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.progress import progress
 
@@ -26,17 +26,10 @@ class _Optimized(Typed):
 
     hides_parts: ClassVar[bool] = True
 
-    steps: int = 300
-    lr: float = 0.1
+    steps: int = field(default=300, metadata={"least": 1})
+    lr: float = field(default=0.1, metadata={"above": 0})
     baseline: float | Tensor | Filling = field(default="blur", metadata={"per_image": True})
     seed: int = field(default=0, metadata={"seed": True})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise MethodError(f"steps: expected at least 1, got {self.steps}")
-        if not self.lr > 0:
-            raise MethodError(f"lr: expected a positive number, got {self.lr}")
 
     @abstractmethod
     def _step(self, height: int, width: int) -> int:
@@ -136,15 +129,10 @@ class MeaningfulPerturbation(_Optimized):
         True
     """
 
-    step: int | None = None
+    step: int | None = field(default=None, metadata={"least": 1})
     sparsity: float = 0.5
     smoothness: float = 0.2
     power: float = 3.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step is not None and self.step < 1:
-            raise MethodError(f"step: expected at least 1 pixel, got {self.step}")
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]``, from 0 (kept) to 1 (deleted)."""
@@ -199,16 +187,9 @@ class ExtremalPerturbation(_Optimized):
     """
 
     lr: float = 0.05
-    area: float = 0.1
-    sigma: float | None = None
+    area: float = field(default=0.1, metadata={"above": 0, "below": 1})
+    sigma: float | None = field(default=None, metadata={"above": 0, "below": math.inf})
     area_weight: float = 3.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.area < 1:
-            raise MethodError(f"area: expected a share between 0 and 1, got {self.area}")
-        if self.sigma is not None and not 0 < self.sigma < float("inf"):
-            raise MethodError(f"sigma: expected a positive number of pixels, got {self.sigma}")
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
         """Returns ``[batch, 1, height, width]``, from 0 (hidden) to 1 (kept)."""

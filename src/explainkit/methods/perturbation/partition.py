@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import ScoreModel
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.progress import progress
@@ -164,17 +163,10 @@ class PartitionShap(Typed):
     hides_parts: ClassVar[bool] = True
     only_runs: ClassVar[bool] = True
 
-    samples: int = 512
+    samples: int = field(default=512, metadata={"least": 3})
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
-    max_seconds: float | None = None
+    max_seconds: float | None = field(default=None, metadata={"above": 0})
     seed: int = field(default=0, metadata={"seed": True})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 3:
-            raise MethodError(f"samples: expected at least 3, got {self.samples}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise MethodError(f"max_seconds: expected a positive time, got {self.max_seconds}")
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]`` in units of the score."""

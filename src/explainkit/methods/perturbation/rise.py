@@ -1,13 +1,12 @@
 """RISE: the mean score under random masks that keep a pixel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explainkit.engine.batching import budget_of
-from explainkit.errors import MethodError
 from explainkit.methods.perturbation.baselines import fill_images
 from explainkit.methods.perturbation.mask_scores import MaskEvaluations, Masks, SegmentMasks
 from explainkit.methods.perturbation.sampled import Sampled, bernoulli
@@ -95,19 +94,10 @@ class Rise(Sampled):
     """
 
     samples: int = 1024
-    cells: int = 7
-    probability: float = 0.5
+    cells: int = field(default=7, metadata={"least": 2})
+    probability: float = field(default=0.5, metadata={"above": 0, "below": 1})
     centered: bool = True
     smooth: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.probability < 1:
-            raise MethodError(
-                f"probability: expected a number between 0 and 1, got {self.probability}"
-            )
-        if self.cells < 2:
-            raise MethodError(f"cells: expected at least 2 per side, got {self.cells}")
 
     def masks(self, inputs: Tensor) -> Masks:
         """The masks for images ``[batch, channel, height, width]``."""

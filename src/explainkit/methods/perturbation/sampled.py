@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.perturbation.baselines import Filling, fill_images
 from explainkit.methods.perturbation.mask_scores import (
@@ -35,20 +34,11 @@ class Sampled(Typed):
     hides_parts: ClassVar[bool] = True
     only_runs: ClassVar[bool] = True
 
-    samples: int = 512
+    samples: int = field(default=512, metadata={"least": 2})
     baseline: float | Tensor | Filling = field(default=0.0, metadata={"per_image": True})
-    tolerance: float | None = None
-    max_seconds: float | None = None
+    tolerance: float | None = field(default=None, metadata={"above": 0})
+    max_seconds: float | None = field(default=None, metadata={"above": 0})
     seed: int = field(default=0, metadata={"seed": True})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 2:
-            raise MethodError(f"samples: expected at least 2, got {self.samples}")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise MethodError(f"tolerance: expected a positive share, got {self.tolerance}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise MethodError(f"max_seconds: expected a positive time, got {self.max_seconds}")
 
     @abstractmethod
     def masks(self, inputs: Tensor) -> Masks:

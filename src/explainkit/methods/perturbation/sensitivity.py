@@ -1,12 +1,11 @@
 """Sensitivity analysis: how much the score depends on each segment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from explainkit.errors import MethodError
 from explainkit.methods.perturbation.mask_scores import MaskEvaluations
 from explainkit.methods.perturbation.sampled import SegmentSampled, bernoulli
 
@@ -48,10 +47,7 @@ class Hsic(SegmentSampled):
         True
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 2 * BLOCKS:
-            raise MethodError(f"samples: expected at least {2 * BLOCKS}, got {self.samples}")
+    samples: int = field(default=512, metadata={"least": 2 * BLOCKS})
 
     def draw(self, features: int) -> Tensor:
         """Samples ``[samples, features]`` for images with this many segments."""
@@ -134,12 +130,7 @@ class Sobol(SegmentSampled):
         True
     """
 
-    samples: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 4:
-            raise MethodError(f"samples: expected at least 4, got {self.samples}")
+    samples: int = field(default=32, metadata={"least": 4})
 
     def draw(self, features: int) -> Tensor:
         """The rows of A, of B, and of A with one column of B each, for this many segments."""

@@ -96,19 +96,14 @@ class LRP(RuleMethod):
     composite: Preset = "epsilon_plus"
     rules: Mapping[str | type[nn.Module], str] = field(default_factory=dict)
     bias: bool = True
-    epsilon: float = 1e-6
-    gamma: float = 0.25
-    alpha: float = 2.0
+    epsilon: float = field(default=1e-6, metadata={"above": 0})
+    gamma: float = field(default=0.25, metadata={"least": 0})
+    alpha: float = field(default=2.0, metadata={"least": 1})
     low: float | Tensor | None = None
     high: float | Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.epsilon > 0 or not self.gamma >= 0 or not self.alpha >= 1:
-            raise MethodError(
-                "expected epsilon > 0, gamma >= 0 and alpha >= 1, got "
-                f"{self.epsilon}, {self.gamma}, {self.alpha}"
-            )
         if (self.low is None) != (self.high is None):
             raise MethodError("low, high: expected both bounds or none")
         object.__setattr__(self, "rules", checked_rules(self.rules))
