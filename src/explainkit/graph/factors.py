@@ -62,7 +62,7 @@ def is_reciprocal(trace: RecordedForward, node: Node | None) -> bool:
             return False
         below = [inner for inner, _ in node.next_functions]
         name, dependent = record.name, [inner for inner in below if inner is not None]
-        inverse = name in {"rsqrt", "reciprocal"} or (name == "pow" and _is_negative(record))
+        inverse = name in {"rsqrt", "reciprocal"} or is_inverse_power(record)
         if inverse or (name == "div" and below[0] is None):
             return _exponential_plus_one(trace, dependent[0]) is None
         if name not in _SCALES or len(dependent) != 1:
@@ -71,9 +71,10 @@ def is_reciprocal(trace: RecordedForward, node: Node | None) -> bool:
     return False
 
 
-def _is_negative(record: Record) -> bool:
+def is_inverse_power(record: Record) -> bool:
+    """Whether an operator is a power with a negative number as exponent."""
     exponent = record.argument(1)
-    return isinstance(exponent, int | float) and exponent < 0
+    return record.name == "pow" and isinstance(exponent, int | float) and exponent < 0
 
 
 def _unscaled(trace: RecordedForward, edge: _Edge) -> _Edge:

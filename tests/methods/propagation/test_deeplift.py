@@ -229,7 +229,7 @@ def test_shap_is_the_mean_over_baselines():
 
 def test_wrong_baselines_and_branches():
     model, x = toy_models()["plain"]
-    with pytest.raises(MethodError, match=r"baselines: expected a number or \[m, 3, 12, 10\]"):
+    with pytest.raises(MethodError, match=r"baselines: expected a number or \[n, 3, 12, 10\]"):
         ek.explain(model, x, 1, "deeplift_shap", baselines=torch.zeros(2, 3, 5, 5))
     with pytest.raises(MethodError, match="unsupported: expected"):
         ek.explain(model, x, 1, "deeplift", unsupported="ignore")

@@ -36,17 +36,15 @@ class _Block:
     output: Any = None
 
     @property
-    def tokens(self) -> Tensor:
-        """``[batch, token, channel]``."""
-        first = self.output[0] if isinstance(self.output, tuple) else self.output
-        assert isinstance(first, Tensor)
-        return first
+    def tokens(self) -> Any:
+        """What it passes on: tokens ``[batch, token, channel]``, if `has_tokens`."""
+        return self.output[0] if isinstance(self.output, tuple) and self.output else self.output
 
     @property
     def has_tokens(self) -> bool:
         """Whether it ran once and its output is tokens."""
-        first = self.output[0] if isinstance(self.output, tuple) and self.output else self.output
-        return len(self.ended) == 1 and isinstance(first, Tensor) and first.dim() == 3
+        tokens = self.tokens
+        return len(self.ended) == 1 and isinstance(tokens, Tensor) and tokens.dim() == 3
 
     def with_tokens(self, tokens: Tensor) -> Any:
         """Its output with other tokens."""

@@ -12,7 +12,12 @@ from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import Needs, needs_of
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator
-from explainkit.graph.factors import parts_of, scaling_factor, softmax_of
+from explainkit.graph.factors import (
+    is_inverse_power,
+    parts_of,
+    scaling_factor,
+    softmax_of,
+)
 from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
@@ -130,7 +135,7 @@ def _is_gate(trace: RecordedForward, node: Node | None, users: Mapping[Node, int
             return False
         below = [inner for inner, _ in node.next_functions if inner is not None]
         if record.name in _NOT_ZERO or record.name == "pow":
-            return record.name != "pow" or _negative(record.argument(1))
+            return record.name != "pow" or is_inverse_power(record)
         if record.name in UNARY:
             return shifted
         if softmax_of(trace, Operator(record.name, node, record, users)):
@@ -140,10 +145,6 @@ def _is_gate(trace: RecordedForward, node: Node | None, users: Mapping[Node, int
         shifted = shifted or record.name in {"add", "sub", "rsub"}
         node = below[0]
     return False
-
-
-def _negative(exponent: object) -> bool:
-    return isinstance(exponent, int | float) and exponent < 0
 
 
 def _gate(record: Record) -> GradientRule:

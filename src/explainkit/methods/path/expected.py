@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
-from explainkit.engine.model import as_input
-from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 from explainkit.methods.gradient import check_noise, deviation_of, input_gradient
-from explainkit.methods.path.straight_line import completeness_gap, spread
+from explainkit.methods.path.straight_line import completeness_gap, several_baselines, spread
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class ExpectedGradients(Typed):
         """
         with torch.no_grad():
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
-        references = self._baselines(model, inputs)
+        references = several_baselines(model, self.baselines, inputs)
         change = scores - self._mean_scores(model, references)[target]
         means, errors = [], []
         for image, label in zip(inputs.detach(), target, strict=True):
@@ -103,26 +101,11 @@ class ExpectedGradients(Typed):
         standard_error = error[:, :-1].reshape(inputs.shape).to(inputs.dtype)
         return Attribution(values, standard_error, diagnostics=gap | {"sum_error": error[:, -1]})
 
-    def _baselines(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        baselines = as_input(model, self.baselines, "baselines")
-        if not isinstance(baselines, Tensor):
-            return torch.full_like(inputs[:1], baselines).detach()
-        baselines = baselines[None] if baselines.shape == inputs.shape[1:] else baselines
-        if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
-            raise MethodError(
-                f"baselines: expected a number or a tensor {['n', *inputs.shape[1:]]} of at least "
-                f"one image, got {list(baselines.shape)}"
-            )
-        return baselines.to(inputs)
-
     @staticmethod
     def _mean_scores(model: nn.Module, references: Tensor) -> Tensor:
+        size = chunk_size(model, references[0])
         with torch.no_grad():
-            scores = in_chunks(
-                lambda part: model(references[part]),
-                len(references),
-                chunk_size(model, references[0]),
-            )
+            scores = in_chunks(lambda part: model(references[part]), len(references), size)
         return scores.double().mean(0)
 
     def _statistics(

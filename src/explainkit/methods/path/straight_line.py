@@ -191,3 +191,26 @@ def as_baselines(model: nn.Module, baseline: float | Tensor, inputs: Tensor) -> 
     if not bool(baseline.isfinite().all()):
         raise MethodError("baseline: expected finite numbers, got NaN or infinity")
     return baseline.expand_as(inputs)
+
+
+def several_baselines(model: nn.Module, baselines: float | Tensor, inputs: Tensor) -> Tensor:
+    """Baselines that every image is compared with, ``[n, channel, height, width]``.
+
+    Args:
+        model: As in `as_baselines`.
+        baselines: A number, one image, or several.
+        inputs: Images ``[batch, channel, height, width]``.
+
+    Raises:
+        MethodError: The baselines do not fit the images, or there are none.
+    """
+    baselines = as_input(model, baselines, "baselines")
+    if not isinstance(baselines, Tensor):
+        return torch.full_like(inputs[:1].detach(), baselines)
+    baselines = baselines[None] if baselines.shape == inputs.shape[1:] else baselines
+    if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
+        raise MethodError(
+            f"baselines: expected a number or [n, {', '.join(map(str, inputs.shape[1:]))}] of at "
+            f"least one image, got {list(baselines.shape)}"
+        )
+    return baselines.to(inputs)

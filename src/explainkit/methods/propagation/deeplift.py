@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.model import as_input
 from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
@@ -26,7 +25,7 @@ from explainkit.graph.names import (
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward, record
 from explainkit.interfaces import Attribution
-from explainkit.methods.path.straight_line import as_baselines, complete
+from explainkit.methods.path.straight_line import as_baselines, complete, several_baselines
 from explainkit.methods.propagation import multipliers
 from explainkit.methods.propagation.layerwise import FOLDABLE, plain_layer
 from explainkit.methods.propagation.rules import (
@@ -91,7 +90,8 @@ class _Rescale:
         if record is not None and base is not None:
             found = self._rescaled(kind, operator, (record, base), gradients)
         if found is None:
-            return self._fall_back(operator, gradients)
+            how = fall_back(operator, self.unsupported, "deeplift")
+            return operator.gradient(*gradients), how
         return found, "rescale"
 
     def _rescaled(
@@ -106,7 +106,8 @@ class _Rescale:
             return None
         gradient: Tensor = first
         match kind:
-            case "linear" if bool((_mask(record) == _mask(base)).all()):
+            # the condition of `where` is the same
+            case "linear" if bool((record.tensors[0] == base.tensors[0]).all()):
                 return operator.gradient(*gradients)
             case "unary" if sum(operator.depends) == 1:
                 value = multipliers.unary(operator, record, base, gradient)
@@ -176,10 +177,6 @@ class _Rescale:
         data = 1 if operator.name == "addmm" else 0
         return [found if i == data else None for i in range(len(operator.depends))]
 
-    def _fall_back(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
-        how = fall_back(operator, self.unsupported, "deeplift")
-        return operator.gradient(*gradients), how
-
 
 def _layer_below(operator: Operator) -> Node | None:
     """The layer whose output goes to this activation and nowhere else, if there is one."""
@@ -199,11 +196,6 @@ def _activated(record: Record, x: Tensor) -> Tensor:
     others = record.others(1)
     found: Tensor = operator(x, *others, **record.options)
     return found
-
-
-def _mask(record: Record) -> Tensor:
-    """The condition of ``where``."""
-    return record.tensors[0]
 
 
 def _paired(trace: RecordedForward, base: RecordedForward) -> Mapping[int, Record]:
@@ -373,7 +365,7 @@ class DeepLiftShap(RuleMethod):
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
-        baselines = self._of(model, inputs)
+        baselines = several_baselines(model, self.baselines, inputs)
         trace = recorded_forward(model, inputs, KEEP)
         total = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         squares, sums = total.clone(), total.clone()
@@ -394,17 +386,3 @@ class DeepLiftShap(RuleMethod):
         found = Attribution(sums.to(inputs.dtype), error, **coverage)
         found = complete(found, changes.to(sums.device), _REMEDY)
         return found if self.multiply_by_inputs else replace(found, values=total.to(inputs.dtype))
-
-    def _of(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        baselines = as_input(model, self.baselines, "baselines")
-        if not isinstance(baselines, Tensor):
-            return torch.full_like(inputs[:1].detach(), baselines)
-        baselines = baselines[None] if baselines.shape == inputs.shape[1:] else baselines
-        if baselines.dim() != inputs.dim() or baselines.shape[1:] != inputs.shape[1:]:
-            raise MethodError(
-                f"baselines: expected a number or [m, {', '.join(map(str, inputs.shape[1:]))}], "
-                f"got {list(baselines.shape)}"
-            )
-        if not len(baselines):
-            raise MethodError("baselines: expected at least one, got none")
-        return baselines.to(inputs)

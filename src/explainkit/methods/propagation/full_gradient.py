@@ -24,21 +24,10 @@ from explainkit.methods.propagation.rules import (
     seeds_of,
 )
 
-_SHIFTS = frozenset(
-    {
-        "add",
-        "addcmul",
-        "addcdiv",
-        "lerp",
-        "sub",
-        "rsub",
-        "masked_fill",
-        "where",
-        "constant_pad_nd",
-        "cat",
-        "stack",
-    }
-)
+_SHIFTS = frozenset({
+    "add", "addcmul", "addcdiv", "lerp", "sub", "rsub", "masked_fill", "where", "constant_pad_nd",
+    "cat", "stack",
+})  # fmt: skip
 
 KEEP = (
     LAYERS

@@ -8,7 +8,7 @@ from explainkit.graph.backward import Gradients, Operator
 from explainkit.graph.names import ACTIVATIONS
 from explainkit.graph.operators import kind_of
 from explainkit.interfaces import Attribution
-from explainkit.methods.propagation.rules import RuleMethod, Unsupported, fall_back, walk
+from explainkit.methods.propagation.rules import RuleMethod, Unsupported, fall_back, propagated
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,6 @@ def _clamps_at_zero(operator: Operator) -> bool:
         return False
     low = record.argument(1, record.options.get("min"))
     return isinstance(low, int | float) and low == 0
-
-
-def _attribution(
-    model: nn.Module, inputs: Tensor, target: Tensor, rules: _Rectified
-) -> Attribution:
-    values, coverage, _ = walk(model, inputs, target, rules)
-    return Attribution(values, **coverage)
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class GuidedBackprop(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("guided_backprop", through=True, unsupported=self.unsupported)
-        return _attribution(model, inputs, target, rules)
+        return propagated(model, inputs, target, rules)
 
 
 @dataclass(frozen=True)
@@ -107,4 +100,4 @@ class Deconvnet(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]``, score per unit of input."""
         rules = _Rectified("deconvnet", through=False, unsupported=self.unsupported)
-        return _attribution(model, inputs, target, rules)
+        return propagated(model, inputs, target, rules)

@@ -7,9 +7,9 @@ from typing import NamedTuple, get_args
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
-from explainkit.methods.propagation.relevance import FirstRule, LayerRule
+from explainkit.methods.propagation.layerwise import FIRST_RULES, LayerRule
 
-RULES = (*get_args(LayerRule), *(rule for rule in get_args(FirstRule) if rule != "same"))
+RULES = (*get_args(LayerRule), *sorted(FIRST_RULES))
 
 
 def checked_rules(rules: object) -> dict[str, str]:

@@ -8,12 +8,19 @@ further work, and nothing is divided before the final product with the image.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from explainkit.errors import MethodError
 from explainkit.graph.tape import Record
+
+LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
+FirstRule = Literal["flat", "w_square", "box", "same"]
+
+FIRST_RULES = frozenset(get_args(FirstRule)) - {"same"}
+"""Rules of layers that read the image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +116,11 @@ def epsilon_rule(layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool 
 
 def z_plus_rule(layer: Linear, gradient: Tensor, epsilon: float, *, bias: bool = True) -> Tensor:
     """``R_i = Σ_j (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ · R_j``, with the positive part of the bias."""
-    return alpha_beta_rule(layer, gradient, epsilon, alpha=1.0, beta=0.0, bias=bias)
+    return alpha_beta_rule(layer, gradient, epsilon, 1.0, bias=bias)
 
 
 def alpha_beta_rule(
-    layer: Linear, gradient: Tensor, epsilon: float, *, alpha: float, beta: float, bias: bool = True
+    layer: Linear, gradient: Tensor, epsilon: float, alpha: float, *, bias: bool = True
 ) -> Tensor:
     """``R_i = Σ_j (α (x_i w_ij)⁺ / z_j⁺ − β (x_i w_ij)⁻ / z_j⁻) · R_j``, ``α − β = 1``."""
     x, w = layer.inputs, layer.weight
@@ -133,7 +140,7 @@ def alpha_beta_rule(
         return torch.where(x < 0, layer.backward(ratio, other), found) if mixed else found
 
     found = share(positive=True)
-    return alpha * found - beta * share(positive=False) if beta else found
+    return found if alpha == 1 else alpha * found - (alpha - 1) * share(positive=False)
 
 
 def gamma_rule(

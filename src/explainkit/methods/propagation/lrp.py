@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
-from explainkit.methods.cam.target_layer import unwrapped
-from explainkit.methods.propagation.layer_rules import LayerRules, checked_rules
-from explainkit.methods.propagation.relevance import KEEP, FirstRule, LayerRule, Settings, relevance
+from explainkit.methods.propagation.layer_rules import checked_rules
+from explainkit.methods.propagation.layerwise import FirstRule, LayerRule
+from explainkit.methods.propagation.relevance import KEEP, Settings, relevance
 from explainkit.methods.propagation.rules import RuleMethod
 
 Preset = Literal[
@@ -112,16 +111,10 @@ class LRP(RuleMethod):
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         convolution, dense, first = _PRESETS[self.composite]
         settings = Settings(
-            convolution, dense, first, self.epsilon, self.gamma, self.alpha, self.alpha - 1,
-            bias=self.bias, low=_bound(self.low), high=_bound(self.high),
-            unsupported=self.unsupported,
+            convolution, dense, first, self.epsilon, self.gamma, self.alpha, bias=self.bias,
+            low=self.low, high=self.high, unsupported=self.unsupported,
         )  # fmt: skip
-        chosen = LayerRules(unwrapped(model), checked_rules(self.rules))
-        return relevance(model, inputs, target, settings, chosen=chosen)
-
-
-def _bound(value: float | Tensor | None) -> Tensor | None:
-    return value if value is None or isinstance(value, Tensor) else torch.tensor(float(value))
+        return relevance(model, inputs, target, settings, rules=checked_rules(self.rules))
 
 
 @dataclass(frozen=True)
@@ -202,7 +195,7 @@ class DeepTaylor(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, channel, height, width]`` in units of the score."""
         settings = Settings(
-            "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=_bound(self.low),
-            high=_bound(self.high), unsupported=self.unsupported, method="deep_taylor",
+            "z_plus", "z_plus", self.first, epsilon=1e-9, bias=False, low=self.low,
+            high=self.high, unsupported=self.unsupported, method="deep_taylor",
         )  # fmt: skip
         return relevance(model, inputs, target, settings)

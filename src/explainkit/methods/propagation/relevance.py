@@ -1,14 +1,14 @@
 """How relevance passes every operator: the backward pass of the LRP family."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.model import ScoreModel
 from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
@@ -23,15 +23,19 @@ from explainkit.graph.names import BATCH_NORMS, GATES, LAYERS, NORMS, RECTIFIERS
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, spec_of
+from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.straight_line import complete
 from explainkit.methods.propagation import layerwise
-from explainkit.methods.propagation.layerwise import FOLDABLE, Linear, plain_layer
+from explainkit.methods.propagation.layer_rules import LayerRules
+from explainkit.methods.propagation.layerwise import (
+    FIRST_RULES,
+    FOLDABLE,
+    FirstRule,
+    LayerRule,
+    Linear,
+    plain_layer,
+)
 from explainkit.methods.propagation.rules import Unsupported, fall_back, report, seeds_of
-
-LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
-FirstRule = Literal["flat", "w_square", "box", "same"]
-
-_FIRST_RULES = frozenset(get_args(FirstRule)) - {"same"}
 
 KEEP = LAYERS | UNARY | GATES | NORMS | {"add", "mul", "div"}
 
@@ -58,8 +62,7 @@ class Settings:
         first: Rule of layers whose input is the image; ``"same"``: that of their type.
         epsilon: Added to every denominator, with its sign.
         gamma: γ of the γ rule.
-        alpha: α of the αβ rule.
-        beta: β of the αβ rule, α − β = 1.
+        alpha: α of the αβ rule, α − β = 1.
         bias: Whether biases of layers absorb their share.
         low: Lower bound of the image for the box rule.
         high: Upper bound.
@@ -74,25 +77,12 @@ class Settings:
     epsilon: float = 1e-6
     gamma: float = 0.25
     alpha: float = 2.0
-    beta: float = 1.0
     bias: bool = True
-    low: Tensor | None = None
-    high: Tensor | None = None
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
     unsupported: Unsupported = "error"
     method: str = "lrp"
     dense_gamma: float | None = None
-
-
-class ChosenRules(Protocol):
-    """Rules that a caller chose for single layers."""
-
-    def of(self, weight: Tensor) -> str | None:
-        """The rule for an operator with this weight, or None."""
-        ...
-
-    def refuse_unused(self) -> None:
-        """Refuses rules that were not applied."""
-        ...
 
 
 class Relevance:
@@ -100,9 +90,7 @@ class Relevance:
 
     keep = KEEP
 
-    def __init__(
-        self, settings: Settings, trace: RecordedForward, chosen: ChosenRules | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, trace: RecordedForward, chosen: LayerRules) -> None:
         self.settings = settings
         self._chosen = chosen
         self._trace = trace
@@ -265,10 +253,10 @@ class Relevance:
         bias = self._biases.get(operator.node)
         if bias is not None:
             layer = replace(layer, bias=bias, output=layer.output + bias)
-        own = None if self._chosen is None else self._chosen.of(weight)
+        own = self._chosen.of(weight)
         first_rule = settings.first if own is None else own
-        chain = _chain_to_image(operator, data) if first_rule in _FIRST_RULES else None
-        if own in _FIRST_RULES and chain is None:
+        chain = _chain_to_image(operator, data) if first_rule in FIRST_RULES else None
+        if own in FIRST_RULES and chain is None:
             raise MethodError(
                 f"rules: expected a layer that reads the image for the rule {own!r}, got one "
                 f"behind others, with weights {list(layer.weight.shape)}"
@@ -296,9 +284,7 @@ class Relevance:
                 gamma = s.gamma if own is None else own
                 return layerwise.gamma_rule(layer, gradient, s.epsilon, gamma, bias=s.bias)
             case "alpha_beta":
-                return layerwise.alpha_beta_rule(
-                    layer, gradient, s.epsilon, alpha=s.alpha, beta=s.beta, bias=s.bias
-                )
+                return layerwise.alpha_beta_rule(layer, gradient, s.epsilon, s.alpha, bias=s.bias)
         return layerwise.z_plus_rule(layer, gradient, s.epsilon, bias=s.bias)
 
     def _first(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
@@ -307,13 +293,11 @@ class Relevance:
                 return layerwise.flat_rule(layer, gradient)
             case "w_square":
                 return layerwise.squared_rule(layer, gradient)
-        x = layer.inputs
+        s, x = self.settings, layer.inputs
         over = tuple(range(1, x.dim()))
-        low = x.amin(over, keepdim=True) if self.settings.low is None else self.settings.low.to(x)
-        high = (
-            x.amax(over, keepdim=True) if self.settings.high is None else self.settings.high.to(x)
-        )
-        return layerwise.box_rule(layer, gradient, self.settings.epsilon, low, high)
+        low = x.amin(over, keepdim=True) if s.low is None else torch.as_tensor(s.low).to(x)
+        high = x.amax(over, keepdim=True) if s.high is None else torch.as_tensor(s.high).to(x)
+        return layerwise.box_rule(layer, gradient, s.epsilon, low, high)
 
     def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
         """Relevance between a first layer and the image: it is moved, but not scaled."""
@@ -434,7 +418,7 @@ def relevance(
     settings: Settings,
     *,
     of_one: bool = False,
-    chosen: ChosenRules | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> Attribution:
     """Propagates the target's score back to the image.
 
@@ -444,22 +428,22 @@ def relevance(
         target: int64 ``[batch]``.
         settings: The rules.
         of_one: Start from 1 instead of the score.
-        chosen: Rules of single layers, which come before those of the settings.
+        rules: Rules of single layers, of `checked_rules`, which come before those of the settings.
 
     Returns:
         The map with its coverage and its ``conservation_gap`` against what it started from.
     """
     trace = recorded_forward(model, inputs, KEEP)
-    rules = Relevance(_with_bounds(model, settings, inputs.dim()), trace, chosen)
+    chosen = LayerRules(unwrapped(model), rules or {})
+    passing = Relevance(_with_bounds(model, settings, inputs.dim()), trace, chosen)
     seeds = seeds_of(trace, target)
     scores = trace.scores.detach().gather(1, target[:, None])
     if of_one:
         seeds = seeds / layerwise.stabilized(scores, 1e-9)
         scores = torch.ones_like(scores)
-    reached, coverage = propagate(trace, seeds, rules)
-    if chosen is not None:
-        chosen.refuse_unused()
-    values = reached if rules.complete else reached * trace.inputs.detach()
+    reached, coverage = propagate(trace, seeds, passing)
+    chosen.refuse_unused()
+    values = reached if passing.complete else reached * trace.inputs.detach()
     found = Attribution(values, **report(coverage))
     remedy = (
         "biases absorbed relevance, or parts that cancel were amplified: compare the map with "
@@ -476,11 +460,8 @@ def _with_bounds(model: nn.Module, settings: Settings, axes: int) -> Settings:
         settings: The rules.
         axes: Of the images, 4, or of volumes, 5.
     """
-    module = model.owner if isinstance(model, ScoreModel) else model
-    spec = spec_of(module)
-    if settings.low is not None or spec is None:
-        return settings
-    if spec.mean is None or spec.std is None:
+    spec = spec_of(unwrapped(model))
+    if settings.low is not None or spec is None or spec.mean is None or spec.std is None:
         return settings
     mean, std = (torch.tensor(v).view(1, -1, *[1] * (axes - 2)) for v in (spec.mean, spec.std))
     return replace(settings, low=(0 - mean) / std, high=(1 - mean) / std)

@@ -11,6 +11,7 @@ from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Coverage, Operator, Rules, propagate
 from explainkit.graph.tape import RecordedForward
+from explainkit.interfaces import Attribution
 
 Unsupported = Literal["error", "gradient"]
 
@@ -64,13 +65,11 @@ def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
     return seeds.scatter_(1, target[:, None], 1.0)
 
 
-def walk(
-    model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules
-) -> tuple[Tensor, dict[str, Any], RecordedForward]:
-    """Propagates the target's score to the image: the map, its `report` and the forward pass."""
+def propagated(model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules) -> Attribution:
+    """The map of the target's score, with its `report`."""
     trace = recorded_forward(model, inputs, rules.keep)
-    reached, coverage = propagate(trace, seeds_of(trace, target), rules)
-    return reached, report(coverage), trace
+    values, coverage = propagate(trace, seeds_of(trace, target), rules)
+    return Attribution(values, **report(coverage))
 
 
 def report(coverage: Coverage) -> dict[str, Any]:
