@@ -93,16 +93,16 @@ def _fingerprint(model: nn.Module) -> Any:
                 ref(module),
                 _plain(type(module).forward),
                 tuple(tuple(getattr(module, name)) for name in _HOOKS),
-                tuple((name, _plain(value)) for name, value in _states(module)),
+                tuple(
+                    (name, _plain(value))
+                    for held in (module._parameters, module._buffers)
+                    for name, value in held.items()
+                ),
                 tuple((n, _plain(v)) for n, v in vars(module).items() if n not in _OWN),
             )
             for path, module in model.named_modules(remove_duplicate=False)
         ),
     )
-
-
-def _states(module: nn.Module) -> list[tuple[str, Tensor | None]]:
-    return [*module._parameters.items(), *module._buffers.items()]
 
 
 def _plain(value: Any, depth: int = 4) -> Any:

@@ -49,12 +49,8 @@ TWO_STATISTICS = frozenset({"var_mean", "std_mean"})
 
 NORMS = (
     BATCH_NORMS
-    | _set(
-        """
-    native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm var std
-    """
-    )
     | TWO_STATISTICS
+    | _set("native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm var std")
 )
 
 WARPS = frozenset({"grid_sampler_2d", "grid_sampler_3d"})
@@ -87,11 +83,5 @@ LINEAR = SHAPES | _set(
 )
 """Affine in the inputs that depend on the image, so their gradient is exact for any change."""
 
-RECTIFIERS = _set(
-    """
-    relu leaky_relu threshold prelu _prelu_kernel abs max_pool2d_with_indices
-    max_pool3d_with_indices max_pool1d_with_indices adaptive_max_pool2d
-    adaptive_max_pool3d amax amin max min maximum minimum
-    """
-)
+RECTIFIERS = MAXIMA | _set("relu leaky_relu threshold prelu _prelu_kernel abs")
 """Piecewise linear and through zero: equal to their gradient times their input."""

@@ -48,7 +48,11 @@ class Suffix:
 
     def output(self, images: Tensor) -> Tensor:
         """The layer's output for other images, without affecting `run`."""
-        raise NotImplementedError
+        saved = dict(vars(self))
+        try:
+            return self.value(images)
+        finally:
+            vars(self).update(saved)
 
     @property
     def self_contained(self) -> bool:
@@ -115,13 +119,6 @@ class _Partial(Suffix):
         self._count = len(images)
         return self.first(images)
 
-    def output(self, images: Tensor) -> Tensor:
-        saved = self._values, self._count
-        try:
-            return self.value(images)
-        finally:
-            self._values, self._count = saved
-
     @property
     def self_contained(self) -> bool:
         return not self._stored and isinstance(self._values.get(self._start), Tensor)
@@ -182,13 +179,6 @@ class _Whole(Suffix):
 
         self._hooked(images, keep)
         return found[0]
-
-    def output(self, images: Tensor) -> Tensor:
-        saved = self._images
-        try:
-            return self.value(images)
-        finally:
-            self._images = saved
 
     def run(self, values: Tensor, of: Tensor | None = None) -> Any:
         if of is None and len(values) != len(self._images):

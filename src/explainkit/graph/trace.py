@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
@@ -91,7 +92,7 @@ class TracedModel:
         return node.target(*arguments, **options)
 
     def _state(self, path: str) -> Any:
-        return self._constants[path] if path in self._constants else _attribute(self.model, path)
+        return self._constants[path] if path in self._constants else attrgetter(path)(self.model)
 
     def dependent(self, sources: Iterable[fx.Node]) -> set[fx.Node]:
         """The nodes that depend on the sources, including the sources."""
@@ -112,21 +113,13 @@ class TracedModel:
                 same = one == other
             else:
                 scale = float(other.abs().max()) if other.numel() else 0.0
+                # another order of summation may change the last digits
+                room = 1e3 * torch.finfo(other.dtype).eps if other.is_floating_point() else 0.0
                 same = one.shape == other.shape and torch.allclose(
-                    one, other, rtol=0, atol=_rounding(other) * scale, equal_nan=True
+                    one, other, rtol=0, atol=room * scale, equal_nan=True
                 )
             if not same:
                 raise ValueError("its output differs from the model's own")
-
-    def check(self, expected: Sequence[Any], layer: str | None) -> None:
-        """Compares the recorded run with the model, and checks that a layer is named.
-
-        Raises:
-            ValueError: The outputs differ, or the layer is not named.
-        """
-        if layer is not None and layer not in self.layers:
-            raise ValueError(f"layer {layer!r} does not run, or is inside an operator")
-        self.compare(self.values[self.output], expected)
 
     def refuse(self, error: Exception) -> None:
         """Records why this way of tracing failed."""
@@ -138,11 +131,6 @@ class TracedModel:
 def holds_tensor(value: Any) -> bool:
     """Whether any part of a value is a tensor; sizes don't count."""
     return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
-
-
-def _rounding(tensor: Tensor) -> float:
-    """Relative difference that another order of summation may cause."""
-    return 1e3 * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
 
 
 def trace(
@@ -215,8 +203,7 @@ def _found(
     for how, way in ways:
         try:
             traced: TracedModel = way(model, example, chosen)
-            _record(traced, example)
-            traced.check(expected, layer)
+            _record(traced, example, expected, layer)
         except Exception as error:  # noqa: BLE001 - whatever fails, the next way may work
             refused.how = how
             refused.refuse(error)
@@ -229,8 +216,7 @@ def _found(
 def _runs(traced: TracedModel, example: Tensor, expected: Sequence[Any], layer: str | None) -> bool:
     """Whether the output of a cached trace still equals the model's."""
     try:
-        _record(traced, example)
-        traced.check(expected, layer)
+        _record(traced, example, expected, layer)
     except Exception:  # noqa: BLE001 - the model is then traced again
         return False
     return True
@@ -421,21 +407,19 @@ def _storages(value: Any) -> set[int]:
     return {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
 
 
-def _attribute(root: nn.Module, path: str) -> Any:
-    value: Any = root
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def _record(traced: TracedModel, example: Tensor) -> None:
+def _record(
+    traced: TracedModel, example: Tensor, expected: Sequence[Any], layer: str | None
+) -> None:
     """Runs the example, records each node's calls and values, and rewires in-place operators.
 
     The nodes after an in-place operator use its result instead of the tensor that it overwrote.
 
     Raises:
         NotImplementedError: An operator writes into a view or a state of the model.
+        ValueError: The output is not the model's own, or a layer is not named.
     """
+    if layer is not None and layer not in traced.layers:
+        raise ValueError(f"layer {layer!r} does not run, or is inside an operator")
     values: dict[fx.Node, Any] = {}
     holders: dict[int, list[fx.Node]] = {}
     order = {node: index for index, node in enumerate(traced.nodes)}
@@ -470,3 +454,4 @@ def _record(traced: TracedModel, example: Tensor) -> None:
         keep(node, result)
     traced.values = values
     traced.tensors = frozenset(node for node, value in values.items() if holds_tensor(value))
+    traced.compare(values[traced.output], expected)

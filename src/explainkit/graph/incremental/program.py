@@ -191,9 +191,9 @@ def _step(found: Program, node: fx.Node, source: fx.Node, seen: _Seen) -> Step |
     """The step of a node; None if its value is the same for all images."""
     step = Step(node, source, [], Work(), 0, None)
     for call in found.traced.calls[node]:
-        changing = [t for t in _tensors(call) if seen.get(t)]
+        changing = [t for t in _tensors((call.arguments, dict(call.options))) if seen.get(t)]
         places = [place for t in changing if (place := seen.get(t))]
-        results = [r for r in _several(call.result) if isinstance(r, Tensor)]
+        results = _tensors(call.result)
         if not changing or not results:
             continue
         moved = _moved(found, call, places[0])
@@ -243,14 +243,9 @@ def _rules(
     )
 
 
-def _several(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
-
-
-def _tensors(call: OperatorCall) -> list[Tensor]:
-    """The tensors among a call's arguments, including those in lists."""
-    values = (*call.arguments, *call.options.values())
-    return [v for value in values for v in _several(value) if isinstance(v, Tensor)]
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a value, including those in lists."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _convolution_of(step: Step) -> OperatorCall | None:
