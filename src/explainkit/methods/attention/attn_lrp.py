@@ -27,8 +27,6 @@ class AttnLRP(RuleMethod):
     model; ``gamma=0, dense_gamma=0`` is the ε rule everywhere, as the paper uses it for language
     models.
 
-    A patent on LRP is claimed by its authors' institutions; see the explanation pages.
-
     Attributes:
         gamma: γ of convolutions, such as the patch embedding.
         dense_gamma: γ of linear layers.

@@ -51,8 +51,6 @@ class LRP(RuleMethod):
     ``conservation_gap`` = |Σa − S| / max(|S|, 0.05) reports how much, with a warning
     above 0.5.
 
-    A patent on LRP is claimed by its authors' institutions; see the explanation pages.
-
     Attributes:
         composite: The rule of each type of layer: ``epsilon``, ``gamma``, ``alpha_beta`` (that
             rule everywhere), ``epsilon_plus`` (z⁺ on convolutions, ε on linear layers; with
