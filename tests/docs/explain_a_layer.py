@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from explainkit.layers import layer_names
+
 
 class Block(nn.Module):
     """Returns windows of the image, and the image."""
@@ -37,6 +39,7 @@ explanation = ek.explain(model, images, 1, "integrated_gradients", at="stem")
 explanation.attribution.shape  # [2, 8, 24, 32], as the layer's output
 # --8<-- [end:output]
 assert explanation.attribution.shape == (2, 8, 24, 32)
+assert layer_names(model) == ["stem", "block", "block.conv", "head"]
 
 # --8<-- [start:input]
 ek.explain(model, images, 1, "integrated_gradients", at="block:input")

@@ -3,10 +3,14 @@
 # --8<-- [start:use]
 import explainkit as ek
 
-model = ek.load_model("fer_hw3/cnn")
+model = ek.load_model("fer_hw3/dnn")
 faces = ek.load_dataset("fer_hw3/synthetic", split="validation")
-image, label = faces[0]
-explanation = ek.explain(model, image[None], faces.class_names[label])
+len(faces), faces.class_names
+image, label = faces[0]  # [1, 48, 48], normalized for the model
+images, labels = faces.images[:8], faces.labels[:8]  # -1 for an image without a label
+found = ek.explain(model, images, labels, ["saliency", "deeplift"])
+found.report("faces.html", labels=labels.tolist())
 # --8<-- [end:use]
 
-assert explanation.model == "fer_hw3/cnn"
+assert image.shape == (1, 48, 48)
+assert len(found) == 2

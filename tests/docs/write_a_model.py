@@ -1,4 +1,4 @@
-"""Snippets of docs/how-to/write-a-model.md; run by tests/test_docs.py."""
+"""Snippets of docs/how-to/write-a-plugin.md; run by tests/test_docs.py."""
 
 # --8<-- [start:spec]
 from importlib.resources import files
