@@ -94,13 +94,11 @@ class AblationCAM(CAM):
             raise MethodError(
                 "relative=True: expected scores to divide by, got a score of 0: use relative=False"
             )
-        if (score > 0).all():
-            return score, []
         warning = (
             "the score is negative in some image, where relative=True flips the sign of the map: "
             "use relative=False"
         )
-        return score, [warning]
+        return score, [] if (score > 0).all() else [warning]
 
 
 def _affine_drops(after: SuffixScores, layout: Layout, target: Tensor) -> Tensor | None:

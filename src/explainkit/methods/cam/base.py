@@ -1,6 +1,6 @@
 """The base of class activation maps: their layers, and drawing on the image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -189,9 +189,9 @@ class GradientCAM(CAM):
         """
         raise NotImplementedError
 
-    def warnings(self, _activations: Tensor, _grads: Tensor) -> list[str]:
+    def warnings(self, _activations: Tensor, _grads: Tensor) -> Iterator[str]:
         """Warnings about the map; none by default."""
-        return []
+        yield from ()
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns ``[batch, 1, height, width]``, signed."""
@@ -201,7 +201,7 @@ class GradientCAM(CAM):
         """The map of a class, or of a weighted sum of classes, floating ``[batch, classes]``."""
         layers = self.layers(model, inputs)
         found = gradients(model, inputs, target, layers)
-        maps, warnings = {}, []
+        maps, warnings = {}, list[str]()
         for path in layers:
             value, grad = found.activations[path], found.layers[path]
             layout = self.layout(value, path, model, inputs)

@@ -5,6 +5,7 @@ Notation: ``A[k, p]`` is channel k of the layer's output at spatial position p,
 normalized.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -102,15 +103,13 @@ class GradCAMPlusPlus(GradientCAM):
         shares = grads.clamp(min=0) / torch.where(below == 0, torch.inf, below)
         return weighted(shares.sum(spatial_axes(shares)), activations)
 
-    def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
+    def warnings(self, activations: Tensor, grads: Tensor) -> Iterator[str]:
         """A warning if the closed form does not hold."""
-        if not bool(((_denominator(activations, grads) <= 0) & (grads > 0)).any()):
-            return []
-        warning = (
-            "the layer's output is negative where its gradient is positive, which Grad-CAM++ does "
-            "not allow: name the ReLU after the layer, or use hirescam"
-        )
-        return [warning]
+        if bool(((_denominator(activations, grads) <= 0) & (grads > 0)).any()):
+            yield (
+                "the layer's output is negative where its gradient is positive, which Grad-CAM++ "
+                "does not allow: name the ReLU after the layer, or use hirescam"
+            )
 
 
 def _denominator(activations: Tensor, grads: Tensor) -> Tensor:
@@ -203,19 +202,17 @@ class HiResCAM(GradientCAM):
         """``Σ_k g A``."""
         return (grads * activations).sum(1)
 
-    def warnings(self, activations: Tensor, grads: Tensor) -> list[str]:
+    def warnings(self, activations: Tensor, grads: Tensor) -> Iterator[str]:
         """A warning if the contributions of the channels cancel."""
         shares = grads * activations
         size = shares.abs().sum(1).flatten(1).amax(1)
         cancelled = shares.sum(1).abs().flatten(1).amax(1) <= _CANCELLED * size
-        if not bool((cancelled & (size > 0)).any()):
-            return []
-        warning = (
-            "gradient times activation cancels at every spatial position: the model reads this "
-            "layer only through a normalization; name that normalization, such as the first one of "
-            "the next block"
-        )
-        return [warning]
+        if bool((cancelled & (size > 0)).any()):
+            yield (
+                "gradient times activation cancels at every spatial position: the model reads this "
+                "layer only through a normalization; name that normalization, such as the first "
+                "one of the next block"
+            )
 
 
 @dataclass(frozen=True)

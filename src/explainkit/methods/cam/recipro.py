@@ -52,14 +52,10 @@ class ReciproCAM(CAM):
             after = SuffixScores(model, path, inputs)
             layout = self.layout(after.value, path, model, inputs)
             masks = layout.over(self._masks(layout.patch_grid, after.value), after.value)
-            scores = torch.stack(
-                [_scores(after, masks, i, label) for i, label in enumerate(target.tolist())]
-            )
-            scores = precise(scores)
-            maps[path] = (
-                layout,
-                (scores[:, 1:] - scores[:, :1]).view(len(inputs), *layout.patch_grid),
-            )
+            rows = [_scores(after, masks, i, label) for i, label in enumerate(target.tolist())]
+            scores = precise(torch.stack(rows))
+            gains = scores[:, 1:] - scores[:, :1]
+            maps[path] = layout, gains.view(len(inputs), *layout.patch_grid)
             runs += len(masks)
         placed = self.placed(model, inputs, maps)
         return placed.saying(runs=runs)
@@ -67,11 +63,10 @@ class ReciproCAM(CAM):
     def _masks(self, patch_grid: PatchGrid, value: Tensor) -> Tensor:
         """All masked, then each position in turn, ``[1 + position, height, width]``."""
         count = math.prod(patch_grid)
-        positions = torch.eye(count, dtype=value.dtype, device=value.device).view(
-            count, 1, *patch_grid
-        )
+        positions = torch.eye(count, dtype=value.dtype, device=value.device)
+        positions = positions.view(count, 1, *patch_grid)
         if self.gaussian:
-            line = torch.tensor([0.25, 0.5, 0.25], dtype=value.dtype, device=value.device)
+            line = value.new_tensor([0.25, 0.5, 0.25])
             slices = positions.view(-1, 1, *patch_grid[-2:])
             slices = F.conv2d(slices, (line[:, None] * line)[None, None], padding=1)
             positions = slices.view(positions.shape)

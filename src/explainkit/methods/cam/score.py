@@ -45,14 +45,6 @@ class ChannelMasks(Masks):
             align_corners=self.align_corners,
         )
 
-    def alike(self, other: Masks) -> bool:
-        """Whether equal samples give the same masks."""
-        return (
-            isinstance(other, ChannelMasks)
-            and self.patch_grid == other.patch_grid
-            and self.align_corners == other.align_corners
-        )
-
 
 @dataclass(frozen=True)
 class ScoreCAM(CAM):
@@ -108,27 +100,16 @@ class ScoreCAM(CAM):
             found = [
                 torch.unique(_constants_zeroed(one), dim=0, return_inverse=True) for one in chosen
             ]
-            masks = ChannelMasks(
-                tuple(samples for samples, _ in found),
-                torch.zeros_like(inputs),
-                layout.patch_grid,
-                self.align_corners,
-            )
-            counts = [len(samples) for samples in masks.samples]
+            samples = tuple(samples for samples, _ in found)
+            hidden = torch.zeros_like(inputs)
+            masks = ChannelMasks(samples, hidden, layout.patch_grid, self.align_corners)
+            counts = [*map(len, samples)]
             evaluations = evaluate_masks(model, inputs, masks, least=counts, title="ScoreCAM")
-            scores = torch.stack(
-                [
-                    evaluations.scores[i][index, label]
-                    for i, (label, (_, index)) in enumerate(
-                        zip(target.tolist(), found, strict=True)
-                    )
-                ]
-            )
+            rows = zip(evaluations.scores, found, target.tolist(), strict=True)
+            scores = torch.stack([each[index, label] for each, (_, index), label in rows])
             weights = scores.softmax(1).to(chosen)
-            maps[path] = (
-                layout,
-                weighted(weights, chosen.view(*chosen.shape[:2], *layout.patch_grid)),
-            )
+            shaped = chosen.view(*chosen.shape[:2], *layout.patch_grid)
+            maps[path] = layout, weighted(weights, shaped)
             runs += torch.tensor(counts, device=runs.device)
             channels += flat.shape[1]
         placed = self.placed(model, inputs, maps)

@@ -8,7 +8,7 @@ with the engine's forward: methods with equal masks, and all targets of one meth
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,13 @@ class Masks:
     def upsample(self, image: int, values: Tensor) -> Tensor:
         """A map ``[1, height, width]`` of values of the image's `features`."""
 
-    @abstractmethod
     def alike(self, other: "Masks") -> bool:
-        """Whether equal samples give the same masks."""
+        """Whether equal samples give the same masks: both have the same segments, or grid."""
+        names = [field.name for field in fields(self) if field.name not in ("samples", "baseline")]
+        pairs = ((getattr(self, name), getattr(other, name)) for name in names)
+        return type(self) is type(other) and all(
+            torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs
+        )
 
     def apply(self, which: int, image: Tensor, samples: Tensor) -> Tensor:
         """The image under each of the masks, ``[len(samples), channel, height, width]``."""
@@ -83,10 +87,6 @@ class SegmentMasks(Masks):
     def upsample(self, image: int, values: Tensor) -> Tensor:
         """A map ``[1, height, width]`` in which every pixel has the value of its segment."""
         return values[self.labels[image]][None]
-
-    def alike(self, other: Masks) -> bool:
-        """Whether both have the same segments."""
-        return isinstance(other, SegmentMasks) and torch.equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,10 +50,6 @@ class ShiftedMasks(Masks):
         """A map ``[1, height, width]``."""
         return values.reshape(1, *self.baseline.shape[2:])
 
-    def alike(self, other: Masks) -> bool:
-        """Whether both have the same grid."""
-        return isinstance(other, ShiftedMasks) and self.cells == other.cells
-
 
 @dataclass(frozen=True)
 class Rise(Sampled):
