@@ -9,14 +9,11 @@ from torch import Tensor
 
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import Rival
-from explainkit.expressions.leaves import Term
+from explainkit.expressions.leaves import Term, check_index, check_label, classes_of
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
-    check_index,
-    check_label,
     check_names,
-    classes_of,
     find_output,
     has_output,
     rows_of,
@@ -80,6 +77,7 @@ class _OfBox(Term):
     boxes: Name
     box_format: str | None
     reads_output: ClassVar[bool] = True
+    shared = ("logits", "boxes", "box_format")
 
     def _check(self) -> None:
         if self.query != BEST:
@@ -87,17 +85,12 @@ class _OfBox(Term):
         elif self.label is None:
             raise TargetError(f"{self.call}: expected a label with query 'best', got none")
         if self.label is not None:
-            check_label(self, self.label)
+            check_label(self, "label", self.label)
         check_names(self, self.logits, self.boxes)
         if self.box_format is not None and self.box_format not in BOX_FORMATS:
             raise TargetError(
                 f"{self.call}: expected boxes as {', '.join(BOX_FORMATS)}, got {self.box_format!r}"
             )
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of the same outputs are evaluated together."""
-        return (type(self), self.logits, self.boxes, self.box_format)
 
     def _scores(self, scope: Scope) -> Tensor:
         return find_output(self, scope, self.logits, SCORES, "batch, query, class")
@@ -116,8 +109,8 @@ class _OfBox(Term):
         scores = self._scores(scope).detach()
         if _has_no_object(scores, scope):
             scores = scores.softmax(2)
-        labelled = [node if node.label is not None else _Label(0) for node in nodes]
-        labels = classes_of(labelled, scores.shape[2], scope)
+        given = [0 if node.label is None else node.label for node in nodes]
+        labels = classes_of(given, scores.shape[2], scope)
         return torch.where(best, scores[rows_of(scores), :, labels].argmax(1), chosen)
 
     def _boxes(self, nodes: Sequence[Any], scope: Scope) -> Tensor:
@@ -148,11 +141,6 @@ def _has_no_object(scores: Tensor, scope: Scope) -> bool:
 
 
 @dataclass(frozen=True)
-class _Label:
-    label: int
-
-
-@dataclass(frozen=True)
 class BoxScore(_OfBox):
     """The logit of a class for one of a detector's queries (or anchors, or cells).
 
@@ -178,21 +166,21 @@ class BoxScore(_OfBox):
     call = "box_score"
 
     def __post_init__(self) -> None:
-        check_label(self, self.label)
+        check_label(self, "label", self.label)
         self._check()
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``L[i, query, label]``."""
         scores = self._scores(scope)
         queries = self._queries(nodes, scope, scores.shape[1])
-        return scores[rows_of(scores), queries, classes_of(nodes, scores.shape[2], scope)]
+        labels = classes_of([node.label for node in nodes], scores.shape[2], scope)
+        return scores[rows_of(scores), queries, labels]
 
     def rivals(self, scope: Scope) -> Sequence[Rival | None]:
         """The class that scores highest at the same query, other than "no object"."""
         scores = self._scores(scope).detach()
-        nodes = [self] * len(scores)
-        labels = classes_of(nodes, scores.shape[2], scope)
-        queries = self._queries(nodes, scope, scores.shape[1])
+        labels = classes_of([self.label] * len(scores), scores.shape[2], scope)
+        queries = self._queries([self] * len(scores), scope, scores.shape[1])
         objects = scores[rows_of(scores), queries]
         if _has_no_object(scores, scope):
             objects[:, -1] = float("-inf")

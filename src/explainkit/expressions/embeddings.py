@@ -10,15 +10,8 @@ from torch import Tensor
 
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import operand
-from explainkit.expressions.leaves import Term
-from explainkit.expressions.outputs import (
-    Name,
-    Output,
-    check_index,
-    check_names,
-    find_output,
-    rows_of,
-)
+from explainkit.expressions.leaves import Term, check_index
+from explainkit.expressions.outputs import Name, Output, check_names, find_output, rows_of
 from explainkit.expressions.scope import Scope
 
 _EMBEDDINGS = ("image_embeds", "pooler_output", "embeddings")
@@ -47,15 +40,11 @@ class Feature(_OfEmbedding):
     index: int
     embedding: Name = None
     call = "feature"
+    shared = ("embedding",)
 
     def __post_init__(self) -> None:
         check_index(self, "index", self.index)
         check_names(self, self.embedding)
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of one embedding are evaluated together."""
-        return (type(self), self.embedding)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``e[i, index]``."""
@@ -83,6 +72,7 @@ class Similarity(_OfEmbedding):
     to: str | Sequence[float] | Tensor | Output
     embedding: Name = None
     call = "similarity"
+    shared = ("to", "embedding")
 
     def __post_init__(self) -> None:
         check_names(self, self.embedding)
@@ -102,11 +92,6 @@ class Similarity(_OfEmbedding):
     def text(self) -> str | None:
         """The text to be embedded; None: ``to`` is something else."""
         return self.to if isinstance(self.to, str) else None
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of the same other embedding are evaluated together."""
-        return (type(self), self.to, self.embedding)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
         """``e·v / (|e| |v|)``."""

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import Expression, Number
 from explainkit.expressions.scope import Scope
+from explainkit.scores import class_index
 
 
 class Term(Expression):
@@ -19,6 +21,13 @@ class Term(Expression):
     """
 
     call: ClassVar[str] = ""
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Fields that terms which are evaluated together have in common."""
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """See `Expression.form`."""
+        return (type(self), *(getattr(self, name) for name in self.shared))
 
     def __str__(self) -> str:
         values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
@@ -42,11 +51,30 @@ def _literal(value: Any) -> str:
     return str(Number(value)) if isinstance(value, float) else str(value)
 
 
+def check_index(term: Term, name: str, value: Any) -> None:
+    """Raises TargetError unless a field is an integer from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TargetError(f"{term.call}: {name}: expected an integer from 0, got {value!r:.60}")
+
+
+def check_label(term: Term, name: str, value: Any) -> None:
+    """Raises TargetError unless a field is a class name or index."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TargetError(f"{term.call}: {name}: expected a class name or index, got {value!r:.60}")
+
+
+def classes_of(labels: Sequence[str | int], count: int, scope: Scope) -> Tensor:
+    """The classes of the labels, int64 ``[batch]``."""
+    found = [class_index(label, count, scope.class_names) for label in labels]
+    return torch.tensor(found, device=scope.example.device)
+
+
 @dataclass(frozen=True)
 class LayerTerm(Term):
     """A leaf that uses one inner layer."""
 
     layer: str
+    shared: ClassVar[tuple[str, ...]] = ("layer",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, str) or not self.layer:
@@ -56,11 +84,6 @@ class LayerTerm(Term):
     def own_layer(self) -> str:
         """The layer."""
         return self.layer
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of one layer are evaluated together."""
-        return (type(self), self.layer)
 
 
 class Family(Term):

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from explainkit.expressions.algebra import Expression, Rival
-from explainkit.expressions.leaves import Term
+from explainkit.expressions.leaves import Term, check_label, classes_of
 from explainkit.expressions.outputs import (
     SCORES,
     Name,
-    check_label,
     check_names,
-    classes_of,
     find_output,
     rows_of,
     runners_up,
@@ -54,17 +52,13 @@ class Mask(Term):
     region: Region | Tensor | Sequence[float] = PREDICTED
     logits: Name = None
     call = "mask"
+    shared = ("region", "logits")
     reads_output: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_label(self, self.label)
+        check_label(self, "label", self.label)
         check_names(self, self.logits)
         object.__setattr__(self, "region", region_of(self.region))
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of one region are evaluated together."""
-        return (type(self), self.region, self.logits)
 
     def _scores(self, scope: Scope) -> Tensor:
         """The output L."""
@@ -75,7 +69,7 @@ class Mask(Term):
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """The mean over the region."""
         scores = self._scores(scope)
-        labels = classes_of(nodes, scores.shape[1], scope)
+        labels = classes_of([node.label for node in nodes], scores.shape[1], scope)
         chosen = scores[rows_of(scores), labels]
         region: Any = self.region
         if isinstance(region, str):
@@ -91,7 +85,7 @@ class Mask(Term):
         of the class: ``Σ_p [p in region] L[i, other, p] / P``.
         """
         scores = self._scores(scope)
-        labels = classes_of([self] * len(scores), scores.shape[1], scope)
+        labels = classes_of([self.label] * len(scores), scores.shape[1], scope)
         region: Any = self.region
         predicted = isinstance(region, str)
         if predicted:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from explainkit.errors import ModelError, TargetError
 from explainkit.expressions.algebra import Expression
-from explainkit.expressions.leaves import Term
+from explainkit.expressions.leaves import Term, check_index
 from explainkit.expressions.scope import Scope
-from explainkit.scores import class_index, described, part_of
+from explainkit.scores import described, part_of
 
 Name = str | int | None
 
@@ -76,18 +76,6 @@ def _part(term: Expression, output: Any, name: str | int) -> Any:
         raise TargetError(f"{term}: {error}") from None
 
 
-def check_index(term: Term, name: str, value: Any) -> None:
-    """Raises TargetError unless a field is an integer from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TargetError(f"{term.call}: {name}: expected an integer from 0, got {value!r:.60}")
-
-
-def check_label(term: Term, value: Any) -> None:
-    """Raises TargetError unless a label is a class name or index."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise TargetError(f"{term.call}: label: expected a class name or index, got {value!r:.60}")
-
-
 def check_names(term: Term, *names: Any) -> None:
     """Raises TargetError unless all are names of outputs, or None."""
     for name in names:
@@ -98,12 +86,6 @@ def check_names(term: Term, *names: Any) -> None:
 def rows_of(like: Tensor) -> Tensor:
     """The index of each image, int64 ``[batch]``."""
     return torch.arange(len(like), device=like.device)
-
-
-def classes_of(nodes: Sequence[Any], count: int, scope: Scope) -> Tensor:
-    """The classes of the nodes' labels, int64 ``[batch]``."""
-    found = [class_index(node.label, count, scope.class_names) for node in nodes]
-    return torch.tensor(found, device=scope.example.device)
 
 
 def runners_up(scores: Tensor, labels: Tensor) -> list[int | None]:
@@ -142,6 +124,7 @@ class Output(Term):
     name: Name = None
     index: Sequence[int] | int | None = None
     call = "output"
+    shared = ("name", "index")
     reads_output: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -153,11 +136,6 @@ class Output(Term):
             for one in index:
                 check_index(self, "index", one)
             object.__setattr__(self, "index", tuple(index) or None)
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Terms of one part of an output are evaluated together."""
-        return (type(self), self.name, self.index)
 
     def values(self, scope: Scope) -> Tensor:
         """The part of the output, ``[batch, …]``."""

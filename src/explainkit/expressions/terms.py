@@ -10,9 +10,15 @@ from torch import Tensor
 
 from explainkit.errors import TargetError
 from explainkit.expressions.algebra import Expression, operand
-from explainkit.expressions.leaves import Family, LayerTerm, Term
+from explainkit.expressions.leaves import (
+    Family,
+    LayerTerm,
+    Term,
+    check_index,
+    check_label,
+    classes_of,
+)
 from explainkit.expressions.scope import Scope, has_tokens
-from explainkit.scores import class_index
 
 
 @dataclass(frozen=True)
@@ -24,24 +30,14 @@ class Logit(Term):
     reads_logits = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.name, bool) or not isinstance(self.name, str | int):
-            raise TargetError(f"logit: expected a class name or index, got {self.name!r}")
+        check_label(self, "name", self.name)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``S_c(x)``."""
         if scope.logits is None:
             raise TargetError(f"{self}: expected the model's logits, got none")
-        classes = scope.logits.shape[1]
-        found = [class_index(node.name, classes, scope.class_names) for node in nodes]
-        chosen = torch.tensor(found, device=scope.logits.device)
+        chosen = classes_of([node.name for node in nodes], scope.logits.shape[1], scope)
         return scope.logits.gather(1, chosen[:, None])[:, 0]
-
-
-def _whole(term: Term, name: str, value: Any, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TargetError(f"{term.call}: {name}: expected an integer from 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Channel(LayerTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, "index", self.index)
+        check_index(self, "index", self.index)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``mean_{y,x} a[k, y, x]``."""
@@ -72,9 +68,10 @@ class Neuron(LayerTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, "index", self.index)
-        _whole(self, "y", self.y, optional=True)
-        _whole(self, "x", self.x, optional=True)
+        check_index(self, "index", self.index)
+        for name, value in (("y", self.y), ("x", self.x)):
+            if value is not None:
+                check_index(self, name, value)
         if self.y is None and self.x is not None:
             raise TargetError("neuron: expected y with x, got x alone")
 
@@ -166,7 +163,7 @@ class LogOdds(LayerTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, "index", self.index)
+        check_index(self, "index", self.index)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``z_k − log Σ_{j≠k} exp z_j``."""
@@ -210,17 +207,13 @@ class Caricature(LayerTerm):
 
     power: float = 1.0
     call = "caricature"
+    shared = ("layer", "power")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if operand(self.power) is None or self.power < 0:
             raise TargetError(f"caricature: expected a power from 0, got {self.power!r}")
         object.__setattr__(self, "power", float(self.power))
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Only terms with the same power are evaluated together."""
-        return (*super().form, self.power)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
         """The projection, in units of the layer."""
@@ -274,17 +267,13 @@ class Norm(Term):
 
     p: float = 2.0
     call = "norm"
+    shared = ("p",)
     reads_images = True
 
     def __post_init__(self) -> None:
         if operand(self.p) is None or not self.p >= 1:
             raise TargetError(f"norm: expected p from 1, got {self.p!r}")
         object.__setattr__(self, "p", float(self.p))
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """Only terms with the same power are evaluated together."""
-        return (type(self), self.p)
 
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:  # noqa: ARG002
         """``(Σ|x|^p / n)^(1/p)``."""
@@ -329,7 +318,7 @@ class _OfLayer(Family, LayerTerm):
             if not isinstance(given, list | tuple | range):
                 raise TargetError(f"{self.call}: expected a list of channels, got {given!r:.60}")
             for index in given:
-                _whole(self, "indices", index)
+                check_index(self, "indices", index)
             object.__setattr__(self, "indices", tuple(given))
 
     def _chosen(self, channels: Mapping[str, int]) -> Sequence[int]:
