@@ -158,13 +158,8 @@ class Geometry:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; `from_dict` reads it."""
-        return {
-            "original": list(self.original),
-            "size": list(self.size),
-            "scale": list(self.scale),
-            "offset": list(self.offset),
-            "content": list(self._content),
-        }
+        values = {**vars(self), "content": self._content}
+        return {name: list(value) for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Geometry":

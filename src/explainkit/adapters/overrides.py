@@ -10,6 +10,9 @@ from explainkit.adapters.preprocessing import (
     Resize,
     ReverseChannels,
     Step,
+    checked_size,
+    compact,
+    pair,
 )
 from explainkit.errors import InputError
 
@@ -86,11 +89,11 @@ def final_size(steps: tuple[Step, ...]) -> tuple[int, int] | None:
         return None
     if isinstance(last, Resize) and last.mode != "exact":
         return None
-    return _pair(last.size)
+    return pair(last.size)
 
 
 def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
-    goal = _pair(size)
+    goal = pair(checked_size(size))
     own = final_size(steps)
     if own is None:
         return covering(size)
@@ -98,12 +101,12 @@ def _sized(steps: tuple[Step, ...], size: Size) -> tuple[Step, ...]:
     def scaled(step: Step) -> Step:
         if isinstance(step, CenterSquare | ReverseChannels):
             return step
-        height, width = _pair(step.size)
+        height, width = pair(step.size)
         ratio = goal[0] / own[0], goal[1] / own[1]
-        new = round(height * ratio[0]), round(width * ratio[1])
+        new = compact((round(height * ratio[0]), round(width * ratio[1])))
         if isinstance(step, Resize) and step.longest_edge is not None:
-            return replace(step, size=_one(new), longest_edge=round(step.longest_edge * ratio[0]))
-        return replace(step, size=_one(new))
+            return replace(step, size=new, longest_edge=round(step.longest_edge * ratio[0]))
+        return replace(step, size=new)
 
     return tuple(map(scaled, steps))
 
@@ -114,24 +117,13 @@ def _cropped(steps: tuple[Step, ...], crop: float) -> tuple[Step, ...]:
     size = final_size(steps)
     if size is None:
         raise InputError("crop: expected size= with it, the size of the model's inputs")
-    resize, center = covering(_one(size))
+    resize, center = covering(compact(size))
     height, width = (floor(side / crop) for side in size)
     like = next((step for step in steps if isinstance(step, Resize)), resize)
-    larger = _one((height, width))
+    larger = compact((height, width))
     return replace(like, size=larger, mode="shortest", longest_edge=None, multiple_of=1), center
-
-
-def _pair(size: Size) -> tuple[int, int]:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise InputError(f"size: expected pixels or (height, width), got {size!r:.40}")
-    return sides
 
 
 def _per_channel(values: Numbers, channels: int) -> tuple[float, ...]:
     numbers = tuple(values) if isinstance(values, tuple | list) else (values,)
     return numbers * channels if len(numbers) == 1 else numbers
-
-
-def _one(size: tuple[int, int]) -> Size:
-    return size[0] if size[0] == size[1] else size

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
@@ -23,7 +23,23 @@ Fill = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Resize:
+class _Checked:
+    """A step that checks its size, its fill and its choices."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name == "size":
+                object.__setattr__(self, "size", checked_size(value))
+            elif one.name == "fill":
+                object.__setattr__(self, "fill", _filled(value))
+            elif get_origin(one.type) is Literal and value not in get_args(one.type):
+                choices = ", ".join(get_args(one.type))
+                raise InputError(f"{one.name}: expected {choices}, got {value!r:.40}")
+
+
+@dataclass(frozen=True)
+class Resize(_Checked):
     """Resizes an image.
 
     Attributes:
@@ -53,8 +69,7 @@ class Resize:
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _sized(self.size))
-        _one_of("mode", self.mode, Mode)
+        super().__post_init__()
         for name in ("longest_edge", "multiple_of"):
             value = getattr(self, name)
             if value is not None and not (type(value) is int and value > 0):
@@ -64,9 +79,6 @@ class Resize:
                 "longest_edge: expected it with mode 'shortest' and one number as size, got "
                 f"mode {self.mode!r} and size {self.size}"
             )
-        _one_of("interpolation", self.interpolation, Interpolation)
-        _one_of("resampler", self.resampler, Resampler)
-        _one_of("rounding", self.rounding, Rounding)
         known = ("nearest", "bilinear", "bicubic", "lanczos")[: 4 if self.antialias else 3]
         if self._by_torch and self.interpolation not in known:
             raise InputError(
@@ -85,7 +97,7 @@ class Resize:
 
     def _fitted(self, size: Size) -> Size:
         """The target without a limit."""
-        goal = _pair(self.size)
+        goal = pair(self.size)
         if self.mode == "exact":
             return goal
         choose = min if self.mode == "shortest" else max
@@ -132,7 +144,7 @@ class Resize:
 
 
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(_Checked):
     """Cuts the center out of an image; an image that is too small is padded, as in torchvision.
 
     Attributes:
@@ -146,14 +158,9 @@ class CenterCrop:
     fill: Fill = 0
     rounding: Rounding = "nearest"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _sized(self.size))
-        object.__setattr__(self, "fill", _filled(self.fill))
-        _one_of("rounding", self.rounding, Rounding)
-
     def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
         """The crop, and where it lies."""
-        size = _pair(self.size)
+        size = pair(self.size)
         top, left = (
             self._start(have, want)
             for have, want in zip((image.height, image.width), size, strict=True)
@@ -179,7 +186,7 @@ class CenterSquare:
 
 
 @dataclass(frozen=True)
-class Pad:
+class Pad(_Checked):
     """Pads an image that is smaller than a size; a larger side is left as it is.
 
     Attributes:
@@ -192,14 +199,9 @@ class Pad:
     fill: Fill = 0
     align: Align = "center"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _sized(self.size))
-        object.__setattr__(self, "fill", _filled(self.fill))
-        _one_of("align", self.align, Align)
-
     def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
         """The padded image, and where the image lies in it."""
-        goal = _pair(self.size)
+        goal = pair(self.size)
         height, width = max(goal[0], image.height), max(goal[1], image.width)
         top, left = (height - image.height) // 2, (width - image.width) // 2
         if self.align == "top left":
@@ -208,7 +210,7 @@ class Pad:
 
 
 @dataclass(frozen=True)
-class Letterbox:
+class Letterbox(_Checked):
     """Fits an image into a size at its own aspect ratio, and pads the rest, as in YOLO.
 
     Attributes:
@@ -220,11 +222,6 @@ class Letterbox:
     size: int | Size
     fill: Fill = 114
     interpolation: Interpolation = "bilinear"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _sized(self.size))
-        object.__setattr__(self, "fill", _filled(self.fill))
-        _one_of("interpolation", self.interpolation, Interpolation)
 
     def __call__(self, image: "Image", geometry: Geometry) -> tuple["Image", Geometry]:
         """The image with its borders, and where it lies between them."""
@@ -324,13 +321,8 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; `from_dict` reads it."""
-        return {
-            "steps": [{"step": type(step).__name__, **asdict(step)} for step in self.steps],
-            "mean": self.mean,
-            "std": self.std,
-            "channels": self.channels,
-            "known": self.known,
-        }
+        steps = [{"step": type(step).__name__, **asdict(step)} for step in self.steps]
+        return {**vars(self), "steps": steps}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":
@@ -395,8 +387,12 @@ def _limited(size: Size, edge: int, longest: int) -> Size:
     return found if size[0] < size[1] else (found[1], found[0])
 
 
-def _sized(size: Any) -> int | Size:
-    """A size as an integer or a pair of integers, both above 0."""
+def checked_size(size: Any) -> int | Size:
+    """A size as an integer or a pair of integers, both above 0.
+
+    Raises:
+        InputError: It is something else.
+    """
     values = [size] if isinstance(size, int) else list(size) if _is_sequence(size) else []
     if len(values) not in {1, 2} or not all(type(v) is int and v > 0 for v in values):
         raise InputError(f"size: expected pixels or (height, width), got {size!r:.40}")
@@ -415,10 +411,11 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _pair(size: int | Size) -> Size:
+def pair(size: int | Size) -> Size:
+    """Height and width of a size."""
     return (size, size) if isinstance(size, int) else size
 
 
-def _one_of(name: str, value: Any, kind: Any) -> None:
-    if value not in get_args(kind):
-        raise InputError(f"{name}: expected {', '.join(get_args(kind))}, got {value!r:.40}")
+def compact(size: Size) -> int | Size:
+    """A size as one number, if height and width are equal."""
+    return size[0] if size[0] == size[1] else size

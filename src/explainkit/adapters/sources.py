@@ -8,15 +8,11 @@ from explainkit.adapters import onnx, python, timm, torchvision, transformers
 from explainkit.adapters.adapt import described, known_of
 from explainkit.adapters.checkpoints import load_state
 from explainkit.adapters.overrides import Size
+from explainkit.adapters.packages import EXTRAS
 from explainkit.adapters.spec import Wanted
 from explainkit.interfaces import ModelSpec
 
-_SCHEMES = {
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "transformers": "transformers",
-    "onnx": "onnxruntime",
-}
+_SCHEMES = {extra: package for package, extra in EXTRAS.items()}
 """What stands before the colon to the package that has the model."""
 
 _LOADERS: dict[str, Callable[[Wanted], tuple[nn.Module, ModelSpec]]] = {

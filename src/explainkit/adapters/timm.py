@@ -16,6 +16,7 @@ from explainkit.adapters.preprocessing import (
     Preprocessing,
     Resize,
     Step,
+    compact,
 )
 from explainkit.adapters.spec import Wanted, spec_for
 from explainkit.interfaces import ModelSpec
@@ -91,22 +92,23 @@ def preprocessing_of(config: Mapping[str, Any]) -> Preprocessing:
         [('Resize', 256), ('CenterCrop', 224)]
     """
     channels, height, width = config["input_size"]
-    large = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
+    tall, wide = (math.floor(side / config["crop_pct"]) for side in (height, width))
+    large = compact((tall, wide))
     how = cast(Interpolation, config["interpolation"])
     mode = config["crop_mode"]
     border: Fill = 0
     first: Step
     if mode == "squash":
-        first = Resize(_one(large), "exact", how)
+        first = Resize(large, "exact", how)
     elif mode == "border":
-        first = Resize(_one(large), "longest", how, rounding="nearest")
+        first = Resize(large, "longest", how, rounding="nearest")
         border = tuple(round(255 * value) for value in config["mean"])
-    elif large[0] == large[1]:
-        first = Resize(large[0], "shortest", how)
+    elif isinstance(large, int):
+        first = Resize(large, "shortest", how)
     else:
-        first = Resize(_one(large), "shortest", how, rounding="nearest")
+        first = Resize(large, "shortest", how, rounding="nearest")
     return Preprocessing(
-        steps=(first, CenterCrop(_one((height, width)), border)),
+        steps=(first, CenterCrop(compact((height, width)), border)),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         channels=channels,
@@ -126,8 +128,3 @@ def _class_names(data: Any, model: Any, cfg: Mapping[str, Any]) -> tuple[str, ..
     else:
         found = ()
     return found if len(found) == count else ()
-
-
-def _one(size: tuple[int, ...]) -> Size:
-    height, width = size
-    return height if height == width else (height, width)
