@@ -6,7 +6,7 @@ from metric_toys import generator, images, linear, network
 
 from explainkit.errors import ExplainkitWarning, InputError
 from explainkit.methods.perturbation.segments import grid
-from explainkit.metrics import agreement
+from explainkit.metrics import hiding
 from explainkit.metrics.agreement import (
     completeness,
     faithfulness_correlation,
@@ -89,11 +89,11 @@ def test_single_deletion_runs_only_what_a_cell_changes(baseline, monkeypatch):
     monkeypatch.setattr("explainkit.graph.incremental.run.BoxPlan.saves", True)
     model, x, maps = network(), images(), random_maps()
     used = []
-    in_boxes = agreement.score_segments
-    monkeypatch.setattr(agreement, "score_segments", lambda *a: used.append(1) or in_boxes(*a))
+    in_boxes = hiding.score_segments
+    monkeypatch.setattr(hiding, "score_segments", lambda *a: used.append(1) or in_boxes(*a))
     quick = single_deletion(model, x, maps, 1, cells=3, baseline=baseline)
     assert len(used) == 3
-    monkeypatch.setattr(agreement, "box_scores", lambda *_: "not now")
+    monkeypatch.setattr(hiding, "box_scores", lambda *_: "not now")
     torch.testing.assert_close(
         quick, single_deletion(model, x, maps, 1, cells=3, baseline=baseline)
     )

@@ -1,6 +1,5 @@
 """Whether a map's values predict what changes of the image do to the score."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.correlation import is_flat, pearson, spearman
+from explainkit.engine.failures import failing_as_model_error
 from explainkit.errors import InputError
 from explainkit.interfaces import Target
-from explainkit.methods.perturbation.ablation import bounding_boxes, score_segments
-from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.methods.perturbation.segments import grid
 from explainkit.metrics.fill import Baseline, Fill
+from explainkit.metrics.hiding import score_cells
 from explainkit.metrics.question import Question, Scores, asking
 from explainkit.metrics.results import nan_where
 
@@ -274,31 +273,14 @@ def _hiding(
 
 
 def _hiding_cells(scores: Scores, labels: Tensor, fill: Fill) -> Tensor:
-    """Scores with each cell hidden, ``[batch, cells]``; only what a cell changes is run again."""
-    filled = fill.one_at_a_time(labels)
-    corners, size = bounding_boxes(labels)
-    found = []
-    for row, image in enumerate(scores.images):
-        score = box_scores(scores.model, image, corners, size)
-        if isinstance(score, str):
-            found.append(_hiding_cells_of(scores, row, labels, filled[row], len(corners)))
-        else:
-            with torch.no_grad():
-                every = score_segments(score, image, filled[row], labels, corners, size)
-            found.append(every[:, scores.labels[row]])
-    return torch.stack(found)
-
-
-def _hiding_cells_of(scores: Scores, row: int, labels: Tensor, fill: Tensor, count: int) -> Tensor:
-    """Scores of one image with each cell hidden, by full runs, ``[cells]``."""
-    here = slice(row, row + 1)
-    images = scores.images[here]
-    one = replace(scores, images=images, labels=scores.labels[here], every=scores.every[here])
-
-    def hide(_rows: Tensor, cells: Tensor) -> Tensor:
-        return torch.where((labels == cells[:, None, None])[:, None], fill, images)
-
-    return one.of(hide, count)[0]
+    """Scores with each cell hidden, ``[batch, cells]``."""
+    model, images = scores.model, scores.images
+    rows = zip(images, fill.one_at_a_time(labels), scores.labels, strict=True)
+    with failing_as_model_error(model.module, images):
+        every = [
+            score_cells(model, image, filled, labels)[:, label] for image, filled, label in rows
+        ]
+    return torch.stack(every)
 
 
 def _squares(samples: int, height: int, width: int, size: int | None, seed: int) -> Tensor:

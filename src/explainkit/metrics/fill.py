@@ -52,8 +52,7 @@ class Fill:
             return torch.where(hidden[:, None], self._values[rows], images)
         # nothing is left to interpolate where all is hidden: the mean stands in
         whole = hidden.flatten(1).all(1)[:, None, None]
-        wide = images if images.dtype == torch.float64 else images.float()
-        filled = linear_infill(wide, (hidden & ~whole).long()).to(images.dtype)
+        filled = linear_infill(images, (hidden & ~whole).long())
         filled = torch.where(whole[:, None], images.mean((2, 3), True), filled)
         return torch.where(hidden[:, None], filled + self._noise[rows], images)
 
@@ -65,7 +64,5 @@ class Fill:
         """
         if self._values is not None:
             return self._values
-        images = self._images
-        wide = images if images.dtype == torch.float64 else images.float()
-        groups = (labels + 1).expand(len(images), *labels.shape)
-        return linear_infill(wide, groups).to(images.dtype) + self._noise
+        groups = (labels + 1).expand(len(self._images), *labels.shape)
+        return linear_infill(self._images, groups) + self._noise

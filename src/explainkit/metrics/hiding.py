@@ -14,13 +14,11 @@ from explainkit.methods.cam.placement import state_of
 from explainkit.methods.perturbation.ablation import bounding_boxes, score_segments
 from explainkit.methods.perturbation.box_scores import box_scores
 from explainkit.metrics.cells import Cells
+from explainkit.metrics.fill import NOISE
 from explainkit.metrics.infill import linear_infill
 
 SUBSETS = 48
 """Number of random quarters of the cells that are hidden together."""
-
-NOISE = 0.01
-"""Standard deviation of the noise on hidden pixels, in units of the image's range."""
 
 KEPT = 128
 """Tables kept per model."""
@@ -124,10 +122,11 @@ def _measure(
     apart = torch.randn(SUBSETS, *shape, generator=generator).to(image)
     spread = NOISE * (image.amax() - image.amin())
     labels = labels.to(image.device)
-    filled = _infill(image, labels[None] + 1)[0] + spread * noise
+    filled = linear_infill(image[None], labels[None] + 1) + spread * noise
     hidden = subsets.to(image.device)[:, labels] > 0
-    masked = _infill(image, hidden.long()) + spread * apart * hidden[:, None]
-    single = torch.stack([_score_cells(model, image, fill, labels) for fill in filled])
+    masked = linear_infill(image.expand(SUBSETS, *shape), hidden.long())
+    masked += spread * apart * hidden[:, None]
+    single = torch.stack([score_cells(model, image, fill, labels) for fill in filled])
 
     def run(part: slice) -> Tensor:
         scores: Tensor = model(masked[part])
@@ -138,24 +137,32 @@ def _measure(
     return HidingEffects(cells, subsets, clean, single.cpu(), several.cpu())
 
 
-def _infill(image: Tensor, groups: Tensor) -> Tensor:
-    """The image with each set of groups filled, in its own dtype."""
-    wide = image if image.dtype == torch.float64 else image.float()
-    return linear_infill(wide.expand(len(groups), *image.shape), groups).to(image.dtype)
+def score_cells(model: ScoreModel, image: Tensor, fill: Tensor, labels: Tensor) -> Tensor:
+    """Scores with one cell at a time replaced; only what a cell changes is run again.
 
+    With a given batch size, the last chunk is padded to it: some models run on no other.
 
-def _score_cells(model: ScoreModel, image: Tensor, fill: Tensor, labels: Tensor) -> Tensor:
-    """Scores with one cell at a time replaced, float64 ``[cells, classes]``."""
+    Args:
+        model: Gives scores ``[1, classes]``.
+        image: ``[channel, height, width]``.
+        fill: Replacement values, of the same shape.
+        labels: Cell of each pixel, int64 ``[height, width]``, numbered from 0.
+
+    Returns:
+        float64 ``[cells, classes]``.
+    """
     corners, size = bounding_boxes(labels)
     score = box_scores(model, image, corners, size)
     if not isinstance(score, str):
-        return score_segments(score, image, fill, labels, corners, size)
+        with torch.no_grad():
+            return score_segments(score, image, fill, labels, corners, size)
 
     def run(part: slice) -> Tensor:
-        numbers = torch.arange(part.start, part.stop, device=image.device)
-        inside = labels == numbers[:, None, None]
+        length = part.stop - part.start
+        numbers = torch.arange(max(length, model.batch_size or 1), device=image.device)
+        inside = labels == part.start + numbers[:, None, None]  # beyond the last cell: nowhere
         scores: Tensor = model(torch.where(inside[:, None], fill, image))
-        return scores.double()
+        return scores[:length].double()
 
     with torch.no_grad():
         return in_chunks(run, len(corners), chunk_size(model, image, backward=False))

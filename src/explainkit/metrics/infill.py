@@ -26,7 +26,7 @@ def linear_infill(images: Tensor, groups: Tensor, tolerance: float = 1e-4) -> Te
     solve. The systems are solved in batches by conjugate gradients.
 
     Args:
-        images: ``[n, channel, height, width]``, float32 or float64.
+        images: ``[n, channel, height, width]``; solved in float32 at least.
         groups: Integers ``[n, height, width]``: 0 is visible, and pixels of the same positive
             number are hidden together.
         tolerance: Largest norm of a system's residual, relative to that of its right side.
@@ -51,9 +51,10 @@ def linear_infill(images: Tensor, groups: Tensor, tolerance: float = 1e-4) -> Te
     whole = (groups == groups[:, :1, :1]).flatten(1).all(1) & (groups[:, 0, 0] > 0)
     if whole.any():
         raise InputError("expected some visible pixels to fill hidden ones from, got none")
+    wide = images if images.dtype == torch.float64 else images.float()
     size = max(1, _CACHED // images[0].numel())
-    parts = [slice(start, start + size) for start in range(0, len(images), size)]
-    return torch.cat([_filled(images[part], groups[part], tolerance) for part in parts])
+    parts = zip(torch.split(wide, size), torch.split(groups, size), strict=True)
+    return torch.cat([_filled(*part, tolerance) for part in parts]).to(images.dtype)
 
 
 def _filled(images: Tensor, groups: Tensor, tolerance: float) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from explainkit.errors import ModelError
+from explainkit.errors import ModelError, line
 from explainkit.isolation import preserve_process
 from explainkit.layers import buffers_of, parameters_of, submodules, version_of
 
@@ -82,10 +82,9 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"expected a model that can be copied, but copy.deepcopy of {type(model).__name__} "
-            f"failed: {reason}"
+            f"failed: {line(error)}"
         ) from error
 
 
