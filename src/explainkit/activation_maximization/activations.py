@@ -15,6 +15,7 @@ from explainkit.engine.texts import embeddings_of
 from explainkit.errors import ModelError
 from explainkit.expressions import Deferred, Expression, Scope
 from explainkit.expressions.terms import channel_means
+from explainkit.graph.cached import HOOKS
 from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import get_layer
 from explainkit.scores import VALUES, Outputs
@@ -42,7 +43,7 @@ class Convolution:
             type(layer) is nn.Conv2d
             and layer.padding_mode == "zeros"
             and "forward" not in vars(layer)
-            and not any(_hooks(layer))
+            and not any(getattr(layer, name) for name in HOOKS)
         )
 
     @property
@@ -74,13 +75,6 @@ class Convolution:
         )  # fmt: skip
         found = maps.reshape(batch, -1, *maps.shape[2:]).sum(1)
         return found if layer.bias is None else found + layer.bias[indices][:, None, None]
-
-
-def _hooks(layer: nn.Module) -> Iterator[Mapping[int, Any]]:
-    yield layer._forward_hooks
-    yield layer._forward_pre_hooks
-    yield layer._backward_hooks
-    yield layer._backward_pre_hooks
 
 
 class ActivationReader(nn.Module):
@@ -182,12 +176,9 @@ class ActivationReader(nn.Module):
                 if window == tuple(image.shape[1:]):
                     return self
                 found = ActivationReader(
-                    self.module,
-                    self.layers,
-                    logits=self.logits,
-                    window=window,
+                    self.module, self.layers, logits=self.logits, window=window,
                     outputs=self.outputs,
-                )
+                )  # fmt: skip
                 return found if _equal_outputs(self(image[None]), found(image[None])) else self
             except Exception:  # noqa: BLE001 - a model may fail in any way on NaN or another size
                 return self

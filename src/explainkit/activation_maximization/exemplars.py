@@ -9,6 +9,7 @@ from explainkit.activation_maximization.activations import ActivationReader
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import InputError, ModelError
 from explainkit.isolation import preserve_model, preserve_process
+from explainkit.layers import floating_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +191,7 @@ def receptive_fields(model: nn.Module, layer: str, shape: tuple[int, int, int]) 
         >>> receptive_fields(net, "2", (1, 12, 12)).at(1, 0)
         Box(top=4, left=0, bottom=9, right=5)
     """
-    weights = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    image = torch.zeros(shape, device=weights.device, dtype=weights.dtype)
+    image = floating_tensor(model).new_zeros(shape)
     with preserve_process(0), preserve_model(model), torch.no_grad():
         reader = ActivationReader(model, [layer], logits=False)
         size = chunk_size(reader, image)

@@ -12,6 +12,7 @@ from explainkit.adapters.overrides import final_size
 from explainkit.errors import InputError, TargetError
 from explainkit.expressions import Expression, parse
 from explainkit.interfaces import ModelSpec
+from explainkit.layers import floating_tensor
 from explainkit.scores import Outputs
 
 Objective = Expression | str | Sequence[Expression | str]
@@ -82,8 +83,7 @@ class Setting:
         start = check_image("start", request.start, 3)
         images = check_image("dataset", request.dataset, 4)
         shape = check_shape(request.shape, spec, start, images)
-        weights = [p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()]
-        own = weights[0].detach() if weights else torch.zeros(())
+        own = floating_tensor(module).detach()
         like = own.new_zeros((), dtype=precision(own.dtype))
         low = high = None
         if spec is not None and spec.mean is not None and spec.std is not None:

@@ -1,7 +1,7 @@
 """Outcomes: checks what methods return, joins chunks, and collects warnings."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -223,18 +223,11 @@ def joined(parts: list[Outcome]) -> Outcome:
         return values[0] if all(value == values[0] for value in values) else values
 
     names = dict.fromkeys(name for part in parts for name in part.diagnostics)
-    return Outcome(
-        values=torch.cat([part.values for part in parts]),
-        target=torch.cat([part.target for part in parts]),
-        score=torch.cat([part.score for part in parts]),
-        logits=torch.cat([part.logits for part in parts]),
-        standard_error=join([part.standard_error for part in parts]),
-        layer=parts[0].layer,
-        at=parts[0].at,
-        coverage=join([part.coverage for part in parts]),
+    own = ("values", "target", "score", "logits", "standard_error", "coverage")
+    return replace(
+        parts[0],
         warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
         diagnostics={name: join([p.diagnostics.get(name) for p in parts]) for name in names},
         partial=any(part.partial for part in parts),
-        outputs=parts[0].outputs,
-        has_logits=parts[0].has_logits,
+        **{name: join([getattr(part, name) for part in parts]) for name in own},
     )

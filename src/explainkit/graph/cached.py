@@ -19,7 +19,8 @@ V = TypeVar("V")
 _OWN = frozenset(vars(nn.Module())) - {"training"}
 """Attributes of every module; children, parameters and hooks are compared separately."""
 
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+"""Where a module keeps its hooks."""
 
 
 class Cached(Generic[V]):
@@ -85,14 +86,14 @@ class Cached(Generic[V]):
 def _fingerprint(model: nn.Module) -> Any:
     """The structure of a model: equal if it runs the same operators, for any parameter values."""
     return (
-        tuple(tuple(getattr(torch_module, f"_global{name}", ())) for name in _HOOKS),
+        tuple(tuple(getattr(torch_module, f"_global{name}", ())) for name in HOOKS),
         *(
             (
                 path,
                 # not an id, which a later module may reuse
                 ref(module),
                 _plain(type(module).forward),
-                tuple(tuple(getattr(module, name)) for name in _HOOKS),
+                tuple(tuple(getattr(module, name)) for name in HOOKS),
                 tuple(
                     (name, _plain(value))
                     for held in (module._parameters, module._buffers)
