@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -63,14 +63,16 @@ class ScoreGradients:
     """Gradients of one score per image.
 
     Attributes:
+        scores: ``[batch]``, detached.
         image: ``∂ score / ∂ image``, ``[batch, channel, height, width]``; None if not asked for.
         activations: Output of each layer, ``[batch, …]``, detached.
         layers: ``∂ score / ∂ output`` of each layer, of the same shape.
     """
 
-    image: Tensor | None = None
-    activations: Mapping[str, Tensor] = field(default_factory=dict)
-    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: Tensor
+    image: Tensor | None
+    activations: Mapping[str, Tensor]
+    layers: Mapping[str, Tensor]
 
 
 def twice_differentiable() -> AbstractContextManager[None]:
@@ -185,7 +187,8 @@ def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Sc
     tensors = [*captured.values(), *([forward.inputs] if wanted.image else [])]
     weighted = target.is_floating_point()
     scores = forward.scores
-    score = (scores * target if weighted else scores.gather(1, target[:, None])).sum()
+    each = (scores * target if weighted else scores.gather(1, target[:, None])).sum(1)
+    score = each.sum()
     found: dict[int, Tensor] = {}
     taken = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
     if score.requires_grad and taken:
@@ -194,6 +197,7 @@ def _backward(forward: Forward, target: Tensor, wanted: Needs, keep: bool) -> Sc
         )
         found = {i: g for i, g in zip(taken, partial, strict=True) if g is not None}
     return ScoreGradients(
+        scores=each.detach(),
         image=found.get(len(captured)),
         activations={path: tensor.detach() for path, tensor in captured.items()},
         layers={path: found[i] for i, path in enumerate(captured) if i in found},

@@ -84,11 +84,6 @@ class _SliceOperator(Operator):
 class Rules(Protocol):
     """Propagation rules for operators."""
 
-    @property
-    def keep(self) -> frozenset[str]:
-        """Names of the operators whose inputs and outputs the rules read."""
-        ...
-
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         """Propagates through one operator.
 

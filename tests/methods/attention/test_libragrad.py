@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import MethodError, ModelError
-from explainkit.methods.attention.gradient_rules import modified_gradients
-from explainkit.methods.attention.libragrad import LibraGrad, _Balanced
+from explainkit.methods.attention.gradient_rules import ModifiedGradients
+from explainkit.methods.attention.libragrad import KEEP, LibraGrad, _Balanced
 from explainkit.methods.cam.gradient import GradCAM, HiResCAM
 from explainkit.methods.gradient import InputXGradient, Saliency, SmoothGrad
 from explainkit.methods.path.integrated import IntegratedGradients
@@ -181,7 +181,7 @@ class Cumulated(nn.Module):
 
 def test_nothing_is_kept_alive():
     model, x = vit(), images().requires_grad_()
-    scores = modified_gradients(model.requires_grad_(False), _Balanced("error"))(x)
+    scores = ModifiedGradients(model.requires_grad_(False), _Balanced("error"), KEEP)(x)
     scores[:, 0].sum().backward()
     watch = weakref.ref(scores)
     gone = weakref.ref(x)

@@ -222,8 +222,6 @@ def test_without_rules_the_walk_is_the_gradient(name):
 
 
 class Plain:
-    keep = frozenset()
-
     def __call__(self, operator, gradients):
         return operator.gradient(*gradients), "gradient"
 

@@ -1,8 +1,12 @@
-"""Operators on boxes: which outputs a local change affects, and what their values are."""
+"""Operators on boxes: which outputs a local change affects, and what their values are.
+
+``reach`` gives the boxes of a result, a map of that size, which a change in the sources affects;
+``run`` the result within these boxes, ``[n, channel, *box]``; ``work`` the work for one variant.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,25 +14,6 @@ from torch import Tensor
 
 from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.regions import Boxes, Clean, Local, Sliding, union
-
-
-class BoxOperator(Protocol):
-    """An operator of the network that can run on boxes.
-
-    ``boxes`` are the boxes of the result, as returned by `reach`.
-    """
-
-    def reach(self, sources: Sequence[Boxes], size: tuple[int, int]) -> Boxes:
-        """The boxes of the result, a map of that size, that a change in the sources affects."""
-        ...
-
-    def run(self, sources: Sequence[Local], boxes: Boxes) -> Tensor:
-        """The result within the boxes, ``[n, channel, *box]``."""
-        ...
-
-    def work(self, sources: Sequence[Boxes], boxes: Boxes) -> Work:
-        """The work for one variant."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +27,8 @@ class Slide:
         apply: The operator without padding.
         channels: Channels of the input and the output.
         operations: Multiplications and additions per output position.
+        share: Factors of the result, ``[1, 1, height, width]``, such as one over the number of
+            positions that an average pooling sums, which is smaller at a border; None: 1.
     """
 
     rows: Sliding
@@ -50,6 +37,7 @@ class Slide:
     apply: Callable[[Tensor], Tensor]
     channels: tuple[int, int]
     operations: float
+    share: Clean | None = None
 
     def reach(self, sources: Sequence[Boxes], size: tuple[int, int]) -> Boxes:
         """The boxes of the result that a change affects."""
@@ -62,6 +50,8 @@ class Slide:
         """The result within the boxes."""
         data = sources[0].data
         found = self.apply(sources[0].read(self._read(boxes), self.outside))
+        if self.share is not None:
+            return found.mul_(self.share.read(boxes))
         shared = found.untyped_storage().data_ptr() == data.untyped_storage().data_ptr()
         # a 1×1 window returns its source itself, which a later operator may overwrite
         return found.clone() if shared else found
@@ -72,36 +62,13 @@ class Slide:
         inputs, outputs = self.channels
         # clean positions are copied, changed ones copied over them, then all are read
         moved = 4 * (inputs * (3 * read + 2 * sources[0].area) + outputs * boxes.area)
-        return Work(self.operations * boxes.area, moved, read + sources[0].area, 16)
+        work = Work(self.operations * boxes.area, moved, read + sources[0].area, 16)
+        if self.share is None:
+            return work
+        return work + Work(bytes=12 * boxes.area, positions=boxes.area, calls=6)
 
     def _read(self, boxes: Boxes) -> Boxes:
         return Boxes(self.rows.read(boxes.rows), self.columns.read(boxes.columns))
-
-
-@dataclass(frozen=True, eq=False)
-class Divided:
-    """Average pooling whose divisor varies: windows at a border average fewer positions.
-
-    Attributes:
-        total: Sums each window.
-        share: One over the number of positions of each output, ``[1, 1, height, width]``.
-    """
-
-    total: Slide
-    share: Clean
-
-    def reach(self, sources: Sequence[Boxes], size: tuple[int, int]) -> Boxes:
-        """The boxes of the result that a change affects."""
-        return self.total.reach(sources, size)
-
-    def run(self, sources: Sequence[Local], boxes: Boxes) -> Tensor:
-        """The result within the boxes."""
-        return self.total.run(sources, boxes).mul_(self.share.read(boxes))
-
-    def work(self, sources: Sequence[Boxes], boxes: Boxes) -> Work:
-        """The work for one variant."""
-        share = Work(bytes=12 * boxes.area, positions=boxes.area, calls=6)
-        return self.total.work(sources, boxes) + share
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +108,9 @@ class Elementwise:
             moved = 4 * self.channels * (2 * boxes.area + 2 * source.area)
             work = work + Work(0, moved, boxes.area + source.area, 16)
         return work
+
+
+BoxOperator = Slide | Elementwise
 
 
 @dataclass(frozen=True, eq=False)

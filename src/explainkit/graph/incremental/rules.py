@@ -13,7 +13,6 @@ from explainkit.graph.incremental.cost import Work
 from explainkit.graph.incremental.operators import (
     BoxOperator,
     Convolution,
-    Divided,
     Elementwise,
     Mean,
     Slide,
@@ -156,8 +155,7 @@ def _average(rows: Sliding, columns: Sliding, share: Tensor, channels: int) -> B
         return F.avg_pool2d(images, kernel, stride, divisor_override=1)
 
     operations = 8.0 * channels * rows.kernel * columns.kernel
-    total = Slide(rows, columns, 0.0, apply, (channels, channels), operations)
-    return Divided(total, Clean(share))
+    return Slide(rows, columns, 0.0, apply, (channels, channels), operations, Clean(share))
 
 
 def _adaptive(a: dict[str, Any], result: Tensor) -> tuple[Sliding, Sliding] | None:

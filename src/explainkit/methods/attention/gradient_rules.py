@@ -1,7 +1,7 @@
 """A model with modified gradients, for any method that uses gradients."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,43 +26,42 @@ GradientRule = Callable[[Gradients, Gradients], Gradients]
 that the inputs get instead."""
 
 
-class BackwardRules(Protocol):
-    """Which operators have a modified gradient.
+BackwardRules = Callable[[RecordedForward, Operator], tuple[GradientRule | None, str]]
+"""The rule of an operator, None for its own gradient, and its name for the coverage.
 
-    Attributes:
-        keep: Names of the operators whose values the rules read.
-    """
-
-    keep: frozenset[str]
-
-    def __call__(
-        self, trace: RecordedForward, operator: Operator
-    ) -> tuple[GradientRule | None, str]:
-        """The rule of an operator (None for its own gradient) and its name for the coverage.
-
-        A rule must not reference the trace or the operator: their graph references the rule.
-        """
-        ...
+A rule must not reference the trace or the operator: their graph references the rule."""
 
 
 class ModifiedGradients(ScoreModel):
-    """A model with the same outputs and modified gradients; made by `modified_gradients`.
+    """A model with the same outputs, whose gradients follow rules on operators.
+
+    Its graph is autograd's own, with the gradients of some operators replaced. Any gradient method
+    works on it, including those that use gradients of inner layers.
 
     Attributes:
         coverage: Which operators the last forward contained, and the rule of each.
+
+    Args:
+        model: Gives scores ``[batch, classes]``; it is not changed.
+        rules: Which operators have a modified gradient.
+        keep: Names of the operators whose values the rules read.
+
+    Raises:
+        ModelError: The model is scripted, so its operators can't be recorded.
     """
 
-    def __init__(self, model: nn.Module, rules: BackwardRules) -> None:
+    def __init__(self, model: nn.Module, rules: BackwardRules, keep: frozenset[str]) -> None:
         base = model if isinstance(model, ScoreModel) else ScoreModel(model)
         super().__init__(base.module, base._score, base.batch_size, base.outputs, base.owner)
         self.coverage = Coverage()
-        self._rules = rules
+        self._rules, self._keep = rules, keep
+        refuse_scripted(self.owner)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[batch, classes]`` of images ``[batch, channel, height, width]``."""
         if not torch.is_grad_enabled():
             return super().forward(inputs)
-        with recording(self._rules.keep) as tape:
+        with recording(self._keep) as tape:
             scores = super().forward(inputs)
         self.coverage = Coverage()
         if scores.grad_fn is not None:
@@ -111,20 +110,3 @@ def _of_slice(rule: GradientRule, record: Record) -> GradientRule:
         return [whole, *others]
 
     return run
-
-
-def modified_gradients(model: nn.Module, rules: BackwardRules) -> ModifiedGradients:
-    """A model with the same outputs, whose gradients follow rules on operators.
-
-    Its graph is autograd's own, with the gradients of some operators replaced. Any gradient method
-    works on it, including those that use gradients of inner layers.
-
-    Args:
-        model: Gives scores ``[batch, classes]``; it is not changed.
-        rules: Which operators have a modified gradient.
-
-    Raises:
-        ModelError: The model is scripted, so its operators can't be recorded.
-    """
-    refuse_scripted(model.owner if isinstance(model, ScoreModel) else model)
-    return ModifiedGradients(model, rules)

@@ -22,7 +22,7 @@ from explainkit.graph.names import GATES, NORMS, RECTIFIERS, SHAPES, UNARY
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, Method
-from explainkit.methods.attention.gradient_rules import GradientRule, modified_gradients
+from explainkit.methods.attention.gradient_rules import GradientRule, ModifiedGradients
 from explainkit.methods.attention.matrices import KEEP as ATTENTION
 from explainkit.methods.gradient import Saliency
 from explainkit.methods.propagation.relevance import held_norm
@@ -39,8 +39,6 @@ _NOT_ZERO = ATTENTION | {
 
 class _Balanced:
     """The rules of LibraGrad."""
-
-    keep = KEEP
 
     def __init__(self, unsupported: Unsupported) -> None:
         self.unsupported = unsupported
@@ -225,7 +223,7 @@ class LibraGrad(RuleMethod):
                 f"base: expected a method that uses gradients, got {name}, which {own}: use "
                 "Saliency, InputXGradient, SmoothGrad, IntegratedGradients or GradCAM"
             )
-        balanced = modified_gradients(model, _Balanced(self.unsupported))
+        balanced = ModifiedGradients(model, _Balanced(self.unsupported), KEEP)
         result = self.base(balanced, inputs, target)
         if not balanced.coverage.counts:
             raise MethodError(f"base: expected a method that uses gradients, but {name} uses none")

@@ -115,8 +115,6 @@ def attention_nodes(trace: RecordedForward, method: str) -> dict[Node, Call]:
 class _Arriving:
     """The plain gradient, recorded at every attention; the pass ends once all are reached."""
 
-    keep = KEEP
-
     def __init__(self, nodes: Collection[Node]) -> None:
         self.missing = set(nodes)
         self.found: dict[Node, Tensor] = {}

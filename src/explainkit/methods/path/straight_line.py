@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.model import as_input
-from explainkit.errors import MethodError, ModelError
+from explainkit.engine.passes import gradients
+from explainkit.errors import MethodError
 from explainkit.interfaces import Attribution
 
 
@@ -50,24 +51,16 @@ def score_and_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> tupl
     Raises:
         ModelError: The score does not depend on the images.
     """
-    found: list[Tensor] = []
+    scores: list[Tensor] = []
 
     def run(part: slice) -> Tensor:
-        images = inputs[part].detach().requires_grad_()
-        with torch.enable_grad():
-            scores = model(images).gather(1, target[part, None])[:, 0]
-            if scores.requires_grad:
-                (gradient,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)
-                if gradient is not None:
-                    found.append(scores.detach())
-                    return gradient
-        raise ModelError(
-            "expected a score that depends on the images, but no gradient reaches them: look for "
-            "detach(), no_grad(), argmax, rounding or int8 layers in the model or the target"
-        )
+        found = gradients(model, inputs[part], target[part], image=True)
+        scores.append(found.scores)
+        assert found.image is not None
+        return found.image
 
-    gradients = in_chunks(run, len(inputs), chunk_size(model, inputs[0]))
-    return torch.cat(found), gradients
+    slopes = in_chunks(run, len(inputs), chunk_size(model, inputs[0]))
+    return torch.cat(scores), slopes
 
 
 def visit(
@@ -89,13 +82,13 @@ def visit(
     steps = iter(path)
     while part := list(islice(steps, together)):
         points = torch.cat(part).to(inputs.dtype)
-        scores, gradients = score_and_gradient(model, points, target.repeat(len(part)))
+        scores, slopes = score_and_gradient(model, points, target.repeat(len(part)))
         steps_of = partial(torch.unflatten, dim=0, sizes=(len(part), batch))
         yield from map(
             Visit,
             steps_of(points.to(precise)),
             steps_of(scores.double()),
-            steps_of(gradients.to(precise)),
+            steps_of(slopes.to(precise)),
         )
 
 

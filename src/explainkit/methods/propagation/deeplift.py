@@ -56,8 +56,6 @@ _REMEDY = (
 class _Rescale:
     """The rule of each operator, given its calls on the image and on the baseline."""
 
-    keep = KEEP
-
     def __init__(
         self,
         trace: RecordedForward,

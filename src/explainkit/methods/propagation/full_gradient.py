@@ -44,8 +44,6 @@ the members of an ensemble are stacked or time steps come first: images then run
 class _WithBiases:
     """The plain gradient, and at each operator the part its inputs do not account for."""
 
-    keep = KEEP
-
     def __init__(self, image: Tensor, unsupported: Unsupported, grids: Sequence[PatchGrid]) -> None:
         self.unsupported = unsupported
         self.size = image.shape[2:]

@@ -18,7 +18,6 @@ class _Rectified:
     method: str
     through: bool
     unsupported: Unsupported
-    keep: frozenset[str] = frozenset()
 
     def __call__(self, operator: Operator, gradients: Gradients) -> tuple[Gradients, str]:
         if operator.name in ACTIVATIONS or _clamps_at_zero(operator):

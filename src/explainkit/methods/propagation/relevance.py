@@ -88,8 +88,6 @@ class Settings:
 class Relevance:
     """The rule of every operator; see `layerwise` for the quantity that is propagated."""
 
-    keep = KEEP
-
     def __init__(self, settings: Settings, trace: RecordedForward, chosen: LayerRules) -> None:
         self.settings = settings
         self._chosen = chosen

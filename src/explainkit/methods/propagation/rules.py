@@ -66,8 +66,8 @@ def seeds_of(trace: RecordedForward, target: Tensor) -> Tensor:
 
 
 def propagated(model: nn.Module, inputs: Tensor, target: Tensor, rules: Rules) -> Attribution:
-    """The map of the target's score, with its `report`."""
-    trace = recorded_forward(model, inputs, rules.keep)
+    """The map of the target's score, with its `report`, by rules that read no values."""
+    trace = recorded_forward(model, inputs, frozenset())
     values, coverage = propagate(trace, seeds_of(trace, target), rules)
     return Attribution(values, **report(coverage))
 
