@@ -352,13 +352,14 @@ class _Check:
         return 8 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
 
     def faults(self) -> None:
-        calls = self.count_calls()
-        for call in sorted({1, (calls + 1) // 2, calls}):
+        with self.counted() as calls:
+            self.map(self.images)
+        (count,) = calls
+        for call in sorted({1, (count + 1) // 2, count}):
             for planted in (_PlantedError("planted"), KeyboardInterrupt()):
-                with self.unchanged(f"after {type(planted).__name__} in call {call} of {calls}"):
+                with self.unchanged(f"after {type(planted).__name__} in call {call} of {count}"):
                     raised = self.fail(
-                        lambda: explain(self.model, self.images, 1, self.method),
-                        raising=(planted, call),
+                        lambda: explain(self.model, self.images, 1, self.method), planted, call
                     )
                 self.expect(raised is planted, f"{planted!r} in the model becomes {raised!r}")
         nan, infinite = self.images.clone(), self.images.clone()
@@ -379,44 +380,36 @@ class _Check:
             self.expect(isinstance(error, ExplainkitError), f"{name} raises {error!r}")
             self.expect("\n" not in str(error), f"{name} raises an error of several lines")
 
-    def count_calls(self) -> int:
-        calls = 0
+    @contextmanager
+    def counted(self, planted: BaseException | None = None, at: int = 0) -> Iterator[list[int]]:
+        """Counts the model's calls, and raises an error in one of them."""
+        calls = [0]
 
         def count(*_: Any) -> None:
-            nonlocal calls
-            calls += 1
+            calls[0] += 1
+            if planted and calls[0] == at:
+                raise planted
 
         handle = self.model.register_forward_pre_hook(count)
         try:
-            self.map(self.images)
+            yield calls
         finally:
             handle.remove()
-        return calls
 
     def fail(
-        self, call: Callable[[], Any], raising: tuple[BaseException, int] | None = None
+        self, call: Callable[[], Any], planted: BaseException | None = None, at: int = 0
     ) -> BaseException | None:
         """Runs a call that must fail, optionally by an error raised in a call of the model."""
-        calls = 0
-
-        def plant(*_: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if raising and calls == raising[1]:
-                raise raising[0]
-
-        handle = self.model.register_forward_pre_hook(plant)
         try:
-            found = call()
+            with self.counted(planted, at) as calls:
+                found = call()
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
             return error
-        finally:
-            handle.remove()
-        if raising and isinstance(raising[0], KeyboardInterrupt):
+        if isinstance(planted, KeyboardInterrupt):
             # a sampling method may return what it has, marked as partial
             self.expect(found.diagnostics.get("partial", False), "an interrupt is suppressed")
-            return raising[0]
-        self.expect(raising is not None and calls < raising[1], "a call that must fail succeeds")
+            return planted
+        self.expect(planted is not None and calls[0] < at, "a call that must fail succeeds")
         return None
 
     @contextmanager

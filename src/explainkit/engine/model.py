@@ -266,6 +266,11 @@ class ScoreModel(nn.Module):
         return scores
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The caller's model, which layer paths name."""
+    return model.owner if isinstance(model, ScoreModel) else model
+
+
 def shapes_of_one(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
     """Shapes that a value for a single image can have: image, spatial, and layer shapes.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from explainkit.engine.model import Forward, ScoreModel
+from explainkit.engine.model import Forward, ScoreModel, unwrapped
 from explainkit.errors import ModelError
 from explainkit.graph.tape import RecordedForward, record
 from explainkit.layers import capture, single
@@ -111,12 +111,12 @@ def scored(
     wanted = Needs(tuple(layers), image, twice=twice)
     leaf = inputs if inputs.is_leaf and inputs.requires_grad else inputs.detach()
     with torch.enable_grad(), twice_differentiable() if twice else nullcontext():
-        leaf = leaf.detach() if wanted.only_layers else leaf.requires_grad_()
-        module = model.owner if isinstance(model, ScoreModel) else model
-        with capture(module, layers, count=len(leaf), leaves=wanted.only_layers) as outputs:
+        only = wanted.only_layers
+        leaf = leaf.detach() if only else leaf.requires_grad_()
+        with capture(unwrapped(model), layers, count=len(leaf), leaves=only) as outputs:
             scores = model(leaf)
     captured = {path: single(outputs[path], path) for path in layers}
-    return Forward(leaf, scores, wanted, wanted.only_layers, captured)
+    return Forward(leaf, scores, wanted, only, captured)
 
 
 def shared(model: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from explainkit.api import explain
 from explainkit.catalog.factories import AnyMethod
-from explainkit.engine.model import ScoreModel
+from explainkit.engine.model import ScoreModel, unwrapped
 from explainkit.errors import InputError, MethodError
 from explainkit.interfaces import Attribution, Method
 from explainkit.interop.foreign import ForeignMethod, as_method
@@ -102,7 +102,7 @@ class _FromCaptum(ForeignMethod):
         layer = getattr(self, "layer", None)
         if layer is None:
             return values
-        path = path_of(_owner(model), layer)
+        path = path_of(unwrapped(model), layer)
         at = path if issubclass(self.kind, LayerAttribution) else None
         return Attribution(Attribution.of(values).values, layer=path, at=at)
 
@@ -124,16 +124,11 @@ class _FromCaptum(ForeignMethod):
         given = {name: value for name, value in vars(self).items() if name != "seed"}
         inner = given.pop("attribution_method", None)
         if "layer" in given:
-            owner = _owner(model)
+            owner = unwrapped(model)
             given["layer"] = get_layer(owner, path_of(owner, given["layer"]))
         base, arguments = (model, {}) if inner is None else inner._built(model)
         own = {name: given.pop(name) for name in self.constructor & given.keys()}
         return self.kind(base, **own), arguments | given
-
-
-def _owner(model: nn.Module) -> nn.Module:
-    """The caller's model, which layer paths refer to."""
-    return model.owner if isinstance(model, ScoreModel) else model
 
 
 def to_captum(model: nn.Module, method: AnyMethod = "saliency", **params: Any) -> CaptumAttribution:

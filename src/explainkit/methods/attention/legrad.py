@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import Needs
 from explainkit.errors import MethodError
 from explainkit.graph.tape import RecordedForward, recording, refuse_scripted
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, arriving, attention_nodes, per_head
 from explainkit.methods.attention.rollout import TokenMap
-from explainkit.methods.cam.target_layer import unwrapped
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from explainkit.engine.model import ScoreModel
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import Needs, needs_of
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator
@@ -215,8 +215,7 @@ class LibraGrad(RuleMethod):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns the base method's map, in its unit."""
         name = type(self.base).__name__
-        owner = model.owner if isinstance(model, ScoreModel) else model
-        needs: Needs = needs_of(self.base, owner, inputs)
+        needs: Needs = needs_of(self.base, unwrapped(model), inputs)
         if needs.values is not None or needs.twice:
             own = "differentiates twice" if needs.twice else "has backward rules of its own"
             raise MethodError(

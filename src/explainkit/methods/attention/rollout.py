@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.catalog.fields import Typed
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import Needs, recorded_forward
 from explainkit.interfaces import Attribution
 from explainkit.methods.attention.matrices import KEEP, Matrix, matrices, readout_tokens
 from explainkit.methods.cam.layout import layout_of
-from explainkit.methods.cam.target_layer import unwrapped
 
 
 @dataclass(frozen=True)

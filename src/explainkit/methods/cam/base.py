@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.catalog.fields import Typed
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import Needs, gradients
 from explainkit.errors import MethodError, ModelError
 from explainkit.interfaces import Attribution, Method
 from explainkit.methods.cam.layout import Layout, layout_of
 from explainkit.methods.cam.placement import Draw, LayerView, Placement, state_of
-from explainkit.methods.cam.target_layer import layers_of, unwrapped
+from explainkit.methods.cam.target_layer import layers_of
 
 Upsample = Literal["bilinear", "bicubic", "nearest"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainkit.engine.batching import BUDGET
-from explainkit.engine.model import ScoreModel
+from explainkit.engine.model import ScoreModel, unwrapped
 from explainkit.errors import ExplainkitError, line
 from explainkit.graph.cached import Cached
 from explainkit.graph.receptive_field import KEEP, Span, receptive_field
@@ -27,7 +27,6 @@ from explainkit.isolation import preserve_generators
 from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import Members, capture, get_layer, members_of, single, versions_of
 from explainkit.methods.cam.layout import Layout, PatchGrid
-from explainkit.methods.cam.target_layer import unwrapped
 
 Placement = Literal["auto", "receptive_field", "stretch", "layer"]
 

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.engine.batching import chunk_size
-from explainkit.engine.model import ScoreModel
+from explainkit.engine.model import ScoreModel, unwrapped
 from explainkit.graph.suffix import suffix
 from explainkit.layer_tensors import LayerTensor
 from explainkit.layers import get_layer
-from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.scores import as_scores
 
 

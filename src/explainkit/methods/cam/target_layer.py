@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from explainkit.engine.model import ScoreModel
+from explainkit.engine.model import ScoreModel, unwrapped
 from explainkit.errors import ModelError
 from explainkit.graph.cached import Cached
 from explainkit.graph.tape import nodes_from
@@ -27,11 +27,6 @@ ENOUGH = 0.1
 _NO_FEATURES = re.compile("Pool|Softmax")
 
 _defaults = Cached[tuple[str, ...]]()
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The caller's model, which layer paths name."""
-    return model.owner if isinstance(model, ScoreModel) else model
 
 
 def layers_of(

@@ -1,5 +1,6 @@
 """Path integrals at an inner layer: conductance and internal influence."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size
 from explainkit.engine.failures import out_of_memory
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import gradients, twice_differentiable
 from explainkit.errors import MethodError, line
 from explainkit.interfaces import Attribution
 from explainkit.layers import capture, path_of, single
-from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.integrated import QuadratureRule, check_rule, quadrature
 from explainkit.methods.path.straight_line import as_baselines, complete, spread
 
@@ -30,6 +31,13 @@ class _Through(Typed):
 
     def _path(self, model: nn.Module) -> str:
         return path_of(unwrapped(model), self.layer)
+
+    def _rows(
+        self, model: nn.Module, inputs: Tensor, target: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each image with its baseline and its class."""
+        images = inputs.detach()
+        return zip(images, as_baselines(model, self.baseline, images), target, strict=True)
 
     def _along(
         self, model: nn.Module, image: Tensor, baseline: Tensor, label: Tensor, nodes: Tensor
@@ -91,17 +99,13 @@ class Conductance(_Through):
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> Attribution:
         """Returns a map of the layer's shape in units of the score."""
         maps, changes = [], []
-        images = inputs.detach()
-        for image, baseline, label in zip(
-            images, as_baselines(model, self.baseline, images), target, strict=True
-        ):
+        for image, baseline, label in self._rows(model, inputs, target):
             maps.append(self._integral(model, image, baseline, label).to(image.dtype))
             with torch.no_grad():
                 ends = model(torch.stack([baseline, image])).double()[:, label]
             changes.append(ends[1] - ends[0])
-        values = torch.stack(maps)
         layer = self._path(model)
-        found = Attribution(values, layer=layer, at=layer)
+        found = Attribution(torch.stack(maps), layer=layer, at=layer)
         remedy = "raise steps, or choose a layer that no other path bypasses"
         return complete(found, torch.stack(changes), remedy)
 
@@ -196,10 +200,7 @@ class InternalInfluence(_Through):
         """Returns a map of the layer's shape, score per unit of the layer's output."""
         nodes, weights = quadrature(self.rule, self.steps)
         maps = []
-        images = inputs.detach()
-        for image, baseline, label in zip(
-            images, as_baselines(model, self.baseline, images), target, strict=True
-        ):
+        for image, baseline, label in self._rows(model, inputs, target):
             _, slopes = self._along(model, image, baseline, label, nodes)
             precise = torch.promote_types(image.dtype, torch.float32)
             share = spread(weights.to(image.device, precise), slopes[0])

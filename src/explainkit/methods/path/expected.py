@@ -87,12 +87,11 @@ class ExpectedGradients(Typed):
             scores = model(inputs).gather(1, target[:, None])[:, 0].double()
         references = several_baselines(model, self.baselines, inputs)
         change = scores - self._mean_scores(model, references)[target]
-        means, errors = [], []
-        for image, label in zip(inputs.detach(), target, strict=True):
-            mean, error = self._statistics(model, image, label, references)
-            means.append(mean)
-            errors.append(error)
-        mean, error = torch.stack(means), torch.stack(errors)
+        found = [
+            self._statistics(model, image, label, references)
+            for image, label in zip(inputs.detach(), target, strict=True)
+        ]
+        mean, error = map(torch.stack, zip(*found, strict=True))
         values = mean[:, :-1].reshape(inputs.shape).to(inputs.dtype)
         sums = values.double().flatten(1).sum(1) if self.multiply_by_inputs else mean[:, -1]
         gap = {"completeness_gap": completeness_gap(sums[:, None], change)}

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import recorded_forward
 from explainkit.graph.backward import Gradients, Operator, propagate
 from explainkit.graph.names import LAYERS, NORMS, RECTIFIERS, UNARY
@@ -15,7 +16,6 @@ from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record
 from explainkit.interfaces import Attribution
 from explainkit.methods.cam.layout import PatchGrid, patch_grids, spatial_axes
-from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.propagation.rules import (
     RuleMethod,
     Unsupported,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from explainkit.engine.model import unwrapped
 from explainkit.engine.passes import recorded_forward
 from explainkit.errors import MethodError
 from explainkit.graph.backward import Gradients, Operator, propagate
@@ -23,7 +24,6 @@ from explainkit.graph.names import BATCH_NORMS, GATES, LAYERS, NORMS, RECTIFIERS
 from explainkit.graph.operators import kind_of
 from explainkit.graph.tape import Record, RecordedForward
 from explainkit.interfaces import Attribution, spec_of
-from explainkit.methods.cam.target_layer import unwrapped
 from explainkit.methods.path.straight_line import complete
 from explainkit.methods.propagation import layerwise
 from explainkit.methods.propagation.layer_rules import LayerRules
