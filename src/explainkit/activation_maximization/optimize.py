@@ -168,7 +168,7 @@ class _Optimizer:
             scale = 1 / size.clamp_min(1e-30)
             if settings.optimizer == "adam":
                 scale = (scale * (settings.clip or 0)).clamp_max(1)
-            gradients = [g * _column(scale, g) for g in gradients]
+            gradients = [g * scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
         if settings.optimizer == "ascent":
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.add_(gradient, alpha=lr)
@@ -188,10 +188,6 @@ def _rms(gradients: Sequence[Tensor]) -> Tensor:
     count = sum(g[0].numel() for g in gradients)
     total = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
     return (total / count).sqrt()
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 @dataclass(frozen=True, kw_only=True)

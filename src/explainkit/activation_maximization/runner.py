@@ -150,10 +150,10 @@ def _optimize(
             opacity = result.opacity
             if opacity is None:
                 opacity = torch.ones_like(result.images[:, :1])
+            # the mean over the last tenth of the steps, under transforms
+            final = result.trace[-max(1, len(result.trace) // 10) :].double()
             for row, (unit, _) in enumerate(rows[: len(members)]):
-                objective = (
-                    _final_objective(result.trace[:, row]) if bool(result.moved[row]) else -math.inf
-                )
+                objective = float(final[:, row].mean()) if bool(result.moved[row]) else -math.inf
                 if unit not in best or objective > best[unit][0]:
                     traced = result.trace[:, row], result.frames[:, row]
                     best[unit] = objective, (result.images[row], opacity[row], score[row], *traced)
@@ -189,11 +189,6 @@ def _blank(setting: Setting) -> Tensor:
     if setting.low is not None and setting.high is not None:
         blank = blank + (setting.low + setting.high) / 2
     return blank
-
-
-def _final_objective(trace: Tensor) -> float:
-    """The mean objective over the last tenth of the steps, under transforms."""
-    return float(trace[-max(1, len(trace) // 10) :].double().mean())
 
 
 def _channel_statistics(

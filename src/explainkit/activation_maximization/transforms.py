@@ -89,15 +89,11 @@ class Transforms(Typed):
     noise: float = field(default=0.02, metadata={"least": 0, "below": math.inf})
     padding: Padding = "reflection"
 
-    def shift_limit(self, height: int, width: int) -> int:
-        """The largest shift in pixels."""
-        side = min(height, width)
-        return min(side // 12, 16) if self.jitter is None else min(self.jitter, side - 1)
-
     def transform(self, images: Tensor, problem: Problem) -> Tensor:
         """Applies one random draw per image to ``[unit, channel, height, width]``."""
         height, width = images.shape[2:]
-        shift = self.shift_limit(height, width)
+        least = min(height, width)
+        shift = min(least // 12, 16) if self.jitter is None else min(self.jitter, least - 1)
         if shift or self.scale or self.rotate or self.crop or self.flip:
             draws = problem.uniform(8)
             signed = 2 * draws - 1

@@ -26,8 +26,7 @@ def is_python(source: str) -> bool:
         [True, True, False]
     """
     where, colon, name = source.rpartition(":")
-    dotted = all(part.isidentifier() for part in where.split("."))
-    return bool(colon) and (where.endswith(".py") or dotted) and _is_dotted(name)
+    return bool(colon) and (where.endswith(".py") or _is_dotted(where)) and _is_dotted(name)
 
 
 def load(source: str) -> nn.Module:

@@ -161,18 +161,12 @@ def _run_inner(
     with failing_as_model_error(after.owner, images), torch.no_grad():
         size = chunk_size(after.owner, images[0]) if len(images) > 1 else 1
         values = in_chunks(lambda rows: inner.part.value(images[rows]), len(images), size)
-    outcomes = run(methods, after, inner.present(values), targets)
-    return [
-        replace(
-            found,
-            values=inner.as_layer(found.values),
-            standard_error=None
-            if found.standard_error is None
-            else inner.as_layer(found.standard_error),
-            at=inner.part.layer,
-        )
-        for found in outcomes
-    ]
+    outcomes = []
+    for found in run(methods, after, inner.present(values), targets):
+        error = None if found.standard_error is None else inner.as_layer(found.standard_error)
+        maps = inner.as_layer(found.values)
+        outcomes.append(replace(found, values=maps, standard_error=error, at=inner.part.layer))
+    return outcomes
 
 
 def run(

@@ -27,28 +27,12 @@ BEST = "best"
 _BOXES = ("pred_boxes", "boxes")
 
 
-@dataclass(frozen=True)
-class BoxFormat:
-    """How four numbers describe a box: each side as weights of the four.
-
-    Attributes:
-        sides: Side to weights.
-    """
-
-    sides: dict[str, tuple[float, float, float, float]]
-
-    def corners(self, boxes: Tensor) -> Tensor:
-        """Left, top, right, bottom ``[…, 4]`` of boxes ``[…, 4]`` in this format."""
-        weights = [self.sides[side] for side in ("left", "top", "right", "bottom")]
-        return boxes @ boxes.new_tensor(weights).T
-
-
 SIDES = ("x", "y", "width", "height", "left", "top", "right", "bottom")
 """The center, the size, and the edges of a box."""
 
 
-def _format(*rows: tuple[float, float, float, float]) -> BoxFormat:
-    return BoxFormat(dict(zip(SIDES, rows, strict=True)))
+def _format(*rows: tuple[float, float, float, float]) -> dict[str, tuple[float, ...]]:
+    return dict(zip(SIDES, rows, strict=True))
 
 
 BOX_FORMATS = {
@@ -65,7 +49,9 @@ BOX_FORMATS = {
         (1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0), (0, 1, 0, 1),
     ),
 }  # fmt: skip
-"""Center and size, two corners, a corner and size: the names are torchvision's."""
+"""Center and size, two corners, a corner and size: each side as weights of the four numbers.
+
+The names are torchvision's."""
 
 
 class _OfBox(Term):
@@ -125,7 +111,9 @@ class _OfBox(Term):
         if self.boxes is None and not any(has_output(scope.output, key) for key in _BOXES):
             return None
         found = self._boxes([self] * len(scope.example), scope).detach()
-        corners = BOX_FORMATS[self.box_format or "cxcywh"].corners(found)
+        sides = BOX_FORMATS[self.box_format or "cxcywh"]
+        weights = [sides[side] for side in ("left", "top", "right", "bottom")]
+        corners = found @ found.new_tensor(weights).T
         if scope.images is None:
             return corners
         height, width = scope.images.shape[-2:]
@@ -229,5 +217,5 @@ class BoxCoordinate(_OfBox):
     def each(self, nodes: Sequence[Self], scope: Scope) -> Tensor:
         """``Σ_k w_k B[i, query, k]``."""
         boxes = self._boxes(nodes, scope)
-        sides = BOX_FORMATS[self.box_format or "cxcywh"].sides
+        sides = BOX_FORMATS[self.box_format or "cxcywh"]
         return (boxes * boxes.new_tensor([sides[node.side] for node in nodes])).sum(1)

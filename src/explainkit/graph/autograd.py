@@ -51,7 +51,7 @@ def prepare(scores: Tensor) -> None:
         if name == _REENTRANT:
             node.register_prehook(_refuse)
         elif name == _BATCH_NORM and unusual:
-            node.register_prehook(_contiguous)
+            node.register_prehook(lambda gradients: tuple(map(contiguous, gradients)))
         after = _UNUSUAL.get(name, True)
         unusual = unusual if after is None else after
         stack += [(below, unusual) for below, _ in node.next_functions]
@@ -68,10 +68,6 @@ def _refuse(*_: object) -> NoReturn:
         "expected a model that can be differentiated, but torch.utils.checkpoint with "
         "use_reentrant=True cuts its graph: pass use_reentrant=False, or turn checkpointing off"
     )
-
-
-def _contiguous(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(map(contiguous, gradients))
 
 
 def contiguous(gradient: Tensor | None) -> Tensor | None:

@@ -103,15 +103,11 @@ class Lime(SegmentSampled):
         else:
             whole = evaluations.images[image].double().flatten()
             samples = evaluations.masks.samples[image][: len(kept)]
-            similar = [
-                F.cosine_similarity(
-                    evaluations.masks.apply(image, evaluations.images[image], part)
-                    .flatten(1)
-                    .double(),
-                    whole,
-                )
+            masked = (
+                evaluations.masks.apply(image, evaluations.images[image], part)
                 for part in torch.split(samples, 64)
-            ]
+            )
+            similar = [F.cosine_similarity(one.flatten(1).double(), whole) for one in masked]
             distance = 1 - torch.cat(similar)
         if self.kernel is not None:
             return _checked(self.kernel(distance), distance)

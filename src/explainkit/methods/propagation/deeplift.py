@@ -36,14 +36,9 @@ from explainkit.methods.propagation.rules import (
     seeds_of,
 )
 
-KEEP = (
-    UNARY
-    | GATES
-    | MAXIMA
-    | SOFTMAXES
-    | NORMS
-    | {"mul", "addcmul", "div", "bmm", "mm", "baddbmm", "where"}
-)
+KEEP = UNARY | GATES | MAXIMA | SOFTMAXES | NORMS | {
+    "mul", "addcmul", "div", "bmm", "mm", "baddbmm", "where",
+}  # fmt: skip
 
 WITH_LAYERS = KEEP | LAYERS
 

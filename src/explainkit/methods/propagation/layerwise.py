@@ -176,17 +176,12 @@ def gamma_rule(
     return found
 
 
-def flat_rule(layer: Linear, gradient: Tensor) -> Tensor:
-    """Relevance, not a ratio: distributed evenly over the receptive field."""
-    return _shared(layer, gradient, torch.ones_like(layer.weight))
+def weight_rule(layer: Linear, gradient: Tensor, weight: Tensor) -> Tensor:
+    """Relevance, not a ratio: distributed in proportion to weights, whatever the inputs are.
 
-
-def squared_rule(layer: Linear, gradient: Tensor) -> Tensor:
-    """Relevance, not a ratio: distributed in proportion to ``w²`` (Montavon et al., 2017)."""
-    return _shared(layer, gradient, layer.weight.square())
-
-
-def _shared(layer: Linear, gradient: Tensor, weight: Tensor) -> Tensor:
+    Weights of 1 distribute it evenly over the receptive field; ``w²`` is the rule of Montavon et
+    al. (2017) for inputs without bounds.
+    """
     z = layer.forward(torch.ones_like(layer.inputs), weight)
     return layer.backward(gradient * layer.output / stabilized(z, 1e-9), weight)
 

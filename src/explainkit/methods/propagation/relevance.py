@@ -288,9 +288,9 @@ class Relevance:
     def _first(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
         match rule:
             case "flat":
-                return layerwise.flat_rule(layer, gradient)
+                return layerwise.weight_rule(layer, gradient, torch.ones_like(layer.weight))
             case "w_square":
-                return layerwise.squared_rule(layer, gradient)
+                return layerwise.weight_rule(layer, gradient, layer.weight.square())
         s, x = self.settings, layer.inputs
         over = tuple(range(1, x.dim()))
         low = x.amin(over, keepdim=True) if s.low is None else torch.as_tensor(s.low).to(x)
