@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.activation_maximization.activations import ActivationReader
+from explainkit.engine.arguments import whole_number
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import InputError, ModelError
 from explainkit.isolation import preserve_model, preserve_process
@@ -68,8 +69,7 @@ def find_exemplars(
     """
     if images.dim() != 4 or not len(images):
         raise InputError(f"expected images [n, channel, height, width], got {list(images.shape)}")
-    if k < 1:
-        raise InputError(f"k: expected at least 1, got {k}")
+    k = whole_number("k", k, 1)
     with preserve_process(0), preserve_model(model), torch.no_grad():
         reader = ActivationReader(model, [layer], logits=False)
         size = batch_size or chunk_size(reader, images[0])

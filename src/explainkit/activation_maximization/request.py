@@ -37,12 +37,6 @@ class Request:
     batch_size: int | None
     keep_mode: bool
 
-    def __post_init__(self) -> None:
-        for name, least in (("restarts", 1), ("frames", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: expected at least {least}, got {value}")
-
 
 @dataclass(frozen=True, eq=False)
 class Setting:

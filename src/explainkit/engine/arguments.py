@@ -7,7 +7,7 @@ from typing import Any
 from explainkit.errors import InputError, TargetError, clipped
 
 
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
+def whole_number(name: str, value: Any, least: int, most: int = 2**31 - 1) -> int:
     """A whole number in a range.
 
     Raises:
@@ -41,7 +41,7 @@ def seed_number(value: Any) -> int:
 
 def batch_number(value: Any) -> int:
     """A number of images."""
-    return whole_number("batch_size", value, 1, 2**31 - 1)
+    return whole_number("batch_size", value, 1)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -57,9 +57,7 @@ def hides_parts(method: Method) -> bool:
 
     Such a method says so with the class attribute ``hides_parts = True``.
     """
-    wrapped = (getattr(method, field.name) for field in fields(method))
-    own = bool(getattr(method, "hides_parts", False))
-    return own or any(hides_parts(one) for one in wrapped if is_method(one))
+    return any(_declared(method, "hides_parts"))
 
 
 def only_runs(method: Method) -> bool:
@@ -67,7 +65,7 @@ def only_runs(method: Method) -> bool:
 
     Such a method says so with the class attribute ``only_runs = True``.
     """
-    return _all_declare(method, "only_runs")
+    return all(_declared(method, "only_runs"))
 
 
 def explains_volumes(method: Method) -> bool:
@@ -75,14 +73,15 @@ def explains_volumes(method: Method) -> bool:
 
     Such a method says so with the class attribute ``volumes = True``.
     """
-    return _all_declare(method, "volumes")
+    return all(_declared(method, "volumes"))
 
 
-def _all_declare(method: Method, name: str) -> bool:
-    """Whether an attribute of the method, and of every one that it wraps, is true."""
-    wrapped = (getattr(method, field.name) for field in fields(method))
-    own = bool(getattr(method, name, False))
-    return own and all(_all_declare(one, name) for one in wrapped if is_method(one))
+def _declared(method: Method, name: str) -> Iterator[bool]:
+    """An attribute of the method, and of every one that it wraps; false where there is none."""
+    yield bool(getattr(method, name, False))
+    for field in fields(method):
+        if is_method(one := getattr(method, field.name)):
+            yield from _declared(one, name)
 
 
 def with_layers(method: M, path_of: Callable[[nn.Module], str]) -> M:

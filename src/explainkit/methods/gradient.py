@@ -153,7 +153,7 @@ class _Noisy(Typed):
         details = Attribution(mean)
         for start in range(0, self.samples, size):
             now = min(size, self.samples - start)
-            noisy = image + deviation * _normal(image, now, generator)
+            noisy = image + deviation * normal_noise(image, now, generator)
             base = for_images(self.base, [i] * now, len(inputs), shapes)
             found = Attribution.of(base(model, noisy.requires_grad_(), label.expand(now)))
             details = replace(details, layer=found.layer, at=found.at, coverage=found.coverage)
@@ -218,9 +218,11 @@ def deviation_of(
     return image.new_tensor(noise).view(-1, *[1] * (image.dim() - 1)) * scale
 
 
-def _normal(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def normal_noise(image: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Standard normal noise ``[count, *image]``, the same for every device, dtype and chunk."""
-    noise = [torch.randn(image.shape, generator=generator) for _ in range(count)]
+    noise = [
+        torch.randn(image.shape, generator=generator, dtype=torch.float32) for _ in range(count)
+    ]
     return torch.stack(noise).to(image)
 
 

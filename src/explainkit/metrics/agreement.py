@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.correlation import is_flat, pearson, spearman
+from explainkit.engine.arguments import whole_number
 from explainkit.engine.failures import failing_as_model_error
 from explainkit.errors import InputError
 from explainkit.interfaces import Target
@@ -63,7 +64,7 @@ def faithfulness_correlation(
         >>> round(faithfulness_correlation(net, x, exact, 0, baseline=0.0).item(), 6)
         1.0
     """
-    _at_least("samples", samples, 3)
+    samples = whole_number("samples", samples, 3)
     if not 0 < share < 1:
         raise InputError(f"share: expected a number between 0 and 1, got {share!r}")
     with asking(model, inputs, target, seed, batch_size) as question:
@@ -124,7 +125,7 @@ def single_deletion(
         >>> single_deletion(model, images, images, 0, cells=3).shape
         torch.Size([4])
     """
-    _at_least("cells", cells, 2)
+    cells = whole_number("cells", cells, 2)
     with asking(model, inputs, target, seed, batch_size) as question:
         maps = question.planes(attribution)
         labels = grid(cells, *maps.shape[1:])
@@ -194,7 +195,7 @@ def infidelity(
         >>> infidelity(net, x, 7 * x * gradient, 0, scaled=True).item() < 1e-12
         True
     """
-    _at_least("samples", samples, 1)
+    samples = whole_number("samples", samples, 1)
     if perturbation not in ("squares", "noise"):
         raise InputError(f"perturbation: expected 'squares' or 'noise', got {perturbation!r}")
     with asking(model, inputs, target, seed, batch_size) as question:
@@ -322,8 +323,3 @@ def _defined(name: str, found: Tensor, maps: Tensor, sums: Tensor, scores: Tenso
     flat = is_flat(maps.flatten(1)) | is_flat(sums)
     found = nan_where(name, found, flat, "the map is constant")
     return nan_where(name, found, is_flat(scores), "hiding pixels does not change the score")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{name}: expected at least {least}, got {value}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from explainkit.engine.arguments import whole_number
 from explainkit.errors import InputError, TargetError
 from explainkit.interfaces import Target
 from explainkit.metrics.fill import Baseline, Fill
@@ -237,8 +238,7 @@ def _area(
     largest_first: tuple[bool, ...],
 ) -> Tensor:
     """The area under one curve, or the area under the first minus that under the second."""
-    if steps < 1:
-        raise InputError(f"steps: expected at least 1, got {steps}")
+    steps = whole_number("steps", steps, 1)
     position, flat = _positions(question, attribution, seed)
     fill = Fill(baseline, question.images, seed)
     pixels = position[0].numel()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from explainkit.catalog.factories import AnyMethod, load_method
 from explainkit.catalog.models import load_model
+from explainkit.engine.arguments import batch_number
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.engine.checks import Outcome
 from explainkit.engine.failures import failing_as_model_error
@@ -184,8 +185,7 @@ def asking(
     """
     module = load_model(model) if isinstance(model, str | Path) else model
     images = check_inputs(module, inputs, spec_of(module)).detach().clone()
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    batch_size = None if batch_size is None else batch_number(batch_size)
     outputs = outputs_of(module)
     parsed = parse_target(target, outputs.class_names, len(images))
     with preserve_process(seed), preserve_model(module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.catalog.factories import AnyMethod
+from explainkit.engine.arguments import whole_number
 from explainkit.engine.checks import Outcome
 from explainkit.errors import InputError
 from explainkit.interfaces import Target
@@ -142,8 +143,7 @@ def _maps(
     question: Question, method: AnyMethod, samples: int, radius: float, seed: int
 ) -> tuple[Outcome, Iterator[Outcome]]:
     """The map of each image, and those of noisy images, made one after the other."""
-    if samples < 1:
-        raise InputError(f"samples: expected at least 1, got {samples}")
+    samples = whole_number("samples", samples, 1)
     if not radius > 0:
         raise InputError(f"radius: expected a positive number, got {radius!r}")
     question = question.resolved()

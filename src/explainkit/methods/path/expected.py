@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from explainkit.catalog.fields import Typed
 from explainkit.engine.batching import chunk_size, in_chunks
 from explainkit.interfaces import Attribution
-from explainkit.methods.gradient import check_noise, deviation_of, input_gradient
+from explainkit.methods.gradient import check_noise, deviation_of, input_gradient, normal_noise
 from explainkit.methods.path.straight_line import completeness_gap, several_baselines, spread
 
 
@@ -144,11 +144,7 @@ class ExpectedGradients(Typed):
             parts = spread(alpha[start : start + len(baseline)], image).to(image)
             away = image - baseline
             if self.noise:
-                noise = [
-                    torch.randn(image.shape, generator=generator, dtype=torch.float32)
-                    for _ in range(len(baseline))
-                ]
-                away = away + deviation * torch.stack(noise).to(image)
+                away = away + deviation * normal_noise(image, len(baseline), generator)
             gradient = input_gradient(model, baseline + parts * away, label.expand(len(parts)))
             gradient = gradient.to(precise)
             shares = away.to(precise) * gradient
