@@ -160,6 +160,21 @@ def test_maps_put_back_give_the_models_own_scores(model, layer, grid):
     assert not torch.allclose(part.scores(torch.zeros_like(maps[of]), of), model(x)[of])
 
 
+@pytest.mark.parametrize(("model", "name"), [(vit(prefix=2), "blocks.0"), (deep(), "1")])
+@torch.no_grad()
+def test_an_image_runs_once_while_the_outputs_fit(monkeypatch, model, name):
+    x, blank = photos(3), torch.zeros_like(photos(2))
+    part = LayerMaps(model, name, x[:2], VALUES)
+    maps = part.maps(x, [0, 1, 2])
+    again = part.maps(blank, [2, 0])  # what the numbers stand for, not these images
+    assert torch.equal(again, maps[[2, 0]])
+    torch.testing.assert_close(part.scores(again, torch.arange(2)), model(x)[[2, 0]])
+    monkeypatch.setattr("explainkit.concept_discovery.layer.KEPT", 0)
+    part = LayerMaps(model, name, x[:2], VALUES)
+    part.maps(x, [0, 1, 2])
+    assert not torch.equal(part.maps(blank, [2, 0]), maps[[2, 0]])
+
+
 def test_of_tokens_only_patches_are_factorized():
     model, x = vit(prefix=2), photos(6)
     for token in range(2):  # a prefix that would dominate
@@ -246,7 +261,7 @@ def test_what_fails_is_in_the_caption(found):
     assert bad.caption(0).endswith("; fails: no more important than random directions")
     assert "fails" not in bad.caption(1)
     worse = replace(bad, random_stability=1.1)
-    assert "network with random weights" in worse.caption(1)
+    assert "no more stable than with random weights" in worse.caption(1)
     unknown = replace(bad, random_stability=float("nan"))
     assert unknown.failures(1) == []
 

@@ -47,12 +47,12 @@ class ImageChunks:
             )
         return check_images(self.module, torch.cat(found))
 
-    def chunks(self, size: int, what: str) -> Iterator[tuple[int, Tensor]]:
-        """The number of the first image of each chunk, and its images; progress says what."""
+    def chunks(self, size: int, what: str) -> Iterator[tuple[list[int], Tensor]]:
+        """The numbers of the images of each chunk, and the images; progress says what."""
         with progress(what, len(self)) as advance:
             for start in range(0, len(self), size):
                 numbers = list(range(start, min(start + size, len(self))))
-                yield start, self.read(numbers)
+                yield numbers, self.read(numbers)
                 advance(len(numbers), "")
 
 
@@ -64,8 +64,8 @@ def activations(layer: LayerMaps, images: ImageChunks, *, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for _, chunk in images.chunks(layer.chunk, "activations"):
-        maps = layer.maps(chunk).flatten(1, 2)
+    for numbers, chunk in images.chunks(layer.chunk, "activations"):
+        maps = layer.maps(chunk, numbers).flatten(1, 2)
         _, positions, channels = maps.shape
         fitting = max(MEMORY // (len(images) * channels * maps.element_size()), 1)
         if fitting < positions:

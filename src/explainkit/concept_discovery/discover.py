@@ -198,8 +198,8 @@ def _measured(
     effects, indices = Effects(directions), Moments()
     random = [Effects(one) for one in random_directions(directions, seed=seed)]
     peaks = []
-    for _, chunk in images.chunks(layer.chunk, "importance"):
-        maps = layer.maps(chunk)
+    for numbers, chunk in images.chunks(layer.chunk, "importance"):
+        maps = layer.maps(chunk, numbers)
         weights = effects.add(layer, maps)
         peaks.append(weights.flatten(2).amax(2))
         for other in random:
@@ -263,20 +263,14 @@ def _exemplars(
     """
     index = peaks.argsort(dim=0, descending=True, stable=True)[:EXEMPLARS].T.cpu()
     shown, places = torch.unique(index, return_inverse=True)
-    parts: list[Tensor] = []
-    maps: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    parts, weights = [], []
     for numbers in shown.split(layer.chunk):
-        first = sum(map(len, parts))
         chunk = images.read(numbers.tolist())
         parts.append(chunk.cpu())
-        weights = concept_maps(layer.maps(chunk), directions)
-        for k, j in ((places >= first) & (places < first + len(chunk))).nonzero().tolist():
-            small = weights[places[k, j] - first, k]
-            maps[k, j] = small.cpu(), layer.upsampled(chunk, small[None])[0].cpu()
-    small, large = (
-        torch.stack([maps[k, j][i] for k in range(len(places)) for j in range(places.shape[1])])
-        for i in (0, 1)
-    )
+        weights.append(concept_maps(layer.maps(chunk, numbers.tolist()), directions))
+    small = torch.cat(weights)[places, torch.arange(len(places))[:, None]].flatten(0, 1)
+    large = layer.upsampled(chunk, small).cpu()
+    small = small.cpu()
     return {
         "images": torch.cat(parts),
         "names": tuple(images.images.names[i] for i in shown.tolist()),

@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 """Relative decrease of the loss per iteration at which the factorization has converged."""
 
 EVERY = 10
-"""Iterations between two computations of the loss, each of which costs as much as an iteration."""
+"""Iterations between two computations of the loss."""
 
 SWEEPS = 5
 """Of coordinate descent over a factor per iteration; its products with the values cost more."""
@@ -22,6 +22,9 @@ SWEEPS = 5
 PASSES = 100
 """Of coordinate descent over the weights of fixed directions: a fixed number, so that a position's
 weights do not depend on the others."""
+
+_BLOCK = 1024
+"""Rows of which the loss is computed at once: what they leave out stays in a processor's cache."""
 
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 4
 _CLUSTERING = 20
@@ -114,7 +117,7 @@ def factorize(
             directions = torch.linalg.pinv(gram, hermitian=True) @ products
         _descend(weights, directions @ directions.T, directions @ values.T, SWEEPS)
         if iteration % EVERY == 0 or iteration == iterations:
-            before, loss = loss, float(_squares(values - weights.T @ directions))
+            before, loss = loss, _left_out(values, weights, directions)
             if before - loss <= EVERY * tolerance * loss:
                 break
     return _ordered(weights * scale, directions, loss * float(scale) ** 2, kind)
@@ -143,10 +146,14 @@ def encode(values: Tensor, directions: Tensor) -> Tensor:
 
 def _descend(factor: Tensor, gram: Tensor, products: Tensor, sweeps: int) -> None:
     """Solves each row of a non-negative factor in turn, with the others fixed, in place."""
-    least = torch.finfo(factor.dtype).tiny
-    for k in list(range(len(factor))) * sweeps:
-        step = (products[k] - gram[k] @ factor) / gram[k, k].clamp_min(least)
-        factor[k].add_(step).clamp_min_(0)
+    others = gram.clone().fill_diagonal_(0)
+    rows = [
+        (factor[k], others[k] / size, products[k] / size)
+        for k, size in enumerate(gram.diagonal().tolist())
+        if size  # the other factor's row is empty: this one has no effect
+    ]
+    for row, other, wanted in rows * sweeps:
+        torch.clamp(torch.addmv(wanted, factor.T, other, alpha=-1), min=0, out=row)
 
 
 def _singular(values: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -192,8 +199,13 @@ def _clusters(values: Tensor, n: int, generator: torch.Generator) -> Tensor:
 _START = {"nmf": _singular, "semi-nmf": _clusters}
 
 
-def _squares(values: Tensor) -> Tensor:
-    return values.square().sum(dtype=torch.float64)
+def _left_out(values: Tensor, weights: Tensor, directions: Tensor) -> float:
+    """Sum of squares of the residual; Gram matrices would lose a small one to rounding."""
+    loss = values.new_zeros((), dtype=torch.float64)
+    for part, own in zip(torch.split(values, _BLOCK), torch.split(weights, _BLOCK, 1), strict=True):
+        rest = torch.addmm(part, own.T, directions, alpha=-1)
+        loss += torch.linalg.vecdot(rest, rest).sum(dtype=torch.float64)
+    return float(loss)
 
 
 def _ordered(weights: Tensor, directions: Tensor, loss: float, kind: Kind) -> Factors:

@@ -1,5 +1,6 @@
 """A layer of a model: its maps of images, and the scores of changed maps."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -13,6 +14,9 @@ from explainkit.methods.cam.base import CAM
 from explainkit.methods.cam.layout import layout_of
 from explainkit.methods.cam.target_layer import layers_of
 from explainkit.scores import Outputs
+
+KEPT = 2**29
+"""Bytes of a layer's outputs that are kept, so that the model runs only once for an image."""
 
 
 class LayerMaps:
@@ -56,6 +60,7 @@ class LayerMaps:
         self._suffix = suffix(module, self.path, images)
         self._value = self._suffix.value(images)
         self._layout = layout_of(self._value, self.path, module, images)
+        self._kept: dict[int, Tensor] = {}
 
     @cached_property
     def chunk(self) -> int:
@@ -67,12 +72,21 @@ class LayerMaps:
         """How many images to run at once with their gradients."""
         return chunk_size(self.model, self._image)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor, numbers: Sequence[int] = ()) -> Tensor:
         """The layer's output ``[batch, height, width, channel]``, in float32 or float64.
 
         Class and register tokens are left out. `scores` then refers to these images.
+
+        Args:
+            images: ``[batch, channel, height, width]``.
+            numbers: One for each image, by which its output is kept, if it fits `KEPT`. Empty:
+                nothing is kept.
         """
-        self._value = self._suffix.value(images)
+        known = [self._kept[i] for i in numbers if i in self._kept]
+        whole = torch.stack(known) if len(known) == len(images) else None
+        self._value = self._suffix.value(images, whole)
+        if whole is None and (len(self._kept) + len(numbers)) * self._value[0].nbytes <= KEPT:
+            self._kept.update(zip(numbers, self._value, strict=False))
         found = self._layout.to_nchw(self._value).permute(0, 2, 3, 1)
         return found if found.dtype == torch.float64 else found.float()
 
