@@ -94,10 +94,10 @@ def doubts(visualization: "Visualization", index: int) -> list[str]:
 
 
 def headline(visualization: "Visualization") -> str:
-    """Maximizer, layer and model."""
+    """Layer, model and maximizer."""
     maximizer = visualization.maximizer.rpartition("/")[2]
-    layer = f"layer {visualization.layer} in " if visualization.layer else ""
-    return f"{maximizer} of {layer}{model_title(visualization.model)}"
+    what = f"layer {visualization.layer}" if visualization.layer else "scores"
+    return f"Maximizing {what} of {model_title(visualization.model)} ({maximizer})"
 
 
 def unit_name(visualization: "Visualization", index: int) -> str:

@@ -98,9 +98,9 @@ def ideals_figure(ideals: Ideals) -> Figure:
     width = max(margin + left + columns * (side + gap) - gap + margin, 4.6)
     page = Page(width, head + step * lines + 0.1)
     first = ideals.by_network[0].found
-    title = "maximizing each class score"
+    title = "Maximizing each class score"
     if ideals.start is not None:
-        title = "a face changed for each class"
+        title = "A face changed for each class"
     about = (
         f"{first.maximizer.rpartition('/')[2]}, {len(first.trace)} steps; below: probability of "
         "the class (other prediction)"
