@@ -176,7 +176,7 @@ def peak(method: str, name: str, batch: int, steps: int, samples: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=50, help="of path methods")
     parser.add_argument("--samples", type=int, default=25, help="of sampled methods")
     parser.add_argument("--only", nargs="*", default=[], help="methods; all by default")

@@ -228,10 +228,8 @@ def main() -> None:
     for name, window, stride in SMOKE if options.smoke else CASES:
         if name in options.only and not options.cams:
             occlusion(name, window, stride, options.rounds, smoke=options.smoke)
-    for name, count in (("FER CNN", 1 if options.smoke else 4), ("ResNet-50", 1)):
-        if name in options.only:
-            ablation(name, count, options.rounds)
     if "FER CNN" in options.only:
+        ablation("FER CNN", 1 if options.smoke else 4, options.rounds)
         score_cam("1" if options.smoke else None, options.rounds)  # a layer of few channels
     print(f"peak of the process {peak_mb():.0f} MB")
 
