@@ -53,7 +53,7 @@ Image = Annotated[
     list[Path] | None,
     typer.Option(
         help="A photo of a face. It is converted to gray, cropped to its central square and "
-        "resized. Repeatable."
+        "resized. Anything else gets a warning. Repeatable."
     ),
 ]
 MethodName = Annotated[
@@ -203,11 +203,18 @@ def _photos(paths: Sequence[Path], device: "torch.device") -> Images:
 
     from explainkit_fer_hw3.data import read_image
     from explainkit_fer_hw3.data.dataset import normalize
+    from explainkit_fer_hw3.face_check import face_distance
 
-    pixels = torch.stack([read_image(path) for path in paths])
+    images = normalize(torch.stack([read_image(path) for path in paths]))
+    for path, distance in zip(paths, face_distance(images).tolist(), strict=True):
+        if distance > 1:
+            notes.print(
+                f"warning: {path} may not be a face, or not a cropped one ({distance:.1f} times "
+                "the usual distance to FER2013's faces): the networks were trained on nothing else"
+            )
     unknown = [None] * len(paths)
     tags = distinct([f"{file_name(path.stem)}_{path.suffix[1:].lower()}" for path in paths])
-    return Images(normalize(pixels).to(device), [*unknown], [*unknown], tags)
+    return Images(images.to(device), [*unknown], [*unknown], tags)
 
 
 def _check_indices(indices: Sequence[int], count: int, what: str) -> None:
