@@ -1,10 +1,14 @@
 """The docs match the code: snippets run; signatures and help texts are current."""
 
+import ast
+import builtins
+import contextlib
 import inspect
 import re
 import runpy
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -61,6 +65,60 @@ def test_every_snippet_is_on_a_page():
         for name in re.findall(r"# --8<-- \[start:(\w+)\]", path.read_text())
     }
     assert not sections - shown
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in write_snippets.pages() if page.parent.name != "reference"],
+    ids=lambda page: page.stem,
+)  # fmt: skip
+def test_pages_introduce_what_their_code_uses(page):
+    """A name is bound or imported in the code above, or stands in the text, as code."""
+    parts = re.split(r"```(\w*).*\n((?:.*\n)*?) *```", page.read_text())
+    known = {"__file__", *dir(builtins)}
+    for span in re.findall(r"`([^`]+)`", "".join(parts[::3])):
+        with contextlib.suppress(SyntaxError):
+            for node in ast.parse(span.strip()).body:
+                alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Name)
+                known |= {node.value.id} if alone else names_in(node)[1]
+    for language, code in zip(parts[1::3], parts[2::3], strict=True):
+        if language == "python":
+            used, bound = names_in(ast.parse(textwrap.dedent(code)))
+            known |= bound
+            assert used <= known, f"say in the text, as code, what {used - known} are"
+
+
+def names_in(tree):
+    """The names that code uses, and those that it binds."""
+    used, bound = set(), set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(name, ast.Load()):
+                used.add(name)
+            case ast.Name(name) | ast.arg(name) | ast.FunctionDef(name) | ast.ClassDef(name):
+                bound.add(name)
+            case ast.alias(name, other):
+                bound.add(other or name.partition(".")[0])
+    return used, bound
+
+
+def test_pages_type_commands_and_options_that_exist():
+    reference = (DOCS / "reference/cli.md").read_text()
+    helps = dict(re.findall(r"^## (explainkit.*)\n((?:(?!## ).*\n)+)", reference, re.MULTILINE))
+    typed = [
+        line.partition("#")[0].split()
+        for page in write_snippets.pages()
+        for block in re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.replace("\\\n", "").replace("$ ", "").splitlines()
+        if line.split()[:1] == ["explainkit"]
+    ]
+    assert len(typed) > 50
+    for words in typed:
+        command = max(
+            (name for name in helps if f"{' '.join(words)} ".startswith(f"{name} ")), key=len
+        )
+        assert command != "explainkit", words
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= set(re.findall(r"--[\w-]+", helps[command])), words
 
 
 def test_lines_of_code_are_counted():

@@ -2,6 +2,7 @@
 
 import warnings
 
+# --8<-- [start:imports]
 import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
 from pytorch_grad_cam import GradCAM
@@ -10,6 +11,7 @@ from torch import nn
 
 import explainkit as ek
 
+# --8<-- [end:imports]
 warnings.simplefilter("ignore")  # of the others, about hooks
 torch.manual_seed(0)
 images = torch.rand(2, 3, 16, 24)

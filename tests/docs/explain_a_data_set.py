@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from explainkit_fer_hw3.data import load_synthetic
+
 Path("photos").mkdir()
 for i in range(8):
     Image.fromarray(np.full((60, 50, 3), 30 * i, np.uint8)).save(f"photos/photo_{i:02d}.png")
@@ -38,12 +40,12 @@ groups.report("clusters.html")
 # --8<-- [end:clusters]
 assert sum(groups.sizes) == 8
 
-import torch
-from torch.utils.data import DataLoader, TensorDataset
-
 model = ek.load_model("fer_hw3/cnn")
-dataset = TensorDataset(torch.rand(5, 1, 48, 48), torch.arange(5))
+dataset = load_synthetic(split="all", count=5)
 # --8<-- [start:loop]
+import torch
+from torch.utils.data import DataLoader
+
 loader, sums = DataLoader(dataset, batch_size=4), torch.zeros(48, 48)
 for found in ek.explain(model, loader, labels=True, method="gradcam"):
     sums += found.heatmap().sum(0)  # or whatever you keep of each batch

@@ -1,10 +1,5 @@
 """Snippets of docs/how-to/explain-a-volume.md; run by tests/test_docs.py."""
 
-import tempfile
-from pathlib import Path
-
-folder = Path(tempfile.mkdtemp())
-
 # --8<-- [start:model]
 import torch
 from torch import nn
@@ -32,8 +27,8 @@ found[1].attribution.shape  # torch.Size([1, 1, 12, 24, 24])
 assert found[1].attribution.shape == scan.shape
 
 # --8<-- [start:draw]
-found.plot(slices="strongest").savefig(folder / "slices.png")
-found.report(folder / "report.html")
+found.plot(slices="strongest").savefig("slices.png")
+found.report("report.html")
 # --8<-- [end:draw]
 
 # --8<-- [start:occlusion]

@@ -1,8 +1,8 @@
 """Snippets of docs/how-to/write-a-gallery-page.md; run by tests/test_docs.py."""
 
+# --8<-- [start:hook]
 from pathlib import Path
 
-# --8<-- [start:hook]
 from explainkit import hookimpl
 
 
