@@ -7,6 +7,8 @@ import pytest
 from foreign import foreign
 from test_docs import DOCS
 
+from explainkit.results.scorecard import SENTENCES
+
 sys.path.insert(0, str(DOCS))
 
 PAGE = (DOCS / "index.md").read_text()
@@ -17,6 +19,7 @@ def test_the_text_and_the_figure_name_the_same_verdicts():
     printed = re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1]
     verdicts = re.findall(r"^  ([^.]+)\. ", printed, re.MULTILINE)
     assert len(verdicts) == 3
+    assert all(f"  {verdict}. {SENTENCES[verdict]}" in printed for verdict in verdicts)
     assert {*verdicts} == {alt.rpartition(": ")[2].replace("\n", " ")}
     classes = re.findall(r": ([\w ]+) \(\d+%\)", printed)
     assert all(f"predicted as {name}," in alt for name in classes)

