@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from explainkit_fer_hw3.data import load_synthetic
 
@@ -41,7 +42,8 @@ groups.report("clusters.html")
 assert sum(groups.sizes) == 8
 
 model = ek.load_model("fer_hw3/cnn")
-dataset = load_synthetic(split="all", count=5)
+faces = load_synthetic(split="all", count=5)
+dataset = TensorDataset(faces.images, faces.labels)
 # --8<-- [start:loop]
 import torch
 from torch.utils.data import DataLoader
