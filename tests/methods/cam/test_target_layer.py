@@ -22,6 +22,7 @@ import explainkit as ek
 from explainkit.errors import ModelError
 from explainkit.expressions import channel, logit
 from explainkit.methods.cam.gradient import GradCAM
+from explainkit.methods.cam.layout import layout_of
 from explainkit.methods.cam.target_layer import default_layers
 from explainkit.testing import _state, toy_models
 
@@ -72,6 +73,36 @@ def test_skips_unused_maps():
             return self.head(vector)
 
     assert default_layers(Staged().eval(), torch.rand(1, 3, 8, 8)) == ("first",)
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_class_tokens_that_have_read_the_image_are_told_from_patches(before):
+    """Also as in PiT: a convolution pools the patches between two stages of blocks."""
+    block = type(toy_models()["vit"][0].blocks[0])
+
+    class Stages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.patches, self.tokens = (
+                nn.Conv2d(3, 8, 2, 2),
+                nn.Parameter(torch.rand(1, before, 8)),
+            )
+            self.first = nn.Sequential(block(8))
+            self.pool, self.project = nn.Conv2d(8, 8, 3, 2, 1, groups=8), nn.Linear(8, 8)
+            self.last, self.head = nn.Sequential(block(8), block(8), block(8)), nn.Linear(8, 5)
+
+        def forward(self, x):
+            maps, tokens = self.patches(x), self.tokens.expand(len(x), -1, -1)
+            both = self.first(torch.cat([tokens, maps.flatten(2).mT], 1))
+            tokens, patches = both[:, :before], both[:, before:]
+            maps = self.pool(patches.mT.reshape(maps.shape)).flatten(2).mT
+            return self.head(self.last(torch.cat([self.project(tokens), maps], 1))[:, 0])
+
+    model, x = Stages().eval(), images(size=(16, 12))
+    assert default_layers(model, x) == ("last.1",)
+    layout = layout_of(torch.rand(3, before + 12, 8), "last.1", model, x)
+    assert (layout.patch_grid, layout.prefix_tokens) == ((4, 3), before)
 
 
 def test_needs_spatial_positions():

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -268,8 +267,8 @@ _tokens = Cached[_Tokens | None]()
 def structure_of(modules: list[nn.Module]) -> list[Any]:
     """What a cached fact about a model's layers depends on: its modules, and their names."""
     # a scripted module has no names to iterate over, only keys()
-    names = [one._modules.keys() for one in modules]
-    return [*map(type, modules), *map(len, names), *chain.from_iterable(names)]
+    names = [tuple(one._modules.keys()) if len(one._modules) else () for one in modules]
+    return [*map(type, modules), *names]
 
 
 def _tokens_of(count: int, path: str, model: nn.Module, images: Tensor) -> _Tokens | None:
@@ -285,7 +284,9 @@ class _FoundError(Exception):
     """Ends a forward once the tokens are found."""
 
 
-def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens | None:
+def _look(
+    count: int, first: str, model: nn.Module, images: Tensor, varied: nn.Module | None = None
+) -> _Tokens | None:
     """Runs a model until it has ``count`` tokens, on an image and on changed ones.
 
     Patch tokens depend on the image there, and class and register tokens do not. Their grid is that
@@ -293,21 +294,23 @@ def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens |
     declares, or has the proportions of the image. It is confirmed by the tokens that do not depend
     on the upper and the left half of the image, if there are any.
 
+    In a later stage, class tokens have read the patches of the one before. If all tokens depend on
+    the image and no grid fits, the map that the last convolution returns is changed instead, such
+    as that of the pooling between the stages of PiT.
+
     Args:
         count: Number of tokens.
         first: Path of the first of the layer's numbered sequence, if there is one. If the tokens
             that enter it do not depend on the image, they are queries, not patches.
         model: The caller's model.
         images: ``[batch, channel, height, width]``.
+        varied: The convolution whose map is changed; None: the image is.
     """
     grids: list[PatchGrid] = []
+    convs: list[nn.Module] = []
     found: list[Tensor] = []
     height, width = images.shape[2:]
     image = images[:1].detach()
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    changes = [torch.zeros_like(noise), noise + 1, noise + 1, noise + 1]
-    changes[2][:, :, height // 2 :] = 0
-    changes[3][..., width // 2 :] = 0
     entering = dict(model.named_modules()).get(first)
     waiting = entering is not None
 
@@ -331,6 +334,7 @@ def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens |
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
             grids.insert(0, (output.shape[2], output.shape[3]))
+            convs.append(module)
         if not found:  # others, such as position embeddings, do not depend on the image
             found.extend([*filter(depends, counted((*inputs, output)))][:1])
         if found and not waiting:
@@ -342,11 +346,27 @@ def _look(count: int, first: str, model: nn.Module, images: Tensor) -> _Tokens |
             hooks.callback(before.remove)
         for module in model.modules():
             hooks.callback(module.register_forward_hook(leave).remove)
+        if varied is not None:
+            vary = varied.register_forward_hook(lambda _, __, output: _variants(output[:1]))
+            hooks.callback(vary.remove)
         with suppress(_FoundError):
-            model(torch.cat([image + change for change in changes]))
+            model(_variants(image) if varied is None else image.repeat(4, 1, 1, 1))
     if not found:
         return None
-    return _described(found[0], [*grids, *_declared_grids(model, images)], height / width)
+    told = _described(found[0], [*grids, *_declared_grids(model, images)], height / width)
+    if varied is None and convs and told and told.patches == count and told.patch_grid is None:
+        again = _look(count, first, model, images, convs[-1])
+        return again if again and again.patch_grid else told
+    return told
+
+
+def _variants(value: Tensor) -> Tensor:
+    """An image or a map, and the same changed everywhere, in its upper, and in its left half."""
+    noise = torch.rand(value.shape, generator=torch.Generator().manual_seed(0)).to(value) + 1
+    changes = [torch.zeros_like(noise), noise, noise.clone(), noise.clone()]
+    changes[2][:, :, value.shape[2] // 2 :] = 0
+    changes[3][..., value.shape[3] // 2 :] = 0
+    return torch.cat([value + change for change in changes])
 
 
 def _described(tokens: Tensor, grids: Sequence[PatchGrid], proportions: float) -> _Tokens | None:
