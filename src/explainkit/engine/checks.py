@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +91,7 @@ class Outcome:
 
     def _flatness(self, names: Sequence[str]) -> Iterator[str]:
         flat = self.values.reshape(len(self.values), -1)
-        constant = (flat == flat[:, :1]).all(1)
+        constant = flat.amin(1) == flat.amax(1)
         if not constant.any():
             return
         zero = constant & (flat[:, 0] == 0)
@@ -117,7 +118,7 @@ def all_finite(values: Tensor) -> bool:
     """
     if not values.numel():
         return True
-    return all(bool(torch.isfinite(end)) for end in values.aminmax())  # NaN is both
+    return all(map(isfinite, map(Tensor.item, values.aminmax())))  # NaN is both
 
 
 def listed(flags: Tensor, names: Sequence[str] = ()) -> str:

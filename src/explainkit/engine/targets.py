@@ -172,7 +172,8 @@ def resolve_target(target: Any, scores: Tensor, outputs: Outputs) -> Tensor:
                     "expected a class index, a tensor [batch], a class name, a function of the "
                     f"output, or None as target, got {type(target).__name__}"
                 ) from None
-        target = torch.tensor(class_index(target, classes, outputs.class_names))
+        chosen = class_index(target, classes, outputs.class_names)
+        return torch.full((batch,), chosen, device=scores.device)
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
         raise TargetError(f"expected integer targets, got {target.dtype}")
     flat = target.reshape(-1)

@@ -59,7 +59,7 @@ class Contents:
         self._modules = members.modules
         self.tensors: list[Tensor] = []
         self.generators: list[HeldGenerator] = []
-        self._own = Snapshot([*map(vars, self._modules)])
+        self._own = Snapshot([*map(vars, self._modules)], names=True)
         of_all, of_some = _selectors(tuple(self._own.elements))
         common = [*compress(self._own.values, of_all)]
         # what a module registers is known: nothing inside has to be searched
@@ -127,10 +127,15 @@ class Snapshot:
         containers: The containers.
         values: The values of those that are dictionaries.
         elements: What the containers list: keys of dictionaries, values of others.
+
+    Args:
+        containers: The containers.
+        names: Whether they list strings alone, which are compared by value: much faster.
     """
 
-    def __init__(self, containers: list[Any]) -> None:
+    def __init__(self, containers: list[Any], *, names: bool = False) -> None:
         self.containers = containers
+        self._names = names
         self.values = [*_values(containers)]
         self._sizes = [*map(len, containers)]
         self.elements = [*chain.from_iterable(containers)]
@@ -141,11 +146,9 @@ class Snapshot:
         Args:
             now: The same containers, or what stands in their place.
         """
-        if (
-            [*map(len, now)] == self._sizes
-            and all(map(is_, self.elements, chain.from_iterable(now)))
-            and all(map(is_, self.values, _values(now)))
-        ):
+        listed = [*chain.from_iterable(now)]
+        same = listed == self.elements if self._names else all(map(is_, listed, self.elements))
+        if same and [*map(len, now)] == self._sizes and all(map(is_, self.values, _values(now))):
             return []
         pairs = zip(now, self._copies(), strict=True)
         return [(one, then) for one, then in pairs if not _identical(one, then)]

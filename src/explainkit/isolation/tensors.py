@@ -8,6 +8,9 @@ from torch import Tensor
 SMALL = 4096
 """Tensors with fewer values are read together."""
 
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+"""Integers by their number of bytes."""
+
 
 def moved(now: Tensor, then: Tensor) -> bool:
     """Whether a tensor has other memory or another form than before."""
@@ -57,4 +60,6 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors have the same shape and bits; NaN equals itself, 0 is not -0."""
     if a.shape != b.shape:
         return False
-    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    # the widest integers that fit are compared fastest
+    bits = _BITS.get(a.element_size(), torch.int64)
+    return torch.equal(a.reshape(-1).view(bits), b.reshape(-1).view(bits))

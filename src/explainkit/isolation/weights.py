@@ -1,5 +1,6 @@
 """Parameters: frozen, not copied, put back as they were, and refused if their values changed."""
 
+from collections import defaultdict
 from itertools import compress
 from operator import attrgetter, is_
 from typing import Any
@@ -13,6 +14,9 @@ from explainkit.layers import versions_of
 
 SAMPLED = 32
 """Values of each parameter that are compared, evenly spaced, besides its count of changes."""
+
+_PLAIN = {Tensor, nn.Parameter}
+"""Other classes, such as quantized ones, may have no views."""
 
 _requires_grad, _grad = attrgetter("requires_grad"), attrgetter("grad")
 
@@ -87,18 +91,15 @@ class _Samples:
     """A few values of each tensor, to detect changes that its version doesn't count."""
 
     def __init__(self, tensors: list[Tensor], memory: list[Tensor]) -> None:
-        groups: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        groups: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for tensor, data in zip(tensors, memory, strict=True):
-            # other classes, such as quantized ones, may have no views
-            plain = type(tensor) in (Tensor, nn.Parameter) and data.layout == torch.strided
+            plain = type(tensor) in _PLAIN and data.layout == torch.strided
             if not plain or data.is_meta or not (size := data.numel()):
                 continue
-            if data.dim() == 1 and size < SMALL and data.is_contiguous():
-                # reading it whole takes less time than a view
-                groups.setdefault((data.dtype, data.device), []).append((tensor, data))
-            else:
-                view = _evenly_spaced(data)
-                groups.setdefault((data.dtype, data.device, "views"), []).append((tensor, view))
+            # reading a short vector takes less time than a view of it
+            short = data.dim() == 1 and size < SMALL and data.is_contiguous()
+            view = data if short else _evenly_spaced(data)
+            groups[data.dtype, data.device, short].append((tensor, view))
         self._groups = [*groups.values()]
         self._values = self._read()
 
