@@ -1,4 +1,4 @@
-"""Models that torch.export made for one shape, and int8 models."""
+"""Scripted and exported models, those of one shape, and int8 models."""
 
 import pytest
 import torch
@@ -35,6 +35,36 @@ def test_an_exported_model_of_another_batch_size_is_refused_in_one_line(method):
     one = torch.export.export(model, (x[:1],)).module()
     found = ek.explain(one, x, 1, method, batch_size=1, **params).attribution
     torch.testing.assert_close(found, ek.explain(model, x, 1, method, **params).attribution)
+
+
+@pytest.mark.filterwarnings("ignore:.*train mode", "ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    ("form", "refused"),
+    [
+        (torch.jit.script, {"gradcam", "lrp", "deeplift", "guided_backprop"}),
+        (torch.fx.symbolic_trace, set()),
+        (
+            lambda model: torch.export.export(
+                model, (images(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+            ).module(),
+            {"gradcam"},
+        ),
+    ],
+    ids=["script", "fx", "export"],
+)
+def test_one_network_in_another_form_has_the_same_maps_or_is_refused(form, refused):
+    x, model = images(), network()
+    other = form(model)
+    of_images = ("saliency", "integrated_gradients", "occlusion", "feature_ablation")
+    for method in (*of_images, "gradcam", "lrp", "deeplift", "guided_backprop"):
+        params = {"occlusion": {"window": 3}, "feature_ablation": {"segments": 3}}.get(method, {})
+        if method in refused:
+            with pytest.raises(ModelError, match="ScriptModule|layers are modules"):
+                ek.explain(other, x, 1, method, **params)
+            continue
+        found = ek.explain(other, x, 1, method, **params).attribution
+        wanted = ek.explain(model, x, 1, method, **params).attribution
+        torch.testing.assert_close(found, wanted)
 
 
 def test_int8_layers_are_named_as_a_reason_for_no_gradient():

@@ -92,7 +92,8 @@ def _fingerprint(model: nn.Module) -> Any:
                 path,
                 # not an id, which a later module may reuse
                 ref(module),
-                _plain(type(module).forward),
+                # that of a scripted module is no Python, and its own alone
+                _plain(getattr(type(module), "forward", None)),
                 tuple(tuple(getattr(module, name)) for name in HOOKS),
                 tuple(
                     (name, _plain(value))
