@@ -178,6 +178,28 @@ def test_flat_box_and_square_on_the_first_layer():
     torch.testing.assert_close(ours, by_hand(model, x, 1, box), rtol=1e-4, atol=1e-6)
 
 
+def test_bounds_are_those_of_the_image_whatever_comes_before_the_first_layer():
+    torch.manual_seed(0)
+    rest = nn.Sequential(nn.Flatten(), nn.Linear(32, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+    class Normalizing(nn.Module):
+        """A negative factor swaps the bounds."""
+
+        def __init__(self):
+            super().__init__()
+            self.rest = rest
+
+        def forward(self, x):
+            return self.rest((x - 0.5) / -0.25)
+
+    x, low, high = torch.rand(2, 2, 4, 4), torch.rand(2, 1, 1) / 9, 1 - torch.rand(2, 1, 1) / 9
+    ours = ek.explain(Normalizing().eval(), x, 1, "deep_taylor", low=low, high=high).attribution
+    pixels = [((v - 0.5) / -0.25).expand(2, 4, 4).reshape(32, 1, 1) for v in (high, low)]
+    inside = ((x - 0.5) / -0.25).reshape(2, 32, 1, 1)
+    wanted = ek.explain(rest, inside, 1, "deep_taylor", low=pixels[0], high=pixels[1]).attribution
+    torch.testing.assert_close(ours.reshape(2, 32, 1, 1), wanted)
+
+
 @pytest.mark.parametrize("composite", RULES)
 def test_batch_normalization_is_merged(composite):
     """As in the network whose normalization is written into the convolution."""

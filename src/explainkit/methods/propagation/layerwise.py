@@ -13,7 +13,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from explainkit.errors import MethodError
 from explainkit.graph.tape import Record
 
 LayerRule = Literal["epsilon", "gamma", "alpha_beta", "z_plus"]
@@ -190,19 +189,9 @@ def box_rule(layer: Linear, gradient: Tensor, epsilon: float, low: Tensor, high:
     """Relevance, not a ratio: the rule for inputs between two bounds (Montavon et al., 2017).
 
     ``R_i = Σ_j (x_i w_ij − l_i w_ij⁺ − h_i w_ij⁻) / Σ_i (…) · R_j``.
-
-    Raises:
-        MethodError: The shape of the bounds does not fit the inputs.
     """
     x, w = layer.inputs, layer.weight
     plus, minus = w.clamp(min=0), w.clamp(max=0)
-    try:
-        low, high = low.expand_as(x).contiguous(), high.expand_as(x).contiguous()
-    except RuntimeError:
-        raise MethodError(
-            f"low, high: expected bounds for the first layer's input {list(x.shape)}, got "
-            f"{list(low.shape)} and {list(high.shape)}"
-        ) from None
     z = layer.forward(x, w) - layer.forward(low, plus) - layer.forward(high, minus)
     ratio = gradient * layer.output / stabilized(z, epsilon)
     return (

@@ -261,7 +261,8 @@ class Relevance:
             )
         gradient = gradient.mT if left else gradient
         if chain is not None:
-            found, rule = self._first(first_rule, layer, gradient), f"{first_rule} (first)"
+            found = self._first(first_rule, layer, gradient, chain, left)
+            rule = f"{first_rule} (first)"
             for user, node in zip([operator.node, *chain], chain, strict=False):
                 self.complete.add(node)
                 self._arrived[node].add(user)
@@ -285,17 +286,45 @@ class Relevance:
                 return layerwise.alpha_beta_rule(layer, gradient, s.epsilon, s.alpha, bias=s.bias)
         return layerwise.z_plus_rule(layer, gradient, s.epsilon, bias=s.bias)
 
-    def _first(self, rule: str, layer: Linear, gradient: Tensor) -> Tensor:
+    def _first(
+        self, rule: str, layer: Linear, gradient: Tensor, chain: list[Node], left: bool
+    ) -> Tensor:
         match rule:
             case "flat":
                 return layerwise.weight_rule(layer, gradient, torch.ones_like(layer.weight))
             case "w_square":
                 return layerwise.weight_rule(layer, gradient, layer.weight.square())
-        s, x = self.settings, layer.inputs
-        over = tuple(range(1, x.dim()))
-        low = x.amin(over, keepdim=True) if s.low is None else torch.as_tensor(s.low).to(x)
-        high = x.amax(over, keepdim=True) if s.high is None else torch.as_tensor(s.high).to(x)
+        s, image = self.settings, self._trace.inputs.detach()
+        over = tuple(range(1, image.dim()))
+        low = image.amin(over, keepdim=True) if s.low is None else torch.as_tensor(s.low)
+        high = image.amax(over, keepdim=True) if s.high is None else torch.as_tensor(s.high)
+        ends = [self._moved(end.to(image), layer.inputs, chain, left) for end in (low, high)]
+        # a negative factor swaps them
+        low, high = torch.minimum(*ends), torch.maximum(*ends)
         return layerwise.box_rule(layer, gradient, s.epsilon, low, high)
+
+    def _moved(self, bound: Tensor, x: Tensor, chain: list[Any], left: bool) -> Tensor:
+        """A bound of the image, where a first layer reads it.
+
+        What lies between is affine, ``x = J · image + c``, so it becomes ``x + J (bound − image)``.
+        """
+        image = self._trace.inputs.detach()
+        try:
+            apart = bound.expand_as(image) - image
+        except RuntimeError:
+            raise MethodError(
+                f"low, high: expected bounds for images {list(image.shape[1:])}, got "
+                f"{list(bound.shape)}"
+            ) from None
+        with torch.enable_grad():
+            leaf = torch.zeros_like(x.mT if left else x).requires_grad_()
+            passed = leaf.clone()
+            for node in chain:  # each is the transpose of its operator
+                found = node(passed)
+                several = (found,) if isinstance(found, Tensor) else found
+                passed = next(one for one in several if one is not None)
+            (moved,) = torch.autograd.grad(passed, leaf, apart)
+        return x + (moved.mT if left else moved)
 
     def _carry(self, operator: Operator, gradients: Gradients) -> Gradients:
         """Relevance between a first layer and the image: it is moved, but not scaled."""
