@@ -28,6 +28,7 @@ torch.manual_seed(0)
 L = torch.randn(BATCH, 5, 3, dtype=torch.float64)  # two classes and "no object"
 B = torch.rand(BATCH, 5, 4, dtype=torch.float64)
 S = torch.randn(BATCH, 2, 4, 6, dtype=torch.float64)
+M = torch.randn(BATCH, 3, 4, 6, dtype=torch.float64)
 E = torch.randn(BATCH, 7, dtype=torch.float64)
 T = torch.randn(BATCH, 7, dtype=torch.float64)
 IMAGES = torch.zeros(BATCH, 3, 8, 12, dtype=torch.float64)
@@ -82,14 +83,16 @@ TERMS = [
     (mask("dog", [0, 0, 0.5, 1]), SEGMENTER, S[:, 1, :, :3].mean((1, 2))),
     (mask("dog", [0, 0.25, 1, 0.375]), SEGMENTER, S[:, 1, 1].mean(1)),
     (mask(0, PIXELS, "aux"), SEGMENTER, S[:, 0, 1:3, 2:].mean((1, 2)) + 1),
-    (mask("cat"), SEGMENTER, (S[:, 0] * (S[:, 0] > S[:, 1])).mean((1, 2))),
+    (mask("cat"), SEGMENTER, (S[:, 0] - S[:, 1]).relu().mean((1, 2))),
+    (mask("dog"), scope({"out": M}), (M[:, 1] - M[:, ::2].amax(1)).relu().mean((1, 2))),
+    (mask(0), scope({"out": M[:, :1]}), M[:, 0].relu().mean((1, 2))),
     (mask("dog", VOXELS), SCANNER, V5[:, 1, 1:, 1:3, 2:].mean((1, 2, 3))),
     (
         mask("dog", [0, 0.25, 1 / 3, 0.5, 1, 1]),  # left, top, front, right, bottom, back
         SCANNER,
         V5[:, 1, 1:, 1:, :3].mean((1, 2, 3)),
     ),
-    (mask("cat"), SCANNER, (V5[:, 0] * (V5[:, 0] > V5[:, 1])).mean((1, 2, 3))),
+    (mask("cat"), SCANNER, (V5[:, 0] - V5[:, 1]).relu().mean((1, 2, 3))),
     (feature(6), ENCODER, E[:, 6]),
     (feature(6, "text_embeds"), ENCODER, T[:, 6]),
     (feature(6), scope(E), E[:, 6]),
@@ -132,8 +135,7 @@ def test_images_can_have_different_queries_classes_and_sides():
     right = B[1, 1, 0] + B[1, 1, 2] / 2
     torch.testing.assert_close(found, torch.stack([B[0, 0, 0], right, B[2, 1, 3]]))
     found = evaluate_each([mask("cat"), mask("dog"), mask("cat")], SEGMENTER)
-    predicted = S.argmax(1)
-    wanted = [(S[i, c] * (predicted[i] == c)).mean() for i, c in enumerate((0, 1, 0))]
+    wanted = [(S[i, c] - S[i, 1 - c]).relu().mean() for i, c in enumerate((0, 1, 0))]
     torch.testing.assert_close(found, torch.stack(wanted))
 
 
@@ -146,6 +148,20 @@ def test_gradients_reach_the_outputs_that_terms_name_and_no_others():
     wanted = torch.zeros_like(B)
     wanted[ROWS, BEST, 0], wanted[ROWS, BEST, 2] = 1, -0.5
     assert torch.equal(boxes.grad, wanted)
+
+
+def test_where_a_class_is_predicted_its_score_is_continuous_and_knows_no_offset():
+    """Logits of a softmax are the same with any number added to all classes of a pixel."""
+    moved = scope({"out": M + torch.randn(BATCH, 1, 4, 6, dtype=torch.float64)})
+    term = [mask("cat")] * BATCH
+    torch.testing.assert_close(evaluate_each(term, moved), evaluate_each(term, scope({"out": M})))
+    tied = M.clone()
+    tied[0, :, 0, 0] = torch.tensor([2.0, 2, 1])
+    values = []
+    for step in (-1e-9, 1e-9):  # one pixel changes its class
+        tied[0, 0, 0, 0] = 2 + step
+        values.append(evaluate_each(term, scope({"out": tied}))[0])
+    assert abs(values[1] - values[0]) < 1e-9
 
 
 @settings(max_examples=60)

@@ -10,6 +10,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import explainkit as ek
+from explainkit.expressions import mask
 
 # --8<-- [end:imports]
 warnings.simplefilter("ignore")  # of the others, about hooks
@@ -113,7 +114,11 @@ assert torch.allclose(ours.attribution, maps, atol=1e-6)
 deeplab = Segmenter().eval()
 
 # --8<-- [start:masks]
-ours = ek.explain(deeplab, images, "mask(1)", "gradcam", layer="features")
+predicted = deeplab(images)["out"].argmax(1) == 1
+ours = [
+    ek.explain(deeplab, image[None], mask(1, region), "gradcam", layer="features")
+    for image, region in zip(images, predicted, strict=True)
+]
 # --8<-- [end:masks]
 
 
@@ -139,8 +144,11 @@ predicted = deeplab(images)["out"].argmax(1) == 1
 with GradCAM(model=Scores(deeplab), target_layers=[deeplab.features]) as cam:
     maps = cam(input_tensor=images, targets=[Mask(1, mask) for mask in predicted])
 # --8<-- [end:masks_grad_cam]
-relu = ek.explain(deeplab, images, "mask(1)", "gradcam", layer="features", relu=True)
-assert alike(relu.attribution, maps)
+relu = [
+    ek.explain(deeplab, image[None], mask(1, region), "gradcam", layer="features", relu=True)
+    for image, region in zip(images, predicted, strict=True)
+]
+assert alike(torch.cat([one.attribution for one in relu]), maps)
 
 # --8<-- [start:masks_captum]
 predicted = deeplab(images)["out"].argmax(1, keepdim=True)
@@ -154,7 +162,8 @@ def score(images):
 cam = LayerGradCam(score, deeplab.features)
 maps = LayerAttribution.interpolate(cam.attribute(images, 1), images.shape[2:], "bilinear")
 # --8<-- [end:masks_captum]
-assert torch.allclose(ours.attribution, maps / predicted[0].numel(), atol=1e-6)
+for one, theirs, region in zip(ours, maps, predicted == 1, strict=True):
+    assert torch.allclose(one.attribution[0], theirs / region.sum(), atol=1e-6)
 
 towers = Towers().eval()
 

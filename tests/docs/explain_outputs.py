@@ -86,7 +86,8 @@ segmenter = ek.adapt(deeplab, class_names=["road", "car"])
 ek.explain(segmenter, images, 'mask("car", [0.5, 0, 1, 0.5])', "gradcam", layer="features")
 
 predicted = segmenter(images[:1])["out"].argmax(1)[0] == 1  # a fixed region
-ek.explain(segmenter, images[:1], mask("car", predicted), "integrated_gradients")
+rather = mask("car", predicted) - mask("road", predicted)
+ek.explain(segmenter, images[:1], targets=[mask("car"), rather], method="integrated_gradients")
 # --8<-- [end:segmenter]
 
 

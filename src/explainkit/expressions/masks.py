@@ -30,10 +30,11 @@ class Mask(Term):
 
     For a box or a mask: ``Σ_p w_p L[i, label, p] / Σ_p w_p`` of image i, where L has the axes
     ``[batch, class, height, width]``, or those of a volume with a depth before the height, and w_p
-    is the part of cell p that lies in the region. For "predicted",
-    ``Σ_p [label = argmax_c L[i, c, p]] L[i, label, p] / P`` with P cells: the region is that of
-    each image as the model sees it, also where parts of it are hidden, and the score is 0 where the
-    class is predicted nowhere. A fixed region is one that is given as a mask.
+    is the part of cell p that lies in the region. For "predicted", the mean margin
+    ``Σ_p max(0, L[i, label, p] - max_{c ≠ label} L[i, c, p]) / P`` with P cells, or
+    ``Σ_p max(0, L[i, label, p]) / P`` of a single class. The region is that of each image as the
+    model sees it, also where parts of it are hidden. Cells enter and leave it with a margin of 0:
+    a logit is no such score, since its zero means nothing, and it would jump there.
 
     Attributes:
         label: Name or index of the class.
@@ -73,8 +74,7 @@ class Mask(Term):
         chosen = scores[rows_of(scores), labels]
         region: Any = self.region
         if isinstance(region, str):
-            inside = _predicted(scores, labels).to(scores.dtype)
-            return (chosen * inside).flatten(1).mean(1)
+            return _margin(scores, labels).flatten(1).mean(1)
         weights = coverage(region, chosen.shape[1:], chosen)
         return (chosen * (weights / weights.sum())).flatten(1).sum(1)
 
@@ -89,7 +89,7 @@ class Mask(Term):
         region: Any = self.region
         predicted = isinstance(region, str)
         if predicted:
-            inside = _predicted(scores, labels)
+            inside = _margin(scores.detach(), labels) > 0
         else:
             cells = scores.shape[2:]
             inside = coverage(region, cells, scores).expand(len(scores), *cells)
@@ -113,6 +113,12 @@ class Mask(Term):
         return box.expand(len(scope.example), 4)
 
 
-def _predicted(scores: Tensor, labels: Tensor) -> Tensor:
-    """Where each image's class scores highest, bool ``[batch, height, width]``."""
-    return scores.detach().argmax(1) == labels.view(-1, *[1] * (scores.dim() - 2))
+def _margin(scores: Tensor, labels: Tensor) -> Tensor:
+    """By how much the class of each image wins, ``[batch, height, width]``; 0 where it does not."""
+    rows = rows_of(scores)
+    margin = scores[rows, labels]
+    if scores.shape[1] > 1:
+        own = torch.zeros_like(scores, dtype=torch.bool)
+        own[rows, labels] = True
+        margin = margin - scores.masked_fill(own, -torch.inf).amax(1)
+    return margin.clamp(min=0)
