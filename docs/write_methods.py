@@ -1,7 +1,8 @@
 """Writes the table of all methods into docs/reference/methods.md, and their other names.
 
-What a method is called, its class and its paper are read from the code; the other columns are
-measured, with the method's defaults, on the toy networks of `explainkit.testing`.
+What a method is called, its class and its paper are read from the code, and its map on a photo is
+made by ``docs/write_thumbnails.py``; the other columns are measured, with the method's defaults, on
+the toy networks of `explainkit.testing`.
 
 Usage: ``python docs/write_methods.py`` measures all methods; with names of methods, these and those
 that have no row yet.
@@ -31,12 +32,13 @@ from explainkit.methods.contract import looks_at_layers, only_runs
 from explainkit.testing import CLASSES, toy_models
 
 PAGE = Path(__file__).parent / "reference/methods.md"
+THUMBNAILS = PAGE.with_name("thumbnails")
 TABLE = re.compile(r"(?<=<!-- table: docs/write_methods\.py -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 LAYER = {"plain": "3", "vit": "blocks.0"}
 """The layer for methods that explain one."""
 
 COLUMNS = (
-    "name", "class", "family", "needs", "passes", "depends on the class", "CNN", "ViT",
+    "map", "name", "class", "family", "needs", "passes", "depends on the class", "CNN", "ViT",
     "sum", "paper",
 )  # fmt: skip
 SUMS = {"completeness_gap": "completeness", "conservation_gap": "conservation"}
@@ -198,6 +200,13 @@ def anchor(name: str, page: str) -> str:
     return heading[1].replace("`", "").replace(" ", "-")
 
 
+def thumbnail(name: str) -> str:
+    """The map of a method on a photo; a dash if it does not explain that network."""
+    if not (THUMBNAILS / f"{name}.webp").is_file():
+        return "–"
+    return f'![Map of the cat by {name}](thumbnails/{name}.webp){{ width="72" }}'
+
+
 def row(name: str, page: str) -> str:
     """The line of one method."""
     made = discovery.registry("methods").get(name)
@@ -206,6 +215,7 @@ def row(name: str, page: str) -> str:
     assert result is not None, f"{name} explains neither of the networks"
     sums = [text for key, text in SUMS.items() if key in result.explanation.diagnostics]
     values = (
+        thumbnail(name),
         f"[`{name}`](#{anchor(name, page)})",
         made.__name__,
         made.__module__.split(".")[2],

