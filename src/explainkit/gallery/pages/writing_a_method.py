@@ -43,14 +43,15 @@ class GraySquare:
 
 
 # %% Use it
-# Python needs no registration; a plugin's hook gives the method a name for the command line.
+# Python needs no registration; a plugin's hook gives the method a name for the command line. The
+# built-in occlusion does the same with less work: it recomputes only what a square can change.
 #
-# Alt: A synthetic surprised face and its map by the new method, made of overlapping squares: red
-# where hiding them lowers the score, blue where it raises the score.
+# Alt: A synthetic surprised face, its maps by the new method and by the built-in occlusion, both
+# made of overlapping squares, red where hiding them lowers the score and blue where it raises the
+# score, and the finer map of DeepLIFT.
 model = ek.load_model("fer_hw3/cnn")
 faces = ek.load_dataset("fer_hw3/synthetic", split="all")
-explanation = ek.explain(model, faces.images[[12]], method=GraySquare())
-explanation.plot()
+ek.explain(model, faces.images[[12]], method=[GraySquare(), "occlusion", "deeplift"]).plot()
 
 # %% Test it
 # `check_method` checks what every method must satisfy: the shape, no side effects on the model, the
@@ -60,10 +61,3 @@ from explainkit.testing import check_method, toy_models
 
 check_method(GraySquare(side=6, stride=6), {"plain": toy_models()["plain"]})
 print("GraySquare passes all checks.")
-
-# %% Compare it with the built-in method
-# The built-in occlusion does the same with less work: it recomputes only what a square can change.
-#
-# Alt: The maps of the new method and of the built-in occlusion, both made of squares, and the finer
-# map of DeepLIFT.
-ek.explain(model, faces.images[[12]], method=[GraySquare(), "occlusion", "deeplift"]).plot()
