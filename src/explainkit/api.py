@@ -59,16 +59,6 @@ Targets = (
 # fmt: off
 @overload
 def explain(
-    model: Source, inputs: Several, target: Target = None, method: AnyMethod | Methods = ..., *,
-    targets: Targets | None = None, wrt: Which = None,
-    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
-    scorecard: bool = False, output: int | str | None = None,
-    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
-) -> Explanations: ...
-
-
-@overload
-def explain(
     model: Source, inputs: Images, target: Target = None, method: AnyMethod = ..., *,
     targets: None = None, at: Layer | None = None,
     seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
@@ -79,38 +69,9 @@ def explain(
 
 @overload
 def explain(
-    model: Source, inputs: Images, target: Target, method: Methods, *,
-    targets: Targets | None = None, at: Layer | Layers | None = None,
-    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
-    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
-    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
-) -> Explanations: ...
-
-
-@overload
-def explain(
-    model: Source, inputs: Images, target: Target = None, *, method: Methods,
-    targets: Targets | None = None, at: Layer | Layers | None = None,
-    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
-    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
-    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
-) -> Explanations: ...
-
-
-@overload
-def explain(
-    model: Source, inputs: Images, target: None = None, method: AnyMethod | Methods = ..., *,
-    targets: Targets, at: Layer | Layers | None = None,
-    seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
-    precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
-    task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
-) -> Explanations: ...
-
-
-@overload
-def explain(
-    model: Source, inputs: Images, target: Target = None, method: AnyMethod | Methods = ..., *,
-    targets: Targets | None = None, at: Layers,
+    model: Source, inputs: "Images | Several", target: Target = None,
+    method: AnyMethod | Methods = ..., *,
+    targets: Targets | None = None, at: Layer | Layers | None = None, wrt: Which = None,
     seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
     precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
     task: Task | None = None, class_names: Sequence[str] | None = None, **params: Any,
@@ -129,7 +90,7 @@ def explain(
 
 @overload
 def explain(
-    model: Source, inputs: Stream, target: Target = None, *, method: AnyMethod | Methods = ...,
+    model: Source, inputs: Stream, target: Target = None, method: AnyMethod | Methods = ..., *,
     targets: Targets | None = None, labels: bool = False, at: Layer | Layers | None = None,
     seed: int | None = None, batch_size: int | None = None, keep_mode: bool = False,
     precision: Precision | None = None, scorecard: bool = False, output: int | str | None = None,
