@@ -31,7 +31,7 @@ from explainkit.metrics.cells import Cells
 from explainkit.metrics.evidence import Evidence
 from explainkit.metrics.hiding import HidingEffects, hiding_effects
 from explainkit.metrics.judgement import judge
-from explainkit.results.scorecard import verdict_of, without_control
+from explainkit.results.scorecard import verdict_of
 
 TESTS = Path(__file__).parents[1] / "tests"
 METHODS = (
@@ -218,7 +218,7 @@ def methods(net: nn.Module, images: Tensor, names: tuple[str, ...], retest: bool
         found = ek.explain(net, images, method=name, **FEW.get(name, {}))
         # a card that the network has already must not withhold the verdicts of the next
         cards = [
-            without_control(found.scorecard(seed=seed, power=False)) for seed in range(1 + retest)
+            found.scorecard(seed=seed, power=False).controlled(None) for seed in range(1 + retest)
         ]
         if power is None:
             power = found.scorecard(power=True).power

@@ -16,6 +16,11 @@ labels (a sigmoid each), or values without probabilities."""
 
 TASKS: tuple[Task, ...] = ("classification", "binary", "multilabel", "regression")
 
+NOUNS: Mapping[Task, str] = {
+    "classification": "class", "binary": "class", "multilabel": "label", "regression": "output",
+}  # fmt: skip
+"""What one of a model's scores is for."""
+
 _FEW = 32
 """Class names that an error lists; of more, it lists similar ones."""
 

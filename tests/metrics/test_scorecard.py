@@ -14,7 +14,7 @@ from toys import detector, generator, linear, planted, textures
 import explainkit as ek
 from explainkit.errors import InputError, MethodError, ModelError, RenderError, TargetError
 from explainkit.metrics import hiding
-from explainkit.results.scorecard import SENTENCES, has_low_power, holm, verdict_of
+from explainkit.results.scorecard import SENTENCES, control_of, fails_often, holm, verdict_of
 
 NAN = float("nan")
 
@@ -291,10 +291,10 @@ def test_low_power_withholds_verdicts_but_not_p_values():
 
 def test_power_needs_ten_images_and_a_third_of_failures():
     fails, passes = [0.5], [0.01]
-    assert not has_low_power(torch.tensor(9 * fails))
-    assert has_low_power(torch.tensor(4 * fails + 6 * passes))
-    assert not has_low_power(torch.tensor(4 * fails + 8 * passes))
-    assert not has_low_power(torch.tensor(9 * fails + [NAN]))
+    assert not fails_often(control_of(torch.tensor(9 * fails)))
+    assert fails_often(control_of(torch.tensor(4 * fails + 6 * passes)))
+    assert not fails_often(control_of(torch.tensor(4 * fails + 8 * passes)))
+    assert not fails_often(control_of(torch.tensor(9 * fails + [NAN])))
 
 
 def test_the_specification_knows_the_power_of_few_images():

@@ -50,11 +50,16 @@ def test_maps_of_several_layers_are_told_apart():
     assert "of the image" not in to_html([one, one])
 
 
+P = {
+    "supported": [0, 0, 0], "not supported: moved": [0.5, 0, 0], "not class-specific": [0, 0, 0.5],
+}  # fmt: skip
+
+
 def card(*verdicts):
     """A scorecard with these verdicts."""
     count = len(verdicts)
     return Scorecard(
-        verdict=verdicts, statistic=torch.zeros(count, 3), p=torch.zeros(count, 3),
+        statistic=torch.zeros(count, 3), p=torch.tensor([P[verdict] for verdict in verdicts]),
         reason=("",) * count, control=("edges",) * count, effects=torch.zeros(count, 36),
         sums=torch.zeros(count, 36), band=torch.zeros(count, 2), grid=(6, 6), methods=2,
     )  # fmt: skip

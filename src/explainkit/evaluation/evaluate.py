@@ -29,10 +29,8 @@ from explainkit.render.heatmap import Reduce
 from explainkit.render.parameters import parameters
 from explainkit.results.evaluated import FAILED, EvaluatedImage, MethodResults
 from explainkit.results.evaluation import Evaluation
-from explainkit.results.scorecard import WITHHELD, control_of, fails_often
+from explainkit.results.scorecard import LOW_POWER, WITHHELD, control_of, fails_often
 from explainkit.scores import Task
-
-LOW_POWER = "low power on this network"
 
 
 def evaluate(

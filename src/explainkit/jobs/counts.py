@@ -11,7 +11,7 @@ import torch
 from explainkit.errors import StorageError
 from explainkit.jobs.outcomes import Item, Status
 from explainkit.jobs.shards import check_tensors
-from explainkit.results.scorecard import has_low_power
+from explainkit.results.scorecard import control_of, fails_often
 
 if TYPE_CHECKING:
     from explainkit.jobs.store import Store
@@ -88,5 +88,7 @@ def progress_of(store: "Store", check: bool) -> Progress:
         damaged=tuple(damaged),
         failures=tuple(failures),
         verdicts=verdicts if store.plan.scorecard else {},
-        low_power=tuple(name for name, p in powers.items() if has_low_power(torch.tensor(p))),
+        low_power=tuple(
+            name for name, p in powers.items() if fails_often(control_of(torch.tensor(p)))
+        ),
     )

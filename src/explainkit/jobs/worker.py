@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from explainkit.adapters.geometry import Geometry
 from explainkit.api import explain
@@ -33,7 +33,8 @@ from explainkit.jobs.plan import ITEMS, Plan, described_model, preprocessing_for
 from explainkit.jobs.shards import Shard, write_shard
 from explainkit.jobs.sources import Source
 from explainkit.results.explanation import Explanation, Explanations
-from explainkit.results.scorecard import Scorecard, fails_often, without_control
+from explainkit.results.plain import plain
+from explainkit.results.scorecard import Scorecard, fails_often
 
 
 @dataclass(frozen=True)
@@ -195,10 +196,8 @@ class Worker:
         spec = spec_of(self.model)
         known = spec.positive_control if spec else None
         # of the model, or of all images of the store: never of those that run together
-        return found, [
-            card.controlled(known) if fails_often(known) else without_control(card)
-            for card in cards
-        ]
+        weak = known if fails_often(known) else None
+        return found, [card.controlled(weak) for card in cards]
 
     def _explained(
         self, items: list[Item], inputs: Sequence[Inputs | None], rows: Sequence[int]
@@ -256,31 +255,21 @@ def _reason(error: Exception) -> tuple[Status, str]:
 def _facts(found: Explanation, row: int) -> dict[str, Any]:
     """What can be filtered by, of one image."""
     predicted, probabilities = found.predicted, found.probabilities
-    single = predicted is not None and predicted.dim() == 1
-    target = int(found.target[row])
-    by_class = found.expression is None and probabilities is not None
-    return {
-        "target": target if found.expression is None else None,
-        "score": float(found.score[row]),
-        "predicted": int(predicted[row]) if single and predicted is not None else None,
-        "confidence": float(probabilities[row, target])
-        if by_class and probabilities is not None
-        else None,
-    }
+    target = int(found.target[row]) if found.expression is None else None
+    label = None if predicted is None or predicted.dim() > 1 else int(predicted[row])
+    chance = None
+    if target is not None and probabilities is not None:
+        chance = float(probabilities[row, target])
+    score = float(found.score[row])
+    return {"target": target, "score": score, "predicted": label, "confidence": chance}
 
 
 def judged(card: Scorecard, row: int) -> Judged:
     """What a scorecard says about one image."""
-    power = None if card.power is None else _known(card.power)[row]
     return Judged(
         verdict=card.verdict[row],
-        statistic=_known(card.statistic[row]),
-        p=_known(card.p[row]),
-        power=power,
+        statistic=plain(card.statistic[row]),
+        p=plain(card.p[row]),
+        power=None if card.power is None else plain(card.power[row]),
         reason=card.reason[row],
     )
-
-
-def _known(values: Tensor) -> list[float | None]:
-    """Numbers for JSON, with None for NaN."""
-    return [None if value != value else value for value in values.tolist()]

@@ -26,7 +26,7 @@ from explainkit.metrics.judgement import cells_for, judge, positive_control
 from explainkit.render.heatmap import Reduce
 from explainkit.results.explanation import Explanation
 from explainkit.results.origin import Origin
-from explainkit.results.scorecard import POWER_IMAGES, Scorecard, control_of, verdict_of
+from explainkit.results.scorecard import POWER_IMAGES, Scorecard, control_of
 from explainkit.scores import Outputs, Task
 
 Contrasted = Callable[[Contrast], Tensor]
@@ -303,7 +303,6 @@ def _judged(
     p_values = torch.tensor(controls, dtype=torch.float64) if measured else None
     control = None if p_values is None else control_of(p_values)
     card = Scorecard(
-        verdict=tuple(verdict_of(one.evidence.p, one.evidence.control) for one in found),
         statistic=_stacked([one.evidence.statistic for one in found]),
         p=_stacked([one.evidence.p for one in found]),
         reason=tuple(

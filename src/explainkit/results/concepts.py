@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +12,8 @@ from explainkit.catalog.registry import resolve
 from explainkit.errors import InputError
 from explainkit.expressions.terms import Direction
 from explainkit.results.exemplar import Exemplar
-from explainkit.scores import Task, class_index
+from explainkit.results.plain import plain
+from explainkit.scores import NOUNS, Task, class_index
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,10 +121,7 @@ class Concepts:
 
     def class_name(self, index: int) -> str:
         """Name of a class, or its kind and number: "class 2", "label 2", "output 2"."""
-        if self.class_names:
-            return self.class_names[index]
-        kind = {"multilabel": "label", "regression": "output"}.get(self.task, "class")
-        return f"{kind} {index}"
+        return self.class_names[index] if self.class_names else f"{NOUNS[self.task]} {index}"
 
     def ranked(self, target: int | str) -> list[int]:
         """The concepts by their importance for a class, the most important first.
@@ -224,34 +221,36 @@ class Concepts:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as JSON; NaN is None."""
+        found: dict[str, Any] = plain(
+            {
+                "schema_version": 1,
+                "model": self.model,
+                "layer": self.layer,
+                "kind": self.kind,
+                "measure": self.measure,
+                "images": self.count,
+                "seed": int(self.seed),
+                "versions": self.versions,
+                "class_names": self.class_names,
+                "unexplained": self.unexplained,
+                "random_unexplained": self.random_unexplained,
+                "random_stability": self.random_stability,
+                "notes": self.notes,
+                "concepts": list(map(self._facts, range(len(self)))),
+            }
+        )
+        return found
+
+    def _facts(self, k: int) -> dict[str, Any]:
         return {
-            "schema_version": 1,
-            "model": self.model,
-            "layer": self.layer,
-            "kind": self.kind,
-            "measure": self.measure,
-            "images": self.count,
-            "seed": int(self.seed),
-            "versions": dict(self.versions),
-            "class_names": list(self.class_names),
-            "unexplained": _number(self.unexplained),
-            "random_unexplained": _number(self.random_unexplained),
-            "random_stability": _number(self.random_stability),
-            "notes": list(self.notes),
-            "concepts": [
-                {
-                    "concept": k,
-                    "importance": self.importance[k].tolist(),
-                    "standard_error": [_number(one) for one in self.standard_error[k].tolist()],
-                    "stability": self.stability[:, k].tolist(),
-                    "p": float(self.p[k]),
-                    "failures": self.failures(k),
-                    "exemplars": [
-                        {"image": one.name, "index": one.index, "box": list(one.box)}
-                        for one in self.exemplars(k)
-                    ],
-                }
-                for k in range(len(self))
+            "concept": k,
+            "importance": self.importance[k],
+            "standard_error": self.standard_error[k],
+            "stability": self.stability[:, k],
+            "p": float(self.p[k]),
+            "failures": self.failures(k),
+            "exemplars": [
+                {"image": one.name, "index": one.index, "box": one.box} for one in self.exemplars(k)
             ],
         }
 
@@ -316,7 +315,3 @@ class Concepts:
         if not isinstance(k, int) or not 0 <= k < len(self):
             raise InputError(f"expected a concept from 0 to {len(self) - 1}, got {k!r}")
         return k
-
-
-def _number(value: float) -> float | None:
-    return value if isfinite(value) else None

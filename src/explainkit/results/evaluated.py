@@ -1,12 +1,13 @@
 """The parts of an evaluation: its images, what was found about a method, and pairs of methods."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from explainkit.results.plain import plain
 from explainkit.results.scorecard import SENTENCES
 
 FAILED = "not explained"
@@ -90,7 +91,8 @@ class MethodResults:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; NaN and infinity are None."""
-        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        found: dict[str, Any] = plain(vars(self))
+        return found
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], count: int) -> "MethodResults":
@@ -151,24 +153,9 @@ class Comparison:
     p: float
     adjusted: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
-def _plain(value: Any) -> Any:
-    """Tensors as nested lists, with None for what is not finite."""
-    if isinstance(value, Tensor):
-        if value.dim():
-            return [_plain(row) for row in value]
-        return float(value) if value.isfinite() else None
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
 
 def _numbers(values: Any, shape: tuple[int, ...]) -> Tensor:
-    """What `_plain` made of a tensor.
+    """The tensor that `plain` made lists of.
 
     Raises:
         TypeError: Not nested lists of numbers.

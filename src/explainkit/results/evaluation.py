@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import combinations
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +21,7 @@ from explainkit.results.evaluated import (
     EvaluatedImage,
     MethodResults,
 )
+from explainkit.results.plain import plain
 from explainkit.results.scorecard import (
     POWER_IMAGES,
     Scorecard,
@@ -244,10 +244,10 @@ class Evaluation:
             "seed": self.seed,
             "versions": dict(self.versions),
             "notes": list(self.notes),
-            "positive_control": self.positive_control and list(self.positive_control),
+            "positive_control": plain(self.positive_control),
             "low_power": self.low_power,
-            "tables": {group: _finite(self.table(group)) for group in self.groups},
-            "comparisons": _finite([one.to_dict() for one in self.comparisons]),
+            "tables": {group: plain(self.table(group)) for group in self.groups},
+            "comparisons": [plain(vars(one)) for one in self.comparisons],
             "images": [asdict(image) for image in self.images],
             "results": [one.to_dict() for one in self.results],
         }
@@ -342,14 +342,3 @@ def _from_record(record: Any) -> Evaluation:
 
 def _with_ends(name: str, interval: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
-
-
-def _finite(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with None for numbers that are not finite, which JSON has not."""
-    return [
-        {
-            name: None if isinstance(value, float) and not isfinite(value) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]

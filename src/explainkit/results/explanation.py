@@ -12,7 +12,7 @@ from explainkit.catalog.registry import resolve
 from explainkit.catalog.synonyms import bare_name, plain
 from explainkit.errors import InputError, RenderError, UnknownNameError, clipped
 from explainkit.expressions.text import shortened
-from explainkit.scores import Outputs, Task
+from explainkit.scores import NOUNS, Outputs, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,10 +165,7 @@ class Explanation:
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its kind and number: "class 2", "label 2", "output 2"."""
-        if self.class_names:
-            return self.class_names[label]
-        kind = {"multilabel": "label", "regression": "output"}.get(self.task, "class")
-        return f"{kind} {label}"
+        return self.class_names[label] if self.class_names else f"{NOUNS[self.task]} {label}"
 
     @property
     def probabilities(self) -> Tensor | None:

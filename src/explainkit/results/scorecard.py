@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from explainkit.results.plain import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LOW_POWER = "low power on this network"
+"""The verdict where the positive control fails too often."""
 
 SENTENCES = {
     "supported": "Hiding what this map marks changed the answer as the map predicts, better than "
@@ -20,12 +26,12 @@ SENTENCES = {
     "not supported: center": "A spot in the middle predicts this as well.",
     "not supported: moved": "Put in the wrong place, this map would predict as well.",
     "cannot be judged": "This map can't be tested.",
-    "low power on this network": "On this network, the test also fails maps that are known to "
+    LOW_POWER: "On this network, the test also fails maps that are known to "
     "predict what hiding does.",
 }
 """The verdicts, each with what it means."""
 
-WITHHELD = ("cannot be judged", "low power on this network")
+WITHHELD = ("cannot be judged", LOW_POWER)
 """Verdicts that do not follow from p-values."""
 
 _COMPARED = ("supported", "not class-specific")
@@ -51,7 +57,6 @@ class Scorecard:
 
     Attributes:
         caveat: What holds for every verdict.
-        verdict: One of `SENTENCES` for each image.
         statistic: Of the three tests, float64 ``[batch, 3]``; NaN where there is none.
         p: Their p-values, ``[batch, 3]``.
         reason: For each image, why it can't be judged, or why a test is missing; or empty.
@@ -90,7 +95,6 @@ class Scorecard:
         "“not supported” is not “wrong”."
     )
 
-    verdict: tuple[str, ...]
     statistic: Tensor
     p: Tensor
     reason: tuple[str, ...]
@@ -111,11 +115,22 @@ class Scorecard:
     seed: int = 0
 
     def __len__(self) -> int:
-        return len(self.verdict)
+        return len(self.p)
 
     def __repr__(self) -> str:
         shown = "; ".join(self.verdict[:4]) + ("; …" if len(self) > 4 else "")
         return f"<Scorecard of {self.method or 'a map'} on {self.model}: {shown}>"
+
+    @cached_property
+    def verdict(self) -> tuple[str, ...]:
+        """One of `SENTENCES` for each image; withheld where the positive control fails too often.
+
+        The p-values stand in any case.
+        """
+        found = map(verdict_of, self.p.tolist(), self.control)
+        if not self.low_power:
+            return tuple(found)
+        return tuple(one if one in WITHHELD else LOW_POWER for one in found)
 
     def sentence(self, index: int) -> str:
         """What the verdict on one image means, and which class the map is compared with."""
@@ -151,53 +166,37 @@ class Scorecard:
     def controlled(self, control: tuple[int, int] | None) -> "Scorecard":
         """A copy for a network whose positive control passes on so many images, of so many.
 
-        Where it fails too often, the p-values stand without verdicts.
+        None: unknown, so that the verdict on an image depends on that image alone.
         """
-        weak = fails_often(control)
-        verdict = tuple(
-            old if old in WITHHELD or not weak else "low power on this network"
-            for old in self.verdict
-        )
-        return replace(self, verdict=verdict, positive_control=control)
+        return replace(self, positive_control=control)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON; NaN is None."""
-        return {
-            "verdict": list(self.verdict),
-            "sentence": [self.sentence(i) for i in range(len(self))],
-            "caveat": self.caveat,
-            "statistic": _plain(self.statistic),
-            "p": _plain(self.p),
-            "reason": list(self.reason),
-            "control": list(self.control),
-            "effects": _plain(self.effects),
-            "sums": _plain(self.sums),
-            "band": _plain(self.band),
-            "grid": list(self.grid),
-            "half_cell": self.half_cell,
-            "power": None if self.power is None else _plain(self.power),
-            "swapped": None if self.swapped is None else _plain(self.swapped),
-            "positive_control": self.positive_control and list(self.positive_control),
-            "low_power": self.low_power,
-            "contrast": list(self.contrast),
-            "notes": list(self.notes),
-            "methods": self.methods,
-            "method": self.method,
-            "model": self.model,
-            "target": list(self.target),
-            "seed": self.seed,
-        }
+        found: dict[str, Any] = plain(
+            vars(self)
+            | {
+                "verdict": self.verdict,
+                "sentence": [self.sentence(i) for i in range(len(self))],
+                "caveat": self.caveat,
+                "low_power": self.low_power,
+                "notes": self.notes,
+            }
+        )
+        return found
 
     def facts(self, index: int) -> dict[str, Any]:
         """What it says about one image, as JSON."""
-        return {
-            "verdict": self.verdict[index],
-            "sentence": self.sentence(index),
-            "statistic": _plain(self.statistic[index]),
-            "p": _plain(self.p[index]),
-            "methods": self.methods,
-            "positive_control": self.positive_control and list(self.positive_control),
-        }
+        found: dict[str, Any] = plain(
+            {
+                "verdict": self.verdict[index],
+                "sentence": self.sentence(index),
+                "statistic": self.statistic[index],
+                "p": self.p[index],
+                "methods": self.methods,
+                "positive_control": self.positive_control,
+            }
+        )
+        return found
 
     def plot(self, columns: int = 3) -> "Figure":
         """Draws the effect of hiding each cell against the map's sum in it, one panel per image.
@@ -257,18 +256,6 @@ def is_verdict(verdict: str, wanted: str) -> bool:
     return verdict == wanted or verdict.startswith(f"{wanted}:")
 
 
-def without_control(card: Scorecard) -> Scorecard:
-    """The scorecard with the verdicts that follow from its p-values, none withheld for low power.
-
-    It then depends on each image alone.
-    """
-    verdict = tuple(
-        verdict_of(p, control) if old == "low power on this network" else old
-        for old, p, control in zip(card.verdict, card.p.tolist(), card.control, strict=True)
-    )
-    return replace(card, verdict=verdict, positive_control=None)
-
-
 def together(cards: Sequence[Scorecard]) -> list[Scorecard]:
     """The scorecards of several methods on the same images, with p-values adjusted by Holm.
 
@@ -280,14 +267,7 @@ def together(cards: Sequence[Scorecard]) -> list[Scorecard]:
         Journal of Statistics 6.
     """
     adjusted = holm(torch.stack([card.p for card in cards]))
-    found = []
-    for card, p in zip(cards, adjusted, strict=True):
-        verdict = tuple(
-            old if old in WITHHELD else verdict_of(row, control)
-            for old, row, control in zip(card.verdict, p.tolist(), card.control, strict=True)
-        )
-        found.append(replace(card, p=p, verdict=verdict, methods=len(cards)))
-    return found
+    return [replace(card, p=p, methods=len(cards)) for card, p in zip(cards, adjusted, strict=True)]
 
 
 def holm(p: Tensor) -> Tensor:
@@ -319,11 +299,6 @@ def control_of(p: Tensor) -> tuple[int, int] | None:
     return (passed, len(judged)) if len(judged) >= POWER_IMAGES else None
 
 
-def has_low_power(p: Tensor) -> bool:
-    """Whether the positive control fails in too many of enough images; NaN is not counted."""
-    return fails_often(control_of(p))
-
-
 def fails_often(control: tuple[int, int] | None) -> bool:
     """Whether the positive control fails too often to tell maps apart; no, if it is unknown.
 
@@ -335,10 +310,3 @@ def fails_often(control: tuple[int, int] | None) -> bool:
         return False
     passed, images = control
     return images - passed > POWER_FAILURES * images
-
-
-def _plain(values: Tensor) -> Any:
-    """Nested lists of numbers, with None for NaN."""
-    if values.dim():
-        return [_plain(row) for row in values]
-    return None if values.isnan() else float(values)

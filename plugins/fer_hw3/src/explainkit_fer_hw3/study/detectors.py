@@ -20,6 +20,7 @@ from explainkit.concept_discovery.importance import concept_maps
 from explainkit.engine.batching import chunk_size
 from explainkit.errors import DatasetError, ModelError
 from explainkit.isolation import preserve_model, preserve_process
+from explainkit.results.plain import plain
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import PARTS
 from explainkit_fer_hw3.study.parts import one_hot
@@ -71,13 +72,9 @@ class Detectors:
         columns = ("iou", "enrichment", "low", "high", "control")
         values = {name: getattr(self, name)[unit].tolist() for name in columns}
         return {
-            part: {name: _number(values[name][code]) for name in columns}
+            part: plain({name: values[name][code] for name in columns})
             for code, part in enumerate(PARTS)
         }
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value
 
 
 def detect_parts(

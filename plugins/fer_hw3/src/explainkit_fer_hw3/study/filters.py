@@ -17,6 +17,7 @@ from explainkit.errors import TargetError
 from explainkit.expressions import channel, parse
 from explainkit.layers import capture
 from explainkit.render.unit import Bar, Bars, examples, unit_card
+from explainkit.results.plain import plain
 from explainkit.results.visualization import Visualization
 from explainkit_fer_hw3.data import FaceDataset, load_synthetic
 from explainkit_fer_hw3.data.source import SIDE
@@ -66,10 +67,7 @@ def ranked(found: Visualization) -> list[dict[str, Any]]:
             "converged": bool(found.converged[i]),
             "score": None if found.dead[i] else float(found.score[i]),
             "trace": found.trace[:, i].tolist(),
-            "quality": {
-                name: None if bool(values[i].isnan()) else float(values[i])
-                for name, values in found.quality.items()
-            },
+            "quality": {name: plain(values[i]) for name, values in found.quality.items()},
         }
         for i, text in enumerate(found.objective)
     ]
