@@ -38,5 +38,5 @@ def test_a_wrapper_means_what_its_base_method_means(method, expected):
 
 def test_words_fit_what_was_explained():
     assert legend([explained(at="conv")]).startswith("A larger value here raises (red)")
-    found = legend([explained(method="explainkit/lrp", expression="logit(1)")], "top", "bottom")
-    assert found == "Evidence for (top) or against (bottom) the explained score"
+    found = legend([explained(method="explainkit/lrp", expression="logit(1)")], "gray")
+    assert found == "Evidence for (top of the scale) or against (bottom) the explained score"

@@ -69,15 +69,7 @@ def clusters_figure(found: "Clusters") -> Figure:
 
 
 def clusters_report(found: "Clusters", path: Path) -> Path:
-    """Writes clusters as one self-contained HTML file.
-
-    Args:
-        found: The clusters.
-        path: The file; it is written atomically.
-
-    Raises:
-        RenderError: It can't be written.
-    """
+    """Writes clusters as one self-contained HTML file, atomically."""
     clusters = [
         {
             "number": k,

@@ -78,7 +78,6 @@ def comparison_figure(
     sizes = [fit_image(one.size) for one in content.shown]
     cells = _cells(len(content.shown), len(explanations), columns)
     rows, across = (max(cell[axis] for cell in cells.values()) + 1 for axis in (0, 1))
-    ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         rows,
         [max(1.4, *(width for width, _ in sizes))] * across,
@@ -86,7 +85,7 @@ def comparison_figure(
         f"Each map is normalized separately ({rule.limit}); ± is the value at full color.",
         joined(
             [
-                *[legend(explanations, *ends)] * (rule.sign == "signed"),
+                *[legend(explanations, cmap)] * (rule.sign == "signed"),
                 *content.notes,
                 *explained(cards),
             ]

@@ -40,16 +40,7 @@ _WIDTH = 2 * _MARGIN + EXEMPLARS * (_THUMB + _GAP) + _SIDE + 0.1
 def concepts_figure(
     found: "Concepts", names: Sequence[str] | None = None, most: int | None = None
 ) -> Figure:
-    """One block per concept: its exemplars under its map, crops of them, and its importance.
-
-    Args:
-        found: The concepts.
-        names: What to call them, one each.
-        most: Draw only this many; None: all.
-
-    Raises:
-        RenderError: Another number of names than of concepts, or fewer than 1 to draw.
-    """
+    """One block per concept: exemplars under its map, crops, importance; see `Concepts.plot`."""
     if most is not None and most < 1:
         raise RenderError(f"most: expected at least 1, got {most}")
     titles = titles_of(found, names)

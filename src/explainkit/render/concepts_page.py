@@ -55,18 +55,7 @@ def concepts_report(
     maximized: "Visualization | None",
     command: str | None,
 ) -> Path:
-    """Writes concepts as one self-contained HTML file.
-
-    Args:
-        found: The concepts.
-        path: The file; it is written atomically.
-        names: What to call them, one each.
-        maximized: The images that maximize them.
-        command: The command line that reproduces them.
-
-    Raises:
-        RenderError: Names or maximized images of other concepts, or it can't be written.
-    """
+    """Writes concepts as one self-contained HTML file, atomically; see `Concepts.report`."""
     titles = titles_of(found, names)
     if maximized is not None and maximized.objective != tuple(map(str, found)):
         raise RenderError(

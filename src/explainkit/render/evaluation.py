@@ -23,11 +23,7 @@ _LEAST = 0.06
 
 @house_style()
 def evaluation_figure(found: "Evaluation") -> Figure:
-    """One row per method: shares of the verdicts as a bar, and the mean of the first test.
-
-    Args:
-        found: The evaluation.
-    """
+    """One row per method: shares of the verdicts as a bar, and the mean of the first test."""
     rows, counts = found.table(), found.verdicts()
     notes = fit(" ".join(found.notes), _WIDTH - 2 * _MARGIN, 6.5, 6)
     tall = _ROW * len(rows)

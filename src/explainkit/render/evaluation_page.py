@@ -59,16 +59,7 @@ def evaluation_html(found: "Evaluation") -> Markup:
 
 
 def evaluation_report(found: "Evaluation", path: Path, command: str | None) -> Path:
-    """Writes an evaluation as one self-contained HTML file.
-
-    Args:
-        found: The evaluation.
-        path: The file; it is written atomically.
-        command: The command line that reproduces it.
-
-    Raises:
-        RenderError: It can't be written.
-    """
+    """Writes an evaluation as one self-contained HTML file, atomically."""
     facts = {one.method: f"{one.name}: {one.params or 'no parameters'}" for one in found.results}
     facts |= {"seed": str(found.seed)}
     facts |= {"versions": ", ".join(f"{name} {of}" for name, of in found.versions.items())}

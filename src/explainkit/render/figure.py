@@ -28,6 +28,7 @@ from explainkit.render.heatmap import (
 )
 from explainkit.render.legend import joined, legend
 from explainkit.render.parameters import changed_parameters, parameters
+from explainkit.render.report.content import explained_class, gather
 from explainkit.render.scorecard import explained, write_verdict
 from explainkit.render.sheet import (
     BAR,
@@ -42,15 +43,13 @@ from explainkit.render.sheet import (
     house_style,
     show,
 )
-from explainkit.render.shown_image import OPACITY, ShownImage, overlay, shown_images
-from explainkit.render.shown_image import notes as notes_of
+from explainkit.render.shown_image import OPACITY, ShownImage, overlay
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
     from explainkit.results.scorecard import Scorecard
 
 _BARS, _LABELS, _SCALE = 1.88, 0.75, 0.55
-_MOST_BARS = 7
 _APART = 0.35
 
 
@@ -84,8 +83,8 @@ def study_figure(
         RenderError: An unknown scaling, a fraction outside [0, 1], labels that are not one per
             image, or a mean and std that do not fit the channels.
     """
-    rows = _Rows(explanation, labels, [*notes, *explained(cards)])
     maps = over_images(explanation, reduce)
+    rows = _Rows(explanation, labels, [*notes, *explained(cards)])
     scaled = [(Scaling.parse(rule), scale(maps, rule)) for rule in scalings]
     widths = [rows.cell, _BARS, *[rows.cell + _SCALE] * len(scaled), rows.cell]
     signed = all(rule.sign == "signed" for rule, _ in scaled)
@@ -146,8 +145,8 @@ def plot(
             an opacity outside [0, 1], no columns, or several images for one ``ax``.
     """
     rule = Scaling.parse(scaling)
-    rows = _Rows(explanation, None, explained([] if card is None else [card]))
     maps = over_images(explanation, reduce)
+    rows = _Rows(explanation, None, explained([] if card is None else [card]))
     scaled = scale(maps, rule)
     if ax is not None:
         if len(explanation) != 1:
@@ -183,6 +182,7 @@ class _Rows:
     """What the figures of one explanation share: the images and the model's predictions.
 
     Attributes:
+        content: The explanation, ready to be shown.
         images: Each image for display.
         sizes: Width and height of each image in inches.
         smooth: Whether the images are photos, whose pixels need not be told apart.
@@ -192,16 +192,10 @@ class _Rows:
     def __init__(
         self, explanation: "Explanation", labels: Sequence[int | None] | None, more: Sequence[str]
     ) -> None:
+        self.content = gather([explanation], labels, None, "sum")
         self.explanation = explanation
-        if labels is not None and len(labels) != len(explanation):
-            raise RenderError(f"expected {len(explanation)} labels, got {len(labels)}")
-        known = labels if labels is not None else [None] * len(explanation)
-        self.labels = [None if label is None or label < 0 else int(label) for label in known]
-        classes = explanation.classes
-        if beyond := [label for label in self.labels if label is not None and label >= classes]:
-            raise RenderError(f"labels: expected classes below {classes}, got {beyond[0]}")
-        self.images = shown_images(explanation)
-        self._notes = [*notes_of(self.images), *more]
+        self.images = self.content.shown
+        self._notes = [*self.content.notes, *more]
         self.smooth = explanation.geometries is not None
         self.sizes = [fit_image(one.size) for one in self.images]
         self.cell = max(1.4, *(width for width, _ in self.sizes))
@@ -227,8 +221,7 @@ class _Rows:
             for note, numbers in found.items()
         ]
         one = self.explanation
-        ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
-        colors = [legend([one], *ends)] if signed else []
+        colors = [legend([one], cmap)] if signed else []
         return Sheet(
             rows,
             widths,
@@ -262,13 +255,12 @@ class _Rows:
         """Image ``i`` and its probabilities, in a row, from a column on."""
         axes = sheet.axes(row, column, *self.sizes[i])
         show(axes, self.images[i].pixels, self.smooth)
-        label, predicted = self.labels[i], self.explanation.predicted_classes(i)
+        content, label = self.content, self.content.labels[i]
         if self.explanation.task != "regression":
-            names = ", ".join(map(self.explanation.class_name, predicted)) or "no label"
             text, ink = prediction(
-                fit_name(names, 0.85, 7),
-                None if label is None else fit_name(self.explanation.class_name(label), 0.85, 7),
-                label in predicted,
+                fit_name(content.predicted(i), 0.85, 7),
+                None if label is None else fit_name(content.class_name(label), 0.85, 7),
+                bool(content.correct(i)),
             )
             sheet.title(axes, column, text, ink)
         self._draw_bars(sheet, i, row, column + 1)
@@ -279,20 +271,13 @@ class _Rows:
         The explained class and the true class are always included.
         """
         axes = sheet.axes(row, column, _BARS - _LABELS, shift=_LABELS)
-        if self.explanation.probabilities is None:
+        if not (top := self.content.readings[0].top[i]):
             axes.set_axis_off()
             score = float(self.explanation.score[i])
             axes.text(0, 0.5, f"score {score:.3g}", size=8, color=INK)
             return
-        probabilities = self.explanation.probabilities[i].double()
-        # an expression is not one class
-        by_class = self.explanation.expression is None
-        target = int(self.explanation.target[i]) if by_class else None
-        label = self.labels[i]
-        most_probable = probabilities.argsort(descending=True, stable=True).tolist()
-        first = [one for one in (target, label) if one is not None]
-        shown = sorted(list(dict.fromkeys([*first, *most_probable]))[:_MOST_BARS])
-        values = [float(probabilities[k]) for k in shown]
+        shown, values = zip(*top, strict=True)
+        target, label = explained_class(self.explanation, i), self.content.labels[i]
         axes.barh(
             range(len(shown)),
             values,
@@ -301,7 +286,7 @@ class _Rows:
         )
         for y, value in enumerate(values):
             axes.text(value + 0.03, y, f"{value:.2f}", size=6, color=FAINT, va="center")
-        names = [fit_name(self.explanation.class_name(k), _LABELS, 6.5) for k in shown]
+        names = [fit_name(self.content.class_name(k), _LABELS, 6.5) for k in shown]
         axes.set_yticks(range(len(shown)), names)
         for tick, k in zip(axes.get_yticklabels(), shown, strict=True):
             tick.set(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from explainkit.catalog.synonyms import bare_name
+from explainkit.scores import NOUNS
 
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
@@ -54,10 +55,14 @@ def meaning(method: str, params: Mapping[str, Any]) -> Meaning:
     return "importance" if params.get("absolute") is True else found
 
 
-def legend(
-    explanations: "Sequence[Explanation]", positive: str = "red", negative: str = "blue"
-) -> str:
-    """What the colors mean: one sentence, or one for each kind of method."""
+def legend(explanations: "Sequence[Explanation]", cmap: str | None = None) -> str:
+    """What the colors mean: one sentence, or one for each kind of method.
+
+    Args:
+        explanations: Whose maps are drawn.
+        cmap: Name of the color map; None: red and blue.
+    """
+    positive, negative = ("top of the scale", "bottom") if cmap else ("red", "blue")
     methods: dict[str, list[str]] = {}
     for one in explanations:
         names = methods.setdefault(_sentence(one, positive, negative), [])
@@ -72,8 +77,7 @@ def legend(
 
 def _sentence(one: "Explanation", positive: str, negative: str) -> str:
     what = "a larger value" if one.at else "brighter"
-    kinds = {"multilabel": "label", "regression": "output"}
-    goal = "score" if one.expression is not None else kinds.get(one.task, "class")
+    goal = "score" if one.expression is not None else NOUNS[one.task]
     return {
         "sensitivity": f"{what} here raises ({positive}) or lowers ({negative}) the score",
         "contribution": f"evidence for ({positive}) or against ({negative}) the explained {goal}",

@@ -30,22 +30,7 @@ def overlays(
     cmap: str | None = None,
     alpha: float = OPACITY,
 ) -> list[Image.Image]:
-    """Each map over its image in gray, at the resolution of the original.
-
-    Args:
-        explanation: The maps.
-        scaling: How values become colors.
-        reduce: How channels are reduced to one.
-        cmap: Name of a matplotlib color map; None: the scaling's own.
-        alpha: Opacity of the strongest values.
-
-    Returns:
-        RGB images of the size of the original, or of the model's input where that is not known.
-
-    Raises:
-        RenderError: An unknown scaling or color map, an opacity outside [0, 1], or a map without
-            spatial positions.
-    """
+    """Each map over its image in gray; see `Explanation.overlays`."""
     maps = over_images(explanation, reduce)
     style: dict[str, Any] = {"scaling": scaling, "cmap": cmap, "alpha": alpha}
     if explanation.originals is None or explanation.geometries is None:

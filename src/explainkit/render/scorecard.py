@@ -66,15 +66,7 @@ def verdict_kind(verdict: str) -> str:
 
 @house_style()
 def scorecard_figure(card: "Scorecard", columns: int = 3) -> Figure:
-    """One panel per image: the effect of hiding each cell against the map's sum in it.
-
-    Args:
-        card: The scorecard.
-        columns: Panels side by side.
-
-    Raises:
-        RenderError: No columns.
-    """
+    """One panel per image: the effect of hiding each cell against the map's sum in it."""
     if columns < 1:
         raise RenderError(f"columns: expected at least 1, got {columns}")
     shown = min(len(card), _MOST)

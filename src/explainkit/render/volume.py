@@ -47,16 +47,8 @@ def volume_figure(
     """Slices of each volume in a row, and below them one row of maps per explanation.
 
     All slices of a map have one scale. The first column shows where they are: on the volume seen
-    from the side (its mean over the width), and on the share of every slice in Σ|a|.
-
-    Args:
-        explanations: Of the same volumes.
-        slices: Which ones: up to six, evenly spaced or those with the largest Σ|a|; or a list.
-        labels: True class of each volume; None or −1 where it is unknown.
-        scaling: How values become colors.
-        reduce: How channels are reduced to one.
-        cmap: Name of a matplotlib color map; None: red and blue for signed values.
-        alpha: Opacity of the strongest values over a slice.
+    from the side (its mean over the width), and on the share of every slice in Σ|a|. Arguments
+    are those of `Explanations.plot`.
 
     Raises:
         RenderError: Explanations of different volumes or classes, labels that do not fit, no such
@@ -72,13 +64,12 @@ def volume_figure(
     wide, tall = fit_image(content.shown[0].size)
     layers = {one.layer for one in explanations}
     layer = layers.pop() if len(layers) == 1 else None
-    ends = ("top of the scale", "bottom") if cmap else ("red", "blue")
     sheet = Sheet(
         len(cuts) * (1 + len(explanations)),
         [_SIDE, *[max(1.0, wide)] * max(map(len, cuts))],
         headline(explanations, f" at {layer}" if layer else ""),
         f"Each map has one scale for all slices ({rule.limit}); ± is the value at full color.",
-        joined([*[legend(explanations, *ends)] * (rule.sign == "signed"), *content.notes, _LEFT]),
+        joined([*[legend(explanations, cmap)] * (rule.sign == "signed"), *content.notes, _LEFT]),
     )
     for i, shown in enumerate(cuts):
         row = i * (1 + len(explanations))

@@ -1,7 +1,5 @@
 """The index of many explained images: one HTML page of thumbnails, written a card at a time."""
 
-import base64
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from explainkit.catalog.synonyms import bare_name
 from explainkit.errors import RenderError
 from explainkit.files import reason, replacing
 from explainkit.render.heatmap import over_images
+from explainkit.render.report.sheets import data_uri
 from explainkit.render.shown_image import overlay, shown_images, to_bytes
 from explainkit.render.templates import inline, pieces
 
@@ -23,8 +22,6 @@ _PACKAGE = "explainkit.render.index"
 
 THUMBNAIL = 144
 """Pixels of the longer side of a thumbnail."""
-
-_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,12 @@ def thumbnails(explanations: "Sequence[Explanation]") -> list[str]:
     [shown] = shown_images(explanations[0], THUMBNAIL)
     images = [shown.pixels]
     images += [overlay(shown, over_images(one)[0].cpu()) for one in explanations]
-    return [_data_uri(Image.fromarray(to_bytes(one))) for one in images]
+    found = []
+    for one in images:
+        image = Image.fromarray(to_bytes(one)).convert("RGB")
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=None)
+        found.append(data_uri(image, exact=False))
+    return found
 
 
 def write_index(
@@ -128,15 +130,3 @@ def _noting(cards: Iterable[Card], verdicts: dict[str, None]) -> Iterator[Card]:
     for card in cards:
         verdicts |= dict.fromkeys(card.verdicts)
         yield card
-
-
-def _data_uri(image: Image.Image) -> str:
-    longest = max(image.size)
-    if longest > THUMBNAIL:
-        ratio = THUMBNAIL / longest
-        size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
-        image = image.resize(size, Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    # subsampling would mix the colors of a map
-    image.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

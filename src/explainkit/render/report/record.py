@@ -11,9 +11,9 @@ from explainkit.render.heatmap import Reduce
 if TYPE_CHECKING:
     from explainkit.results.explanation import Explanation
 
-KEYS = frozenset(
-    {"method", "params", "model", "layer", "at", "target", "expression", "seed", "task", "output",
-     "precision", "class_names", "versions", "reduce", "receipt"}
+KEYS = (
+    "method", "params", "model", "layer", "at", "target", "expression", "seed", "task", "output",
+    "precision", "class_names", "versions", "receipt", "reduce",
 )  # fmt: skip
 """What every record has."""
 
@@ -30,23 +30,10 @@ def record_of(one: "Explanation", reduce: Reduce) -> dict[str, Any]:
         one: The explanation.
         reduce: How its channels were reduced to one.
     """
-    return {
-        "method": one.method,
-        "params": plain_params(one.params),
-        "model": one.model,
-        "layer": one.layer,
-        "at": one.at,
-        "target": one.target.tolist(),
-        "expression": one.expression,
-        "seed": one.seed,
-        "task": one.task,
-        "output": one.output,
-        "precision": one.precision,
-        "class_names": list(one.class_names),
-        "versions": dict(one.versions),
-        "reduce": reduce,
-        "receipt": one.receipt,
-    }
+    values = {name: getattr(one, name) for name in KEYS[:-1]}
+    return values | {
+        "params": plain_params(one.params), "target": one.target.tolist(), "reduce": reduce,
+    }  # fmt: skip
 
 
 def sealed(text: str) -> str:
