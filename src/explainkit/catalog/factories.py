@@ -163,13 +163,14 @@ def method_from(name: str, params: Mapping[str, Any]) -> Method:
         UnknownNameError: No such method is registered.
         MethodError: It has other parameters.
     """
-    values = {
-        field: method_from(value["method"], {k: v for k, v in value.items() if k != "method"})
-        if isinstance(value, Mapping) and "method" in value
-        else value
-        for field, value in params.items()
-    }
-    return load_method(name, **values)
+    return load_method(name, **{field: _from_param(value) for field, value in params.items()})
+
+
+def _from_param(value: Any) -> Any:
+    """What `_as_param` recorded; JSON has lists in the place of tuples."""
+    if isinstance(value, Mapping) and "method" in value:
+        return method_from(value["method"], {k: v for k, v in value.items() if k != "method"})
+    return tuple(map(_from_param, value)) if isinstance(value, list) else value
 
 
 def default_params(method: str) -> dict[str, Any]:

@@ -185,29 +185,10 @@ def planned(
     command: str = "",
     **params: Any,
 ) -> Iterator[PlannedJob]:
-    """The job that `batch` runs; the list of its items exists while the block runs.
+    """The job that `batch` runs, with its arguments; the list of its items exists in the block.
 
-    Args:
-        source: As in `batch`, like all that is not described here.
-        model: The model.
-        methods: The methods.
-        out: The folder of the store.
-        target: The target.
-        seed: Random seed.
-        limit: Only the first items.
-        workers: Processes.
-        dtype: How maps are stored.
-        map_size: The most rows and columns of a stored map.
-        scorecard: Whether maps are tested.
-        wrt: Which of several inputs are explained.
-        device: Where a named model runs.
-        batch_size: Images run at once.
-        precision: Of the methods' forwards.
-        shard_size: Images of a shard.
-        threads: Threads of a worker.
-        model_options: Arguments of `load_model` for a named model.
-        command: The command line that resumes the job.
-        **params: The methods' fields.
+    A named model is loaded with ``model_options``; ``command`` is the command line that resumes
+    the job.
     """
     rows, columns = (map_size, map_size) if isinstance(map_size, int) else map_size or (None, None)
     for name, value in (

@@ -69,6 +69,11 @@ def difference(one: Tensor, other: Tensor) -> float:
     return apart / largest if largest else math.inf if apart else 0.0
 
 
+def first_of(names: Sequence[str]) -> str:
+    """Three names at most, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def changes(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What differs by name, then and now, in one line."""
     return "; ".join(

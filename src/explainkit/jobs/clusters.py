@@ -33,17 +33,7 @@ def clusters_of(
     neighbors: int,
     seed: int,
 ) -> Clusters:
-    """Clusters the maps of a store; see `Store.clusters`.
-
-    Args:
-        store: The store, or a part of it.
-        n: Number of clusters; None: by the eigengap.
-        labels: The true classes.
-        method: Index of the method.
-        cells: Rows and columns to which maps are reduced.
-        neighbors: Edges from each map.
-        seed: Random seed.
-    """
+    """Clusters the maps of a store by a method of this index; see `Store.clusters`."""
     rows, parts, names = array("q"), [], store.class_names
     for row, one in store.maps(store.methods[method]):
         rows.append(row)

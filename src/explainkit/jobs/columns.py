@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ def facts(store: Store) -> dict[str, Any]:
     return {"plan": store.plan.hash, **store.plan.question}
 
 
-def missing(package: str, to: str, error: ImportError) -> StorageError:
-    """What to say where an export's package is not installed."""
-    return StorageError(f"expected {package}, for {to}: pip install {package} ({error})")
+def needed(package: str, to: str) -> Any:
+    """An optional package, which an export takes.
+
+    Raises:
+        StorageError: It is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise StorageError(f"expected {name}, for {to}: pip install {name} ({error})") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from explainkit.errors import StorageError
 from explainkit.files import locked, reason, replacing, write_file
-from explainkit.jobs.columns import columns, done, facts, missing
+from explainkit.jobs.columns import columns, done, facts, needed
 from explainkit.jobs.hub import hub
 from explainkit.jobs.plan import map_name
 from explainkit.jobs.store import Store
@@ -111,12 +111,8 @@ CHUNK = 16 << 20
 
 
 def _zarr(store: Store, folder: Path) -> Iterator[Path]:
-    try:
-        import zarr
-    except ImportError as error:
-        raise missing("zarr", "zarr", error) from error
     path = folder / "maps.zarr"
-    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root = needed("zarr", "zarr").open_group(path, mode="w", zarr_format=3)
     root.attrs["explainkit"] = facts(store)
     for _, shard in done(store):
         for items, maps in shard.groups():

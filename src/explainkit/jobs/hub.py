@@ -12,7 +12,7 @@ from PIL import Image
 from explainkit.adapters.decoding import read_bytes
 from explainkit.errors import StorageError
 from explainkit.files import replacing, write_file
-from explainkit.jobs.columns import array, done, missing
+from explainkit.jobs.columns import array, done, facts, needed
 from explainkit.jobs.outcomes import Item
 from explainkit.jobs.store import Store
 from explainkit.jobs.tables import row_of
@@ -57,11 +57,7 @@ What was computed, and the hashes of the weights and the list of images:
 
 def hub(store: Store, folder: Path) -> Iterator[Path]:
     """Writes a folder for `datasets.load_dataset`, with features: images, classes, and arrays."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise missing("pyarrow", "hf", error) from error
+    pa, pq = needed("pyarrow", "hf"), needed("pyarrow.parquet", "hf")
     schema = _schema(store, pa)
     shards = done(store)
     data = folder / "data"
@@ -86,7 +82,7 @@ def hub(store: Store, folder: Path) -> Iterator[Path]:
         count=count,
         methods=", ".join(store.methods),
         version=plan.library["explainkit"],
-        facts=json.dumps({"plan": plan.hash, **plan.question}, indent=1),
+        facts=json.dumps(facts(store), indent=1),
     )
     yield write_file(folder / "README.md", text.encode(), StorageError)
 

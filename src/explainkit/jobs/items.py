@@ -96,7 +96,7 @@ def ids_in(lines: bytes) -> list[str]:
 
 def _sorted(entries: Iterable[tuple[str, str]], stack: ExitStack) -> Iterator[str]:
     """The lines in order: an external merge sort."""
-    lines = (f"{_encoded(item)}\t{mark}\n" for item, mark in entries)
+    lines = (f"{encode_basestring_ascii(item)[1:-1]}\t{mark}\n" for item, mark in entries)
     runs: list[Iterable[str]] = []
     while run := list(islice(lines, IN_MEMORY)):
         run.sort()
@@ -112,10 +112,6 @@ def _sorted(entries: Iterable[tuple[str, str]], stack: ExitStack) -> Iterator[st
 
 def _temporary() -> IO[str]:
     return tempfile.TemporaryFile("w+", encoding="ascii", newline="\n")
-
-
-def _encoded(item: str) -> str:
-    return encode_basestring_ascii(item)[1:-1]
 
 
 def _decoded(text: str) -> str:

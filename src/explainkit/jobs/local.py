@@ -20,21 +20,7 @@ STOP_SECONDS = 5.0
 def run_local(
     job: Job, shards: Sequence[int], workers: int, done: Callable[[Report], None], stop: Stop
 ) -> dict[int, str]:
-    """Computes shards on this machine.
-
-    Args:
-        job: The job.
-        shards: Their numbers.
-        workers: Processes; 1: this one.
-        done: Called after each shard.
-        stop: Whether to stop.
-
-    Returns:
-        Why shards could not be computed. Others are missing only after a stop.
-
-    Raises:
-        ExplainkitError: The model can't be loaded, or the store can't be written.
-    """
+    """Computes shards on this machine, by this process if there is one worker; see `run_pool`."""
     if workers == 1:
         return _in_process(job, shards, done, stop)
     return run_pool(_Machine(job), shards, workers, done, stop)

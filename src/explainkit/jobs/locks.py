@@ -26,47 +26,36 @@ def owning(store: Path, share: Share) -> Iterator[None]:
     Raises:
         StorageError: Another process works on this share, or on an overlapping one.
     """
+    path = store / f".lock-{share.index}-of-{share.count}"
     with ExitStack() as stack:
         try:
-            stack.enter_context(_hold(store, share))
-        except BlockingIOError as error:
-            raise StorageError(str(error)) from error
+            # one process at a time looks who else is there
+            with locked(store / ".lock", wait=True), ExitStack() as meanwhile:
+                for other in store.glob(".lock-*-of-*"):
+                    # of the same number of shares, others are disjoint
+                    if not other.name.endswith(f"-of-{share.count}"):
+                        _hold(other, meanwhile)
+                _hold(path, stack)
+                path.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}))
         except OSError as error:
             raise StorageError(f"can't lock {store}: {reason(error)}") from error
         yield
 
 
-@contextmanager
-def _hold(store: Path, share: Share) -> Iterator[None]:
-    path = store / f".lock-{share.index}-of-{share.count}"
-    with ExitStack() as stack:
-        # one process at a time looks who else is there
-        with locked(store / ".lock", wait=True):
-            for other in store.glob(".lock-*-of-*"):
-                if other == path or _disjoint(other, share):
-                    continue
-                _refuse_if_held(other)
-            owner = _owner(path)
-            try:
-                stack.enter_context(locked(path, wait=False))
-            except BlockingIOError as error:
-                raise BlockingIOError(_held(path, owner)) from error
-            path.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}))
-        yield
+def _hold(path: Path, stack: ExitStack) -> None:
+    """Locks a file until a stack ends.
 
-
-def _refuse_if_held(path: Path) -> None:
+    Raises:
+        StorageError: Another process holds it.
+    """
     owner = _owner(path)
     try:
-        with locked(path, wait=False):
-            pass
+        stack.enter_context(locked(path, wait=False))
     except BlockingIOError as error:
-        raise BlockingIOError(_held(path, owner)) from error
-
-
-def _disjoint(path: Path, share: Share) -> bool:
-    """Whether a lock is of another share of the same number of shares."""
-    return path.name.endswith(f"-of-{share.count}")
+        raise StorageError(
+            f"{owner} works on {path.parent}: wait until it ends, or give each process its shard "
+            "i/n"
+        ) from error
 
 
 def _owner(path: Path) -> str:
@@ -76,7 +65,3 @@ def _owner(path: Path) -> str:
         return f"process {found['process']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _held(path: Path, owner: str) -> str:
-    return f"{owner} works on {path.parent}: wait until it ends, or give each process its shard i/n"

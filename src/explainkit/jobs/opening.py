@@ -25,7 +25,7 @@ def source_of(data: Data, *, without: Path | None = None) -> Source:
     Raises:
         DatasetError: Nothing is there, or it is of no such kind.
     """
-    if isinstance(data, Folder | ListFile | ZipFile | Registered | Memory):
+    if isinstance(data, Source):
         return data
     if isinstance(data, str | Path):
         path = Path(data)

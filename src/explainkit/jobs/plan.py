@@ -117,7 +117,7 @@ class Plan:
             "shard_size": self.shard_size,
             "inputs": self.inputs,
         }
-        return hashlib.sha256(_canonical(fields)).hexdigest()
+        return _hash_of(fields)
 
     def differences(self, other: "Plan") -> list[str]:
         """What another plan asks differently, one line each: "seed: 0 in the store, 1 now"."""
@@ -213,7 +213,7 @@ def library_versions(module: nn.Module, methods: Iterable[str]) -> dict[str, str
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
     """A record with the hash of its content."""
-    return record | {"sha256": hashlib.sha256(_canonical(record)).hexdigest()}
+    return record | {"sha256": _hash_of(record)}
 
 
 def load_sealed(path: Path, noun: str) -> dict[str, Any]:
@@ -235,12 +235,9 @@ def load_sealed(path: Path, noun: str) -> dict[str, Any]:
     return record
 
 
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _hash_of(value: Any) -> str:
-    return hashlib.sha256(_canonical(value)).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shown(value: Any) -> str:

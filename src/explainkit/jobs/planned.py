@@ -94,7 +94,7 @@ class PlannedJob:
             workers: Processes.
             stop: Whether to stop.
             done: Called for each shard with its report, and whether it was done before.
-            engine: Where the workers run.
+            engine: As in `batch`, like the others.
             ray_address: Of a running Ray cluster.
             retry_failed: Compute shards with failed images again.
             overwrite: Replace a store written by another call.

@@ -62,7 +62,7 @@ def run_ray(
     """Computes shards by the workers of a Ray cluster.
 
     The machines share the store's folder, and paths mean the same on all of them. A worker takes as
-    many CPUs as it has threads, and a GPU if the model runs on one.
+    many CPUs as it has threads, and a GPU if the model runs on one. The rest is as in `run_pool`.
 
     Args:
         job: The job.
@@ -74,12 +74,8 @@ def run_ray(
             connected to, or else one of our own, which listens on the loopback only, has no
             dashboard, and ends with the job.
 
-    Returns:
-        Why shards could not be computed. Others are missing only after a stop.
-
     Raises:
-        ExplainkitError: The model can't be loaded, the store can't be written, or the cluster can't
-            be reached or has no room for a worker.
+        StorageError: The cluster can't be reached or has no room for a worker.
     """
     if not shards:
         return {}

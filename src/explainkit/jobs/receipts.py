@@ -2,21 +2,20 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from explainkit.catalog.factories import load_method
+from explainkit.catalog.factories import method_from
 from explainkit.errors import ExplainkitError, StorageError
-from explainkit.interfaces import Method
 from explainkit.jobs.checks import (
     HALF,
     TOLERANCE,
     Check,
     changes,
     difference,
+    first_of,
     library_check,
     numbers_check,
 )
@@ -136,8 +135,7 @@ def _images(store: Store) -> Check:
         if now != item.sha256:
             changed.append(item.id)
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        return Check("images", "differs", f"changed or missing: {', '.join(changed[:3])}{more}")
+        return Check("images", "differs", f"changed or missing: {first_of(changed)}")
     return Check("images", "ok", f"{count} images")
 
 
@@ -149,9 +147,9 @@ def _numbers(store: Store, module: nn.Module, count: int, seed: int) -> Check:
     kept = [item for item in store.items if item.status == "ok"]
     if not kept:
         return Check("numbers", "not checked", "no item has a map")
-    methods = _methods(plan.methods)
-    if methods is None:
+    if "$tensor" in json.dumps(list(plan.methods)):
         return Check("numbers", "not checked", "the plan has parameters that are tensors as hashes")
+    methods = [method_from(one["method"], one["params"]) for one in plan.methods]
     chosen = random.Random(seed).sample(kept, min(count, len(kept)))  # noqa: S311 - not a secret
     worker = Worker(Job(store.path, plan, Memory({}), module, methods, plan.device))
     allowed = TOLERANCE + (HALF if plan.dtype == "float16" else 0)
@@ -170,20 +168,3 @@ def _numbers(store: Store, module: nn.Module, count: int, seed: int) -> Check:
                 if apart >= worst:
                     worst, where = apart, f"{item.id}, {other.method}"
     return numbers_check(worst, where, again, allowed)
-
-
-def _methods(records: Sequence[Mapping[str, Any]]) -> list[Method] | None:
-    """The methods that a plan names; None if their parameters are not all in it."""
-    if "$tensor" in json.dumps(list(records)):
-        return None
-    return [_method(record["method"], record["params"]) for record in records]
-
-
-def _method(name: str, params: Mapping[str, Any]) -> Method:
-    def value(given: Any) -> Any:
-        if isinstance(given, Mapping) and "method" in given:
-            inner = {name: one for name, one in given.items() if name != "method"}
-            return _method(given["method"], inner)
-        return tuple(map(value, given)) if isinstance(given, list) else given
-
-    return load_method(name, **{field: value(given) for field, given in params.items()})

@@ -22,7 +22,15 @@ from explainkit.engine.record import model_name, versions
 from explainkit.errors import ExplainkitError, StorageError
 from explainkit.files import read_regular, reason
 from explainkit.hashes import weights_hash
-from explainkit.jobs.checks import HALF, TOLERANCE, Check, difference, library_check, numbers_check
+from explainkit.jobs.checks import (
+    HALF,
+    TOLERANCE,
+    Check,
+    difference,
+    first_of,
+    library_check,
+    numbers_check,
+)
 from explainkit.jobs.reduction import REDUCED, area_means
 from explainkit.methods.contract import for_images, seed_of
 from explainkit.render.heatmap import Reduce
@@ -138,7 +146,7 @@ def _report(path: Path) -> list[Saved]:
 def _check_record(record: Any, count: int) -> None:
     """Raises ValueError unless a record has all its parts, of so many images."""
     receipt = record["receipt"]
-    if not record.keys() >= KEYS or (
+    if not record.keys() >= set(KEYS) or (
         receipt is not None
         and (
             not receipt.keys() >= {"weights", "preprocessing", "images", "device", "dtype"}
@@ -163,14 +171,10 @@ def _images(listed: Sequence[Mapping[str, str]]) -> Check:
         if now != one["sha256"]:
             changed.append(one["path"])
     if changed:
-        return Check("images", "differs", f"changed: {_some(changed)}")
+        return Check("images", "differs", f"changed: {first_of(changed)}")
     if missing:
-        return Check("images", "not checked", f"not found: {_some(missing)}")
+        return Check("images", "not checked", f"not found: {first_of(missing)}")
     return Check("images", "ok" if count else "not checked", f"{count} files")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _made(saved: Sequence[Saved], model: Model, recompute: int, seed: int) -> Iterator[Check]:

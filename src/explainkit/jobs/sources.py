@@ -3,11 +3,12 @@
 import hashlib
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -36,37 +37,38 @@ class Loaded:
     sha256: str
 
 
-class Source(Protocol):
-    """The images of a job. It is pickled for each worker, and loads its data there."""
+class Source(ABC):
+    """The images of a job. It is pickled for each worker, and loads its data there.
 
-    @property
-    def lasting(self) -> bool:
-        """Whether the images can be read again later; otherwise the store keeps the inputs."""
-        ...
+    Attributes:
+        lasting: Whether the images can be read again later; otherwise the store keeps the inputs.
+    """
 
+    lasting: ClassVar[bool] = True
+
+    @abstractmethod
     def entries(self) -> Iterator[tuple[str, str]]:
         """Each image's id, and what tells that its content changed, or "" if that takes reading."""
-        ...
 
+    @abstractmethod
     def read(self, item: str) -> Loaded:
         """One image.
 
         Raises:
             ExplainkitError: It can't be read, or is not an image.
         """
-        ...
 
-    def path_of(self, item: str) -> str | None:
+    def path_of(self, item: str) -> str | None:  # noqa: ARG002 - of sources with files
         """The file of an image; None if it has no file of its own."""
-        ...
+        return None
 
+    @abstractmethod
     def record(self) -> dict[str, str]:
         """What `reopened` needs."""
-        ...
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Source):
     """The image files in a folder and its subfolders, hidden ones left out; ids are paths.
 
     Attributes:
@@ -76,7 +78,6 @@ class Folder:
 
     path: Path
     without: Path | None = None
-    lasting: bool = field(default=True, init=False)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Paths relative to the folder, with slashes."""
@@ -114,11 +115,10 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class ListFile:
+class ListFile(Source):
     """The image files that a text file names, one per line; relative paths start at its folder."""
 
     path: Path
-    lasting: bool = field(default=True, init=False)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """The lines that are not empty."""
@@ -144,11 +144,10 @@ class ListFile:
 
 
 @dataclass(frozen=True)
-class ZipFile:
+class ZipFile(Source):
     """The image files in a zip file; ids are the names of its members."""
 
     path: Path
-    lasting: bool = field(default=True, init=False)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Names and checksums of the members that are images."""
@@ -172,10 +171,6 @@ class ZipFile:
             raise InputError(f"{where}: expected at most {LARGEST_FILE:,} bytes")
         return _from_bytes(data, where)
 
-    def path_of(self, item: str) -> str | None:  # noqa: ARG002
-        """None: images have no files of their own."""
-        return None
-
     def record(self) -> dict[str, str]:
         """Kind and path."""
         return {"kind": "zip", "path": str(self.path.resolve())}
@@ -189,18 +184,18 @@ class ZipFile:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open file."""
-        return {"path": self.path, "lasting": True}
+        return {"path": self.path}
 
 
 @dataclass(frozen=True)
-class Registered:
+class Registered(Source):
     """A registered data set, loaded by each process; ids are its names, or else numbers."""
 
     name: str
     path: Path | None = None
     split: str = "train"
     seed: int = 0
-    lasting: bool = field(default=False, init=False)
+    lasting = False
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Ids and hashes of the images."""
@@ -209,10 +204,6 @@ class Registered:
     def read(self, item: str) -> Loaded:
         """An image as the model takes it."""
         return self._items.read(item)
-
-    def path_of(self, item: str) -> str | None:  # noqa: ARG002
-        """None: images have no files of their own."""
-        return None
 
     def record(self) -> dict[str, str]:
         """Kind, name, path, split and seed."""
@@ -234,11 +225,11 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Source):
     """What a mapping holds or loads: paths, Pillow images, arrays, tensors, or several inputs."""
 
     images: Mapping[str, "ImageSource | Inputs"]
-    lasting: bool = field(default=False, init=False)
+    lasting = False
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Ids and hashes of the images; a file that can't be read has none."""
@@ -260,10 +251,6 @@ class Memory:
             return Loaded(several, inputs_hash(several))
         image, _, _ = open_image(value, 0)
         return Loaded(image, pixels_hash(np.asarray(image)))
-
-    def path_of(self, item: str) -> str | None:  # noqa: ARG002
-        """None: images have no files of their own."""
-        return None
 
     def record(self) -> dict[str, str]:
         """The kind alone: the images are not found again."""

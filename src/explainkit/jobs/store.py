@@ -25,7 +25,7 @@ from explainkit.jobs.counts import Progress, progress_of
 from explainkit.jobs.items import read_items
 from explainkit.jobs.labels import Labels
 from explainkit.jobs.opening import reopened
-from explainkit.jobs.outcomes import Item, Judged, Status
+from explainkit.jobs.outcomes import Item, Status
 from explainkit.jobs.plan import ITEMS, Plan
 from explainkit.jobs.shards import Stored, check_tensors, read_shard
 from explainkit.results.clusters import Clusters
@@ -190,33 +190,22 @@ class Store:
         if verdict is not None and not self.plan.scorecard:
             raise InputError("verdict: expected a store with scorecards: batch(…, scorecard=True)")
         known = self.methods
-        names = [name for name in known if method in (None, name, bare_name(name))]
-        if not names:
+        chosen = [i for i, name in enumerate(known) if method in (None, name, bare_name(name))]
+        if not chosen:
             raise InputError(f"method: expected {', '.join(known)}, got {method!r}")
-        chosen = [known.index(name) for name in names]
-
-        def cards(item: Item) -> list[Judged]:
-            return [item.judged[i] for i in chosen if item.judged]
 
         def meets(item: Item | None) -> bool:
-            return (
-                item is not None
-                and (status is None or item.status == status)
-                and (target is None or item.target == target)
-                and (predicted is None or item.predicted == predicted)
-                and (
-                    confidence is None
-                    or (
-                        item.confidence is not None
-                        and confidence[0] <= item.confidence <= confidence[1]
-                    )
-                )
-                and (
-                    verdict is None
-                    or any(
-                        is_verdict(item.judged[i].verdict, verdict) for i in chosen if item.judged
-                    )
-                )
+            if item is None:
+                return False
+            asked = ((status, item.status), (target, item.target), (predicted, item.predicted))
+            if any(wanted is not None and wanted != own for wanted, own in asked):
+                return False
+            if confidence is not None:
+                low, high = confidence
+                if item.confidence is None or not low <= item.confidence <= high:
+                    return False
+            return verdict is None or any(
+                is_verdict(item.judged[i].verdict, verdict) for i in chosen if item.judged
             )
 
         return self._part([row for row in self._rows if meets(self._item(row))])

@@ -5,18 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from explainkit.files import replacing
-from explainkit.jobs.columns import Fields, array, done, missing
+from explainkit.jobs.columns import Fields, array, done, needed
 from explainkit.jobs.outcomes import Item
 from explainkit.jobs.store import Store
 
 
 def parquet(store: Store, folder: Path) -> Iterator[Path]:
     """Writes the table; maps are flat lists, with their shapes in another column."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise missing("pyarrow", "parquet", error) from error
+    pa, pq = needed("pyarrow", "parquet"), needed("pyarrow.parquet", "parquet")
     fields = [("id", pa.string()), ("target", pa.int64()), ("score", pa.float32())]
     fields += [("predicted", pa.int64()), ("confidence", pa.float32())]
     fields += [("logits", pa.list_(pa.float32()))]
