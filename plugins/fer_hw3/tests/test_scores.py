@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainkit_fer_hw3.scores import Z95, class_scores, confusion_matrix, most_confused, wilson
+from explainkit.results.statistics import Z95
+from explainkit_fer_hw3.scores import class_scores, confusion_matrix, most_confused, wilson
 
 
 @given(st.integers(0, 10_000), st.integers(1, 10_000))

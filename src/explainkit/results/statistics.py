@@ -12,8 +12,10 @@ RESAMPLES = 2000
 EXACT = 50
 """Number of differences up to which a signed-rank test has its exact distribution."""
 
+Z95 = 1.959963984540054
+"""The 97.5th percentile of the normal distribution."""
+
 _BLOCK = 1 << 20
-_Z95 = 1.959963984540054
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 
@@ -70,9 +72,9 @@ def wilson(hits: int, count: int) -> tuple[float, float, float]:
     """
     if not count:
         return (float("nan"),) * 3
-    share, z2 = hits / count, _Z95**2
+    share, z2 = hits / count, Z95**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    half = Z95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
     return share, middle - half if hits else 0.0, middle + half if hits < count else 1.0
 
 

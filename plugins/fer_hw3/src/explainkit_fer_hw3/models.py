@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 
 from safetensors.torch import load
@@ -82,7 +83,10 @@ def build_dnn() -> nn.Sequential:
 
 
 def packaged_weights(file: str) -> Mapping[str, Tensor]:
-    """The weights that ship with the plugin, verified by their hash, in float32."""
+    """The weights that ship with the plugin, verified by their hash, in float32.
+
+    The model cards are beside them: ``weights/cnn.md`` and ``weights/dnn.md``.
+    """
     folder = files("explainkit_fer_hw3") / "weights"
     try:
         expected = json.loads((folder / "hashes.json").read_text())[file]
@@ -100,16 +104,6 @@ def packaged_weights(file: str) -> Mapping[str, Tensor]:
     return {name: tensor.float() for name, tensor in load(data).items()}
 
 
-def cnn_weights() -> Mapping[str, Tensor]:
-    """The trained weights of the CNN; model card: ``weights/cnn.md``."""
-    return packaged_weights("cnn.safetensors")
-
-
-def dnn_weights() -> Mapping[str, Tensor]:
-    """The trained weights of the DNN; model card: ``weights/dnn.md``."""
-    return packaged_weights("dnn.safetensors")
-
-
 def _control(model: str) -> tuple[int, int] | None:
     found = calibration(model)
     return None if found is None else found.positive_control
@@ -117,7 +111,7 @@ def _control(model: str) -> tuple[int, int] | None:
 
 CNN = ModelSpec(
     build=build_cnn,
-    weights=cnn_weights,
+    weights=partial(packaged_weights, "cnn.safetensors"),
     class_names=CLASS_NAMES,
     image_shape=(1, 48, 48),
     mean=(MEAN,),
@@ -132,7 +126,7 @@ CNN = ModelSpec(
 DNN = replace(
     CNN,
     build=build_dnn,
-    weights=dnn_weights,
+    weights=partial(packaged_weights, "dnn.safetensors"),
     layer=None,
     positive_control=_control("dnn"),
     summary="Five linear layers on 48×48 gray faces, seven expressions, 4,991,495 parameters.",

@@ -2,36 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Z95 = 1.959963984540054
+from explainkit.results import statistics
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share: ``(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)``.
+    """The 95 % interval of a share, by Wilson's score test; 0 to 1 without trials.
 
-    It stays within 0 and 1, and keeps its coverage for few trials. Without trials it is 0 to 1.
-
-    References:
-        Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference",
-        Journal of the American Statistical Association 22, doi:10.1080/01621459.1927.10502953.
+    `explainkit.results.statistics.wilson` has the source.
 
     Examples:
         >>> low, high = wilson(0, 10)
         >>> print(f"{low:.4f} to {high:.4f}")
         0.0000 to 0.2775
     """
-    if not trials:
-        return 0.0, 1.0
-    share, z2 = successes / trials, Z95**2
-    center = share + z2 / (2 * trials)
-    reach = Z95 * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    scale = 1 + z2 / trials
-    return max((center - reach) / scale, 0.0), min((center + reach) / scale, 1.0)
+    _, low, high = statistics.wilson(successes, trials)
+    return (low, high) if trials else (0.0, 1.0)
 
 
 @dataclass(frozen=True)

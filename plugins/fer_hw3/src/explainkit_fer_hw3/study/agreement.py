@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from explainkit.errors import DatasetError
-from explainkit_fer_hw3.scores import Z95
+from explainkit.results.statistics import Z95
 from explainkit_fer_hw3.study.predictions import Predictions
 
 

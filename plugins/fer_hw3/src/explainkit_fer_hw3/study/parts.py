@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import DatasetError
+from explainkit.results import statistics
 from explainkit_fer_hw3.data import FaceDataset
 from explainkit_fer_hw3.faces import ACTION_UNITS, CLASS_NAMES, PART_UNITS, PARTS, draw
 
 METHODS = ("explainkit/saliency", "explainkit/input_x_gradient")
-
-RESAMPLES = 2000
 
 
 def expressive_parts(class_name: str) -> tuple[str, ...]:
@@ -150,16 +149,9 @@ def part_shares(
 
 
 def bootstrap(values: NDArray[np.float64], seed: int) -> Share:
-    """The mean, and the 2.5th to 97.5th percentile of the means of bootstrap resamples.
-
-    References:
-        Efron (1979), "Bootstrap methods: another look at the jackknife", The Annals of
-        Statistics 7, doi:10.1214/aos/1176344552.
-    """
-    generator = np.random.default_rng(seed)
-    means = values[generator.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Share(float(values.mean()), (float(low), float(high)))
+    """The mean, and its interval by `explainkit.results.statistics.bootstrap`."""
+    mean, low, high = statistics.bootstrap(torch.from_numpy(values), seed)
+    return Share(mean, (low, high) if len(values) > 1 else (mean, mean))
 
 
 def atlas(faces: int = 210) -> Tensor:
