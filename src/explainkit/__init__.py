@@ -118,38 +118,29 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Attribution": "explainkit.interfaces",
-    "Concepts": "explainkit.results.concepts",
-    "Dataset": "explainkit.interfaces",
-    "DatasetSpec": "explainkit.interfaces",
-    "Evaluation": "explainkit.results.evaluation",
-    "Explanation": "explainkit.results.explanation",
-    "Explanations": "explainkit.results.explanation",
-    "ImageBatch": "explainkit.adapters.images",
-    "Maximizer": "explainkit.interfaces",
-    "Method": "explainkit.interfaces",
-    "Metric": "explainkit.interfaces",
-    "ModelSpec": "explainkit.interfaces",
-    "Store": "explainkit.jobs.store",
-    "Scorecard": "explainkit.results.scorecard",
-    "TCAV": "explainkit.results.tcav",
-    "Visualization": "explainkit.results.visualization",
-    "adapt": "explainkit.adapters.adapt",
-    "batch": "explainkit.jobs.batch",
-    "concepts": "explainkit.concept_discovery.discover",
-    "evaluate": "explainkit.evaluation.evaluate",
-    "explain": "explainkit.api",
-    "list_datasets": "explainkit.catalog.factories",
-    "list_maximizers": "explainkit.catalog.factories",
-    "list_methods": "explainkit.catalog.factories",
-    "list_metrics": "explainkit.catalog.factories",
-    "list_models": "explainkit.catalog.factories",
-    "load_dataset": "explainkit.catalog.factories",
-    "load_images": "explainkit.adapters.images",
-    "load_model": "explainkit.catalog.models",
-    "maximize": "explainkit.api",
-    "scorecard": "explainkit.metrics.scorecard",
-    "tcav": "explainkit.concept_discovery.tcav",
+    name: f"explainkit.{module}"
+    for module, names in {
+        "adapters.adapt": "adapt",
+        "adapters.images": "ImageBatch load_images",
+        "api": "explain maximize",
+        "catalog.factories": "list_datasets list_maximizers list_methods list_metrics list_models "
+        "load_dataset",
+        "catalog.models": "load_model",
+        "concept_discovery.discover": "concepts",
+        "concept_discovery.tcav": "tcav",
+        "evaluation.evaluate": "evaluate",
+        "interfaces": "Attribution Dataset DatasetSpec Maximizer Method Metric ModelSpec",
+        "jobs.batch": "batch",
+        "jobs.store": "Store",
+        "metrics.scorecard": "scorecard",
+        "results.concepts": "Concepts",
+        "results.evaluation": "Evaluation",
+        "results.explanation": "Explanation Explanations",
+        "results.scorecard": "Scorecard",
+        "results.tcav": "TCAV",
+        "results.visualization": "Visualization",
+    }.items()
+    for name in names.split()
 }
 
 

@@ -137,7 +137,9 @@ def list_names(
     as_json: JsonValue = False,
 ) -> None:
     """List the available methods, metrics, models, data sets and maximizers."""
-    kinds = _kinds(kind)
+    if kind not in (None, *discovery.KINDS):
+        raise typer.BadParameter(f"expected {', '.join(discovery.KINDS)}, got {kind!r}")
+    kinds = [*discovery.KINDS] if kind is None else [kind]
     rows = [
         {"kind": one, "name": name, "summary": summary}
         for one in kinds
@@ -156,14 +158,6 @@ def list_names(
             if row["kind"] == one:
                 table.add_row(escape(row["name"]), escape(row["summary"]))
         show(table)
-
-
-def _kinds(kind: str | None) -> Sequence[str]:
-    if kind is None:
-        return tuple(discovery.KINDS)
-    if kind not in discovery.KINDS:
-        raise typer.BadParameter(f"expected {', '.join(discovery.KINDS)}, got {kind!r}")
-    return (kind,)
 
 
 @app.command("plugins")

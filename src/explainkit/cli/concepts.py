@@ -88,7 +88,7 @@ def concepts(
         reported = any(path.suffix.lower() == ".html" for path in out or [])
         maximized = maximize(module, found, steps, seed) if reported else None
     for path in out or []:
-        _write(found, path, maximized, options.command_line(context))
+        options.write_result(found, path, options.command_line(context), maximized=maximized)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), allow_nan=False))
         return
@@ -109,25 +109,6 @@ def maximize(
     return ek.maximize(
         module, list(found), shape=(shape[0], shape[1], shape[2]), steps=steps, seed=seed
     )
-
-
-def _write(found: "Concepts", path: Path, maximized: "Visualization | None", command: str) -> None:
-    """Writes a file of the kind that its name says, or a folder."""
-    ending = path.suffix.lower()
-    if ending == ".html":
-        found.report(path, maximized=maximized, command=command)
-    elif ending == ".json":
-        from explainkit.errors import StorageError
-        from explainkit.files import write_file
-
-        text = json.dumps(found.to_dict(), indent=1, allow_nan=False)
-        write_file(path, text.encode(), StorageError)
-    elif ending == ".png":
-        from explainkit.render.figure import save_figure
-
-        save_figure(found.plot(), path)
-    else:
-        found.save(path)
 
 
 def print_concepts(found: "Concepts", **columns: list[str]) -> None:

@@ -83,7 +83,7 @@ def evaluate(
         labels=_labels(labels), limit=limit, seed=seed, **params,
     )  # fmt: skip
     for path in out or []:
-        _write(found, path, options.command_line(context))
+        options.write_result(found, path, options.command_line(context))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), allow_nan=False))
     else:
@@ -97,19 +97,6 @@ def _labels(text: str | None) -> Any:
     from explainkit.evaluation.images import read_labels
 
     return text if text is None or text == "folder" else read_labels(Path(text))
-
-
-def _write(found: "Evaluation", path: Path, command: str) -> None:
-    """Writes a file of the kind that its name says."""
-    ending = path.suffix.lower()
-    if ending == ".html":
-        found.report(path, command=command)
-    elif ending == ".json":
-        found.save(path)
-    else:
-        from explainkit.render.figure import save_figure
-
-        save_figure(found.plot(), path)
 
 
 def _print(found: "Evaluation", out: list[Path]) -> None:

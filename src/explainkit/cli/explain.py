@@ -89,6 +89,8 @@ def explain(
 
         explainkit explain photos --model timm:resnet50 --method gradcam,deeplift --scorecard
     """
+    import torch
+
     from explainkit.cli.explaining import Question, explain_photos
     from explainkit.cli.judging import Judged, judged, wants_scorecards
     from explainkit.cli.parameters import parse_for
@@ -114,7 +116,7 @@ def explain(
     photos = find_photos(images, out, endings)
     options.claim(context, out, "explain")  # the figure of a photo has one name for all methods
     place = options.find_device(device)
-    module = known.load(model).to(place, None if dtype is None else options.find_dtype(dtype))
+    module = known.load(model).to(place, None if dtype is None else getattr(torch, dtype))
     tests = wants_scorecards(scorecard, module, at)
     command = options.command_line(context) if report else None
     rows: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Options that several commands share, each declared once, and what is made from them."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explainkit.errors import StorageError, line
-from explainkit.files import check_writable, reason, reserved
+from explainkit.files import check_writable, reason, reserved, write_file
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +38,6 @@ def valid_seed(seed: int) -> int:
     return seed
 
 
-MethodName = Annotated[
-    str, typer.Option(help="An attribution method; see `explainkit list methods`.")
-]
 MethodNames = Annotated[
     str,
     typer.Option(
@@ -120,14 +118,6 @@ def claim(context: typer.Context, out: Path, *stems: str) -> None:
         context.with_resource(reserved(out / f".{stem}.lock", StorageError))
 
 
-def find_dtype(name: str) -> "torch.dtype":
-    """The torch dtype with this name."""
-    import torch
-
-    found: torch.dtype = getattr(torch, name)
-    return found
-
-
 def names_in(text: str) -> list[str]:
     """The names in a list that is separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -171,6 +161,29 @@ def check_files(out: list[Path] | None, *, folders: bool = False) -> None:
             wanted = f"{', '.join(FILES)}{', or a folder' if folders else ''}"
             raise typer.BadParameter(f"--out {path}: expected a file {wanted}")
         writable(path if is_folder else path.parent)
+
+
+def write_result(found: Any, path: Path, command: str, **report: Any) -> None:
+    """Writes an evaluation or concepts as the kind of file that a name says, or as a folder.
+
+    Args:
+        found: The result.
+        path: As `check_files` allows it.
+        command: The command line, which a report shows.
+        **report: More of what the report shows.
+    """
+    match path.suffix.lower():
+        case ".html":
+            found.report(path, command=command, **report)
+        case ".json":
+            text = json.dumps(found.to_dict(), indent=1, allow_nan=False)
+            write_file(path, text.encode(), StorageError)
+        case ".png":
+            from explainkit.render.figure import save_figure
+
+            save_figure(found.plot(), path)
+        case _:
+            found.save(path)
 
 
 def find_target(text: str | None) -> str | int | None:

@@ -110,13 +110,11 @@ def _texts(column: list[Any]) -> list[str]:
         decimals = min(max(len(text.partition(".")[2]) for text in texts), 4 - len(whole))
         texts = [f"{value:z.{decimals}f}" for value in column]
     return [
-        text.replace("-", "−") if isinstance(value, float) else _escaped(text)
+        text.replace("-", "−")
+        if isinstance(value, float)
+        else text.replace("|", "\\|").replace("\n", " ")
         for value, text in zip(column, texts, strict=True)
     ]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def main() -> None:
