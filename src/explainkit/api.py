@@ -31,8 +31,7 @@ from explainkit.engine.targets import check_order
 from explainkit.errors import ExplainkitWarning, InputError, ModelLookupError, TargetError
 from explainkit.expressions import Expression
 from explainkit.interfaces import Dataset, Maximizer, Method, Target, spec_of
-from explainkit.layers import path_of
-from explainkit.methods.contract import seeded, with_layers
+from explainkit.methods.contract import seeded
 from explainkit.results.explanation import Explanation, Explanations
 from explainkit.scores import Task
 
@@ -213,7 +212,6 @@ def explain(
     seed = None if seed is None else seed_number(seed)
     batch_size = None if batch_size is None else batch_number(batch_size)
     keep_mode, labels = flag("keep_mode", keep_mode), flag("labels", labels)
-    chosen = list(method) if isinstance(method, list | tuple) else [method]
     module = load_model(model) if isinstance(model, str | Path) else model
     check_module(module)
     parts = SeveralInputs.of(module, inputs, wrt)
@@ -227,10 +225,8 @@ def explain(
         raise TargetError("expected target= (one) or targets= (several), got both")
 
     def ready(values: dict[str, Any]) -> list[Method]:
-        return [
-            with_layers(one if seed is None else seeded(one, seed), partial(path_of, module))
-            for one in load_methods(chosen, values)
-        ]
+        found = load_methods(method, values, module)
+        return found if seed is None else [seeded(one, seed) for one in found]
 
     call = Call(
         module,

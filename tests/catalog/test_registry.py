@@ -1,6 +1,7 @@
 """Names: qualified, bare, ambiguous, unknown; strings resolved at first use."""
 
 import pytest
+from torch import nn
 
 from explainkit.catalog.factories import load_methods
 from explainkit.catalog.registry import Registry
@@ -75,7 +76,7 @@ def test_an_invalid_string_is_an_error_that_names_the_plugin(methods):
 
 
 def test_among_several_methods_each_gets_what_it_requires():
-    _, conductance = load_methods(["saliency", "conductance"], {"layer": "0"})
+    _, conductance = load_methods(["saliency", "conductance"], {"layer": "0"}, nn.Identity())
     assert conductance.layer == "0"
     with pytest.raises(MethodError, match="expected layer="):
-        load_methods(["saliency", "conductance"], {})
+        load_methods(["saliency", "conductance"], {}, nn.Identity())

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,8 @@ from explainkit.catalog.fields import check_values
 from explainkit.catalog.synonyms import parameter_hint
 from explainkit.errors import ExplainkitError, MethodError, UnknownNameError
 from explainkit.interfaces import Dataset, DatasetSpec, Method
-from explainkit.methods.contract import is_method
+from explainkit.layers import path_of
+from explainkit.methods.contract import is_method, with_layers
 
 if TYPE_CHECKING:
     from explainkit.interfaces import Maximizer
@@ -98,24 +100,31 @@ def _method(method: AnyMethod) -> Any:
     return kind
 
 
-def load_methods(methods: Sequence[AnyMethod], params: dict[str, Any]) -> list[Method]:
-    """Builds several methods from one set of parameters; each takes those that it has."""
-    if not methods:
+def load_methods(
+    methods: AnyMethod | Sequence[AnyMethod], params: dict[str, Any], module: nn.Module
+) -> list[Method]:
+    """Builds a method or several from one set of parameters; each takes those that it has.
+
+    Layers that are given as modules become their paths in ``module``.
+    """
+    listed: list[Any] = list(methods) if isinstance(methods, list | tuple) else [methods]
+    if not listed:
         raise MethodError("expected at least one method, got an empty list")
-    if len(methods) == 1:
-        return [load_method(methods[0], **params)]
-    kinds = [_method(method) for method in methods]
-    fields = [{f.name for f in dataclasses.fields(kind) if f.init} for kind in kinds]
-    every = set().union(*fields)
-    for foreign in sorted(params.keys() - every):
-        near = parameter_hint(foreign, every)
-        hint = f"; did you mean {near}=?" if near else ""
-        names = ", ".join(map(method_name, kinds))
-        raise MethodError(f"expected a parameter of {names}, got {foreign!r}: none has it{hint}")
-    return [
-        load_method(method, **{name: params[name] for name in params.keys() & own})
-        for method, own in zip(methods, fields, strict=True)
-    ]
+    own = [params]
+    if len(listed) > 1:
+        kinds = [_method(method) for method in listed]
+        fields = [{f.name for f in dataclasses.fields(kind) if f.init} for kind in kinds]
+        every = set().union(*fields)
+        for foreign in sorted(params.keys() - every):
+            near = parameter_hint(foreign, every)
+            hint = f"; did you mean {near}=?" if near else ""
+            names = ", ".join(map(method_name, kinds))
+            raise MethodError(
+                f"expected a parameter of {names}, got {foreign!r}: none has it{hint}"
+            )
+        own = [{name: params[name] for name in params.keys() & known} for known in fields]
+    made = [load_method(method, **values) for method, values in zip(listed, own, strict=True)]
+    return [with_layers(one, partial(path_of, module)) for one in made]
 
 
 def load_maximizer(maximizer: "str | Maximizer | type[Maximizer]", **params: Any) -> "Maximizer":

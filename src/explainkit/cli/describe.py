@@ -38,7 +38,7 @@ def describe(
     by default. Its weights are not loaded.
     """
     kind, full, value = "model", name, None
-    if not _is_source(name):
+    if ":" not in name and not Path(name).is_file():  # else a model that is not registered
         kind, full, value = _find(name)
     mention_broken()
     record: dict[str, Any] = {"kind": kind, "name": full}
@@ -63,11 +63,6 @@ def describe(
         for field, about in fields.items():
             table.add_row(field, escape(about["type"]), escape(str(about["default"])))
         console.print(table)
-
-
-def _is_source(name: str) -> bool:
-    """Whether this names a model that is not registered."""
-    return ":" in name or Path(name).is_file()
 
 
 def _registered(value: Any) -> dict[str, Any]:

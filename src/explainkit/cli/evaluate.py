@@ -70,17 +70,19 @@ def evaluate(
     """
     from explainkit.cli.parameters import parse_for
     from explainkit.evaluation.evaluate import evaluate as run
+    from explainkit.evaluation.images import read_labels
     from explainkit.results.evaluated import FAILED
 
     options.check_files(out)
     methods = options.names_in(method)
     params = parse_for(methods, param or []) | ({} if layer is None else {"layer": layer})
     images = options.find_images(source, data, split)
+    known_labels: Any = labels if labels in (None, "folder") else read_labels(Path(labels))
     place = options.find_device(device)
     module = known.load(model).to(place)
     found = run(
         module, images, methods, options.names_in(metric), target=options.find_target(target),
-        labels=_labels(labels), limit=limit, seed=seed, **params,
+        labels=known_labels, limit=limit, seed=seed, **params,
     )  # fmt: skip
     for path in out or []:
         options.write_result(found, path, options.command_line(context))
@@ -90,13 +92,6 @@ def evaluate(
         _print(found, out or [])
     if any(FAILED in one.verdict for one in found.results):
         raise typer.Exit(1)
-
-
-def _labels(text: str | None) -> Any:
-    """The true classes that the option stands for."""
-    from explainkit.evaluation.images import read_labels
-
-    return text if text is None or text == "folder" else read_labels(Path(text))
 
 
 def _print(found: "Evaluation", out: list[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from explainkit.evaluation.measures import AnyMetric, measures
 from explainkit.interfaces import Method, Target, spec_of
 from explainkit.interruption import interruptible
 from explainkit.jobs.labels import Labels
-from explainkit.layers import path_of
-from explainkit.methods.contract import with_layers
 from explainkit.progress import progress
 from explainkit.render.heatmap import Reduce
 from explainkit.render.parameters import parameters
@@ -108,8 +105,7 @@ def evaluate(
     """
     module = load_model(model) if isinstance(model, str | Path) else model
     own = 0 if seed is None else seed_number(seed)
-    listed: list[Any] = list(methods) if isinstance(methods, list | tuple) else [methods]
-    ready = [with_layers(one, partial(path_of, module)) for one in load_methods(listed, params)]
+    ready = load_methods(methods, params, module)
     wanted: Any = metrics if isinstance(metrics, list | tuple) else [metrics]
     asked_for = measures([] if metrics is None else wanted, masked=masks is not None)
     judge = Judge(module, ready, asked_for, own, seed, reduce, output, task, class_names)

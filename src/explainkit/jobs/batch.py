@@ -40,8 +40,6 @@ from explainkit.jobs.pool import Stop
 from explainkit.jobs.shares import share_of
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job
-from explainkit.layers import path_of
-from explainkit.methods.contract import with_layers
 
 Dtype = Literal["float32", "float16"]
 
@@ -208,8 +206,7 @@ def planned(
     else:
         loader = partial(load_model, model, **(model_options or {}))
         module = loader().to(device)
-    listed: list[Any] = list(methods) if isinstance(methods, list | tuple) else [methods]
-    ready = [with_layers(one, partial(path_of, module)) for one in load_methods(listed, params)]
+    ready = load_methods(methods, params, module)
     first = first_inputs(images)
     explained = explained_of(first, module, wrt)
     preprocessing = preprocessing_for(module, explained)

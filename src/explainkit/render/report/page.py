@@ -219,7 +219,9 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
                 "numbers": per_image(one),
                 "card": _verdicts(content, m),
                 "limits": limits(content.maps[m]),
-                "profile": _profile(content, m),
+                "profile": None
+                if content.depth is None
+                else profile(content.maps[m], content.depth).round(6).tolist(),
                 "kind": packed[m].kind,
                 "length": packed[m].length,
                 "units": packed[m].units,
@@ -231,13 +233,6 @@ def _data(content: Content, grid: SheetGrid, packed: Sequence[Packed]) -> dict[s
             "sequential": _ramp(color(ramp[None], SEQUENTIAL)),
         },
     }
-
-
-def _profile(content: Content, m: int) -> list[list[float]] | None:
-    """The share of each slice in map ``m`` of each volume; None for images."""
-    if content.depth is None:
-        return None
-    return [[round(s, 6) for s in row] for row in profile(content.maps[m], content.depth).tolist()]
 
 
 def _shown(image: ShownImage, row: int, content: Content) -> dict[str, Any]:
