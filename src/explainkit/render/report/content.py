@@ -68,7 +68,6 @@ class Content:
         maps: Each explanation's map, ``[batch, height, width]``, in the method's own unit; of
             volumes with the slices below each other, ``[batch, depth · height, width]``.
         readings: The predictions, one entry per model.
-        reading: For each explanation, the index of its model's predictions in ``readings``.
         labels: True class of each image; None if unknown.
         names: Names of the images.
         reduce: How channels were reduced to one.
@@ -82,7 +81,6 @@ class Content:
     notes: list[str]
     maps: list[NDArray[np.float64]]
     readings: list[ModelPrediction]
-    reading: list[int]
     labels: list[int | None]
     names: list[str]
     reduce: Reduce
@@ -180,15 +178,13 @@ def gather(
         under = [shown] * len(explanations)
         maps = [stacked(one, reduce) for one in explanations]
     names = names or first.names
-    readings, reading = _readings(explanations, known)
     return Content(
         explanations=explanations,
         shown=shown,
         under=under,
         notes=notes(shown),
         maps=[one.cpu().double().numpy() for one in maps],
-        readings=readings,
-        reading=reading,
+        readings=_readings(explanations, known),
         labels=known,
         names=[clean(str(name)) for name in names]
         if names
@@ -206,27 +202,23 @@ def explained_class(one: "Explanation", row: int) -> int | None:
 
 def _readings(
     explanations: "Sequence[Explanation]", labels: Sequence[int | None]
-) -> tuple[list[ModelPrediction], list[int]]:
-    """The predictions of each distinct model, and their index for each explanation."""
+) -> list[ModelPrediction]:
+    """The predictions of each distinct model."""
     distinct: list[Explanation] = []
-    numbers = []
     for one in explanations:
-        same = (
-            i
-            for i, other in enumerate(distinct)
-            if other.model == one.model
+        if not any(
+            other.model == one.model
             and other.logits.shape == one.logits.shape
             and other.task == one.task
             and torch.allclose(other.logits.cpu(), one.logits.cpu(), atol=1e-4)
-        )
-        numbers.append(next(same, len(distinct)))
-        if numbers[-1] == len(distinct):
+            for other in distinct
+        ):
             distinct.append(one)
     wanted = [
         {label, *(explained_class(one, i) for one in explanations)} - {None}
         for i, label in enumerate(labels)
     ]
-    return [_reading(one, wanted) for one in distinct], numbers
+    return [_reading(one, wanted) for one in distinct]
 
 
 def _reading(one: "Explanation", wanted: Sequence[set[int | None]]) -> ModelPrediction:

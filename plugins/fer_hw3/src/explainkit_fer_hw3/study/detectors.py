@@ -37,7 +37,6 @@ class Detectors:
 
     Attributes:
         layer: Dotted path.
-        threshold: A unit is active where its map exceeds this value, ``[unit]``.
         iou: Intersection over union of the active pixels and the part, ``[unit, part]``; NaN for
             a unit that is never active.
         enrichment: The part's share of the active pixels over its share of all pixels,
@@ -52,7 +51,6 @@ class Detectors:
     """
 
     layer: str
-    threshold: Tensor
     iou: Tensor
     enrichment: Tensor
     low: Tensor
@@ -122,14 +120,13 @@ def detect_parts(
     parts = one_hot(faces.parts).float().flatten(2)
     # classes take turns: the next face has another expression
     other = parts.roll(-1, 0)
-    active, inside, elsewhere, thresholds = [], [], [], []
+    active, inside, elsewhere = [], [], []
     for unit in range(maps.shape[1]):
         large = down @ maps[:, unit] @ right.T
         values = maps[:, unit].flatten()
         place = max(1, int(len(values) * (1 - quantile)))
         threshold = values.kthvalue(place).values.clamp_min(0)  # a ReLU's zero is not active
         mask = (large > threshold).flatten(1).float()
-        thresholds.append(threshold)
         active.append(mask.sum(1))
         inside.append(torch.einsum("nx,npx->np", mask, parts))
         elsewhere.append(torch.einsum("nx,npx->np", mask, other))
@@ -149,7 +146,7 @@ def detect_parts(
     enrichment = _enrichment(total, both, areas, once)[0]
     control = _enrichment(total, away, areas, once)[0]
     return Detectors(
-        layer, torch.stack(thresholds), torch.from_numpy(iou), torch.from_numpy(enrichment),
+        layer, torch.from_numpy(iou), torch.from_numpy(enrichment),
         torch.from_numpy(low), torch.from_numpy(high), torch.from_numpy(control), len(faces),
         int((fields.boxes[:, 2:] - fields.boxes[:, :2]).max()),
     )  # fmt: skip
