@@ -6,7 +6,6 @@ imports it.
 """
 
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from explainkit.catalog.factories import AnyMethod
 from explainkit.errors import MethodError
 from explainkit.interfaces import Method
 from explainkit.interop.foreign import ForeignMethod, as_method
+from explainkit.layers import floating_tensor
 
 
 def explain_func(
@@ -52,7 +52,7 @@ def explain_func(
         >>> maps.shape, bool((maps[1].ravel() == net[1].weight[2].detach().numpy()).all())
         ((2, 1, 4, 4), True)
     """
-    like = next(chain(model.parameters(), model.buffers()), torch.zeros(()))
+    like = floating_tensor(model)
     images = torch.as_tensor(np.asarray(inputs)).to(like.device, like.dtype)
     classes = torch.as_tensor(np.asarray(targets)).to(like.device, torch.int64)
     return _as_array(explain(model, images, classes, method, **params).attribution)

@@ -40,6 +40,7 @@ from explainkit.jobs.pool import Stop
 from explainkit.jobs.shares import share_of
 from explainkit.jobs.store import Store
 from explainkit.jobs.worker import Job
+from explainkit.layers import floating_tensor
 
 Dtype = Literal["float32", "float16"]
 
@@ -202,7 +203,7 @@ def planned(
     if isinstance(model, nn.Module):
         loader: Any = model
         module = model
-        device = str(next(iter((*model.parameters(), *model.buffers())), torch.empty(0)).device)
+        device = str(floating_tensor(model).device)
     else:
         loader = partial(load_model, model, **(model_options or {}))
         module = loader().to(device)

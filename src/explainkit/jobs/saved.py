@@ -32,6 +32,7 @@ from explainkit.jobs.checks import (
     numbers_check,
 )
 from explainkit.jobs.reduction import REDUCED, area_means
+from explainkit.layers import floating_tensor
 from explainkit.methods.contract import for_images, seed_of
 from explainkit.render.heatmap import Reduce
 from explainkit.render.report.record import KEYS, is_sealed, is_whole, record_of, records, script
@@ -251,7 +252,7 @@ def _again(saved: Saved, module: nn.Module, rows: Sequence[int]) -> Tensor:
     if saved.inputs is None and "$tensor" in json.dumps(record["params"]):
         raise StorageError("a report has the hashes of parameters that are tensors")
     method = method_from(record["method"], saved.params)
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    like = floating_tensor(module)
     images = _inputs(saved, rows).to(like.device, like.dtype)
     shapes = [tuple(images.shape[1:]), tuple(images.shape[2:])]
     found: Explanation = explain(
