@@ -88,11 +88,6 @@ def explain_photos(
 
     Photos are held in memory a few at a time; of these, inputs of the same size run together.
 
-    Args:
-        photos: The files.
-        model: The model.
-        question: What to explain.
-
     Raises:
         ExplainkitError: The model or a method fails.
     """

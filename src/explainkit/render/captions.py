@@ -101,12 +101,7 @@ def headline(visualization: "Visualization") -> str:
 
 
 def unit_name(visualization: "Visualization", index: int) -> str:
-    """What distinguishes a unit within its layer: its number, its class, or its objective.
-
-    Args:
-        visualization: Contains the unit.
-        index: Index of the unit.
-    """
+    """What distinguishes a unit within its layer: its number, its class, or its objective."""
     objective, names = visualization.objective[index], visualization.class_names
     try:
         term = parse(objective)
@@ -123,12 +118,7 @@ def unit_name(visualization: "Visualization", index: int) -> str:
 
 
 def caption(visualization: "Visualization", index: int) -> str:
-    """One line about an image: score, warnings, quality measures.
-
-    Args:
-        visualization: With any quality measures.
-        index: Index of the unit.
-    """
+    """One line about an image: score, warnings, quality measures."""
     if bool(visualization.dead[index]):
         return "dead: no image activates it"
     # warnings come early because a narrow cell cuts off the end

@@ -132,12 +132,7 @@ def _cells(
 
 
 def headline(explanations: "Sequence[Explanation]", place: str = "") -> str:
-    """The methods, or how many they are, and their models.
-
-    Args:
-        explanations: Any.
-        place: What is said of the methods, behind them.
-    """
+    """The methods, or how many they are, what is said of their place, and their models."""
     methods = list(dict.fromkeys(bare_name(one.method) for one in explanations))
     models = list(dict.fromkeys(model_title(one.model) for one in explanations))
     what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"

@@ -219,19 +219,10 @@ def overlay_original(
     alpha: float = OPACITY,
     boxes: NDArray[np.float64] | None = None,
 ) -> NDArray[np.uint8]:
-    """As `overlay`, over an original of any size, in strips that fit a processor's cache.
+    """As `overlay`, over an original ``[height, width, 3]``, in strips that fit a cache.
 
-    Args:
-        pixels: RGB ``[height, width, 3]``.
-        geometry: Where the model's input lies in it.
-        values: As in `overlay`, like the others.
-        scaling: How values become colors.
-        cmap: Name of a matplotlib color map.
-        alpha: Opacity of the strongest values.
-        boxes: To be outlined, in pixels of the model's input, ``[boxes, 4]``.
-
-    Returns:
-        RGB ``[height, width, 3]``.
+    The original is of any size; ``geometry`` says where the model's input lies in it, and ``boxes``
+    ``[boxes, 4]``, in pixels of that input, are outlined.
     """
     strength, colors, signed = _styled(values, scaling, cmap, alpha)
     placed = geometry.to_original(torch.from_numpy(strength.astype(np.float32))).numpy()

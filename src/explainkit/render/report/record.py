@@ -24,12 +24,7 @@ _SEAL = re.compile(r'(<meta name="explainkit-sha256" content=")([0-9a-f]{64})(">
 
 
 def record_of(one: "Explanation", reduce: Reduce) -> dict[str, Any]:
-    """What it takes to compute an explanation's maps again, as JSON; tensors are hashes.
-
-    Args:
-        one: The explanation.
-        reduce: How its channels were reduced to one.
-    """
+    """What it takes to compute an explanation's maps again, as JSON; tensors are hashes."""
     values = {name: getattr(one, name) for name in KEYS[:-1]}
     return values | {
         "params": plain_params(one.params), "target": one.target.tolist(), "reduce": reduce,
