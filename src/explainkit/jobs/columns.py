@@ -46,6 +46,17 @@ def columns(items: list[Item], maps: Fields) -> dict[str, NDArray[Any]]:
     return found
 
 
+def row_of(item: Item, row: int, maps: Fields) -> dict[str, Any]:
+    """What a row has besides maps."""
+    found: dict[str, Any] = {
+        name: getattr(item, name) for name in ("id", "target", "score", "predicted", "confidence")
+    }
+    found["logits"] = array(next(iter(maps.values()))["logits"][row])
+    for name, card in zip(maps, item.judged, strict=False):
+        found[f"{name} verdict"] = card.verdict
+    return found
+
+
 def array(values: Any) -> NDArray[Any]:
     """A tensor as an array of a dtype that NumPy has."""
     found: NDArray[Any] = values.float().numpy()

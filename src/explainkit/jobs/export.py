@@ -10,11 +10,11 @@ import numpy as np
 
 from explainkit.errors import StorageError
 from explainkit.files import locked, reason, replacing, write_file
-from explainkit.jobs.columns import columns, done, facts, needed
+from explainkit.jobs.columns import Fields, array, columns, done, facts, needed, row_of
 from explainkit.jobs.hub import hub
+from explainkit.jobs.outcomes import Item
 from explainkit.jobs.plan import map_name
 from explainkit.jobs.store import Store
-from explainkit.jobs.tables import parquet
 from explainkit.render.overlays import save_overlay
 
 Kind = Literal["npz", "parquet", "zarr", "hf", "png"]
@@ -58,7 +58,7 @@ def export(store: Store, to: Kind, out: str | Path) -> list[Path]:
         ((10, 1, 4, 4), 'image 0')
     """
     writers: dict[str, Callable[[Store, Path], Iterator[Path]]] = {
-        "npz": _npz, "parquet": parquet, "zarr": _zarr, "hf": hub, "png": _png,
+        "npz": _npz, "parquet": _parquet, "zarr": _zarr, "hf": hub, "png": _png,
     }  # fmt: skip
     if to not in writers:
         raise StorageError(f"expected {', '.join(writers)}, got {to!r}")
@@ -106,6 +106,35 @@ def _npz(store: Store, folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _parquet(store: Store, folder: Path) -> Iterator[Path]:
+    """A row for each image, a row group for each shard; maps are flat lists beside their shapes."""
+    pa, pq = needed("pyarrow", "parquet"), needed("pyarrow.parquet", "parquet")
+    fields = [("id", pa.string()), ("target", pa.int64()), ("score", pa.float32())]
+    fields += [("predicted", pa.int64()), ("confidence", pa.float32())]
+    fields += [("logits", pa.list_(pa.float32()))]
+    for method in store.methods:
+        fields += [(method, pa.list_(pa.float32())), (f"{method} shape", pa.list_(pa.int32()))]
+        fields += [(f"{method} verdict", pa.string())] if store.plan.scorecard else []
+    schema = pa.schema(fields)
+    path = folder / "maps.parquet"
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for _, shard in done(store):
+            rows = [row for items, maps in shard.groups() for row in _flat_rows(items, maps)]
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+    yield path
+
+
+def _flat_rows(items: list[Item], maps: Fields) -> Iterator[dict[str, Any]]:
+    for row, item in enumerate(items):
+        found = row_of(item, row, maps)
+        for name, one in maps.items():
+            values = array(one["attribution"][row])
+            found[name] = values.reshape(-1)
+            found[f"{name} shape"] = list(values.shape)
+        yield found
+
+
 CHUNK = 16 << 20
 """About the bytes of a chunk of maps in Zarr."""
 
@@ -127,8 +156,8 @@ def _zarr(store: Store, folder: Path) -> Iterator[Path]:
                         chunks=(min(rows, store.plan.shard_size), *values.shape[1:]),
                         dtype=str if values.dtype.kind == "U" else values.dtype,
                     )
-                array: Any = group[name]
-                array.append(values.astype(object) if values.dtype.kind == "U" else values)
+                column: Any = group[name]
+                column.append(values.astype(object) if values.dtype.kind == "U" else values)
     yield path
 
 

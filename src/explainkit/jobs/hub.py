@@ -12,10 +12,9 @@ from PIL import Image
 from explainkit.adapters.decoding import read_bytes
 from explainkit.errors import StorageError
 from explainkit.files import replacing, write_file
-from explainkit.jobs.columns import array, done, facts, needed
+from explainkit.jobs.columns import array, done, facts, needed, row_of
 from explainkit.jobs.outcomes import Item
 from explainkit.jobs.store import Store
-from explainkit.jobs.tables import row_of
 from explainkit.render.shown_image import shown_images, to_bytes
 
 LARGEST = 256 << 20
