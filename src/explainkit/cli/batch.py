@@ -196,8 +196,7 @@ def _source(text: str, data: Path | None, split: str, out: Path) -> "Source":
 
 def _forecast(found: "Forecast", as_json: bool) -> None:
     if as_json:
-        facts = {"items": found.items, "shards": found.shards}
-        typer.echo(json.dumps(facts | {"bytes": found.bytes, "seconds": found.seconds}))
+        typer.echo(json.dumps(vars(found)))
         return
     typer.echo(f"{found.items:,} images in {found.shards:,} shards")
     if found.bytes is None or found.seconds is None:

@@ -116,15 +116,10 @@ def _find(name: str) -> tuple[str, str, Any]:
     """The kind, qualified name and object of anything registered."""
     for kind, singular in discovery.KINDS.items():
         registry = discovery.registry(kind)
-        if any(name in (full, full.partition("/")[2]) for full in registry.names()):
-            full = registry.qualify(name)
-            return singular, full, registry.get(full)
-    methods, metrics = discovery.registry("methods"), discovery.registry("metrics")
-    for kind, registry in (("methods", methods), ("metrics", metrics)):
         if registry.candidates(name):
             full = registry.qualify(name)
-            return discovery.KINDS[kind], full, registry.get(full)
-    hint = (metrics if metric_hint(name) else methods).hint(name)
+            return singular, full, registry.get(full)
+    hint = discovery.registry("metrics" if metric_hint(name) else "methods").hint(name)
     raise UnknownNameError(f"nothing is named {name!r}: {hint} 'explainkit list' shows all")
 
 

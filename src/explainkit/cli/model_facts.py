@@ -115,15 +115,9 @@ def _described(preprocessing: Preprocessing) -> str:
     """
     parts = ["RGB" if preprocessing.channels == 3 else "gray"]
     for step in preprocessing.steps:
-        size = getattr(step, "size", None)
-        text = type(step).__name__
-        text += (
-            ""
-            if size is None
-            else f" {size}"
-            if isinstance(size, int)
-            else " {} × {}".format(*size)
-        )
+        size = getattr(step, "size", None) or ()
+        sides = " × ".join(map(str, [size] if isinstance(size, int) else size))
+        text = f"{type(step).__name__} {sides}".rstrip()
         changed = [
             f"{field.name} {value}" if isinstance(value, int) else str(value)
             for field in fields(step)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Failures that are printed one by one."""
 
+COUNTS = ("items", "ok", "refused", "failed", "left", "shards", "done")
+"""Numbers of a job's progress."""
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")]
 
 
@@ -132,13 +135,7 @@ def facts_of(store: "Store", *, check: bool) -> dict[str, Any]:
         "store": str(store.path),
         "model": store.plan.model["name"],
         "methods": list(store.methods),
-        "items": progress.items,
-        "ok": progress.ok,
-        "refused": progress.refused,
-        "failed": progress.failed,
-        "left": progress.left,
-        "shards": progress.shards,
-        "done": progress.done,
+        **{name: getattr(progress, name) for name in COUNTS},
         "complete": progress.done == progress.shards,
         "damaged": list(progress.damaged),
         "verdicts": {name: dict(counts) for name, counts in progress.verdicts.items()},
