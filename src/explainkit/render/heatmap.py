@@ -282,8 +282,7 @@ def masked(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.fl
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
     # a hue, so that faded pixels differ from dark gray ones inside the mask
     faded = np.array(_FADED) + 0.16 * rgb.mean(-1, keepdims=True)
-    shown: NDArray[np.float64] = np.where(kept[..., None], rgb, faded)
-    return shown
+    return np.where(kept[..., None], rgb, faded)
 
 
 def over_images(explanation: "Explanation", reduce: Reduce = "sum") -> Tensor:

@@ -306,5 +306,4 @@ def _hatched(
     stripes = sliding_window_view(diagonals, width)
     light = np.where(stripes, *np.array([0.57, 0.66], rgb.dtype))
     faded = (0.3 * _gray(rgb) + light)[..., None]
-    found: NDArray[Any] = np.where(where[..., None], faded, rgb)
-    return found
+    return np.where(where[..., None], faded, rgb)
