@@ -63,14 +63,16 @@ def given(images: Images, labels: Labels = None, limit: int | None = None) -> Gi
         raise DatasetError("expected at least one image, got none")
     if limit is not None and limit < 1:
         raise InputError(f"limit: expected at least 1, got {limit}")
-    rows = range(count) if limit is None or limit >= count else _spread(count, limit)
+    chosen = count if limit is None else min(limit, count)
+    # spread over all, since sorted images of one class are neighbors
+    rows = tuple(i * count // chosen for i in range(chosen))
     label = by_label(labels, names)
 
     def labeled(row: int) -> Read:
         image, own = read(row)
         return image, own if labels is None else label(row)
 
-    return Given(tuple(names[row] for row in rows), tuple(rows), count, labeled, label)
+    return Given(tuple(names[row] for row in rows), rows, count, labeled, label)
 
 
 def as_the_model_takes_it(module: nn.Module, images: Given, row: int) -> tuple[Tensor, Any]:
@@ -137,8 +139,13 @@ def _opened(images: Images) -> tuple[list[str], Callable[[int], Read]]:
             f"set, got {type(images).__name__}"
         )
     own = getattr(images, "names", ())
-    own = list(map(str, own)) if len(own) == len(images) else _names(images)
-    return own, lambda row: _separated(images[row], row)
+    if len(own) != len(images):
+        listed = isinstance(images, list | tuple)  # an item of a data set takes time to read
+        own = [
+            images[i] if listed and isinstance(images[i], str | Path) else name
+            for i, name in enumerate(_numbered(len(images)))
+        ]
+    return list(map(str, own)), lambda row: _separated(images[row], row)
 
 
 def _separated(item: Any, row: int) -> Read:
@@ -147,21 +154,5 @@ def _separated(item: Any, row: int) -> Read:
     return value if isinstance(value, Tensor) else open_image(value, row)[0], label
 
 
-def _names(images: Any) -> list[str]:
-    """The paths among the images as they are, and the numbers of the others."""
-    numbers = _numbered(len(images))
-    if not isinstance(images, list | tuple):
-        return numbers
-    return [
-        str(one) if isinstance(one, str | Path) else number
-        for one, number in zip(images, numbers, strict=True)
-    ]
-
-
 def _numbered(count: int) -> list[str]:
     return [f"image {i}" for i in range(count)]
-
-
-def _spread(count: int, limit: int) -> list[int]:
-    """Indices evenly spread over all: sorted images of one class are neighbors."""
-    return [i * count // limit for i in range(limit)]

@@ -201,4 +201,5 @@ def _share(maps: Tensor, mask: Tensor) -> NDArray[np.float64]:
 def _next_other(names: Sequence[str], i: int) -> int:
     """The next image, cyclically, with another expression."""
     order = [*range(i + 1, len(names)), *range(i)]
-    return next(j for j in order if names[j] != names[i])
+    found: int = next(j for j in order if names[j] != names[i])
+    return found
