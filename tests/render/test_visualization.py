@@ -60,7 +60,9 @@ def test_titles_hold_no_parameters():
     v = found()
     texts = [text.get_text() for figure in (v.grid(), unit_card(v, 0)) for text in figure.texts]
     assert not [text for text in texts if "=" in text]
-    assert any(text.startswith("Maximizing layer 1 of ") and text.endswith(" (fourier)") for text in texts)
+    assert any(
+        text.startswith("Maximizing layer 1 of ") and text.endswith(" (fourier)") for text in texts
+    )
 
 
 def test_dead_units_are_named_and_not_drawn():
