@@ -1,6 +1,6 @@
 """The report as a document: sections with text, tables and images, in one language."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import explainkit
@@ -14,7 +14,7 @@ from explainkit_fer_hw3.study.curves import Curve
 from explainkit_fer_hw3.study.filters import ranked
 from explainkit_fer_hw3.study.grids import activations_figure
 from explainkit_fer_hw3.study.maps import comparison_figure, confusion_figure
-from explainkit_fer_hw3.study.parts import METHODS, PartShare, Share
+from explainkit_fer_hw3.study.parts import METHODS, Share
 from explainkit_fer_hw3.study.predictions import Predictions
 from explainkit_fer_hw3.study.report import sentences
 from explainkit_fer_hw3.study.report.findings import Findings, Network
@@ -116,7 +116,7 @@ def study_and_run(found: Findings, say: Language) -> Table:
                 ("worst", "", _classes_or_tie(say, cnn.predictions, sentences.worst_classes)),
                 ("fear", "", fear_share),
                 ("steps", "", f"{len(found.ascent.trace)}"),
-                ("angry", "", _densest_parts(angry[1], say) if angry else none),
+                ("angry", "", say.parts(sentences.densest(angry[1])) or none if angry else none),
             )
         ),
     ]
@@ -128,10 +128,6 @@ def _classes_or_tie(
 ) -> str:
     alike = sentences.all_alike(predictions)
     return say("all_alike") if alike else say.classes(classes(predictions))
-
-
-def _densest_parts(parts: Mapping[str, PartShare], say: Language) -> str:
-    return say.parts(sentences.densest(parts)) or say("none")
 
 
 def _cnn(found: Findings, say: Language) -> Section:

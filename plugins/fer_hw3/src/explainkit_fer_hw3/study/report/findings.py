@@ -132,6 +132,7 @@ class Findings:
     def facts(self) -> dict[str, Any]:
         """Every number, for JSON."""
         indices = self.faces.indices.tolist()
+        shown = [self.faces.class_names[label] for label in self.faces.labels.tolist()]
         return {
             "schema_version": 1,
             "data": self.data or "synthetic faces",
@@ -143,7 +144,7 @@ class Findings:
             "dnn": self.dnn.facts(),
             "agreement": asdict(self.met),
             "confusions": [asdict(one.confusion) for one in self.mistakes],
-            "shown": dict(zip(self._shown_classes(), indices, strict=True)),
+            "shown": dict(zip(shown, indices, strict=True)),
             "where": {
                 name: {"n": n, "parts": {part: asdict(share) for part, share in parts.items()}}
                 for name, (n, parts) in self.where.items()
@@ -152,9 +153,6 @@ class Findings:
             "first_layer": self.outputs.statistics(),
             "filters": ranked(self.ascent),
         }
-
-    def _shown_classes(self) -> list[str]:
-        return [self.faces.class_names[label] for label in self.faces.labels.tolist()]
 
 
 def find(
