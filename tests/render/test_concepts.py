@@ -87,7 +87,7 @@ def texts(figure):
     return [(one.get_text(), one.get_color()) for one in figure.texts]
 
 
-CHANCE, UNSTABLE = "no more important than random", "no more stable than in a network with random"
+CHANCE, UNSTABLE = "no more important than random", "no more stable than with random"
 
 
 def test_a_concept_that_fails_says_so_in_the_figure_the_report_and_the_notebook(tmp_path):

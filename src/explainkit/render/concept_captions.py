@@ -39,7 +39,12 @@ def amount(found: "Concepts", k: int, c: int) -> tuple[str, str]:
 def stability(found: "Concepts", k: int) -> str:
     """A concept's mean stability as text; "" if it is not known."""
     values = found.stability[:, k]
-    return f"{float(values.mean()):.2f}" if len(values) else ""
+    return cosine(float(values.mean())) if len(values) else ""
+
+
+def cosine(value: float) -> str:
+    """A stability as text."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def notes(found: "Concepts") -> Iterator[str]:

@@ -120,7 +120,7 @@ def _write_caption(page: Page, found: "Concepts", k: int, title: str, top: float
     rest = found.caption(k).partition(": ")[2]
     beside = _MARGIN + 0.1 + 0.074 * len(name)
     page.write(
-        beside, top + 0.2, fit(rest, (_WIDTH - _MARGIN - beside) * 1.1, 7), 7,
+        beside, top + 0.2, fit(rest, (_WIDTH - _MARGIN - beside) * 1.1, 6.5), 6.5,
         color=WRONG if failed else FAINT,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from explainkit.errors import RenderError
 from explainkit.files import write_file
-from explainkit.render.concept_captions import amount, meaning, stability
+from explainkit.render.concept_captions import amount, cosine, meaning, stability
 from explainkit.render.concepts import (
     AGAINST,
     FOR,
@@ -124,7 +124,7 @@ def _card(
         "classes": list(_classes(found, k)),
         "left_out": max(found.importance.shape[1] - CLASSES, 0),
         "stability": stability(found, k),
-        "splits": ", ".join(f"{value:.2f}" for value in found.stability[:, k].tolist()),
+        "splits": ", ".join(map(cosine, found.stability[:, k].tolist())),
         "random": "" if found.random_stability != found.random_stability
         else f"{found.random_stability:.2f}",
         "p": f"{float(found.p[k]):.2g}",

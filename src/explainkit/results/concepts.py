@@ -191,7 +191,7 @@ class Concepts:
         if self.p[k] > SIGNIFICANT:
             found.append("no more important than random directions")
         if self.stability[:, k].mean() <= self.random_stability:
-            found.append("no more stable than in a network with random weights")
+            found.append("no more stable than with random weights")
         return found
 
     def strongest(self, k: int) -> int:

@@ -137,4 +137,4 @@ def _expressions(found: "Concepts", parts: "Detectors") -> Table:
 def _cell(found: "Concepts", parts: "Detectors", k: int, c: int) -> str:
     value, error = float(found.importance[k, c]), float(found.standard_error[k, c])
     part: Any = parts.part(k)
-    return f"{k}{f' ({part})' if part else ''}: {value:+.2g} ± {error:.1g}"
+    return f"{k}{f' {part}' if part else ''}: {value:+.2g} ± {error:.1g}"
