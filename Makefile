@@ -78,8 +78,7 @@ run = printf '\n== %s\n' '$(1) $(2)' && $(BIN)/python benchmarks/$(subst $(comma
 bench: peers ## Compare speed and memory with bare loops and other libraries
 	set -e; $(foreach name,$(BENCHMARKS),$(call run,$(name));)
 
-SMOKE := matrix.py $(BENCHMARKS) parity.py parity_metrics.py scorecard.py maximize_quality.py placement.py \
-	face_check.py
+SMOKE := matrix.py $(BENCHMARKS) parity.py scorecard.py maximize_quality.py placement.py face_check.py
 
 bench-smoke: $(VENV)/.development ## Run every benchmark once on tiny inputs
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/smoke.py $(SMOKE)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from networks import resnet50
-from parity_metrics import measured, quantus
+from peer_rows.metric_rows import measured, quantus
 from timing import Calls, Lazy, attempt, interleaved, parse
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""The parity table: our maps compared with Captum, pytorch-grad-cam and zennit, in one run.
+"""The parity tables: our maps and metrics compared with those of other libraries, in one run.
 
     make peers
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/parity.py
@@ -17,29 +17,32 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
-from peer_rows import captum_inner, captum_rows, gradcam_rows, wrong, zennit_rows
-from peer_rows.rows import RELATIVE, Row
-from peer_rows.wrong import Fault
+from peer_rows import captum_inner, captum_rows, gradcam_rows, metric_rows, wrong, zennit_rows
+from peer_rows.rows import RELATIVE, Fault, Row, missing
 from timing import parse
 
 from explainkit.catalog import discovery
 
 PAGE = Path(__file__).parents[1] / "docs/reference/parity.md"
-PEERS = ("captum", "grad-cam", "zennit")
-MODULES = {"pytorch-grad-cam": "pytorch_grad_cam", "Captum": "captum", "zennit": "zennit"}
-"""A row's peer starts with a library's name; the module that it needs."""
+PEERS = ("captum", "grad-cam", "zennit", "quantus")
+
+COLUMNS = """\
+| {} | peer | network | largest difference | tolerance | how compared |
+|---|---|---|---|---|---|"""
 
 INTRODUCTION = """\
 # Parity with other libraries
 
 Our maps compared with those of Captum, pytorch-grad-cam and zennit, for every method that one of
-them also computes. All numbers on this page were printed by one run of
+them also computes, and our metrics with those of Quantus and Captum. All numbers on this page were
+printed by one run of
 
 ```sh
 OMP_NUM_THREADS=1 python benchmarks/parity.py
 ```
 
-with {versions}, on the CPU.{note} `tests/test_parity.py` repeats Captum's rows in every test run.
+with {versions}, on the CPU.{note} `tests/test_parity.py` repeats Captum's rows in every test run,
+`tests/metrics/test_parity.py` those of metrics.
 
 ## Where all agree
 
@@ -51,15 +54,22 @@ predicted class is explained. The last column says how the maps were made compar
 ours differs on purpose.
 """
 
+METRICS = """\
+### Metrics
+
+On one convolution in float32 and four random images.
+"""
+
 WRONG = """\
 ## Where a peer is wrong
 
 Networks small enough to be explained by hand. "Truth" is the value of the method's own formula;
-`benchmarks/peer_rows/wrong.py` has the networks and the derivations. For DeepLIFT the true map also
+`benchmarks/peer_rows/wrong.py` has the networks and the derivations, `metric_rows.py` the cases of
+metrics. For DeepLIFT the true map also
 sums to the change of the score, and for ε-LRP without biases to the score; the peer's map does not.
 An exception's name means that the peer raised it instead of returning a map. Where the truth is a
-difference of 0, each library is compared with itself on the small CNN above: compiled and plain, or
-with two chunk sizes.
+difference of 0, each library is compared with itself: compiled and plain, or with two chunk or
+batch sizes.
 """
 
 REST = """\
@@ -79,20 +89,24 @@ def all_rows() -> list[Row]:
     return [
         *captum_rows.gradient_rows(), *captum_rows.path_rows(), *captum_rows.propagation_rows(),
         *captum_inner.layer_rows(), *captum_inner.neuron_rows(), *captum_inner.perturbation_rows(),
-        *zennit_rows.rows(), *gradcam_rows.rows(),
+        *zennit_rows.rows(), *gradcam_rows.rows(), *metric_rows.rows(),
     ]  # fmt: skip
 
 
 def all_faults() -> list[Fault]:
     """Every case where a peer is wrong, in the order of the page."""
-    return [*wrong.captum_faults(), *wrong.zennit_faults(), *wrong.gradcam_faults()]
+    return [
+        *wrong.captum_faults(), *wrong.zennit_faults(), *wrong.gradcam_faults(),
+        *metric_rows.faults(),
+    ]  # fmt: skip
 
 
 def without_row(rows: list[Row]) -> list[str]:
     """Names of the core's methods that no row compares, aliases included."""
     registry = discovery.registry("methods")
-    compared = {registry.get(row.method) for row in rows}
     names = [name for name in registry.names() if name.startswith("explainkit/")]
+    rowed = {f"explainkit/{row.method}" for row in rows}
+    compared = {registry.get(name) for name in names if name in rowed}
     return sorted(n.partition("/")[2] for n in names if registry.get(n) not in compared)
 
 
@@ -138,13 +152,17 @@ def page(lines: list[str], faults: list[str], rest: list[str]) -> str:
         if python not in SpecifierSet(metadata(n)["Requires-Python"] or "")
     ]
     note = f" ({'; '.join(asked)}, and was installed anyway.)" if asked else ""
+    metrics = len(lines) - len(metric_rows.rows())
     return "\n".join(
         [
             "---\nhide: [toc]\n---\n",
             INTRODUCTION.format(versions=versions, note=note),
-            "| method | peer | network | largest difference | tolerance | how compared |",
-            "|---|---|---|---|---|---|",
-            *lines,
+            COLUMNS.format("method"),
+            *lines[:metrics],
+            "",
+            METRICS,
+            COLUMNS.format("metric"),
+            *lines[metrics:],
             "",
             WRONG,
             "| case | measured | truth | ours | theirs |",
@@ -156,14 +174,8 @@ def page(lines: list[str], faults: list[str], rest: list[str]) -> str:
     )
 
 
-def missing(peer: str) -> bool:
-    """Whether the library of a row's peer is not installed."""
-    return importlib.util.find_spec(MODULES[peer.partition(" ")[0]]) is None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--every", type=int, default=1, help="take one row in so many")
     options = parse(parser, every=25)
     warnings.simplefilter("ignore")  # the peers' own, about hooks and gradients
@@ -201,7 +213,7 @@ def main() -> None:
         sys.exit(
             f"nothing written; {len(absent)} rows need peers that are not installed: make peers"
         )
-    options.out.write_text(page(lines, fault_lines, without_row(rows)))
+    PAGE.write_text(page(lines, fault_lines, without_row(rows)))
 
 
 if __name__ == "__main__":

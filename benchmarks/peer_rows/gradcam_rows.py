@@ -101,8 +101,10 @@ def peer_map(
     chosen = None if target is None else [targets.ClassifierOutputTarget(int(t)) for t in target]
     layers = [] if name == "FullGrad" else [model.get_submodule(layer)]
     with getattr(cams, name)(model, layers, **options) as cam:
-        # with frozen weights it finds no gradient unless the images require one
-        found = torch.as_tensor(cam(x.clone().requires_grad_(), chosen, **(called or {})))
+        # with frozen weights it finds no gradient unless the images require one, which its examples
+        # do not ask for: it would also make a compiled model compile again, with the peer's hooks
+        frozen = not any(weight.requires_grad for weight in model.parameters())
+        found = torch.as_tensor(cam(x.clone().requires_grad_(frozen), chosen, **(called or {})))
         # its own cleanup fails on gradients that are views, which ShapleyCAM's may be
         cam.activations_and_grads.gradients.clear()
         return found.double()

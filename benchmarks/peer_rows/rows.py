@@ -1,5 +1,6 @@
-"""A row of the parity table, and the small seeded networks that rows are measured on."""
+"""Rows of the parity tables, and the small seeded networks that they are measured on."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,19 +10,32 @@ from torch import Tensor, nn
 from explainkit.testing import toy_models
 
 CLASSES = 5
+MODULES = {
+    "pytorch-grad-cam": "pytorch_grad_cam",
+    "Captum": "captum",
+    "Quantus": "quantus",
+    "zennit": "zennit",
+}
+"""A row's peer starts with a library's name; the module that it needs."""
+
 RELATIVE = "of the largest value"
 SAME = "same formula"
 
 
+def missing(peer: str) -> bool:
+    """Whether the library of a row's peer is not installed."""
+    return importlib.util.find_spec(MODULES[peer.partition(" ")[0]]) is None
+
+
 @dataclass(frozen=True)
 class Row:
-    """One of our methods compared with one of a peer.
+    """One of our methods or metrics compared with one of a peer.
 
     Attributes:
-        method: Our registered name.
-        peer: The class of the peer.
+        method: Our name.
+        peer: The peer's library and name.
         network: The network that both explain.
-        compare: Returns our map and the peer's, made comparable.
+        compare: Returns our values and the peer's, made comparable.
         tolerance: The largest difference allowed, in ``unit``.
         how: How they were made comparable, and where ours differs on purpose.
         unit: The unit of the difference.
@@ -38,10 +52,10 @@ class Row:
     requires: str = ""
 
     def difference(self) -> float:
-        """The largest difference of the two maps.
+        """The largest difference of the two.
 
         Raises:
-            AssertionError: The shapes of the maps differ, or the peer's map is zero.
+            AssertionError: Their shapes differ, or the peer's values are zero.
         """
         ours, theirs = (one.detach().double() for one in self.compare())
         assert ours.shape == theirs.shape, f"{self.method}, {self.peer}: {ours.shape}"
@@ -49,8 +63,37 @@ class Row:
         if self.unit != RELATIVE:
             return gap
         scale = float(theirs.abs().max())
-        assert scale > 0, f"{self.method}, {self.peer}: the peer's map is zero"
+        assert scale > 0, f"{self.method}, {self.peer}: the peer's values are zero"
         return gap / scale
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A case with a known truth, on which a peer is wrong.
+
+    Attributes:
+        case: The network or the data, and the method or the metric.
+        measured: What the numbers measure.
+        truth: The value of the formula, derived by hand.
+        ours: Runs ours.
+        peer: The peer's library and name.
+        theirs: Runs the peer.
+    """
+
+    case: str
+    measured: str
+    truth: str
+    ours: Callable[[], object]
+    peer: str
+    theirs: Callable[[], object]
+
+    def results(self) -> tuple[str, str]:
+        """Our result and the peer's; if the peer raises, the name of its exception."""
+        try:
+            theirs = str(self.theirs())
+        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+            theirs = type(error).__name__
+        return str(self.ours()), theirs
 
 
 class Cnn(nn.Module):

@@ -5,7 +5,6 @@ Every image has one row. Each model's docstring derives the truth.
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import captum.attr
@@ -16,42 +15,11 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from peer_rows.gradcam_rows import peer_map, scaled
-from peer_rows.rows import LAST, cnn, images
+from peer_rows.rows import LAST, Fault, cnn, images
 from peer_rows.zennit_rows import through
-
-Numbers = Callable[[], str]
 
 GUIDED = "functional ReLU: guided backprop of 2 max(x, 0) − max(x, 0) at x = 2"
 RESIDUAL = "residual sum: ε-LRP of x + max(2 x, 0) at x = 1, no biases"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A case with a known truth.
-
-    Attributes:
-        case: The network and the method.
-        measured: What the numbers measure.
-        truth: The value of the method's formula, derived by hand.
-        ours: Runs ours.
-        peer: The peer.
-        theirs: Runs the peer.
-    """
-
-    case: str
-    measured: str
-    truth: str
-    ours: Numbers
-    peer: str
-    theirs: Numbers
-
-    def results(self) -> tuple[str, str]:
-        """Our result and the peer's; if the peer raises, the name of its exception."""
-        try:
-            theirs = self.theirs()
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
-            theirs = type(error).__name__
-        return self.ours(), theirs
 
 
 class Rectify(nn.Module):

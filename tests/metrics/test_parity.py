@@ -7,28 +7,29 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import parity_metrics
+from peer_rows import metric_rows
+from peer_rows.rows import missing
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def needed(peer):
-    if parity_metrics.missing(peer.partition(" ")[0]):
+    if missing(peer):
         pytest.skip(f"{peer}: not installed")
 
 
-@pytest.mark.parametrize("row", parity_metrics.rows(), ids=lambda row: row.metric)
+@pytest.mark.parametrize("row", metric_rows.rows(), ids=lambda row: row.method)
 def test_rows(row):
     needed(row.peer)
-    assert row.difference() <= parity_metrics.TOLERANCE
+    assert row.difference() <= row.tolerance
 
 
-@pytest.mark.parametrize("fault", parity_metrics.faults(), ids=lambda fault: fault.case[:25])
+@pytest.mark.parametrize("fault", metric_rows.faults(), ids=lambda fault: fault.case[:25])
 def test_ours_is_the_truth(fault):
     assert str(fault.ours()) == fault.truth
 
 
-@pytest.mark.parametrize("fault", parity_metrics.faults(), ids=lambda fault: fault.case[:25])
+@pytest.mark.parametrize("fault", metric_rows.faults(), ids=lambda fault: fault.case[:25])
 def test_the_peer_is_not(fault):
     needed(fault.peer)
     _, theirs = fault.results()

@@ -15,7 +15,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import parity_metrics
+from peer_rows import metric_rows
+from peer_rows.rows import missing
 
 import explainkit as ek
 from explainkit import metrics
@@ -56,9 +57,9 @@ UNSORTED = ("RelevanceRankAccuracy", "TopKIntersection")
 
 @pytest.fixture(scope="module")
 def quantus():
-    if parity_metrics.missing("Quantus"):
+    if missing("Quantus"):
         pytest.skip("Quantus is not installed")
-    return parity_metrics.quantus()
+    return metric_rows.quantus()
 
 
 def posed(case, square):
@@ -153,7 +154,7 @@ def whole():
 def test_completeness(quantus, method, normalise, absolute):
     net, x, target = whole()
     maps = ek.explain(net, x, target, method).attribution
-    theirs = parity_metrics.measured(
+    theirs = metric_rows.measured(
         "Completeness", model=net, x=x, y=target, a=maps, normalise=normalise, abs=absolute
     )
     judged = maps / maps.abs().max() if normalise else maps
@@ -178,9 +179,7 @@ def test_non_sensitivity_is_what_occlusion_of_single_pixels_shows(quantus):
     ):
         count = ((effects < 1e-5) ^ (maps.abs() < 1e-5)).sum((1, 2, 3))
         assert torch.equal(count, (torch.zeros_like(x) + wrong).long().sum((1, 2, 3)))
-        theirs = parity_metrics.measured(
-            "NonSensitivity", model=net, x=x, y=target, a=maps, abs=True
-        )
+        theirs = metric_rows.measured("NonSensitivity", model=net, x=x, y=target, a=maps, abs=True)
         assert count.tolist() == [int(one) for one in theirs]
 
 
@@ -189,7 +188,7 @@ def test_non_sensitivity_is_what_occlusion_of_single_pixels_shows(quantus):
 @pytest.mark.parametrize(("method", "truth"), [("saliency", True), ("input_x_gradient", False)])
 def test_input_invariance(quantus, method, truth, shift, absolute):
     """The gradient of a model that takes a constant back from its inputs is the model's own."""
-    net, x, target = parity_metrics.network(), parity_metrics.images(), parity_metrics.CLASSES
+    net, x, target = metric_rows.network(), metric_rows.images(), metric_rows.CLASSES
     x = (8 * x).round() / 8
     with torch.no_grad():
         for values in net[0].parameters():  # sums of eighths are exact: no unit changes sides
