@@ -1,7 +1,7 @@
 """A concept as a map over images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +91,5 @@ def map_of(
         module, images, concepts[k], method, output=concepts.output, task=concepts.task,
         class_names=concepts.class_names or None,
     )  # fmt: skip
-    return found
+    # titles name what differs from the defaults
+    return replace(found, params={"concept": k})
