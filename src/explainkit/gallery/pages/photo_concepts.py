@@ -2,7 +2,8 @@
 
 The outputs of a layer on many images, factorized into concepts: the tiles that activate each, the
 classes that depend on it, and numbers that say whether to believe it. The photos and the number of
-concepts were chosen before the first result was seen.
+concepts were chosen before the first result was seen. The number of tiles was not: with 50 of each
+photo, which take too long for this page, none of the six concepts passes.
 
 Topic: Photos
 Order: 13
@@ -80,8 +81,8 @@ rows
 print("\n".join(found.notes))
 
 # %% A concept over a whole photo
-# `map` finds a concept in any image: here the one with most
-# exemplars of the cat, over the whole photo.
+# `map` finds a concept in any image: here the one with most exemplars of the cat, over the whole
+# photo.
 #
 # Alt: The photo of the cat, and a concept's map over it.
 cat = max(range(len(found)), key=lambda k: int((found.index[k] < TILES).sum()))
